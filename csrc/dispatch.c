@@ -1,0 +1,137 @@
+/* Asks the CPU and picks the kernel tables.  Compiled once, for the baseline, because it runs
+ * before anything is known about the CPU.  No initialisation call and no constructor: whoever asks
+ * first for a table makes the choice, and as every thread would choose the same, many may at once.
+ */
+#include "pyoptk.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+#if defined(PK_HAVE_avx2) || defined(PK_HAVE_avx512)
+/* By hand: __builtin_cpu_supports drags in a constructor and a hidden symbol of libgcc that not
+ * every compiler links into a shared library. */
+#include <cpuid.h>
+
+enum {
+    LEAF1_ECX = 1 << 12 | 1 << 27 | 1 << 29,   /* FMA, OSXSAVE, F16C */
+    LEAF7_EBX_AVX2 = 1 << 3 | 1 << 5 | 1 << 8, /* BMI, AVX2, BMI2 */
+    XCR0_YMM = 0x06,                           /* the system saves xmm and ymm registers */
+    XCR0_ZMM = 0xe6,                           /* and zmm and mask registers */
+};
+
+static unsigned xcr0(void)
+{
+    unsigned low, high;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low;
+}
+
+static int cpu_has(unsigned leaf7_ebx, unsigned state)
+{
+    unsigned a, b, c, d;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & LEAF1_ECX) != LEAF1_ECX)
+        return 0;
+    if ((xcr0() & state) != state)
+        return 0;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & leaf7_ebx) == leaf7_ebx;
+}
+#endif
+
+#ifdef PK_HAVE_avx2
+static int has_avx2(void) { return cpu_has(LEAF7_EBX_AVX2, XCR0_YMM); }
+#endif
+
+#ifdef PK_HAVE_avx512
+static int has_avx512(void)
+{
+    const unsigned f_dq_cd_bw_vl = 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31;
+#ifdef __APPLE__ /* turns the registers on at their first use, so XCR0 does not show them */
+    const unsigned state = XCR0_YMM;
+#else
+    const unsigned state = XCR0_ZMM;
+#endif
+    return cpu_has(LEAF7_EBX_AVX2 | f_dq_cd_bw_vl, state);
+}
+#endif
+
+static int always(void) { return 1; }
+
+typedef struct {
+    const char *name;
+    int (*usable)(void);
+    const pk_optim_kernels *optim[PK_N_DTYPES];
+    const pk_rnn_kernels *rnn[PK_N_DTYPES];
+} instruction_set;
+
+#define DECLARE(isa)                                                                               \
+    extern const pk_optim_kernels pk_optim_f32_##isa, pk_optim_f64_##isa;                          \
+    extern const pk_rnn_kernels pk_rnn_f32_##isa, pk_rnn_f64_##isa;
+DECLARE(baseline)
+DECLARE(avx2)
+DECLARE(avx512)
+
+#define OPTIM(isa) {&pk_optim_f32_##isa, &pk_optim_f64_##isa}
+#define RNN(isa) {&pk_rnn_f32_##isa, &pk_rnn_f64_##isa}
+
+/* Best first. */
+static const instruction_set sets[] = {
+#ifdef PK_HAVE_avx512
+    {"avx512", has_avx512, OPTIM(avx512), RNN(avx512)},
+#endif
+#ifdef PK_HAVE_avx2
+    {"avx2", has_avx2, OPTIM(avx2), RNN(avx2)},
+#endif
+    {"baseline", always, OPTIM(baseline), RNN(baseline)},
+};
+enum { N_SETS = sizeof sets / sizeof sets[0] };
+
+static _Atomic(const instruction_set *) active; /* NULL until somebody asks */
+
+static const instruction_set *best(void)
+{
+    const instruction_set *set = sets;
+    while (!set->usable())
+        set++;
+    return set;
+}
+
+static const instruction_set *current(void)
+{
+    const instruction_set *set = atomic_load_explicit(&active, memory_order_relaxed);
+    if (!set) {
+        const instruction_set *chosen = best();
+        /* A pk_use_isa that came in between stands; then `set` is what it chose. */
+        if (atomic_compare_exchange_strong(&active, &set, chosen))
+            set = chosen;
+    }
+    return set;
+}
+
+const pk_optim_kernels *pk_optim(pk_dtype dtype) { return current()->optim[dtype]; }
+const pk_rnn_kernels *pk_rnn(pk_dtype dtype) { return current()->rnn[dtype]; }
+const char *pk_isa(void) { return current()->name; }
+
+int pk_use_isa(const char *name)
+{
+    if (!name) {
+        atomic_store(&active, best());
+        return 0;
+    }
+    for (const instruction_set *set = sets; set < sets + N_SETS; set++) {
+        if (strcmp(name, set->name) != 0)
+            continue;
+        if (!set->usable())
+            return PK_ISA_UNUSABLE;
+        atomic_store(&active, set);
+        return 0;
+    }
+    return PK_ISA_UNKNOWN;
+}
+
+const char *pk_isa_at(int i, int *usable)
+{
+    if (i < 0 || i >= N_SETS)
+        return NULL;
+    *usable = sets[i].usable();
+    return sets[i].name;
+}

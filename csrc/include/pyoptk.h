@@ -1,0 +1,209 @@
+/* pyoptk: fused optimizer steps and recurrent layers on arrays that the caller owns.
+ *
+ *     pk_tensor t = {.param = p, .grad = g, .state = {m, v}, .n = n, .step = 1};
+ *     pk_adam_config c = {.common = PK_COMMON_DEFAULTS, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8};
+ *     c.common.lr = 1e-3;
+ *     pk_optim(PK_F32)->adam(&t, 1, &c, pk_num_threads());
+ *
+ * This is the whole C API; Python is one of its users.  Kernels never allocate, print, lock or
+ * fail: the caller has checked shapes, and nothing overlaps unless a comment allows it.  Arrays
+ * have the dtype of the table that the kernel was taken from.  Shapes stand in [brackets], the
+ * last index running fastest.  A NULL pointer is allowed where a comment says so.
+ */
+#ifndef PYOPTK_H
+#define PYOPTK_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum { PK_F32, PK_F64, PK_N_DTYPES } pk_dtype;
+
+/* ---- optimizers ------------------------------------------------------------------------------ */
+
+enum { PK_MAX_STATES = 3 };
+
+/* One parameter with its gradient and state.  A kernel takes a list of them, so that one call and
+ * one parallel region serve a whole model. */
+typedef struct {
+    void *param;                /* [n] in/out                                                     */
+    const void *grad;           /* [n] in; NULL leaves this tensor alone                           */
+    void *state[PK_MAX_STATES]; /* [n] in/out each, zero before step 1; which: see the kernel      */
+    size_t n;                   /* elements; may be 0                                              */
+    int64_t step;               /* counts from 1                                                   */
+    size_t group;               /* which element of `configs` holds its hyper-parameters           */
+} pk_tensor;
+
+/* What every optimizer does to the gradient first, in this order:
+ *     g *= grad_scale;  g = min(max(g, -clip_value), clip_value);  g = -g if maximize;
+ *     g += weight_decay * p, or, decoupled (Loshchilov & Hutter 2019), p *= 1 - lr * weight_decay. */
+typedef struct {
+    double lr, weight_decay, grad_scale, clip_value; /* clip_value: INFINITY for none */
+    int decoupled, maximize;
+} pk_common;
+#define PK_COMMON_DEFAULTS {.lr = 1e-3, .grad_scale = 1, .clip_value = INFINITY}
+
+/* state: velocity, unless momentum is 0.
+ *     step 1: velocity = g    later: velocity = momentum * velocity + (1 - dampening) * g
+ *     p -= lr * (nesterov ? g + momentum * velocity : velocity)            Sutskever et al. 2013
+ * lr_in_momentum: velocity = momentum * velocity - lr * g (Keras, scikit-learn, Optax), p += it. */
+typedef struct {
+    pk_common common;
+    double momentum, dampening;
+    int nesterov, lr_in_momentum;
+} pk_sgd_config;
+
+/* state: s, which the caller starts at the initial accumulator.  Duchi et al. 2011
+ *     s += g * g    p -= lr / (1 + (step-1) * lr_decay) * g / (sqrt(s) + eps)
+ * eps_inside_sqrt: sqrt(s + eps) (Keras, Optax). */
+typedef struct {
+    pk_common common;
+    double lr_decay, eps;
+    int eps_inside_sqrt;
+} pk_adagrad_config;
+
+/* state: v; avg if centered; velocity if momentum is not 0; NULL where unused.  Tieleman & Hinton 2012
+ *     v = rho * v + (1-rho) * g * g      avg = rho * avg + (1-rho) * g
+ *     den = sqrt(centered ? max(v - avg * avg, 0) : v) + eps
+ *     p -= lr * g / den, or with momentum: velocity = momentum * velocity + g / den, p -= lr * velocity */
+typedef struct {
+    pk_common common;
+    double rho, eps, momentum;
+    int centered, eps_inside_sqrt, lr_in_momentum;
+} pk_rmsprop_config;
+
+/* state: m, v; vmax if amsgrad.  Kingma & Ba 2015, algorithm 1; Reddi et al. 2018 for amsgrad
+ *     m = beta1 * m + (1-beta1) * g      v = beta2 * v + (1-beta2) * g * g
+ *     p -= lr / (1-beta1^step) * m / (sqrt(v) / sqrt(1-beta2^step) + eps)
+ * amsgrad: vmax = max(vmax, v), used in place of v; amsgrad_on_corrected: of the corrected v (Optax).
+ * eps_hat: eps is added before the bias correction of v (Keras, scikit-learn, ONNX). */
+typedef struct {
+    pk_common common;
+    double beta1, beta2, eps;
+    int amsgrad, amsgrad_on_corrected, eps_hat;
+} pk_adam_config;
+
+/* Each kernel changes every param and state of the list; `configs` has one element per group.
+ * Same bits for any nthreads and on every instruction set; denormal numbers count as zero. */
+typedef struct {
+    void (*sgd)(const pk_tensor *tensors, size_t count, const pk_sgd_config *configs, int nthreads);
+    void (*adagrad)(const pk_tensor *tensors, size_t count, const pk_adagrad_config *configs, int nthreads);
+    void (*rmsprop)(const pk_tensor *tensors, size_t count, const pk_rmsprop_config *configs, int nthreads);
+    void (*adam)(const pk_tensor *tensors, size_t count, const pk_adam_config *configs, int nthreads);
+
+    /* sqrt(sum of grad^2) over the list, summed in double; finite for finite float32 gradients.
+     *   scratch [norm_scratch_size bytes] */
+    double (*global_norm)(const pk_tensor *tensors, size_t count, void *scratch, int nthreads);
+    size_t (*norm_scratch_size)(const pk_tensor *tensors, size_t count); /* bytes */
+} pk_optim_kernels;
+
+/* The factor that clips a gradient of this global norm to max_norm (PyTorch's clip_grad_norm_). */
+static inline double pk_clip_coefficient(double norm, double max_norm)
+{
+    const double coefficient = max_norm / (norm + 1e-6);
+    return coefficient > 1 ? 1 : coefficient; /* a NaN stays one */
+}
+
+/* ---- recurrent layers ------------------------------------------------------------------------ */
+
+/* T steps, B sequences, I inputs, H hidden units.  Element x[t][b][i] is at
+ * x[t * x_step + b * x_row + i], so that time-major, batch-first and sliced arrays need no copy;
+ * dx has the layout of x in a backward pass of its own strides, likewise y and dy. */
+typedef struct {
+    size_t T, B, I, H;
+    const int64_t *lengths; /* [B] in 0..T, or NULL: all T.  From step lengths[b] on, sequence b keeps
+                             * its state, its y is 0, its dy is ignored */
+} pk_rnn_shape;
+
+/* An array with a time step and a batch row: strides are counted in elements. */
+typedef struct {
+    void *data; /* NULL: absent (an output not wanted, an input of zeros) */
+    ptrdiff_t step, row;
+} pk_sequence;
+
+/* Gates stand in the order i, f, g, o. */
+typedef struct {
+    void *w_ih; /* [4H, I] */
+    void *w_hh; /* [4H, H] */
+    void *b_ih; /* [4H] or NULL */
+    void *b_hh; /* [4H] or NULL */
+} pk_lstm_weights;
+
+/* What forward leaves for backward, owned by the caller; P = padded(H).  backward overwrites gates.
+ * h[t+1] and c[t+1] are the state after step t, h[0] and c[0] the initial one, which the caller
+ * fills in the first H of each row. */
+typedef struct {
+    void *h;     /* [T+1, B, P] */
+    void *c;     /* [T+1, B, P] */
+    void *gates; /* [T, B, 4, P] */
+} pk_lstm_saved;
+
+typedef struct {
+    size_t (*padded)(size_t H); /* H rounded up to whole vectors */
+
+    /*     a = w_ih x_t + w_hh h_{t-1} + b_ih + b_hh            Hochreiter & Schmidhuber 1997,
+     *     i, f, o = sigmoid(a_i, a_f, a_o)    g = tanh(a_g)     Gers et al. 2000
+     *     c_t = f * c_{t-1} + i * g           h_t = o * tanh(c_t)
+     *   x  [T, B, I] in      y [T, B, H] out, data may be NULL
+     *   saved    in/out      scratch [lstm_scratch_size bytes]                                     */
+    void (*lstm_forward)(const pk_rnn_shape *shape, const pk_lstm_weights *weights, pk_sequence x,
+                         pk_sequence y, const pk_lstm_saved *saved, void *scratch, int nthreads);
+
+    /*   x, saved as in forward (gates are overwritten)     dy [T, B, H] in, data may be NULL: zeros
+     *   dh, dc [B, H] in: gradient of the last state; out: of the initial state
+     *   dx [T, B, I] out, data may be NULL
+     *   grads out (added to when accumulate): the members have the shapes of the weights' and may be
+     *   NULL; b_ih and b_hh get the same gradient                                                  */
+    void (*lstm_backward)(const pk_rnn_shape *shape, const pk_lstm_weights *weights, pk_sequence x,
+                          const pk_lstm_saved *saved, pk_sequence dy, void *dh, void *dc,
+                          pk_sequence dx, const pk_lstm_weights *grads, int accumulate,
+                          void *scratch, int nthreads);
+    size_t (*lstm_scratch_size)(const pk_rnn_shape *shape); /* bytes, for either call */
+
+    /* y[i] = f(x[i]), i < n; y may be x.  At most 1, 2.5 and 1.5 ulp. */
+    void (*exp)(const void *x, void *y, size_t n);
+    void (*sigmoid)(const void *x, void *y, size_t n);
+    void (*tanh)(const void *x, void *y, size_t n);
+
+    /* c[M, N] += a[M, K] b[K, N], or = if not accumulate.  Rows of a, b and c are lda, ldb and ldc
+     * elements apart; scratch [matmul_scratch_size bytes]. */
+    void (*matmul)(size_t M, size_t N, size_t K, const void *a, size_t lda, const void *b, size_t ldb,
+                   void *c, size_t ldc, int accumulate, void *scratch, int nthreads);
+    size_t (*matmul_scratch_size)(size_t N, size_t K);
+} pk_rnn_kernels;
+
+/* ---- instruction sets ------------------------------------------------------------------------ */
+
+/* The kernels of one dtype, for the instruction set in use. */
+const pk_optim_kernels *pk_optim(pk_dtype dtype);
+const pk_rnn_kernels *pk_rnn(pk_dtype dtype);
+
+enum { PK_ISA_UNKNOWN = 1, PK_ISA_UNUSABLE = 2 };
+
+/* Switch by name, NULL for the best one.  0, or one of the above and nothing has changed.  Before the
+ * first call the best one is in use.  Not to be called while a kernel runs. */
+int pk_use_isa(const char *name);
+const char *pk_isa(void);
+/* The i-th set of this build, best first, and whether this CPU has it; NULL past the last one. */
+const char *pk_isa_at(int i, int *usable);
+
+/* ---- threads --------------------------------------------------------------------------------- */
+
+/* fn(arg, chunk) for every chunk < chunks, on at most nthreads threads, the caller being one of them;
+ * returns when all are done.  Nested in another call, or while another thread is in one, it runs on
+ * the calling thread alone. */
+void pk_parallel(void (*fn)(void *arg, size_t chunk), void *arg, size_t chunks, int nthreads);
+
+/* Where chunk c of n elements begins; chunk `chunks` begins at n. */
+static inline size_t pk_cut(size_t n, size_t c, size_t chunks)
+{
+    const size_t share = n / chunks, rest = n % chunks;
+    return share * c + (c < rest ? c : rest); /* n * c / chunks would overflow */
+}
+
+/* PYOPTK_NUM_THREADS, else OMP_NUM_THREADS, else the cores that affinity and cgroup allow. */
+int pk_num_threads(void);
+void pk_set_num_threads(int n); /* n >= 1; 0 for the default again */
+const char *pk_threads_backend(void); /* "pool", "openmp" or "none" */
+
+#endif

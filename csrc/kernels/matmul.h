@@ -1,0 +1,176 @@
+/* Products of matrices, for recurrent layers: the packed micro-kernel and what is built on it.
+ *
+ * The right-hand side is packed into panels of COLS vectors, so that the innermost loop reads it
+ * front to back, aligned.  The left-hand side is read in place, element by element, with a stride from
+ * row to row and one from column to column: one kernel serves a matrix and its transpose.  An element
+ * of the result is summed in the order of k whatever tile it falls in: neither the number of threads
+ * nor the other rows change its bits. */
+#ifndef PK_MATMUL_H
+#define PK_MATMUL_H
+
+#include "vec.h"
+
+enum {
+    COLS = 4,             /* vectors in a row of a panel: for an LSTM, its four gates */
+    WIDTH = COLS * LANES, /* elements in a row of a panel */
+#if PK_VECTOR_BYTES == 64 || defined(__aarch64__)
+    ROWS = 6, /* of a tile: 24 accumulators in 32 registers */
+#else
+    ROWS = 3, /* 12 in 16 */
+#endif
+    K_BLOCK = 256,  /* rows of a panel in use at a time: 64 KiB, a part of the L2 cache */
+    ROW_BLOCK = 48, /* rows of the left-hand side that pass over such a block before the next one */
+};
+
+/* The left-hand side: element (r, k) is at a[r * row + k * col]. */
+typedef struct {
+    const real *a;
+    ptrdiff_t row, col;
+} operand;
+
+/* acc[r][j] += sum over k < K of a(r, k) * panel[k][j], for r < rows, a literal up to ROWS. */
+PK_INLINE void multiply(vec acc[ROWS][COLS], const int rows, size_t K, operand left, const real *panel)
+{
+    for (size_t k = 0; k < K; k++) {
+        const real *a = left.a + (ptrdiff_t)k * left.col, *b = panel + k * WIDTH;
+        for (int j = 0; j < COLS; j++) {
+            const vec b_j = load_aligned(b + j * LANES);
+            for (int r = 0; r < rows; r++)
+                acc[r][j] += broadcast(a[r * left.row]) * b_j;
+        }
+    }
+}
+
+/* Run `tile(literal, ...)` for the number of rows, so that each tile height is code of its own with
+ * its accumulators in registers. */
+#if PK_VECTOR_BYTES == 64 || defined(__aarch64__)
+#define PK_FOR_ROWS(rows, tile, ...)                                                               \
+    switch (rows) {                                                                                \
+    case 1: tile(1, __VA_ARGS__); break;                                                           \
+    case 2: tile(2, __VA_ARGS__); break;                                                           \
+    case 3: tile(3, __VA_ARGS__); break;                                                           \
+    case 4: tile(4, __VA_ARGS__); break;                                                           \
+    case 5: tile(5, __VA_ARGS__); break;                                                           \
+    case 6: tile(6, __VA_ARGS__); break;                                                           \
+    }
+#else
+#define PK_FOR_ROWS(rows, tile, ...)                                                               \
+    switch (rows) {                                                                                \
+    case 1: tile(1, __VA_ARGS__); break;                                                           \
+    case 2: tile(2, __VA_ARGS__); break;                                                           \
+    case 3: tile(3, __VA_ARGS__); break;                                                           \
+    }
+#endif
+
+/* How many elements of vector j lie within the first `width` of a panel's row. */
+PK_INLINE size_t lanes_within(size_t width, int j)
+{
+    const size_t before = (size_t)j * LANES;
+    return width <= before ? 0 : smaller(width - before, LANES);
+}
+
+PK_INLINE void product_tile(const int rows, size_t K, operand left, const real *panel, real *c,
+                            size_t ldc, size_t width, int accumulate)
+{
+    vec acc[ROWS][COLS];
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < COLS; j++)
+            acc[r][j] = !accumulate      ? broadcast(0)
+                        : width == WIDTH ? load(c + (size_t)r * ldc + j * LANES)
+                                         : load_part(c + (size_t)r * ldc + j * LANES, lanes_within(width, j));
+    multiply(acc, rows, K, left, panel);
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < COLS; j++)
+            if (width == WIDTH)
+                store(c + (size_t)r * ldc + j * LANES, acc[r][j]);
+            else
+                store_part(c + (size_t)r * ldc + j * LANES, acc[r][j], lanes_within(width, j));
+}
+
+/* c[M, width] (+)= left[M, K] panel[K, width], tile by tile. */
+static void product_panel(size_t M, size_t K, operand left, const real *panel, real *c, size_t ldc,
+                          size_t width, int accumulate)
+{
+    for (size_t r = 0; r < M; r += ROWS) {
+        const operand tile = {left.a + (ptrdiff_t)r * left.row, left.row, left.col};
+        PK_FOR_ROWS(smaller(M - r, ROWS), product_tile, K, tile, panel, c + r * ldc, ldc, width, accumulate)
+    }
+}
+
+/* c[M, N] (+)= left[M, K] b, where b was packed by pack_rows: ceil(N / WIDTH) panels of K rows. */
+static void product(size_t M, size_t N, size_t K, operand left, const real *packed, real *c, size_t ldc,
+                    int accumulate)
+{
+    if (K == 0 && !accumulate)
+        for (size_t r = 0; r < M; r++)
+            memset(c + r * ldc, 0, N * sizeof *c);
+    for (size_t k = 0; k < K; k += K_BLOCK)
+        for (size_t r = 0; r < M; r += ROW_BLOCK)
+            for (size_t n = 0; n < N; n += WIDTH) {
+                const operand block = {left.a + (ptrdiff_t)r * left.row + (ptrdiff_t)k * left.col,
+                                       left.row, left.col};
+                product_panel(smaller(M - r, ROW_BLOCK), smaller(K - k, K_BLOCK), block,
+                              packed + n * K + k * WIDTH, c + r * ldc + n, ldc, smaller(N - n, WIDTH),
+                              accumulate || k > 0);
+            }
+}
+
+/* Row k of a panel from `width` elements; zeros behind them. */
+PK_INLINE void pack_row(real *panel_k, const real *from, size_t width)
+{
+    memcpy(panel_k, from, width * sizeof *from);
+    memset(panel_k + width, 0, (WIDTH - width) * sizeof *from);
+}
+
+/* One panel: rows k < K of b, columns n < n + WIDTH of N. */
+static void pack_rows(real *panel, size_t K, const real *b, size_t ldb, size_t n, size_t N)
+{
+    for (size_t k = 0; k < K; k++)
+        pack_row(panel + k * WIDTH, b + k * ldb + n, smaller(N - n, WIDTH));
+}
+
+PK_INLINE size_t packed_size(size_t K, size_t N) { return round_up(N, WIDTH) * K; }
+
+/* ---- the product alone ----------------------------------------------------------------------- */
+
+typedef struct {
+    size_t M, N, K, lda, ldb, ldc, chunks;
+    const real *a, *b;
+    real *c, *packed;
+    int accumulate;
+} matmul_job;
+
+static void matmul_pack(void *arg, size_t panel)
+{
+    const matmul_job *j = arg;
+    pack_rows(j->packed + panel * WIDTH * j->K, j->K, j->b, j->ldb, panel * WIDTH, j->N);
+}
+
+static void matmul_rows(void *arg, size_t chunk)
+{
+    const matmul_job *j = arg;
+    const fp_mode mode = flush_denormals();
+    const size_t from = pk_cut(j->M, chunk, j->chunks), to = pk_cut(j->M, chunk + 1, j->chunks);
+    const operand left = {j->a + from * j->lda, (ptrdiff_t)j->lda, 1};
+    product(to - from, j->N, j->K, left, j->packed, j->c + from * j->ldc, j->ldc, j->accumulate);
+    restore_denormals(mode);
+}
+
+static void matmul(size_t M, size_t N, size_t K, const void *a, size_t lda, const void *b, size_t ldb,
+                   void *c, size_t ldc, int accumulate, void *scratch, int nthreads)
+{
+    const size_t serial_below = (size_t)1 << 20; /* multiply-adds: some 10 microseconds */
+    const int threads = M * N * K < serial_below ? 1 : nthreads;
+    matmul_job job = {M, N, K, lda, ldb, ldc, 1, a, b, c, align(scratch), accumulate};
+    if (threads > 1 && M >= 2 * ROWS)
+        job.chunks = smaller((size_t)threads * 2, M / ROWS);
+    pk_parallel(matmul_pack, &job, round_up(N, WIDTH) / WIDTH, threads);
+    pk_parallel(matmul_rows, &job, job.chunks, threads);
+}
+
+static size_t matmul_scratch_size(size_t N, size_t K)
+{
+    return packed_size(K, N) * sizeof(real) + ALIGNMENT;
+}
+
+#endif

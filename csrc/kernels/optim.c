@@ -1,0 +1,15 @@
+/* Table of contents of the optimizer kernels.  Compiled once per instruction set and dtype, without
+ * contraction to FMA; everything is static except the table, so that no two objects share a symbol. */
+#include "norm.h"
+#include "optim.h"
+
+extern const pk_optim_kernels PK_TABLE;
+
+const pk_optim_kernels PK_TABLE = {
+    .sgd = sgd,
+    .adagrad = adagrad,
+    .rmsprop = rmsprop,
+    .adam = adam,
+    .global_norm = global_norm,
+    .norm_scratch_size = norm_scratch_size,
+};

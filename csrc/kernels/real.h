@@ -1,0 +1,50 @@
+/* The element type and the few words the kernels are written in.  First include of optim.c and rnn.c;
+ * PK_DTYPE_BITS (32 or 64) and PK_VECTOR_BYTES come from the build, once per object. */
+#ifndef PK_REAL_H
+#define PK_REAL_H
+
+#include "pyoptk.h"
+
+#if PK_DTYPE_BITS == 32
+typedef float real;
+typedef int32_t real_bits;
+#define real_sqrt sqrtf
+#else
+typedef double real;
+typedef int64_t real_bits;
+#define real_sqrt sqrt
+#endif
+
+#define PK_INLINE static inline __attribute__((always_inline))
+
+/* Before a loop whose iterations are independent: the compiler may run them as one vector. */
+#define PK_SIMD _Pragma("omp simd")
+
+/* Denormal numbers make an operation up to a hundred times slower, and decaying moments and gates are
+ * full of them after a while.  Kernels treat them as zero; the caller's mode comes back afterwards. */
+#if defined(__x86_64__) || defined(__i386__)
+typedef unsigned fp_mode;
+PK_INLINE fp_mode flush_denormals(void)
+{
+    const fp_mode before = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(before | 0x8040); /* flush results to zero, read operands as zero */
+    return before;
+}
+PK_INLINE void restore_denormals(fp_mode before) { __builtin_ia32_ldmxcsr(before); }
+#elif defined(__aarch64__)
+typedef uint64_t fp_mode;
+PK_INLINE fp_mode flush_denormals(void)
+{
+    fp_mode before;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+    __asm__ volatile("msr fpcr, %0" : : "r"(before | (fp_mode)1 << 24));
+    return before;
+}
+PK_INLINE void restore_denormals(fp_mode before) { __asm__ volatile("msr fpcr, %0" : : "r"(before)); }
+#else
+typedef int fp_mode;
+PK_INLINE fp_mode flush_denormals(void) { return 0; }
+PK_INLINE void restore_denormals(fp_mode before) { (void)before; }
+#endif
+
+#endif

@@ -1,0 +1,17 @@
+/* Table of contents of the recurrent kernels.  Compiled once per instruction set and dtype, with
+ * contraction to FMA; everything is static except the table, so that no two objects share a symbol. */
+#include "rnn.h"
+
+extern const pk_rnn_kernels PK_TABLE;
+
+const pk_rnn_kernels PK_TABLE = {
+    .padded = padded,
+    .lstm_forward = lstm_forward,
+    .lstm_backward = lstm_backward,
+    .lstm_scratch_size = lstm_scratch_size,
+    .exp = exp_array,
+    .sigmoid = sigmoid_array,
+    .tanh = tanh_array,
+    .matmul = matmul,
+    .matmul_scratch_size = matmul_scratch_size,
+};

@@ -1,0 +1,50 @@
+/* Vectors of `real`, as wide as the instruction set's registers, in GCC's and Clang's vector types:
+ * the operators + - * / work element by element.  Only the recurrent kernels need them, whose
+ * accumulators must stay in registers; everything else is plain loops. */
+#ifndef PK_VEC_H
+#define PK_VEC_H
+
+#include "real.h"
+
+#include <string.h>
+
+enum {
+    LANES = PK_VECTOR_BYTES / sizeof(real),
+    ALIGNMENT = 64 /* of packed arrays: a cache line, and the widest vector */
+};
+
+typedef real vec __attribute__((vector_size(PK_VECTOR_BYTES)));
+typedef real_bits vec_bits __attribute__((vector_size(PK_VECTOR_BYTES)));
+typedef vec vec_unaligned __attribute__((aligned(sizeof(real)), may_alias));
+typedef vec vec_aligned __attribute__((may_alias));
+
+PK_INLINE vec broadcast(real x) { return x - (vec){0}; } /* x - 0, not x + 0, which loses -0 */
+PK_INLINE vec load(const real *p) { return *(const vec_unaligned *)p; }
+PK_INLINE vec load_aligned(const real *p) { return *(const vec_aligned *)p; }
+PK_INLINE void store(real *p, vec v) { *(vec_unaligned *)p = v; }
+
+/* The first n < LANES elements; the others read as 0 and are not written. */
+PK_INLINE vec load_part(const real *p, size_t n)
+{
+    vec v = {0};
+    memcpy(&v, p, n * sizeof *p);
+    return v;
+}
+PK_INLINE void store_part(real *p, vec v, size_t n) { memcpy(p, &v, n * sizeof *p); }
+
+PK_INLINE size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+PK_INLINE size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+/* The caller's scratch memory may begin anywhere: ask for ALIGNMENT bytes more and begin here. */
+PK_INLINE real *align(void *p)
+{
+    return (real *)(((uintptr_t)p + ALIGNMENT - 1) & ~(uintptr_t)(ALIGNMENT - 1));
+}
+
+/* mask ? a : b, where a mask is what a comparison of two vectors gives. */
+PK_INLINE vec select(vec_bits mask, vec a, vec b)
+{
+    return (vec)((mask & (vec_bits)a) | (~mask & (vec_bits)b));
+}
+
+#endif

@@ -1,0 +1,46 @@
+"""Fused optimizer steps and LSTM layers that train from NumPy, in place, on a CPU.
+
+>>> import numpy as np, pyoptk
+>>> w = np.array([3.0, -2.0], np.float32)
+>>> opt = pyoptk.Adam(w, lr=0.1)
+>>> for _ in range(300):
+...     opt.step(2 * w)  # the gradient of w @ w
+>>> bool(abs(w).max() < 1e-3)
+True
+"""
+
+try:
+    from . import _core
+except ModuleNotFoundError as error:
+    if error.name not in ("pyoptk._core", "_core"):
+        raise
+    raise ImportError(
+        "pyoptk is not compiled here. In a source checkout run `pip install -e .` first; an ordinary "
+        "install is hidden by the folder pyoptk when Python starts in the checkout."
+    ) from error
+
+from importlib.metadata import version as _version
+
+from . import kernels
+from ._core import get_num_threads, isa, isas, set_num_threads, threads_backend, use_isa
+from .optim import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSprop
+from .rnn import LSTM
+
+__version__ = _version("pyoptk")
+
+__all__ = [
+    "LSTM",
+    "SGD",
+    "AdaGrad",
+    "Adam",
+    "AdamW",
+    "Optimizer",
+    "RMSprop",
+    "get_num_threads",
+    "isa",
+    "isas",
+    "kernels",
+    "set_num_threads",
+    "threads_backend",
+    "use_isa",
+]

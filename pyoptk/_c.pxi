@@ -1,0 +1,89 @@
+# The C API of csrc/include/pyoptk.h, as far as the binding uses it. Every member is noexcept nogil:
+# without noexcept, each call would come back asking for the GIL to look for an exception.
+
+cdef extern from "pyoptk.h" nogil:
+    ctypedef enum pk_dtype:
+        PK_F32
+        PK_F64
+
+    enum: PK_MAX_STATES
+    ctypedef struct pk_tensor:
+        void *param
+        const void *grad
+        void *state[3]
+        size_t n
+        int64_t step
+        size_t group
+
+    ctypedef struct pk_common:
+        double lr, weight_decay, grad_scale, clip_value
+        int decoupled, maximize
+    ctypedef struct pk_sgd_config:
+        pk_common common
+        double momentum, dampening
+        int nesterov, lr_in_momentum
+    ctypedef struct pk_adagrad_config:
+        pk_common common
+        double lr_decay, eps
+        int eps_inside_sqrt
+    ctypedef struct pk_rmsprop_config:
+        pk_common common
+        double rho, eps, momentum
+        int centered, eps_inside_sqrt, lr_in_momentum
+    ctypedef struct pk_adam_config:
+        pk_common common
+        double beta1, beta2, eps
+        int amsgrad, amsgrad_on_corrected, eps_hat
+
+    ctypedef struct pk_optim_kernels:
+        void (*sgd)(const pk_tensor *, size_t, const pk_sgd_config *, int) noexcept nogil
+        void (*adagrad)(const pk_tensor *, size_t, const pk_adagrad_config *, int) noexcept nogil
+        void (*rmsprop)(const pk_tensor *, size_t, const pk_rmsprop_config *, int) noexcept nogil
+        void (*adam)(const pk_tensor *, size_t, const pk_adam_config *, int) noexcept nogil
+        double (*global_norm)(const pk_tensor *, size_t, void *, int) noexcept nogil
+        size_t (*norm_scratch_size)(const pk_tensor *, size_t) noexcept nogil
+    double pk_clip_coefficient(double norm, double max_norm) noexcept
+
+    ctypedef struct pk_rnn_shape:
+        size_t T, B, I, H
+        const int64_t *lengths
+    ctypedef struct pk_sequence:
+        void *data
+        ptrdiff_t step, row
+    ctypedef struct pk_lstm_weights:
+        void *w_ih
+        void *w_hh
+        void *b_ih
+        void *b_hh
+    ctypedef struct pk_lstm_saved:
+        void *h
+        void *c
+        void *gates
+    ctypedef struct pk_rnn_kernels:
+        size_t (*padded)(size_t) noexcept nogil
+        void (*lstm_forward)(const pk_rnn_shape *, const pk_lstm_weights *, pk_sequence, pk_sequence,
+                             const pk_lstm_saved *, void *, int) noexcept nogil
+        void (*lstm_backward)(const pk_rnn_shape *, const pk_lstm_weights *, pk_sequence,
+                              const pk_lstm_saved *, pk_sequence, void *, void *, pk_sequence,
+                              const pk_lstm_weights *, int, void *, int) noexcept nogil
+        size_t (*lstm_scratch_size)(const pk_rnn_shape *) noexcept nogil
+        void (*exp)(const void *, void *, size_t) noexcept nogil
+        void (*sigmoid)(const void *, void *, size_t) noexcept nogil
+        void (*tanh)(const void *, void *, size_t) noexcept nogil
+        void (*matmul)(size_t, size_t, size_t, const void *, size_t, const void *, size_t, void *,
+                       size_t, int, void *, int) noexcept nogil
+        size_t (*matmul_scratch_size)(size_t, size_t) noexcept nogil
+
+    const pk_optim_kernels *pk_optim(pk_dtype) noexcept
+    const pk_rnn_kernels *pk_rnn(pk_dtype) noexcept
+
+    enum: PK_ISA_UNKNOWN
+    enum: PK_ISA_UNUSABLE
+    int pk_use_isa(const char *name) noexcept
+    const char *pk_isa() noexcept
+    const char *pk_isa_at(int i, int *usable) noexcept
+
+    size_t pk_cut(size_t n, size_t c, size_t chunks) noexcept
+    int pk_num_threads() noexcept
+    void pk_set_num_threads(int n) noexcept
+    const char *pk_threads_backend() noexcept

@@ -1,0 +1,281 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: embedsignature=True, embedsignature.format=python, binding=True, autotestdict=False
+"""The binding: take the buffers, check them, release the GIL, call the kernel.
+
+No arithmetic happens here. Every check and every message of the package stands in this module:
+a message names the argument, then says what was expected and what came, and when one is raised
+nothing has been written. This file holds buffers, instruction sets and threads; the two families
+follow in _optim.pxi and _rnn.pxi.
+"""
+import os as _os
+from collections.abc import Mapping as _Mapping
+
+import numpy as _np
+
+from cpython.buffer cimport (
+    Py_buffer, PyBuffer_IsContiguous, PyBuffer_Release, PyBUF_FORMAT, PyBUF_STRIDES,
+    PyObject_GetBuffer,
+)
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from libc.math cimport INFINITY, isfinite
+from libc.stddef cimport ptrdiff_t
+from libc.stdint cimport int64_t, uintptr_t
+from libc.string cimport memset
+
+include "_c.pxi"
+
+
+# ---- buffers ------------------------------------------------------------------------------------
+
+cdef str described(object array):
+    """What came, for an error message: "float32 (3, 4)", or the type of what is no array."""
+    if isinstance(array, _np.ndarray):
+        return f"{array.dtype} {array.shape}"
+    return type(array).__name__
+
+
+cdef str described_view(Py_buffer *view):
+    """The same for a buffer that was taken."""
+    return f"{'float32' if view.itemsize == 4 else 'float64'} {shape_of(view)}"
+
+
+cdef tuple shape_of(Py_buffer *view):
+    return tuple([view.shape[i] for i in range(view.ndim)])
+
+
+cdef int acquire(object array, Py_buffer *view, str name, bint writable, bint strided) except -1:
+    """Take the buffer of a float32 or float64 array; release it with PyBuffer_Release.
+
+    `strided`: any strides will do, else the array must be C-contiguous.
+    """
+    try:
+        PyObject_GetBuffer(array, view, PyBUF_FORMAT | PyBUF_STRIDES)
+    except (TypeError, ValueError, BufferError):
+        raise TypeError(f"{name}: expected a float32 or float64 array, "
+                        f"got {described(array)}") from None
+    try:
+        if (view.format == NULL or view.format[0] not in (c"f", c"d") or view.format[1] != 0
+                or <uintptr_t> view.buf % view.itemsize != 0):
+            raise TypeError(f"{name}: expected float32 or float64 in native byte order, aligned, "
+                            f"got {described(array)}")
+        if writable and view.readonly:
+            raise ValueError(f"{name}: expected a writable array, got a read-only one")
+        if not strided and not PyBuffer_IsContiguous(view, c"C"):
+            raise ValueError(f"{name}: expected a C-contiguous array, got strides "
+                             f"{tuple([view.strides[i] for i in range(view.ndim)])} for {described(array)}")
+    except BaseException:
+        PyBuffer_Release(view)
+        raise
+    return 0
+
+
+cdef inline pk_dtype dtype_of(Py_buffer *view) noexcept nogil:
+    return PK_F32 if view.itemsize == 4 else PK_F64
+
+
+cdef inline size_t size_of(Py_buffer *view) noexcept nogil:
+    return view.len // view.itemsize
+
+
+cdef int check_like(Py_buffer *view, str name, Py_buffer *model, str model_name) except -1:
+    """Raise unless `view` has the dtype and the shape of `model`."""
+    cdef bint same = view.ndim == model.ndim
+    cdef int i
+    if same:
+        for i in range(view.ndim):
+            same &= view.shape[i] == model.shape[i]
+    if same and view.itemsize == model.itemsize:
+        return 0
+    error = ValueError if view.itemsize == model.itemsize else TypeError
+    raise error(f"{name}: expected {described_view(model)} like {model_name}, "
+                f"got {described_view(view)}")
+
+
+cdef int check_dtype(Py_buffer *view, str name, Py_buffer *model, str model_name) except -1:
+    if view.itemsize != model.itemsize:
+        raise TypeError(f"{name}: expected {'float32' if model.itemsize == 4 else 'float64'} like "
+                        f"{model_name}, got {'float32' if view.itemsize == 4 else 'float64'}")
+    return 0
+
+
+cdef int check_shape(Py_buffer *view, str name, tuple shape) except -1:
+    if shape_of(view) != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {shape_of(view)}")
+    return 0
+
+
+cdef enum: MOST_BUFFERS = 24  # lstm_backward takes 17
+
+
+cdef class Buffers:
+    """The arrays of one call, released when it is over. All have the dtype of the first."""
+    cdef Py_buffer held[MOST_BUFFERS]
+    cdef bint written[MOST_BUFFERS]
+    cdef int count
+    cdef list names
+
+    def __cinit__(self):
+        self.names = []
+
+    def __dealloc__(self):
+        while self.count:
+            self.count -= 1
+            PyBuffer_Release(&self.held[self.count])
+
+    cdef Py_buffer *take(self, str name, array, bint writable, bint strided=False) except NULL:
+        """`writable` arrays must overlap nothing that was taken before."""
+        cdef Py_buffer *view = &self.held[self.count]
+        cdef int i
+        if self.count == MOST_BUFFERS:
+            raise RuntimeError("more arrays in one call than MOST_BUFFERS")
+        acquire(array, view, name, writable, strided)
+        self.written[self.count] = writable
+        self.names.append(name)
+        self.count += 1
+        check_dtype(view, name, &self.held[0], self.names[0])
+        for i in range(self.count - 1):
+            if (writable or self.written[i]) and overlap(&self.held[i], view):
+                raise ValueError(f"{name}: expected memory of its own, got an array that overlaps "
+                                 f"{self.names[i]}")
+        return view
+
+
+cdef bint overlap(Py_buffer *a, Py_buffer *b) noexcept:
+    """Whether two arrays may share an element: whether the ranges of their addresses meet."""
+    cdef char *a_begin = <char *> a.buf
+    cdef char *b_begin = <char *> b.buf
+    cdef char *a_end = a_begin + a.itemsize
+    cdef char *b_end = b_begin + b.itemsize
+    cdef int i
+    if a.len == 0 or b.len == 0:
+        return False
+    for i in range(a.ndim):
+        if a.strides[i] < 0:
+            a_begin += (a.shape[i] - 1) * a.strides[i]
+        else:
+            a_end += (a.shape[i] - 1) * a.strides[i]
+    for i in range(b.ndim):
+        if b.strides[i] < 0:
+            b_begin += (b.shape[i] - 1) * b.strides[i]
+        else:
+            b_end += (b.shape[i] - 1) * b.strides[i]
+    return a_begin < b_end and b_begin < a_end
+
+
+# ---- numbers ------------------------------------------------------------------------------------
+
+cdef double number(dict hyper, str name, double low, double high, str expected) except? -1:
+    """hyper[name] as a double with low <= number < high."""
+    cdef double value
+    try:
+        value = hyper[name]
+    except TypeError:
+        raise TypeError(f"{name}: expected {expected}, got {type(hyper[name]).__name__}") from None
+    if not (value >= low and value < high):
+        raise ValueError(f"{name}: expected {expected}, got {hyper[name]!r}")
+    return value
+
+
+cdef double at_least_zero(dict hyper, str name) except? -1:
+    return number(hyper, name, 0, INFINITY, "a finite number >= 0")
+
+
+cdef double fraction(dict hyper, str name) except? -1:
+    return number(hyper, name, 0, 1, "a number in [0, 1)")
+
+
+cdef double limit(dict hyper, str name) except? -1:
+    """A number >= 0, or None for no limit."""
+    if hyper[name] is None:
+        return INFINITY
+    return number(hyper, name, 0, INFINITY, "None or a finite number >= 0")
+
+
+cdef int switch(dict hyper, str name) except -1:
+    if not isinstance(hyper[name], (bool, _np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {hyper[name]!r}")
+    return bool(hyper[name])
+
+
+# ---- instruction sets ---------------------------------------------------------------------------
+
+def isa():
+    """Name of the instruction set whose kernels are in use."""
+    return pk_isa().decode("ascii")
+
+
+def isas():
+    """The instruction sets of this build, best first: {name: whether this CPU has it}."""
+    cdef int i = 0, usable = 0
+    cdef const char *name
+    sets = {}
+    while (name := pk_isa_at(i, &usable)) != NULL:
+        sets[name.decode("ascii")] = bool(usable)
+        i += 1
+    return sets
+
+
+def use_isa(name=None):
+    """Use the kernels of the named instruction set, or of the best one.
+
+    Changes what every later call runs. Not to be called while a kernel runs in another thread.
+
+    Parameters
+    ----------
+    name : {"baseline", "avx2", "avx512"}, optional
+        One of `isas()`. Also read from the environment variable ``PYOPTK_ISA`` at import.
+
+    Raises
+    ------
+    ValueError
+        If this build or this CPU lacks it; nothing has changed then.
+    """
+    cdef const char *wanted = NULL
+    cdef int outcome
+    if name is not None:
+        encoded = str(name).encode()
+        wanted = encoded
+    outcome = pk_use_isa(wanted)
+    if outcome == PK_ISA_UNKNOWN:
+        raise ValueError(f"name: expected one of {', '.join(isas())}, got {name!r}")
+    if outcome == PK_ISA_UNUSABLE:
+        raise ValueError(f"name: this CPU cannot run {name!r}, "
+                         f"only {', '.join(n for n, usable in isas().items() if usable)}")
+
+
+try:
+    use_isa(_os.environ.get("PYOPTK_ISA") or None)
+except ValueError as _error:
+    raise ImportError(f"PYOPTK_ISA: {_error}") from None
+
+
+# ---- threads ------------------------------------------------------------------------------------
+
+def get_num_threads():
+    """Number of threads that kernels use at most."""
+    return pk_num_threads()
+
+
+def set_num_threads(n=None):
+    """Let kernels use at most `n` threads, or the default number again if `n` is None.
+
+    The default is ``PYOPTK_NUM_THREADS``, else ``OMP_NUM_THREADS``, else the number of cores that
+    CPU affinity and cgroup limits leave to this process. Results do not depend on it.
+    """
+    if n is None:
+        pk_set_num_threads(0)
+        return
+    if not isinstance(n, int) or isinstance(n, bool):
+        raise TypeError(f"n: expected an integer >= 1 or None, got {n!r}")
+    if not 1 <= n <= 4096:
+        raise ValueError(f"n: expected an integer in 1..4096 or None, got {n!r}")
+    pk_set_num_threads(n)
+
+
+def threads_backend():
+    """What runs the threads: "pool", "openmp" or "none", chosen when the package was built."""
+    return pk_threads_backend().decode("ascii")
+
+
+include "_optim.pxi"
+include "_rnn.pxi"

@@ -1,0 +1,350 @@
+"""One row ahead: LSTM(64) -> LSTM(32) -> Dense(1), trained with pyoptk on a real series.
+
+Windows. The model sees changes from row to row, standardized with the mean and the deviation of
+the training rows' changes. A window holds the changes of the two seasons before a row, its target
+is the change into that row, and the forecast of the row is the last value plus the predicted
+change. Training uses the windows whose target lies before the held-out rows; a held-out row is
+forecast from the observed rows before it, by weights that have seen none of the held-out rows.
+A change next to a filled gap may be an input but is no training target, and is not scored.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import plot, series
+from .forecaster import LR, MAX_NORM, Forecaster
+from .numpy_step import NumpyForecaster
+from .parts import Array, DemoError, Extras
+from .series import Series
+
+SHIPPED = Path(__file__).with_name("co2_mauna_loa_monthly.csv")
+HELD_OUT = 120
+# Chosen on the last 60 training months, not on the held-out ones.
+EPOCHS = 100
+BATCH = 32
+MODEL = "LSTM (pyoptk)"
+MOST_WINDOWS = 40_000  # shown in all, unless --epochs says otherwise: a longer series, fewer epochs
+
+
+@dataclass(frozen=True)
+class Task:
+    """A series cut into windows.
+
+    Attributes
+    ----------
+    series : Series
+    start : int
+        The first held-out row.
+    windows : float32 array [T, N, 1]
+        Standardized changes; column ``k`` belongs to row ``k + T + 1``.
+    targets : float32 array [N]
+    trainable : int array
+        The columns to train on.
+    mean, deviation : float
+        Of the training rows' changes.
+    """
+
+    series: Series
+    start: int
+    windows: Array
+    targets: Array
+    trainable: NDArray[np.intp]
+    mean: float
+    deviation: float
+
+
+@dataclass(frozen=True)
+class Words:
+    """How a report and a picture name the series, its axis, its unit and its rows."""
+
+    title: str
+    axis: str
+    unit: str
+    row: str
+
+
+CO2 = Words("CO2 at Mauna Loa, monthly means", "CO2 (ppm)", "ppm", "month")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run found.
+
+    Attributes
+    ----------
+    task : Task
+    forecasts, errors : dict
+        By name, the model first: the held-out rows in the series' unit, mean absolute errors.
+    scored : int
+        Held-out rows that the errors are the means of.
+    losses : list of float
+        Mean loss of each epoch, of standardized changes.
+    seconds, seconds_in_pyoptk, steps
+        Of the training.
+    step_ms, numpy_step_ms : float
+        One training step, by pyoptk and in NumPy.
+    """
+
+    task: Task
+    forecasts: dict[str, NDArray[np.float64]]
+    errors: dict[str, float]
+    scored: int
+    losses: list[float]
+    seconds: float
+    seconds_in_pyoptk: float
+    steps: int
+    step_ms: float
+    numpy_step_ms: float
+
+
+def window_length(season: int) -> int:
+    """Two seasons, but at least 8 rows and at most 128."""
+    return min(max(2 * season, 8), 128)
+
+
+def prepare(data: Series, held_out: int | None) -> Task:
+    """Cut a series into standardized windows.
+
+    Parameters
+    ----------
+    data : Series
+    held_out : int or None
+        Rows kept for the test; None: 120, or a quarter of a shorter series.
+
+    Raises
+    ------
+    DemoError
+        If too few rows are left for training, or if they change by the same amount in every row.
+    """
+    rows, T = data.values.size, window_length(data.season)
+    held = min(HELD_OUT, rows // 4) if held_out is None else held_out
+    start = rows - held
+    needed = max(T + 1 + BATCH, data.season + 2)
+    if start < needed:
+        raise DemoError(
+            f"{data.name}: too few rows: {rows}, of which {held} are held out;"
+            f" season {data.season} needs {needed} to train on"
+        )
+    changes = np.diff(data.values)
+    known = data.observed[1:] & data.observed[:-1]
+    training = changes[: start - 1][known[: start - 1]]
+    mean, deviation = float(training.mean()), float(training.std())
+    if not deviation > 1e-9 * np.abs(data.values).max():
+        raise DemoError(
+            f"{data.name}: the change from row to row is the same in all training rows;"
+            " there is nothing to learn"
+        )
+    standard = ((changes - mean) / deviation).astype(np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(standard[:-1], T).T[:, :, None]
+    trainable = np.flatnonzero(known[T : start - 1])
+    if trainable.size < BATCH or not known[start - 1 :].any():
+        raise DemoError(f"{data.name}: too few rows whose neighbours have a value, too")
+    return Task(
+        series=data,
+        start=start,
+        windows=np.ascontiguousarray(windows),
+        targets=standard[T:],
+        trainable=trainable,
+        mean=mean,
+        deviation=deviation,
+    )
+
+
+def train(
+    model: Forecaster, task: Task, epochs: int, rng: np.random.Generator, extras: Extras
+) -> list[float]:
+    """Train `model` in place; the mean loss of each epoch.
+
+    The learning rate falls from `LR` to nearly 0 along half a cosine.
+    """
+    batches = -(-task.trainable.size // BATCH)
+    losses = []
+    for epoch in extras.progress(range(epochs), "training"):
+        total = 0.0
+        for k, batch in enumerate(np.array_split(rng.permutation(task.trainable), batches)):
+            done = (epoch * batches + k) / (epochs * batches)
+            model.optimizer.lr = LR * 0.5 * (1 + np.cos(np.pi * done))
+            loss = model.step(np.take(task.windows, batch, axis=1), task.targets[batch])
+            total += loss * batch.size
+        losses.append(total / task.trainable.size)
+    return losses
+
+
+def predict(model: Forecaster, task: Task) -> NDArray[np.float64]:
+    """Forecasts of the held-out rows, each from the rows before it."""
+    first = task.start - task.windows.shape[0] - 1
+    parts = [
+        model.forward(np.ascontiguousarray(task.windows[:, k : k + 256]))
+        for k in range(first, task.windows.shape[1], 256)
+    ]
+    change = np.concatenate(parts).astype(np.float64) * task.deviation + task.mean
+    return task.series.values[task.start - 1 : -1] + change
+
+
+def time_steps(model: Forecaster, task: Task, rounds: int = 7) -> tuple[float, float]:
+    """Milliseconds of a training step, by pyoptk and in NumPy: medians, taking turns.
+
+    Both take the same batch and the same weights; `model` goes on training meanwhile.
+    """
+    twin = NumpyForecaster(model.params, lr=model.optimizer.lr, max_norm=MAX_NORM)
+    batch = task.trainable[:BATCH]
+    windows, targets = np.take(task.windows, batch, axis=1), task.targets[batch]
+
+    def clock(step: Callable[[Array, Array], float], repeats: int) -> float:
+        step(windows, targets)
+        start = time.perf_counter()
+        for _ in range(repeats):
+            step(windows, targets)
+        return (time.perf_counter() - start) / repeats * 1e3
+
+    times = [(clock(model.step, 20), clock(twin.step, 4)) for _ in range(rounds)]
+    ours, theirs = np.median(times, axis=0)
+    return float(ours), float(theirs)
+
+
+def evaluate(task: Task, epochs: int | None, seed: int, extras: Extras) -> Outcome:
+    """Train on the training rows, then forecast the held-out ones beside the baselines."""
+    rng = np.random.default_rng(seed)
+    model = Forecaster(rng)
+    if epochs is None:
+        epochs = min(max(MOST_WINDOWS // task.trainable.size, 1), EPOCHS)
+    start = time.perf_counter()
+    losses = train(model, task, epochs, rng, extras)
+    seconds, inside = time.perf_counter() - start, model.watch.seconds
+    forecasts = {
+        MODEL: predict(model, task),
+        "last value + change a season ago": series.seasonal_change(task.series, task.start),
+        "seasonal naive": series.seasonal_naive(task.series, task.start),
+        "linear trend + season": series.linear_trend(task.series, task.start),
+    }
+    scores = {
+        name: series.mean_absolute_error(task.series, task.start, forecast)
+        for name, forecast in forecasts.items()
+    }
+    step_ms, numpy_step_ms = time_steps(model, task)
+    return Outcome(
+        task=task,
+        forecasts=forecasts,
+        errors={name: error for name, (error, _) in scores.items()},
+        scored=next(iter(scores.values()))[1],
+        losses=losses,
+        seconds=seconds,
+        seconds_in_pyoptk=inside,
+        steps=epochs * -(-task.trainable.size // BATCH),
+        step_ms=step_ms,
+        numpy_step_ms=numpy_step_ms,
+    )
+
+
+def beaten_by(outcome: Outcome) -> list[str]:
+    """The baselines that the model does not beat."""
+    return [
+        name
+        for name, error in outcome.errors.items()
+        if name != MODEL and not outcome.errors[MODEL] < error
+    ]
+
+
+def run(
+    *,
+    data: Path | None = None,
+    column: str | None = None,
+    season: int = 12,
+    held_out: int | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    output: Path | None = Path("pyoptk-forecast.png"),
+) -> Outcome:
+    """Train on a series, print the report, save the picture.
+
+    Parameters
+    ----------
+    data : Path or None
+        CSV file; None takes the CO2 series that comes with pyoptk.
+    column : str or None
+        None takes the only column there is beside the first.
+    season : int
+        Rows per season.
+    held_out : int or None
+        Last rows, kept for the test; None: 120, or a quarter of a shorter series.
+    epochs : int or None
+        None: 100, fewer for a long series.
+    seed : int
+        Of the initial weights and of the batches.
+    output : Path or None
+        The picture; None for no picture.
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    DemoError
+        If the data cannot be used; the message is one line and names the place.
+    """
+    extras = Extras()
+    task = prepare(series.read(data or SHIPPED, column, season), held_out)
+    words = (
+        Words(f"{data.name}: {task.series.column}", task.series.column, "", "row") if data else CO2
+    )
+    _print_task(task, words)
+    outcome = evaluate(task, epochs, seed, extras)
+    _print_outcome(outcome, words)
+    if output is not None:
+        extras.picture(lambda figure: plot.forecast(figure, outcome, words), output)
+    extras.report()
+    return outcome
+
+
+def _print_task(task: Task, words: Words) -> None:
+    data, labels, start = task.series, task.series.labels, task.start
+    print(words.title)
+    print(f"  rows       {len(labels)}, {labels[0]} to {labels[-1]}, season {data.season}")
+    gaps = data.gaps()
+    if gaps:
+        more = f" and {len(gaps) - 8} more" if len(gaps) > 8 else ""
+        filled = np.count_nonzero(~data.observed)
+        print(f"  gaps       {filled} values interpolated: {', '.join(gaps[:8])}{more}")
+    if data.cut:
+        print(f"  cut off    {data.cut} rows without a value at the ends")
+    print(f"  held out   {len(labels) - start} rows, {labels[start]} to {labels[-1]}")
+    print(
+        "  model      LSTM(64) -> LSTM(32) -> Dense(1), float32,"
+        f" on windows of {task.windows.shape[0]} changes"
+    )
+    print(f"  training   MSE, norm clipped at {MAX_NORM:g}, Adam, batches of {BATCH}", flush=True)
+
+
+def _print_outcome(outcome: Outcome, words: Words) -> None:
+    width = max(map(len, outcome.errors))
+    unit = f", {words.unit}" if words.unit else ""
+    title = f"one {words.row} ahead, {outcome.scored} held-out {words.row}s"
+    print(f"\n{title:{width}}   mean absolute error{unit}")
+    smallest = min(error for error in outcome.errors.values() if error > 0)
+    digits = max(0, 2 - math.floor(math.log10(smallest)))
+    for name, error in outcome.errors.items():
+        print(f"  {name:{width}} {error:20.{digits}f}")
+    lost = beaten_by(outcome)
+    if lost:
+        print(f"  The model does not beat: {', '.join(lost)}.")
+    else:
+        print("  The model beats all three baselines.")
+    samples = outcome.task.trainable.size * len(outcome.losses)
+    print(
+        f"\n  training   {outcome.steps} steps in {outcome.seconds:.1f} s,"
+        f" {samples / outcome.seconds:,.0f} samples per second"
+    )
+    print(f"  in pyoptk  {outcome.seconds_in_pyoptk / outcome.seconds:.0%} of that time")
+    print(
+        f"  one step   {outcome.step_ms:.2f} ms; in NumPy {outcome.numpy_step_ms:.2f} ms,"
+        f" {outcome.numpy_step_ms / outcome.step_ms:.1f} times as long"
+    )

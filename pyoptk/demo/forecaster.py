@@ -1,0 +1,61 @@
+"""The network of `forecast.py`: LSTM(64) -> LSTM(32) -> Dense(1), trained by pyoptk.
+
+The recurrent layers and the optimizer are pyoptk's, the dense layer and the loss are NumPy. The
+same step in NumPy alone is `numpy_step.py`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pyoptk import LSTM, Adam
+
+from .parts import Array, Dense, Stopwatch, gather
+
+LR = 3e-3
+MAX_NORM = 1.0
+
+
+class Forecaster:
+    """The network, its loss and its optimizer; `step` changes the weights in place.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Draws the initial weights.
+
+    Attributes
+    ----------
+    params, grads : dict of float32 arrays
+    optimizer : pyoptk.Adam
+    watch : Stopwatch
+        The time spent inside pyoptk.
+    """
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.lower = LSTM(1, 64, rng=rng)
+        self.upper = LSTM(64, 32, rng=rng)
+        self.head = Dense(32, 1, rng)
+        lower, upper, head = self.lower, self.upper, self.head
+        self.params = gather(lower=lower.params, upper=upper.params, head=head.params)
+        self.grads = gather(lower=lower.grads, upper=upper.grads, head=head.grads)
+        self.optimizer = Adam(self.params, lr=LR, max_norm=MAX_NORM)
+        self.watch = Stopwatch()
+
+    def forward(self, windows: Array) -> Array:
+        """Predictions [B] for windows [T, B, 1]."""
+        with self.watch:
+            y, _ = self.lower.forward(windows)
+            y, _ = self.upper.forward(y)
+        return self.head.forward(y[-1])[:, 0]
+
+    def step(self, windows: Array, targets: Array) -> float:
+        """One training step on windows [T, B, 1] and targets [B]; the loss before it."""
+        error = self.forward(windows) - targets
+        dy = np.zeros((*windows.shape[:2], 32), np.float32)
+        dy[-1] = self.head.backward(error[:, None] * np.float32(2 / error.size))
+        with self.watch:
+            dx, _ = self.upper.backward(dy)
+            self.lower.backward(dx)
+            self.optimizer.step(self.grads)
+        return float(np.mean(error**2))

@@ -1,0 +1,103 @@
+"""The pictures of the demos, each drawn into an empty matplotlib figure.
+
+Colours are those of Okabe and Ito, which colour-blind readers can tell apart.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from . import linear, mlp
+    from .forecast import Outcome, Words
+
+BLACK, BLUE, ORANGE = "#000000", "#0072B2", "#D55E00"
+FIVE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+
+
+def forecast(figure: Figure, outcome: Outcome, words: Words) -> None:
+    """The held-out rows and their forecasts, the errors, and the loss while training."""
+    figure.set_size_inches(9, 9)
+    above, middle, below = figure.subplots(3, 1, height_ratios=(3, 2, 2))
+    model, *baselines = outcome.errors
+    best = min(baselines, key=lambda name: outcome.errors[name])
+    series, start = outcome.task.series, outcome.task.start
+    observed = series.values[start:]
+    rows = np.arange(observed.size)
+    ahead = f"{model}, one {words.row} ahead"
+    above.plot(rows, observed, color=BLACK, lw=1.2, label="observed, not seen in training")
+    above.plot(rows, outcome.forecasts[model], "o", color=BLUE, ms=3.5, label=ahead)
+    above.set(title=words.title, ylabel=words.axis)
+    above.legend(loc="best")
+    for name, style, color in ((best, "--", ORANGE), (model, "-", BLUE)):
+        label = f"{name}: {outcome.errors[name]:.3g} {words.unit}".rstrip()
+        error = outcome.forecasts[name] - observed
+        middle.plot(rows, error, style, color=color, lw=1.2, label=label)
+    middle.axhline(0, color=BLACK, lw=0.6)
+    middle.set(ylabel=f"error of {words.axis}", title="forecast minus observed", xlabel=words.row)
+    low, high = middle.get_ylim()
+    middle.set_ylim(low, high + 0.35 * (high - low))  # room for the legend
+    middle.legend(loc="upper left", ncols=2, title="mean absolute error", fontsize="small")
+    for axes in (above, middle):
+        _label_rows(axes, series.labels[start:], series.season)
+    _draw_loss(below, outcome.losses)
+    for axes in (above, middle, below):
+        axes.grid(alpha=0.3)
+
+
+def _label_rows(axes: Axes, labels: list[str], season: int) -> None:
+    """A tick at the start of a season, at most ten of them."""
+    apart = season * max(1, -(-len(labels) // (10 * season)))
+    if apart > len(labels) // 2:
+        apart = max(1, len(labels) // 5)
+    ticks = np.arange(0, len(labels), apart)
+    axes.set_xticks(ticks, [labels[k][:12] for k in ticks], fontsize="small")
+    axes.set_xlim(-1, len(labels))
+
+
+def _draw_loss(axes: Axes, losses: list[float]) -> None:
+    style = "-" if len(losses) > 1 else "o"
+    axes.semilogy(np.arange(1, len(losses) + 1), losses, style, color=BLUE, lw=1.2)
+    axes.set(
+        title="training loss", xlabel="epoch", ylabel="mean squared error,\nstandardized changes"
+    )
+
+
+def losses(figure: Figure, outcomes: dict[str, mlp.Outcome], title: str) -> None:
+    """The training loss of each optimizer over the epochs."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure.set_size_inches(9, 5.5)
+    axes = figure.subplots()
+    for (name, outcome), color, dash in zip(outcomes.items(), FIVE, DASHES, strict=True):
+        epochs = np.arange(1, len(outcome.losses) + 1)
+        marker = "o" if len(epochs) == 1 else None
+        label = f"{name}, lr {outcome.lr:g}: {outcome.accuracy:.1%}"
+        axes.semilogy(epochs, outcome.losses, color=color, ls=dash, marker=marker, label=label)
+    axes.set(title=title, xlabel="epoch", ylabel="training loss (mean cross-entropy)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend(title="accuracy on the test rows")
+
+
+def line(figure: Figure, outcome: linear.Outcome) -> None:
+    """The points with the fitted line, and the loss over the steps."""
+    figure.set_size_inches(9, 4.5)
+    left, right = figure.subplots(1, 2)
+    slope, intercept = outcome.fitted
+    ends = np.array([outcome.x.min(), outcome.x.max()])
+    left.plot(outcome.x, outcome.y, "o", color=BLACK, ms=3, alpha=0.4, label="points")
+    label = f"y = {slope:.3f}x + {intercept:.3f}"
+    left.plot(ends, slope * ends + intercept, color=BLUE, lw=2, label=label)
+    left.set(title="fitted line", xlabel="x", ylabel="y")
+    left.legend()
+    right.semilogy(np.arange(1, len(outcome.losses) + 1), outcome.losses, color=BLUE)
+    right.set(title="training loss", xlabel="step of Adam", ylabel="mean squared error")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)

@@ -1,0 +1,9 @@
+"""The bare compiled kernels, for users who keep their own state.
+
+Each changes the arrays that its docstring names, in place, and returns None. Every function has a
+twin of the same name in `pyoptk.reference`, which is its specification.
+"""
+
+from ._core import adagrad, adam, exp, rmsprop, sgd, sigmoid, tanh
+
+__all__ = ["adagrad", "adam", "exp", "rmsprop", "sgd", "sigmoid", "tanh"]

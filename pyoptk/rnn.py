@@ -1,0 +1,292 @@
+"""Recurrent layers: weights, forward, backward. The arithmetic is compiled (csrc/kernels/rnn.h)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from . import _core
+
+Array = NDArray[np.floating[Any]]
+State = tuple[Array, Array]
+
+
+@dataclass
+class _Memory:
+    """What a layer stack needs for one shape of input; used again while the shape stays."""
+
+    shape: tuple[int, ...]
+    saved: list[tuple[Array, Array, Array]]  # h [T+1, B, P], c [T+1, B, P], gates [T, B, 4, P]
+    between: list[Array]  # [T, B, H]: gradients between two layers
+    scratch: Array
+    x: Array | None = field(default=None)  # the last input, until its backward
+    lengths: NDArray[np.int64] | None = field(default=None)
+
+
+class LSTM:
+    """Long short-term memory layers (Hochreiter & Schmidhuber 1997, Gers et al. 2000).
+
+    ``i, f, o = sigmoid(...), g = tanh(...)`` of ``w_ih x_t + b_ih + w_hh h_{t-1} + b_hh``, then
+    ``c_t = f * c_{t-1} + i * g`` and ``h_t = o * tanh(c_t)``; each layer's input is the output of the
+    one below. Weights, gate order (i, f, g, o) and names are PyTorch's.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H, at least 1.
+    num_layers : int
+        L, at least 1.
+    bias : bool
+        Whether there are biases.
+    batch_first : bool
+        Whether sequences are [B, T, features] instead of [T, B, features]. Strides do it: nothing
+        is transposed.
+    dtype : float32 or float64
+        Of weights, inputs and outputs.
+    rng : numpy.random.Generator, optional
+        Draws the weights, uniformly from [-1/sqrt(H), 1/sqrt(H)] as PyTorch does.
+
+    Attributes
+    ----------
+    params, grads : dict of arrays
+        weight_ih_l0 [4H, I] (in higher layers [4H, H]), weight_hh_l0 [4H, H], bias_ih_l0 and
+        bias_hh_l0 [4H], then those of layer 1, ...: views into `flat_params` and `flat_grads`.
+        Weights may be changed in place at any time; every call reads them anew.
+    flat_params, flat_grads : arrays
+        All parameters, and all gradients, in one piece.
+
+    Examples
+    --------
+    >>> import numpy as np, pyoptk
+    >>> lstm = pyoptk.LSTM(3, 8, rng=np.random.default_rng(0))
+    >>> opt = pyoptk.Adam(lstm.params, lr=0.02)
+    >>> x = np.random.default_rng(1).standard_normal((5, 4, 3), dtype=np.float32)
+    >>> for _ in range(100):  # teach it to output 0.5 at the last step
+    ...     y, (h, c) = lstm.forward(x)
+    ...     dy = np.zeros_like(y)
+    ...     dy[-1] = y[-1] - 0.5
+    ...     dx, _ = lstm.backward(dy)
+    ...     opt.step(lstm.grads)
+    >>> bool(np.abs(lstm.forward(x)[0][-1] - 0.5).max() < 0.1)
+    True
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        bias: bool = True,
+        batch_first: bool = False,
+        dtype: DTypeLike = np.float32,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        _core.check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.bias, self.batch_first = bool(bias), bool(batch_first)
+        self.dtype = _core.check_float_dtype(dtype)
+        shapes = self._shapes()
+        size = sum(math.prod(shape) for shape in shapes.values())
+        bound = 1 / math.sqrt(hidden_size)
+        rng = np.random.default_rng() if rng is None else rng
+        self.flat_params = _aligned((size,), self.dtype)
+        self.flat_params[:] = rng.uniform(-bound, bound, size)
+        self.flat_grads = _aligned((size,), self.dtype)
+        self.flat_grads[:] = 0
+        self.params = _views(self.flat_params, shapes)
+        self.grads = _views(self.flat_grads, shapes)
+        self._memory: _Memory | None = None
+
+    def forward(
+        self, x: Array, state: State | None = None, *, lengths: ArrayLike | None = None
+    ) -> tuple[Array, State]:
+        """The output for a batch of sequences; remembers what `backward` needs.
+
+        Parameters
+        ----------
+        x : array [T, B, I], or [B, T, I] if `batch_first`
+            Kept, not copied, until `backward`: do not change it in between.
+        state : (h, c), arrays [L, B, H], optional
+            Initial state; zeros by default.
+        lengths : integers [B], optional
+            Length of each sequence, 0..T, in any order; all T by default. Behind its end a
+            sequence's output is 0 and its state stays.
+
+        Returns
+        -------
+        y : array [T, B, H] or [B, T, H]
+            Output of the last layer; a new array.
+        (h, c) : arrays [L, B, H]
+            State after the last step of each sequence; new arrays.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has another dtype or shape; the message names it.
+        """
+        L, H = self.num_layers, self.hidden_size
+        x = self._time_major("x", x, self.input_size)
+        T, B, _ = x.shape
+        if lengths is not None:
+            lengths = _core.check_lengths(lengths, B, T)
+        if state is not None:
+            _core.check_pair("state", state, (L, B, H), self.flat_params)
+        memory = self._memory_for(T, B)
+        memory.x, memory.lengths = None, lengths
+        y = np.empty((B, T, H) if self.batch_first else (T, B, H), self.dtype)
+        last = np.empty((2, L, B, H), self.dtype)
+        below = x
+        for layer, saved in enumerate(memory.saved):
+            h, c, _ = saved
+            h[0, :, :H], c[0, :, :H] = (0, 0) if state is None else (state[0][layer], state[1][layer])
+            top = layer == L - 1
+            out = (y.swapaxes(0, 1) if self.batch_first else y) if top else None
+            weights = self._of_layer(self.params, layer)
+            _core.lstm_forward(below, weights, out, saved, lengths, memory.scratch)
+            last[0, layer], last[1, layer] = h[T, :, :H], c[T, :, :H]
+            below = h[1:, :, :H]
+        memory.x = x
+        return y, (last[0], last[1])
+
+    def backward(
+        self, dy: Array | None, dstate: State | None = None, *, accumulate: bool = False
+    ) -> tuple[Array, State]:
+        """The gradients of the last `forward`; changes every array of `grads` in place.
+
+        Parameters
+        ----------
+        dy : array like `y`, or None for zeros
+            Gradient of the loss with respect to `y`.
+        dstate : (dh, dc), arrays [L, B, H], optional
+            Gradients with respect to the returned state; zeros by default.
+        accumulate : bool
+            Add to `grads` instead of overwriting them.
+
+        Returns
+        -------
+        dx : array like `x`
+        (dh0, dc0) : arrays [L, B, H]
+            Gradients with respect to the initial state. All are new arrays.
+
+        Raises
+        ------
+        RuntimeError
+            Without a `forward` before it: each forward allows one backward.
+        TypeError, ValueError
+            If an argument has another dtype or shape; the message names it.
+        """
+        memory = self._memory
+        if memory is None or memory.x is None:
+            raise RuntimeError(
+                "backward: expected a forward before it, got none since the last backward"
+            )
+        L, H, x = self.num_layers, self.hidden_size, memory.x
+        T, B, I = x.shape
+        if dy is not None:
+            dy = self._time_major("dy", dy, H, (T, B))
+        dlast = np.zeros((2, L, B, H), self.dtype)
+        if dstate is not None:
+            _core.check_pair("dstate", dstate, (L, B, H), self.flat_params)
+            dlast[0], dlast[1] = dstate
+        dx = np.empty((B, T, I) if self.batch_first else (T, B, I), self.dtype)
+        memory.x = None  # the gates are about to be overwritten
+        for layer in reversed(range(L)):
+            bottom = layer == 0
+            below = x if bottom else memory.saved[layer - 1][0][1:, :, :H]
+            out = (dx.swapaxes(0, 1) if self.batch_first else dx) if bottom else memory.between[layer - 1]
+            _core.lstm_backward(
+                below,
+                self._of_layer(self.params, layer),
+                memory.saved[layer],
+                dy,
+                dlast[0, layer],
+                dlast[1, layer],
+                out,
+                self._of_layer(self.grads, layer),
+                accumulate,
+                memory.lengths,
+                memory.scratch,
+            )
+            dy = out
+        return dx, (dlast[0], dlast[1])
+
+    def __repr__(self) -> str:
+        return (
+            f"LSTM({self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, "
+            f"bias={self.bias}, batch_first={self.batch_first}, dtype={self.dtype})"
+        )
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {}
+        H = self.hidden_size
+        for layer in range(self.num_layers):
+            shapes[f"weight_ih_l{layer}"] = (4 * H, H if layer else self.input_size)
+            shapes[f"weight_hh_l{layer}"] = (4 * H, H)
+            if self.bias:
+                shapes[f"bias_ih_l{layer}"] = shapes[f"bias_hh_l{layer}"] = (4 * H,)
+        return shapes
+
+    def _of_layer(self, arrays: dict[str, Array], layer: int) -> tuple[Array | None, ...]:
+        names = ("weight_ih_l", "weight_hh_l", "bias_ih_l", "bias_hh_l")
+        return tuple(arrays.get(f"{name}{layer}") for name in names)
+
+    def _time_major(
+        self, name: str, x: Array, features: int, expected: Sequence[int | None] = (None, None)
+    ) -> Array:
+        """`x` as a view [T, B, features]; a copy only where the features of a row are not adjacent."""
+        steps, rows = expected
+        axes = (rows, steps, features) if self.batch_first else (steps, rows, features)
+        _core.check_sequence(name, x, axes, self.flat_params)
+        if x.shape[2] > 1 and x.strides[2] != x.itemsize:
+            x = np.ascontiguousarray(x)
+        return x.swapaxes(0, 1) if self.batch_first else x
+
+    def _memory_for(self, T: int, B: int) -> _Memory:
+        """Arrays for T steps of B sequences: the last ones if the shape is still the same."""
+        isa = _core.isa()
+        if self._memory is None or self._memory.shape != (T, B, isa):
+            H, L = self.hidden_size, self.num_layers
+            sizes = [
+                _core.lstm_sizes(T, B, H if layer else self.input_size, H, self.dtype)
+                for layer in range(L)
+            ]
+            P = sizes[0][0]
+            self._memory = _Memory(
+                shape=(T, B, isa),
+                saved=[
+                    (
+                        _aligned((T + 1, B, P), self.dtype),
+                        _aligned((T + 1, B, P), self.dtype),
+                        _aligned((T, B, 4, P), self.dtype),
+                    )
+                    for _ in range(L)
+                ],
+                between=[_aligned((T, B, H), self.dtype) for _ in range(L - 1)],
+                scratch=_aligned(
+                    (max(size for _, size in sizes) // self.dtype.itemsize + 1,), self.dtype
+                ),
+            )
+        return self._memory
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An uninitialized array that begins on a cache line."""
+    size = math.prod(shape) * dtype.itemsize
+    raw = np.empty(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def _views(flat: Array, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array]:
+    views, start = {}, 0
+    for name, shape in shapes.items():
+        end = start + math.prod(shape)
+        views[name] = flat[start:end].reshape(shape)
+        start = end
+    return views

@@ -1,0 +1,23 @@
+# Every object of the library defines what it should and nothing else: a kernel object its one table,
+# the rest only names of pyoptk.h.  Two objects that shared a function would let the linker keep the
+# copy for the wrong instruction set.
+execute_process(COMMAND ${NM} -g --defined-only ${LIBRARY}
+  OUTPUT_VARIABLE listing COMMAND_ERROR_IS_FATAL ANY)
+string(REGEX MATCHALL "[0-9a-fA-F]+ [A-Z] [^\n]+" symbols "${listing}")
+set(tables 0)
+set(wrong)
+foreach(symbol IN LISTS symbols)
+  string(REGEX REPLACE "^.* _?" "" name "${symbol}")
+  if(name MATCHES "^pk_(optim|rnn)_f(32|64)_[a-z0-9]+$")
+    math(EXPR tables "${tables} + 1")
+  elseif(NOT name MATCHES "^pk_(optim|rnn|use_isa|isa|isa_at)$"
+      AND NOT name MATCHES "^pk_(parallel|num_threads|set_num_threads|threads_backend)$")
+    list(APPEND wrong ${name})
+  endif()
+endforeach()
+string(REGEX MATCHALL "(optim|rnn)\\.c\\.o" objects "${listing}")
+list(LENGTH objects expected)
+if(wrong OR NOT tables EQUAL expected OR tables EQUAL 0)
+  message(FATAL_ERROR "${expected} kernel objects, ${tables} tables; not expected: ${wrong}")
+endif()
+message(STATUS "${tables} tables, one in each kernel object")

@@ -1,0 +1,350 @@
+/* The library without Python.  Numbers are checked against formulas written out here or against
+ * difference quotients; how they compare with NumPy is the business of the Python tests. */
+#include "pyoptk.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static atomic_int passed, failed;
+
+/* assert() would vanish with NDEBUG. */
+#define CHECK(condition)                                                                           \
+    do {                                                                                           \
+        if (condition) {                                                                           \
+            passed++;                                                                              \
+        } else {                                                                                   \
+            failed++;                                                                              \
+            fprintf(stderr, "%s:%d: %s [%s]\n", __FILE__, __LINE__, #condition, pk_isa());         \
+        }                                                                                          \
+    } while (0)
+
+static int close_to(double got, double expected, double tolerance)
+{
+    return fabs(got - expected) <= tolerance * (1 + fabs(expected));
+}
+
+/* ---- instruction sets ------------------------------------------------------------------------ */
+
+static void test_tables_are_there_before_any_call(void)
+{
+    CHECK(pk_optim(PK_F32) && pk_optim(PK_F64) && pk_rnn(PK_F32) && pk_rnn(PK_F64));
+    CHECK(pk_optim(PK_F32) != pk_optim(PK_F64));
+}
+
+static void test_every_set_can_be_chosen_or_says_why_not(void)
+{
+    int usable, count = 0, best_seen = 0;
+    const char *name;
+    for (; (name = pk_isa_at(count, &usable)); count++) {
+        CHECK(pk_use_isa(name) == (usable ? 0 : PK_ISA_UNUSABLE));
+        CHECK(!usable || !strcmp(pk_isa(), name));
+        if (usable && !best_seen) {
+            best_seen = 1;
+            pk_use_isa("baseline");
+            CHECK(pk_use_isa(NULL) == 0 && !strcmp(pk_isa(), name));
+        }
+    }
+#ifdef __x86_64__
+    CHECK(count == 3);
+#else
+    CHECK(count >= 1);
+#endif
+    CHECK(!strcmp(pk_isa_at(count - 1, &usable), "baseline") && usable);
+    CHECK(!pk_isa_at(-1, &usable) && !pk_isa_at(count, &usable));
+    pk_use_isa("baseline");
+    CHECK(pk_use_isa("sse9") == PK_ISA_UNKNOWN && !strcmp(pk_isa(), "baseline"));
+    pk_use_isa(NULL);
+}
+
+/* ---- threads --------------------------------------------------------------------------------- */
+
+enum { MANY = 1000003 }; /* more chunks than a ticket of the pool counts */
+static atomic_uchar visits[MANY];
+
+static void visit(void *arg, size_t chunk) { ((atomic_uchar *)arg)[chunk]++; }
+
+static int each_visited_once(size_t chunks)
+{
+    int good = 1;
+    for (size_t c = 0; c < chunks; c++)
+        good &= atomic_exchange(&visits[c], 0) == 1;
+    return good;
+}
+
+static void test_every_chunk_runs_once(void)
+{
+    const size_t chunks[] = {0, 1, 2, 7, 1000, (1 << 18) - 1, 1 << 18, MANY};
+    const int threads[] = {-1, 0, 1, 2, 3, 8};
+    for (size_t c = 0; c < sizeof chunks / sizeof *chunks; c++)
+        for (size_t t = 0; t < sizeof threads / sizeof *threads; t++) {
+            pk_parallel(visit, visits, chunks[c], threads[t]);
+            CHECK(each_visited_once(chunks[c]));
+        }
+}
+
+static void test_more_threads_than_anybody_has(void)
+{
+    pk_parallel(visit, visits, 1000, 100000);
+    CHECK(each_visited_once(1000));
+}
+
+typedef struct {
+    pthread_t caller;
+    atomic_int inner, strangers;
+} nest;
+
+static void inner_chunk(void *arg, size_t chunk)
+{
+    nest *n = arg;
+    (void)chunk;
+    n->inner++;
+    n->strangers += !pthread_equal(n->caller, pthread_self());
+}
+
+static void outer_chunk(void *arg, size_t chunk)
+{
+    nest n = {.caller = pthread_self()};
+    pk_parallel(inner_chunk, &n, 50, 4);
+    CHECK(n.inner == 50 && n.strangers == 0);
+    visit(arg, chunk);
+}
+
+static void test_nested_call_stays_on_its_thread(void)
+{
+    pk_parallel(outer_chunk, visits, 40, 4);
+    CHECK(each_visited_once(40));
+}
+
+static void *many_calls(void *arg)
+{
+    for (int i = 0; i < 300; i++) {
+        pk_parallel(visit, arg, 64, 3);
+        for (int c = 0; c < 64; c++)
+            CHECK(atomic_exchange((atomic_uchar *)arg + c, 0) == 1);
+    }
+    return NULL;
+}
+
+static void test_two_threads_may_call_at_once(void)
+{
+    pthread_t callers[2];
+    for (int i = 0; i < 2; i++)
+        CHECK(pthread_create(&callers[i], NULL, many_calls, visits + 1000 * i) == 0);
+    for (int i = 0; i < 2; i++)
+        pthread_join(callers[i], NULL);
+}
+
+static int child_works(void)
+{
+    const pid_t child = fork();
+    if (child == 0) {
+        alarm(20); /* ends a child that hangs */
+        pk_parallel(visit, visits, 1000, 4);
+        _exit(!each_visited_once(1000));
+    }
+    int status = -1;
+    return waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+static atomic_int calling;
+
+static void *call_until_told(void *arg)
+{
+    while (calling)
+        pk_parallel(visit, arg, 64, 3);
+    return NULL;
+}
+
+static void test_a_forked_child_can_go_on(void)
+{
+    pk_parallel(visit, visits, 1000, 4);
+    CHECK(each_visited_once(1000));
+    CHECK(child_works());
+    pk_parallel(visit, visits, 1000, 4);
+    CHECK(each_visited_once(1000));
+
+    pthread_t caller;
+    calling = 1;
+    CHECK(pthread_create(&caller, NULL, call_until_told, visits + 2000) == 0);
+    for (int i = 0; i < 10; i++)
+        CHECK(child_works());
+    calling = 0;
+    pthread_join(caller, NULL);
+    memset(visits + 2000, 0, 64);
+}
+
+static void test_number_of_threads(void)
+{
+    const int preset = pk_num_threads();
+    CHECK(preset >= 1);
+    pk_set_num_threads(3);
+    CHECK(pk_num_threads() == 3);
+    pk_set_num_threads(0);
+    CHECK(pk_num_threads() == preset);
+    CHECK(strstr("pool openmp none", pk_threads_backend()));
+}
+
+static void test_cuts_cover_huge_ranges(void)
+{
+    const size_t sizes[] = {0, 1, 7, ((size_t)1 << 40) + 3, ((size_t)1 << 62) + 1, SIZE_MAX};
+    const size_t parts[] = {1, 2, 3, 1000, 100003};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (size_t j = 0; j < sizeof parts / sizeof *parts; j++) {
+            const size_t n = sizes[i], share = n / parts[j];
+            int even = 1;
+            for (size_t c = 0; c < parts[j]; c++) {
+                const size_t length = pk_cut(n, c + 1, parts[j]) - pk_cut(n, c, parts[j]);
+                even &= length == share || length == share + 1; /* so it never goes back */
+            }
+            CHECK(even && pk_cut(n, 0, parts[j]) == 0 && pk_cut(n, parts[j], parts[j]) == n);
+        }
+}
+
+/* ---- kernels --------------------------------------------------------------------------------- */
+
+static void test_adam_by_hand(void)
+{
+    const double g[5] = {0.5, -1.25, 0.0, 3.0, -1e-3}, lr = 1e-2, b1 = 0.9, b2 = 0.99, eps = 1e-8;
+    const float g32[5] = {0.5f, -1.25f, 0.0f, 3.0f, -1e-3f};
+    double p[5] = {1, 2, 3, 4, 5}, m[5] = {0}, v[5] = {0};
+    float p32[5] = {1, 2, 3, 4, 5}, m32[5] = {0}, v32[5] = {0};
+    double want[5] = {1, 2, 3, 4, 5}, want_m[5] = {0}, want_v[5] = {0};
+    pk_adam_config config = {.common = PK_COMMON_DEFAULTS, .beta1 = b1, .beta2 = b2, .eps = eps};
+    config.common.lr = lr;
+    for (int step = 1; step <= 3; step++) {
+        pk_tensor t = {.param = p, .grad = g, .state = {m, v}, .n = 5, .step = step};
+        pk_optim(PK_F64)->adam(&t, 1, &config, 1);
+        pk_tensor t32 = {.param = p32, .grad = g32, .state = {m32, v32}, .n = 5, .step = step};
+        pk_optim(PK_F32)->adam(&t32, 1, &config, 1);
+        for (int i = 0; i < 5; i++) {
+            want_m[i] = b1 * want_m[i] + (1 - b1) * g[i];
+            want_v[i] = b2 * want_v[i] + (1 - b2) * g[i] * g[i];
+            const double m_hat = want_m[i] / (1 - pow(b1, step));
+            const double v_hat = want_v[i] / (1 - pow(b2, step));
+            want[i] -= lr * m_hat / (sqrt(v_hat) + eps);
+            CHECK(close_to(p[i], want[i], 1e-14) && close_to(p32[i], want[i], 1e-6));
+            CHECK(close_to(m[i], want_m[i], 1e-14) && close_to(v[i], want_v[i], 1e-14));
+        }
+    }
+}
+
+enum { LONG = 50001 };
+static float long_p[2][LONG], long_m[2][LONG], long_v[2][LONG], long_g[LONG];
+
+static void test_threads_do_not_change_the_bits(void)
+{
+    pk_adam_config config = {
+        .common = PK_COMMON_DEFAULTS, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8};
+    for (int i = 0; i < LONG; i++) {
+        long_g[i] = sinf((float)i);
+        long_p[0][i] = long_p[1][i] = cosf((float)i);
+    }
+    memset(long_m, 0, sizeof long_m);
+    memset(long_v, 0, sizeof long_v);
+    for (int step = 1; step <= 5; step++)
+        for (int k = 0; k < 2; k++) {
+            pk_tensor t = {long_p[k], long_g, {long_m[k], long_v[k]}, LONG, step, 0};
+            pk_optim(PK_F32)->adam(&t, 1, &config, k ? 4 : 1);
+        }
+    CHECK(!memcmp(long_p[0], long_p[1], sizeof long_g));
+    CHECK(!memcmp(long_v[0], long_v[1], sizeof long_g));
+}
+
+enum { T = 3, B = 2, I = 3, H = 5, ROOM = 4096 }; /* ROOM: enough for any vector width */
+
+/* Everything an LSTM reads, in one array of doubles, so that one loop can push at each of them. */
+typedef struct {
+    double x[T * B * I], h0[B * H], c0[B * H];
+    double w_ih[4 * H * I], w_hh[4 * H * H], b_ih[4 * H], b_hh[4 * H];
+} lstm_inputs;
+enum { N_INPUTS = sizeof(lstm_inputs) / sizeof(double) };
+
+static double h[ROOM], c[ROOM], gates[ROOM], y[T * B * H];
+static const pk_lstm_saved saved = {h, c, gates};
+static const pk_rnn_shape shape = {.T = T, .B = B, .I = I, .H = H};
+
+static double weight_of_output(int i) { return 0.3 + 0.1 * (i % 7) - 0.2 * (i % 3); }
+
+/* sum of y and the last state, each times a number of its own. */
+static double lstm_loss(lstm_inputs *in, void *scratch)
+{
+    const size_t P = pk_rnn(PK_F64)->padded(H);
+    const pk_lstm_weights w = {in->w_ih, in->w_hh, in->b_ih, in->b_hh};
+    for (int b = 0; b < B; b++) {
+        memcpy(h + b * P, in->h0 + b * H, H * sizeof *h);
+        memcpy(c + b * P, in->c0 + b * H, H * sizeof *c);
+    }
+    pk_rnn(PK_F64)->lstm_forward(&shape, &w, (pk_sequence){in->x, B * I, I},
+                                 (pk_sequence){y, B * H, H}, &saved, scratch, 2);
+    double loss = 0;
+    for (int i = 0; i < T * B * H; i++)
+        loss += weight_of_output(i) * y[i];
+    for (int i = 0; i < B * H; i++)
+        loss += 0.5 * h[(T * B + i / H) * P + i % H] - 0.25 * c[(T * B + i / H) * P + i % H];
+    return loss;
+}
+
+static void test_lstm_gradient_is_the_difference_quotient(void)
+{
+    lstm_inputs in, gradient = {.x = {0}};
+    double *values = (double *)&in, *slopes = (double *)&gradient, dy[T * B * H];
+    void *scratch = malloc(pk_rnn(PK_F64)->lstm_scratch_size(&shape));
+    CHECK(T * B * 4 * pk_rnn(PK_F64)->padded(H) <= ROOM && scratch);
+    for (int i = 0; i < N_INPUTS; i++)
+        values[i] = sin(1.7 * i + 0.3);
+    for (int i = 0; i < T * B * H; i++)
+        dy[i] = weight_of_output(i);
+    for (int i = 0; i < B * H; i++) {
+        gradient.h0[i] = 0.5;
+        gradient.c0[i] = -0.25;
+    }
+    lstm_loss(&in, scratch);
+    const pk_lstm_weights w = {in.w_ih, in.w_hh, in.b_ih, in.b_hh};
+    const pk_lstm_weights dw = {gradient.w_ih, gradient.w_hh, gradient.b_ih, gradient.b_hh};
+    pk_rnn(PK_F64)->lstm_backward(&shape, &w, (pk_sequence){in.x, B * I, I}, &saved,
+                                  (pk_sequence){dy, B * H, H}, gradient.h0, gradient.c0,
+                                  (pk_sequence){gradient.x, B * I, I}, &dw, 0, scratch, 2);
+    for (int i = 0; i < N_INPUTS; i++) {
+        const double at = values[i], push = 1e-5;
+        values[i] = at + push;
+        const double above = lstm_loss(&in, scratch);
+        values[i] = at - push;
+        const double below = lstm_loss(&in, scratch);
+        values[i] = at;
+        CHECK(close_to(slopes[i], (above - below) / (2 * push), 1e-8)); /* push^2 and 1e-16/push */
+    }
+    free(scratch);
+}
+
+int main(void)
+{
+    test_tables_are_there_before_any_call();
+    test_every_set_can_be_chosen_or_says_why_not();
+    test_every_chunk_runs_once();
+    test_nested_call_stays_on_its_thread();
+    test_two_threads_may_call_at_once();
+    test_a_forked_child_can_go_on();
+    test_number_of_threads();
+    test_cuts_cover_huge_ranges();
+
+    int usable;
+    const char *isa;
+    for (int i = 0; (isa = pk_isa_at(i, &usable)); i++) {
+        if (!usable) {
+            printf("%s is not for this CPU\n", isa);
+            continue;
+        }
+        pk_use_isa(isa);
+        test_adam_by_hand();
+        test_threads_do_not_change_the_bits();
+        test_lstm_gradient_is_the_difference_quotient();
+    }
+    test_more_threads_than_anybody_has(); /* last, as they all stay */
+    printf("%d passed, %d failed\n", (int)passed, (int)failed);
+    return failed != 0;
+}

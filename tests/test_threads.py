@@ -1,0 +1,178 @@
+"""How many threads kernels use, and that threads, processes and signals do not hurt them."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import pyoptk
+from pyoptk import kernels
+
+SIZE = 1 << 17  # enough that a kernel uses several threads
+
+
+@pytest.fixture(autouse=True)
+def _default_threads_afterwards():
+    yield
+    pyoptk.set_num_threads(None)
+
+
+def output_of(code, **environment):
+    """What `code` prints in a new process with these variables."""
+    ours = ("PYOPTK_NUM_THREADS", "OMP_NUM_THREADS")
+    clean = {k: v for k, v in os.environ.items() if k not in ours}
+    command = [sys.executable, "-P", "-c", code]
+    return subprocess.check_output(command, env=clean | environment, text=True).strip()
+
+
+def descend(steps, param):
+    """`steps` exact steps of size 1 towards minus infinity."""
+    grad = np.ones_like(param)
+    for _ in range(steps):
+        kernels.sgd(param, grad, lr=1.0)
+
+
+def test_backend_is_a_known_one():
+    assert pyoptk.threads_backend() in ("pool", "openmp", "none")
+
+
+def test_number_of_threads_is_set_and_reset():
+    default = pyoptk.get_num_threads()
+    assert default >= 1
+    pyoptk.set_num_threads(3)
+    assert pyoptk.get_num_threads() == 3
+    pyoptk.set_num_threads(None)
+    assert pyoptk.get_num_threads() == default
+    pyoptk.set_num_threads(5)
+    pyoptk.set_num_threads()
+    assert pyoptk.get_num_threads() == default
+
+
+@pytest.mark.parametrize("n", [-1, 1.5, "2"])
+def test_number_of_threads_must_be_a_positive_integer(n):
+    with pytest.raises((TypeError, ValueError), match=r"^n: "):
+        pyoptk.set_num_threads(n)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"PYOPTK_NUM_THREADS": "5"}, 5),
+        ({"OMP_NUM_THREADS": "6"}, 6),
+        ({"OMP_NUM_THREADS": "4,2"}, 4),
+        ({"PYOPTK_NUM_THREADS": "5", "OMP_NUM_THREADS": "6"}, 5),
+        ({"PYOPTK_NUM_THREADS": "many", "OMP_NUM_THREADS": "6"}, 6),
+        ({"PYOPTK_NUM_THREADS": "-1", "OMP_NUM_THREADS": "6"}, 6),
+    ],
+)
+def test_environment_sets_the_default(environment, expected):
+    said = output_of("import pyoptk; print(pyoptk.get_num_threads())", **environment)
+    assert said == str(expected)
+
+
+def test_default_is_what_the_process_may_use():
+    code = "import pyoptk; print(pyoptk.get_num_threads())"
+    assert 1 <= int(output_of(code)) <= (os.cpu_count() or 1)
+    if hasattr(os, "sched_setaffinity"):
+        pinned = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+        assert output_of(pinned + code) == "1"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_result_does_not_depend_on_the_number_of_threads(dtype):
+    rng = np.random.default_rng(0)
+    start, grad = rng.standard_normal((2, SIZE + 3)).astype(dtype)
+    outcomes = []
+    for threads in (1, 2, 3, 8):
+        pyoptk.set_num_threads(threads)
+        param, m, v = start.copy(), np.zeros_like(start), np.zeros_like(start)
+        for step in (1, 2, 3):
+            kernels.adam(param, grad, m, v, step=step)
+        outcomes.append(param.tobytes() + m.tobytes() + v.tobytes())
+    assert len(set(outcomes)) == 1
+
+
+def test_many_python_threads_at_once():
+    """Calls that find the workers busy run alone, and still do all of their work."""
+    pyoptk.set_num_threads(3)
+    params = np.zeros((6, SIZE))
+    callers = [threading.Thread(target=descend, args=(100, param)) for param in params]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert (params == -100).all()
+
+
+def in_forked_child(work, *args):
+    """The exit code of a forked process that calls work(*args); fails if that hangs."""
+    child = multiprocessing.get_context("fork").Process(target=work, args=args)
+    child.start()
+    child.join(30)
+    if child.is_alive():
+        child.kill()
+        pytest.fail("the forked child hung")
+    return child.exitcode
+
+
+def descend_and_check():
+    param = np.zeros(SIZE)
+    descend(10, param)
+    sys.exit(not (param == -10).all())
+
+
+if hasattr(os, "fork"):
+
+    @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+    def test_fork_after_a_parallel_kernel():
+        """Workers do not survive a fork: a child that waited for them would hang for ever."""
+        pyoptk.set_num_threads(3)
+        descend_in_parent = np.zeros(SIZE)
+        descend(5, descend_in_parent)
+        assert in_forked_child(descend_and_check) == 0
+        descend(5, descend_in_parent)
+        assert (descend_in_parent == -10).all()
+
+    @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+    def test_fork_while_another_thread_is_in_a_kernel():
+        pyoptk.set_num_threads(3)
+        stop = threading.Event()
+        param = np.zeros(SIZE)
+
+        def work():
+            while not stop.is_set():
+                descend(1, param)
+
+        caller = threading.Thread(target=work)
+        caller.start()
+        try:
+            for _ in range(5):
+                assert in_forked_child(descend_and_check) == 0
+        finally:
+            stop.set()
+            caller.join()
+
+
+if sys.platform == "linux" and pyoptk.threads_backend() == "pool":
+
+    def test_workers_leave_signals_to_the_program():
+        code = """if True:
+            import os
+            import numpy as np
+            import pyoptk.kernels
+            before = set(os.listdir("/proc/self/task"))
+            pyoptk.set_num_threads(4)
+            pyoptk.kernels.sgd(np.zeros(1 << 20), np.zeros(1 << 20))
+            for task in set(os.listdir("/proc/self/task")) - before:
+                with open(f"/proc/self/task/{task}/status") as status:
+                    print(next(line.split()[1] for line in status if "SigBlk" in line))
+        """
+        blocked = [int(mask, 16) for mask in output_of(code).split()]
+        assert len(blocked) == 3
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD):
+            assert all(mask >> (number - 1) & 1 for mask in blocked)
