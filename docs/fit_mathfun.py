@@ -58,18 +58,26 @@ def constants(bits):
         return [*lines, line, "};"]
 
     half = ln(2) / 2 * (1 + mpf(2) ** -10)  # a little more: rounding to the nearest k is not exact
-    exp_p = fit(lambda r: (exp(r) - 1 - r) / r**2, lambda r: r**2 / exp(r), -half, half, exp_terms, mantissa)
+    exp_p = fit(
+        lambda r: (exp(r) - 1 - r) / r**2, lambda r: r**2 / exp(r), -half, half, exp_terms, mantissa
+    )
     tanh_p = fit(
         lambda u: (tanh(u**0.5) / u**0.5 - 1) / u,
         lambda u: u * u**0.5 / tanh(u**0.5),
-        mpf(0), TANH_SPLIT**2, tanh_terms, mantissa,
+        mpf(0),
+        TANH_SPLIT**2,
+        tanh_terms,
+        mantissa,
     )
     # k has as many bits as `top`, so that k * LN2_HIGH is exact
     ln2_high = rounded(ln(2), mantissa - int(top).bit_length() + 0)
     return [
         f"enum {{ MANTISSA_BITS = {mantissa - 1} }};",
         scalar("EXP_MIN", rounded((2 - top) * ln(2), mantissa, mp.ceil)),
-        scalar("EXP_MAX", rounded(ln((2 - mpf(2) ** (1 - mantissa)) * mpf(2) ** (top - 1)), mantissa, mp.floor)),
+        scalar(
+            "EXP_MAX",
+            rounded(ln((2 - mpf(2) ** (1 - mantissa)) * mpf(2) ** (top - 1)), mantissa, mp.floor),
+        ),
         scalar("LOG2_E", rounded(1 / ln(2), mantissa)),
         scalar("LN2_HIGH", ln2_high),
         scalar("LN2_LOW", rounded(ln(2) - ln2_high, mantissa)),

@@ -29,6 +29,8 @@ SERIES = """\
 --data takes a CSV file with a header line and one row per step in time, oldest first; the first of
 several columns labels the rows. An empty cell or 'nan' is a gap. Gaps of up to a quarter of a
 season are interpolated; rows without a value at either end are cut off.
+
+example: python -m pyoptk demo --data sales.csv --column units --season 12
 """
 
 
@@ -73,7 +75,7 @@ def build_parser() -> Parser:
         "demo",
         help="train a model on real data and report how good and how fast it is",
         description=f"Train a model and report how good and how fast it is.\n\n{DEMO}",
-        epilog=f"{SERIES}\nexample: python -m pyoptk demo --data sales.csv --column units --season 12",
+        epilog=SERIES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     demo.add_argument(
@@ -213,9 +215,6 @@ def _check_demo(options: argparse.Namespace) -> None:
 def _run_demo(options: argparse.Namespace) -> None:
     from .demo import forecast, linear, mlp
 
-    threads = pyoptk.get_num_threads()
-    plural = "thread" if threads == 1 else "threads"
-    print(f"pyoptk {pyoptk.__version__}, {pyoptk.isa()}, {threads} {plural}\n")
     output = None if options.no_plot else options.output
     if options.what == "forecast":
         forecast.run(

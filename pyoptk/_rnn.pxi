@@ -46,7 +46,7 @@ cdef class _Layer:
         self.take_weights(&self.weights, weights, ("w_ih", "w_hh", "b_ih", "b_hh"), False)
         self.saved.h = self.take("h", saved[0], (T + 1, B, P))
         self.saved.c = self.take("c", saved[1], (T + 1, B, P))
-        self.saved.gates = self.take("gates", saved[2], (T, B, 4, P))
+        self.saved.gates = self.take("gates", saved[2], (T * B * 4 * P,))
         view = self.arrays.take("scratch", scratch, True)
         if <size_t> view.len < self.kernels.lstm_scratch_size(&self.shape):
             raise ValueError(f"scratch: expected {self.kernels.lstm_scratch_size(&self.shape)} bytes, "

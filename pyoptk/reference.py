@@ -66,9 +66,7 @@ def sgd(
     Changes `param`, and `velocity` unless `momentum` is 0.
     """
     real = param.dtype.type
-    p, g = _prepare(
-        param, grad, lr, weight_decay, decoupled, maximize, grad_scale, clip_value
-    )
+    p, g = _prepare(param, grad, lr, weight_decay, decoupled, maximize, grad_scale, clip_value)
     if momentum == 0 or velocity is None:
         param[...] = p - real(lr) * g
         return
@@ -98,9 +96,7 @@ def adagrad(
 ) -> None:
     """AdaGrad (Duchi et al. 2011). Changes `param` and `s`."""
     real = param.dtype.type
-    p, g = _prepare(
-        param, grad, lr, weight_decay, decoupled, maximize, grad_scale, clip_value
-    )
+    p, g = _prepare(param, grad, lr, weight_decay, decoupled, maximize, grad_scale, clip_value)
     inside, outside = (eps, 0.0) if eps_inside_sqrt else (0.0, eps)
     s[...] = s + g * g
     rate = real(lr / (1 + (step - 1) * lr_decay))
@@ -133,9 +129,7 @@ def rmsprop(
     Changes `param` and `v`; `avg` if `centered`; `velocity` unless `momentum` is 0.
     """
     real = param.dtype.type
-    p, g = _prepare(
-        param, grad, lr, weight_decay, decoupled, maximize, grad_scale, clip_value
-    )
+    p, g = _prepare(param, grad, lr, weight_decay, decoupled, maximize, grad_scale, clip_value)
     inside, outside = (eps, 0.0) if eps_inside_sqrt else (0.0, eps)
     v[...] = real(rho) * v + real(1 - rho) * g * g
     spread = v
@@ -176,9 +170,7 @@ def adam(
     Changes `param`, `m` and `v`; `vmax` if `amsgrad`.
     """
     real = param.dtype.type
-    p, g = _prepare(
-        param, grad, lr, weight_decay, decoupled, maximize, grad_scale, clip_value
-    )
+    p, g = _prepare(param, grad, lr, weight_decay, decoupled, maximize, grad_scale, clip_value)
     unbias1, unbias2 = 1 - beta1**step, 1 - beta2**step
     m[...] = real(beta1) * m + real(1 - beta1) * g
     v[...] = real(beta2) * v + real(1 - beta2) * g * g

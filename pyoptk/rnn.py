@@ -21,7 +21,7 @@ class _Memory:
     """What a layer stack needs for one shape of input; used again while the shape stays."""
 
     shape: tuple[int, ...]
-    saved: list[tuple[Array, Array, Array]]  # h [T+1, B, P], c [T+1, B, P], gates [T, B, 4, P]
+    saved: list[tuple[Array, Array, Array]]  # h [T+1, B, P], c [T+1, B, P], gates [T * B * 4 * P]
     between: list[Array]  # [T, B, H]: gradients between two layers
     scratch: Array
     x: Array | None = field(default=None)  # the last input, until its backward
@@ -144,7 +144,9 @@ class LSTM:
         below = x
         for layer, saved in enumerate(memory.saved):
             h, c, _ = saved
-            h[0, :, :H], c[0, :, :H] = (0, 0) if state is None else (state[0][layer], state[1][layer])
+            h[0, :, :H], c[0, :, :H] = (
+                (0, 0) if state is None else (state[0][layer], state[1][layer])
+            )
             top = layer == L - 1
             out = (y.swapaxes(0, 1) if self.batch_first else y) if top else None
             weights = self._of_layer(self.params, layer)
@@ -199,7 +201,11 @@ class LSTM:
         for layer in reversed(range(L)):
             bottom = layer == 0
             below = x if bottom else memory.saved[layer - 1][0][1:, :, :H]
-            out = (dx.swapaxes(0, 1) if self.batch_first else dx) if bottom else memory.between[layer - 1]
+            out = (
+                (dx.swapaxes(0, 1) if self.batch_first else dx)
+                if bottom
+                else memory.between[layer - 1]
+            )
             _core.lstm_backward(
                 below,
                 self._of_layer(self.params, layer),
@@ -263,7 +269,7 @@ class LSTM:
                     (
                         _aligned((T + 1, B, P), self.dtype),
                         _aligned((T + 1, B, P), self.dtype),
-                        _aligned((T, B, 4, P), self.dtype),
+                        _aligned((T * B * 4 * P,), self.dtype),
                     )
                     for _ in range(L)
                 ],

@@ -105,7 +105,7 @@ def test_every_set_has_its_kernels(name):
 
 @pytest.mark.skipif(not shutil.which("nm"), reason="nm is not installed")
 def test_core_exports_one_symbol():
-    """Whatever else it exported could be taken for a function of another library, or the reverse."""
+    """Whatever else it exported could be taken for a function of another library."""
     flags = ["-gU"] if sys.platform == "darwin" else ["-D", "--defined-only"]
     listing = subprocess.check_output(["nm", *flags, Path(_core.__file__)], text=True)
     names = [line.split()[-1].removeprefix("_") for line in listing.splitlines()]

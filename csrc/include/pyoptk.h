@@ -135,7 +135,7 @@ typedef struct {
 typedef struct {
     void *h;     /* [T+1, B, P] */
     void *c;     /* [T+1, B, P] */
-    void *gates; /* [T, B, 4, P] */
+    void *gates; /* [T * B * 4 * P], in an order of the kernel's own */
 } pk_lstm_saved;
 
 typedef struct {

@@ -18,25 +18,34 @@ enum {
 #else
     ROWS = 3, /* 12 in 16 */
 #endif
-    K_BLOCK = 256,  /* rows of a panel in use at a time: 64 KiB, a part of the L2 cache */
+    K_BLOCK = 128,  /* rows of a panel in use at a time: 32 KiB, most of the L1 cache */
     ROW_BLOCK = 48, /* rows of the left-hand side that pass over such a block before the next one */
 };
 
-/* The left-hand side: element (r, k) is at a[r * row + k * col]. */
+/* The left-hand side: element (r, k) is at a[r * row + k * col].  It may be in segments along k, each
+ * of `depth` (a divisor of K_BLOCK) columns and `segment` elements behind the one before. */
 typedef struct {
     const real *a;
     ptrdiff_t row, col;
+    size_t depth;
+    ptrdiff_t segment;
 } operand;
 
-/* acc[r][j] += sum over k < K of a(r, k) * panel[k][j], for r < rows, a literal up to ROWS. */
-PK_INLINE void multiply(vec acc[ROWS][COLS], const int rows, size_t K, operand left, const real *panel)
+PK_INLINE operand plain(const real *a, ptrdiff_t row, ptrdiff_t col)
 {
-    for (size_t k = 0; k < K; k++) {
-        const real *a = left.a + (ptrdiff_t)k * left.col, *b = panel + k * WIDTH;
+    return (operand){a, row, col, K_BLOCK, K_BLOCK * col};
+}
+
+/* acc[r][j] += sum over k < depth of a[r * row + k * col] * panel[k][j], for r < rows, a literal. */
+PK_INLINE void multiply(vec acc[ROWS][COLS], const int rows, size_t depth, const real *a, ptrdiff_t row,
+                        ptrdiff_t col, const real *panel)
+{
+    for (size_t k = 0; k < depth; k++) {
+        const real *a_k = a + (ptrdiff_t)k * col, *b = panel + k * WIDTH;
         for (int j = 0; j < COLS; j++) {
             const vec b_j = load_aligned(b + j * LANES);
             for (int r = 0; r < rows; r++)
-                acc[r][j] += broadcast(a[r * left.row]) * b_j;
+                acc[r][j] += broadcast(a_k[r * row]) * b_j;
         }
     }
 }
@@ -62,56 +71,57 @@ PK_INLINE void multiply(vec acc[ROWS][COLS], const int rows, size_t K, operand l
     }
 #endif
 
-/* How many elements of vector j lie within the first `width` of a panel's row. */
-PK_INLINE size_t lanes_within(size_t width, int j)
-{
-    const size_t before = (size_t)j * LANES;
-    return width <= before ? 0 : smaller(width - before, LANES);
-}
-
-PK_INLINE void product_tile(const int rows, size_t K, operand left, const real *panel, real *c,
-                            size_t ldc, size_t width, int accumulate)
+/* c[rows, WIDTH] += left[rows, K] panel, K at most K_BLOCK. */
+PK_INLINE void product_tile(const int rows, size_t K, operand left, const real *panel, real *c, size_t ldc)
 {
     vec acc[ROWS][COLS];
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < COLS; j++)
-            acc[r][j] = !accumulate      ? broadcast(0)
-                        : width == WIDTH ? load(c + (size_t)r * ldc + j * LANES)
-                                         : load_part(c + (size_t)r * ldc + j * LANES, lanes_within(width, j));
-    multiply(acc, rows, K, left, panel);
+            acc[r][j] = load(c + (size_t)r * ldc + j * LANES);
+    const size_t depth = smaller(left.depth, K);
+    for (size_t k = 0; k < K; k += depth, left.a += left.segment)
+        multiply(acc, rows, depth, left.a, left.row, left.col, panel + k * WIDTH);
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < COLS; j++)
-            if (width == WIDTH)
-                store(c + (size_t)r * ldc + j * LANES, acc[r][j]);
-            else
-                store_part(c + (size_t)r * ldc + j * LANES, acc[r][j], lanes_within(width, j));
+            store(c + (size_t)r * ldc + j * LANES, acc[r][j]);
 }
 
-/* c[M, width] (+)= left[M, K] panel[K, width], tile by tile. */
+/* c[M, width] += left[M, K] panel[K, width], tile by tile, K at most K_BLOCK. */
 static void product_panel(size_t M, size_t K, operand left, const real *panel, real *c, size_t ldc,
-                          size_t width, int accumulate)
+                          size_t width)
 {
-    for (size_t r = 0; r < M; r += ROWS) {
-        const operand tile = {left.a + (ptrdiff_t)r * left.row, left.row, left.col};
-        PK_FOR_ROWS(smaller(M - r, ROWS), product_tile, K, tile, panel, c + r * ldc, ldc, width, accumulate)
+    for (size_t r = 0; r < M; r += ROWS, left.a += ROWS * left.row, c += ROWS * ldc) {
+        const size_t rows = smaller(M - r, ROWS);
+        if (width == WIDTH) {
+            PK_FOR_ROWS(rows, product_tile, K, left, panel, c, ldc)
+            continue;
+        }
+        /* A panel that c ends in: the same tile on a copy. */
+        real whole[ROWS * WIDTH] = {0};
+        for (size_t i = 0; i < rows; i++)
+            memcpy(whole + i * WIDTH, c + i * ldc, width * sizeof *c);
+        PK_FOR_ROWS(rows, product_tile, K, left, panel, whole, WIDTH)
+        for (size_t i = 0; i < rows; i++)
+            memcpy(c + i * ldc, whole + i * WIDTH, width * sizeof *c);
     }
 }
 
-/* c[M, N] (+)= left[M, K] b, where b was packed by pack_rows: ceil(N / WIDTH) panels of K rows. */
-static void product(size_t M, size_t N, size_t K, operand left, const real *packed, real *c, size_t ldc,
-                    int accumulate)
+static void clear(real *c, size_t ldc, size_t rows, size_t columns)
 {
-    if (K == 0 && !accumulate)
-        for (size_t r = 0; r < M; r++)
-            memset(c + r * ldc, 0, N * sizeof *c);
+    for (size_t r = 0; r < rows; r++)
+        memset(c + r * ldc, 0, columns * sizeof *c);
+}
+
+/* c[M, N] += left[M, K] b, where b was packed into ceil(N / WIDTH) panels of K rows. */
+static void product(size_t M, size_t N, size_t K, operand left, const real *packed, real *c, size_t ldc)
+{
     for (size_t k = 0; k < K; k += K_BLOCK)
         for (size_t r = 0; r < M; r += ROW_BLOCK)
             for (size_t n = 0; n < N; n += WIDTH) {
-                const operand block = {left.a + (ptrdiff_t)r * left.row + (ptrdiff_t)k * left.col,
-                                       left.row, left.col};
+                operand block = left;
+                block.a += (ptrdiff_t)r * left.row + (ptrdiff_t)(k / left.depth) * left.segment;
                 product_panel(smaller(M - r, ROW_BLOCK), smaller(K - k, K_BLOCK), block,
-                              packed + n * K + k * WIDTH, c + r * ldc + n, ldc, smaller(N - n, WIDTH),
-                              accumulate || k > 0);
+                              packed + n * K + k * WIDTH, c + r * ldc + n, ldc, smaller(N - n, WIDTH));
             }
 }
 
@@ -151,8 +161,10 @@ static void matmul_rows(void *arg, size_t chunk)
     const matmul_job *j = arg;
     const fp_mode mode = flush_denormals();
     const size_t from = pk_cut(j->M, chunk, j->chunks), to = pk_cut(j->M, chunk + 1, j->chunks);
-    const operand left = {j->a + from * j->lda, (ptrdiff_t)j->lda, 1};
-    product(to - from, j->N, j->K, left, j->packed, j->c + from * j->ldc, j->ldc, j->accumulate);
+    real *c = j->c + from * j->ldc;
+    if (!j->accumulate)
+        clear(c, j->ldc, to - from, j->N);
+    product(to - from, j->N, j->K, plain(j->a + from * j->lda, (ptrdiff_t)j->lda, 1), j->packed, c, j->ldc);
     restore_denormals(mode);
 }
 

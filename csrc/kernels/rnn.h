@@ -5,7 +5,12 @@
  * it, cut by output elements, so that each is summed by one thread in one order.
  *
  * P is H rounded up to whole vectors.  Arrays of our own have rows of P, so that only the caller's
- * arrays need partial loads and stores; the units beyond H have weights 0 and stay finite. */
+ * arrays need partial loads and stores; the units beyond H have weights 0 and stay finite.
+ *
+ * The LANES units of a vector are a panel.  Gates (and dA, which takes their place) are stored panel
+ * by panel, [P / LANES, T, B, GATES, LANES]: what one panel needs of all steps lies together, which
+ * the gradients of the weights, summed over steps, could not do without: rows of 4P elements would
+ * cost a memory page for each. */
 #ifndef PK_RNN_H
 #define PK_RNN_H
 
@@ -22,11 +27,12 @@ typedef struct {
     pk_sequence x, y, dy, dx;
     real *h, *c, *gates;   /* saved: see pk_lstm_saved; gates become dA in backward */
     real *packed_w;        /* forward: [P / LANES] panels of 1 + I + H rows: bias, w_ih, w_hh */
-    real *packed_w_hh;     /* backward: w_hh as [4P, H] */
-    real *packed_w_ih;     /* backward: w_ih as [4P, I] */
+    real *packed_w_hh;     /* backward: w_hh as [P / LANES, GATES, LANES; H] */
+    real *packed_w_ih;     /* backward: w_ih as [P / LANES, GATES, LANES; I] */
     real *dh, *dc;         /* [B, Q], [B, P] */
     real *dh_out, *dc_out; /* [B, H], the caller's */
     size_t chunks;         /* of batch rows */
+    size_t groups;         /* of panels, for the gradients of the weights */
     int accumulate;
 } lstm_job;
 
@@ -35,6 +41,11 @@ static size_t padded(size_t H) { return round_up(H, LANES); }
 PK_INLINE int active(const lstm_job *job, size_t t, size_t b)
 {
     return !job->s.lengths || (int64_t)t < job->s.lengths[b];
+}
+
+PK_INLINE real *gates_at(const lstm_job *job, size_t panel, size_t t, size_t b)
+{
+    return job->gates + ((panel * job->s.T + t) * job->s.B + b) * GATES * LANES;
 }
 
 PK_INLINE const real *x_at(const lstm_job *job, size_t t, size_t b)
@@ -84,17 +95,17 @@ PK_INLINE void lstm_cell(const lstm_job *job, size_t t, size_t b, size_t panel, 
 {
     const size_t B = job->s.B, P = job->P, H = job->s.H, unit = panel * LANES;
     const size_t state = (t * B + b) * P + unit, next = state + B * P;
-    real *gates = job->gates + (t * B + b) * GATES * P + unit;
+    real *gates = gates_at(job, panel, t, b);
     vec h = load(job->h + state), c = load(job->c + state), y = broadcast(0);
     if (active(job, t, b)) {
         const vec i = vec_sigmoid(a[I_GATE]), f = vec_sigmoid(a[F_GATE]);
         const vec g = vec_tanh(a[G_GATE]), o = vec_sigmoid(a[O_GATE]);
         c = f * c + i * g;
         y = h = o * vec_tanh(c);
-        store(gates + I_GATE * P, i);
-        store(gates + F_GATE * P, f);
-        store(gates + G_GATE * P, g);
-        store(gates + O_GATE * P, o);
+        store(gates + I_GATE * LANES, i);
+        store(gates + F_GATE * LANES, f);
+        store(gates + G_GATE * LANES, g);
+        store(gates + O_GATE * LANES, o);
     }
     store(job->h + next, h);
     store(job->c + next, c);
@@ -111,14 +122,13 @@ PK_INLINE void lstm_tile(const int rows, const lstm_job *job, size_t t, size_t b
 {
     const size_t I = job->s.I, H = job->s.H, P = job->P;
     const real *w = job->packed_w + panel * (1 + I + H) * WIDTH;
-    const operand x = {x_at(job, t, b), job->x.row, 1};
-    const operand h = {job->h + (t * job->s.B + b) * P, (ptrdiff_t)P, 1};
+    const real *h_prev = job->h + (t * job->s.B + b) * P;
     vec acc[ROWS][COLS];
     for (int r = 0; r < rows; r++)
         for (int gate = 0; gate < GATES; gate++)
             acc[r][gate] = load_aligned(w + gate * LANES);
-    multiply(acc, rows, I, x, w + WIDTH);
-    multiply(acc, rows, H, h, w + (1 + I) * WIDTH);
+    multiply(acc, rows, I, x_at(job, t, b), job->x.row, 1, w + WIDTH);
+    multiply(acc, rows, H, h_prev, (ptrdiff_t)P, 1, w + (1 + I) * WIDTH);
     for (int r = 0; r < rows; r++)
         lstm_cell(job, t, b + (size_t)r, panel, acc[r]);
 }
@@ -162,15 +172,17 @@ static void lstm_forward(const pk_rnn_shape *shape, const pk_lstm_weights *weigh
 
 /* ---- backward -------------------------------------------------------------------------------- */
 
-/* packed = w [4H, N] as panels of 4P rows, those of the units beyond H being 0. */
-static void lstm_pack_backward_of(const lstm_job *job, real *packed, const real *w, size_t N, size_t panel)
+/* A panel of columns of w [4H, N], its rows in the order of the gates' layout, 0 for units beyond H. */
+static void lstm_pack_backward_of(const lstm_job *job, real *packed, const real *w, size_t N, size_t column)
 {
     const size_t H = job->s.H, P = job->P;
-    real *to = packed + panel * GATES * P * WIDTH;
-    for (size_t gate = 0; gate < GATES; gate++) {
-        pack_rows(to + gate * P * WIDTH, H, w + gate * H * N, N, panel * WIDTH, N);
-        memset(to + (gate * P + H) * WIDTH, 0, (P - H) * WIDTH * sizeof *to);
-    }
+    real *to = packed + column * GATES * P * WIDTH;
+    for (size_t unit = 0; unit < P; unit += LANES)
+        for (size_t gate = 0; gate < GATES; gate++, to += LANES * WIDTH) {
+            const size_t rows = smaller(H - unit, LANES);
+            pack_rows(to, rows, w + (gate * H + unit) * N, N, column * WIDTH, N);
+            memset(to + rows * WIDTH, 0, (LANES - rows) * WIDTH * sizeof *to);
+        }
 }
 
 static void lstm_pack_backward(void *arg, size_t panel)
@@ -183,36 +195,34 @@ static void lstm_pack_backward(void *arg, size_t panel)
         lstm_pack_backward_of(job, job->packed_w_ih, job->w->w_ih, job->s.I, panel - of_w_hh);
 }
 
-/* The gradient of the pre-activations of batch row b at step t, over the gates; dc goes back a step.
- * What it consumes of dh it leaves 0, so that the product with w_hh can be added. */
-PK_INLINE void lstm_cell_backward(const lstm_job *job, size_t t, size_t b)
+/* The gradient of the pre-activations of a panel at step t for one batch row, over the gates; dc goes
+ * back a step.  What it consumes of dh it leaves 0, so that the product with w_hh can be added. */
+PK_INLINE void lstm_cell_backward(const lstm_job *job, size_t t, size_t b, size_t panel)
 {
-    const size_t B = job->s.B, P = job->P, H = job->s.H;
-    real *gates = job->gates + (t * B + b) * GATES * P;
+    const size_t B = job->s.B, P = job->P, H = job->s.H, unit = panel * LANES;
+    real *gates = gates_at(job, panel, t, b);
     if (!active(job, t, b)) {
-        memset(gates, 0, GATES * P * sizeof *gates);
+        memset(gates, 0, GATES * LANES * sizeof *gates);
         return;
     }
-    const real *c_prev = job->c + (t * B + b) * P, *c_t = c_prev + B * P;
-    const real *dy = job->dy.data;
-    if (dy)
-        dy += (ptrdiff_t)t * job->dy.step + (ptrdiff_t)b * job->dy.row;
-    for (size_t unit = 0; unit < P; unit += LANES) {
-        real *da = gates + unit, *dh_b = job->dh + b * job->Q + unit, *dc_b = job->dc + b * P + unit;
-        const vec i = load(da + I_GATE * P), f = load(da + F_GATE * P);
-        const vec g = load(da + G_GATE * P), o = load(da + O_GATE * P);
-        const vec tanh_c = vec_tanh(load(c_t + unit));
-        vec dh = load(dh_b), dc = load(dc_b);
-        if (dy)
-            dh += unit + LANES <= H ? load(dy + unit) : load_part(dy + unit, H - unit);
-        dc += dh * o * (1 - tanh_c * tanh_c);
-        store(da + I_GATE * P, dc * g * i * (1 - i));
-        store(da + F_GATE * P, dc * load(c_prev + unit) * f * (1 - f));
-        store(da + G_GATE * P, dc * i * (1 - g * g));
-        store(da + O_GATE * P, dh * tanh_c * o * (1 - o));
-        store(dc_b, dc * f);
-        store(dh_b, broadcast(0));
+    const real *c_prev = job->c + (t * B + b) * P + unit, *c_t = c_prev + B * P;
+    real *dh_b = job->dh + b * job->Q + unit, *dc_b = job->dc + b * P + unit;
+    const vec i = load(gates + I_GATE * LANES), f = load(gates + F_GATE * LANES);
+    const vec g = load(gates + G_GATE * LANES), o = load(gates + O_GATE * LANES);
+    const vec tanh_c = vec_tanh(load(c_t));
+    vec dh = load(dh_b), dc = load(dc_b);
+    if (job->dy.data) {
+        const real *dy = (const real *)job->dy.data + (ptrdiff_t)t * job->dy.step
+                         + (ptrdiff_t)b * job->dy.row + unit;
+        dh += unit + LANES <= H ? load(dy) : load_part(dy, H - unit);
     }
+    dc += dh * o * (1 - tanh_c * tanh_c);
+    store(gates + I_GATE * LANES, dc * g * i * (1 - i));
+    store(gates + F_GATE * LANES, dc * load(c_prev) * f * (1 - f));
+    store(gates + G_GATE * LANES, dc * i * (1 - g * g));
+    store(gates + O_GATE * LANES, dh * tanh_c * o * (1 - o));
+    store(dc_b, dc * f);
+    store(dh_b, broadcast(0));
 }
 
 /* Copies [rows, H] between the caller's rows of H and ours of `stride`, padding ours with 0. */
@@ -239,13 +249,16 @@ static void lstm_backward_rows(void *arg, size_t chunk)
     copy_in(job->dh + from * Q, Q, job->dh_out + from * H, H, rows);
     copy_in(job->dc + from * P, P, job->dc_out + from * H, H, rows);
     for (size_t t = job->s.T; t-- > 0;) {
-        for (size_t b = from; b < from + rows; b++)
-            lstm_cell_backward(job, t, b);
-        const operand da = {job->gates + (t * B + from) * K, (ptrdiff_t)K, 1};
-        product(rows, Q, K, da, job->packed_w_hh, job->dh + from * Q, Q, 1);
+        for (size_t panel = 0; panel < P / LANES; panel++)
+            for (size_t b = from; b < from + rows; b++)
+                lstm_cell_backward(job, t, b, panel);
+        const operand da = {.a = gates_at(job, 0, t, from), .row = WIDTH, .col = 1, .depth = WIDTH,
+                            .segment = (ptrdiff_t)(job->s.T * B * WIDTH)};
+        product(rows, Q, K, da, job->packed_w_hh, job->dh + from * Q, Q);
         if (job->dx.data) {
             real *dx = (real *)job->dx.data + (ptrdiff_t)t * job->dx.step + (ptrdiff_t)from * job->dx.row;
-            product(rows, job->s.I, K, da, job->packed_w_ih, dx, (size_t)job->dx.row, 0);
+            clear(dx, (size_t)job->dx.row, rows, job->s.I);
+            product(rows, job->s.I, K, da, job->packed_w_ih, dx, (size_t)job->dx.row);
         }
     }
     copy_out(job->dh_out + from * H, job->dh + from * Q, Q, H, rows);
@@ -253,65 +266,73 @@ static void lstm_backward_rows(void *arg, size_t chunk)
     restore_denormals(mode);
 }
 
-/* dw[gate rows, a panel of columns] (+)= dA^T [H, T*B] right [T*B, N]; right is x or h. */
-static void lstm_weight_gradient(const lstm_job *job, size_t gate, size_t column, real *dw, size_t N,
-                                 const real *right, ptrdiff_t step, ptrdiff_t row)
+/* A panel of columns of dw [4H, N] += dA^T [4H, T*B] right [T*B, N], the rows of the unit panels
+ * first..last; right is x or h. */
+static void lstm_weight_gradient(const lstm_job *job, size_t column, size_t first, size_t last, real *dw,
+                                 size_t N, const real *right, ptrdiff_t step, ptrdiff_t row)
 {
-    enum { K = 128 }; /* rows packed at a time, on the stack */
-    _Alignas(ALIGNMENT) real panel[K * WIDTH];
-    const size_t B = job->s.B, H = job->s.H, P = job->P, total = job->s.T * B;
-    const size_t width = smaller(N - column, WIDTH);
-    real *out = dw + gate * H * N + column;
-    if (total == 0)
-        product_panel(H, 0, (operand){job->gates, 0, 0}, panel, out, N, width, job->accumulate);
-    for (size_t k0 = 0; k0 < total; k0 += K) {
-        const size_t depth = smaller(total - k0, K);
+    _Alignas(ALIGNMENT) real packed[K_BLOCK * WIDTH]; /* 32 KiB */
+    const size_t B = job->s.B, H = job->s.H, total = job->s.T * B, width = smaller(N - column, WIDTH);
+    if (!job->accumulate)
+        for (size_t gate = 0; gate < GATES; gate++)
+            clear(dw + (gate * H + first * LANES) * N + column, N, smaller(last * LANES, H) - first * LANES,
+                  width);
+    for (size_t k0 = 0; k0 < total; k0 += K_BLOCK) {
+        const size_t depth = smaller(total - k0, K_BLOCK);
         size_t t = k0 / B, b = k0 % B;
         for (size_t k = 0; k < depth; k++) {
-            pack_row(panel + k * WIDTH, right + (ptrdiff_t)t * step + (ptrdiff_t)b * row + column, width);
+            pack_row(packed + k * WIDTH, right + (ptrdiff_t)t * step + (ptrdiff_t)b * row + column, width);
             if (++b == B)
                 b = 0, t++;
         }
-        const operand da = {job->gates + k0 * GATES * P + gate * P, 1, (ptrdiff_t)(GATES * P)};
-        product_panel(H, depth, da, panel, out, N, width, job->accumulate || k0 > 0);
+        for (size_t panel = first; panel < last; panel++)
+            for (size_t gate = 0; gate < GATES; gate++) {
+                const size_t unit = panel * LANES;
+                const operand da = plain(gates_at(job, panel, 0, k0) + gate * LANES, 1, WIDTH);
+                product_panel(smaller(H - unit, LANES), depth, da, packed,
+                              dw + (gate * H + unit) * N + column, N, width);
+            }
     }
 }
 
-static void lstm_bias_gradient(const lstm_job *job, size_t gate)
+/* db_ih = db_hh (+)= the sum of dA over steps and rows, for one panel of units. */
+static void lstm_bias_gradient(const lstm_job *job, size_t panel)
 {
-    const size_t H = job->s.H, P = job->P, total = job->s.T * job->s.B;
+    const size_t unit = panel * LANES, H = job->s.H, n = smaller(H - unit, LANES);
+    vec sum[GATES] = {{0}};
+    const real *da = gates_at(job, panel, 0, 0);
+    for (size_t k = 0; k < job->s.T * job->s.B; k++)
+        for (size_t gate = 0; gate < GATES; gate++, da += LANES)
+            sum[gate] += load(da);
     real *outs[] = {job->dw->b_ih, job->dw->b_hh};
-    for (size_t unit = 0; unit < H; unit += LANES) {
-        vec sum = broadcast(0);
-        for (size_t k = 0; k < total; k++)
-            sum += load(job->gates + (k * GATES + gate) * P + unit);
-        const size_t n = smaller(H - unit, LANES);
-        for (int i = 0; i < 2; i++) {
-            real *out = outs[i] ? outs[i] + gate * H + unit : NULL;
-            if (out)
-                store_part(out, job->accumulate ? sum + load_part(out, n) : sum, n);
+    for (size_t i = 0; i < 2; i++)
+        for (size_t gate = 0; gate < GATES && outs[i]; gate++) {
+            real *out = outs[i] + gate * H + unit;
+            store_part(out, job->accumulate ? sum[gate] + load_part(out, n) : sum[gate], n);
         }
-    }
 }
 
-/* Task: one gate of the biases, or of one panel of columns of dw_ih, or of dw_hh. */
+/* Task: a group of unit panels of one panel of columns of dw_ih, then of dw_hh, then of the biases. */
 static void lstm_gradient_task(void *arg, size_t task)
 {
     const lstm_job *job = arg;
     const size_t I = job->s.I, H = job->s.H, P = job->P, B = job->s.B;
-    const size_t of_w_ih = round_up(I, WIDTH) / WIDTH;
-    const size_t gate = task % GATES, column = task / GATES;
+    const size_t of_w_ih = round_up(I, WIDTH) / WIDTH, of_w_hh = job->Q / WIDTH;
+    const size_t column = task / job->groups, group = task % job->groups;
+    const size_t first = pk_cut(P / LANES, group, job->groups);
+    const size_t last = pk_cut(P / LANES, group + 1, job->groups);
     const fp_mode mode = flush_denormals();
     if (column < of_w_ih) {
         if (job->dw->w_ih)
-            lstm_weight_gradient(job, gate, column * WIDTH, job->dw->w_ih, I, job->x.data, job->x.step,
-                                 job->x.row);
-    } else if (column < of_w_ih + job->Q / WIDTH) {
+            lstm_weight_gradient(job, column * WIDTH, first, last, job->dw->w_ih, I, job->x.data,
+                                 job->x.step, job->x.row);
+    } else if (column < of_w_ih + of_w_hh) {
         if (job->dw->w_hh)
-            lstm_weight_gradient(job, gate, (column - of_w_ih) * WIDTH, job->dw->w_hh, H, job->h,
+            lstm_weight_gradient(job, (column - of_w_ih) * WIDTH, first, last, job->dw->w_hh, H, job->h,
                                  (ptrdiff_t)(B * P), (ptrdiff_t)P);
     } else {
-        lstm_bias_gradient(job, gate);
+        for (size_t panel = first; panel < last; panel++)
+            lstm_bias_gradient(job, panel);
     }
     restore_denormals(mode);
 }
@@ -335,7 +356,9 @@ static void lstm_backward(const pk_rnn_shape *shape, const pk_lstm_weights *weig
     const int threads = job.chunks > 1 ? nthreads : 1;
     pk_parallel(lstm_pack_backward, &job, job.Q / WIDTH + (dx.data ? of_w_ih : 0), threads);
     pk_parallel(lstm_backward_rows, &job, job.chunks, nthreads);
-    pk_parallel(lstm_gradient_task, &job, (of_w_ih + job.Q / WIDTH + 1) * GATES, threads);
+    const size_t columns = of_w_ih + job.Q / WIDTH + 1;
+    job.groups = threads == 1 ? 1 : smaller(job.P / LANES, 1 + 4 * (size_t)threads / columns);
+    pk_parallel(lstm_gradient_task, &job, columns * job.groups, threads);
 }
 
 static size_t lstm_scratch_size(const pk_rnn_shape *s)

@@ -42,7 +42,7 @@ PK_INLINE real *align(void *p)
 }
 
 /* mask ? a : b, where a mask is what a comparison of two vectors gives. */
-PK_INLINE vec select(vec_bits mask, vec a, vec b)
+PK_INLINE vec pick(vec_bits mask, vec a, vec b)
 {
     return (vec)((mask & (vec_bits)a) | (~mask & (vec_bits)b));
 }

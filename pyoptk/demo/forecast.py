@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import plot, series
+from . import duel, plot, series
 from .forecaster import LR, MAX_NORM, Forecaster
-from .numpy_step import NumpyForecaster
-from .parts import Array, DemoError, Extras
+from .parts import Array, DemoError, Extras, say_what_runs
 from .series import Series
 
 SHIPPED = Path(__file__).with_name("co2_mauna_loa_monthly.csv")
@@ -86,11 +84,11 @@ class Outcome:
     scored : int
         Held-out rows that the errors are the means of.
     losses : list of float
-        Mean loss of each epoch, of standardized changes.
-    seconds, seconds_in_pyoptk, steps
+        Of each step, in standardized changes.
+    seconds, seconds_in_pyoptk, samples
         Of the training.
     step_ms, numpy_step_ms : float
-        One training step, by pyoptk and in NumPy.
+        One training step, by pyoptk and in NumPy, on one thread each.
     """
 
     task: Task
@@ -100,7 +98,7 @@ class Outcome:
     losses: list[float]
     seconds: float
     seconds_in_pyoptk: float
-    steps: int
+    samples: int
     step_ms: float
     numpy_step_ms: float
 
@@ -135,6 +133,9 @@ def prepare(data: Series, held_out: int | None) -> Task:
         )
     changes = np.diff(data.values)
     known = data.observed[1:] & data.observed[:-1]
+    trainable = np.flatnonzero(known[T : start - 1])
+    if trainable.size < BATCH or not known[start - 1 :].any():
+        raise DemoError(f"{data.name}: too few rows whose neighbours have a value, too")
     training = changes[: start - 1][known[: start - 1]]
     mean, deviation = float(training.mean()), float(training.std())
     if not deviation > 1e-9 * np.abs(data.values).max():
@@ -144,9 +145,6 @@ def prepare(data: Series, held_out: int | None) -> Task:
         )
     standard = ((changes - mean) / deviation).astype(np.float32)
     windows = np.lib.stride_tricks.sliding_window_view(standard[:-1], T).T[:, :, None]
-    trainable = np.flatnonzero(known[T : start - 1])
-    if trainable.size < BATCH or not known[start - 1 :].any():
-        raise DemoError(f"{data.name}: too few rows whose neighbours have a value, too")
     return Task(
         series=data,
         start=start,
@@ -161,20 +159,19 @@ def prepare(data: Series, held_out: int | None) -> Task:
 def train(
     model: Forecaster, task: Task, epochs: int, rng: np.random.Generator, extras: Extras
 ) -> list[float]:
-    """Train `model` in place; the mean loss of each epoch.
+    """Train `model` in place; the loss of each step.
 
     The learning rate falls from `LR` to nearly 0 along half a cosine.
     """
     batches = -(-task.trainable.size // BATCH)
+    steps = epochs * batches
     losses = []
-    for epoch in extras.progress(range(epochs), "training"):
-        total = 0.0
-        for k, batch in enumerate(np.array_split(rng.permutation(task.trainable), batches)):
-            done = (epoch * batches + k) / (epochs * batches)
-            model.optimizer.lr = LR * 0.5 * (1 + np.cos(np.pi * done))
-            loss = model.step(np.take(task.windows, batch, axis=1), task.targets[batch])
-            total += loss * batch.size
-        losses.append(total / task.trainable.size)
+    for step in extras.progress(range(steps), "training"):
+        if step % batches == 0:
+            epoch = np.array_split(rng.permutation(task.trainable), batches)
+        batch = epoch[step % batches]
+        model.optimizer.lr = LR * 0.5 * (1 + np.cos(np.pi * step / steps))
+        losses.append(model.step(np.take(task.windows, batch, axis=1), task.targets[batch]))
     return losses
 
 
@@ -187,27 +184,6 @@ def predict(model: Forecaster, task: Task) -> NDArray[np.float64]:
     ]
     change = np.concatenate(parts).astype(np.float64) * task.deviation + task.mean
     return task.series.values[task.start - 1 : -1] + change
-
-
-def time_steps(model: Forecaster, task: Task, rounds: int = 7) -> tuple[float, float]:
-    """Milliseconds of a training step, by pyoptk and in NumPy: medians, taking turns.
-
-    Both take the same batch and the same weights; `model` goes on training meanwhile.
-    """
-    twin = NumpyForecaster(model.params, lr=model.optimizer.lr, max_norm=MAX_NORM)
-    batch = task.trainable[:BATCH]
-    windows, targets = np.take(task.windows, batch, axis=1), task.targets[batch]
-
-    def clock(step: Callable[[Array, Array], float], repeats: int) -> float:
-        step(windows, targets)
-        start = time.perf_counter()
-        for _ in range(repeats):
-            step(windows, targets)
-        return (time.perf_counter() - start) / repeats * 1e3
-
-    times = [(clock(model.step, 20), clock(twin.step, 4)) for _ in range(rounds)]
-    ours, theirs = np.median(times, axis=0)
-    return float(ours), float(theirs)
 
 
 def evaluate(task: Task, epochs: int | None, seed: int, extras: Extras) -> Outcome:
@@ -229,7 +205,10 @@ def evaluate(task: Task, epochs: int | None, seed: int, extras: Extras) -> Outco
         name: series.mean_absolute_error(task.series, task.start, forecast)
         for name, forecast in forecasts.items()
     }
-    step_ms, numpy_step_ms = time_steps(model, task)
+    batch = task.trainable[:BATCH]
+    step_ms, numpy_step_ms = duel.time_steps(
+        model, np.take(task.windows, batch, axis=1), task.targets[batch]
+    )
     return Outcome(
         task=task,
         forecasts=forecasts,
@@ -238,7 +217,7 @@ def evaluate(task: Task, epochs: int | None, seed: int, extras: Extras) -> Outco
         losses=losses,
         seconds=seconds,
         seconds_in_pyoptk=inside,
-        steps=epochs * -(-task.trainable.size // BATCH),
+        samples=epochs * task.trainable.size,
         step_ms=step_ms,
         numpy_step_ms=numpy_step_ms,
     )
@@ -296,6 +275,7 @@ def run(
     words = (
         Words(f"{data.name}: {task.series.column}", task.series.column, "", "row") if data else CO2
     )
+    say_what_runs()
     _print_task(task, words)
     outcome = evaluate(task, epochs, seed, extras)
     _print_outcome(outcome, words)
@@ -327,7 +307,8 @@ def _print_task(task: Task, words: Words) -> None:
 def _print_outcome(outcome: Outcome, words: Words) -> None:
     width = max(map(len, outcome.errors))
     unit = f", {words.unit}" if words.unit else ""
-    title = f"one {words.row} ahead, {outcome.scored} held-out {words.row}s"
+    plural = "" if outcome.scored == 1 else "s"
+    title = f"one {words.row} ahead, {outcome.scored} held-out {words.row}{plural}"
     print(f"\n{title:{width}}   mean absolute error{unit}")
     smallest = min(error for error in outcome.errors.values() if error > 0)
     digits = max(0, 2 - math.floor(math.log10(smallest)))
@@ -338,13 +319,12 @@ def _print_outcome(outcome: Outcome, words: Words) -> None:
         print(f"  The model does not beat: {', '.join(lost)}.")
     else:
         print("  The model beats all three baselines.")
-    samples = outcome.task.trainable.size * len(outcome.losses)
     print(
-        f"\n  training   {outcome.steps} steps in {outcome.seconds:.1f} s,"
-        f" {samples / outcome.seconds:,.0f} samples per second"
+        f"\n  training   {len(outcome.losses)} steps in {outcome.seconds:.1f} s,"
+        f" {outcome.samples / outcome.seconds:,.0f} samples per second,"
+        f" {outcome.seconds_in_pyoptk / outcome.seconds:.0%} of the time in pyoptk"
     )
-    print(f"  in pyoptk  {outcome.seconds_in_pyoptk / outcome.seconds:.0%} of that time")
     print(
-        f"  one step   {outcome.step_ms:.2f} ms; in NumPy {outcome.numpy_step_ms:.2f} ms,"
-        f" {outcome.numpy_step_ms / outcome.step_ms:.1f} times as long"
+        f"  one step   {outcome.step_ms:.2f} ms, in NumPy {outcome.numpy_step_ms:.2f} ms,"
+        f" {outcome.numpy_step_ms / outcome.step_ms:.1f} times as long (one thread each)"
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pyoptk import Adam
 
 from . import plot
-from .parts import Extras
+from .parts import Extras, say_what_runs
 
 SLOPE, INTERCEPT, NOISE = 3.0, 2.0, 0.5
 ROWS = 200
@@ -77,6 +77,7 @@ def run(
     """
     extras = Extras()
     outcome = fit(epochs or EPOCHS, seed)
+    say_what_runs()
     print(f"y = {SLOPE:g}x + {INTERCEPT:g}, {ROWS} points with noise of {NOISE:g}")
     print(f"  {len(outcome.losses)} steps of Adam on all points, float64\n")
     print("                true      pyoptk   least squares   standard error")

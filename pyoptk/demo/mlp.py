@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 import pyoptk
 
 from . import plot
-from .parts import Array, Dense, Extras, Params, Stopwatch, gather
+from .parts import Array, Dense, Extras, Params, Stopwatch, gather, say_what_runs
 
 EPOCHS = 20
 BATCH = 64
@@ -86,7 +86,7 @@ class Classifier:
 def load(rng: np.random.Generator) -> Data:
     """The digits, or clouds of points without scikit-learn; shuffled and split by `rng`."""
     try:
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+        from sklearn.datasets import load_digits
     except ImportError:
         title = "made-up data: ten clouds of points in 20 dimensions (scikit-learn has real digits)"
         labels = np.arange(1800) % 10
@@ -149,6 +149,7 @@ def run(
     data = load(np.random.default_rng(seed))
     features = data.x.shape[1]
     title = f"{features} -> 64 -> 10, ReLU and softmax"
+    say_what_runs()
     print(data.title)
     print(f"  rows   {data.labels.size} for training, {data.test_labels.size} for the test")
     print(f"  model  {title}, batches of {BATCH}\n", flush=True)

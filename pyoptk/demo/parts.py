@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+import pyoptk
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -81,6 +83,13 @@ class Dense:
         return dx
 
 
+def say_what_runs() -> None:
+    """Print the first line of a report: version, instruction set, threads."""
+    threads = pyoptk.get_num_threads()
+    plural = "" if threads == 1 else "s"
+    print(f"pyoptk {pyoptk.__version__}, {pyoptk.isa()}, {threads} thread{plural}\n")
+
+
 def gather(**layers: Params) -> Params:
     """One dict of the layers' arrays themselves, not copies, under ``layer.name``."""
     return {
@@ -99,7 +108,7 @@ class Extras:
     def progress(self, work: Iterable[int], title: str) -> Iterable[int]:
         """`work` behind a progress bar, where there is tqdm and a terminal to show it."""
         try:
-            from tqdm import tqdm  # type: ignore[import-untyped]
+            from tqdm import tqdm
         except ImportError:
             self._miss("no progress bar: tqdm is not installed")
             return work

@@ -31,18 +31,20 @@ def forecast(figure: Figure, outcome: Outcome, words: Words) -> None:
     observed = series.values[start:]
     rows = np.arange(observed.size)
     ahead = f"{model}, one {words.row} ahead"
-    above.plot(rows, observed, color=BLACK, lw=1.2, label="observed, not seen in training")
+    dots = "o" if observed.size == 1 else None
+    above.plot(rows, observed, color=BLACK, lw=1.2, marker=dots, label="observed, not trained on")
     above.plot(rows, outcome.forecasts[model], "o", color=BLUE, ms=3.5, label=ahead)
-    above.set(title=words.title, ylabel=words.axis)
-    above.legend(loc="best")
+    above.set(title=_plain(words.title), ylabel=_plain(words.axis, 40))
+    _leave_room(above, 0.15)
+    above.legend(loc="upper left", ncols=2)
     for name, style, color in ((best, "--", ORANGE), (model, "-", BLUE)):
-        label = f"{name}: {outcome.errors[name]:.3g} {words.unit}".rstrip()
+        label = f"{name}: {outcome.errors[name]:#.3g} {words.unit}".rstrip()
         error = outcome.forecasts[name] - observed
-        middle.plot(rows, error, style, color=color, lw=1.2, label=label)
+        middle.plot(rows, error, style, color=color, lw=1.2, marker=dots, label=label)
     middle.axhline(0, color=BLACK, lw=0.6)
-    middle.set(ylabel=f"error of {words.axis}", title="forecast minus observed", xlabel=words.row)
-    low, high = middle.get_ylim()
-    middle.set_ylim(low, high + 0.35 * (high - low))  # room for the legend
+    middle.set(title="forecast minus observed", xlabel=words.row)
+    middle.set_ylabel(f"error of {_plain(words.axis, 25)}")
+    _leave_room(middle, 0.35)
     middle.legend(loc="upper left", ncols=2, title="mean absolute error", fontsize="small")
     for axes in (above, middle):
         _label_rows(axes, series.labels[start:], series.season)
@@ -51,22 +53,41 @@ def forecast(figure: Figure, outcome: Outcome, words: Words) -> None:
         axes.grid(alpha=0.3)
 
 
+def _plain(text: str, length: int = 60) -> str:
+    """The user's text without TeX, cut to `length`."""
+    short = text if len(text) <= length else text[: length - 3] + "..."
+    return short.replace("$", r"\$")
+
+
+def _leave_room(axes: Axes, share: float) -> None:
+    """Make the axis higher, for a legend above the curves."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + share * (high - low))
+
+
 def _label_rows(axes: Axes, labels: list[str], season: int) -> None:
-    """A tick at the start of a season, at most ten of them."""
-    apart = season * max(1, -(-len(labels) // (10 * season)))
+    """Ticks a whole number of seasons apart, as many as there is room for their labels."""
+    room = max(2, 80 // max(map(len, labels)))
+    apart = season * max(1, -(-len(labels) // (room * season)))
     if apart > len(labels) // 2:
-        apart = max(1, len(labels) // 5)
+        apart = max(1, -(-len(labels) // min(room, 5)))
     ticks = np.arange(0, len(labels), apart)
-    axes.set_xticks(ticks, [labels[k][:12] for k in ticks], fontsize="small")
+    axes.set_xticks(ticks, [_plain(labels[k], 30) for k in ticks], fontsize="small")
     axes.set_xlim(-1, len(labels))
 
 
 def _draw_loss(axes: Axes, losses: list[float]) -> None:
-    style = "-" if len(losses) > 1 else "o"
-    axes.semilogy(np.arange(1, len(losses) + 1), losses, style, color=BLUE, lw=1.2)
+    """Each batch, and on top the mean of fifty stretches of batches."""
+    steps = np.arange(1, len(losses) + 1)
+    parts = min(50, len(losses))
+    middles = [part.mean() for part in np.array_split(steps, parts)]
+    means = [part.mean() for part in np.array_split(np.array(losses), parts)]
+    axes.semilogy(steps, losses, color=BLUE, lw=0.8, alpha=0.35, label="each batch")
+    axes.semilogy(middles, means, ".-", color=BLUE, lw=1.5, ms=4, label="mean of batches")
     axes.set(
-        title="training loss", xlabel="epoch", ylabel="mean squared error,\nstandardized changes"
+        title="training loss", xlabel="step", ylabel="mean squared error,\nstandardized changes"
     )
+    axes.legend()
 
 
 def losses(figure: Figure, outcomes: dict[str, mlp.Outcome], title: str) -> None:
