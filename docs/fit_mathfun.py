@@ -1,93 +1,86 @@
-"""Prints the constants of csrc/kernels/mathfun.h, for both dtypes, as they stand there.  Needs mpmath.
+"""Prints the constants of csrc/kernels/mathfun.h as they stand there.  Needs mpmath.
 
     python docs/fit_mathfun.py | diff - <(sed -n '/^#if PK_D/,/^#endif/p' csrc/kernels/mathfun.h)
 
-exp(r) = 1 + r + r^2 P(r) for abs(r) <= ln2/2, tanh(a) = a + a^3 P(a^2) for a <= TANH_SPLIT.  Each P is
-a least-squares fit of the relative error at Chebyshev points, which comes close to the minimax fit.
-Coefficients are rounded to the dtype lowest power first, and the higher ones are fitted again around
-each rounded one, so that they make up for its rounding.
+exp(r) = 1 + r + r^2 P(r) for abs(r) <= ln2/2; tanh(a) = a + a^3 P(a^2) for a <= TANH_SPLIT.  Each
+P is a least-squares fit of the relative error at Chebyshev points, which comes close to the minimax
+fit.  Coefficients are rounded to the dtype lowest power first, and the higher ones are fitted again
+after each, so that they make up for its rounding.
 """
 
-from mpmath import cos, exp, ln, matrix, mp, mpf, nint, nstr, pi, qr_solve, tanh
+from textwrap import wrap
+
+from mpmath import ceil, cos, exp, floor, frexp, ln, matrix, mp, mpf, nint, nstr, pi, qr_solve, tanh
 
 mp.dps = 60
-# dtype bits: mantissa, largest exponent, digits that name a value, suffix, terms of exp and tanh
-FORMATS = {32: (24, 128, 9, "f", 5, 5), 64: (53, 1024, 17, "", 10, 11)}
-TANH_SPLIT = mpf(5) / 8
+TANH_SPLIT = mpf(5) / 8  # 1 - 2 / (1 + exp) cancels below 0.55, where tanh is 1/2
 
 
-def rounded(x, mantissa, towards=nint):
+def rounded(x, bits, to_integer=nint):
     """x with so many bits of mantissa."""
-    _, exponent = mp.frexp(x)
-    unit = mpf(2) ** (exponent - mantissa)
-    return towards(x / unit) * unit
+    unit = mpf(2) ** (frexp(x)[1] - bits)
+    return to_integer(x / unit) * unit
 
 
-def fit(f, weight, low, high, terms, mantissa):
-    """Coefficients of P, where weight(t) * (P(t) - f(t)) is small on [low, high]."""
-    points = [cos(pi * (i + mpf(1) / 2) / 200) for i in range(200)]
+def fit(f, weight, low, high, terms, bits):
+    """Coefficients of the P that makes weight(t) * (P(t) - f(t)) small for t in [low, high]."""
+    points = [cos(pi * (2 * i + 1) / 400) for i in range(200)]
     points = [(low + high) / 2 + (high - low) / 2 * t for t in points]
-    coefficients = []
+    found = []
     for first in range(terms):
-        rows, right = matrix(len(points), terms - first), matrix(len(points), 1)
+        left, right = matrix(200, terms - first), matrix(200, 1)
         for i, t in enumerate(points):
-            known = sum(c * t**j for j, c in enumerate(coefficients))
-            right[i] = weight(t) * (f(t) - known)
+            right[i] = weight(t) * (f(t) - sum(c * t**j for j, c in enumerate(found)))
             for j in range(first, terms):
-                rows[i, j - first] = weight(t) * t**j
-        solution, _ = qr_solve(rows, right)
-        coefficients.append(rounded(solution[0], mantissa))
-    return coefficients
+                left[i, j - first] = weight(t) * t**j
+        solution, _ = qr_solve(left, right)
+        found.append(rounded(solution[0], bits))
+    return found
 
 
-def constants(bits):
-    mantissa, top, digits, suffix, exp_terms, tanh_terms = FORMATS[bits]
+def exp_coefficients(terms, bits):
+    half = ln(2) / 2 * (1 + mpf(2) ** -10)  # a little more: k is not always the nearest integer
+    return fit(lambda r: (exp(r) - 1 - r) / r**2, lambda r: r**2 / exp(r), -half, half, terms, bits)
 
-    def text(x):
-        return nstr(x, digits, min_fixed=0, max_fixed=18) + suffix
+
+def tanh_coefficients(terms, bits):
+    def f(u):
+        return (tanh(u**0.5) / u**0.5 - 1) / u
+
+    return fit(f, lambda u: u**1.5 / tanh(u**0.5), mpf(0), TANH_SPLIT**2, terms, bits)
+
+
+def print_constants(bits, top, digits, suffix, exp_terms, tanh_terms):
+    """bits of mantissa; numbers end at 2^top; digits that tell two numbers apart."""
+
+    def text(x, strip_zeros=False):
+        return nstr(x, digits, strip_zeros=strip_zeros, min_fixed=0, max_fixed=18) + suffix
 
     def scalar(name, x):
-        return f"static const real {name} = {text(x)};"
+        print(f"static const real {name} = {text(x, strip_zeros=True)};")
 
     def table(name, values):
-        lines, line = [f"static const real {name}[] = {{"], "   "
-        for value in values:
-            if len(line) + len(text(value)) > 96:
-                lines, line = [*lines, line], "   "
-            line += f" {text(value)},"
-        return [*lines, line, "};"]
+        lines = ["    " + line for line in wrap(", ".join(map(text, values)) + ",", 96)]
+        print(f"static const real {name}[] = {{", *lines, "};", sep="\n")
 
-    half = ln(2) / 2 * (1 + mpf(2) ** -10)  # a little more: rounding to the nearest k is not exact
-    exp_p = fit(
-        lambda r: (exp(r) - 1 - r) / r**2, lambda r: r**2 / exp(r), -half, half, exp_terms, mantissa
-    )
-    tanh_p = fit(
-        lambda u: (tanh(u**0.5) / u**0.5 - 1) / u,
-        lambda u: u * u**0.5 / tanh(u**0.5),
-        mpf(0),
-        TANH_SPLIT**2,
-        tanh_terms,
-        mantissa,
-    )
-    # k has as many bits as `top`, so that k * LN2_HIGH is exact
-    ln2_high = rounded(ln(2), mantissa - int(top).bit_length() + 0)
-    return [
-        f"enum {{ MANTISSA_BITS = {mantissa - 1} }};",
-        scalar("EXP_MIN", rounded((2 - top) * ln(2), mantissa, mp.ceil)),
-        scalar(
-            "EXP_MAX",
-            rounded(ln((2 - mpf(2) ** (1 - mantissa)) * mpf(2) ** (top - 1)), mantissa, mp.floor),
-        ),
-        scalar("LOG2_E", rounded(1 / ln(2), mantissa)),
-        scalar("LN2_HIGH", ln2_high),
-        scalar("LN2_LOW", rounded(ln(2) - ln2_high, mantissa)),
-        scalar("TO_EXPONENT", mpf(3) * 2 ** (mantissa - 2) + top - 1),
-        *table("EXP_P", exp_p),
-        scalar("TANH_SPLIT", TANH_SPLIT),
-        scalar("TANH_ONE", rounded(ln(2) * (mantissa + 2) / 2, 5, mp.ceil)),
-        *table("TANH_P", tanh_p),
-    ]
+    # k has top.bit_length() bits at most, so k * ln2_high is exact
+    ln2_high = rounded(ln(2), bits - top.bit_length())
+    print(f"enum {{ MANTISSA_BITS = {bits - 1} }};")
+    scalar("EXP_MIN", rounded(ln(2) * (2 - top), bits, ceil))
+    scalar("EXP_MAX", rounded(ln(mpf(2) ** top - mpf(2) ** (top - bits)), bits, floor))
+    scalar("LOG2_E", rounded(1 / ln(2), bits))
+    scalar("LN2_HIGH", ln2_high)
+    scalar("LN2_LOW", rounded(ln(2) - ln2_high, bits))
+    scalar("TO_EXPONENT", mpf(3) * 2 ** (bits - 2) + top - 1)
+    table("EXP_P", exp_coefficients(exp_terms, bits))
+    scalar("TANH_SPLIT", TANH_SPLIT)
+    scalar("TANH_ONE", rounded(ln(2) * (bits + 2) / 2, 5, ceil))  # from here on tanh rounds to 1
+    table("TANH_P", tanh_coefficients(tanh_terms, bits))
 
 
 if __name__ == "__main__":
-    print("#if PK_DTYPE_BITS == 32", *constants(32), "#else", *constants(64), "#endif", sep="\n")
+    print("#if PK_DTYPE_BITS == 32")
+    print_constants(24, 128, 9, "f", exp_terms=5, tanh_terms=5)
+    print("#else")
+    print_constants(53, 1024, 17, "", exp_terms=10, tanh_terms=11)
+    print("#endif")

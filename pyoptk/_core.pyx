@@ -5,7 +5,7 @@
 No arithmetic happens here. Every check and every message of the package stands in this module:
 a message names the argument, then says what was expected and what came, and when one is raised
 nothing has been written. This file holds buffers, instruction sets and threads; the two families
-follow in _optim.pxi and _rnn.pxi.
+follow in _optim.pxi with _plan.pxi, and in _rnn.pxi.
 """
 import os as _os
 from collections.abc import Mapping as _Mapping
@@ -277,5 +277,11 @@ def threads_backend():
     return pk_threads_backend().decode("ascii")
 
 
+def cut(size_t n, size_t chunk, size_t chunks):
+    """Where chunk `chunk` of `n` elements begins: the arithmetic by which all work is cut."""
+    return pk_cut(n, chunk, chunks)
+
+
 include "_optim.pxi"
+include "_plan.pxi"
 include "_rnn.pxi"

@@ -30,12 +30,11 @@ cdef class _Layer:
     cdef void *scratch
     cdef tuple dims
 
-    cdef int setup(self, x, weights, saved, lengths, scratch) except -1:
+    cdef int setup(self, size_t H, int layer, x, weights, saved, lengths, scratch) except -1:
         cdef Py_buffer *view
         cdef size_t P
         self.arrays = Buffers()
         T, B, I = x.shape
-        H = weights[1].shape[1]
         self.dims = (T, B, I, H)
         self.shape.T, self.shape.B, self.shape.I, self.shape.H = T, B, I, H
         view = take_sequence(self.arrays, "x", x, False, (T, B, I))
@@ -43,7 +42,7 @@ cdef class _Layer:
         self.dtype = dtype_of(view)
         self.kernels = pk_rnn(self.dtype)
         P = self.kernels.padded(H)
-        self.take_weights(&self.weights, weights, ("w_ih", "w_hh", "b_ih", "b_hh"), False)
+        self.take_weights(&self.weights, weights, "params", layer, False)
         self.saved.h = self.take("h", saved[0], (T + 1, B, P))
         self.saved.c = self.take("c", saved[1], (T + 1, B, P))
         self.saved.gates = self.take("gates", saved[2], (T * B * 4 * P,))
@@ -62,16 +61,19 @@ cdef class _Layer:
         check_shape(view, name, shape)
         return view.buf
 
-    cdef int take_weights(self, pk_lstm_weights *out, arrays, names, bint writable) except -1:
+    cdef int take_weights(self, pk_lstm_weights *out, arrays, str whose, int layer,
+                          bint writable) except -1:
         cdef Py_buffer *view
         cdef void *data[4]
         cdef int i
         _, _, I, H = self.dims
-        for i, shape in enumerate(((4 * H, I), (4 * H, H), (4 * H,), (4 * H,))):
+        shapes = ((4 * H, I), (4 * H, H), (4 * H,), (4 * H,))
+        for i, what in enumerate(("weight_ih", "weight_hh", "bias_ih", "bias_hh")):
             data[i] = NULL
             if arrays[i] is not None:
-                view = self.arrays.take(names[i], arrays[i], writable)
-                check_shape(view, names[i], shape)
+                name = f"{whose}['{what}_l{layer}']"
+                view = self.arrays.take(name, arrays[i], writable)
+                check_shape(view, name, shapes[i])
                 data[i] = view.buf
         out.w_ih, out.w_hh, out.b_ih, out.b_hh = data[0], data[1], data[2], data[3]
         return 0
@@ -129,49 +131,50 @@ def check_lengths(lengths, B, T):
 
 # ---- the LSTM -----------------------------------------------------------------------------------
 
-def lstm_forward(x, weights, y, saved, lengths, scratch):
-    """One LSTM layer; changes `y` [T, B, H] (unless None) and `saved`. See pyoptk.h.
+def lstm_forward(size_t H, int layer, x, weights, y, saved, lengths, scratch):
+    """LSTM layer number `layer` of H hidden units; changes `y` [T, B, H] (unless None) and `saved`. See pyoptk.h.
 
     `weights` is (w_ih, w_hh, b_ih, b_hh), the biases may be None; `saved` is (h, c, gates), the
     initial state being in h[0] and c[0]; `lengths` is None or int64 [B].
     """
-    cdef _Layer layer = _Layer()
+    cdef _Layer job = _Layer()
     cdef pk_sequence out
-    layer.setup(x, weights, saved, lengths, scratch)
-    T, B, _, H = layer.dims
+    job.setup(H, layer, x, weights, saved, lengths, scratch)
+    T, B, _, _ = job.dims
     memset(&out, 0, sizeof(out))
     if y is not None:
-        out = sequence_of(take_sequence(layer.arrays, "y", y, True, (T, B, H)))
+        out = sequence_of(take_sequence(job.arrays, "y", y, True, (T, B, H)))
     with nogil:
-        layer.kernels.lstm_forward(&layer.shape, &layer.weights, layer.x, out, &layer.saved,
-                                   layer.scratch, pk_num_threads())
+        job.kernels.lstm_forward(&job.shape, &job.weights, job.x, out, &job.saved, job.scratch,
+                                 pk_num_threads())
 
 
-def lstm_backward(x, weights, saved, dy, dh, dc, dx, grads, bint accumulate, lengths, scratch):
+def lstm_backward(size_t H, int layer, x, weights, saved, dy, dh, dc, dx, grads, bint accumulate,
+                  lengths, scratch):
     """The gradients of `lstm_forward`; changes `dh`, `dc`, `dx`, `grads` and the gates in `saved`.
 
     `dy` and `dx` may be None; `dh` and `dc` [B, H] are those of the last state and become those of
     the initial one; `grads` is (dw_ih, dw_hh, db_ih, db_hh), each may be None.
     """
-    cdef _Layer layer = _Layer()
+    cdef _Layer job = _Layer()
     cdef pk_sequence dy_, dx_
     cdef pk_lstm_weights grads_
     cdef void *dh_
     cdef void *dc_
-    layer.setup(x, weights, saved, lengths, scratch)
-    T, B, I, H = layer.dims
+    job.setup(H, layer, x, weights, saved, lengths, scratch)
+    T, B, I, _ = job.dims
     memset(&dy_, 0, sizeof(dy_))
     memset(&dx_, 0, sizeof(dx_))
     if dy is not None:
-        dy_ = sequence_of(take_sequence(layer.arrays, "dy", dy, False, (T, B, H)))
+        dy_ = sequence_of(take_sequence(job.arrays, "dy", dy, False, (T, B, H)))
     if dx is not None:
-        dx_ = sequence_of(take_sequence(layer.arrays, "dx", dx, True, (T, B, I)))
-    dh_ = layer.take("dh", dh, (B, H))
-    dc_ = layer.take("dc", dc, (B, H))
-    layer.take_weights(&grads_, grads, ("dw_ih", "dw_hh", "db_ih", "db_hh"), True)
+        dx_ = sequence_of(take_sequence(job.arrays, "dx", dx, True, (T, B, I)))
+    dh_ = job.take("dh", dh, (B, H))
+    dc_ = job.take("dc", dc, (B, H))
+    job.take_weights(&grads_, grads, "grads", layer, True)
     with nogil:
-        layer.kernels.lstm_backward(&layer.shape, &layer.weights, layer.x, &layer.saved, dy_, dh_, dc_,
-                                    dx_, &grads_, accumulate, layer.scratch, pk_num_threads())
+        job.kernels.lstm_backward(&job.shape, &job.weights, job.x, &job.saved, dy_, dh_, dc_, dx_,
+                                  &grads_, accumulate, job.scratch, pk_num_threads())
 
 
 def lstm_sizes(size_t T, size_t B, size_t I, size_t H, dtype):

@@ -150,7 +150,7 @@ class LSTM:
             top = layer == L - 1
             out = (y.swapaxes(0, 1) if self.batch_first else y) if top else None
             weights = self._of_layer(self.params, layer)
-            _core.lstm_forward(below, weights, out, saved, lengths, memory.scratch)
+            _core.lstm_forward(H, layer, below, weights, out, saved, lengths, memory.scratch)
             last[0, layer], last[1, layer] = h[T, :, :H], c[T, :, :H]
             below = h[1:, :, :H]
         memory.x = x
@@ -207,6 +207,8 @@ class LSTM:
                 else memory.between[layer - 1]
             )
             _core.lstm_backward(
+                H,
+                layer,
                 below,
                 self._of_layer(self.params, layer),
                 memory.saved[layer],

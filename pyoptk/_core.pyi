@@ -1,0 +1,145 @@
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+_Array = NDArray[np.floating[Any]]
+_Weights = tuple[_Array | None, ...]
+
+def isa() -> str: ...
+def isas() -> dict[str, bool]: ...
+def use_isa(name: str | None = None) -> None: ...
+def get_num_threads() -> int: ...
+def set_num_threads(n: int | None = None) -> None: ...
+def threads_backend() -> str: ...
+def state_names(which: str, hyper: Mapping[str, Any]) -> tuple[str | None, ...]: ...
+@final
+class Plan:
+    states: dict[str, list[_Array]]
+    def __init__(
+        self,
+        which: str,
+        keys: list[Any] | None,
+        mapping: bool,
+        params: list[Any],
+        hyper: dict[str, Any],
+        initial: float = 0.0,
+    ) -> None: ...
+    def configure(self, hyper: dict[str, Any]) -> None: ...
+    def steps(self) -> list[int]: ...
+    def grad_norm(self) -> float | None: ...
+    def step(self, grads: Any) -> None: ...
+
+def sgd(
+    param: _Array,
+    grad: _Array,
+    velocity: _Array | None = None,
+    *,
+    step: int = 1,
+    lr: float = 1e-3,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    nesterov: bool = False,
+    lr_in_momentum: bool = False,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_value: float | None = None,
+) -> None: ...
+def adagrad(
+    param: _Array,
+    grad: _Array,
+    s: _Array,
+    *,
+    step: int = 1,
+    lr: float = 1e-2,
+    lr_decay: float = 0.0,
+    eps: float = 1e-10,
+    eps_inside_sqrt: bool = False,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_value: float | None = None,
+) -> None: ...
+def rmsprop(
+    param: _Array,
+    grad: _Array,
+    v: _Array,
+    avg: _Array | None = None,
+    velocity: _Array | None = None,
+    *,
+    step: int = 1,
+    lr: float = 1e-2,
+    rho: float = 0.99,
+    eps: float = 1e-8,
+    momentum: float = 0.0,
+    centered: bool = False,
+    eps_inside_sqrt: bool = False,
+    lr_in_momentum: bool = False,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_value: float | None = None,
+) -> None: ...
+def adam(
+    param: _Array,
+    grad: _Array,
+    m: _Array,
+    v: _Array,
+    vmax: _Array | None = None,
+    *,
+    step: int = 1,
+    lr: float = 1e-3,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    amsgrad: bool = False,
+    amsgrad_on_corrected: bool = False,
+    eps_hat: bool = False,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_value: float | None = None,
+) -> None: ...
+def global_norm(grads: Sequence[_Array]) -> float: ...
+def cut(n: int, chunk: int, chunks: int) -> int: ...
+def exp(x: _Array, y: _Array) -> None: ...
+def sigmoid(x: _Array, y: _Array) -> None: ...
+def tanh(x: _Array, y: _Array) -> None: ...
+def matmul(a: _Array, b: _Array, c: _Array, *, accumulate: bool = False) -> None: ...
+def check_sizes(**sizes: int) -> None: ...
+def check_float_dtype(dtype: DTypeLike) -> np.dtype[np.floating[Any]]: ...
+def check_sequence(name: str, x: Any, axes: tuple[int | None, ...], model: _Array) -> None: ...
+def check_pair(name: str, pair: Any, shape: tuple[int, ...], model: _Array) -> None: ...
+def check_lengths(lengths: ArrayLike, B: int, T: int) -> NDArray[np.int64]: ...
+def lstm_sizes(T: int, B: int, I: int, H: int, dtype: np.dtype[Any]) -> tuple[int, int]: ...  # noqa: E741
+def lstm_forward(
+    H: int,
+    layer: int,
+    x: _Array,
+    weights: _Weights,
+    y: _Array | None,
+    saved: tuple[_Array, _Array, _Array],
+    lengths: NDArray[np.int64] | None,
+    scratch: _Array,
+) -> None: ...
+def lstm_backward(
+    H: int,
+    layer: int,
+    x: _Array,
+    weights: _Weights,
+    saved: tuple[_Array, _Array, _Array],
+    dy: _Array | None,
+    dh: _Array,
+    dc: _Array,
+    dx: _Array | None,
+    grads: _Weights,
+    accumulate: bool,
+    lengths: NDArray[np.int64] | None,
+    scratch: _Array,
+) -> None: ...

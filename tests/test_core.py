@@ -1,0 +1,269 @@
+"""Bad input is refused by name before anything is written; and the arithmetic of cutting work."""
+
+import weakref
+
+import numpy as np
+import pytest
+
+import pyoptk
+from pyoptk import _core, kernels
+
+F32, F64 = np.float32, np.float64
+
+
+def ones(*shape, dtype=F32):
+    return np.ones(shape, dtype)
+
+
+def frozen(array):
+    array.flags.writeable = False
+    return array
+
+
+SHARED = ones(8)
+
+# params, error, message
+BAD_PARAMS = {
+    "int": (np.ones(3, int), TypeError, r"^params: expected float32 or float64 in native byte order"),
+    "float16": ([ones(3), ones(3, dtype=np.float16)], TypeError, r"^params\[1\]: .*got float16 \(3,\)"),
+    "object": (np.array([1.0], object), TypeError, r"^params: expected .*got object"),
+    "complex": (np.ones(3, complex), TypeError, r"^params: expected .*got complex128"),
+    "dates": (np.zeros(3, "M8[s]"), TypeError, r"^params: expected .*got datetime64"),
+    "swapped bytes": (np.ones(3, ">f4"), TypeError, r"^params: .*native byte order.*got >f4"),
+    "unaligned": (np.zeros(13, np.uint8)[1:].view(F32), TypeError, r"^params: .*aligned"),
+    "list of numbers": ([1.0, 2.0], TypeError, r"^params\[0\]: expected a float32 .*got float$"),
+    "number": (1.0, TypeError, r"^params: expected a float32 or float64 array, got float$"),
+    "None": (None, TypeError, r"^params: expected a float32 or float64 array, got NoneType$"),
+    "two dtypes": ([ones(3), ones(3, dtype=F64)], TypeError, r"^params\[1\]: expected float32 like"),
+    "read-only": ({"w": frozen(ones(3))}, ValueError, r"^params\['w'\]: .*writable.*read-only"),
+    "strided": (ones(8)[::2], ValueError, r"^params: expected a C-contiguous array, got strides \(8,\)"),
+    "Fortran": (np.asfortranarray(ones(3, 2)), ValueError, r"^params: expected a C-contiguous"),
+    "twice": ([SHARED, SHARED], ValueError, r"^params\[1\]: .*overlaps params\[0\]"),
+    "overlapping": (
+        {"a": SHARED[:5], "b": ones(3), "c": SHARED[4:]},
+        ValueError,
+        r"^params\['c'\]: expected an array of its own, got one that overlaps params\['a'\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_PARAMS)
+@pytest.mark.parametrize("cls", [pyoptk.SGD, pyoptk.AdaGrad, pyoptk.RMSprop, pyoptk.Adam, pyoptk.AdamW])
+def test_bad_parameters_are_refused(cls, bad):
+    params, error, message = BAD_PARAMS[bad]
+    with pytest.raises(error, match=message):
+        cls(params)
+
+
+# how grads differ from [ones(3, 4), ones(5)]; a callable gets the parameters
+BAD_GRADS = {
+    "missing": ([ones(3, 4)], ValueError, r"^grads: expected 2 arrays, got 1$"),
+    "extra": ([ones(3, 4), ones(5), ones(1)], ValueError, r"^grads: expected 2 arrays, got 3$"),
+    "no list": (ones(3, 4), TypeError, r"^grads: expected a list or tuple like params, got float32"),
+    "dict": ({0: ones(3, 4), 1: ones(5)}, TypeError, r"^grads: expected a list or tuple .*got dict$"),
+    "transposed": ([ones(4, 3), ones(5)], ValueError, r"^grads\[0\]: expected float32 \(3, 4\) like .*got float32 \(4, 3\)$"),
+    "flat": ([ones(12), ones(5)], ValueError, r"^grads\[0\]: expected float32 \(3, 4\) like params\[0\], got float32 \(12,\)$"),
+    "too long": ([ones(3, 4), ones(6)], ValueError, r"^grads\[1\]: expected float32 \(5,\)"),
+    "float64": ([ones(3, 4), ones(5, dtype=F64)], TypeError, r"^grads\[1\]: expected float32 .*got float64 \(5,\)$"),
+    "int": ([ones(3, 4), np.ones(5, int)], TypeError, r"^grads\[1\]: expected float32 or float64.*int64"),
+    "a number": ([ones(3, 4), 1.0], TypeError, r"^grads\[1\]: .*got float$"),
+    "a parameter": (lambda p: [ones(3, 4), p[1]], ValueError, r"^grads\[1\]: .*overlaps params\[1\]$"),
+    "part of another": (
+        lambda p: [ones(3, 4), p[0].ravel()[7:]],
+        ValueError,
+        r"^grads\[1\]: expected memory of its own, got an array that overlaps params\[0\]$",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD_GRADS)
+@pytest.mark.parametrize("max_norm", [None, 1.0])
+def test_bad_gradients_are_refused_and_nothing_is_written(bad, max_norm):
+    grads, error, message = BAD_GRADS[bad]
+    params = [ones(3, 4), ones(5)]
+    opt = pyoptk.Adam(params, max_norm=max_norm)
+    with pytest.raises(error, match=message):
+        opt.step(grads(params) if callable(grads) else grads)
+    assert all((p == 1).all() for p in params)
+    assert all((s == 0).all() for states in opt.state.values() for s in states)
+    assert opt.steps == [0, 0]
+    opt.step([ones(3, 4), ones(5)])  # and the optimizer is as good as new
+    assert opt.steps == [1, 1]
+
+
+def test_a_gradient_may_not_be_a_state_of_the_optimizer():
+    opt = pyoptk.Adam(ones(5))
+    with pytest.raises(ValueError, match=r"^grads: .*overlaps m$"):
+        opt.step(opt.state["m"])
+
+
+def test_bad_gradient_dicts_are_refused():
+    opt = pyoptk.SGD({"a": ones(2), "b": ones(3)})
+    for grads, error, message in [
+        ({"a": ones(2)}, ValueError, r"^grads: expected 2 keys, got none for 'b'"),
+        ({"a": ones(2), "b": ones(3), "z": ones(1)}, ValueError, r"^grads: .*got 'z' too$"),
+        ([ones(2), ones(3)], TypeError, r"^grads: expected a dict like params, got list$"),
+        ({"a": ones(2), "b": ones(2)}, ValueError, r"^grads\['b'\]: expected float32 \(3,\)"),
+    ]:
+        with pytest.raises(error, match=message):
+            opt.step(grads)
+    assert opt.steps == {"a": 0, "b": 0}
+
+
+NAN, INF = float("nan"), float("inf")
+NOT_NEGATIVE = [NAN, -1.0, INF, -INF, "x", None, [1]]
+FRACTION = [NAN, -0.1, 1.0, 2, "x", None]
+SWITCH = [1, 0, None, "yes"]
+BAD_HYPER = {
+    pyoptk.SGD: {"lr": NOT_NEGATIVE, "momentum": FRACTION, "dampening": [NAN, -0.1, 1.1], "nesterov": [*SWITCH, True],
+                 "lr_in_momentum": SWITCH, "weight_decay": NOT_NEGATIVE, "maximize": SWITCH, "decoupled": SWITCH,
+                 "grad_scale": NOT_NEGATIVE, "clip_value": [NAN, -1, INF, "x"], "max_norm": [NAN, -1, INF, "x"]},
+    pyoptk.AdaGrad: {"lr": NOT_NEGATIVE, "lr_decay": NOT_NEGATIVE, "eps": NOT_NEGATIVE, "eps_inside_sqrt": SWITCH,
+                     "initial_accumulator": NOT_NEGATIVE},
+    pyoptk.RMSprop: {"lr": NOT_NEGATIVE, "rho": FRACTION, "eps": NOT_NEGATIVE, "momentum": FRACTION, "centered": SWITCH,
+                     "eps_inside_sqrt": SWITCH, "lr_in_momentum": SWITCH},
+    pyoptk.Adam: {"lr": NOT_NEGATIVE, "beta1": FRACTION, "beta2": FRACTION, "eps": NOT_NEGATIVE, "amsgrad": SWITCH,
+                  "eps_hat": SWITCH, "amsgrad_on_corrected": [*SWITCH, True], "weight_decay": NOT_NEGATIVE},
+}  # fmt: skip
+BAD_VALUES = [
+    (cls, name, value) for cls, row in BAD_HYPER.items() for name, values in row.items() for value in values
+]
+
+
+@pytest.mark.parametrize(("cls", "name", "value"), BAD_VALUES, ids=lambda v: getattr(v, "__name__", repr(v)))
+def test_bad_hyper_parameters_are_refused_by_name(cls, name, value):
+    with pytest.raises((TypeError, ValueError), match=rf"^{name}: expected .*(got|, got )"):
+        cls(ones(3), **{name: value})
+    if name == "initial_accumulator":
+        return
+    opt = cls(ones(3))
+    before = dict(opt.hyper)
+    with pytest.raises((TypeError, ValueError), match=rf"^{name}: "):
+        setattr(opt, name, value)
+    assert opt.hyper == before
+
+
+@pytest.mark.parametrize("kernel", ["sgd", "adagrad", "rmsprop", "adam"])
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"step": 0}, ValueError, r"^step: expected an integer >= 1, got 0$"),
+        ({"step": 1.5}, ValueError, r"^step: expected an integer >= 1, got 1.5$"),
+        ({"lr": NAN}, ValueError, r"^lr: expected"),
+        ({"grad": ones(4)}, ValueError, r"^grad: expected float32 \(5,\) like param, got float32 \(4,\)$"),
+        ({"grad": ones(5, dtype=F64)}, TypeError, r"^grad: expected float32 like param"),
+        ({"param": ones(10)[::2]}, ValueError, r"^param: expected a C-contiguous"),
+        ({"param": frozen(ones(5))}, ValueError, r"^param: expected a writable"),
+        ({"state": ones(6)}, ValueError, r"^\w+: expected float32 \(5,\) like param"),
+        ({"state": None}, TypeError, r"^\w+: expected a float32 or float64 array, got NoneType$"),
+        ({"state": "param"}, ValueError, r"^\w+: expected memory of its own, .*overlaps param$"),
+        ({"grad": "param"}, ValueError, r"^grad: expected memory of its own, .*overlaps param$"),
+    ],
+    ids=str,
+)
+def test_bare_kernels_refuse_bad_arguments_and_write_nothing(kernel, change, error, message):
+    param = change.get("param", ones(5))
+    state = {"sgd": "velocity", "adagrad": "s", "rmsprop": "v", "adam": "m"}[kernel]
+    arguments = {"param": param, "grad": ones(5), state: ones(5)}
+    arguments |= {"momentum": 0.5} if kernel == "sgd" else {}
+    arguments |= {"v": ones(5)} if kernel == "adam" else {}
+    arguments |= {state if key == "state" else key: value for key, value in change.items()}
+    arguments = {k: param if isinstance(v, str) else v for k, v in arguments.items()}
+    with pytest.raises(error, match=message):
+        getattr(kernels, kernel)(**arguments)
+    assert all((a == 1).all() for a in arguments.values() if isinstance(a, np.ndarray))
+
+
+X, STATE = ones(4, 3, 5), (ones(1, 3, 6), ones(1, 3, 6))
+BAD_LSTM = {
+    "x of another size": (lambda m: m.forward(ones(4, 3, 6)), ValueError, r"^x: expected shape \(any, any, 5\), got \(4, 3, 6\)$"),
+    "x without batch": (lambda m: m.forward(ones(4, 5)), ValueError, r"^x: expected shape \(any, any, 5\), got \(4, 5\)$"),
+    "x of float64": (lambda m: m.forward(ones(4, 3, 5, dtype=F64)), TypeError, r"^x: expected float32 like the weights, got float64$"),
+    "x of ints": (lambda m: m.forward(np.ones((4, 3, 5), int)), TypeError, r"^x: expected float32 or float64"),
+    "x no array": (lambda m: m.forward([[[1.0]]]), TypeError, r"^x: expected a float32 or float64 array, got list$"),
+    "state no pair": (lambda m: m.forward(X, STATE[0]), TypeError, r"^state: expected a pair of arrays of shape \(1, 3, 6\)"),
+    "state of another size": (lambda m: m.forward(X, (STATE[0], ones(1, 2, 6))), ValueError, r"^state\[1\]: expected shape \(1, 3, 6\), got \(1, 2, 6\)$"),
+    "state of float64": (lambda m: m.forward(X, (ones(1, 3, 6, dtype=F64), STATE[1])), TypeError, r"^state\[0\]: expected float32"),
+    "lengths too many": (lambda m: m.forward(X, lengths=[1, 2, 3, 4]), ValueError, r"^lengths: expected 3 integers"),
+    "lengths too long": (lambda m: m.forward(X, lengths=[1, 2, 5]), ValueError, r"^lengths: expected numbers in 0..4, got 1..5$"),
+    "lengths negative": (lambda m: m.forward(X, lengths=[1, -2, 3]), ValueError, r"^lengths: expected numbers in 0..4, got -2..3$"),
+    "lengths no integers": (lambda m: m.forward(X, lengths=[1.0, 2.0, 3.0]), ValueError, r"^lengths: expected 3 integers"),
+    "backward first": (lambda m: m.backward(ones(4, 3, 6)), RuntimeError, r"^backward: expected a forward before it"),
+    "dy of another size": (lambda m: (m.forward(X), m.backward(ones(4, 3, 5))), ValueError, r"^dy: expected shape \(4, 3, 6\), got \(4, 3, 5\)$"),
+    "dstate of another size": (lambda m: (m.forward(X), m.backward(None, (STATE[0], ones(2, 3, 6)))), ValueError, r"^dstate\[1\]: expected shape"),
+    "a weight of another size": (lambda m: (m.params.update(weight_hh_l0=ones(24, 5)), m.forward(X)), ValueError, r"^params\['weight_hh_l0'\]: expected shape \(24, 6\), got \(24, 5\)$"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD_LSTM)
+def test_lstm_refuses_bad_arguments_by_name(bad):
+    call, error, message = BAD_LSTM[bad]
+    lstm = pyoptk.LSTM(5, 6)
+    grads = lstm.flat_grads.copy()
+    with pytest.raises(error, match=message):
+        call(lstm)
+    np.testing.assert_array_equal(lstm.flat_grads, grads)
+
+
+def test_each_forward_allows_one_backward():
+    lstm = pyoptk.LSTM(5, 6)
+    lstm.forward(X)
+    lstm.backward(ones(4, 3, 6))
+    with pytest.raises(RuntimeError, match="none since the last backward"):
+        lstm.backward(ones(4, 3, 6))
+    lstm.forward(X)
+    with pytest.raises(ValueError, match="dy"):
+        lstm.backward(ones(4, 3, 7))
+    lstm.backward(ones(4, 3, 6))  # a refused call has used nothing up
+
+
+@pytest.mark.parametrize("name", ["input_size", "hidden_size", "num_layers"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, "3", None, True])
+def test_lstm_refuses_bad_sizes(name, value):
+    sizes = {"input_size": 2, "hidden_size": 3, "num_layers": 1, name: value}
+    with pytest.raises((TypeError, ValueError), match=rf"^{name}: expected an integer >= 1, got"):
+        pyoptk.LSTM(**sizes)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, int, "nonsense", ">f4"])
+def test_lstm_refuses_other_dtypes(dtype):
+    with pytest.raises(TypeError, match="^dtype: expected float32 or float64, got"):
+        pyoptk.LSTM(2, 3, dtype=dtype)
+
+
+def test_functions_and_products_refuse_bad_arguments():
+    for call, error, message in [
+        (lambda: kernels.exp(ones(3), ones(4)), ValueError, r"^y: expected float32 \(3,\) like x"),
+        (lambda: kernels.tanh(SHARED[:4], SHARED[2:6]), ValueError, r"^y: .*overlaps x"),
+        (lambda: kernels.matmul(ones(2, 3), ones(4, 5), ones(2, 5)), ValueError, r"^b: expected shape"),
+        (lambda: kernels.matmul(ones(2, 3), ones(3, 5), ones(2, 4)), ValueError, r"^c: expected shape"),
+        (lambda: kernels.matmul(ones(6), ones(3, 5), ones(2, 4)), ValueError, r"^a: expected 2 axes"),
+        (lambda: kernels.global_norm([ones(3), ones(3, dtype=F64)]), TypeError, r"^grads\[1\]: expected"),
+        (lambda: kernels.global_norm([ones(3), 5]), TypeError, r"^grads\[1\]: expected"),
+    ]:  # fmt: skip
+        with pytest.raises(error, match=message):
+            call()
+
+
+@pytest.mark.parametrize("n", [0, 1, 15, 1 << 20, (1 << 31) + 5, (1 << 62) - 1, (1 << 63) + 12345])
+@pytest.mark.parametrize("chunks", [1, 2, 7, 64, 1020])
+def test_cutting_work_neither_overflows_nor_leaves_gaps(n, chunks):
+    cuts = [_core.cut(n, c, chunks) for c in range(chunks + 1)]
+    assert cuts[0] == 0
+    assert cuts[-1] == n
+    sizes = {b - a for a, b in zip(cuts, cuts[1:], strict=False)}
+    assert sizes <= {n // chunks, n // chunks + 1}
+
+
+def test_an_optimizer_keeps_its_parameters_alive_and_lets_go_of_gradients():
+    params, gradient, refused = ones(5), ones(5), ones(4)
+    opt = pyoptk.SGD([params], lr=1.0)
+    opt.step([gradient])
+    for _ in range(3):
+        with pytest.raises(ValueError, match="^grads"):
+            opt.step([refused])
+    alive = [weakref.ref(array) for array in (params, gradient, refused)]
+    del params, gradient, refused
+    assert [ref() is not None for ref in alive] == [True, False, False]
+    del opt
+    assert alive[0]() is None

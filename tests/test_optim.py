@@ -1,0 +1,381 @@
+"""The optimizer kernels against their twins in pyoptk.reference, and the classes around them."""
+
+import inspect
+import threading
+
+import numpy as np
+import pytest
+
+import pyoptk
+from pyoptk import kernels, reference
+
+# Every kernel with its class, its state arrays and the settings to test it with, beside the defaults.
+ROWS = {
+    "sgd": (
+        pyoptk.SGD,
+        ("velocity",),
+        [
+            {},
+            {"momentum": 0.9},
+            {"momentum": 0.9, "nesterov": True},
+            {"momentum": 0.9, "dampening": 0.25},
+            {"momentum": 0.9, "lr_in_momentum": True},
+            {"momentum": 0.9, "lr_in_momentum": True, "nesterov": True},
+        ],
+    ),
+    "adagrad": (
+        pyoptk.AdaGrad,
+        ("s",),
+        [{}, {"lr_decay": 0.1}, {"eps_inside_sqrt": True, "eps": 1e-3}],
+    ),
+    "rmsprop": (
+        pyoptk.RMSprop,
+        ("v", "avg", "velocity"),
+        [
+            {},
+            {"momentum": 0.9},
+            {"centered": True},
+            {"centered": True, "momentum": 0.9},
+            {"centered": True, "momentum": 0.9, "eps_inside_sqrt": True, "lr_in_momentum": True},
+        ],
+    ),
+    "adam": (
+        pyoptk.Adam,
+        ("m", "v", "vmax"),
+        [
+            {},
+            {"eps_hat": True, "eps": 1e-3},
+            {"amsgrad": True},
+            {"amsgrad": True, "amsgrad_on_corrected": True},
+        ],
+    ),
+}
+SETTINGS = [(name, settings) for name, row in ROWS.items() for settings in row[2]]
+IDS = [f"{name}-{'-'.join(settings) or 'defaults'}" for name, settings in SETTINGS]
+# What happens to the gradient first.
+COMMON = {
+    "plain": {},
+    "l2": {"weight_decay": 0.1},
+    "decoupled": {"weight_decay": 0.1, "decoupled": True},
+    "all": {"weight_decay": 0.1, "maximize": True, "grad_scale": 0.5, "clip_value": 0.2},
+}
+SIZES = [0, 1, 7, 1009, 4097, 100_003]
+
+
+def data(rng, shape, dtype, steps):
+    """A parameter and a gradient for each step; sizes as in training, far from denormals."""
+    param = rng.standard_normal(shape).astype(dtype)
+    return param, [(0.1 * rng.standard_normal(shape)).astype(dtype) for _ in range(steps)]
+
+
+def hyper_of(opt):
+    return {name: value for name, value in opt.hyper.items() if name != "max_norm"}
+
+
+def by_twin(name, param, grads, hyper):
+    """The parameter and the state after these steps of the twin, in the arrays' dtype."""
+    twin, states = getattr(reference, name), [np.zeros_like(param) for _ in ROWS[name][1]]
+    param = param.copy()
+    for step, grad in enumerate(grads, 1):
+        twin(param, grad, *states, step=step, **hyper)
+    return param, dict(zip(ROWS[name][1], states, strict=True))
+
+
+@pytest.mark.parametrize("common", COMMON)
+@pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=IDS)
+def test_every_kernel_equals_its_twin_bit_for_bit(name, settings, common, dtype, isa, threads, rng):
+    for size in SIZES:
+        param, grads = data(rng, size, dtype, 3)
+        param = param.copy()
+        opt = ROWS[name][0](param.copy(), lr=0.01, **settings, **COMMON[common])
+        expected, states = by_twin(name, param, grads, hyper_of(opt))
+        for grad in grads:
+            opt.step(grad)
+        np.testing.assert_array_equal(opt.params, expected, err_msg=f"{size} elements")
+        for state, array in opt.state.items():
+            np.testing.assert_array_equal(array, states[state], err_msg=f"{state}, {size} elements")
+
+
+@pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=IDS)
+def test_one_step_in_float32_is_within_4_ulp_of_float64(name, settings, rng):
+    param, (grad,) = data(rng, 10_007, np.dtype(np.float32), 1)
+    opt = ROWS[name][0](param.copy(), lr=0.01, **settings)
+    exact, _ = by_twin(name, param.astype(np.float64), [grad.astype(np.float64)], hyper_of(opt))
+    opt.step(grad)
+    # an ulp of the larger of parameter and update: where they cancel, it is of what was subtracted
+    ulp = np.spacing(np.maximum(np.abs(param), np.abs(exact - param)).astype(np.float32))
+    assert np.max(np.abs(opt.params - exact) / ulp) <= 4
+
+
+@pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=IDS)
+def test_a_hundred_steps_in_float32_stay_near_float64(name, settings, rng):
+    param, grads = data(rng, 1009, np.dtype(np.float32), 100)
+    opt = ROWS[name][0](param.copy(), lr=1e-3, **settings)
+    exact, _ = by_twin(
+        name, param.astype(np.float64), [g.astype(np.float64) for g in grads], hyper_of(opt)
+    )
+    for grad in grads:
+        opt.step(grad)
+    assert np.abs(opt.params - exact).max() <= 2e-6 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=IDS)
+def test_bare_kernel_class_and_twin_agree(name, settings, dtype, rng):
+    param, grads = data(rng, (5, 41), dtype, 3)
+    opt = ROWS[name][0](param.copy(), **settings)
+    bare, states = param.copy(), [np.zeros_like(param) for _ in ROWS[name][1]]
+    for step, grad in enumerate(grads, 1):
+        opt.step(grad)
+        assert getattr(kernels, name)(bare, grad, *states, step=step, **settings) is None
+    np.testing.assert_array_equal(bare, opt.params)
+
+
+def test_every_kernel_has_a_row_a_twin_and_the_same_defaults():
+    bare = {name for name in kernels.__all__ if hasattr(reference, name)} - {"sigmoid"}
+    assert bare - {"global_norm"} == set(ROWS)
+    for name, (cls, states, _) in ROWS.items():
+        kernel, twin = (inspect.signature(getattr(m, name)) for m in (kernels, reference))
+        assert list(kernel.parameters) == list(twin.parameters)
+        assert tuple(kernel.parameters)[2 : 2 + len(states)] == states
+        defaults = {k: p.default for k, p in inspect.signature(cls).parameters.items()}
+        for key in set(defaults) & set(kernel.parameters):
+            assert kernel.parameters[key].default == defaults[key], f"{name}: {key}"
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_any_split_into_tensors_gives_the_same_bits(name, dtype, threads, rng):
+    param, (grad, _) = data(rng, 90_001, dtype, 2)
+    whole, pieces = param.copy(), param.copy()
+    cuts = [0, 0, 1, 17, 5000, 5001, 65_537, 90_001, 90_001]
+    parts = [slice(a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+    one = ROWS[name][0](whole, max_norm=0.5)
+    many = ROWS[name][0]([pieces[part] for part in parts])
+    for _ in range(2):
+        one.step(grad)
+        many.grad_scale = 0.5 / (one.grad_norm + 1e-6)
+        many.step([grad[part] for part in parts])
+    np.testing.assert_array_equal(whole, pieces)
+
+
+def test_nothing_outside_a_sliced_parameter_is_written(dtype, isa):
+    for offset in range(5):
+        array = np.full(300, 7, dtype)
+        opt = pyoptk.Adam(array[offset : offset + 270], lr=1.0)
+        opt.step(np.ones(270, dtype))
+        assert (array[:offset] == 7).all()
+        assert (array[offset + 270 :] == 7).all()
+        assert (array[offset : offset + 270] != 7).all()
+
+
+STRIDED = {
+    "transposed": lambda g: np.asfortranarray(g),
+    "reversed": lambda g: g[::-1].copy()[::-1],
+    "every second": lambda g: np.repeat(g, 2, axis=1)[:, ::2],
+    "broadcast": lambda g: np.broadcast_to(g[:1], g.shape),
+}
+
+
+@pytest.mark.parametrize("view", STRIDED)
+def test_a_strided_gradient_is_taken_as_it_reads(view, dtype, rng):
+    param, (grad,) = data(rng, (6, 5), dtype, 1)
+    strided = STRIDED[view](grad)
+    ours, bare, expected = param.copy(), param.copy(), param.copy()
+    pyoptk.SGD(ours, lr=0.5).step(strided)
+    kernels.sgd(bare, strided, lr=0.5)
+    pyoptk.SGD(expected, lr=0.5).step(np.ascontiguousarray(strided))
+    np.testing.assert_array_equal(ours, expected)
+    np.testing.assert_array_equal(bare, expected)
+
+
+def test_params_may_be_an_array_a_sequence_or_a_dict(dtype):
+    array = np.ones(3, dtype)
+    pyoptk.SGD(array, lr=1).step(np.ones(3, dtype))
+    listed = [np.ones(3, dtype), np.ones((), dtype)]
+    pyoptk.SGD(tuple(listed), lr=1).step([np.ones(3, dtype), np.ones((), dtype)])
+    named = {"a": np.ones(3, dtype), 7: np.ones((2, 2), dtype)}
+    opt = pyoptk.SGD(named, lr=1, momentum=0.5)
+    opt.step({7: np.ones((2, 2), dtype), "a": np.ones(3, dtype)})
+    for changed in (array, *listed, *named.values()):
+        assert (changed == 0).all()
+    assert opt.steps == {"a": 1, 7: 1}
+    assert opt.state["velocity"][7].shape == (2, 2)
+
+
+def test_none_leaves_a_parameter_its_state_and_its_step_count_alone(dtype):
+    late, early = np.ones(4, dtype), np.ones(4, dtype)
+    opt = pyoptk.Adam({"late": late, "early": early}, lr=0.1)
+    for _ in range(3):
+        opt.step({"late": None, "early": np.ones(4, dtype)})
+    assert opt.steps == {"late": 0, "early": 3}
+    assert (late == 1).all()
+    assert (opt.state["m"]["late"] == 0).all()
+    opt.step({"late": np.ones(4, dtype), "early": None})
+    np.testing.assert_allclose(late, 0.9, rtol=1e-6)  # the first step of Adam is lr, whenever it is
+
+
+@pytest.mark.parametrize("empty", [[], {}, [np.zeros(0), np.zeros((3, 0))]], ids=repr)
+def test_nothing_to_do_is_done(empty):
+    opt = pyoptk.Adam(empty, max_norm=1.0)
+    opt.step(empty if not len(empty) else [np.zeros(0), np.zeros((3, 0))])
+    assert opt.grad_norm == 0
+
+
+def test_an_empty_tensor_last_in_the_list_changes_nothing():
+    p = np.ones(5)
+    opt = pyoptk.Adam([p, np.zeros(0)], lr=0.1)
+    opt.step([np.ones(5), np.zeros(0)])
+    np.testing.assert_allclose(p, 0.9)
+
+
+def test_global_norm_is_exact_and_clips_like_pytorch(dtype, isa, threads, rng):
+    grads = [rng.standard_normal(n).astype(dtype) for n in (70_001, 0, 3, 4096)]
+    norm = float(np.sqrt(sum(np.sum(g.astype(np.longdouble) ** 2) for g in grads)))
+    assert kernels.global_norm(grads) == pytest.approx(norm, rel=1e-13)
+    assert kernels.global_norm(grads) == pytest.approx(reference.global_norm(grads), rel=1e-13)
+    params = [np.zeros_like(g) for g in grads]
+    opt = pyoptk.SGD(params, lr=1.0, max_norm=1.5)
+    opt.step(grads)
+    assert opt.grad_norm == pytest.approx(norm, rel=1e-13)
+    for param, grad in zip(params, grads, strict=True):
+        np.testing.assert_allclose(param, -grad * (1.5 / (norm + 1e-6)), rtol=3 * np.finfo(dtype).eps)
+    opt.max_norm = 1e6
+    before = [p.copy() for p in params]
+    opt.step(grads)  # below the limit: untouched
+    for param, old, grad in zip(params, before, grads, strict=True):
+        np.testing.assert_array_equal(param, old - grad)
+
+
+def test_global_norm_has_the_same_bits_everywhere(dtype, rng):
+    grads = [rng.standard_normal(n).astype(dtype) for n in (100_003, 7, 33_000)]
+    norms = set()
+    for isa in [name for name, usable in pyoptk.isas().items() if usable]:
+        for threads in (1, 2, 5):
+            pyoptk.use_isa(isa)
+            pyoptk.set_num_threads(threads)
+            norms.add(kernels.global_norm(grads))
+    pyoptk.use_isa()
+    pyoptk.set_num_threads()
+    assert len(norms) == 1
+
+
+@pytest.mark.parametrize("size", ["largest", "smallest"])
+def test_global_norm_neither_overflows_nor_underflows(size, dtype):
+    info = np.finfo(dtype)
+    value = info.max / 4 if size == "largest" else info.tiny * 4
+    grads = np.full(9, value, dtype)
+    assert kernels.global_norm([grads]) == pytest.approx(3 * float(value), rel=1e-12)
+
+
+def test_nan_and_infinity_come_through(dtype, isa):
+    for name, (cls, _, _) in ROWS.items():
+        for clip_value in (None, 1.0):
+            grad = np.ones(40, dtype)
+            grad[3] = np.nan
+            opt = cls(np.ones(40, dtype), clip_value=clip_value)
+            opt.step(grad)
+            assert np.isnan(opt.params[3]), name
+            assert np.isfinite(np.delete(opt.params, 3)).all(), name
+    opt = pyoptk.SGD(np.ones(40, dtype), max_norm=1.0)
+    opt.step(grad)
+    assert np.isnan(opt.params).all()  # as in PyTorch: the norm is NaN, and nobody could miss it
+    assert np.isnan(opt.grad_norm)
+
+
+def test_denormals_count_as_zero_and_the_callers_mode_comes_back(dtype, isa, threads):
+    tiny = np.finfo(dtype).tiny / 4
+    p = np.full(50_000, tiny, dtype)
+    pyoptk.SGD(p, lr=1.0).step(np.zeros_like(p))
+    assert (p == 0).all()
+    assert np.array([tiny], dtype)[0] * dtype.type(0.5) > 0  # NumPy still has denormals
+
+
+def test_step_counts_beyond_2_to_the_24_still_count(dtype):
+    p, m, v = np.ones(3, dtype), np.zeros(3, dtype), np.zeros(3, dtype)
+    kernels.adam(p, np.ones(3, dtype), m, v, step=2**40, lr=0.5, beta2=0.5, beta1=0.5)
+    np.testing.assert_allclose(p, 1 - 0.5 * 0.5 / np.sqrt(0.5), rtol=1e-6)
+
+
+def test_beta2_with_zero_gradients_decays_towards_zero_without_freezing():
+    opt = pyoptk.Adam(np.ones(3, np.float32), lr=0.0)
+    opt.step(np.ones(3, np.float32))
+    for _ in range(3000):
+        opt.step(np.zeros(3, np.float32))
+    np.testing.assert_allclose(opt.state["v"], 1e-3 * 0.999**3000, rtol=1e-3)
+
+
+def test_hyper_parameters_may_be_changed_between_steps():
+    p = np.zeros(1)
+    opt = pyoptk.SGD(p, lr=1.0)
+    opt.step(np.ones(1))
+    opt.lr = 0.25
+    assert opt.lr == 0.25
+    opt.step(np.ones(1))
+    assert p[0] == -1.25
+    with pytest.raises(ValueError, match=r"^lr: expected a finite number >= 0, got nan$"):
+        opt.lr = float("nan")
+    assert opt.lr == 0.25
+    with pytest.raises(AttributeError, match="no hyper-parameter 'learning_rate', only lr, momentum"):
+        opt.learning_rate = 1
+    with pytest.raises(ValueError, match="momentum: cannot"):
+        opt.momentum = 0.9
+    with pytest.raises(AttributeError, match="'betas'"):
+        opt.betas  # noqa: B018
+
+
+def test_an_optimizer_that_is_stepping_refuses_a_second_thread():
+    p = np.zeros(20_000_000, np.float32)
+    g = np.ones_like(p)
+    opt = pyoptk.Adam(p)
+    outcomes = []
+
+    def step():
+        try:
+            opt.step(g)
+            outcomes.append("done")
+        except RuntimeError as error:
+            outcomes.append(str(error))
+
+    callers = [threading.Thread(target=step) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    done = outcomes.count("done")
+    assert opt.steps == done >= 1
+    assert set(outcomes) <= {
+        "done",
+        "step: this optimizer is stepping in another thread already",
+    }
+    assert np.unique(p).size == 1
+
+
+# ---- peers ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cls", "theirs", "settings", "renamed"),
+    [
+        (pyoptk.SGD, "SGD", {"lr": 0.1}, {}),
+        (pyoptk.SGD, "SGD", {"lr": 0.1, "momentum": 0.9, "dampening": 0.1}, {}),
+        (pyoptk.SGD, "SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "maximize": True}, {}),
+        (pyoptk.AdaGrad, "Adagrad", {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.1}, {}),
+        (pyoptk.RMSprop, "RMSprop", {"lr": 0.01, "rho": 0.9}, {"rho": "alpha"}),
+        (pyoptk.RMSprop, "RMSprop", {"lr": 0.01, "momentum": 0.9, "centered": True}, {}),
+        (pyoptk.Adam, "Adam", {"lr": 0.01, "weight_decay": 0.1}, {}),
+        (pyoptk.Adam, "Adam", {"lr": 0.01, "amsgrad": True}, {}),
+        (pyoptk.AdamW, "AdamW", {"lr": 0.01}, {}),
+    ],
+    ids=repr,
+)
+def test_fifty_steps_equal_pytorch_to_1e_12(cls, theirs, settings, renamed, rng):
+    torch = pytest.importorskip("torch")
+    param, grads = data(rng, 500, np.dtype(np.float64), 50)
+    their_param = torch.nn.Parameter(torch.from_numpy(param.copy()))
+    their_settings = {renamed.get(key, key): value for key, value in settings.items()}
+    opt = getattr(torch.optim, theirs)([their_param], foreach=False, **their_settings)
+    ours = cls(param, **settings)
+    for grad in grads:
+        ours.step(grad)
+        their_param.grad = torch.from_numpy(grad)
+        opt.step()
+    np.testing.assert_allclose(param, their_param.detach().numpy(), rtol=1e-12, atol=1e-12)

@@ -1,0 +1,277 @@
+"""LSTM forward and backward against the float64 twin, finite differences and PyTorch."""
+
+import numpy as np
+import pytest
+
+import pyoptk
+from pyoptk import reference
+
+NAMES = ("weight_ih_l", "weight_hh_l", "bias_ih_l", "bias_hh_l")
+# T, B, I, H, layers: round shapes and shapes off the grid of vectors and tiles
+SHAPES = [
+    (1, 1, 1, 1, 1),
+    (4, 1, 3, 8, 1),
+    (3, 7, 65, 63, 1),
+    (9, 33, 3, 37, 2),
+    (5, 32, 64, 128, 1),
+    (3, 3, 130, 100, 3),
+    (50, 13, 12, 24, 1),
+]
+
+
+def case(rng, shape, dtype, **options):
+    """A layer and the arguments of forward and backward."""
+    T, B, I, H, L = shape
+    lstm = pyoptk.LSTM(I, H, L, dtype=dtype, rng=rng, **options)
+
+    def draw(*shape):
+        return rng.standard_normal(shape).astype(dtype)
+
+    state, dstate = (draw(L, B, H), draw(L, B, H)), (draw(L, B, H), draw(L, B, H))
+    return lstm, draw(T, B, I), state, draw(T, B, H), dstate
+
+
+def by_twin(lstm, x, state, dy, dstate, lengths=None):
+    """Everything that forward and backward give, by the twin in float64: a dict of arrays."""
+    x, dy = x.astype(np.float64), dy.astype(np.float64)
+    weights = {name: w.astype(np.float64) for name, w in lstm.params.items()}
+    states = [[s[layer].astype(np.float64) for s in (*state, *dstate)] for layer in range(lstm.num_layers)]
+    below, passes = x, []
+    for layer, (h0, c0, _, _) in enumerate(states):
+        w = [weights.get(f"{name}{layer}") for name in NAMES]
+        saved = reference.lstm_forward(below, h0, c0, *w, lengths=lengths)
+        passes.append((below, saved, w))
+        below = reference.output(saved[0], lengths)
+    out = {"y": below}
+    out["h"], out["c"] = (np.stack([p[1][i][-1] for p in passes]) for i in range(2))
+    out["dh0"], out["dc0"] = np.zeros_like(out["h"]), np.zeros_like(out["c"])
+    for layer in reversed(range(lstm.num_layers)):
+        below, saved, w = passes[layer]
+        dy, out["dh0"][layer], out["dc0"][layer], dw_ih, dw_hh, db = reference.lstm_backward(
+            below, *saved, w[0], w[1], dy, *states[layer][2:], lengths=lengths
+        )
+        gradients = (dw_ih, dw_hh, db, db)
+        out |= {f"{name}{layer}": g for name, g in zip(NAMES, gradients, strict=True)}
+    return out | {"dx": dy}
+
+
+def by_pyoptk(lstm, x, state, dy, dstate, lengths=None, **backward):
+    y, (h, c) = lstm.forward(x, state, lengths=lengths)
+    dx, (dh0, dc0) = lstm.backward(dy, dstate, **backward)
+    return {"y": y, "h": h, "c": c, "dx": dx, "dh0": dh0, "dc0": dc0} | {
+        name: g.copy() for name, g in lstm.grads.items()
+    }
+
+
+def assert_near(ours, exact, dtype):
+    """Forward to 2e-6 absolute, gradients to 1e-5 of their largest element; float64 to 1e-12."""
+    single = dtype == np.float32
+    for name, array in ours.items():
+        assert array.dtype == dtype, name
+        assert array.shape == exact[name].shape, name
+        forward = name in ("y", "h", "c")
+        limit = (2e-6 if forward else 1e-5) if single else 1e-12
+        scale = 1.0 if forward else max(np.abs(exact[name]).max(initial=0), 1e-30)
+        assert np.abs(array - exact[name]).max(initial=0) <= limit * scale, name
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_forward_and_backward_equal_the_twin(shape, dtype, isa, threads, rng):
+    arguments = case(rng, shape, dtype)
+    assert_near(by_pyoptk(*arguments), by_twin(*arguments), dtype)
+
+
+@pytest.mark.parametrize("lengths", [[3, 9, 0, 1, 9, 5, 2], [0] * 7, [9] * 7], ids=str)
+def test_behind_its_end_a_sequence_keeps_its_state_and_gives_zeros(lengths, dtype, isa, threads, rng):
+    arguments = case(rng, (9, 7, 3, 37, 2), dtype)
+    ours = by_pyoptk(*arguments, lengths=lengths)
+    assert_near(ours, by_twin(*arguments, lengths=np.array(lengths)), dtype)
+    for b, length in enumerate(lengths):
+        assert (ours["y"][length:, b] == 0).all()
+        assert (ours["dx"][length:, b] == 0).all()
+
+
+def test_gradients_equal_central_differences(rng):
+    lstm, x, state, dy, dstate = case(rng, (4, 3, 5, 6, 2), np.dtype(np.float64))
+
+    def loss():
+        y, (h, c) = lstm.forward(x, state)
+        return np.sum(y * dy) + np.sum(h * dstate[0]) + np.sum(c * dstate[1])
+
+    ours = by_pyoptk(lstm, x, state, dy, dstate)
+    inputs = {"dx": x, "dh0": state[0], "dc0": state[1], **lstm.params}
+    for name, array in inputs.items():
+        numeric = np.empty_like(array)
+        for index in np.ndindex(array.shape):
+            kept, step = array[index], 1e-5
+            array[index] = kept + step
+            up = loss()
+            array[index] = kept - step
+            numeric[index] = (up - loss()) / (2 * step)
+            array[index] = kept
+        assert np.abs(ours[name] - numeric).max() <= 1e-7 * np.abs(numeric).max(), name
+
+
+def test_the_same_bits_for_any_number_of_threads_and_any_neighbours(dtype, isa, rng):
+    lstm, x, state, dy, dstate = case(rng, (20, 40, 33, 65, 2), dtype)
+    outcomes = []
+    for threads in (1, 2, 3, 7):
+        pyoptk.set_num_threads(threads)
+        outcomes.append(by_pyoptk(lstm, x, state, dy, dstate))
+    pyoptk.set_num_threads()
+    for other in outcomes[1:]:
+        for name, array in outcomes[0].items():
+            np.testing.assert_array_equal(array, other[name], err_msg=name)
+    for rows in (slice(0, 1), slice(3, 8), slice(17, 40)):
+        alone = by_pyoptk(
+            lstm, x[:, rows], tuple(s[:, rows].copy() for s in state), dy[:, rows],
+            tuple(s[:, rows].copy() for s in dstate),
+        )  # fmt: skip
+        for name in ("y", "h", "c", "dx", "dh0", "dc0"):
+            np.testing.assert_array_equal(alone[name], outcomes[0][name][:, rows], err_msg=name)
+
+
+def test_a_nan_or_infinity_stays_in_its_own_row(dtype, isa, rng):
+    lstm, x, state, dy, dstate = case(rng, (5, 14, 3, 37, 1), dtype)
+    clean = by_pyoptk(lstm, x, state, dy, dstate)
+    x[2, 4, 1], x[1, 9, 0] = np.nan, np.inf
+    dirty = by_pyoptk(lstm, x, state, dy, dstate)
+    others = np.delete(np.arange(14), [4, 9])
+    for name in ("y", "h", "c", "dx", "dh0", "dc0"):
+        np.testing.assert_array_equal(dirty[name][:, others], clean[name][:, others], err_msg=name)
+    assert np.isnan(dirty["y"][2:, 4]).all()
+    assert np.isfinite(dirty["y"][:2, 4]).all()
+    assert np.isfinite(dirty["y"][:, 9]).all()  # gates saturate
+
+
+def test_batch_first_is_the_same_with_two_axes_swapped(dtype, rng):
+    shape = (6, 5, 3, 9, 2)
+    time_major, x, state, dy, dstate = case(rng, shape, dtype)
+    batch_first = pyoptk.LSTM(3, 9, 2, batch_first=True, dtype=dtype)
+    batch_first.flat_params[:] = time_major.flat_params
+    expected = by_pyoptk(time_major, x, state, dy, dstate)
+    ours = by_pyoptk(batch_first, x.swapaxes(0, 1).copy(), state, dy.swapaxes(0, 1).copy(), dstate)
+    for name, array in ours.items():
+        sequence = array.swapaxes(0, 1) if name in ("y", "dx") else array
+        np.testing.assert_array_equal(sequence, expected[name], err_msg=name)
+    assert ours["y"].flags.c_contiguous
+    assert ours["y"].shape == (5, 6, 9)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+        lambda x: x[::-1, ::-1].copy()[::-1, ::-1],
+        lambda x: np.repeat(x, 2, axis=2)[:, :, ::2],
+        lambda x: np.asfortranarray(x),
+    ],
+    ids=["every second row", "reversed", "every second feature", "Fortran order"],
+)
+def test_sequences_may_have_any_strides(view, dtype, rng):
+    lstm, x, state, dy, dstate = case(rng, (6, 5, 3, 9, 1), dtype)
+    expected = by_pyoptk(lstm, x, state, dy, dstate)
+    ours = by_pyoptk(lstm, view(x), state, view(dy), dstate)
+    for name, array in ours.items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
+def test_without_bias_there_is_none(dtype, rng):
+    arguments = case(rng, (4, 3, 5, 6, 2), dtype, bias=False)
+    assert set(arguments[0].params) == {f"{name}{layer}" for name in NAMES[:2] for layer in range(2)}
+    ours, exact = by_pyoptk(*arguments), by_twin(*arguments)
+    assert_near(ours, exact, dtype)
+
+
+def test_gradients_are_overwritten_or_added_to(dtype, rng):
+    lstm, *arguments = case(rng, (4, 3, 5, 6, 2), dtype)
+    once = by_pyoptk(lstm, *arguments)
+    again = by_pyoptk(lstm, *arguments)
+    twice = by_pyoptk(lstm, *arguments, accumulate=True)
+    for name in lstm.grads:
+        np.testing.assert_array_equal(again[name], once[name])
+        np.testing.assert_allclose(twice[name], 2 * once[name], rtol=1e-4, atol=1e-5)
+
+
+def test_absent_gradients_and_states_are_zeros(dtype, rng):
+    lstm, x, state, dy, dstate = case(rng, (4, 3, 5, 6, 2), dtype)
+    zeros = tuple(np.zeros_like(s) for s in state)
+    expected = by_pyoptk(lstm, x, zeros, np.zeros_like(dy), dstate)
+    for name, array in by_pyoptk(lstm, x, None, None, dstate).items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+    expected = by_pyoptk(lstm, x, state, dy, zeros)
+    for name, array in by_pyoptk(lstm, x, state, dy, None).items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4), (5, 0, 4)], ids=["no steps", "no rows"])
+def test_empty_sequences_give_empty_outputs_and_zero_gradients(shape, dtype):
+    lstm = pyoptk.LSTM(4, 6, 2, dtype=dtype)
+    lstm.flat_grads[:] = 5
+    state = (np.full((2, shape[1], 6), 2, dtype), np.full((2, shape[1], 6), 3, dtype))
+    y, (h, c) = lstm.forward(np.zeros(shape, dtype), state)
+    assert y.shape == (*shape[:2], 6)
+    dx, (dh0, dc0) = lstm.backward(np.zeros_like(y), state)
+    assert dx.shape == shape
+    for got, expected in zip((h, c, dh0, dc0), state + state, strict=True):
+        np.testing.assert_array_equal(got, expected)
+    assert (lstm.flat_grads == 0).all()
+
+
+def test_weights_may_be_changed_in_place_at_any_time(dtype, rng):
+    lstm, x, state, dy, dstate = case(rng, (4, 3, 5, 6, 1), dtype)
+    lstm.forward(x, state)
+    for change in (lstm.params["weight_hh_l0"], lstm.params["weight_ih_l0"], lstm.flat_params):
+        change *= dtype.type(0.5)
+        ours = by_pyoptk(lstm, x, state, dy, dstate)
+        assert_near(ours, by_twin(lstm, x, state, dy, dstate), dtype)
+
+
+def test_all_parameters_are_views_of_one_buffer_and_all_gradients_of_another():
+    lstm = pyoptk.LSTM(3, 8, 2)
+    for flat, views in ((lstm.flat_params, lstm.params), (lstm.flat_grads, lstm.grads)):
+        assert sum(view.size for view in views.values()) == flat.size
+        assert all(np.shares_memory(view, flat) for view in views.values())
+        flat[:] = np.arange(flat.size)
+        np.testing.assert_array_equal(np.concatenate([v.ravel() for v in views.values()]), flat)
+    assert list(lstm.params)[:4] == [f"{name}0" for name in NAMES]
+    assert lstm.params["weight_ih_l0"].shape == (32, 3)
+    assert lstm.params["weight_ih_l1"].shape == (32, 8)
+
+
+def test_the_same_generator_gives_the_same_weights_in_pytorchs_range():
+    one, two = (pyoptk.LSTM(3, 16, rng=np.random.default_rng(4)) for _ in range(2))
+    np.testing.assert_array_equal(one.flat_params, two.flat_params)
+    assert 0.24 < np.abs(one.flat_params).max() <= 0.25
+
+
+def test_outputs_are_new_arrays(rng):
+    lstm, x, *_ = case(rng, (4, 3, 5, 6, 1), np.dtype(np.float32))
+    y, (h, _) = lstm.forward(x)
+    kept = y.copy(), h.copy()
+    lstm.forward(-x)
+    np.testing.assert_array_equal(y, kept[0])
+    np.testing.assert_array_equal(h, kept[1])
+    lstm.forward(x)[0][:] = 7  # the caller's to change
+    dx, _ = lstm.backward(np.ones_like(y))
+    lstm.forward(x)
+    np.testing.assert_array_equal(lstm.backward(np.ones_like(y))[0], dx)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_output_and_gradients_equal_pytorch(layers, dtype, rng):
+    torch = pytest.importorskip("torch")
+    lstm, x, state, dy, dstate = case(rng, (7, 5, 3, 20, layers), dtype)
+    theirs = torch.nn.LSTM(3, 20, layers, dtype=getattr(torch, dtype.name))
+    with torch.no_grad():
+        for name, weight in lstm.params.items():
+            getattr(theirs, name).copy_(torch.from_numpy(weight))
+    inputs = [torch.from_numpy(a.copy()).requires_grad_() for a in (x, *state)]
+    y, (h, c) = theirs(inputs[0], tuple(inputs[1:]))
+    dy_, dh_, dc_ = (torch.from_numpy(a) for a in (dy, *dstate))
+    torch.autograd.backward([y, h, c], [dy_, dh_, dc_])
+    expected = {"y": y, "h": h, "c": c}
+    expected |= {name: a.grad for name, a in zip(("dx", "dh0", "dc0"), inputs, strict=True)}
+    expected |= {name: getattr(theirs, name).grad for name in lstm.params}
+    exact = {name: array.detach().numpy() for name, array in expected.items()}
+    assert_near(by_pyoptk(lstm, x, state, dy, dstate), exact, dtype)
