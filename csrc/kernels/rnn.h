@@ -18,6 +18,7 @@
 #include "matmul.h"
 
 enum { I_GATE, F_GATE, G_GATE, O_GATE, GATES };
+enum { PANELS = 4 }; /* of columns of a weight gradient that are worked on at a time */
 
 typedef struct {
     pk_rnn_shape s;
@@ -32,7 +33,8 @@ typedef struct {
     real *dh, *dc;         /* [B, Q], [B, P] */
     real *dh_out, *dc_out; /* [B, H], the caller's */
     size_t chunks;         /* of batch rows */
-    size_t groups;         /* of panels, for the gradients of the weights */
+    size_t groups;         /* of unit panels, and */
+    size_t columns;        /* how many at a time, for the gradients of the weights */
     int accumulate;
 } lstm_job;
 
@@ -65,8 +67,8 @@ static size_t row_chunks(const pk_rnn_shape *s, int nthreads)
 
 /* ---- forward --------------------------------------------------------------------------------- */
 
-/* A panel holds the four gates of the same LANES units, so that after the product all that a unit
- * needs is in registers, and pre-activations are never stored. */
+/* A packed panel holds the four gates of the same LANES units, so that the product gives a row of all
+ * that its cell needs. */
 static void lstm_pack_forward(void *arg, size_t panel)
 {
     const lstm_job *job = arg;
@@ -91,15 +93,17 @@ static void lstm_pack_forward(void *arg, size_t panel)
 }
 
 /* The units of one panel at step t for one batch row, from their pre-activations. */
-PK_INLINE void lstm_cell(const lstm_job *job, size_t t, size_t b, size_t panel, const vec a[GATES])
+PK_INLINE void lstm_cell(const lstm_job *job, size_t t, size_t b, size_t panel, const real *a)
 {
     const size_t B = job->s.B, P = job->P, H = job->s.H, unit = panel * LANES;
     const size_t state = (t * B + b) * P + unit, next = state + B * P;
     real *gates = gates_at(job, panel, t, b);
     vec h = load(job->h + state), c = load(job->c + state), y = broadcast(0);
     if (active(job, t, b)) {
-        const vec i = vec_sigmoid(a[I_GATE]), f = vec_sigmoid(a[F_GATE]);
-        const vec g = vec_tanh(a[G_GATE]), o = vec_sigmoid(a[O_GATE]);
+        const vec i = vec_sigmoid(load_aligned(a + I_GATE * LANES));
+        const vec f = vec_sigmoid(load_aligned(a + F_GATE * LANES));
+        const vec g = vec_tanh(load_aligned(a + G_GATE * LANES));
+        const vec o = vec_sigmoid(load_aligned(a + O_GATE * LANES));
         c = f * c + i * g;
         y = h = o * vec_tanh(c);
         store(gates + I_GATE * LANES, i);
@@ -118,19 +122,19 @@ PK_INLINE void lstm_cell(const lstm_job *job, size_t t, size_t b, size_t panel, 
     }
 }
 
-PK_INLINE void lstm_tile(const int rows, const lstm_job *job, size_t t, size_t b, size_t panel)
+/* One step of one panel for rows b .. b + rows, at most ROW_BLOCK. */
+static void lstm_step(const lstm_job *job, size_t t, size_t b, size_t rows, size_t panel)
 {
+    _Alignas(ALIGNMENT) real a[ROW_BLOCK * WIDTH]; /* pre-activations: never leave the L1 cache */
     const size_t I = job->s.I, H = job->s.H, P = job->P;
     const real *w = job->packed_w + panel * (1 + I + H) * WIDTH;
-    const real *h_prev = job->h + (t * job->s.B + b) * P;
-    vec acc[ROWS][COLS];
-    for (int r = 0; r < rows; r++)
-        for (int gate = 0; gate < GATES; gate++)
-            acc[r][gate] = load_aligned(w + gate * LANES);
-    multiply(acc, rows, I, x_at(job, t, b), job->x.row, 1, w + WIDTH);
-    multiply(acc, rows, H, h_prev, (ptrdiff_t)P, 1, w + (1 + I) * WIDTH);
-    for (int r = 0; r < rows; r++)
-        lstm_cell(job, t, b + (size_t)r, panel, acc[r]);
+    for (size_t r = 0; r < rows; r++)
+        memcpy(a + r * WIDTH, w, WIDTH * sizeof *a);
+    product(rows, WIDTH, I, plain(x_at(job, t, b), job->x.row, 1), w + WIDTH, a, WIDTH);
+    product(rows, WIDTH, H, plain(job->h + (t * job->s.B + b) * P, (ptrdiff_t)P, 1), w + (1 + I) * WIDTH,
+            a, WIDTH);
+    for (size_t r = 0; r < rows; r++)
+        lstm_cell(job, t, b + r, panel, a + r * WIDTH);
 }
 
 static void lstm_forward_rows(void *arg, size_t chunk)
@@ -144,9 +148,9 @@ static void lstm_forward_rows(void *arg, size_t chunk)
         memset(job->c + b * P + H, 0, (P - H) * sizeof(real));
     }
     for (size_t t = 0; t < job->s.T; t++)
-        for (size_t panel = 0; panel < P / LANES; panel++)
-            for (size_t b = from; b < to; b += ROWS)
-                PK_FOR_ROWS(smaller(to - b, ROWS), lstm_tile, job, t, b, panel)
+        for (size_t b = from; b < to; b += ROW_BLOCK)
+            for (size_t panel = 0; panel < P / LANES; panel++)
+                lstm_step(job, t, b, smaller(to - b, ROW_BLOCK), panel);
     restore_denormals(mode);
 }
 
@@ -266,32 +270,33 @@ static void lstm_backward_rows(void *arg, size_t chunk)
     restore_denormals(mode);
 }
 
-/* A panel of columns of dw [4H, N] += dA^T [4H, T*B] right [T*B, N], the rows of the unit panels
- * first..last; right is x or h. */
-static void lstm_weight_gradient(const lstm_job *job, size_t column, size_t first, size_t last, real *dw,
-                                 size_t N, const real *right, ptrdiff_t step, ptrdiff_t row)
+/* The part of dw [4H, N] += dA^T [4H, T*B] right [T*B, N] with the columns from `column` on, at most
+ * PANELS panels of them, and the units of the panels first..last; right is x or h. */
+static void lstm_weight_gradient(const lstm_job *job, size_t column, size_t columns, size_t first,
+                                 size_t last, real *dw, size_t N, pk_sequence right)
 {
-    _Alignas(ALIGNMENT) real packed[K_BLOCK * WIDTH]; /* 32 KiB */
-    const size_t B = job->s.B, H = job->s.H, total = job->s.T * B, width = smaller(N - column, WIDTH);
+    _Alignas(ALIGNMENT) real packed[PANELS][K_BLOCK * WIDTH]; /* 128 KiB: of the L2 cache, and the stack */
+    const size_t B = job->s.B, H = job->s.H, total = job->s.T * B, end = column + columns;
     if (!job->accumulate)
         for (size_t gate = 0; gate < GATES; gate++)
             clear(dw + (gate * H + first * LANES) * N + column, N, smaller(last * LANES, H) - first * LANES,
-                  width);
+                  columns);
     for (size_t k0 = 0; k0 < total; k0 += K_BLOCK) {
         const size_t depth = smaller(total - k0, K_BLOCK);
-        size_t t = k0 / B, b = k0 % B;
         for (size_t k = 0; k < depth; k++) {
-            pack_row(packed + k * WIDTH, right + (ptrdiff_t)t * step + (ptrdiff_t)b * row + column, width);
-            if (++b == B)
-                b = 0, t++;
+            const size_t t = (k0 + k) / B, b = (k0 + k) % B;
+            const real *row = (const real *)right.data + (ptrdiff_t)t * right.step + (ptrdiff_t)b * right.row;
+            for (size_t n = column, p = 0; n < end; n += WIDTH, p++)
+                pack_row(packed[p] + k * WIDTH, row + n, smaller(end - n, WIDTH));
         }
         for (size_t panel = first; panel < last; panel++)
-            for (size_t gate = 0; gate < GATES; gate++) {
-                const size_t unit = panel * LANES;
-                const operand da = plain(gates_at(job, panel, 0, k0) + gate * LANES, 1, WIDTH);
-                product_panel(smaller(H - unit, LANES), depth, da, packed,
-                              dw + (gate * H + unit) * N + column, N, width);
-            }
+            for (size_t n = column, p = 0; n < end; n += WIDTH, p++)
+                for (size_t gate = 0; gate < GATES; gate++) {
+                    const size_t unit = panel * LANES;
+                    const operand da = plain(gates_at(job, panel, 0, k0) + gate * LANES, 1, WIDTH);
+                    product_panel(smaller(H - unit, LANES), depth, da, packed[p],
+                                  dw + (gate * H + unit) * N + n, N, smaller(end - n, WIDTH));
+                }
     }
 }
 
@@ -312,29 +317,38 @@ static void lstm_bias_gradient(const lstm_job *job, size_t panel)
         }
 }
 
-/* Task: a group of unit panels of one panel of columns of dw_ih, then of dw_hh, then of the biases. */
+/* Task: a group of unit panels of some columns of dw_ih, then of dw_hh, then of the biases. */
 static void lstm_gradient_task(void *arg, size_t task)
 {
     const lstm_job *job = arg;
-    const size_t I = job->s.I, H = job->s.H, P = job->P, B = job->s.B;
-    const size_t of_w_ih = round_up(I, WIDTH) / WIDTH, of_w_hh = job->Q / WIDTH;
-    const size_t column = task / job->groups, group = task % job->groups;
+    const size_t I = job->s.I, H = job->s.H, P = job->P, width = job->columns;
+    const size_t of_w_ih = round_up(I, width) / width, of_w_hh = round_up(H, width) / width;
+    const size_t part = task / job->groups, group = task % job->groups;
     const size_t first = pk_cut(P / LANES, group, job->groups);
     const size_t last = pk_cut(P / LANES, group + 1, job->groups);
     const fp_mode mode = flush_denormals();
-    if (column < of_w_ih) {
+    if (part < of_w_ih) {
+        const size_t n = part * width;
         if (job->dw->w_ih)
-            lstm_weight_gradient(job, column * WIDTH, first, last, job->dw->w_ih, I, job->x.data,
-                                 job->x.step, job->x.row);
-    } else if (column < of_w_ih + of_w_hh) {
+            lstm_weight_gradient(job, n, smaller(I - n, width), first, last, job->dw->w_ih, I, job->x);
+    } else if (part < of_w_ih + of_w_hh) {
+        const size_t n = (part - of_w_ih) * width;
+        const pk_sequence h = {job->h, (ptrdiff_t)(job->s.B * P), (ptrdiff_t)P};
         if (job->dw->w_hh)
-            lstm_weight_gradient(job, (column - of_w_ih) * WIDTH, first, last, job->dw->w_hh, H, job->h,
-                                 (ptrdiff_t)(B * P), (ptrdiff_t)P);
+            lstm_weight_gradient(job, n, smaller(H - n, width), first, last, job->dw->w_hh, H, h);
     } else {
         for (size_t panel = first; panel < last; panel++)
             lstm_bias_gradient(job, panel);
     }
     restore_denormals(mode);
+}
+
+/* dA is read once for each part of the columns, the part of dw that it goes to once for each K_BLOCK
+ * rows of dA: as many columns as keep that part in the L2 cache. */
+static size_t columns_at_a_time(const lstm_job *job)
+{
+    const size_t in_cache = ((size_t)1 << 20) / (GATES * job->P * WIDTH * sizeof(real));
+    return WIDTH * (in_cache < 1 ? 1 : smaller(in_cache, PANELS));
 }
 
 static void lstm_backward(const pk_rnn_shape *shape, const pk_lstm_weights *weights, pk_sequence x,
@@ -356,9 +370,10 @@ static void lstm_backward(const pk_rnn_shape *shape, const pk_lstm_weights *weig
     const int threads = job.chunks > 1 ? nthreads : 1;
     pk_parallel(lstm_pack_backward, &job, job.Q / WIDTH + (dx.data ? of_w_ih : 0), threads);
     pk_parallel(lstm_backward_rows, &job, job.chunks, nthreads);
-    const size_t columns = of_w_ih + job.Q / WIDTH + 1;
-    job.groups = threads == 1 ? 1 : smaller(job.P / LANES, 1 + 4 * (size_t)threads / columns);
-    pk_parallel(lstm_gradient_task, &job, columns * job.groups, threads);
+    job.columns = columns_at_a_time(&job);
+    const size_t parts = (round_up(I, job.columns) + round_up(shape->H, job.columns)) / job.columns + 1;
+    job.groups = threads == 1 ? 1 : smaller(job.P / LANES, 1 + 4 * (size_t)threads / parts);
+    pk_parallel(lstm_gradient_task, &job, parts * job.groups, threads);
 }
 
 static size_t lstm_scratch_size(const pk_rnn_shape *s)
