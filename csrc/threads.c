@@ -197,6 +197,9 @@ static void register_fork_handlers(void) { pthread_atfork(before_fork, NULL, in_
  * microseconds, and a recurrent layer has a job per time step. */
 enum { SPIN_NS = 50000 };
 
+/* Kernels keep up to 128 KiB on the stack, which is all that some C libraries give a thread. */
+enum { STACK_SIZE = 1 << 20 };
+
 /* The whole state of a job is one word, the ticket: 20 bits job number, 8 bits worker limit, 18
  * bits number of pieces, 18 bits next piece.  A piece is taken by compare-and-swap, so that a late
  * worker can never take one of another job; in two words that is a race. */
@@ -278,6 +281,7 @@ static void hire(int wanted)
     if (pool.workers >= wanted || pthread_attr_init(&detached))
         return;
     pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&detached, STACK_SIZE);
     /* The program's handlers run on the program's threads; a worker's own faults stay visible. */
     sigfillset(&blocked);
     for (const int *fault = (const int[]){SIGSEGV, SIGBUS, SIGFPE, SIGILL, 0}; *fault; fault++)

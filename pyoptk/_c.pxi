@@ -42,6 +42,7 @@ cdef extern from "pyoptk.h" nogil:
         void (*adam)(const pk_tensor *, size_t, const pk_adam_config *, int) noexcept nogil
         double (*global_norm)(const pk_tensor *, size_t, void *, int) noexcept nogil
         size_t (*norm_scratch_size)(const pk_tensor *, size_t) noexcept nogil
+        void (*memory_roof)(const pk_tensor *, size_t, int) noexcept nogil
     double pk_clip_coefficient(double norm, double max_norm) noexcept
 
     ctypedef struct pk_rnn_shape:
@@ -73,6 +74,7 @@ cdef extern from "pyoptk.h" nogil:
         void (*matmul)(size_t, size_t, size_t, const void *, size_t, const void *, size_t, void *,
                        size_t, int, void *, int) noexcept nogil
         size_t (*matmul_scratch_size)(size_t, size_t) noexcept nogil
+        double (*fma_roof)(size_t, double *) noexcept nogil
 
     const pk_optim_kernels *pk_optim(pk_dtype) noexcept
     const pk_rnn_kernels *pk_rnn(pk_dtype) noexcept

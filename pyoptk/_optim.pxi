@@ -190,3 +190,23 @@ def adam(param, grad, m, v, vmax=None, *, step=1, lr=1e-3, beta1=0.9, beta2=0.99
     `step` counts from 1. See `pyoptk.Adam` for the formula, the hyper-parameters and the errors.
     """
     once("adam", locals())
+
+
+def memory_roof(param, grad, m, v):
+    """The memory streams of `adam` with additions only, which no step over them can beat.
+
+    Changes `param`, `m` and `v`; for benchmarks.
+    """
+    cdef Buffers arrays = Buffers()
+    cdef pk_tensor tensor
+    cdef Py_buffer *view = arrays.take("param", param, True)
+    memset(&tensor, 0, sizeof(tensor))
+    tensor.param, tensor.n = view.buf, size_of(view)
+    kernels = pk_optim(dtype_of(view))
+    for name, array in (("m", m), ("v", v), ("grad", grad)):
+        view = arrays.take(name, array, name != "grad")
+        check_like(view, name, &arrays.held[0], "param")
+    tensor.state[0], tensor.state[1] = arrays.held[1].buf, arrays.held[2].buf
+    tensor.grad = arrays.held[3].buf
+    with nogil:
+        kernels.memory_roof(&tensor, 1, pk_num_threads())

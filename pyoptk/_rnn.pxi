@@ -252,3 +252,15 @@ def matmul(a, b, c, *, bint accumulate=False):
         kernels.matmul(M, N, K, of_a.buf, K, of_b.buf, N, of_c.buf, N, accumulate, scratch,
                        pk_num_threads())
     PyMem_Free(scratch)
+
+
+def fma_roof(dtype, size_t rounds):
+    """Do multiply-adds in registers on one core, which no product can beat; for benchmarks.
+
+    Returns the number of floating-point operations.
+    """
+    cdef double out, flop
+    kernels = pk_rnn(PK_F32 if check_float_dtype(dtype).itemsize == 4 else PK_F64)
+    with nogil:
+        flop = kernels.fma_roof(rounds, &out)
+    return flop

@@ -95,6 +95,10 @@ typedef struct {
      *   scratch [norm_scratch_size bytes] */
     double (*global_norm)(const pk_tensor *tensors, size_t count, void *scratch, int nthreads);
     size_t (*norm_scratch_size)(const pk_tensor *tensors, size_t count); /* bytes */
+
+    /* For benchmarks: the memory streams of adam with an addition each, which no step over as many
+     * arrays can beat.  param, state[0] and state[1] += grad. */
+    void (*memory_roof)(const pk_tensor *tensors, size_t count, int nthreads);
 } pk_optim_kernels;
 
 /* The factor that clips a gradient of this global norm to max_norm (PyTorch's clip_grad_norm_). */
@@ -170,6 +174,10 @@ typedef struct {
     void (*matmul)(size_t M, size_t N, size_t K, const void *a, size_t lda, const void *b, size_t ldb,
                    void *c, size_t ldc, int accumulate, void *scratch, int nthreads);
     size_t (*matmul_scratch_size)(size_t N, size_t K);
+
+    /* For benchmarks: multiply-adds in registers alone, on one core, which no product can beat.
+     * Returns how many floating-point operations it did; *out is there to need them. */
+    double (*fma_roof)(size_t rounds, double *out);
 } pk_rnn_kernels;
 
 /* ---- instruction sets ------------------------------------------------------------------------ */

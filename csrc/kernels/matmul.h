@@ -185,4 +185,23 @@ static size_t matmul_scratch_size(size_t N, size_t K)
     return packed_size(K, N) * sizeof(real) + ALIGNMENT;
 }
 
+/* ---- the roof -------------------------------------------------------------------------------- */
+
+static double fma_roof(size_t rounds, double *out)
+{
+    enum { SUMS = 12 }; /* independent: more than latency times units, fewer than the registers */
+    vec sum[SUMS], x = broadcast((real)0.999), y = broadcast((real)1e-3);
+    __asm__("" : "+m"(x), "+m"(y)); /* not constants, as far as the compiler knows */
+    for (int i = 0; i < SUMS; i++)
+        sum[i] = broadcast((real)i);
+    for (size_t r = 0; r < rounds; r++)
+        for (int i = 0; i < SUMS; i++)
+            sum[i] = sum[i] * x + y;
+    *out = 0;
+    for (int i = 0; i < SUMS; i++)
+        for (int j = 0; j < LANES; j++)
+            *out += (double)sum[i][j];
+    return 2.0 * SUMS * LANES * (double)rounds;
+}
+
 #endif

@@ -12,4 +12,5 @@ const pk_optim_kernels PK_TABLE = {
     .adam = adam,
     .global_norm = global_norm,
     .norm_scratch_size = norm_scratch_size,
+    .memory_roof = memory_roof,
 };

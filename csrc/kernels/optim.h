@@ -211,4 +211,35 @@ static void adam(const pk_tensor *tensors, size_t count, const pk_adam_config *c
               nthreads);
 }
 
+/* ---- the roof -------------------------------------------------------------------------------- */
+
+static void memory_roof_constants(const void *config, int64_t step, constants *k)
+{
+    (void)step;
+    common_constants(config, k);
+}
+
+static void memory_roof_update(const pk_tensor *t, const constants *k)
+{
+    real *restrict p = t->param, *restrict m = t->state[0], *restrict v = t->state[1];
+    const real *restrict g = t->grad;
+    const size_t n = t->n;
+    (void)k;
+
+    PK_SIMD
+    for (size_t i = 0; i < n; i++) {
+        m[i] += g[i];
+        v[i] += g[i];
+        p[i] += g[i];
+    }
+}
+
+static void memory_roof(const pk_tensor *tensors, size_t count, int nthreads)
+{
+    const pk_common common = PK_COMMON_DEFAULTS;
+    run_sweep((sweep){.tensors = tensors, .count = count, .configs = (const char *)&common,
+                      .prepare = memory_roof_constants, .update = memory_roof_update},
+              nthreads);
+}
+
 #endif

@@ -14,4 +14,5 @@ const pk_rnn_kernels PK_TABLE = {
     .tanh = tanh_array,
     .matmul = matmul,
     .matmul_scratch_size = matmul_scratch_size,
+    .fma_roof = fma_roof,
 };
