@@ -1,4 +1,4 @@
-"""LSTM forward and backward: the kernels, their NumPy twins, the FMA roof, and PyTorch when installed."""
+"""LSTM forward and backward: kernels, NumPy twins, the FMA roof, and PyTorch when installed."""
 
 import numpy as np
 import pytest
@@ -14,14 +14,14 @@ SIZES = [
 
 
 def data(size, dtype):
-    T, B, I, H = size  # noqa: E741
+    T, B, I, H = size
     rng = np.random.default_rng(0)
     lstm = pyoptk.LSTM(I, H, dtype=dtype, rng=rng)
     return lstm, *(rng.standard_normal((T, B, n)).astype(dtype) for n in (I, H))
 
 
 def group(benchmark, name, size, dtype, threads=1):
-    T, B, I, H = size  # noqa: E741
+    T, B, I, H = size
     benchmark.group = f"lstm {dtype} T {T} B {B} I {I} H {H}, {threads} thread(s)"
     benchmark.name = name
     benchmark.extra_info["flop"] = 3 * 8 * T * B * H * (I + H)
@@ -56,7 +56,9 @@ def bench_torch(benchmark, size, threads):
     torch = pytest.importorskip("torch")
     torch.set_num_threads(threads)
     group(benchmark, "torch.nn.LSTM forward + backward", size, "float32", threads)
-    _, x, dy = (torch.from_numpy(a) if isinstance(a, np.ndarray) else a for a in data(size, "float32"))
+    _, x, dy = (
+        torch.from_numpy(a) if isinstance(a, np.ndarray) else a for a in data(size, "float32")
+    )
     lstm = torch.nn.LSTM(*size[2:])
     x.requires_grad_()
 

@@ -1,8 +1,8 @@
 """Fixtures of the benchmarks: ``pytest bench`` runs them all, ``pytest bench --quick`` a part.
 
-A row is a kernel x dtype x size x threads; in its group stand the same work by the NumPy twin, the roof
-(the same memory streams with additions only, or the FMA peak) and PyTorch when it is installed. Only
-ratios inside a group mean anything: the machine is never quiet.
+A row is a kernel x dtype x size x threads; in its group stand the same work by the NumPy twin, the
+roof (the same memory streams with additions only, or the FMA peak) and PyTorch when it is
+installed. Only ratios inside a group mean anything: the machine is never quiet.
 """
 
 import pytest
@@ -21,7 +21,7 @@ def pytest_configure(config):
 
 
 def pytest_generate_tests(metafunc):
-    """`threads` runs over 1 and all; `size` over what the module calls SIZES, the first if --quick."""
+    """`threads` runs over 1 and all, `size` over the module's SIZES; --quick takes the first."""
     quick = metafunc.config.getoption("quick")
     if "threads" in metafunc.fixturenames:
         all_threads = pyoptk.get_num_threads()

@@ -37,15 +37,12 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"| {row['label']} | {ratio(row, 'numpy')} | {ratio(row, 'torch')} |")
     machine, versions = result["machine"], result["versions"]
     told = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"{machine['cpu']}, {machine['cores']} cores, {result['date']}; {told}. Median of the "
-            "ratios of rounds in which all took turns, each in a process of its own; PyTorch with its "
-            "fused optimizers where it has them. `python -m bench.peers` repeats it.",
-        ]
+    how = (
+        f"{machine['cpu']}, {machine['cores']} cores, {result['date']}; {told}. Median of the "
+        "ratios of rounds in which all took turns, each in a process of its own; PyTorch with its fused "
+        "optimizers where it has them. `python -m bench.peers` repeats it."
     )
+    return "\n".join([*lines, "", how])
 
 
 def main() -> None:

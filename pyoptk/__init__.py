@@ -10,13 +10,13 @@ True
 """
 
 try:
-    from . import _core
+    from . import _core  # noqa: F401  (first, for the message below)
 except ModuleNotFoundError as error:
     if error.name not in ("pyoptk._core", "_core"):
         raise
     raise ImportError(
-        "pyoptk is not compiled here. In a source checkout run `pip install -e .` first; an ordinary "
-        "install is hidden by the folder pyoptk when Python starts in the checkout."
+        "pyoptk is not compiled here. In a source checkout run `pip install -e .` first; an "
+        "ordinary install is hidden by the folder pyoptk when Python starts in the checkout."
     ) from error
 
 from importlib.metadata import version as _version

@@ -62,8 +62,8 @@ cdef extern from "pyoptk.h" nogil:
         void *gates
     ctypedef struct pk_rnn_kernels:
         size_t (*padded)(size_t) noexcept nogil
-        void (*lstm_forward)(const pk_rnn_shape *, const pk_lstm_weights *, pk_sequence, pk_sequence,
-                             const pk_lstm_saved *, void *, int) noexcept nogil
+        void (*lstm_forward)(const pk_rnn_shape *, const pk_lstm_weights *, pk_sequence,
+                             pk_sequence, const pk_lstm_saved *, void *, int) noexcept nogil
         void (*lstm_backward)(const pk_rnn_shape *, const pk_lstm_weights *, pk_sequence,
                               const pk_lstm_saved *, pk_sequence, void *, void *, pk_sequence,
                               const pk_lstm_weights *, int, void *, int) noexcept nogil

@@ -1,5 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: embedsignature=True, embedsignature.format=python, binding=True, autotestdict=False
+# cython: embedsignature=True, embedsignature.format=python, binding=True
+# cython: autotestdict=False, auto_pickle=False
 """The binding: take the buffers, check them, release the GIL, call the kernel.
 
 No arithmetic happens here. Every check and every message of the package stands in this module:
@@ -17,7 +18,7 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
-from libc.math cimport INFINITY, isfinite
+from libc.math cimport INFINITY
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t, uintptr_t
 from libc.string cimport memset
@@ -43,6 +44,10 @@ cdef tuple shape_of(Py_buffer *view):
     return tuple([view.shape[i] for i in range(view.ndim)])
 
 
+cdef tuple strides_of(Py_buffer *view):
+    return tuple([view.strides[i] for i in range(view.ndim)])
+
+
 cdef int acquire(object array, Py_buffer *view, str name, bint writable, bint strided) except -1:
     """Take the buffer of a float32 or float64 array; release it with PyBuffer_Release.
 
@@ -62,7 +67,7 @@ cdef int acquire(object array, Py_buffer *view, str name, bint writable, bint st
             raise ValueError(f"{name}: expected a writable array, got a read-only one")
         if not strided and not PyBuffer_IsContiguous(view, c"C"):
             raise ValueError(f"{name}: expected a C-contiguous array, got strides "
-                             f"{tuple([view.strides[i] for i in range(view.ndim)])} for {described(array)}")
+                             f"{strides_of(view)} for {described(array)}")
     except BaseException:
         PyBuffer_Release(view)
         raise
@@ -107,7 +112,7 @@ cdef int check_shape(Py_buffer *view, str name, tuple shape) except -1:
 cdef enum: MOST_BUFFERS = 24  # lstm_backward takes 17
 
 
-cdef class Buffers:
+cdef class _Buffers:
     """The arrays of one call, released when it is over. All have the dtype of the first."""
     cdef Py_buffer held[MOST_BUFFERS]
     cdef bint written[MOST_BUFFERS]

@@ -1,5 +1,5 @@
-# The optimizer family of the binding: hyper-parameters to configs, and the bare kernels for users who
-# keep their own state. Optimizers that are used again and again have a Plan (_plan.pxi).
+# The optimizer family of the binding: hyper-parameters to configs, and the bare kernels for users
+# who keep their own state. Optimizers that are used again and again have a Plan (_plan.pxi).
 
 cdef enum kernel:
     SGD
@@ -126,7 +126,7 @@ def global_norm(grads):
 
 cdef int once(str which, dict arguments) except -1:
     """One step of one tensor, on the caller's own state. `arguments`: the kernel's locals()."""
-    cdef Buffers arrays = Buffers()
+    cdef _Buffers arrays = _Buffers()
     cdef Py_buffer *param
     cdef Py_buffer *view
     cdef pk_tensor tensor
@@ -197,7 +197,7 @@ def memory_roof(param, grad, m, v):
 
     Changes `param`, `m` and `v`; for benchmarks.
     """
-    cdef Buffers arrays = Buffers()
+    cdef _Buffers arrays = _Buffers()
     cdef pk_tensor tensor
     cdef Py_buffer *view = arrays.take("param", param, True)
     memset(&tensor, 0, sizeof(tensor))

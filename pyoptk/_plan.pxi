@@ -74,7 +74,8 @@ cdef class Plan:
         for i in range(self.count):
             for j, name in enumerate(self.names):
                 if name is not None:
-                    state = _np.zeros(shape_of(&self.held[i]), _np.dtype(f"f{self.held[0].itemsize}"))
+                    dtype = _np.dtype(f"f{self.held[0].itemsize}")
+                    state = _np.zeros(shape_of(&self.held[i]), dtype)
                     if initial:
                         state.fill(initial)
                     self.states[name].append(state)
@@ -121,8 +122,8 @@ cdef class Plan:
             self.spans[k].owner = i
             if k and self.spans[k].begin < self.spans[k - 1].end:
                 first, second = sorted((self.spans[k - 1].owner, i))
-                raise ValueError(f"{self.held_names[second]}: expected an array of its own, got one "
-                                 f"that overlaps {self.held_names[first]}")
+                raise ValueError(f"{self.held_names[second]}: expected an array of its own, "
+                                 f"got one that overlaps {self.held_names[first]}")
         self.n_spans = len(order)
         return 0
 
@@ -148,8 +149,8 @@ cdef class Plan:
         for had, needs in zip(self.names, state_names(self.which_name, hyper)):
             if had != needs:
                 name = {"velocity": "momentum", "avg": "centered", "vmax": "amsgrad"}[had or needs]
-                raise ValueError(f"{name}: cannot be switched on or off once the optimizer is made, "
-                                 f"because its state {had or needs} {'is' if had else 'is not'} kept")
+                raise ValueError(f"{name}: cannot be switched {'off' if had else 'on'} once the "
+                                 f"optimizer is made, because of its state {had or needs}")
         cdef double max_norm = limit(hyper, "max_norm")
         self.config_, self.max_norm = c, max_norm
 

@@ -8,19 +8,19 @@ cdef pk_sequence sequence_of(Py_buffer *view) noexcept:
     return s
 
 
-cdef Py_buffer *take_sequence(Buffers arrays, str name, array, bint writable, tuple shape) except NULL:
+cdef Py_buffer *take_sequence(_Buffers arrays, str name, array, bint writable,
+                              tuple shape) except NULL:
     cdef Py_buffer *view = arrays.take(name, array, writable, True)
-    cdef int i
     check_shape(view, name, shape)
     if view.shape[2] > 1 and view.strides[2] != view.itemsize:
         raise ValueError(f"{name}: expected the last axis to be adjacent in memory, got strides "
-                         f"{tuple([view.strides[i] for i in range(3)])}")
+                         f"{strides_of(view)}")
     return view
 
 
 cdef class _Layer:
     """The arguments that forward and backward of one LSTM layer share, taken and checked."""
-    cdef Buffers arrays
+    cdef _Buffers arrays
     cdef pk_rnn_shape shape
     cdef pk_lstm_weights weights
     cdef pk_lstm_saved saved
@@ -33,7 +33,7 @@ cdef class _Layer:
     cdef int setup(self, size_t H, int layer, x, weights, saved, lengths, scratch) except -1:
         cdef Py_buffer *view
         cdef size_t P
-        self.arrays = Buffers()
+        self.arrays = _Buffers()
         T, B, I = x.shape
         self.dims = (T, B, I, H)
         self.shape.T, self.shape.B, self.shape.I, self.shape.H = T, B, I, H
@@ -47,9 +47,9 @@ cdef class _Layer:
         self.saved.c = self.take("c", saved[1], (T + 1, B, P))
         self.saved.gates = self.take("gates", saved[2], (T * B * 4 * P,))
         view = self.arrays.take("scratch", scratch, True)
-        if <size_t> view.len < self.kernels.lstm_scratch_size(&self.shape):
-            raise ValueError(f"scratch: expected {self.kernels.lstm_scratch_size(&self.shape)} bytes, "
-                             f"got {view.len}")
+        size = self.kernels.lstm_scratch_size(&self.shape)
+        if <size_t> view.len < size:
+            raise ValueError(f"scratch: expected {size} bytes, got {view.len}")
         self.scratch = view.buf
         self.shape.lengths = NULL
         if lengths is not None:
@@ -100,8 +100,8 @@ def check_float_dtype(dtype):
 
 
 def check_sequence(str name, x, tuple axes, model):
-    """Raise unless `x` has three axes of these lengths, None standing for any, and model's dtype."""
-    cdef Buffers arrays = Buffers()
+    """Raise unless `x` has axes of these lengths, None standing for any, and model's dtype."""
+    cdef _Buffers arrays = _Buffers()
     arrays.take("the weights", model, False)
     shape = shape_of(arrays.take(name, x, False, True))
     if len(shape) != 3 or any(n is not None and n != m for n, m in zip(axes, shape)):
@@ -111,9 +111,10 @@ def check_sequence(str name, x, tuple axes, model):
 
 def check_pair(str name, pair, tuple shape, model):
     """Raise unless `pair` is two arrays of this shape and of the dtype of `model`."""
-    cdef Buffers arrays = Buffers()
+    cdef _Buffers arrays = _Buffers()
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise TypeError(f"{name}: expected a pair of arrays of shape {shape}, got {described(pair)}")
+        raise TypeError(f"{name}: expected a pair of arrays of shape {shape}, "
+                        f"got {described(pair)}")
     arrays.take("the weights", model, False)
     for i in range(2):
         check_shape(arrays.take(f"{name}[{i}]", pair[i], False, True), f"{name}[{i}]", shape)
@@ -125,14 +126,15 @@ def check_lengths(lengths, B, T):
     if checked.dtype.kind not in "iu" or checked.shape != (B,):
         raise ValueError(f"lengths: expected {B} integers, got {described(checked)}")
     if checked.size and (checked.min() < 0 or checked.max() > T):
-        raise ValueError(f"lengths: expected numbers in 0..{T}, got {checked.min()}..{checked.max()}")
+        raise ValueError(f"lengths: expected numbers in 0..{T}, "
+                         f"got {checked.min()}..{checked.max()}")
     return _np.array(checked, _np.int64)
 
 
 # ---- the LSTM -----------------------------------------------------------------------------------
 
 def lstm_forward(size_t H, int layer, x, weights, y, saved, lengths, scratch):
-    """LSTM layer number `layer` of H hidden units; changes `y` [T, B, H] (unless None) and `saved`. See pyoptk.h.
+    """LSTM layer number `layer` of H units; changes `y` [T, B, H], unless None, and `saved`.
 
     `weights` is (w_ih, w_hh, b_ih, b_hh), the biases may be None; `saved` is (h, c, gates), the
     initial state being in h[0] and c[0]; `lengths` is None or int64 [B].
@@ -194,7 +196,7 @@ cdef enum function:
 
 cdef int elementwise(function f, x, y) except -1:
     """`y` may be `x` itself; else they must not overlap."""
-    cdef Buffers arrays = Buffers()
+    cdef _Buffers arrays = _Buffers()
     cdef Py_buffer *of_x = arrays.take("x", x, x is y)
     cdef Py_buffer *of_y = of_x if x is y else arrays.take("y", y, True)
     check_like(of_y, "y", of_x, "x")
@@ -232,7 +234,7 @@ def matmul(a, b, c, *, bint accumulate=False):
     a, b, c : arrays [M, K], [K, N], [M, N]
         float32 or float64, C-contiguous, c apart from the others.
     """
-    cdef Buffers arrays = Buffers()
+    cdef _Buffers arrays = _Buffers()
     cdef Py_buffer *of_a = arrays.take("a", a, False)
     cdef Py_buffer *of_b = arrays.take("b", b, False)
     cdef Py_buffer *of_c = arrays.take("c", c, True)

@@ -79,8 +79,8 @@ class Optimizer:
         Raises
         ------
         TypeError, ValueError
-            If a gradient is missing, of another shape or dtype, or overlaps a parameter. The message
-            names it, and nothing has been changed.
+            If a gradient is missing, of another shape or dtype, or overlaps a parameter. The
+            message names it, and nothing has been changed.
         """
         self._plan.step(grads)
 
@@ -92,7 +92,8 @@ class Optimizer:
     @property
     def grad_norm(self) -> float | None:
         """The global norm of the last step's gradients before clipping; None without `max_norm`."""
-        return self._plan.grad_norm()
+        norm: float | None = self._plan.grad_norm()
+        return norm
 
     @property
     def state(self) -> dict[str, Any]:

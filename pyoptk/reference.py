@@ -110,7 +110,7 @@ def rmsprop(
     avg: Array | None = None,
     velocity: Array | None = None,
     *,
-    step: int,  # noqa: ARG001  (every twin takes it)
+    step: int,
     lr: float,
     rho: float,
     eps: float,
@@ -195,7 +195,8 @@ def global_norm(grads: list[Array]) -> float:
 def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)), without overflow for large negative x."""
     small = np.exp(-np.abs(x))
-    return np.where(x < 0, small, x.dtype.type(1)) / (1 + small)
+    y: Array = np.where(x < 0, small, x.dtype.type(1)) / (1 + small)
+    return y
 
 
 def lstm_forward(

@@ -20,7 +20,7 @@ State = tuple[Array, Array]
 class _Memory:
     """What a layer stack needs for one shape of input; used again while the shape stays."""
 
-    shape: tuple[int, ...]
+    shape: tuple[int, int, str]  # T, B, instruction set
     saved: list[tuple[Array, Array, Array]]  # h [T+1, B, P], c [T+1, B, P], gates [T * B * 4 * P]
     between: list[Array]  # [T, B, H]: gradients between two layers
     scratch: Array
@@ -32,8 +32,8 @@ class LSTM:
     """Long short-term memory layers (Hochreiter & Schmidhuber 1997, Gers et al. 2000).
 
     ``i, f, o = sigmoid(...), g = tanh(...)`` of ``w_ih x_t + b_ih + w_hh h_{t-1} + b_hh``, then
-    ``c_t = f * c_{t-1} + i * g`` and ``h_t = o * tanh(c_t)``; each layer's input is the output of the
-    one below. Weights, gate order (i, f, g, o) and names are PyTorch's.
+    ``c_t = f * c_{t-1} + i * g`` and ``h_t = o * tanh(c_t)``; each layer's input is the output of
+    the one below. Weights, gate order (i, f, g, o) and names are PyTorch's.
 
     Parameters
     ----------
@@ -247,7 +247,7 @@ class LSTM:
     def _time_major(
         self, name: str, x: Array, features: int, expected: Sequence[int | None] = (None, None)
     ) -> Array:
-        """`x` as a view [T, B, features]; a copy only where the features of a row are not adjacent."""
+        """`x` as a view [T, B, features]; a copy only where its last axis is not adjacent."""
         steps, rows = expected
         axes = (rows, steps, features) if self.batch_first else (steps, rows, features)
         _core.check_sequence(name, x, axes, self.flat_params)

@@ -1,6 +1,7 @@
 """Bad input is refused by name before anything is written; and the arithmetic of cutting work."""
 
 import weakref
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -24,8 +25,16 @@ SHARED = ones(8)
 
 # params, error, message
 BAD_PARAMS = {
-    "int": (np.ones(3, int), TypeError, r"^params: expected float32 or float64 in native byte order"),
-    "float16": ([ones(3), ones(3, dtype=np.float16)], TypeError, r"^params\[1\]: .*got float16 \(3,\)"),
+    "int": (
+        np.ones(3, int),
+        TypeError,
+        r"^params: expected float32 or float64 in native byte order",
+    ),
+    "float16": (
+        [ones(3), ones(3, dtype=np.float16)],
+        TypeError,
+        r"^params\[1\]: .*got float16 \(3,\)",
+    ),
     "object": (np.array([1.0], object), TypeError, r"^params: expected .*got object"),
     "complex": (np.ones(3, complex), TypeError, r"^params: expected .*got complex128"),
     "dates": (np.zeros(3, "M8[s]"), TypeError, r"^params: expected .*got datetime64"),
@@ -34,9 +43,17 @@ BAD_PARAMS = {
     "list of numbers": ([1.0, 2.0], TypeError, r"^params\[0\]: expected a float32 .*got float$"),
     "number": (1.0, TypeError, r"^params: expected a float32 or float64 array, got float$"),
     "None": (None, TypeError, r"^params: expected a float32 or float64 array, got NoneType$"),
-    "two dtypes": ([ones(3), ones(3, dtype=F64)], TypeError, r"^params\[1\]: expected float32 like"),
+    "two dtypes": (
+        [ones(3), ones(3, dtype=F64)],
+        TypeError,
+        r"^params\[1\]: expected float32 like",
+    ),
     "read-only": ({"w": frozen(ones(3))}, ValueError, r"^params\['w'\]: .*writable.*read-only"),
-    "strided": (ones(8)[::2], ValueError, r"^params: expected a C-contiguous array, got strides \(8,\)"),
+    "strided": (
+        ones(8)[::2],
+        ValueError,
+        r"^params: expected a C-contiguous array, got strides \(8,\)",
+    ),
     "Fortran": (np.asfortranarray(ones(3, 2)), ValueError, r"^params: expected a C-contiguous"),
     "twice": ([SHARED, SHARED], ValueError, r"^params\[1\]: .*overlaps params\[0\]"),
     "overlapping": (
@@ -48,7 +65,9 @@ BAD_PARAMS = {
 
 
 @pytest.mark.parametrize("bad", BAD_PARAMS)
-@pytest.mark.parametrize("cls", [pyoptk.SGD, pyoptk.AdaGrad, pyoptk.RMSprop, pyoptk.Adam, pyoptk.AdamW])
+@pytest.mark.parametrize(
+    "cls", [pyoptk.SGD, pyoptk.AdaGrad, pyoptk.RMSprop, pyoptk.Adam, pyoptk.AdamW]
+)
 def test_bad_parameters_are_refused(cls, bad):
     params, error, message = BAD_PARAMS[bad]
     with pytest.raises(error, match=message):
@@ -126,11 +145,16 @@ BAD_HYPER = {
                   "eps_hat": SWITCH, "amsgrad_on_corrected": [*SWITCH, True], "weight_decay": NOT_NEGATIVE},
 }  # fmt: skip
 BAD_VALUES = [
-    (cls, name, value) for cls, row in BAD_HYPER.items() for name, values in row.items() for value in values
+    (cls, name, value)
+    for cls, row in BAD_HYPER.items()
+    for name, values in row.items()
+    for value in values
 ]
 
 
-@pytest.mark.parametrize(("cls", "name", "value"), BAD_VALUES, ids=lambda v: getattr(v, "__name__", repr(v)))
+@pytest.mark.parametrize(
+    ("cls", "name", "value"), BAD_VALUES, ids=lambda v: getattr(v, "__name__", repr(v))
+)
 def test_bad_hyper_parameters_are_refused_by_name(cls, name, value):
     with pytest.raises((TypeError, ValueError), match=rf"^{name}: expected .*(got|, got )"):
         cls(ones(3), **{name: value})
@@ -150,7 +174,11 @@ def test_bad_hyper_parameters_are_refused_by_name(cls, name, value):
         ({"step": 0}, ValueError, r"^step: expected an integer >= 1, got 0$"),
         ({"step": 1.5}, ValueError, r"^step: expected an integer >= 1, got 1.5$"),
         ({"lr": NAN}, ValueError, r"^lr: expected"),
-        ({"grad": ones(4)}, ValueError, r"^grad: expected float32 \(5,\) like param, got float32 \(4,\)$"),
+        (
+            {"grad": ones(4)},
+            ValueError,
+            r"^grad: expected float32 \(5,\) like param, got float32 \(4,\)$",
+        ),
         ({"grad": ones(5, dtype=F64)}, TypeError, r"^grad: expected float32 like param"),
         ({"param": ones(10)[::2]}, ValueError, r"^param: expected a C-contiguous"),
         ({"param": frozen(ones(5))}, ValueError, r"^param: expected a writable"),
@@ -227,7 +255,7 @@ def test_lstm_refuses_bad_sizes(name, value):
 
 @pytest.mark.parametrize("dtype", [np.float16, int, "nonsense", ">f4"])
 def test_lstm_refuses_other_dtypes(dtype):
-    with pytest.raises(TypeError, match="^dtype: expected float32 or float64, got"):
+    with pytest.raises(TypeError, match=r"^dtype: expected float32 or float64, got"):
         pyoptk.LSTM(2, 3, dtype=dtype)
 
 
@@ -251,7 +279,7 @@ def test_cutting_work_neither_overflows_nor_leaves_gaps(n, chunks):
     cuts = [_core.cut(n, c, chunks) for c in range(chunks + 1)]
     assert cuts[0] == 0
     assert cuts[-1] == n
-    sizes = {b - a for a, b in zip(cuts, cuts[1:], strict=False)}
+    sizes = {b - a for a, b in pairwise(cuts)}
     assert sizes <= {n // chunks, n // chunks + 1}
 
 
@@ -260,7 +288,7 @@ def test_an_optimizer_keeps_its_parameters_alive_and_lets_go_of_gradients():
     opt = pyoptk.SGD([params], lr=1.0)
     opt.step([gradient])
     for _ in range(3):
-        with pytest.raises(ValueError, match="^grads"):
+        with pytest.raises(ValueError, match=r"^grads"):
             opt.step([refused])
     alive = [weakref.ref(array) for array in (params, gradient, refused)]
     del params, gradient, refused

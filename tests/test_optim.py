@@ -3,6 +3,7 @@
 import inspect
 import runpy
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import pyoptk
 from pyoptk import kernels, reference
 
-# Every kernel with its class, its state arrays and the settings to test it with, beside the defaults.
+# Every kernel with its class, its state arrays and the settings to test it with.
 ROWS = {
     "sgd": (
         pyoptk.SGD,
@@ -151,7 +152,7 @@ def test_any_split_into_tensors_gives_the_same_bits(name, dtype, threads, rng):
     param, (grad, _) = data(rng, 90_001, dtype, 2)
     whole, pieces = param.copy(), param.copy()
     cuts = [0, 0, 1, 17, 5000, 5001, 65_537, 90_001, 90_001]
-    parts = [slice(a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+    parts = [slice(a, b) for a, b in pairwise(cuts)]
     one = ROWS[name][0](whole, max_norm=0.5)
     many = ROWS[name][0]([pieces[part] for part in parts])
     for _ in range(2):
@@ -241,7 +242,9 @@ def test_global_norm_is_exact_and_clips_like_pytorch(dtype, isa, threads, rng):
     opt.step(grads)
     assert opt.grad_norm == pytest.approx(norm, rel=1e-13)
     for param, grad in zip(params, grads, strict=True):
-        np.testing.assert_allclose(param, -grad * (1.5 / (norm + 1e-6)), rtol=3 * np.finfo(dtype).eps)
+        np.testing.assert_allclose(
+            param, -grad * (1.5 / (norm + 1e-6)), rtol=3 * np.finfo(dtype).eps
+        )
     opt.max_norm = 1e6
     before = [p.copy() for p in params]
     opt.step(grads)  # below the limit: untouched
@@ -318,7 +321,9 @@ def test_hyper_parameters_may_be_changed_between_steps():
     with pytest.raises(ValueError, match=r"^lr: expected a finite number >= 0, got nan$"):
         opt.lr = float("nan")
     assert opt.lr == 0.25
-    with pytest.raises(AttributeError, match="no hyper-parameter 'learning_rate', only lr, momentum"):
+    with pytest.raises(
+        AttributeError, match="no hyper-parameter 'learning_rate', only lr, momentum"
+    ):
         opt.learning_rate = 1
     with pytest.raises(ValueError, match="momentum: cannot"):
         opt.momentum = 0.9

@@ -35,7 +35,9 @@ def by_twin(lstm, x, state, dy, dstate, lengths=None):
     """Everything that forward and backward give, by the twin in float64: a dict of arrays."""
     x, dy = x.astype(np.float64), dy.astype(np.float64)
     weights = {name: w.astype(np.float64) for name, w in lstm.params.items()}
-    states = [[s[layer].astype(np.float64) for s in (*state, *dstate)] for layer in range(lstm.num_layers)]
+    states = [
+        [s[layer].astype(np.float64) for s in (*state, *dstate)] for layer in range(lstm.num_layers)
+    ]
     below, passes = x, []
     for layer, (h0, c0, _, _) in enumerate(states):
         w = [weights.get(f"{name}{layer}") for name in NAMES]
@@ -82,7 +84,9 @@ def test_forward_and_backward_equal_the_twin(shape, dtype, isa, threads, rng):
 
 
 @pytest.mark.parametrize("lengths", [[3, 9, 0, 1, 9, 5, 2], [0] * 7, [9] * 7], ids=str)
-def test_behind_its_end_a_sequence_keeps_its_state_and_gives_zeros(lengths, dtype, isa, threads, rng):
+def test_behind_its_end_a_sequence_keeps_its_state_and_gives_zeros(
+    lengths, dtype, isa, threads, rng
+):
     arguments = case(rng, (9, 7, 3, 37, 2), dtype)
     ours = by_pyoptk(*arguments, lengths=lengths)
     assert_near(ours, by_twin(*arguments, lengths=np.array(lengths)), dtype)
@@ -178,7 +182,9 @@ def test_sequences_may_have_any_strides(view, dtype, rng):
 
 def test_without_bias_there_is_none(dtype, rng):
     arguments = case(rng, (4, 3, 5, 6, 2), dtype, bias=False)
-    assert set(arguments[0].params) == {f"{name}{layer}" for name in NAMES[:2] for layer in range(2)}
+    assert set(arguments[0].params) == {
+        f"{name}{layer}" for name in NAMES[:2] for layer in range(2)
+    }
     ours, exact = by_pyoptk(*arguments), by_twin(*arguments)
     assert_near(ours, exact, dtype)
 

@@ -39,7 +39,7 @@ def cases(threads: int) -> list[dict[str, Any]]:
     clip = {"optimizer": "Adam", "count": 1, "n": 10_000_000, "threads": threads, "max_norm": 1.0}
     label = "Adam step with clipping by global norm, 10,000,000 elements"
     rows.append({"label": label, "task": "step", "case": clip, "peers": ["pyoptk", "torch"]})
-    for T, B, I, H in LSTM:  # noqa: E741
+    for T, B, I, H in LSTM:
         label = f"LSTM forward + backward, T {T}, B {B}, I {I}, H {H}"
         case = {"T": T, "B": B, "I": I, "H": H, "threads": threads}
         flop = 3 * 8 * T * B * H * (I + H)
@@ -64,7 +64,9 @@ def versions(pythons: dict[str, str]) -> dict[str, str]:
 def cpu_name() -> str:
     try:
         with open("/proc/cpuinfo") as lines:
-            return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+            return next(
+                line.split(":")[1].strip() for line in lines if line.startswith("model name")
+            )
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
 

@@ -21,12 +21,12 @@ def _tensors(count: int, n: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return params, [(0.01 * rng.standard_normal(n)).astype("f4") for _ in range(count)]
 
 
-def _sequence(T: int, B: int, I: int, H: int) -> tuple[np.ndarray, np.ndarray]:  # noqa: E741
+def _sequence(T: int, B: int, I: int, H: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     return rng.standard_normal((T, B, I)).astype("f4"), rng.standard_normal((T, B, H)).astype("f4")
 
 
-# ---- one optimizer step over `count` tensors of n elements ------------------------------------------
+# ---- one optimizer step over `count` tensors of n elements --------------------------------------
 
 
 def pyoptk_step(optimizer: str, count: int, n: int, threads: int, **settings: float) -> Work:
@@ -48,7 +48,9 @@ def torch_step(optimizer: str, count: int, n: int, threads: int, **settings: Any
         tensor.grad = torch.from_numpy(grad)
     max_norm = settings.pop("max_norm", None)
     cls = getattr(torch.optim, {"AdaGrad": "Adagrad"}.get(optimizer, optimizer))
-    fastest = {"foreach": True} if optimizer == "RMSprop" else {"fused": True}  # it has no fused one
+    fastest = (
+        {"foreach": True} if optimizer == "RMSprop" else {"fused": True}
+    )  # it has no fused one
     opt = cls(tensors, **{"lr": 1e-3, **settings}, **fastest)
     if max_norm is None:
         return lambda: opt.step()
@@ -80,10 +82,10 @@ def numpy_step(optimizer: str, count: int, n: int, threads: int, **settings: Any
     return step
 
 
-# ---- LSTM forward and backward ----------------------------------------------------------------------
+# ---- LSTM forward and backward ------------------------------------------------------------------
 
 
-def pyoptk_lstm(T: int, B: int, I: int, H: int, threads: int) -> Work:  # noqa: E741
+def pyoptk_lstm(T: int, B: int, I: int, H: int, threads: int) -> Work:
     import pyoptk
 
     pyoptk.set_num_threads(threads)
@@ -97,7 +99,7 @@ def pyoptk_lstm(T: int, B: int, I: int, H: int, threads: int) -> Work:  # noqa: 
     return work
 
 
-def torch_lstm(T: int, B: int, I: int, H: int, threads: int) -> Work:  # noqa: E741
+def torch_lstm(T: int, B: int, I: int, H: int, threads: int) -> Work:
     import torch
 
     torch.set_num_threads(threads)
@@ -113,7 +115,7 @@ def torch_lstm(T: int, B: int, I: int, H: int, threads: int) -> Work:  # noqa: E
     return work
 
 
-def numpy_lstm(T: int, B: int, I: int, H: int, threads: int) -> Work:  # noqa: E741
+def numpy_lstm(T: int, B: int, I: int, H: int, threads: int) -> Work:
     from pyoptk import reference
 
     x, dy = _sequence(T, B, I, H)

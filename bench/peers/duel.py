@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 CONTENDERS = Path(__file__).with_name("contenders.py")
 
@@ -59,11 +59,14 @@ class Contender:
             raise RuntimeError(f"{self.process.args!r} ended; its error stands above")
         return json.loads(answer)
 
-    def __enter__(self) -> Contender:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
@@ -89,7 +92,7 @@ def duel(
 
 
 def _serve(function: str) -> None:
-    """The contender's side: read a case, or how often to time it; answer with a median in seconds."""
+    """The contender's side: reads a case, or how often to time it; answers with a median."""
     import runpy
 
     answers = os.fdopen(os.dup(1), "w")  # libraries that print must not disturb the conversation

@@ -26,12 +26,12 @@ enum { PK_MAX_STATES = 3 };
 /* One parameter with its gradient and state.  A kernel takes a list of them, so that one call and
  * one parallel region serve a whole model. */
 typedef struct {
-    void *param;                /* [n] in/out                                                     */
-    const void *grad;           /* [n] in; NULL leaves this tensor alone                           */
-    void *state[PK_MAX_STATES]; /* [n] in/out each, zero before step 1; which: see the kernel      */
-    size_t n;                   /* elements; may be 0                                              */
-    int64_t step;               /* counts from 1                                                   */
-    size_t group;               /* which element of `configs` holds its hyper-parameters           */
+    void *param;                /* [n] in/out */
+    const void *grad;           /* [n] in; NULL leaves this tensor alone */
+    void *state[PK_MAX_STATES]; /* [n] in/out each, zero before step 1; which: see the kernel */
+    size_t n;                   /* elements; may be 0 */
+    int64_t step;               /* counts from 1 */
+    size_t group;               /* which element of `configs` holds its hyper-parameters */
 } pk_tensor;
 
 /* What every optimizer does to the gradient first, in this order:
@@ -87,9 +87,12 @@ typedef struct {
  * Same bits for any nthreads and on every instruction set; denormal numbers count as zero. */
 typedef struct {
     void (*sgd)(const pk_tensor *tensors, size_t count, const pk_sgd_config *configs, int nthreads);
-    void (*adagrad)(const pk_tensor *tensors, size_t count, const pk_adagrad_config *configs, int nthreads);
-    void (*rmsprop)(const pk_tensor *tensors, size_t count, const pk_rmsprop_config *configs, int nthreads);
-    void (*adam)(const pk_tensor *tensors, size_t count, const pk_adam_config *configs, int nthreads);
+    void (*adagrad)(const pk_tensor *tensors, size_t count, const pk_adagrad_config *configs,
+                    int nthreads);
+    void (*rmsprop)(const pk_tensor *tensors, size_t count, const pk_rmsprop_config *configs,
+                    int nthreads);
+    void (*adam)(const pk_tensor *tensors, size_t count, const pk_adam_config *configs,
+                 int nthreads);
 
     /* sqrt(sum of grad^2) over the list, summed in double; finite for finite float32 gradients.
      *   scratch [norm_scratch_size bytes] */
@@ -115,8 +118,9 @@ static inline double pk_clip_coefficient(double norm, double max_norm)
  * dx has the layout of x in a backward pass of its own strides, likewise y and dy. */
 typedef struct {
     size_t T, B, I, H;
-    const int64_t *lengths; /* [B] in 0..T, or NULL: all T.  From step lengths[b] on, sequence b keeps
-                             * its state, its y is 0, its dy is ignored */
+    /* [B] in 0..T, or NULL: all T.  From step lengths[b] on, sequence b keeps its state, its y is 0
+     * and its dy is ignored. */
+    const int64_t *lengths;
 } pk_rnn_shape;
 
 /* An array with a time step and a batch row: strides are counted in elements. */
@@ -171,8 +175,8 @@ typedef struct {
 
     /* c[M, N] += a[M, K] b[K, N], or = if not accumulate.  Rows of a, b and c are lda, ldb and ldc
      * elements apart; scratch [matmul_scratch_size bytes]. */
-    void (*matmul)(size_t M, size_t N, size_t K, const void *a, size_t lda, const void *b, size_t ldb,
-                   void *c, size_t ldc, int accumulate, void *scratch, int nthreads);
+    void (*matmul)(size_t M, size_t N, size_t K, const void *a, size_t lda, const void *b,
+                   size_t ldb, void *c, size_t ldc, int accumulate, void *scratch, int nthreads);
     size_t (*matmul_scratch_size)(size_t N, size_t K);
 
     /* For benchmarks: multiply-adds in registers alone, on one core, which no product can beat.
@@ -211,7 +215,7 @@ static inline size_t pk_cut(size_t n, size_t c, size_t chunks)
 
 /* PYOPTK_NUM_THREADS, else OMP_NUM_THREADS, else the cores that affinity and cgroup allow. */
 int pk_num_threads(void);
-void pk_set_num_threads(int n); /* n >= 1; 0 for the default again */
+void pk_set_num_threads(int n);       /* n >= 1; 0 for the default again */
 const char *pk_threads_backend(void); /* "pool", "openmp" or "none" */
 
 #endif

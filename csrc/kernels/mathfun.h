@@ -86,7 +86,9 @@ PK_INLINE vec vec_exp(vec x)
     const exp_parts e = exp_split(x);
     const vec p = 1 + (e.high + (e.r * e.r * e.q - e.low));
     /* 2^k overflows a little before exp(x) does; added to the exponent of p < 1, k still fits. */
-    const vec y = (vec)((vec_bits)p + ((vec_bits)e.two_to_k - (vec_bits)broadcast(1)));
+    /* In unsigned numbers: outside of the range, whose results are not used, the sum may wrap. */
+    const vec_unsigned one = (vec_unsigned)broadcast(1);
+    const vec y = (vec)((vec_unsigned)p + ((vec_unsigned)e.two_to_k - one));
     return pick(x <= EXP_MAX, keep(x >= EXP_MIN, y), x + (real)INFINITY); /* NaN + inf is NaN */
 }
 

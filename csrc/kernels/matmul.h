@@ -37,8 +37,8 @@ PK_INLINE operand plain(const real *a, ptrdiff_t row, ptrdiff_t col)
 }
 
 /* acc[r][j] += sum over k < depth of a[r * row + k * col] * panel[k][j], for r < rows, a literal. */
-PK_INLINE void multiply(vec acc[ROWS][COLS], const int rows, size_t depth, const real *a, ptrdiff_t row,
-                        ptrdiff_t col, const real *panel)
+PK_INLINE void multiply(vec acc[ROWS][COLS], const int rows, size_t depth, const real *a,
+                        ptrdiff_t row, ptrdiff_t col, const real *panel)
 {
     for (size_t k = 0; k < depth; k++) {
         const real *a_k = a + (ptrdiff_t)k * col, *b = panel + k * WIDTH;
@@ -55,24 +55,43 @@ PK_INLINE void multiply(vec acc[ROWS][COLS], const int rows, size_t depth, const
 #if PK_VECTOR_BYTES == 64 || defined(__aarch64__)
 #define PK_FOR_ROWS(rows, tile, ...)                                                               \
     switch (rows) {                                                                                \
-    case 1: tile(1, __VA_ARGS__); break;                                                           \
-    case 2: tile(2, __VA_ARGS__); break;                                                           \
-    case 3: tile(3, __VA_ARGS__); break;                                                           \
-    case 4: tile(4, __VA_ARGS__); break;                                                           \
-    case 5: tile(5, __VA_ARGS__); break;                                                           \
-    case 6: tile(6, __VA_ARGS__); break;                                                           \
+    case 1:                                                                                        \
+        tile(1, __VA_ARGS__);                                                                      \
+        break;                                                                                     \
+    case 2:                                                                                        \
+        tile(2, __VA_ARGS__);                                                                      \
+        break;                                                                                     \
+    case 3:                                                                                        \
+        tile(3, __VA_ARGS__);                                                                      \
+        break;                                                                                     \
+    case 4:                                                                                        \
+        tile(4, __VA_ARGS__);                                                                      \
+        break;                                                                                     \
+    case 5:                                                                                        \
+        tile(5, __VA_ARGS__);                                                                      \
+        break;                                                                                     \
+    case 6:                                                                                        \
+        tile(6, __VA_ARGS__);                                                                      \
+        break;                                                                                     \
     }
 #else
 #define PK_FOR_ROWS(rows, tile, ...)                                                               \
     switch (rows) {                                                                                \
-    case 1: tile(1, __VA_ARGS__); break;                                                           \
-    case 2: tile(2, __VA_ARGS__); break;                                                           \
-    case 3: tile(3, __VA_ARGS__); break;                                                           \
+    case 1:                                                                                        \
+        tile(1, __VA_ARGS__);                                                                      \
+        break;                                                                                     \
+    case 2:                                                                                        \
+        tile(2, __VA_ARGS__);                                                                      \
+        break;                                                                                     \
+    case 3:                                                                                        \
+        tile(3, __VA_ARGS__);                                                                      \
+        break;                                                                                     \
     }
 #endif
 
 /* c[rows, WIDTH] += left[rows, K] panel, K at most K_BLOCK. */
-PK_INLINE void product_tile(const int rows, size_t K, operand left, const real *panel, real *c, size_t ldc)
+PK_INLINE void product_tile(const int rows, size_t K, operand left, const real *panel, real *c,
+                            size_t ldc)
 {
     vec acc[ROWS][COLS];
     for (int r = 0; r < rows; r++)
@@ -113,7 +132,8 @@ static void clear(real *c, size_t ldc, size_t rows, size_t columns)
 }
 
 /* c[M, N] += left[M, K] b, where b was packed into ceil(N / WIDTH) panels of K rows. */
-static void product(size_t M, size_t N, size_t K, operand left, const real *packed, real *c, size_t ldc)
+static void product(size_t M, size_t N, size_t K, operand left, const real *packed, real *c,
+                    size_t ldc)
 {
     for (size_t k = 0; k < K; k += K_BLOCK)
         for (size_t r = 0; r < M; r += ROW_BLOCK)
@@ -121,7 +141,8 @@ static void product(size_t M, size_t N, size_t K, operand left, const real *pack
                 operand block = left;
                 block.a += (ptrdiff_t)r * left.row + (ptrdiff_t)(k / left.depth) * left.segment;
                 product_panel(smaller(M - r, ROW_BLOCK), smaller(K - k, K_BLOCK), block,
-                              packed + n * K + k * WIDTH, c + r * ldc + n, ldc, smaller(N - n, WIDTH));
+                              packed + n * K + k * WIDTH, c + r * ldc + n, ldc,
+                              smaller(N - n, WIDTH));
             }
 }
 
@@ -164,12 +185,13 @@ static void matmul_rows(void *arg, size_t chunk)
     real *c = j->c + from * j->ldc;
     if (!j->accumulate)
         clear(c, j->ldc, to - from, j->N);
-    product(to - from, j->N, j->K, plain(j->a + from * j->lda, (ptrdiff_t)j->lda, 1), j->packed, c, j->ldc);
+    product(to - from, j->N, j->K, plain(j->a + from * j->lda, (ptrdiff_t)j->lda, 1), j->packed, c,
+            j->ldc);
     restore_denormals(mode);
 }
 
-static void matmul(size_t M, size_t N, size_t K, const void *a, size_t lda, const void *b, size_t ldb,
-                   void *c, size_t ldc, int accumulate, void *scratch, int nthreads)
+static void matmul(size_t M, size_t N, size_t K, const void *a, size_t lda, const void *b,
+                   size_t ldb, void *c, size_t ldc, int accumulate, void *scratch, int nthreads)
 {
     const size_t serial_below = (size_t)1 << 20; /* multiply-adds: some 10 microseconds */
     const int threads = M * N * K < serial_below ? 1 : nthreads;

@@ -15,7 +15,10 @@ typedef struct {
     double scale; /* multiplies every element before it is squared */
 } norm_job;
 
-static size_t blocks_of(const pk_tensor *t) { return t->grad ? (t->n + NORM_BLOCK - 1) / NORM_BLOCK : 0; }
+static size_t blocks_of(const pk_tensor *t)
+{
+    return t->grad ? (t->n + NORM_BLOCK - 1) / NORM_BLOCK : 0;
+}
 
 static double sum_of_squares(const real *restrict g, size_t n, double scale)
 {
@@ -41,7 +44,8 @@ static void norm_chunk(void *arg, size_t c)
 {
     const norm_job *job = arg;
     const fp_mode mode = flush_denormals();
-    const size_t from = pk_cut(job->blocks, c, job->chunks), to = pk_cut(job->blocks, c + 1, job->chunks);
+    const size_t from = pk_cut(job->blocks, c, job->chunks),
+                 to = pk_cut(job->blocks, c + 1, job->chunks);
     size_t start = 0;
     for (const pk_tensor *t = job->tensors; t < job->tensors + job->count && start < to;
          start += blocks_of(t++)) {
@@ -49,8 +53,9 @@ static void norm_chunk(void *arg, size_t c)
         size_t b = from > start ? from - start : 0;
         for (; b < mine && start + b < to; b++) {
             const size_t left = t->n - b * NORM_BLOCK;
-            job->sums[start + b] = sum_of_squares((const real *)t->grad + b * NORM_BLOCK,
-                                                  left < NORM_BLOCK ? left : NORM_BLOCK, job->scale);
+            job->sums[start + b] =
+                sum_of_squares((const real *)t->grad + b * NORM_BLOCK,
+                               left < NORM_BLOCK ? left : NORM_BLOCK, job->scale);
         }
     }
     restore_denormals(mode);

@@ -31,7 +31,8 @@ static void sgd_constants(const void *config, int64_t step, constants *k)
     k->rate = (real)(c->lr_in_momentum && k->has_momentum ? -1 : lr);
 }
 
-PK_INLINE void sgd_loop(const pk_tensor *t, const constants k, int has_momentum, int first, int nesterov)
+PK_INLINE void sgd_loop(const pk_tensor *t, const constants k, int has_momentum, int first,
+                        int nesterov)
 {
     real *restrict p = t->param, *restrict velocity = t->state[0];
     const real *restrict g = t->grad;
@@ -61,8 +62,12 @@ static void sgd_update(const pk_tensor *t, const constants *k)
 
 static void sgd(const pk_tensor *tensors, size_t count, const pk_sgd_config *configs, int nthreads)
 {
-    run_sweep((sweep){.tensors = tensors, .count = count, .configs = (const char *)configs,
-                      .config_size = sizeof *configs, .prepare = sgd_constants, .update = sgd_update},
+    run_sweep((sweep){.tensors = tensors,
+                      .count = count,
+                      .configs = (const char *)configs,
+                      .config_size = sizeof *configs,
+                      .prepare = sgd_constants,
+                      .update = sgd_update},
               nthreads);
 }
 
@@ -91,10 +96,14 @@ static void adagrad_update(const pk_tensor *t, const constants *constants_)
     }
 }
 
-static void adagrad(const pk_tensor *tensors, size_t count, const pk_adagrad_config *configs, int nthreads)
+static void adagrad(const pk_tensor *tensors, size_t count, const pk_adagrad_config *configs,
+                    int nthreads)
 {
-    run_sweep((sweep){.tensors = tensors, .count = count, .configs = (const char *)configs,
-                      .config_size = sizeof *configs, .prepare = adagrad_constants,
+    run_sweep((sweep){.tensors = tensors,
+                      .count = count,
+                      .configs = (const char *)configs,
+                      .config_size = sizeof *configs,
+                      .prepare = adagrad_constants,
                       .update = adagrad_update},
               nthreads);
 }
@@ -152,10 +161,14 @@ static void rmsprop_update(const pk_tensor *t, const constants *k)
         k->has_momentum ? rmsprop_loop(t, *k, 0, 1) : rmsprop_loop(t, *k, 0, 0);
 }
 
-static void rmsprop(const pk_tensor *tensors, size_t count, const pk_rmsprop_config *configs, int nthreads)
+static void rmsprop(const pk_tensor *tensors, size_t count, const pk_rmsprop_config *configs,
+                    int nthreads)
 {
-    run_sweep((sweep){.tensors = tensors, .count = count, .configs = (const char *)configs,
-                      .config_size = sizeof *configs, .prepare = rmsprop_constants,
+    run_sweep((sweep){.tensors = tensors,
+                      .count = count,
+                      .configs = (const char *)configs,
+                      .config_size = sizeof *configs,
+                      .prepare = rmsprop_constants,
                       .update = rmsprop_update},
               nthreads);
 }
@@ -165,7 +178,8 @@ static void rmsprop(const pk_tensor *tensors, size_t count, const pk_rmsprop_con
 static void adam_constants(const void *config, int64_t step, constants *k)
 {
     const pk_adam_config *c = config;
-    const double unbias1 = 1 - pow(c->beta1, (double)step), unbias2 = 1 - pow(c->beta2, (double)step);
+    const double unbias1 = 1 - pow(c->beta1, (double)step),
+                 unbias2 = 1 - pow(c->beta2, (double)step);
     const double lr = c->common.lr;
     common_constants(&c->common, k);
     k->amsgrad = c->amsgrad;
@@ -204,10 +218,15 @@ static void adam_update(const pk_tensor *t, const constants *k)
     k->amsgrad ? adam_loop(t, *k, 1) : adam_loop(t, *k, 0);
 }
 
-static void adam(const pk_tensor *tensors, size_t count, const pk_adam_config *configs, int nthreads)
+static void adam(const pk_tensor *tensors, size_t count, const pk_adam_config *configs,
+                 int nthreads)
 {
-    run_sweep((sweep){.tensors = tensors, .count = count, .configs = (const char *)configs,
-                      .config_size = sizeof *configs, .prepare = adam_constants, .update = adam_update},
+    run_sweep((sweep){.tensors = tensors,
+                      .count = count,
+                      .configs = (const char *)configs,
+                      .config_size = sizeof *configs,
+                      .prepare = adam_constants,
+                      .update = adam_update},
               nthreads);
 }
 
@@ -237,8 +256,11 @@ static void memory_roof_update(const pk_tensor *t, const constants *k)
 static void memory_roof(const pk_tensor *tensors, size_t count, int nthreads)
 {
     const pk_common common = PK_COMMON_DEFAULTS;
-    run_sweep((sweep){.tensors = tensors, .count = count, .configs = (const char *)&common,
-                      .prepare = memory_roof_constants, .update = memory_roof_update},
+    run_sweep((sweep){.tensors = tensors,
+                      .count = count,
+                      .configs = (const char *)&common,
+                      .prepare = memory_roof_constants,
+                      .update = memory_roof_update},
               nthreads);
 }
 

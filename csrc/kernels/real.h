@@ -8,10 +8,12 @@
 #if PK_DTYPE_BITS == 32
 typedef float real;
 typedef int32_t real_bits;
+typedef uint32_t real_unsigned;
 #define real_sqrt sqrtf
 #else
 typedef double real;
 typedef int64_t real_bits;
+typedef uint64_t real_unsigned;
 #define real_sqrt sqrt
 #endif
 
@@ -40,7 +42,10 @@ PK_INLINE fp_mode flush_denormals(void)
     __asm__ volatile("msr fpcr, %0" : : "r"(before | (fp_mode)1 << 24));
     return before;
 }
-PK_INLINE void restore_denormals(fp_mode before) { __asm__ volatile("msr fpcr, %0" : : "r"(before)); }
+PK_INLINE void restore_denormals(fp_mode before)
+{
+    __asm__ volatile("msr fpcr, %0" : : "r"(before));
+}
 #else
 typedef int fp_mode;
 PK_INLINE fp_mode flush_denormals(void) { return 0; }

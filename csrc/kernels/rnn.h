@@ -50,9 +50,9 @@ PK_INLINE real *gates_at(const lstm_job *job, size_t panel, size_t t, size_t b)
     return job->gates + ((panel * job->s.T + t) * job->s.B + b) * GATES * LANES;
 }
 
-PK_INLINE const real *x_at(const lstm_job *job, size_t t, size_t b)
+PK_INLINE real *row_at(pk_sequence s, size_t t, size_t b)
 {
-    return (const real *)job->x.data + (ptrdiff_t)t * job->x.step + (ptrdiff_t)b * job->x.row;
+    return (real *)s.data + (ptrdiff_t)t * s.step + (ptrdiff_t)b * s.row;
 }
 
 /* Into how many chunks of batch rows the recurrence is cut: a row tile or more each, and one for a
@@ -114,7 +114,7 @@ PK_INLINE void lstm_cell(const lstm_job *job, size_t t, size_t b, size_t panel, 
     store(job->h + next, h);
     store(job->c + next, c);
     if (job->y.data) {
-        real *out = (real *)job->y.data + (ptrdiff_t)t * job->y.step + (ptrdiff_t)b * job->y.row + unit;
+        real *out = row_at(job->y, t, b) + unit;
         if (unit + LANES <= H)
             store(out, y);
         else
@@ -130,9 +130,9 @@ static void lstm_step(const lstm_job *job, size_t t, size_t b, size_t rows, size
     const real *w = job->packed_w + panel * (1 + I + H) * WIDTH;
     for (size_t r = 0; r < rows; r++)
         memcpy(a + r * WIDTH, w, WIDTH * sizeof *a);
-    product(rows, WIDTH, I, plain(x_at(job, t, b), job->x.row, 1), w + WIDTH, a, WIDTH);
-    product(rows, WIDTH, H, plain(job->h + (t * job->s.B + b) * P, (ptrdiff_t)P, 1), w + (1 + I) * WIDTH,
-            a, WIDTH);
+    product(rows, WIDTH, I, plain(row_at(job->x, t, b), job->x.row, 1), w + WIDTH, a, WIDTH);
+    product(rows, WIDTH, H, plain(job->h + (t * job->s.B + b) * P, (ptrdiff_t)P, 1),
+            w + (1 + I) * WIDTH, a, WIDTH);
     for (size_t r = 0; r < rows; r++)
         lstm_cell(job, t, b + r, panel, a + r * WIDTH);
 }
@@ -177,7 +177,8 @@ static void lstm_forward(const pk_rnn_shape *shape, const pk_lstm_weights *weigh
 /* ---- backward -------------------------------------------------------------------------------- */
 
 /* A panel of columns of w [4H, N], its rows in the order of the gates' layout, 0 for units beyond H. */
-static void lstm_pack_backward_of(const lstm_job *job, real *packed, const real *w, size_t N, size_t column)
+static void lstm_pack_backward_of(const lstm_job *job, real *packed, const real *w, size_t N,
+                                  size_t column)
 {
     const size_t H = job->s.H, P = job->P;
     real *to = packed + column * GATES * P * WIDTH;
@@ -216,8 +217,7 @@ PK_INLINE void lstm_cell_backward(const lstm_job *job, size_t t, size_t b, size_
     const vec tanh_c = vec_tanh(load(c_t));
     vec dh = load(dh_b), dc = load(dc_b);
     if (job->dy.data) {
-        const real *dy = (const real *)job->dy.data + (ptrdiff_t)t * job->dy.step
-                         + (ptrdiff_t)b * job->dy.row + unit;
+        const real *dy = row_at(job->dy, t, b) + unit;
         dh += unit + LANES <= H ? load(dy) : load_part(dy, H - unit);
     }
     dc += dh * o * (1 - tanh_c * tanh_c);
@@ -248,7 +248,8 @@ static void lstm_backward_rows(void *arg, size_t chunk)
 {
     const lstm_job *job = arg;
     const size_t B = job->s.B, H = job->s.H, P = job->P, Q = job->Q, K = GATES * P;
-    const size_t from = pk_cut(B, chunk, job->chunks), rows = pk_cut(B, chunk + 1, job->chunks) - from;
+    const size_t from = pk_cut(B, chunk, job->chunks);
+    const size_t rows = pk_cut(B, chunk + 1, job->chunks) - from;
     const fp_mode mode = flush_denormals();
     copy_in(job->dh + from * Q, Q, job->dh_out + from * H, H, rows);
     copy_in(job->dc + from * P, P, job->dc_out + from * H, H, rows);
@@ -256,11 +257,14 @@ static void lstm_backward_rows(void *arg, size_t chunk)
         for (size_t panel = 0; panel < P / LANES; panel++)
             for (size_t b = from; b < from + rows; b++)
                 lstm_cell_backward(job, t, b, panel);
-        const operand da = {.a = gates_at(job, 0, t, from), .row = WIDTH, .col = 1, .depth = WIDTH,
+        const operand da = {.a = gates_at(job, 0, t, from),
+                            .row = WIDTH,
+                            .col = 1,
+                            .depth = WIDTH,
                             .segment = (ptrdiff_t)(job->s.T * B * WIDTH)};
         product(rows, Q, K, da, job->packed_w_hh, job->dh + from * Q, Q);
         if (job->dx.data) {
-            real *dx = (real *)job->dx.data + (ptrdiff_t)t * job->dx.step + (ptrdiff_t)from * job->dx.row;
+            real *dx = row_at(job->dx, t, from);
             clear(dx, (size_t)job->dx.row, rows, job->s.I);
             product(rows, job->s.I, K, da, job->packed_w_ih, dx, (size_t)job->dx.row);
         }
@@ -275,17 +279,17 @@ static void lstm_backward_rows(void *arg, size_t chunk)
 static void lstm_weight_gradient(const lstm_job *job, size_t column, size_t columns, size_t first,
                                  size_t last, real *dw, size_t N, pk_sequence right)
 {
-    _Alignas(ALIGNMENT) real packed[PANELS][K_BLOCK * WIDTH]; /* 128 KiB: of the L2 cache, and the stack */
+    _Alignas(ALIGNMENT) real packed[PANELS][K_BLOCK * WIDTH]; /* 128 KiB */
     const size_t B = job->s.B, H = job->s.H, total = job->s.T * B, end = column + columns;
     if (!job->accumulate)
         for (size_t gate = 0; gate < GATES; gate++)
-            clear(dw + (gate * H + first * LANES) * N + column, N, smaller(last * LANES, H) - first * LANES,
-                  columns);
+            clear(dw + (gate * H + first * LANES) * N + column, N,
+                  smaller(last * LANES, H) - first * LANES, columns);
     for (size_t k0 = 0; k0 < total; k0 += K_BLOCK) {
         const size_t depth = smaller(total - k0, K_BLOCK);
         for (size_t k = 0; k < depth; k++) {
             const size_t t = (k0 + k) / B, b = (k0 + k) % B;
-            const real *row = (const real *)right.data + (ptrdiff_t)t * right.step + (ptrdiff_t)b * right.row;
+            const real *row = row_at(right, t, b);
             for (size_t n = column, p = 0; n < end; n += WIDTH, p++)
                 pack_row(packed[p] + k * WIDTH, row + n, smaller(end - n, WIDTH));
         }
@@ -330,7 +334,8 @@ static void lstm_gradient_task(void *arg, size_t task)
     if (part < of_w_ih) {
         const size_t n = part * width;
         if (job->dw->w_ih)
-            lstm_weight_gradient(job, n, smaller(I - n, width), first, last, job->dw->w_ih, I, job->x);
+            lstm_weight_gradient(job, n, smaller(I - n, width), first, last, job->dw->w_ih, I,
+                                 job->x);
     } else if (part < of_w_ih + of_w_hh) {
         const size_t n = (part - of_w_ih) * width;
         const pk_sequence h = {job->h, (ptrdiff_t)(job->s.B * P), (ptrdiff_t)P};
@@ -352,8 +357,9 @@ static size_t columns_at_a_time(const lstm_job *job)
 }
 
 static void lstm_backward(const pk_rnn_shape *shape, const pk_lstm_weights *weights, pk_sequence x,
-                          const pk_lstm_saved *saved, pk_sequence dy, void *dh, void *dc, pk_sequence dx,
-                          const pk_lstm_weights *grads, int accumulate, void *scratch, int nthreads)
+                          const pk_lstm_saved *saved, pk_sequence dy, void *dh, void *dc,
+                          pk_sequence dx, const pk_lstm_weights *grads, int accumulate,
+                          void *scratch, int nthreads)
 {
     lstm_job job = lstm_job_for(shape, weights, x, saved, nthreads);
     const size_t I = shape->I, K = GATES * job.P, of_w_ih = round_up(I, WIDTH) / WIDTH;
@@ -371,7 +377,8 @@ static void lstm_backward(const pk_rnn_shape *shape, const pk_lstm_weights *weig
     pk_parallel(lstm_pack_backward, &job, job.Q / WIDTH + (dx.data ? of_w_ih : 0), threads);
     pk_parallel(lstm_backward_rows, &job, job.chunks, nthreads);
     job.columns = columns_at_a_time(&job);
-    const size_t parts = (round_up(I, job.columns) + round_up(shape->H, job.columns)) / job.columns + 1;
+    const size_t parts =
+        (round_up(I, job.columns) + round_up(shape->H, job.columns)) / job.columns + 1;
     job.groups = threads == 1 ? 1 : smaller(job.P / LANES, 1 + 4 * (size_t)threads / parts);
     pk_parallel(lstm_gradient_task, &job, parts * job.groups, threads);
 }

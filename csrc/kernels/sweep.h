@@ -10,7 +10,8 @@
 
 enum {
     CACHE_LINE = 64,
-    SERIAL_BELOW = 16384,  /* elements in a list under which waking a thread costs more than it gives */
+    SERIAL_BELOW =
+        16384, /* elements in a list under which waking a thread costs more than it gives */
     CHUNKS_PER_THREAD = 4, /* so that a thread that starts late does not hold up the others */
     ALIGN_ABOVE = 4096,    /* elements in a piece from which a short aligning loop pays */
     BLOCK = 1024           /* elements of a gradient prepared at a time: stays in the L1 cache */
@@ -19,7 +20,8 @@ enum {
 /* What an optimizer's loop needs besides the arrays: computed in double, once per group and step. */
 typedef struct {
     real keep; /* 1 - lr * weight_decay if decoupled, else 1: multiplies the parameter */
-    real rate, gain, direct, momentum, beta1, rest1, beta2, rest2, root_unbias2, correct2, eps, eps_inside;
+    real rate, gain, direct, momentum, beta1, rest1, beta2, rest2, root_unbias2, correct2, eps,
+        eps_inside;
     int has_momentum, first, nesterov, centered, amsgrad;
 } constants;
 
@@ -74,8 +76,8 @@ static void prepare_gradient(real *restrict out, const pk_tensor *piece, const p
 
 static void update_piece(const sweep *s, pk_tensor piece, const pk_common *c, const constants *k)
 {
-    if (c->grad_scale == 1 && c->clip_value == (double)INFINITY && !c->maximize
-        && (c->decoupled || c->weight_decay == 0)) {
+    if (c->grad_scale == 1 && c->clip_value == (double)INFINITY && !c->maximize &&
+        (c->decoupled || c->weight_decay == 0)) {
         s->update(&piece, k);
         return;
     }
@@ -99,7 +101,8 @@ static void sweep_chunk(void *arg, size_t c)
     constants k;
 
     size_t start = 0; /* of tensor t, in elements of the list */
-    for (const pk_tensor *t = s->tensors; t < s->tensors + s->count && start < to; start += t++->n) {
+    for (const pk_tensor *t = s->tensors; t < s->tensors + s->count && start < to;
+         start += t++->n) {
         if (start + t->n <= from || !t->grad || !t->n)
             continue;
         const void *config = s->configs + t->group * s->config_size;

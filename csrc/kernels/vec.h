@@ -15,6 +15,7 @@ enum {
 
 typedef real vec __attribute__((vector_size(PK_VECTOR_BYTES)));
 typedef real_bits vec_bits __attribute__((vector_size(PK_VECTOR_BYTES)));
+typedef real_unsigned vec_unsigned __attribute__((vector_size(PK_VECTOR_BYTES)));
 typedef vec vec_unaligned __attribute__((aligned(sizeof(real)), may_alias));
 typedef vec vec_aligned __attribute__((may_alias));
 
@@ -32,7 +33,10 @@ PK_INLINE vec load_part(const real *p, size_t n)
 }
 PK_INLINE void store_part(real *p, vec v, size_t n) { memcpy(p, &v, n * sizeof *p); }
 
-PK_INLINE size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+PK_INLINE size_t round_up(size_t n, size_t multiple)
+{
+    return (n + multiple - 1) / multiple * multiple;
+}
 PK_INLINE size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 /* The caller's scratch memory may begin anywhere: ask for ALIGNMENT bytes more and begin here. */
