@@ -38,8 +38,8 @@ def table(result: dict[str, Any]) -> str:
     machine, versions = result["machine"], result["versions"]
     told = ", ".join(f"{name} {version}" for name, version in versions.items())
     how = (
-        f"{machine['cpu']}, {machine['cores']} cores, {result['date']}; {told}. Median of the "
-        "ratios of rounds in which all took turns, each in a process of its own; PyTorch with its fused "
+        f"{machine['cpu']}, {machine['cores']} cores, {result['date']}; {told}. Median "
+        "of the ratios of rounds in which all took turns, each in a process of its own; PyTorch with its fused "
         "optimizers where it has them. `python -m bench.peers` repeats it."
     )
     return "\n".join([*lines, "", how])

@@ -2,11 +2,8 @@
 
 A schedule is called with t, the number of steps already taken: f(0) is the value of the first step,
 as with PyTorch's `last_epoch` and Optax's `count`. All lengths are in steps. A schedule made here
-can be printed, compared and pickled, never changes and gives a float for any integer t >= 0. Only
-`ReduceOnPlateau` has a state. Any other function of the step does as well.
-
-Arguments are checked when a schedule is made, t when it is called: TypeError or ValueError, naming
-the argument.
+can be printed, compared and pickled, and never changes, except for `ReduceOnPlateau`. Arguments
+are checked when it is made, t when it is called. Any other function of the step does as well.
 
 >>> from pyoptk import schedules
 >>> lr = schedules.join([schedules.linear_warmup(0, 0.1, 100), schedules.cosine(0.1, 900)], [100])
@@ -23,12 +20,11 @@ import operator
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any, Concatenate, Literal, ParamSpec
 
 Schedule = Callable[[int], float]
-P = ParamSpec("P")
-
-# ---- what an argument may be ---------------------------------------------------------------------
+_P = ParamSpec("_P")
 
 
 def _real(value: Any) -> float:
@@ -39,18 +35,18 @@ def _integers(values: Any) -> tuple[int, ...]:
     return tuple(map(operator.index, values))
 
 
-def _increasing(values: tuple[int, ...], least: int) -> bool:
-    return all(a < b for a, b in zip((least - 1, *values), values, strict=False))
+def _increase(*values: int) -> bool:
+    return all(a < b for a, b in pairwise(values))
 
 
-# For every argument, by name: what is expected, in words; what makes it of one type, raising
-# TypeError; what it must then fulfil.
+# Every argument by name: what is expected; what makes it of one type, or raises TypeError; whether
+# it then is as expected.
 _at_least_0 = "a finite number >= 0", _real, lambda x: 0 <= x < math.inf
 _above_0 = "a finite number > 0", _real, lambda x: 0 < x < math.inf
 _inside_0_1 = "a number in (0, 1)", _real, lambda x: 0 < x < 1
 _count = "an integer >= 0", operator.index, lambda n: n >= 0
 _length = "an integer >= 1", operator.index, lambda n: n >= 1
-_RULES: dict[str, tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = {
+_RULES: dict[str, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
     **dict.fromkeys(["value", "initial", "final", "peak", "min_lr"], _at_least_0),
     **dict.fromkeys(["decay_rate", "threshold", "eps"], _at_least_0),
     **dict.fromkeys(["gamma", "power", "div_factor", "final_div_factor"], _above_0),
@@ -61,9 +57,9 @@ _RULES: dict[str, tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = {
     "pct_start": ("a number in [0, 1]", _real, lambda x: 0 <= x <= 1),
     "metric": ("a number", _real, lambda x: True),
     "best": ("a number other than NaN", _real, lambda x: not math.isnan(x)),
-    "milestones": ("increasing integers >= 1", _integers, lambda v: _increasing(v, 1)),
-    "boundaries": ("increasing integers >= 0", _integers, lambda v: _increasing(v, 0)),
-    "schedules": ("functions of the step", tuple, lambda v: all(map(callable, v))),
+    "milestones": ("increasing integers >= 1", _integers, lambda v: _increase(0, *v)),
+    "boundaries": ("increasing integers >= 0", _integers, lambda v: _increase(-1, *v)),
+    "schedules": ("functions of the step", tuple, lambda v: len(v) and all(map(callable, v))),
     "three_phase": ("True or False", lambda x: x, lambda x: x in (True, False)),
     "anneal_strategy": ("'cos' or 'linear'", lambda x: x, lambda x: x in ("cos", "linear")),
     "mode": ("'min' or 'max'", lambda x: x, lambda x: x in ("min", "max")),
@@ -82,9 +78,6 @@ def _checked(name: str, value: Any) -> Any:
     return converted
 
 
-# ---- schedules -----------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, repr=False)
 class _Made:
     """A formula with all its arguments but t."""
@@ -93,23 +86,20 @@ class _Made:
     arguments: dict[str, Any]
 
     def __call__(self, step: int) -> float:
-        value: float = self.maker.__wrapped__(_checked("step", step), **self.arguments)
-        return value
+        return float(self.maker.__wrapped__(_checked("step", step), **self.arguments))
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
         return f"{self.maker.__name__}({arguments})"
 
 
-def _schedule(formula: Callable[Concatenate[int, P], float]) -> Callable[P, Schedule]:
+def _schedule(formula: Callable[Concatenate[int, _P], float]) -> Callable[_P, Schedule]:
     """Turn formula(t, ...) into a function of the other arguments that makes the schedule."""
-    signature = inspect.signature(formula)
-    signature = signature.replace(
-        parameters=list(signature.parameters.values())[1:], return_annotation="Schedule"
-    )
+    _, *parameters = inspect.signature(formula).parameters.values()
+    signature = inspect.Signature(parameters, return_annotation="Schedule")
 
     @functools.wraps(formula)
-    def maker(*args: P.args, **kwargs: P.kwargs) -> Schedule:
+    def maker(*args: _P.args, **kwargs: _P.kwargs) -> Schedule:
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
         made = _Made(maker, {name: _checked(name, v) for name, v in given.arguments.items()})
@@ -253,21 +243,18 @@ def one_cycle(
 ) -> float:
     """Up to `peak` and then far down (Smith & Topin 2019): `torch.optim.lr_scheduler.OneCycleLR`.
 
-    After `total_steps`, where PyTorch raises an error, the last value stays. `one_cycle_momentum`
-    goes with it.
+    From ``initial = peak / div_factor`` to `peak`, at ``t = pct_start * total_steps - 1``, and from
+    there to ``initial / final_div_factor`` at the last step, after which it stays (PyTorch raises
+    an error). `one_cycle_momentum` goes with it.
 
     Parameters
     ----------
-    peak, total_steps
-        The highest value, PyTorch's ``max_lr``; the number of steps of it all.
-    pct_start : float
-        The share of `total_steps`, in [0, 1], up to the peak, at ``pct_start * total_steps - 1``.
-    div_factor, final_div_factor : float
-        It starts at ``initial = peak / div_factor`` and ends at ``initial / final_div_factor``.
+    peak, total_steps, pct_start, div_factor, final_div_factor
+        As above; `pct_start` in [0, 1]. `peak` is PyTorch's ``max_lr``.
     anneal_strategy : {"cos", "linear"}
-        The way from one to the next.
+        The way from one value to the next.
     three_phase : bool
-        Down to ``initial`` in as many steps as up, and only then to the end.
+        From `peak` to ``initial`` in as many steps as up, and only then to the end.
 
     Examples
     --------
@@ -321,28 +308,26 @@ def join(t: int, schedules: Sequence[Schedule], boundaries: Sequence[int]) -> fl
     [1.0, 2.0, 1.0]
     """
     if len(boundaries) != len(schedules) - 1:
-        raise ValueError(
-            f"boundaries: expected one fewer than the {len(schedules)} schedules, "
-            f"got {len(boundaries)}"
-        )
+        expected = f"{len(schedules) - 1}, one fewer than schedules"
+        raise ValueError(f"boundaries: expected {expected}, got {len(boundaries)}")
     i = bisect_right(boundaries, t)
     return schedules[i](t - boundaries[i - 1] if i else t)
 
 
 @dataclass
 class ReduceOnPlateau:
-    """Times `factor` when a metric has stopped improving: `torch`'s `ReduceLROnPlateau`.
+    """Smaller when a metric stops improving: `torch.optim.lr_scheduler.ReduceLROnPlateau`.
 
-    Called with any step, it gives the value as the last `update` left it.
+    Called with whatever step, it gives the value that the last `update` left.
 
     Parameters
     ----------
     initial, factor
-        The first value; what reduces it, in (0, 1).
+        The first value; what multiplies it, in (0, 1).
     mode : {"min", "max"}
         Whether lower or higher is better.
     patience : int
-        So many updates without improvement in a row are put up with; the next one reduces.
+        So many updates in a row without improvement are put up with; the next one reduces.
     threshold, threshold_mode
         An improvement is by more than `threshold` ("abs"), or by more than `threshold` times the
         best so far ("rel", for metrics > 0).

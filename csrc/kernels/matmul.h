@@ -131,19 +131,24 @@ static void clear(real *c, size_t ldc, size_t rows, size_t columns)
         memset(c + r * ldc, 0, columns * sizeof *c);
 }
 
-/* c[M, N] += left[M, K] b, where b was packed into ceil(N / WIDTH) panels of K rows. */
+/* The part of c[M, N] += left[M, K] b that the K_BLOCK rows of b from k on give.  b was packed into
+ * ceil(N / WIDTH) panels of K rows. */
+static void product_block(size_t M, size_t N, size_t K, size_t k, operand left, const real *packed,
+                          real *c, size_t ldc)
+{
+    left.a += (ptrdiff_t)(k / left.depth) * left.segment;
+    for (size_t r = 0; r < M; r += ROW_BLOCK, left.a += ROW_BLOCK * left.row, c += ROW_BLOCK * ldc)
+        for (size_t n = 0; n < N; n += WIDTH)
+            product_panel(smaller(M - r, ROW_BLOCK), smaller(K - k, K_BLOCK), left,
+                          packed + n * K + k * WIDTH, c + n, ldc, smaller(N - n, WIDTH));
+}
+
+/* c[M, N] += left[M, K] b */
 static void product(size_t M, size_t N, size_t K, operand left, const real *packed, real *c,
                     size_t ldc)
 {
     for (size_t k = 0; k < K; k += K_BLOCK)
-        for (size_t r = 0; r < M; r += ROW_BLOCK)
-            for (size_t n = 0; n < N; n += WIDTH) {
-                operand block = left;
-                block.a += (ptrdiff_t)r * left.row + (ptrdiff_t)(k / left.depth) * left.segment;
-                product_panel(smaller(M - r, ROW_BLOCK), smaller(K - k, K_BLOCK), block,
-                              packed + n * K + k * WIDTH, c + r * ldc + n, ldc,
-                              smaller(N - n, WIDTH));
-            }
+        product_block(M, N, K, k, left, packed, c, ldc);
 }
 
 /* Row k of a panel from `width` elements; zeros behind them. */

@@ -33,6 +33,7 @@ typedef struct {
     real *dh, *dc;         /* [B, Q], [B, P] */
     real *dh_out, *dc_out; /* [B, H], the caller's */
     size_t chunks;         /* of batch rows */
+    size_t block;          /* steps whose products with w_ih are done together; 1: step by step */
     size_t groups;         /* of unit panels, and */
     size_t columns;        /* how many at a time, for the gradients of the weights */
     int accumulate;
@@ -67,29 +68,43 @@ static size_t row_chunks(const pk_rnn_shape *s, int nthreads)
 
 /* ---- forward --------------------------------------------------------------------------------- */
 
+/* to [N, WIDTH] = the rows of w [4H, N] that belong to the units of a panel, as columns. */
+static void lstm_pack_columns(const lstm_job *job, real *to, const real *w, size_t N, size_t panel)
+{
+    enum {
+        DEPTH = 64
+    }; /* columns of w at a time, so that the lines written stay in the L1 cache */
+    const size_t H = job->s.H;
+    for (size_t k0 = 0; k0 < N; k0 += DEPTH, to += DEPTH * WIDTH) {
+        const size_t depth = smaller(N - k0, DEPTH);
+        for (size_t gate = 0; gate < GATES; gate++)
+            for (size_t lane = 0; lane < LANES; lane++) {
+                const size_t unit = panel * LANES + lane;
+                const real *row = w + (gate * H + unit) * N + k0;
+                for (size_t k = 0; k < depth; k++)
+                    to[k * WIDTH + gate * LANES + lane] = unit < H ? row[k] : 0;
+            }
+    }
+}
+
 /* A packed panel holds the four gates of the same LANES units, so that the product gives a row of all
  * that its cell needs. */
 static void lstm_pack_forward(void *arg, size_t panel)
 {
     const lstm_job *job = arg;
-    const size_t I = job->s.I, H = job->s.H, depth = 1 + I + H;
+    const size_t I = job->s.I, H = job->s.H;
     const real *b_ih = job->w->b_ih, *b_hh = job->w->b_hh;
-    real *to = job->packed_w + panel * depth * WIDTH;
+    real *bias = job->packed_w + panel * (1 + I + H) * WIDTH;
     for (size_t gate = 0; gate < GATES; gate++)
         for (size_t lane = 0; lane < LANES; lane++) {
             const size_t unit = panel * LANES + lane, row = gate * H + unit;
-            real *column = to + gate * LANES + lane;
-            if (unit >= H) {
-                for (size_t k = 0; k < depth; k++)
-                    column[k * WIDTH] = 0;
-                continue;
-            }
-            column[0] = (b_ih ? b_ih[row] : 0) + (b_hh ? b_hh[row] : 0);
-            for (size_t k = 0; k < I; k++)
-                column[(1 + k) * WIDTH] = ((const real *)job->w->w_ih)[row * I + k];
-            for (size_t k = 0; k < H; k++)
-                column[(1 + I + k) * WIDTH] = ((const real *)job->w->w_hh)[row * H + k];
+            real sum = 0;
+            if (unit < H)
+                sum = (b_ih ? b_ih[row] : 0) + (b_hh ? b_hh[row] : 0);
+            bias[gate * LANES + lane] = sum;
         }
+    lstm_pack_columns(job, bias + WIDTH, job->w->w_ih, I, panel);
+    lstm_pack_columns(job, bias + (1 + I) * WIDTH, job->w->w_hh, H, panel);
 }
 
 /* The units of one panel at step t for one batch row, from their pre-activations. */
@@ -122,15 +137,34 @@ PK_INLINE void lstm_cell(const lstm_job *job, size_t t, size_t b, size_t panel, 
     }
 }
 
+/* Pre-activations so far, in the place of the gates: bias + w_ih x, for a block of steps. */
+static void lstm_inputs(const lstm_job *job, size_t t0, size_t t1, size_t from, size_t rows)
+{
+    const size_t I = job->s.I, H = job->s.H;
+    for (size_t panel = 0; panel < job->P / LANES; panel++)
+        for (size_t t = t0; t < t1; t++) {
+            const real *w = job->packed_w + panel * (1 + I + H) * WIDTH;
+            real *a = gates_at(job, panel, t, from);
+            for (size_t r = 0; r < rows; r++)
+                memcpy(a + r * WIDTH, w, WIDTH * sizeof *a);
+            product(rows, WIDTH, I, plain(row_at(job->x, t, from), job->x.row, 1), w + WIDTH, a,
+                    WIDTH);
+        }
+}
+
 /* One step of one panel for rows b .. b + rows, at most ROW_BLOCK. */
 static void lstm_step(const lstm_job *job, size_t t, size_t b, size_t rows, size_t panel)
 {
     _Alignas(ALIGNMENT) real a[ROW_BLOCK * WIDTH]; /* pre-activations: never leave the L1 cache */
     const size_t I = job->s.I, H = job->s.H, P = job->P;
     const real *w = job->packed_w + panel * (1 + I + H) * WIDTH;
-    for (size_t r = 0; r < rows; r++)
-        memcpy(a + r * WIDTH, w, WIDTH * sizeof *a);
-    product(rows, WIDTH, I, plain(row_at(job->x, t, b), job->x.row, 1), w + WIDTH, a, WIDTH);
+    if (job->block > 1) {
+        memcpy(a, gates_at(job, panel, t, b), rows * WIDTH * sizeof *a);
+    } else {
+        for (size_t r = 0; r < rows; r++)
+            memcpy(a + r * WIDTH, w, WIDTH * sizeof *a);
+        product(rows, WIDTH, I, plain(row_at(job->x, t, b), job->x.row, 1), w + WIDTH, a, WIDTH);
+    }
     product(rows, WIDTH, H, plain(job->h + (t * job->s.B + b) * P, (ptrdiff_t)P, 1),
             w + (1 + I) * WIDTH, a, WIDTH);
     for (size_t r = 0; r < rows; r++)
@@ -147,11 +181,23 @@ static void lstm_forward_rows(void *arg, size_t chunk)
         memset(job->h + b * P + H, 0, (P - H) * sizeof(real));
         memset(job->c + b * P + H, 0, (P - H) * sizeof(real));
     }
-    for (size_t t = 0; t < job->s.T; t++)
+    for (size_t t = 0; t < job->s.T; t++) {
+        if (job->block > 1 && t % job->block == 0)
+            lstm_inputs(job, t, smaller(t + job->block, job->s.T), from, to - from);
         for (size_t b = from; b < to; b += ROW_BLOCK)
             for (size_t panel = 0; panel < P / LANES; panel++)
                 lstm_step(job, t, b, smaller(to - b, ROW_BLOCK), panel);
+    }
     restore_denormals(mode);
+}
+
+/* Weights that fit the L2 cache are best used for input and state together, step by step.  Larger ones
+ * would come from memory at every step: then w_ih is used for a block of steps of some 512 rows. */
+static size_t steps_at_a_time(const lstm_job *job)
+{
+    const size_t weights = GATES * job->P * (job->s.I + job->s.H) * sizeof(real);
+    const size_t rows = job->s.B / job->chunks;
+    return weights < (size_t)1 << 20 || rows >= 512 ? 1 : smaller(1 + 512 / (rows + 1), job->s.T);
 }
 
 static lstm_job lstm_job_for(const pk_rnn_shape *s, const pk_lstm_weights *w, pk_sequence x,
@@ -161,6 +207,7 @@ static lstm_job lstm_job_for(const pk_rnn_shape *s, const pk_lstm_weights *w, pk
     job.P = padded(s->H);
     job.Q = round_up(s->H, WIDTH);
     job.chunks = row_chunks(s, nthreads);
+    job.block = steps_at_a_time(&job);
     return job;
 }
 
@@ -244,6 +291,25 @@ static void copy_out(real *to, const real *from, size_t stride, size_t H, size_t
         memcpy(to + b * H, from + b * stride, H * sizeof *to);
 }
 
+/* dA of step t as the left-hand side of a product: rows b.., columns in the order of the gates. */
+PK_INLINE operand da_at(const lstm_job *job, size_t t, size_t b)
+{
+    return (operand){gates_at(job, 0, t, b), WIDTH, 1, WIDTH,
+                     (ptrdiff_t)(job->s.T * job->s.B * WIDTH)};
+}
+
+/* dx = dA w_ih for a block of steps; in the order that reads w_ih once. */
+static void lstm_dx(const lstm_job *job, size_t t0, size_t t1, size_t from, size_t rows)
+{
+    const size_t I = job->s.I, K = GATES * job->P, ldx = (size_t)job->dx.row;
+    for (size_t t = t0; t < t1; t++)
+        clear(row_at(job->dx, t, from), ldx, rows, I);
+    for (size_t k = 0; k < K; k += K_BLOCK)
+        for (size_t t = t0; t < t1; t++)
+            product_block(rows, I, K, k, da_at(job, t, from), job->packed_w_ih,
+                          row_at(job->dx, t, from), ldx);
+}
+
 static void lstm_backward_rows(void *arg, size_t chunk)
 {
     const lstm_job *job = arg;
@@ -257,17 +323,9 @@ static void lstm_backward_rows(void *arg, size_t chunk)
         for (size_t panel = 0; panel < P / LANES; panel++)
             for (size_t b = from; b < from + rows; b++)
                 lstm_cell_backward(job, t, b, panel);
-        const operand da = {.a = gates_at(job, 0, t, from),
-                            .row = WIDTH,
-                            .col = 1,
-                            .depth = WIDTH,
-                            .segment = (ptrdiff_t)(job->s.T * B * WIDTH)};
-        product(rows, Q, K, da, job->packed_w_hh, job->dh + from * Q, Q);
-        if (job->dx.data) {
-            real *dx = row_at(job->dx, t, from);
-            clear(dx, (size_t)job->dx.row, rows, job->s.I);
-            product(rows, job->s.I, K, da, job->packed_w_ih, dx, (size_t)job->dx.row);
-        }
+        product(rows, Q, K, da_at(job, t, from), job->packed_w_hh, job->dh + from * Q, Q);
+        if (job->dx.data && t % job->block == 0)
+            lstm_dx(job, t, smaller(t + job->block, job->s.T), from, rows);
     }
     copy_out(job->dh_out + from * H, job->dh + from * Q, Q, H, rows);
     copy_out(job->dc_out + from * H, job->dc + from * P, P, H, rows);
