@@ -16,14 +16,15 @@ BEGIN, END = "<!-- table: python -m bench.report -->", "<!-- end of table -->"
 
 
 def ratio(row: dict[str, Any], peer: str) -> str:
-    """How many times slower the peer is: median over the rounds, and the range."""
+    """How many times slower the peer is, median over the rounds."""
     if peer not in row["seconds"]:
         return ""
     rounds = zip(row["seconds"][peer], row["seconds"]["pyoptk"], strict=True)
     ratios = sorted(theirs / ours for theirs, ours in rounds)
     middle = statistics.median(ratios)
-    mark = "" if middle >= 1 else " (slower)"
-    return f"{middle:.2g}x{mark}" if middle < 10 else f"{middle:.0f}x"
+    digits = 2 if middle < 2 else 1 if middle < 10 else 0
+    mark = " (slower)" if round(middle, 2) < 1 else ""
+    return f"{middle:.{digits}f}x{mark}"
 
 
 def table(result: dict[str, Any]) -> str:
@@ -37,12 +38,12 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"| {row['label']} | {ratio(row, 'numpy')} | {ratio(row, 'torch')} |")
     machine, versions = result["machine"], result["versions"]
     told = ", ".join(f"{name} {version}" for name, version in versions.items())
+    where = f"{machine['cpu']}, {machine['cores']} cores, {result['date']}; {told}."
     how = (
-        f"{machine['cpu']}, {machine['cores']} cores, {result['date']}; {told}. Median "
-        "of the ratios of rounds in which all took turns, each in a process of its own; PyTorch with its fused "
-        "optimizers where it has them. `python -m bench.peers` repeats it."
+        "Median of the ratios of rounds in which all took turns, each in its own process; PyTorch "
+        "with its fused optimizers where it has them. `python -m bench.peers` repeats it."
     )
-    return "\n".join([*lines, "", how])
+    return "\n".join([*lines, "", f"{where} {how}"])
 
 
 def main() -> None:

@@ -191,7 +191,8 @@ PLATEAUS = {
     "patience": ({"patience": 1}, [3, 3, 3, 3, 3], [1, 1, 0.5, 0.5, 0.25]),
     "no patience": ({"patience": 0}, [3, 2, 2, 1, 4], [1, 1, 0.5, 0.5, 0.25]),
     "in a row": ({"patience": 1}, [3, 3, 2, 2, 1, 1, 1], [1, 1, 1, 1, 1, 1, 0.5]),
-    "maximum": ({"patience": 0, "mode": "max"}, [3, 4, 3, 5], [1, 1, 0.5, 0.5]),
+    "maximum": ({"patience": 0, "mode": "max", "threshold": 0.25}, [4, 5, 6], [1, 0.5, 0.5]),
+    "exactly": ({"patience": 0, "mode": "max", "threshold": 0}, [4, 5, 5], [1, 1, 0.5]),
     "relative": ({"patience": 0, "threshold": 0.25}, [4, 3, 2, 1.6], [1, 0.5, 0.5, 0.25]),
     "absolute": (
         {"patience": 0, "threshold": 1, "threshold_mode": "abs"},

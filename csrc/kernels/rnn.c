@@ -1,6 +1,6 @@
 /* Table of contents of the recurrent kernels.  Compiled once per instruction set and dtype, with
  * contraction to FMA; everything is static except the table, so that no two objects share a symbol. */
-#include "rnn.h"
+#include "rnn_backward.h"
 
 extern const pk_rnn_kernels PK_TABLE;
 
