@@ -6,7 +6,7 @@
 No arithmetic happens here. Every check and every message of the package stands in this module:
 a message names the argument, then says what was expected and what came, and when one is raised
 nothing has been written. This file holds buffers, instruction sets and threads; the two families
-follow in _optim.pxi with _plan.pxi, and in _rnn.pxi.
+follow in _optim.pxi, _plan.pxi and _kernels.pxi, and in _rnn.pxi.
 """
 import os as _os
 from collections.abc import Mapping as _Mapping
@@ -289,4 +289,5 @@ def cut(size_t n, size_t chunk, size_t chunks):
 
 include "_optim.pxi"
 include "_plan.pxi"
+include "_kernels.pxi"
 include "_rnn.pxi"

@@ -62,6 +62,7 @@ COMMON = {
     "decoupled": {"weight_decay": 0.1, "decoupled": True},
     "all": {"weight_decay": 0.1, "maximize": True, "grad_scale": 0.5, "clip_value": 0.2},
 }
+COMMON_NAMES = ["weight_decay", "decoupled", "maximize", "grad_scale", "clip_value"]
 SIZES = [0, 1, 7, 1009, 4097, 100_003]
 
 
@@ -140,7 +141,7 @@ def test_every_kernel_has_a_row_a_twin_a_benchmark_and_the_same_defaults():
     assert bare - {"global_norm"} == set(ROWS)
     for name, (cls, states, _) in ROWS.items():
         kernel, twin = (inspect.signature(getattr(m, name)) for m in (kernels, reference))
-        assert list(kernel.parameters) == list(twin.parameters)
+        assert list(kernel.parameters) == [*twin.parameters][:-1] + COMMON_NAMES
         assert tuple(kernel.parameters)[2 : 2 + len(states)] == states
         defaults = {k: p.default for k, p in inspect.signature(cls).parameters.items()}
         for key in set(defaults) & set(kernel.parameters):

@@ -4,7 +4,7 @@
  * switch that can be a constant (eps_hat, eps_inside_sqrt, lr_in_momentum) is one.
  *
  * Compiled without contraction to FMA: the operations below are the operations done, so that every
- * instruction set gives the same bits, and the twins in pyoptk/reference.py too. */
+ * instruction set gives the same bits, and the twins in pyoptk/reference too. */
 #ifndef PK_OPTIM_H
 #define PK_OPTIM_H
 

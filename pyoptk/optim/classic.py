@@ -1,0 +1,174 @@
+"""SGD, and the optimizers that divide by a mean of squared gradients."""
+
+from __future__ import annotations
+
+from .base import Arrays, Optimizer, hyper_of
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum if asked for (Sutskever et al. 2013).
+
+    Step 1: ``velocity = g``; later ``velocity = momentum * velocity + (1 - dampening) * g``; then
+    ``p -= lr * (g + momentum * velocity if nesterov else velocity)``; without momentum
+    ``p -= lr * g``.
+
+    Parameters
+    ----------
+    params : array, sequence or dict of arrays
+        float32 or float64 (all the same), C-contiguous, of any shape. Changed in place by `step`.
+    lr, momentum, dampening, nesterov
+        As in the formula; momentum in [0, 1).
+    lr_in_momentum : bool
+        ``velocity = momentum * velocity - lr * g; p += velocity`` instead, which differs when `lr`
+        changes (Keras, scikit-learn, Optax).
+    weight_decay, decoupled, maximize, grad_scale, clip_value, max_norm
+        See `Optimizer`, also for the errors.
+
+    Examples
+    --------
+    >>> import numpy as np, pyoptk
+    >>> w = np.array([3.0, -2.0])
+    >>> opt = pyoptk.SGD(w, lr=0.1, momentum=0.9)
+    >>> for _ in range(200):
+    ...     opt.step(2 * w)  # the gradient of w @ w
+    >>> bool(np.abs(w).max() < 1e-3)
+    True
+    """
+
+    _kernel = "sgd"
+    momentum: float
+    dampening: float
+    nesterov: bool
+    lr_in_momentum: bool
+
+    def __init__(
+        self,
+        params: Arrays,
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        *,
+        dampening: float = 0.0,
+        nesterov: bool = False,
+        lr_in_momentum: bool = False,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+        maximize: bool = False,
+        grad_scale: float = 1.0,
+        clip_value: float | None = None,
+        max_norm: float | None = None,
+    ) -> None:
+        super().__init__(params, hyper_of(locals()))
+
+
+class AdaGrad(Optimizer):
+    """AdaGrad (Duchi et al. 2011).
+
+    ``s += g * g; p -= lr / (1 + (step - 1) * lr_decay) * g / (sqrt(s) + eps)``
+
+    Parameters
+    ----------
+    params : array, sequence or dict of arrays
+        float32 or float64 (all the same), C-contiguous, of any shape. Changed in place by `step`.
+    lr, lr_decay, eps
+        As in the formula.
+    initial_accumulator : float
+        What `s` starts at, >= 0 (0.1 in Keras and Optax). Not to be changed later.
+    eps_inside_sqrt : bool
+        ``sqrt(s + eps)`` instead (Keras, Optax).
+    weight_decay, decoupled, maximize, grad_scale, clip_value, max_norm
+        See `Optimizer`, also for the errors.
+
+    Examples
+    --------
+    >>> import numpy as np, pyoptk
+    >>> w = np.array([3.0, -2.0])
+    >>> opt = pyoptk.AdaGrad(w, lr=1.0)
+    >>> for _ in range(200):
+    ...     opt.step(2 * w)
+    >>> bool(np.abs(w).max() < 1e-3)
+    True
+    """
+
+    _kernel = "adagrad"
+    lr_decay: float
+    eps: float
+    eps_inside_sqrt: bool
+
+    def __init__(
+        self,
+        params: Arrays,
+        lr: float = 1e-2,
+        *,
+        lr_decay: float = 0.0,
+        eps: float = 1e-10,
+        initial_accumulator: float = 0.0,
+        eps_inside_sqrt: bool = False,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+        maximize: bool = False,
+        grad_scale: float = 1.0,
+        clip_value: float | None = None,
+        max_norm: float | None = None,
+    ) -> None:
+        hyper = hyper_of(locals())
+        super().__init__(params, hyper, hyper.pop("initial_accumulator"))
+
+
+class RMSprop(Optimizer):
+    """RMSprop (Tieleman & Hinton 2012), with momentum or centered (Graves 2013) if asked for.
+
+    ``v = rho * v + (1 - rho) * g * g; den = sqrt(v) + eps``; centered, the running mean of g is
+    kept as `avg` and ``den = sqrt(max(v - avg * avg, 0)) + eps``; then ``p -= lr * g / den``, or
+    with momentum ``velocity = momentum * velocity + g / den; p -= lr * velocity``.
+
+    Parameters
+    ----------
+    params : array, sequence or dict of arrays
+        float32 or float64 (all the same), C-contiguous, of any shape. Changed in place by `step`.
+    lr, rho, eps, momentum, centered
+        As in the formula; rho and momentum in [0, 1).
+    eps_inside_sqrt : bool
+        ``sqrt(v + eps)`` instead (Keras, Optax).
+    lr_in_momentum : bool
+        ``velocity = momentum * velocity + lr * g / den; p -= velocity`` instead (Keras, Optax).
+    weight_decay, decoupled, maximize, grad_scale, clip_value, max_norm
+        See `Optimizer`, also for the errors.
+
+    Examples
+    --------
+    >>> import numpy as np, pyoptk
+    >>> w = np.array([3.0, -2.0])
+    >>> opt = pyoptk.RMSprop(w, lr=0.05, momentum=0.5)
+    >>> for _ in range(300):
+    ...     opt.step(2 * w)
+    >>> bool(np.abs(w).max() < 0.2)
+    True
+    """
+
+    _kernel = "rmsprop"
+    rho: float
+    eps: float
+    momentum: float
+    centered: bool
+    eps_inside_sqrt: bool
+    lr_in_momentum: bool
+
+    def __init__(
+        self,
+        params: Arrays,
+        lr: float = 1e-2,
+        rho: float = 0.99,
+        eps: float = 1e-8,
+        *,
+        momentum: float = 0.0,
+        centered: bool = False,
+        eps_inside_sqrt: bool = False,
+        lr_in_momentum: bool = False,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+        maximize: bool = False,
+        grad_scale: float = 1.0,
+        clip_value: float | None = None,
+        max_norm: float | None = None,
+    ) -> None:
+        super().__init__(params, hyper_of(locals()))

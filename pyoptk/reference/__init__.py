@@ -1,0 +1,23 @@
+"""The kernels' arithmetic in plain NumPy: the specification, and what every test compares with.
+
+Each function has the name, the arguments and the in-place effect of its compiled twin in
+`pyoptk.kernels`, and states the operations in the order in which the kernel does them. Constants
+are computed in double and rounded once to the arrays' dtype (`real`); the rest happens in that
+dtype. Hyper-parameters have no defaults here: their home is `pyoptk.optim`. Slow and short on
+purpose.
+"""
+
+from .optim import adagrad, adam, global_norm, rmsprop, sgd
+from .rnn import lstm_backward, lstm_forward, output, sigmoid
+
+__all__ = [
+    "adagrad",
+    "adam",
+    "global_norm",
+    "lstm_backward",
+    "lstm_forward",
+    "output",
+    "rmsprop",
+    "sgd",
+    "sigmoid",
+]

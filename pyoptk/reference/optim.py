@@ -1,0 +1,167 @@
+"""Twins of the optimizer kernels."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+
+
+def _prepare(
+    param: Array,
+    grad: Array,
+    lr: float,
+    weight_decay: float,
+    decoupled: bool,
+    maximize: bool,
+    grad_scale: float,
+    clip_value: float | None,
+) -> tuple[Array, Array]:
+    """The parameter after decoupled decay, and the gradient after all that happens to it first.
+
+    Takes the keywords that all optimizers share, which their twins call `common`.
+    """
+    real = param.dtype.type
+    p, g = param, real(grad_scale) * grad
+    if clip_value is not None:
+        g = np.clip(g, real(-clip_value), real(clip_value))
+    if maximize:
+        g = -g
+    if decoupled:
+        p = real(1 - lr * weight_decay) * p
+    elif weight_decay:
+        g = g + real(weight_decay) * p
+    return p, g
+
+
+def sgd(
+    param: Array,
+    grad: Array,
+    velocity: Array | None = None,
+    *,
+    step: int,
+    lr: float,
+    momentum: float,
+    dampening: float,
+    nesterov: bool,
+    lr_in_momentum: bool,
+    **common: Any,
+) -> None:
+    """Stochastic gradient descent with momentum (Sutskever et al. 2013).
+
+    Changes `param`, and `velocity` unless `momentum` is 0.
+    """
+    real = param.dtype.type
+    p, g = _prepare(param, grad, lr, **common)
+    if momentum == 0 or velocity is None:
+        param[...] = p - real(lr) * g
+        return
+    damped = 1.0 if step == 1 else 1 - dampening
+    sign_lr = -lr if lr_in_momentum else 1.0
+    pushed = real(sign_lr * damped) * g
+    velocity[...] = pushed if step == 1 else real(momentum) * velocity + pushed
+    d = real(sign_lr) * g + real(momentum) * velocity if nesterov else velocity
+    param[...] = p - real(-1 if lr_in_momentum else lr) * d
+
+
+def adagrad(
+    param: Array,
+    grad: Array,
+    s: Array,
+    *,
+    step: int,
+    lr: float,
+    lr_decay: float,
+    eps: float,
+    eps_inside_sqrt: bool,
+    **common: Any,
+) -> None:
+    """AdaGrad (Duchi et al. 2011). Changes `param` and `s`."""
+    real = param.dtype.type
+    p, g = _prepare(param, grad, lr, **common)
+    inside, outside = (eps, 0.0) if eps_inside_sqrt else (0.0, eps)
+    s[...] = s + g * g
+    rate = real(lr / (1 + (step - 1) * lr_decay))
+    param[...] = p - rate * g / (np.sqrt(s + real(inside)) + real(outside))
+
+
+def rmsprop(
+    param: Array,
+    grad: Array,
+    v: Array,
+    avg: Array | None = None,
+    velocity: Array | None = None,
+    *,
+    step: int,
+    lr: float,
+    rho: float,
+    eps: float,
+    momentum: float,
+    centered: bool,
+    eps_inside_sqrt: bool,
+    lr_in_momentum: bool,
+    **common: Any,
+) -> None:
+    """RMSprop (Tieleman & Hinton 2012), centered: Graves 2013.
+
+    Changes `param` and `v`; `avg` if `centered`; `velocity` unless `momentum` is 0.
+    """
+    real = param.dtype.type
+    p, g = _prepare(param, grad, lr, **common)
+    inside, outside = (eps, 0.0) if eps_inside_sqrt else (0.0, eps)
+    v[...] = real(rho) * v + real(1 - rho) * g * g
+    spread = v
+    if centered and avg is not None:
+        avg[...] = real(rho) * avg + real(1 - rho) * g
+        spread = np.maximum(v - avg * avg, real(0))
+    den = np.sqrt(spread + real(inside)) + real(outside)
+    if momentum == 0 or velocity is None:
+        param[...] = p - real(lr) * g / den
+        return
+    velocity[...] = real(momentum) * velocity + real(lr if lr_in_momentum else 1) * g / den
+    param[...] = p - real(1 if lr_in_momentum else lr) * velocity
+
+
+def adam(
+    param: Array,
+    grad: Array,
+    m: Array,
+    v: Array,
+    vmax: Array | None = None,
+    *,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    amsgrad: bool,
+    amsgrad_on_corrected: bool,
+    eps_hat: bool,
+    **common: Any,
+) -> None:
+    """Adam (Kingma & Ba 2015, algorithm 1), AMSGrad (Reddi et al. 2018).
+
+    Changes `param`, `m` and `v`; `vmax` if `amsgrad`.
+    """
+    real = param.dtype.type
+    p, g = _prepare(param, grad, lr, **common)
+    unbias1, unbias2 = 1 - beta1**step, 1 - beta2**step
+    m[...] = real(beta1) * m + real(1 - beta1) * g
+    v[...] = real(beta2) * v + real(1 - beta2) * g * g
+    second = v
+    if amsgrad and vmax is not None:
+        second = real(1 / unbias2 if amsgrad_on_corrected else 1) * v
+        vmax[...] = second = np.maximum(vmax, second)
+    corrected = eps_hat or amsgrad_on_corrected
+    root = real(1 if corrected else 1 / math.sqrt(unbias2))
+    rate = real(lr * math.sqrt(unbias2) / unbias1 if eps_hat else lr / unbias1)
+    param[...] = p - rate * m / (np.sqrt(second) * root + real(eps))
+
+
+def global_norm(grads: list[Array]) -> float:
+    """Square root of the sum of squares over all arrays, in double."""
+    return math.sqrt(sum(float(np.sum(np.square(g, dtype=np.float64))) for g in grads))

@@ -1,0 +1,123 @@
+"""Twins of the recurrent kernels."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)), without overflow for large negative x."""
+    small = np.exp(-np.abs(x))
+    y: Array = np.where(x < 0, small, x.dtype.type(1)) / (1 + small)
+    return y
+
+
+def lstm_forward(
+    x: Array,
+    h0: Array,
+    c0: Array,
+    w_ih: Array,
+    w_hh: Array,
+    b_ih: Array | None = None,
+    b_hh: Array | None = None,
+    lengths: NDArray[np.integer] | None = None,
+) -> tuple[Array, Array, Array]:
+    """One LSTM layer over a sequence (Hochreiter & Schmidhuber 1997, Gers et al. 2000).
+
+    Parameters
+    ----------
+    x : array [T, B, I]
+    h0, c0 : arrays [B, H]
+    w_ih, w_hh : arrays [4H, I], [4H, H]
+        Gates in the order i, f, g, o.
+    b_ih, b_hh : arrays [4H], optional
+    lengths : integers [B], optional
+        From step lengths[b] on, sequence b keeps its state.
+
+    Returns
+    -------
+    h, c : arrays [T+1, B, H]
+        States, the initial one first; `output` makes the layer's output of h.
+    gates : array [T, B, 4, H]
+    """
+    T, B, _ = x.shape
+    H = h0.shape[1]
+    h, c = np.empty((2, T + 1, B, H), x.dtype)
+    gates = np.empty((T, B, 4, H), x.dtype)
+    h[0], c[0] = h0, c0
+    inputs = x @ w_ih.T
+    for bias in (b_ih, b_hh):
+        if bias is not None:
+            inputs += bias
+    for t in range(T):
+        a = (inputs[t] + h[t] @ w_hh.T).reshape(B, 4, H)
+        i, f, g, o = (gates[t, :, k] for k in range(4))
+        i[...], f[...], o[...] = sigmoid(a[:, 0]), sigmoid(a[:, 1]), sigmoid(a[:, 3])
+        g[...] = np.tanh(a[:, 2])
+        c[t + 1] = f * c[t] + i * g
+        h[t + 1] = o * np.tanh(c[t + 1])
+        if lengths is not None:
+            ended = t >= lengths
+            h[t + 1, ended], c[t + 1, ended] = h[t, ended], c[t, ended]
+    return h, c, gates
+
+
+def output(h: Array, lengths: NDArray[np.integer] | None = None) -> Array:
+    """The output [T, B, H] of a layer with these states: 0 behind the end of a sequence."""
+    if lengths is None:
+        return h[1:]
+    return np.where((np.arange(len(h) - 1)[:, None] < lengths)[:, :, None], h[1:], 0)
+
+
+def lstm_backward(
+    x: Array,
+    h: Array,
+    c: Array,
+    gates: Array,
+    w_ih: Array,
+    w_hh: Array,
+    dy: Array,
+    dh: Array,
+    dc: Array,
+    lengths: NDArray[np.integer] | None = None,
+) -> tuple[Array, Array, Array, Array, Array, Array]:
+    """The gradients of `lstm_forward`.
+
+    Parameters
+    ----------
+    x, h, c, gates, w_ih, w_hh, lengths
+        As given to and returned by `lstm_forward`.
+    dy : array [T, B, H]
+        Gradient of the output.
+    dh, dc : arrays [B, H]
+        Gradients of the last state.
+
+    Returns
+    -------
+    dx, dh0, dc0, dw_ih, dw_hh, db : arrays
+        `db` is the gradient of either bias.
+    """
+    T, B, H = dy.shape
+    da = np.empty((T, B, 4, H), x.dtype)
+    for t in reversed(range(T)):
+        i, f, g, o = (gates[t, :, k] for k in range(4))
+        dh_t = dy[t] + dh
+        tanh_c = np.tanh(c[t + 1])
+        dc_t = dc + dh_t * o * (1 - tanh_c**2)
+        da[t, :, 0] = dc_t * g * i * (1 - i)
+        da[t, :, 1] = dc_t * c[t] * f * (1 - f)
+        da[t, :, 2] = dc_t * i * (1 - g**2)
+        da[t, :, 3] = dh_t * tanh_c * o * (1 - o)
+        dh_prev, dc_prev = da[t].reshape(B, 4 * H) @ w_hh, dc_t * f
+        if lengths is not None:  # what has ended passes through
+            ended = t >= lengths
+            da[t, ended], dh_prev[ended], dc_prev[ended] = 0, dh[ended], dc[ended]
+        dh, dc = dh_prev, dc_prev
+    rows = da.reshape(T * B, 4 * H)
+    dx = (rows @ w_ih).reshape(x.shape)
+    dw_ih = rows.T @ x.reshape(T * B, -1)
+    dw_hh = rows.T @ h[:-1].reshape(T * B, H)
+    return dx, dh, dc, dw_ih, dw_hh, rows.sum(0)
