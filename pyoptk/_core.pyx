@@ -10,6 +10,7 @@ follow in _optim.pxi, _plan.pxi and _kernels.pxi, and in _rnn.pxi.
 """
 import os as _os
 from collections.abc import Mapping as _Mapping
+from fnmatch import fnmatchcase as _fnmatchcase
 
 import numpy as _np
 
@@ -21,7 +22,7 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from libc.math cimport INFINITY
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t, uintptr_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 include "_c.pxi"
 

@@ -27,6 +27,9 @@ cdef int configure(kernel which, config *out, dict hyper) except -1:
     c.common.maximize = switch(hyper, "maximize")
     c.common.grad_scale = at_least_zero(hyper, "grad_scale")
     c.common.clip_value = limit(hyper, "clip_value")
+    if hyper.get("ema_decay") is not None:
+        c.common.ema_decay = fraction(hyper, "ema_decay")
+    c.common.zero_grad = "zero_grad" in hyper and switch(hyper, "zero_grad")
     if which == SGD:
         c.sgd.momentum = fraction(hyper, "momentum")
         c.sgd.dampening = number(hyper, "dampening", 0, 1 + 2e-16, "a number in [0, 1]")
@@ -71,15 +74,26 @@ def state_names(str which, dict hyper):
     return ("m", "v", "vmax" if hyper["amsgrad"] else None)
 
 
+cdef size_t config_size(kernel which) noexcept:
+    """A kernel takes an array of its own configs, one a group: how far they are apart."""
+    if which == SGD:
+        return sizeof(pk_sgd_config)
+    elif which == ADAGRAD:
+        return sizeof(pk_adagrad_config)
+    elif which == RMSPROP:
+        return sizeof(pk_rmsprop_config)
+    return sizeof(pk_adam_config)
+
+
 cdef void run(kernel which, pk_dtype dtype, const pk_tensor *tensors, size_t count,
-              const config *c) noexcept nogil:
+              const void *configs) noexcept nogil:
     cdef const pk_optim_kernels *kernels = pk_optim(dtype)
     cdef int nthreads = pk_num_threads()
     if which == SGD:
-        kernels.sgd(tensors, count, &c.sgd, nthreads)
+        kernels.sgd(tensors, count, <const pk_sgd_config *> configs, nthreads)
     elif which == ADAGRAD:
-        kernels.adagrad(tensors, count, &c.adagrad, nthreads)
+        kernels.adagrad(tensors, count, <const pk_adagrad_config *> configs, nthreads)
     elif which == RMSPROP:
-        kernels.rmsprop(tensors, count, &c.rmsprop, nthreads)
+        kernels.rmsprop(tensors, count, <const pk_rmsprop_config *> configs, nthreads)
     elif which == ADAM:
-        kernels.adam(tensors, count, &c.adam, nthreads)
+        kernels.adam(tensors, count, <const pk_adam_config *> configs, nthreads)
