@@ -83,6 +83,19 @@ cdef inline size_t size_of(Py_buffer *view) noexcept nogil:
     return view.len // view.itemsize
 
 
+cdef bint same_layout(Py_buffer *view, Py_buffer *model) noexcept:
+    """Whether this is an aligned C-contiguous array of the dtype and the shape of `model`."""
+    cdef int i
+    if (view.itemsize != model.itemsize or view.ndim != model.ndim or view.format == NULL
+            or view.format[0] != model.format[0] or view.format[1] != 0
+            or <uintptr_t> view.buf % view.itemsize != 0):
+        return False
+    for i in range(view.ndim):
+        if view.shape[i] != model.shape[i]:
+            return False
+    return PyBuffer_IsContiguous(view, c"C")
+
+
 cdef int check_like(Py_buffer *view, str name, Py_buffer *model, str model_name) except -1:
     """Raise unless `view` has the dtype and the shape of `model`."""
     cdef bint same = view.ndim == model.ndim

@@ -47,6 +47,7 @@ cdef class Plan:
     cdef pk_tensor *tensors
     cdef Py_buffer *held   # all params, then the states
     cdef Py_buffer *taken  # the gradients of the step under way
+    cdef void **known      # where gradients were when they were last seen not to overlap
     cdef span *spans       # what is written, by address
     cdef Py_ssize_t n_held, n_spans
     cdef void *scratch
@@ -71,9 +72,11 @@ cdef class Plan:
         self.configs = <config *> PyMem_Calloc(2 * self.n_groups, sizeof(config))
         self.tensors = <pk_tensor *> PyMem_Calloc(self.count + 1, sizeof(pk_tensor))
         self.taken = <Py_buffer *> PyMem_Calloc(self.count + 1, sizeof(Py_buffer))
+        self.known = <void **> PyMem_Calloc(self.count + 1, sizeof(void *))
         self.held = <Py_buffer *> PyMem_Calloc(slots, sizeof(Py_buffer))
         self.spans = <span *> PyMem_Calloc(slots, sizeof(span))
-        if not (self.configs and self.tensors and self.taken and self.held and self.spans):
+        if not (self.configs and self.tensors and self.taken and self.known and self.held
+                and self.spans):
             raise MemoryError
         self.configure(hypers)
         for i in range(self.count):
@@ -102,6 +105,7 @@ cdef class Plan:
         PyMem_Free(self.configs)
         PyMem_Free(self.tensors)
         PyMem_Free(self.taken)
+        PyMem_Free(self.known)
         PyMem_Free(self.held)
         PyMem_Free(self.spans)
         PyMem_Free(self.scratch)
@@ -156,8 +160,8 @@ cdef class Plan:
         self.n_spans = len(order)
         return 0
 
-    cdef int check_apart(self, Py_buffer *view, Py_ssize_t i) except -1:
-        """Raise if gradient i shares memory with an array that the step writes."""
+    cdef Py_ssize_t overlapped(self, Py_buffer *view) noexcept:
+        """Which of the arrays that the step writes shares memory with this one; -1: none."""
         cdef char *begin = <char *> view.buf
         cdef Py_ssize_t low = 0, high = self.n_spans, middle
         while low < high:  # the first span that ends behind begin
@@ -167,9 +171,8 @@ cdef class Plan:
             else:
                 high = middle
         if view.len and low < self.n_spans and self.spans[low].begin < begin + view.len:
-            raise ValueError(f"{self.label('grads', i)}: expected memory of its own, got an array "
-                             f"that overlaps {self.held_names[self.spans[low].owner]}")
-        return 0
+            return self.spans[low].owner
+        return -1
 
     def check(self, list hypers):
         """Raise if `configure` would."""
@@ -184,8 +187,8 @@ cdef class Plan:
                 if had != needs:
                     name = _NEEDED_BY[had or needs]
                     raise ValueError(f"{name}: expected to be {'on' if had else 'off'} in every "
-                                     f"group and from the start, because of its state {had or needs}"
-                                     f", got {hypers[g][name]!r}")
+                                     f"group and from the start, because of its state "
+                                     f"{had or needs}, got {hypers[g][name]!r}")
         limit(hypers[0], "max_norm")
         if hypers[0]["on_nonfinite"] not in _ON_NONFINITE:
             raise ValueError(f"on_nonfinite: expected one of {', '.join(_ON_NONFINITE)}, "
@@ -233,9 +236,26 @@ cdef class Plan:
             raise ValueError(f"grads: expected {self.count} arrays, got {len(grads)}")
         return list(grads)
 
+    cdef bint take_at_once(self, Py_ssize_t i, grad) except -1:
+        """Take gradient i if there is nothing to say about it, without making up its name."""
+        cdef Py_buffer *view = &self.taken[i]
+        cdef Py_buffer *param = &self.held[i]
+        try:
+            PyObject_GetBuffer(grad, view, PyBUF_FORMAT | PyBUF_STRIDES)
+        except Exception:
+            return False
+        if (same_layout(view, param) and not (self.zero_grad and view.readonly)
+                and (view.buf == self.known[i] or self.overlapped(view) < 0)):
+            self.known[i] = view.buf
+            return True
+        PyBuffer_Release(view)
+        return False
+
     cdef int take(self, Py_ssize_t i, grad) except -1:
         """Take gradient i. One that is not C-contiguous is copied into one that is."""
         cdef Py_buffer *view = &self.taken[i]
+        if self.take_at_once(i, grad):
+            return 0
         name = self.label("grads", i)
         acquire(grad, view, name, self.zero_grad, not self.zero_grad)
         if not PyBuffer_IsContiguous(view, c"C"):
@@ -243,7 +263,10 @@ cdef class Plan:
             acquire(_np.ascontiguousarray(grad), view, name, False, False)
         try:
             check_like(view, name, &self.held[i], self.held_names[i])
-            self.check_apart(view, i)
+            shared = self.overlapped(view)
+            if shared >= 0:
+                raise ValueError(f"{name}: expected memory of its own, got an array that overlaps "
+                                 f"{self.held_names[shared]}")
         except BaseException:
             PyBuffer_Release(view)
             raise
@@ -332,7 +355,8 @@ def check_names(names, known):
     """Raise unless every name is a known keyword."""
     for name in names:
         if name not in known:
-            raise TypeError(f"{name}: expected one of the keywords {', '.join(known)}, got it instead")
+            raise TypeError(f"{name}: expected one of the keywords {', '.join(known)}, "
+                            f"got it instead")
 
 
 # These belong to the step as a whole.
@@ -343,12 +367,12 @@ def check_groups(groups, hyper, names):
     """Raise unless every pattern of `groups` matches a name and sets hyper-parameters of its own."""
     for pattern, own in groups.items():
         if not any([_fnmatchcase(name, pattern) for name in names]):
-            raise ValueError(f"groups[{pattern!r}]: expected a pattern of {', '.join(names)}, got one "
-                             f"that matches none")
+            raise ValueError(f"groups[{pattern!r}]: expected a pattern of {', '.join(names)}, "
+                             f"got one that matches none")
         for name in own:
             if name not in hyper or name in _NOT_IN_GROUPS:
-                raise ValueError(f"groups[{pattern!r}]: expected hyper-parameters that may differ, "
-                                 f"got {name!r}")
+                raise ValueError(f"groups[{pattern!r}]: expected hyper-parameters that may "
+                                 f"differ, got {name!r}")
 
 
 def check_state(str which, state):
