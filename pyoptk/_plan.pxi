@@ -364,11 +364,11 @@ _NOT_IN_GROUPS = ("grad_scale", "max_norm", "on_nonfinite")
 
 
 def check_groups(groups, hyper, names):
-    """Raise unless every pattern of `groups` matches a name and sets hyper-parameters of its own."""
+    """Raise unless every pattern of `groups` matches a name and sets what may differ."""
     for pattern, own in groups.items():
         if not any([_fnmatchcase(name, pattern) for name in names]):
-            raise ValueError(f"groups[{pattern!r}]: expected a pattern of {', '.join(names)}, "
-                             f"got one that matches none")
+            raise ValueError(f"groups[{pattern!r}]: expected a pattern of "
+                             f"{', '.join(names)}, got one that matches none")
         for name in own:
             if name not in hyper or name in _NOT_IN_GROUPS:
                 raise ValueError(f"groups[{pattern!r}]: expected hyper-parameters that may "
