@@ -24,7 +24,18 @@ from importlib.metadata import version as _version
 from . import kernels, schedules
 from ._core import get_num_threads, isa, isas, set_num_threads, threads_backend, use_isa
 from .checkpoint import load, save
-from .optim import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSprop
+from .optim import (
+    SGD,
+    SWA,
+    Accumulation,
+    AdaGrad,
+    Adam,
+    AdamW,
+    Lookahead,
+    LossScaler,
+    Optimizer,
+    RMSprop,
+)
 from .rnn import LSTM
 
 __version__ = _version("pyoptk")
@@ -32,9 +43,13 @@ __version__ = _version("pyoptk")
 __all__ = [
     "LSTM",
     "SGD",
+    "SWA",
+    "Accumulation",
     "AdaGrad",
     "Adam",
     "AdamW",
+    "Lookahead",
+    "LossScaler",
     "Optimizer",
     "RMSprop",
     "get_num_threads",

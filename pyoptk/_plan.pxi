@@ -237,6 +237,22 @@ cdef class Plan:
             raise ValueError(f"grads: expected {self.count} arrays, got {len(in_order)}")
         return in_order
 
+    def ordered(self, grads):
+        """The gradients as a list like the parameters; raises what `step` would say about them."""
+        cdef Py_ssize_t i
+        if self.busy:
+            raise RuntimeError("step: this optimizer is stepping in another thread already")
+        self.busy = True
+        try:
+            ordered = self.in_order(grads)
+            for i in range(self.count):
+                if ordered[i] is not None:
+                    self.take(i, ordered[i])
+                    PyBuffer_Release(&self.taken[i])
+            return ordered
+        finally:
+            self.busy = False
+
     cdef bint take_at_once(self, Py_ssize_t i, grad) except -1:
         """Take gradient i if there is nothing to say about it, without making up its name."""
         cdef Py_buffer *view = &self.taken[i]
