@@ -100,6 +100,6 @@ def bench_function(benchmark, name, dtype, who):
     benchmark.group = f"{name} {dtype} 1,000 elements"
     x = np.random.default_rng(0).uniform(-5, 5, 1_000).astype(dtype)
     y = np.empty_like(x)
-    ours, theirs = getattr(kernels, name), getattr(np, name, reference.sigmoid)
-    benchmark.name = f"pyoptk.kernels.{name}" if who == "pyoptk" else f"numpy {name}"
-    benchmark(ours, x, y) if who == "pyoptk" else benchmark(theirs, x)
+    function = getattr(kernels if who == "pyoptk" else reference, name)
+    benchmark.name = f"{function.__module__}.{name}"
+    benchmark(function, x, y)

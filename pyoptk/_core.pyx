@@ -3,7 +3,7 @@
 # cython: autotestdict=False, auto_pickle=False
 """The binding: take the buffers, check them, release the GIL, call the kernel.
 
-No arithmetic happens here. Every check and every message of the package stands in this module:
+No arithmetic on elements happens here. Every check and every message of the package stands in this module:
 a message names the argument, then says what was expected and what came, and when one is raised
 nothing has been written. This file holds buffers, instruction sets and threads; the two families
 follow in _optim.pxi, _plan.pxi and _kernels.pxi, and in _rnn.pxi.
@@ -19,6 +19,7 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from libc.float cimport FLT_MAX, FLT_MIN
 from libc.math cimport INFINITY
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t, uintptr_t

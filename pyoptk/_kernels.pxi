@@ -24,6 +24,7 @@ cdef int once(str which, dict arguments) except -1:
             view = arrays.take(name, arguments[name], True)
             check_like(view, name, param, "param")
             tensor.state[slot] = view.buf
+    check_fits(arguments, dtype_of(param))
     with nogil:
         run(k, dtype_of(param), &tensor, 1, &c)
     return 0

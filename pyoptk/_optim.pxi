@@ -62,6 +62,17 @@ cdef int configure(kernel which, config *out, dict hyper) except -1:
     return 0
 
 
+cdef int check_fits(dict hyper, pk_dtype dtype) except -1:
+    """Raise if a number that a double holds would be infinite or zero in the arrays' dtype."""
+    if dtype == PK_F64:
+        return 0
+    for name in ("lr", "weight_decay", "grad_scale", "eps"):
+        value = hyper.get(name, 0.0)
+        if value > FLT_MAX or (name == "eps" and 0 < value < FLT_MIN):
+            raise ValueError(f"{name}: expected a number that float32 can hold, got {value!r}")
+    return 0
+
+
 def state_names(str which, dict hyper):
     """The state arrays that a kernel needs, in its order; None where one is not used."""
     if which == "sgd":

@@ -78,7 +78,6 @@ cdef class Plan:
         if not (self.configs and self.tensors and self.taken and self.known and self.held
                 and self.spans):
             raise MemoryError
-        self.configure(hypers)
         for i in range(self.count):
             self.hold(params[i], self.label("params", i))
             check_dtype(&self.held[i], self.held_names[i], &self.held[0], self.held_names[0])
@@ -86,7 +85,8 @@ cdef class Plan:
             self.tensors[i].n = size_of(&self.held[i])
             self.tensors[i].group = group_of[i]
         self.sort_spans()  # before there are states: two parameters that overlap
-        self.dtype = dtype_of(&self.held[0]) if self.count else PK_F32
+        self.dtype = dtype_of(&self.held[0]) if self.count else PK_F64
+        self.configure(hypers)
         self.add_states(at_least_zero({"initial_accumulator": initial}, "initial_accumulator"))
         self.sort_spans()
         for i in range(self.count):
@@ -183,6 +183,7 @@ cdef class Plan:
                                "one in another thread")
         for g in range(self.n_groups):
             configure(self.which, &fresh[g], hypers[g])
+            check_fits(hypers[g], self.dtype)
             for had, needs in zip(self.names, self.names_of(hypers[g])):
                 if had != needs:
                     name = _NEEDED_BY[had or needs]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,8 +28,8 @@ class _Memory:
     saved: list[tuple[Array, Array, Array]]  # h [T+1, B, P], c [T+1, B, P], gates [T * B * 4 * P]
     between: list[Array]  # [T, B, H]: gradients between two layers
     scratch: Array
-    x: Array | None = field(default=None)  # the last input, until its backward
-    lengths: NDArray[np.int64] | None = field(default=None)
+    x: Array | None = None  # the last input, until its backward
+    lengths: NDArray[np.int64] | None = None
 
 
 class LSTM:
@@ -35,6 +38,9 @@ class LSTM:
     ``i, f, o = sigmoid(...), g = tanh(...)`` of ``w_ih x_t + b_ih + w_hh h_{t-1} + b_hh``, then
     ``c_t = f * c_{t-1} + i * g`` and ``h_t = o * tanh(c_t)``; each layer's input is the output of
     the one below. Weights, gate order (i, f, g, o) and names are PyTorch's.
+
+    One thread at a time: a second one in the same layer is refused. Copies and pickles are whole
+    layers of their own.
 
     Parameters
     ----------
@@ -54,10 +60,11 @@ class LSTM:
 
     Attributes
     ----------
-    params, grads : dict of arrays
+    params, grads : mappings of names to arrays
         weight_ih_l0 [4H, I] (in higher layers [4H, H]), weight_hh_l0 [4H, H], bias_ih_l0 and
         bias_hh_l0 [4H], then those of layer 1, ...: views into `flat_params` and `flat_grads`.
-        Weights may be changed in place at any time; every call reads them anew.
+        Read-only dicts; the arrays may be changed in place, between a backward and the next
+        forward: every call reads them anew.
     flat_params, flat_grads : arrays
         All parameters, and all gradients, in one piece.
 
@@ -77,6 +84,19 @@ class LSTM:
     True
     """
 
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    bias: bool
+    batch_first: bool
+    dtype: np.dtype[Any]
+    flat_params: Array
+    flat_grads: Array
+    params: Mapping[str, Array]
+    grads: Mapping[str, Array]
+    _memory: _Memory | None
+    _lock: threading.Lock
+
     def __init__(
         self,
         input_size: int,
@@ -89,20 +109,54 @@ class LSTM:
         rng: np.random.Generator | None = None,
     ) -> None:
         _core.check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
-        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
-        self.bias, self.batch_first = bool(bias), bool(batch_first)
-        self.dtype = _core.check_float_dtype(dtype)
-        shapes = self._shapes()
-        size = sum(math.prod(shape) for shape in shapes.values())
+        _core.check_switches(bias=bias, batch_first=batch_first)
+        _core.check_rng(rng)
+        self.__setstate__(
+            {
+                "input_size": int(input_size),
+                "hidden_size": int(hidden_size),
+                "num_layers": int(num_layers),
+                "bias": bool(bias),
+                "batch_first": bool(batch_first),
+                "dtype": _core.check_float_dtype(dtype),
+            }
+        )
         bound = 1 / math.sqrt(hidden_size)
         rng = np.random.default_rng() if rng is None else rng
-        self.flat_params = _aligned((size,), self.dtype)
-        self.flat_params[:] = rng.uniform(-bound, bound, size)
-        self.flat_grads = _aligned((size,), self.dtype)
-        self.flat_grads[:] = 0
-        self.params = _views(self.flat_params, shapes)
-        self.grads = _views(self.flat_grads, shapes)
-        self._memory: _Memory | None = None
+        self.flat_params[:] = rng.uniform(-bound, bound, self.flat_params.size)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle takes along: sizes, parameters and gradients."""
+        left_out = ("params", "grads", "_memory", "_lock")
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make the buffers and the views into them, so that a copy is as whole as the original."""
+        put = self.__dict__
+        put.update(state)
+        shapes = self._shapes()
+        size = sum(math.prod(shape) for shape in shapes.values())
+        for flat, views in (("flat_params", "params"), ("flat_grads", "grads")):
+            put[flat] = _aligned((size,), self.dtype)
+            put[flat][:] = state.get(flat, 0)
+            put[views] = MappingProxyType(_views(put[flat], shapes))
+        put.update(_memory=None, _lock=threading.Lock())
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(
+            f"{name}: cannot be assigned; weights are changed in place, as in "
+            "lstm.params['weight_ih_l0'][...] = value"
+        )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Two threads in one layer would share its memory."""
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError("this layer is in use in another thread already")
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def forward(
         self, x: Array, state: State | None = None, *, lengths: ArrayLike | None = None
@@ -131,6 +185,12 @@ class LSTM:
         TypeError, ValueError
             If an argument has another dtype or shape; the message names it.
         """
+        with self._alone():
+            return self._forward(x, state, lengths)
+
+    def _forward(
+        self, x: Array, state: State | None, lengths: ArrayLike | None
+    ) -> tuple[Array, State]:
         L, H = self.num_layers, self.hidden_size
         x = self._time_major("x", x, self.input_size)
         T, B, _ = x.shape
@@ -184,10 +244,22 @@ class LSTM:
         TypeError, ValueError
             If an argument has another dtype or shape; the message names it.
         """
+        with self._alone():
+            return self._backward(dy, dstate, accumulate)
+
+    def _backward(
+        self, dy: Array | None, dstate: State | None, accumulate: bool
+    ) -> tuple[Array, State]:
+        _core.check_switches(accumulate=accumulate)
         memory = self._memory
         if memory is None or memory.x is None:
             raise RuntimeError(
                 "backward: expected a forward before it, got none since the last backward"
+            )
+        if memory.shape[2] != _core.isa():
+            raise RuntimeError(
+                "backward: expected the instruction set of its forward, "
+                f"{memory.shape[2]}, got {_core.isa()}"
             )
         L, H, x = self.num_layers, self.hidden_size, memory.x
         T, B, I = x.shape
@@ -232,7 +304,7 @@ class LSTM:
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Copy parameters into this layer's; nothing changes if a name, shape or dtype is wrong."""
         self.check_state_dict(state)
-        fill_arrays(self.params, state)
+        fill_arrays(dict(self.params), state)
 
     def check_state_dict(self, state: Mapping[str, Array]) -> None:
         """Raise what `load_state_dict` would."""
@@ -254,7 +326,7 @@ class LSTM:
                 shapes[f"bias_ih_l{layer}"] = shapes[f"bias_hh_l{layer}"] = (4 * H,)
         return shapes
 
-    def _of_layer(self, arrays: dict[str, Array], layer: int) -> tuple[Array | None, ...]:
+    def _of_layer(self, arrays: Mapping[str, Array], layer: int) -> tuple[Array | None, ...]:
         names = ("weight_ih_l", "weight_hh_l", "bias_ih_l", "bias_hh_l")
         return tuple(arrays.get(f"{name}{layer}") for name in names)
 
@@ -265,6 +337,7 @@ class LSTM:
         steps, rows = expected
         axes = (rows, steps, features) if self.batch_first else (steps, rows, features)
         _core.check_sequence(name, x, axes, self.flat_params)
+        x = np.asarray(x)
         if x.shape[2] > 1 and x.strides[2] != x.itemsize:
             x = np.ascontiguousarray(x)
         return x.swapaxes(0, 1) if self.batch_first else x
@@ -279,7 +352,7 @@ class LSTM:
                 for layer in range(L)
             ]
             P = sizes[0][0]
-            self._memory = _Memory(
+            self.__dict__["_memory"] = _Memory(
                 shape=(T, B, isa),
                 saved=[
                     (
@@ -294,7 +367,8 @@ class LSTM:
                     (max(size for _, size in sizes) // self.dtype.itemsize + 1,), self.dtype
                 ),
             )
-        return self._memory
+        memory: _Memory = self.__dict__["_memory"]
+        return memory
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

@@ -1,5 +1,8 @@
 """Bad input is refused by name before anything is written; and the arithmetic of cutting work."""
 
+import copy
+import pickle
+import threading
 import weakref
 from itertools import pairwise
 
@@ -56,6 +59,11 @@ BAD_PARAMS = {
     ),
     "Fortran": (np.asfortranarray(ones(3, 2)), ValueError, r"^params: expected a C-contiguous"),
     "twice": ([SHARED, SHARED], ValueError, r"^params\[1\]: .*overlaps params\[0\]"),
+    "masked": (
+        np.ma.masked_array(ones(3)),
+        TypeError,
+        r"^params: expected a plain array, got a masked",
+    ),
     "overlapping": (
         {"a": SHARED[:5], "b": ones(3), "c": SHARED[4:]},
         ValueError,
@@ -116,6 +124,16 @@ def test_a_gradient_may_not_be_a_state_of_the_optimizer():
         opt.step(opt.state["m"])
 
 
+def test_a_list_that_lies_about_its_length_is_counted():
+    class Liar(list):
+        def __len__(self):
+            return 3
+
+    opt = pyoptk.Adam([ones(2), ones(2), ones(2)])
+    with pytest.raises(ValueError, match=r"^grads: expected 3 arrays, got 0$"):
+        opt.step(Liar())
+
+
 def test_bad_gradient_dicts_are_refused():
     opt = pyoptk.SGD({"a": ones(2), "b": ones(3)})
     for grads, error, message in [
@@ -130,7 +148,7 @@ def test_bad_gradient_dicts_are_refused():
 
 
 NAN, INF = float("nan"), float("inf")
-NOT_NEGATIVE = [NAN, -1.0, INF, -INF, "x", None, [1]]
+NOT_NEGATIVE = [NAN, -1.0, INF, -INF, "x", None, [1], 10**400]
 FRACTION = [NAN, -0.1, 1.0, 2, "x", None]
 SWITCH = [1, 0, None, "yes"]
 BAD_HYPER = {
@@ -165,6 +183,24 @@ def test_bad_hyper_parameters_are_refused_by_name(cls, name, value):
     with pytest.raises((TypeError, ValueError), match=rf"^{name}: "):
         setattr(opt, name, value)
     assert opt.hyper == before
+
+
+@pytest.mark.parametrize(("name", "value"), [("lr", 1e39), ("eps", 1e-50), ("weight_decay", 1e300)])
+def test_a_number_must_fit_the_dtype(name, value):
+    with pytest.raises(ValueError, match=rf"^{name}: expected a number that float32 can hold, got"):
+        pyoptk.Adam(ones(3), **{name: value})
+    with pytest.raises(ValueError, match=rf"^{name}: expected a number that float32 can hold, got"):
+        kernels.adam(ones(3), ones(3), ones(3), ones(3), **{name: value})
+    pyoptk.Adam(ones(3, dtype=F64), **{name: value}).step(ones(3, dtype=F64))
+
+
+def test_hyper_parameters_are_the_optimizers_own():
+    lr = np.array(0.5)
+    opt = pyoptk.SGD(ones(2), lr=lr)
+    lr[...] = 5
+    assert opt.lr == 0.5
+    with pytest.raises(TypeError, match="item assignment"):
+        opt.hyper["lr"] = 0.1
 
 
 @pytest.mark.parametrize("kernel", ["sgd", "adagrad", "rmsprop", "adam"])
@@ -219,7 +255,13 @@ BAD_LSTM = {
     "backward first": (lambda m: m.backward(ones(4, 3, 6)), RuntimeError, r"^backward: expected a forward before it"),
     "dy of another size": (lambda m: (m.forward(X), m.backward(ones(4, 3, 5))), ValueError, r"^dy: expected shape \(4, 3, 6\), got \(4, 3, 5\)$"),
     "dstate of another size": (lambda m: (m.forward(X), m.backward(None, (STATE[0], ones(2, 3, 6)))), ValueError, r"^dstate\[1\]: expected shape"),
-    "a weight of another size": (lambda m: (m.params.update(weight_hh_l0=ones(24, 5)), m.forward(X)), ValueError, r"^params\['weight_hh_l0'\]: expected shape \(24, 6\), got \(24, 5\)$"),
+    "rng no generator": (lambda m: pyoptk.LSTM(2, 3, rng=5), TypeError, r"^rng: expected a numpy.random.Generator or None, got int$"),
+    "bias no switch": (lambda m: pyoptk.LSTM(2, 3, bias="no"), TypeError, r"^bias: expected True or False, got 'no'$"),
+    "accumulate no switch": (lambda m: (m.forward(X), m.backward(None, accumulate=1)), TypeError, r"^accumulate: expected True or False"),
+    "masked": (lambda m: m.forward(np.ma.masked_array(X, X > 2)), TypeError, r"^x: expected a plain array, got a masked one"),
+    "ragged lengths": (lambda m: m.forward(X, lengths=[[1], [2, 3]]), ValueError, r"^lengths: expected 3 integers, got a ragged"),
+    "assigned weight": (lambda m: m.params.__setitem__("weight_hh_l0", ones(24, 6)), AttributeError, r"__setitem__"),
+    "assigned size": (lambda m: setattr(m, "num_layers", 2), AttributeError, r"^num_layers: cannot be assigned; weights are changed in place"),
 }  # fmt: skip
 
 
@@ -257,6 +299,59 @@ def test_lstm_refuses_bad_sizes(name, value):
 def test_lstm_refuses_other_dtypes(dtype):
     with pytest.raises(TypeError, match=r"^dtype: expected float32 or float64, got"):
         pyoptk.LSTM(2, 3, dtype=dtype)
+
+
+def test_backward_wants_the_instruction_set_of_its_forward():
+    lstm = pyoptk.LSTM(16, 32)
+    lstm.forward(ones(3, 2, 16))
+    others = [name for name, usable in pyoptk.isas().items() if usable and name != pyoptk.isa()]
+    for name in others:
+        pyoptk.use_isa(name)
+        with pytest.raises(
+            RuntimeError, match=r"^backward: expected the instruction set of its for"
+        ):
+            lstm.backward(None)
+    pyoptk.use_isa()
+    lstm.backward(None)
+
+
+def test_one_layer_serves_one_thread_at_a_time():
+    lstm = pyoptk.LSTM(8, 16, rng=np.random.default_rng(0))
+    x = np.random.default_rng(1).standard_normal((20, 5, 8), dtype=F32)
+    expected, outcomes = lstm.forward(x)[0], []
+
+    def work():
+        for _ in range(300):
+            try:
+                outcomes.append(bool((lstm.forward(x)[0] == expected).all()))
+            except RuntimeError as error:
+                outcomes.append(str(error))
+
+    callers = [threading.Thread(target=work) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert True in outcomes
+    assert set(outcomes) <= {True, "this layer is in use in another thread already"}
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_copy_of_a_layer_is_whole(how):
+    lstm = pyoptk.LSTM(5, 6, 2)
+    lstm.forward(X)
+    other = how(lstm)
+    np.testing.assert_array_equal(other.flat_params, lstm.flat_params)
+    assert np.shares_memory(other.params["weight_hh_l1"], other.flat_params)
+    assert not np.shares_memory(other.flat_params, lstm.flat_params)
+    pyoptk.SGD(other.flat_params, lr=1.0).step(ones(other.flat_params.size))
+    assert (lstm.forward(X)[0] != other.forward(X)[0]).any()
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_an_optimizer_refuses_to_be_copied(how):
+    with pytest.raises(TypeError, match=r"^Adam: cannot be copied .* state_dict"):
+        how(pyoptk.Adam(ones(3)))
 
 
 def test_functions_and_products_refuse_bad_arguments():

@@ -7,10 +7,10 @@ cannot show is collected in an `Extras` and said at the end of the report.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +90,7 @@ def say_what_runs() -> None:
     print(f"pyoptk {pyoptk.__version__}, {pyoptk.isa()}, {threads} thread{plural}\n")
 
 
-def gather(**layers: Params) -> Params:
+def gather(**layers: Mapping[str, Any]) -> Params:
     """One dict of the layers' arrays themselves, not copies, under ``layer.name``."""
     return {
         f"{layer}.{name}": array

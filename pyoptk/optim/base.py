@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any, TypedDict
 
 import numpy as np
@@ -101,7 +102,7 @@ class Optimizer:
     """
 
     _kernel: str
-    hyper: dict[str, Any]
+    hyper: Mapping[str, Any]
     groups: dict[str, dict[str, Any]]
     lr: Value
     weight_decay: Value
@@ -116,14 +117,17 @@ class Optimizer:
 
     def __init__(self, params: Arrays, hyper: dict[str, Any], initial: float = 0.0) -> None:
         keys, arrays = _listed(params)
-        groups = {pattern: dict(own) for pattern, own in (hyper.pop("groups") or {}).items()}
+        groups = {pattern: _plain(own) for pattern, own in (hyper.pop("groups") or {}).items()}
         no_decay = tuple(hyper.pop("no_decay"))
+        hyper = _plain(hyper)
         names = [""] if keys is None else [str(key) for key in keys]
         _core.check_groups(groups, hyper, names)
         overrides = [_override(name, groups, no_decay) for name in names]
         kinds = list(dict.fromkeys(overrides)) or [((), True)]
         put = self.__dict__
-        put.update(params=params, hyper=hyper, groups=groups, _keys=keys, _kinds=kinds)
+        put.update(
+            params=params, hyper=MappingProxyType(hyper), groups=groups, _keys=keys, _kinds=kinds
+        )
         put.update(_mapping=isinstance(params, Mapping), _of=overrides, _held=arrays)
         put["_plan"] = _core.Plan(
             self._kernel,
@@ -137,7 +141,7 @@ class Optimizer:
         put["_scheduled"] = _any_callable(hyper, groups)
 
     def _resolved(
-        self, hyper: dict[str, Any], groups: dict[str, dict[str, Any]], step: int
+        self, hyper: Mapping[str, Any], groups: dict[str, dict[str, Any]], step: int
     ) -> list[dict[str, Any]]:
         """The hyper-parameters of each kind of parameter as numbers, for the step after `step`."""
         resolved = []
@@ -313,16 +317,26 @@ class Optimizer:
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            self.__dict__[name] = value
+            return
         if name not in self.hyper:
             raise AttributeError(
                 f"{type(self).__name__} has no hyper-parameter {name!r}, only "
                 f"{', '.join(self.hyper)}"
             )
-        self._configure({**self.hyper, name: value}, self.groups)
+        self._configure(_plain({**self.hyper, name: value}), self.groups)
 
     def _configure(self, hyper: dict[str, Any], groups: dict[str, dict[str, Any]]) -> None:
         self._plan.configure(self._resolved(hyper, groups, self._plan.calls))
-        self.__dict__.update(hyper=hyper, groups=groups, _scheduled=_any_callable(hyper, groups))
+        scheduled = _any_callable(hyper, groups)
+        self.__dict__.update(hyper=MappingProxyType(hyper), groups=groups, _scheduled=scheduled)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(
+            f"{type(self).__name__}: cannot be copied or pickled, because it belongs to the arrays "
+            "of its parameters; make a new one and use state_dict and load_state_dict"
+        )
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.hyper.items())
@@ -347,7 +361,23 @@ def _override(
     return tuple(pattern for pattern in groups if fnmatchcase(name, pattern)), decays
 
 
-def _any_callable(hyper: dict[str, Any], groups: dict[str, dict[str, Any]]) -> bool:
+def _plain(hyper: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers of any kind as Python's, so that nobody else can change them; the rest as it is."""
+
+    def plain(value: Any) -> Any:
+        if value is None or callable(value) or isinstance(value, bool | str | tuple | Mapping):
+            return value
+        if isinstance(value, np.bool_):
+            return bool(value)
+        try:
+            return float(value)
+        except (TypeError, ValueError, OverflowError):
+            return value  # for the check to refuse
+
+    return {name: plain(value) for name, value in hyper.items()}
+
+
+def _any_callable(hyper: Mapping[str, Any], groups: dict[str, dict[str, Any]]) -> bool:
     return any(callable(v) for own in (hyper, *groups.values()) for v in own.values())
 
 

@@ -22,7 +22,7 @@ class SGD(Optimizer):
         As in the formula; momentum in [0, 1).
     lr_in_momentum : bool
         ``velocity = momentum * velocity - lr * g; p += velocity`` instead, which differs when `lr`
-        changes (Keras, scikit-learn, Optax).
+        changes (Keras, scikit-learn).
     weight_decay : float
     **shared
         What all optimizers take: see `Optimizer`, also for the errors.

@@ -8,16 +8,19 @@ purpose.
 """
 
 from .optim import adagrad, adam, global_norm, rmsprop, sgd
-from .rnn import lstm_backward, lstm_forward, output, sigmoid
+from .rnn import exp, lstm_backward, lstm_forward, matmul, output, sigmoid, tanh
 
 __all__ = [
     "adagrad",
     "adam",
+    "exp",
     "global_norm",
     "lstm_backward",
     "lstm_forward",
+    "matmul",
     "output",
     "rmsprop",
     "sgd",
     "sigmoid",
+    "tanh",
 ]

@@ -8,11 +8,25 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating]
 
 
-def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x)), without overflow for large negative x."""
+def sigmoid(x: Array, y: Array) -> None:
+    """y = 1 / (1 + exp(-x)), without overflow for large negative x."""
     small = np.exp(-np.abs(x))
-    y: Array = np.where(x < 0, small, x.dtype.type(1)) / (1 + small)
-    return y
+    y[...] = np.where(x < 0, small, x.dtype.type(1)) / (1 + small)
+
+
+def exp(x: Array, y: Array) -> None:
+    """y = e**x."""
+    np.exp(x, out=y)
+
+
+def tanh(x: Array, y: Array) -> None:
+    """y = tanh(x)."""
+    np.tanh(x, out=y)
+
+
+def matmul(a: Array, b: Array, c: Array, *, accumulate: bool = False) -> None:
+    """c = a @ b, or c += a @ b."""
+    c[...] = c + a @ b if accumulate else a @ b
 
 
 def lstm_forward(
@@ -55,8 +69,10 @@ def lstm_forward(
     for t in range(T):
         a = (inputs[t] + h[t] @ w_hh.T).reshape(B, 4, H)
         i, f, g, o = (gates[t, :, k] for k in range(4))
-        i[...], f[...], o[...] = sigmoid(a[:, 0]), sigmoid(a[:, 1]), sigmoid(a[:, 3])
-        g[...] = np.tanh(a[:, 2])
+        sigmoid(a[:, 0], i)
+        sigmoid(a[:, 1], f)
+        tanh(a[:, 2], g)
+        sigmoid(a[:, 3], o)
         c[t + 1] = f * c[t] + i * g
         h[t + 1] = o * np.tanh(c[t + 1])
         if lengths is not None:
