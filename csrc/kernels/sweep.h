@@ -22,7 +22,7 @@ typedef struct {
     real keep; /* 1 - lr * weight_decay if decoupled, else 1: multiplies the parameter */
     real rate, gain, direct, momentum, beta1, rest1, beta2, rest2, root_unbias2, correct2, eps,
         eps_inside;
-    int has_momentum, first, nesterov, centered, amsgrad;
+    int has_momentum, first, nesterov, centered, amsgrad, rectified;
 } constants;
 
 typedef struct {
