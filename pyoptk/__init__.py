@@ -23,7 +23,19 @@ from importlib.metadata import version as _version
 
 from . import kernels
 from ._core import get_num_threads, isa, isas, set_num_threads, threads_backend, use_isa
-from .optim import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSprop
+from .optim import (
+    SGD,
+    Adadelta,
+    AdaGrad,
+    Adam,
+    Adamax,
+    AdamW,
+    Lion,
+    NAdam,
+    Optimizer,
+    RAdam,
+    RMSprop,
+)
 from .rnn import LSTM
 
 __version__ = _version("pyoptk")
@@ -32,9 +44,14 @@ __all__ = [
     "LSTM",
     "SGD",
     "AdaGrad",
+    "Adadelta",
     "Adam",
     "AdamW",
+    "Adamax",
+    "Lion",
+    "NAdam",
     "Optimizer",
+    "RAdam",
     "RMSprop",
     "get_num_threads",
     "isa",

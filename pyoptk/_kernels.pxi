@@ -58,6 +58,12 @@ def rmsprop(param, grad, v, avg=None, velocity=None, *, step=1, lr=1e-2, rho=0.9
     once("rmsprop", locals())
 
 
+def adadelta(param, grad, v, acc_delta, *, step=1, lr=1.0, rho=0.9, eps=1e-6, weight_decay=0.0,
+             decoupled=False, maximize=False, grad_scale=1.0, clip_value=None):
+    """One Adadelta step; changes `param`, `v` and `acc_delta`. See `pyoptk.Adadelta`."""
+    once("adadelta", locals())
+
+
 def adam(param, grad, m, v, vmax=None, *, step=1, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8,
          amsgrad=False, amsgrad_on_corrected=False, eps_hat=False, weight_decay=0.0,
          decoupled=False, maximize=False, grad_scale=1.0, clip_value=None):
@@ -66,6 +72,32 @@ def adam(param, grad, m, v, vmax=None, *, step=1, lr=1e-3, beta1=0.9, beta2=0.99
     `step` counts from 1. See `pyoptk.Adam` for the formula, the hyper-parameters and the errors.
     """
     once("adam", locals())
+
+
+def nadam(param, grad, m, v, *, step=1, lr=2e-3, beta1=0.9, beta2=0.999, eps=1e-8,
+          momentum_decay=4e-3, weight_decay=0.0, decoupled=False, maximize=False, grad_scale=1.0,
+          clip_value=None):
+    """One NAdam step; changes `param`, `m` and `v`. See `pyoptk.NAdam`."""
+    once("nadam", locals())
+
+
+def radam(param, grad, m, v, *, step=1, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, eps_hat=True,
+          weight_decay=0.0, decoupled=False, maximize=False, grad_scale=1.0, clip_value=None):
+    """One RAdam step; changes `param`, `m` and `v`. See `pyoptk.RAdam`."""
+    once("radam", locals())
+
+
+def adamax(param, grad, m, u, *, step=1, lr=2e-3, beta1=0.9, beta2=0.999, eps=1e-8,
+           eps_outside_max=False, weight_decay=0.0, decoupled=False, maximize=False,
+           grad_scale=1.0, clip_value=None):
+    """One Adamax step; changes `param`, `m` and `u`. See `pyoptk.Adamax`."""
+    once("adamax", locals())
+
+
+def lion(param, grad, m, *, step=1, lr=1e-4, beta1=0.9, beta2=0.99, weight_decay=0.0,
+         decoupled=True, maximize=False, grad_scale=1.0, clip_value=None):
+    """One Lion step; changes `param` and `m`. Weight decay is decoupled. See `pyoptk.Lion`."""
+    once("lion", locals())
 
 
 def global_norm(grads):

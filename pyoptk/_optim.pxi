@@ -5,16 +5,27 @@ cdef enum kernel:
     SGD
     ADAGRAD
     RMSPROP
+    ADADELTA
     ADAM
+    NADAM
+    RADAM
+    ADAMAX
+    LION
 
 cdef union config:
     pk_common common  # the first member of every one
     pk_sgd_config sgd
     pk_adagrad_config adagrad
     pk_rmsprop_config rmsprop
+    pk_adadelta_config adadelta
     pk_adam_config adam
+    pk_nadam_config nadam
+    pk_radam_config radam
+    pk_adamax_config adamax
+    pk_lion_config lion
 
-_KERNELS = {"sgd": SGD, "adagrad": ADAGRAD, "rmsprop": RMSPROP, "adam": ADAM}
+_KERNELS = {"sgd": SGD, "adagrad": ADAGRAD, "rmsprop": RMSPROP, "adadelta": ADADELTA, "adam": ADAM,
+            "nadam": NADAM, "radam": RADAM, "adamax": ADAMAX, "lion": LION}
 
 
 cdef int configure(kernel which, config *out, dict hyper) except -1:
@@ -46,6 +57,9 @@ cdef int configure(kernel which, config *out, dict hyper) except -1:
         c.rmsprop.centered = switch(hyper, "centered")
         c.rmsprop.eps_inside_sqrt = switch(hyper, "eps_inside_sqrt")
         c.rmsprop.lr_in_momentum = switch(hyper, "lr_in_momentum")
+    elif which == ADADELTA:
+        c.adadelta.rho = fraction(hyper, "rho")
+        c.adadelta.eps = at_least_zero(hyper, "eps")
     elif which == ADAM:
         c.adam.beta1 = fraction(hyper, "beta1")
         c.adam.beta2 = fraction(hyper, "beta2")
@@ -55,6 +69,24 @@ cdef int configure(kernel which, config *out, dict hyper) except -1:
         c.adam.eps_hat = switch(hyper, "eps_hat")
         if c.adam.amsgrad_on_corrected and not c.adam.amsgrad:
             raise ValueError("amsgrad_on_corrected: expected amsgrad=True with it, got False")
+    elif which == NADAM:
+        c.nadam.beta1 = fraction(hyper, "beta1")
+        c.nadam.beta2 = fraction(hyper, "beta2")
+        c.nadam.eps = at_least_zero(hyper, "eps")
+        c.nadam.momentum_decay = at_least_zero(hyper, "momentum_decay")
+    elif which == RADAM:
+        c.radam.beta1 = fraction(hyper, "beta1")
+        c.radam.beta2 = fraction(hyper, "beta2")
+        c.radam.eps = at_least_zero(hyper, "eps")
+        c.radam.eps_hat = switch(hyper, "eps_hat")
+    elif which == ADAMAX:
+        c.adamax.beta1 = fraction(hyper, "beta1")
+        c.adamax.beta2 = fraction(hyper, "beta2")
+        c.adamax.eps = at_least_zero(hyper, "eps")
+        c.adamax.eps_outside_max = switch(hyper, "eps_outside_max")
+    elif which == LION:
+        c.lion.beta1 = fraction(hyper, "beta1")
+        c.lion.beta2 = fraction(hyper, "beta2")
     out[0] = c
     return 0
 
@@ -68,7 +100,10 @@ def state_names(str which, dict hyper):
     if which == "rmsprop":
         return ("v", "avg" if hyper["centered"] else None,
                 "velocity" if hyper["momentum"] else None)
-    return ("m", "v", "vmax" if hyper["amsgrad"] else None)
+    if which == "adam":
+        return ("m", "v", "vmax" if hyper["amsgrad"] else None)
+    return {"adadelta": ("v", "acc_delta"), "adamax": ("m", "u"), "lion": ("m",)}.get(
+        which, ("m", "v"))
 
 
 cdef void run(kernel which, pk_dtype dtype, const pk_tensor *tensors, size_t count,
@@ -81,5 +116,15 @@ cdef void run(kernel which, pk_dtype dtype, const pk_tensor *tensors, size_t cou
         kernels.adagrad(tensors, count, &c.adagrad, nthreads)
     elif which == RMSPROP:
         kernels.rmsprop(tensors, count, &c.rmsprop, nthreads)
+    elif which == ADADELTA:
+        kernels.adadelta(tensors, count, &c.adadelta, nthreads)
     elif which == ADAM:
         kernels.adam(tensors, count, &c.adam, nthreads)
+    elif which == NADAM:
+        kernels.nadam(tensors, count, &c.nadam, nthreads)
+    elif which == RADAM:
+        kernels.radam(tensors, count, &c.radam, nthreads)
+    elif which == ADAMAX:
+        kernels.adamax(tensors, count, &c.adamax, nthreads)
+    elif which == LION:
+        kernels.lion(tensors, count, &c.lion, nthreads)

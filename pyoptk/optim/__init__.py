@@ -1,7 +1,20 @@
 """The optimizers: each holds the state of some parameters and updates them in place."""
 
-from .adam import Adam, AdamW
+from .adam import Adam, Adamax, AdamW, NAdam, RAdam
 from .base import Optimizer
-from .classic import SGD, AdaGrad, RMSprop
+from .classic import SGD, Adadelta, AdaGrad, RMSprop
+from .lion import Lion
 
-__all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "Optimizer", "RMSprop"]
+__all__ = [
+    "SGD",
+    "AdaGrad",
+    "Adadelta",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Lion",
+    "NAdam",
+    "Optimizer",
+    "RAdam",
+    "RMSprop",
+]

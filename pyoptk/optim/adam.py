@@ -95,3 +95,168 @@ class AdamW(Adam):
         super().__init__(
             params, lr, beta1, beta2, eps, weight_decay, **{"decoupled": True, **switches}
         )
+
+
+class NAdam(Optimizer):
+    """Adam with Nesterov momentum (Dozat 2016).
+
+    m and v as in `Adam`; with ``mu(t) = beta1 * (1 - 0.96**(t * momentum_decay) / 2)`` and
+    ``product = mu(1) * ... * mu(t)``, ``ahead = mu(t + 1) / (1 - product * mu(t + 1)) * m
+    + (1 - mu(t)) / (1 - product) * g; p -= lr * ahead / (sqrt(v) / sqrt(1 - beta2**t) + eps)``.
+    The product is computed from t each time, with the `beta1` and `momentum_decay` of that time.
+
+    Parameters
+    ----------
+    params : array, sequence or dict of arrays
+        float32 or float64 (all the same), C-contiguous, of any shape. Changed in place by `step`.
+    lr, beta1, beta2, eps
+        As in the formula; the betas in [0, 1).
+    momentum_decay : float
+        As in the formula, >= 0; 1.0 is Keras's NAdam; with 1e5 mu is `beta1` throughout, as in
+        Optax.
+    weight_decay, decoupled, maximize, grad_scale, clip_value, max_norm
+        See `Optimizer`, also for the errors.
+
+    Examples
+    --------
+    >>> import numpy as np, pyoptk
+    >>> w = np.array([3.0, -2.0])
+    >>> opt = pyoptk.NAdam(w, lr=0.1)
+    >>> for _ in range(300):
+    ...     opt.step(2 * w)  # the gradient of w @ w
+    >>> bool(np.abs(w).max() < 1e-3)
+    True
+    """
+
+    _kernel = "nadam"
+    beta1: float
+    beta2: float
+    eps: float
+    momentum_decay: float
+
+    def __init__(
+        self,
+        params: Arrays,
+        lr: float = 2e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        momentum_decay: float = 4e-3,
+        weight_decay: float = 0.0,
+        *,
+        decoupled: bool = False,
+        maximize: bool = False,
+        grad_scale: float = 1.0,
+        clip_value: float | None = None,
+        max_norm: float | None = None,
+    ) -> None:
+        super().__init__(params, hyper_of(locals()))
+
+
+class RAdam(Optimizer):
+    """Rectified Adam (Liu et al. 2020).
+
+    m and v as in `Adam`; with ``last = 2 / (1 - beta2) - 1`` and
+    ``rho = last - 2 * t * beta2**t / (1 - beta2**t)``, while ``rho <= 5`` (5 steps with the default
+    beta2) ``p -= lr / (1 - beta1**t) * m``, then ``rect = sqrt((rho - 4) * (rho - 2) * last /
+    ((last - 4) * (last - 2) * rho)); p -= lr * rect * sqrt(1 - beta2**t) / (1 - beta1**t) * m /
+    (sqrt(v) + eps)``.
+
+    Parameters
+    ----------
+    params : array, sequence or dict of arrays
+        float32 or float64 (all the same), C-contiguous, of any shape. Changed in place by `step`.
+    lr, beta1, beta2, eps
+        As in the formula; the betas in [0, 1).
+    eps_hat : bool
+        False: ``sqrt(v) / sqrt(1 - beta2**t) + eps`` in the last line instead (Optax).
+    weight_decay, decoupled, maximize, grad_scale, clip_value, max_norm
+        See `Optimizer`, also for the errors.
+
+    Examples
+    --------
+    >>> import numpy as np, pyoptk
+    >>> w = np.array([3.0, -2.0])
+    >>> opt = pyoptk.RAdam(w, lr=0.1)
+    >>> for _ in range(300):
+    ...     opt.step(2 * w)  # the gradient of w @ w
+    >>> bool(np.abs(w).max() < 1e-3)
+    True
+    """
+
+    _kernel = "radam"
+    beta1: float
+    beta2: float
+    eps: float
+    eps_hat: bool
+
+    def __init__(
+        self,
+        params: Arrays,
+        lr: float = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        eps_hat: bool = True,
+        decoupled: bool = False,
+        maximize: bool = False,
+        grad_scale: float = 1.0,
+        clip_value: float | None = None,
+        max_norm: float | None = None,
+    ) -> None:
+        super().__init__(params, hyper_of(locals()))
+
+
+class Adamax(Optimizer):
+    """Adamax (Kingma & Ba 2015, algorithm 2).
+
+    ``m = beta1 * m + (1 - beta1) * g; u = max(beta2 * u, abs(g) + eps);
+    p -= lr / (1 - beta1**t) * m / u`` at step t = 1, 2, ...
+
+    Parameters
+    ----------
+    params : array, sequence or dict of arrays
+        float32 or float64 (all the same), C-contiguous, of any shape. Changed in place by `step`.
+    lr, beta1, beta2, eps
+        As in the formula; the betas in [0, 1).
+    eps_outside_max : bool
+        ``u = max(beta2 * u, abs(g))`` and ``m / (u + eps)`` instead (Keras).
+    weight_decay, decoupled, maximize, grad_scale, clip_value, max_norm
+        See `Optimizer`, also for the errors.
+
+    Examples
+    --------
+    >>> import numpy as np, pyoptk
+    >>> w = np.array([3.0, -2.0])
+    >>> opt = pyoptk.Adamax(w, lr=0.1)
+    >>> for _ in range(300):
+    ...     opt.step(2 * w)  # the gradient of w @ w
+    >>> bool(np.abs(w).max() < 1e-3)
+    True
+    """
+
+    _kernel = "adamax"
+    beta1: float
+    beta2: float
+    eps: float
+    eps_outside_max: bool
+
+    def __init__(
+        self,
+        params: Arrays,
+        lr: float = 2e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        eps_outside_max: bool = False,
+        decoupled: bool = False,
+        maximize: bool = False,
+        grad_scale: float = 1.0,
+        clip_value: float | None = None,
+        max_norm: float | None = None,
+    ) -> None:
+        super().__init__(params, hyper_of(locals()))

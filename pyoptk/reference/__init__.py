@@ -7,16 +7,32 @@ dtype. Hyper-parameters have no defaults here: their home is `pyoptk.optim`. Slo
 purpose.
 """
 
-from .optim import adagrad, adam, global_norm, rmsprop, sgd
+from .optim import (
+    adadelta,
+    adagrad,
+    adam,
+    adamax,
+    global_norm,
+    lion,
+    nadam,
+    radam,
+    rmsprop,
+    sgd,
+)
 from .rnn import lstm_backward, lstm_forward, output, sigmoid
 
 __all__ = [
+    "adadelta",
     "adagrad",
     "adam",
+    "adamax",
     "global_norm",
+    "lion",
     "lstm_backward",
     "lstm_forward",
+    "nadam",
     "output",
+    "radam",
     "rmsprop",
     "sgd",
     "sigmoid",
