@@ -19,6 +19,7 @@ ROWS = {
     "radam": (pyoptk.RAdam, 2, {}, "RAdam"),
     "adamax": (pyoptk.Adamax, 2, {}, "Adamax"),
     "lion": (pyoptk.Lion, 1, {}, None),
+    "lamb": (pyoptk.LAMB, 2, {}, None),
 }
 FUSED = ("SGD", "Adagrad", "Adam")
 

@@ -24,6 +24,7 @@ from importlib.metadata import version as _version
 from . import kernels
 from ._core import get_num_threads, isa, isas, set_num_threads, threads_backend, use_isa
 from .optim import (
+    LAMB,
     SGD,
     Adadelta,
     AdaGrad,
@@ -41,6 +42,7 @@ from .rnn import LSTM
 __version__ = _version("pyoptk")
 
 __all__ = [
+    "LAMB",
     "LSTM",
     "SGD",
     "AdaGrad",

@@ -51,6 +51,9 @@ cdef extern from "pyoptk.h" nogil:
     ctypedef struct pk_lion_config:
         pk_common common
         double beta1, beta2
+    ctypedef struct pk_lamb_config:
+        pk_common common
+        double beta1, beta2, eps
 
     ctypedef struct pk_optim_kernels:
         void (*sgd)(const pk_tensor *, size_t, const pk_sgd_config *, int) noexcept nogil
@@ -62,6 +65,9 @@ cdef extern from "pyoptk.h" nogil:
         void (*radam)(const pk_tensor *, size_t, const pk_radam_config *, int) noexcept nogil
         void (*adamax)(const pk_tensor *, size_t, const pk_adamax_config *, int) noexcept nogil
         void (*lion)(const pk_tensor *, size_t, const pk_lion_config *, int) noexcept nogil
+        void (*lamb)(const pk_tensor *, size_t, const pk_lamb_config *, void *,
+                     int) noexcept nogil
+        size_t (*lamb_scratch_size)(const pk_tensor *, size_t) noexcept nogil
         double (*global_norm)(const pk_tensor *, size_t, void *, int) noexcept nogil
         size_t (*norm_scratch_size)(const pk_tensor *, size_t) noexcept nogil
         void (*memory_roof)(const pk_tensor *, size_t, int) noexcept nogil

@@ -192,6 +192,23 @@ def lion(
     grad_scale: float = 1.0,
     clip_value: float | None = None,
 ) -> None: ...
+def lamb(
+    param: _Array,
+    grad: _Array,
+    m: _Array,
+    v: _Array,
+    *,
+    step: int = 1,
+    lr: float = 1e-3,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-6,
+    weight_decay: float = 1e-2,
+    decoupled: bool = True,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_value: float | None = None,
+) -> None: ...
 def global_norm(grads: Sequence[_Array]) -> float: ...
 def memory_roof(param: _Array, grad: _Array, m: _Array, v: _Array) -> None: ...
 def fma_roof(dtype: DTypeLike, rounds: int) -> float: ...

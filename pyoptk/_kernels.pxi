@@ -9,6 +9,7 @@ cdef int once(str which, dict arguments) except -1:
     cdef config c
     cdef kernel k = _KERNELS[which]
     cdef int slot
+    cdef void *scratch
     configure(k, &c, arguments)
     step, grad = arguments["step"], arguments["grad"]
     if not isinstance(step, (int, _np.integer)) or step < 1:
@@ -26,8 +27,12 @@ cdef int once(str which, dict arguments) except -1:
             view = arrays.take(name, arguments[name], True)
             check_like(view, name, param, "param")
             tensor.state[slot] = view.buf
+    scratch = PyMem_Malloc(scratch_size(k, dtype_of(param), &tensor, 1) + 1)
+    if scratch == NULL:
+        raise MemoryError
     with nogil:
-        run(k, dtype_of(param), &tensor, 1, &c)
+        run(k, dtype_of(param), &tensor, 1, &c, scratch)
+    PyMem_Free(scratch)
     return 0
 
 
@@ -98,6 +103,12 @@ def lion(param, grad, m, *, step=1, lr=1e-4, beta1=0.9, beta2=0.99, weight_decay
          decoupled=True, maximize=False, grad_scale=1.0, clip_value=None):
     """One Lion step; changes `param` and `m`. Weight decay is decoupled. See `pyoptk.Lion`."""
     once("lion", locals())
+
+
+def lamb(param, grad, m, v, *, step=1, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-6,
+         weight_decay=1e-2, decoupled=True, maximize=False, grad_scale=1.0, clip_value=None):
+    """One LAMB step; changes `param`, `m` and `v`. See `pyoptk.LAMB`."""
+    once("lamb", locals())
 
 
 def global_norm(grads):

@@ -11,6 +11,7 @@ cdef enum kernel:
     RADAM
     ADAMAX
     LION
+    LAMB
 
 cdef union config:
     pk_common common  # the first member of every one
@@ -23,9 +24,10 @@ cdef union config:
     pk_radam_config radam
     pk_adamax_config adamax
     pk_lion_config lion
+    pk_lamb_config lamb
 
 _KERNELS = {"sgd": SGD, "adagrad": ADAGRAD, "rmsprop": RMSPROP, "adadelta": ADADELTA, "adam": ADAM,
-            "nadam": NADAM, "radam": RADAM, "adamax": ADAMAX, "lion": LION}
+            "nadam": NADAM, "radam": RADAM, "adamax": ADAMAX, "lion": LION, "lamb": LAMB}
 
 
 cdef int configure(kernel which, config *out, dict hyper) except -1:
@@ -87,6 +89,10 @@ cdef int configure(kernel which, config *out, dict hyper) except -1:
     elif which == LION:
         c.lion.beta1 = fraction(hyper, "beta1")
         c.lion.beta2 = fraction(hyper, "beta2")
+    elif which == LAMB:
+        c.lamb.beta1 = fraction(hyper, "beta1")
+        c.lamb.beta2 = fraction(hyper, "beta2")
+        c.lamb.eps = at_least_zero(hyper, "eps")
     out[0] = c
     return 0
 
@@ -106,8 +112,14 @@ def state_names(str which, dict hyper):
         which, ("m", "v"))
 
 
+cdef size_t scratch_size(kernel which, pk_dtype dtype, const pk_tensor *tensors,
+                         size_t count) noexcept nogil:
+    """Bytes of scratch memory that `run` needs."""
+    return pk_optim(dtype).lamb_scratch_size(tensors, count) if which == LAMB else 0
+
+
 cdef void run(kernel which, pk_dtype dtype, const pk_tensor *tensors, size_t count,
-              const config *c) noexcept nogil:
+              const config *c, void *scratch) noexcept nogil:
     cdef const pk_optim_kernels *kernels = pk_optim(dtype)
     cdef int nthreads = pk_num_threads()
     if which == SGD:
@@ -128,3 +140,5 @@ cdef void run(kernel which, pk_dtype dtype, const pk_tensor *tensors, size_t cou
         kernels.adamax(tensors, count, &c.adamax, nthreads)
     elif which == LION:
         kernels.lion(tensors, count, &c.lion, nthreads)
+    elif which == LAMB:
+        kernels.lamb(tensors, count, &c.lamb, scratch, nthreads)

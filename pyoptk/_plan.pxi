@@ -12,7 +12,7 @@ cdef class Plan:
     Parameters
     ----------
     which : str
-        The kernel: "sgd", "adagrad", "rmsprop" or "adam".
+        The kernel: a name in pyoptk.kernels.
     keys : list or None
         How params and grads are indexed: dict keys, 0..n-1, or None for a single array.
     mapping : bool
@@ -87,7 +87,8 @@ cdef class Plan:
         for i in range(self.count):
             self.tensors[i].grad = self.tensors[i].param  # any: the size counts all tensors
         self.scratch = PyMem_Malloc(
-            pk_optim(self.dtype).norm_scratch_size(self.tensors, self.count) + 1)
+            max(pk_optim(self.dtype).norm_scratch_size(self.tensors, self.count),
+                scratch_size(self.which, self.dtype, self.tensors, self.count)) + 1)
         if self.scratch == NULL:
             raise MemoryError
         for i in range(self.count):
@@ -226,7 +227,7 @@ cdef class Plan:
                         self.tensors, self.count, self.scratch, pk_num_threads())
                     norm *= c.common.grad_scale
                     c.common.grad_scale *= pk_clip_coefficient(norm, self.max_norm)
-                run(self.which, self.dtype, self.tensors, self.count, &c)
+                run(self.which, self.dtype, self.tensors, self.count, &c, self.scratch)
             self.norm = norm
         finally:
             for i in range(taken):

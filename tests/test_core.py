@@ -151,6 +151,8 @@ BAD_HYPER = {
     pyoptk.Adamax: {"lr": NOT_NEGATIVE, "beta1": FRACTION, "beta2": FRACTION, "eps": NOT_NEGATIVE,
                     "eps_outside_max": SWITCH},
     pyoptk.Lion: {"lr": NOT_NEGATIVE, "beta1": FRACTION, "beta2": FRACTION, "decoupled": SWITCH},
+    pyoptk.LAMB: {"lr": NOT_NEGATIVE, "beta1": FRACTION, "beta2": FRACTION, "eps": NOT_NEGATIVE,
+                  "weight_decay": NOT_NEGATIVE, "decoupled": SWITCH},
 }  # fmt: skip
 BAD_VALUES = [
     (cls, name, value)
@@ -176,7 +178,8 @@ def test_bad_hyper_parameters_are_refused_by_name(cls, name, value):
 
 
 STATES = {"sgd": ["velocity"], "adagrad": ["s"], "rmsprop": ["v"], "adadelta": ["v", "acc_delta"], "adam": ["m", "v"],
-          "nadam": ["m", "v"], "radam": ["m", "v"], "adamax": ["m", "u"], "lion": ["m"]}  # fmt: skip
+          "nadam": ["m", "v"], "radam": ["m", "v"], "adamax": ["m", "u"], "lion": ["m"],
+          "lamb": ["m", "v"]}  # fmt: skip
 
 
 @pytest.mark.parametrize("kernel", STATES)

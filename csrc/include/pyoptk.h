@@ -131,6 +131,16 @@ typedef struct {
     double beta1, beta2;
 } pk_lion_config;
 
+/* state: m, v.  You et al. 2020, algorithm 2; m and v as adam's
+ *     direction = m / (1-beta1^step) / (sqrt(v) / sqrt(1-beta2^step) + eps) + weight_decay * p
+ *     p -= lr * ||p|| / ||direction|| * direction, or, where a norm is 0, p -= lr * direction
+ * The norms are those of the one tensor, summed in double.  Not decoupled, the decay is in g instead
+ * of in direction. */
+typedef struct {
+    pk_common common;
+    double beta1, beta2, eps;
+} pk_lamb_config;
+
 /* Each kernel changes every param and state of the list; `configs` has one element per group.
  * Same bits for any nthreads and on every instruction set; denormal numbers count as zero. */
 typedef struct {
@@ -151,6 +161,9 @@ typedef struct {
                    int nthreads);
     void (*lion)(const pk_tensor *tensors, size_t count, const pk_lion_config *configs,
                  int nthreads);
+    void (*lamb)(const pk_tensor *tensors, size_t count, const pk_lamb_config *configs,
+                 void *scratch, int nthreads); /* scratch [lamb_scratch_size bytes] */
+    size_t (*lamb_scratch_size)(const pk_tensor *tensors, size_t count); /* bytes */
 
     /* sqrt(sum of grad^2) over the list, summed in double; finite for finite float32 gradients.
      *   scratch [norm_scratch_size bytes] */

@@ -2,6 +2,7 @@
 #ifndef PK_ADAM_H
 #define PK_ADAM_H
 
+#include "norm.h"
 #include "optim.h"
 
 static void moment_constants(double beta1, double beta2, constants *k)
@@ -260,6 +261,111 @@ static void lion(const pk_tensor *tensors, size_t count, const pk_lion_config *c
                       .config_size = sizeof *configs,
                       .prepare = lion_constants,
                       .update = lion_update},
+              nthreads);
+}
+
+/* ---- LAMB ------------------------------------------------------------------------------------ */
+
+/* Two sweeps: the first updates the moments and sums up squares, the second, which knows the norms,
+ * computes the direction again, with the same bits, and moves the parameter. */
+static void lamb_constants(const void *config, int64_t step, constants *k)
+{
+    const pk_lamb_config *c = config;
+    *k = (constants){0};
+    moment_constants(c->beta1, c->beta2, k);
+    k->gain = (real)(1 / (1 - pow(c->beta1, (double)step)));
+    k->root_unbias2 = (real)(1 / sqrt(1 - pow(c->beta2, (double)step)));
+    k->eps = (real)c->eps;
+    k->direct = (real)(c->common.decoupled ? c->common.weight_decay : 0);
+}
+
+PK_INLINE real lamb_direction(real p, real m, real v, const constants k)
+{
+    return k.gain * m / (real_sqrt(v) * k.root_unbias2 + k.eps) + k.direct * p;
+}
+
+static void lamb_moments(const pk_tensor *t, const constants k, real *restrict direction)
+{
+    real *restrict m = t->state[0], *restrict v = t->state[1];
+    const real *restrict p = t->param, *restrict g = t->grad;
+    const size_t n = t->n;
+
+    PK_SIMD
+    for (size_t i = 0; i < n; i++) {
+        m[i] = k.beta1 * m[i] + k.rest1 * g[i];
+        v[i] = k.beta2 * v[i] + k.rest2 * g[i] * g[i];
+        direction[i] = lamb_direction(p[i], m[i], v[i], k);
+    }
+}
+
+/* sums [2 * blocks]: of param^2 and of direction^2 in each block */
+static void lamb_visit(const block_walk *walk, const pk_tensor *t, size_t from, size_t to,
+                       size_t number, const constants *k)
+{
+    const void *config = walk->configs + t->group * walk->config_size;
+    for (size_t b = from; b < to; b++, number++) {
+        const size_t end = t->n - b * NORM_BLOCK < NORM_BLOCK ? t->n : (b + 1) * NORM_BLOCK;
+        double param_sum = 0, direction_sum = 0;
+        for (size_t begin = b * NORM_BLOCK; begin < end; begin += BLOCK) {
+            _Alignas(CACHE_LINE) real gradient[BLOCK], direction[BLOCK];
+            pk_tensor piece = piece_of(t, begin, end - begin < BLOCK ? end : begin + BLOCK);
+            prepare_gradient(gradient, &piece, config);
+            piece.grad = gradient;
+            lamb_moments(&piece, *k, direction);
+            param_sum += sum_of_squares(piece.param, piece.n, 1);
+            direction_sum += sum_of_squares(direction, piece.n, 1);
+        }
+        walk->sums[2 * number] = param_sum;
+        walk->sums[2 * number + 1] = direction_sum;
+    }
+}
+
+static void lamb_update(const pk_tensor *t, const constants *constants_)
+{
+    real *restrict p = t->param;
+    const real *restrict m = t->state[0], *restrict v = t->state[1];
+    const constants k = *constants_;
+    const size_t n = t->n;
+
+    PK_SIMD
+    for (size_t i = 0; i < n; i++)
+        p[i] -= k.rate * lamb_direction(p[i], m[i], v[i], k);
+}
+
+static size_t lamb_scratch_size(const pk_tensor *tensors, size_t count)
+{
+    return (2 * count_blocks(tensors, count) + count) * sizeof(double);
+}
+
+static void lamb(const pk_tensor *tensors, size_t count, const pk_lamb_config *configs,
+                 void *scratch, int nthreads)
+{
+    double *rates = scratch, *sums = rates + count;
+    run_walk((block_walk){.tensors = tensors,
+                          .count = count,
+                          .configs = (const char *)configs,
+                          .config_size = sizeof *configs,
+                          .prepare = lamb_constants,
+                          .visit = lamb_visit,
+                          .sums = sums},
+             nthreads);
+    for (size_t i = 0; i < count; i++) {
+        double param_sum = 0, direction_sum = 0;
+        for (size_t b = blocks_of(&tensors[i]); b > 0; b--, sums += 2) {
+            param_sum += sums[0];
+            direction_sum += sums[1];
+        }
+        const int either_is_0 = param_sum == 0 || direction_sum == 0;
+        rates[i] = configs[tensors[i].group].common.lr *
+                   (either_is_0 ? 1 : sqrt(param_sum) / sqrt(direction_sum));
+    }
+    run_sweep((sweep){.tensors = tensors,
+                      .count = count,
+                      .configs = (const char *)configs,
+                      .config_size = sizeof *configs,
+                      .prepare = lamb_constants,
+                      .update = lamb_update,
+                      .rates = rates},
               nthreads);
 }
 

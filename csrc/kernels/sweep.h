@@ -32,6 +32,7 @@ typedef struct {
     size_t config_size;
     void (*prepare)(const void *config, int64_t step, constants *k);
     void (*update)(const pk_tensor *piece, const constants *k);
+    const double *rates; /* [count] the rate of each tensor, or NULL: that of the constants */
 } sweep;
 
 PK_INLINE pk_tensor piece_of(const pk_tensor *t, size_t begin, size_t end)
@@ -109,6 +110,8 @@ static void sweep_chunk(void *arg, size_t c)
         if (!prepared || t->group != prepared->group || t->step != prepared->step)
             s->prepare(config, t->step, &k);
         prepared = t;
+        if (s->rates)
+            k.rate = (real)s->rates[t - s->tensors];
 
         const size_t begin = from > start ? next_line(t, from - start) : 0;
         const size_t end = to < start + t->n ? next_line(t, to - start) : t->n;

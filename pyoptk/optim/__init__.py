@@ -3,9 +3,11 @@
 from .adam import Adam, Adamax, AdamW, NAdam, RAdam
 from .base import Optimizer
 from .classic import SGD, Adadelta, AdaGrad, RMSprop
+from .lamb import LAMB
 from .lion import Lion
 
 __all__ = [
+    "LAMB",
     "SGD",
     "AdaGrad",
     "Adadelta",

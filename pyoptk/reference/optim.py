@@ -304,6 +304,45 @@ def lion(
     m[...] = real(beta2) * m + real(1 - beta2) * g
 
 
+def _sum_of_squares(array: Array) -> float:
+    """In double, in the order of the kernel: blocks of 4 pieces of 64 times 16 lanes."""
+    blocks = -(-array.size // 4096)
+    x = np.zeros(blocks * 4096)
+    x[: array.size] = array.ravel()
+    sums = np.square(x).reshape(blocks, 4, 64, 16)
+    for axis in (2, 2, 1):  # np.sum has an order of its own
+        sums = np.add.accumulate(sums, axis).take(-1, axis)
+    return float(np.add.accumulate(sums)[-1]) if blocks else 0.0
+
+
+def lamb(
+    param: Array,
+    grad: Array,
+    m: Array,
+    v: Array,
+    *,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    **common: Any,
+) -> None:
+    """LAMB (You et al. 2020, algorithm 2). Changes `param`, `m` and `v`."""
+    real = param.dtype.type
+    decay = common["weight_decay"] if common["decoupled"] else 0.0  # of the direction
+    p, g = _prepare(param, grad, lr, **common | {"weight_decay": common["weight_decay"] - decay})
+    m[...] = real(beta1) * m + real(1 - beta1) * g
+    v[...] = real(beta2) * v + real(1 - beta2) * g * g
+    root = real(1 / math.sqrt(1 - beta2**step))
+    direction = real(1 / (1 - beta1**step)) * m / (np.sqrt(v) * root + real(eps)) + real(decay) * p
+    param_sum, direction_sum = _sum_of_squares(p), _sum_of_squares(direction)
+    ratio = 1.0
+    if param_sum != 0 and direction_sum != 0:
+        ratio = math.sqrt(param_sum) / math.sqrt(direction_sum)
+    param[...] = p - real(lr * ratio) * direction
+
+
 def global_norm(grads: list[Array]) -> float:
     """Square root of the sum of squares over all arrays, in double."""
     return math.sqrt(sum(float(np.sum(np.square(g, dtype=np.float64))) for g in grads))
