@@ -26,8 +26,9 @@ cdef union config:
     pk_lion_config lion
     pk_lamb_config lamb
 
-_KERNELS = {"sgd": SGD, "adagrad": ADAGRAD, "rmsprop": RMSPROP, "adadelta": ADADELTA, "adam": ADAM,
-            "nadam": NADAM, "radam": RADAM, "adamax": ADAMAX, "lion": LION, "lamb": LAMB}
+_KERNELS = {"sgd": SGD, "adagrad": ADAGRAD, "rmsprop": RMSPROP, "adadelta": ADADELTA,
+            "adam": ADAM, "nadam": NADAM, "radam": RADAM, "adamax": ADAMAX, "lion": LION,
+            "lamb": LAMB}
 
 
 cdef int configure(kernel which, config *out, dict hyper) except -1:

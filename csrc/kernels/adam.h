@@ -76,7 +76,7 @@ static double nadam_product(double beta1, double log_q, int64_t step)
 {
     const double without_q = pow(beta1, (double)step);
     if (without_q < 0x1p-60)
-        return 0; /* nothing beside the 1 from which it is subtracted; from step 400 or so on */
+        return 0; /* nothing beside the 1 it is subtracted from: beta1 0.9 gets here at step 395 */
     const double short1 = -expm1(log_q), short_t = -expm1((double)step * log_q);
     double above = 0, below = 0, weight = 1, sum = 0; /* 1 - q^(n t), 1 - q^n, 2^-n */
     for (int n = 1; n <= 60; n++) {

@@ -1,5 +1,5 @@
 /* How a step goes over memory: once, cut into chunks that may run on several threads, each chunk
- * handing pieces of tensors to one optimizer's loop.  Included by optim.h alone.
+ * handing pieces of tensors to one optimizer's loop.  Included by optim.h and norm.h.
  *
  * The arithmetic of an element never depends on where the cuts fall, so that every number of
  * threads and every split of a model into tensors gives the same bits. */

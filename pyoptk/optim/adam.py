@@ -141,9 +141,9 @@ class NAdam(Optimizer):
         beta1: float = 0.9,
         beta2: float = 0.999,
         eps: float = 1e-8,
-        momentum_decay: float = 4e-3,
         weight_decay: float = 0.0,
         *,
+        momentum_decay: float = 4e-3,
         decoupled: bool = False,
         maximize: bool = False,
         grad_scale: float = 1.0,
@@ -157,8 +157,8 @@ class RAdam(Optimizer):
     """Rectified Adam (Liu et al. 2020).
 
     m and v as in `Adam`; with ``last = 2 / (1 - beta2) - 1`` and
-    ``rho = last - 2 * t * beta2**t / (1 - beta2**t)``, while ``rho <= 5`` (5 steps with the default
-    beta2) ``p -= lr / (1 - beta1**t) * m``, then ``rect = sqrt((rho - 4) * (rho - 2) * last /
+    ``rho = last - 2 * t * beta2**t / (1 - beta2**t)``, while ``rho <= 5`` (with the default beta2
+    for 5 steps) ``p -= lr / (1 - beta1**t) * m``, then ``rect = sqrt((rho - 4) * (rho - 2) * last /
     ((last - 4) * (last - 2) * rho)); p -= lr * rect * sqrt(1 - beta2**t) / (1 - beta1**t) * m /
     (sqrt(v) + eps)``.
 
