@@ -1,5 +1,6 @@
-# The optimizer family of the binding: hyper-parameters to configs, and which kernel to run. The bare
-# kernels are in _kernels.pxi, optimizers that are used again and again have a Plan (_plan.pxi).
+# The optimizer family of the binding: hyper-parameters to configs, and which kernel to run. The
+# bare kernels are in _kernels.pxi, optimizers that are used again and again have a Plan, in
+# _plan.pxi.
 
 cdef enum kernel:
     SGD
