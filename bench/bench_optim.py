@@ -1,5 +1,7 @@
 """One optimizer step: the kernel, its NumPy twin, the memory roof, and PyTorch when installed."""
 
+import inspect
+
 import numpy as np
 import pytest
 
@@ -48,7 +50,8 @@ def bench_twin(benchmark, name, dtype, size):
     benchmark.group = f"{name} {dtype} {size:,} elements, 1 thread(s)"
     cls, states, settings, _ = ROWS[name]
     param, grad = data(size, dtype)
-    hyper = {k: v for k, v in cls(param.copy(), **settings).hyper.items() if k != "max_norm"}
+    names = inspect.signature(getattr(kernels, name)).parameters
+    hyper = {k: v for k, v in cls(param.copy(), **settings).hyper.items() if k in names}
     arrays, twin = [np.zeros_like(param) for _ in range(states)], getattr(reference, name)
     benchmark.name = f"{twin.__module__}.{twin.__name__}"
     benchmark(twin, param, grad, *arrays, step=10, **hyper)

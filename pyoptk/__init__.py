@@ -21,8 +21,9 @@ except ModuleNotFoundError as error:
 
 from importlib.metadata import version as _version
 
-from . import kernels
+from . import kernels, schedules
 from ._core import get_num_threads, isa, isas, set_num_threads, threads_backend, use_isa
+from .checkpoint import load, save
 from .optim import (
     LAMB,
     SGD,
@@ -59,6 +60,9 @@ __all__ = [
     "isa",
     "isas",
     "kernels",
+    "load",
+    "save",
+    "schedules",
     "set_num_threads",
     "threads_backend",
     "use_isa",

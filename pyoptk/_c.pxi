@@ -11,13 +11,14 @@ cdef extern from "pyoptk.h" nogil:
         void *param
         const void *grad
         void *state[3]
+        void *ema
         size_t n
         int64_t step
         size_t group
 
     ctypedef struct pk_common:
-        double lr, weight_decay, grad_scale, clip_value
-        int decoupled, maximize
+        double lr, weight_decay, grad_scale, clip_value, ema_decay
+        int decoupled, maximize, zero_grad
     ctypedef struct pk_sgd_config:
         pk_common common
         double momentum, dampening

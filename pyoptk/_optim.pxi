@@ -1,6 +1,5 @@
 # The optimizer family of the binding: hyper-parameters to configs, and which kernel to run. The
-# bare kernels are in _kernels.pxi, optimizers that are used again and again have a Plan, in
-# _plan.pxi.
+# bare kernels are in _kernels.pxi, optimizers used again and again have a Plan (_plan.pxi).
 
 cdef enum kernel:
     SGD
@@ -42,6 +41,9 @@ cdef int configure(kernel which, config *out, dict hyper) except -1:
     c.common.maximize = switch(hyper, "maximize")
     c.common.grad_scale = at_least_zero(hyper, "grad_scale")
     c.common.clip_value = limit(hyper, "clip_value")
+    if hyper.get("ema_decay") is not None:
+        c.common.ema_decay = fraction(hyper, "ema_decay")
+    c.common.zero_grad = "zero_grad" in hyper and switch(hyper, "zero_grad")
     if which == SGD:
         c.sgd.momentum = fraction(hyper, "momentum")
         c.sgd.dampening = number(hyper, "dampening", 0, 1 + 2e-16, "a number in [0, 1]")
@@ -120,27 +122,50 @@ cdef size_t scratch_size(kernel which, pk_dtype dtype, const pk_tensor *tensors,
     return pk_optim(dtype).lamb_scratch_size(tensors, count) if which == LAMB else 0
 
 
+cdef size_t config_size(kernel which) noexcept:
+    """A kernel takes an array of its own configs, one a group: how far they are apart."""
+    if which == SGD:
+        return sizeof(pk_sgd_config)
+    elif which == ADAGRAD:
+        return sizeof(pk_adagrad_config)
+    elif which == RMSPROP:
+        return sizeof(pk_rmsprop_config)
+    elif which == ADADELTA:
+        return sizeof(pk_adadelta_config)
+    elif which == ADAM:
+        return sizeof(pk_adam_config)
+    elif which == NADAM:
+        return sizeof(pk_nadam_config)
+    elif which == RADAM:
+        return sizeof(pk_radam_config)
+    elif which == ADAMAX:
+        return sizeof(pk_adamax_config)
+    elif which == LION:
+        return sizeof(pk_lion_config)
+    return sizeof(pk_lamb_config)
+
+
 cdef void run(kernel which, pk_dtype dtype, const pk_tensor *tensors, size_t count,
-              const config *c, void *scratch) noexcept nogil:
+              const void *configs, void *scratch) noexcept nogil:
     cdef const pk_optim_kernels *kernels = pk_optim(dtype)
     cdef int nthreads = pk_num_threads()
     if which == SGD:
-        kernels.sgd(tensors, count, &c.sgd, nthreads)
+        kernels.sgd(tensors, count, <const pk_sgd_config *> configs, nthreads)
     elif which == ADAGRAD:
-        kernels.adagrad(tensors, count, &c.adagrad, nthreads)
+        kernels.adagrad(tensors, count, <const pk_adagrad_config *> configs, nthreads)
     elif which == RMSPROP:
-        kernels.rmsprop(tensors, count, &c.rmsprop, nthreads)
+        kernels.rmsprop(tensors, count, <const pk_rmsprop_config *> configs, nthreads)
     elif which == ADADELTA:
-        kernels.adadelta(tensors, count, &c.adadelta, nthreads)
+        kernels.adadelta(tensors, count, <const pk_adadelta_config *> configs, nthreads)
     elif which == ADAM:
-        kernels.adam(tensors, count, &c.adam, nthreads)
+        kernels.adam(tensors, count, <const pk_adam_config *> configs, nthreads)
     elif which == NADAM:
-        kernels.nadam(tensors, count, &c.nadam, nthreads)
+        kernels.nadam(tensors, count, <const pk_nadam_config *> configs, nthreads)
     elif which == RADAM:
-        kernels.radam(tensors, count, &c.radam, nthreads)
+        kernels.radam(tensors, count, <const pk_radam_config *> configs, nthreads)
     elif which == ADAMAX:
-        kernels.adamax(tensors, count, &c.adamax, nthreads)
+        kernels.adamax(tensors, count, <const pk_adamax_config *> configs, nthreads)
     elif which == LION:
-        kernels.lion(tensors, count, &c.lion, nthreads)
+        kernels.lion(tensors, count, <const pk_lion_config *> configs, nthreads)
     elif which == LAMB:
-        kernels.lamb(tensors, count, &c.lamb, scratch, nthreads)
+        kernels.lamb(tensors, count, <const pk_lamb_config *> configs, scratch, nthreads)

@@ -5,6 +5,8 @@ cdef struct span:
     char *end
     Py_ssize_t owner  # index into Plan.held_names
 
+_ON_NONFINITE = ("propagate", "skip", "raise")
+
 
 cdef class Plan:
     """The arrays of one optimizer, taken and checked once, so that a step takes only gradients.
@@ -18,72 +20,75 @@ cdef class Plan:
     mapping : bool
         Whether they are dicts.
     params : list of arrays
-    hyper : dict
+    group_of : list of int
+        For each parameter which element of `hypers` is its own.
+    hypers : list of dicts
+        Hyper-parameters, numbers only.
     initial : float
         What the state begins with.
 
     Attributes
     ----------
     states : dict
-        For each state that the kernel uses, by name, a list with an array for each parameter.
+        For each state that the kernel uses, by name, a list with an array for each parameter; "ema"
+        is one of them when `ema_decay` is given.
+    calls, skipped : int
+        How many steps were taken, and how many were not because of `on_nonfinite`.
     """
     cdef kernel which
     cdef str which_name
-    cdef config config_
+    cdef config *configs
+    cdef size_t n_groups
     cdef pk_dtype dtype
     cdef double max_norm
     cdef double norm
+    cdef str on_nonfinite
     cdef size_t count
     cdef pk_tensor *tensors
     cdef Py_buffer *held   # all params, then the states
     cdef Py_buffer *taken  # the gradients of the step under way
+    cdef void **known      # where gradients were when they were last seen not to overlap
     cdef span *spans       # what is written, by address
     cdef Py_ssize_t n_held, n_spans
     cdef void *scratch
-    cdef bint busy, mapping
+    cdef bint busy, mapping, zero_grad
     cdef list keys, held_names
     cdef tuple names
     cdef readonly dict states
+    cdef public int64_t calls, skipped
 
-    def __init__(self, str which, keys, bint mapping, list params, dict hyper, initial=0.0):
-        cdef Py_ssize_t i, j, held
+    def __init__(self, str which, keys, bint mapping, list params, list group_of, list hypers,
+                 initial=0.0):
+        cdef Py_ssize_t i
         if self.tensors != NULL:
             raise RuntimeError("a Plan is made once")
         self.which_name, self.which = which, _KERNELS[which]
         self.keys, self.mapping = keys, mapping
-        self.names = state_names(which, hyper)
+        self.names = self.names_of(hypers[0])
         self.held_names = []
-        self.configure(hyper)
         self.norm = -1
-        self.count = len(params)
-        slots = self.count * (1 + PK_MAX_STATES)
+        self.count, self.n_groups = len(params), len(hypers)
+        slots = self.count * (2 + PK_MAX_STATES) + 1
+        self.configs = <config *> PyMem_Calloc(2 * self.n_groups, sizeof(config))
         self.tensors = <pk_tensor *> PyMem_Calloc(self.count + 1, sizeof(pk_tensor))
         self.taken = <Py_buffer *> PyMem_Calloc(self.count + 1, sizeof(Py_buffer))
-        self.held = <Py_buffer *> PyMem_Calloc(slots + 1, sizeof(Py_buffer))
-        self.spans = <span *> PyMem_Calloc(slots + 1, sizeof(span))
-        if not (self.tensors and self.taken and self.held and self.spans):
+        self.known = <void **> PyMem_Calloc(self.count + 1, sizeof(void *))
+        self.held = <Py_buffer *> PyMem_Calloc(slots, sizeof(Py_buffer))
+        self.spans = <span *> PyMem_Calloc(slots, sizeof(span))
+        if not (self.configs and self.tensors and self.taken and self.known and self.held
+                and self.spans):
             raise MemoryError
+        self.configure(hypers)
         for i in range(self.count):
             self.hold(params[i], self.label("params", i))
             check_dtype(&self.held[i], self.held_names[i], &self.held[0], self.held_names[0])
             self.tensors[i].param = self.held[i].buf
             self.tensors[i].n = size_of(&self.held[i])
+            self.tensors[i].group = group_of[i]
         self.sort_spans()  # before there are states: two parameters that overlap
-        self.states = {name: [] for name in self.names if name is not None}
-        initial = at_least_zero({"initial_accumulator": initial}, "initial_accumulator")
-        for i in range(self.count):
-            for j, name in enumerate(self.names):
-                if name is not None:
-                    dtype = _np.dtype(f"f{self.held[0].itemsize}")
-                    state = _np.zeros(shape_of(&self.held[i]), dtype)
-                    if initial:
-                        state.fill(initial)
-                    self.states[name].append(state)
-                    held = self.hold(state, self.label(name, i))
-                    self.tensors[i].state[j] = self.held[held].buf
+        self.dtype = dtype_of(&self.held[0]) if self.count else PK_F32
+        self.add_states(at_least_zero({"initial_accumulator": initial}, "initial_accumulator"))
         self.sort_spans()
-        if self.count:
-            self.dtype = dtype_of(&self.held[0])
         for i in range(self.count):
             self.tensors[i].grad = self.tensors[i].param  # any: the size counts all tensors
         self.scratch = PyMem_Malloc(
@@ -98,8 +103,10 @@ cdef class Plan:
         cdef Py_ssize_t i
         for i in range(self.n_held):
             PyBuffer_Release(&self.held[i])
+        PyMem_Free(self.configs)
         PyMem_Free(self.tensors)
         PyMem_Free(self.taken)
+        PyMem_Free(self.known)
         PyMem_Free(self.held)
         PyMem_Free(self.spans)
         PyMem_Free(self.scratch)
@@ -107,11 +114,37 @@ cdef class Plan:
     cdef str label(self, str what, Py_ssize_t i):
         return what if self.keys is None else f"{what}[{self.keys[i]!r}]"
 
+    cdef tuple names_of(self, dict hyper):
+        """The states that are needed: the kernel's, and the average."""
+        ema = "ema" if hyper["ema_decay"] is not None else None
+        return (*state_names(self.which_name, hyper), ema)
+
     cdef Py_ssize_t hold(self, array, str name) except -1:
         acquire(array, &self.held[self.n_held], name, True, False)
         self.n_held += 1
         self.held_names.append(name)
         return self.n_held - 1
+
+    cdef int add_states(self, double initial) except -1:
+        cdef Py_ssize_t i, slot, held
+        dtype = _np.dtype("f4" if self.dtype == PK_F32 else "f8")
+        self.states = {name: [] for name in self.names if name is not None}
+        for i in range(self.count):
+            for slot, name in enumerate(self.names):
+                if name is None:
+                    continue
+                state = _np.zeros(shape_of(&self.held[i]), dtype)
+                if name == "ema":
+                    state[...] = _np.asarray(<object> self.held[i].obj)  # begins at the parameter
+                elif initial:
+                    state.fill(initial)
+                self.states[name].append(state)
+                held = self.hold(state, self.label(name, i))
+                if name == "ema":
+                    self.tensors[i].ema = self.held[held].buf
+                else:
+                    self.tensors[i].state[slot] = self.held[held].buf
+        return 0
 
     cdef int sort_spans(self) except -1:
         cdef Py_ssize_t i, k
@@ -128,8 +161,8 @@ cdef class Plan:
         self.n_spans = len(order)
         return 0
 
-    cdef int check_apart(self, Py_buffer *view, Py_ssize_t i) except -1:
-        """Raise if gradient i shares memory with an array that the step writes."""
+    cdef Py_ssize_t overlapped(self, Py_buffer *view) noexcept:
+        """Which of the arrays that the step writes shares memory with this one; -1: none."""
         cdef char *begin = <char *> view.buf
         cdef Py_ssize_t low = 0, high = self.n_spans, middle
         while low < high:  # the first span that ends behind begin
@@ -139,25 +172,44 @@ cdef class Plan:
             else:
                 high = middle
         if view.len and low < self.n_spans and self.spans[low].begin < begin + view.len:
-            raise ValueError(f"{self.label('grads', i)}: expected memory of its own, got an array "
-                             f"that overlaps {self.held_names[self.spans[low].owner]}")
-        return 0
+            return self.spans[low].owner
+        return -1
 
-    def configure(self, dict hyper):
-        """Take new hyper-parameters; nothing changes if one is refused."""
-        cdef config c
-        configure(self.which, &c, hyper)
-        for had, needs in zip(self.names, state_names(self.which_name, hyper)):
-            if had != needs:
-                name = {"velocity": "momentum", "avg": "centered", "vmax": "amsgrad"}[had or needs]
-                raise ValueError(f"{name}: cannot be switched {'off' if had else 'on'} once the "
-                                 f"optimizer is made, because of its state {had or needs}")
-        cdef double max_norm = limit(hyper, "max_norm")
-        self.config_, self.max_norm = c, max_norm
+    def check(self, list hypers):
+        """Raise if `configure` would."""
+        cdef size_t g
+        cdef config *fresh = self.configs + self.n_groups
+        if self.busy:
+            raise RuntimeError("hyper-parameters: expected to be set between steps, got set during "
+                               "one in another thread")
+        for g in range(self.n_groups):
+            configure(self.which, &fresh[g], hypers[g])
+            for had, needs in zip(self.names, self.names_of(hypers[g])):
+                if had != needs:
+                    name = _NEEDED_BY[had or needs]
+                    raise ValueError(f"{name}: expected to be {'on' if had else 'off'} in every "
+                                     f"group and from the start, because of its state "
+                                     f"{had or needs}, got {hypers[g][name]!r}")
+        limit(hypers[0], "max_norm")
+        if hypers[0]["on_nonfinite"] not in _ON_NONFINITE:
+            raise ValueError(f"on_nonfinite: expected one of {', '.join(_ON_NONFINITE)}, "
+                             f"got {hypers[0]['on_nonfinite']!r}")
+
+    def configure(self, list hypers):
+        """Take new hyper-parameters, a dict for each group; nothing changes if one is refused."""
+        self.check(hypers)
+        memcpy(self.configs, self.configs + self.n_groups, self.n_groups * sizeof(config))
+        self.max_norm, self.on_nonfinite = limit(hypers[0], "max_norm"), hypers[0]["on_nonfinite"]
+        self.zero_grad = any([h["zero_grad"] for h in hypers])
 
     def steps(self):
         """How many steps each parameter has taken."""
         return [self.tensors[i].step for i in range(self.count)]
+
+    def set_steps(self, steps):
+        """Set them, for a checkpoint."""
+        for i in range(self.count):
+            self.tensors[i].step = steps[i]
 
     def grad_norm(self):
         """The global norm of the last step's gradients before clipping, or None."""
@@ -185,28 +237,80 @@ cdef class Plan:
             raise ValueError(f"grads: expected {self.count} arrays, got {len(grads)}")
         return list(grads)
 
+    cdef bint take_at_once(self, Py_ssize_t i, grad) except -1:
+        """Take gradient i if there is nothing to say about it, without making up its name."""
+        cdef Py_buffer *view = &self.taken[i]
+        cdef Py_buffer *param = &self.held[i]
+        try:
+            PyObject_GetBuffer(grad, view, PyBUF_FORMAT | PyBUF_STRIDES)
+        except Exception:
+            return False
+        if (same_layout(view, param) and not (self.zero_grad and view.readonly)
+                and (view.buf == self.known[i] or self.overlapped(view) < 0)):
+            self.known[i] = view.buf
+            return True
+        PyBuffer_Release(view)
+        return False
+
     cdef int take(self, Py_ssize_t i, grad) except -1:
         """Take gradient i. One that is not C-contiguous is copied into one that is."""
         cdef Py_buffer *view = &self.taken[i]
+        if self.take_at_once(i, grad):
+            return 0
         name = self.label("grads", i)
-        acquire(grad, view, name, False, True)
+        acquire(grad, view, name, self.zero_grad, not self.zero_grad)
         if not PyBuffer_IsContiguous(view, c"C"):
             PyBuffer_Release(view)
             acquire(_np.ascontiguousarray(grad), view, name, False, False)
         try:
             check_like(view, name, &self.held[i], self.held_names[i])
-            self.check_apart(view, i)
+            shared = self.overlapped(view)
+            if shared >= 0:
+                raise ValueError(f"{name}: expected memory of its own, got an array that overlaps "
+                                 f"{self.held_names[shared]}")
         except BaseException:
             PyBuffer_Release(view)
             raise
         return 0
 
+    cdef int check_gradients_apart(self) except -1:
+        """Gradients are going to be zeroed: raise if two of them share memory."""
+        end, before = 0, 0
+        for begin, i in sorted([(<uintptr_t> self.tensors[i].grad, i) for i in range(self.count)
+                                if self.tensors[i].grad != NULL and self.tensors[i].n]):
+            if begin < end:
+                raise ValueError(f"{self.label('grads', i)}: expected memory of its own, because "
+                                 f"zero_grad writes it, got an array that overlaps "
+                                 f"{self.label('grads', before)}")
+            end, before = begin + self.taken[i].len, i
+        return 0
+
+    cdef int look_for_nonfinite(self) except -1:
+        """1 if the step is to be skipped; raises if that is asked for."""
+        cdef Py_ssize_t i
+        cdef double norm
+        if self.on_nonfinite == "propagate" or -INFINITY < self.norm < INFINITY:
+            return 0
+        if self.on_nonfinite == "skip":
+            self.skipped += 1
+            return 1
+        for i in range(self.count):
+            norm = pk_optim(self.dtype).global_norm(&self.tensors[i], 1, self.scratch, 1)
+            if not norm < INFINITY:
+                raise FloatingPointError(f"{self.label('grads', i)}: expected finite elements, got "
+                                         f"a NaN or an infinity; nothing has been changed")
+        raise FloatingPointError("grads: expected a finite global norm, got infinity; nothing has "
+                                 "been changed")
+
     def step(self, grads):
         """Take one step. Changes every parameter that has a gradient, and its state."""
         cdef Py_ssize_t i, taken = 0
+        cdef size_t g
         cdef list ordered
-        cdef config c
-        cdef double norm = -1
+        cdef config clipped
+        cdef char *packed = <char *> (self.configs + self.n_groups)
+        cdef double clip = 1
+        cdef const pk_optim_kernels *kernels = pk_optim(self.dtype)
         if self.busy:
             raise RuntimeError("step: this optimizer is stepping in another thread already")
         self.busy = True
@@ -218,20 +322,70 @@ cdef class Plan:
                     self.take(i, ordered[i])
                     self.tensors[i].grad = self.taken[i].buf
                 taken = i + 1
+            if self.zero_grad:
+                self.check_gradients_apart()
+            self.norm = -1
+            if self.max_norm < INFINITY or self.on_nonfinite != "propagate":
+                with nogil:
+                    self.norm = self.configs[0].common.grad_scale * kernels.global_norm(
+                        self.tensors, self.count, self.scratch, pk_num_threads())
+                if self.look_for_nonfinite():
+                    return
+                if self.max_norm < INFINITY:
+                    clip = pk_clip_coefficient(self.norm, self.max_norm)
             for i in range(self.count):
                 self.tensors[i].step += self.tensors[i].grad != NULL
+            for g in range(self.n_groups):
+                clipped = self.configs[g]
+                clipped.common.grad_scale *= clip
+                memcpy(packed + g * config_size(self.which), &clipped, config_size(self.which))
             with nogil:
-                c = self.config_
-                if self.max_norm < INFINITY:
-                    norm = pk_optim(self.dtype).global_norm(
-                        self.tensors, self.count, self.scratch, pk_num_threads())
-                    norm *= c.common.grad_scale
-                    c.common.grad_scale *= pk_clip_coefficient(norm, self.max_norm)
-                run(self.which, self.dtype, self.tensors, self.count, &c, self.scratch)
-            self.norm = norm
+                run(self.which, self.dtype, self.tensors, self.count, packed, self.scratch)
+            self.calls += 1
         finally:
             for i in range(taken):
                 if self.tensors[i].grad != NULL:
                     PyBuffer_Release(&self.taken[i])
                     self.tensors[i].grad = NULL
             self.busy = False
+
+
+# ---- checks of arguments that pyoptk/optim/base.py takes -----------------------------------------
+
+def check_names(names, known):
+    """Raise unless every name is a known keyword."""
+    for name in names:
+        if name not in known:
+            raise TypeError(f"{name}: expected one of the keywords {', '.join(known)}, "
+                            f"got it instead")
+
+
+# These belong to the step as a whole.
+_NOT_IN_GROUPS = ("grad_scale", "max_norm", "on_nonfinite")
+
+
+def check_groups(groups, hyper, names):
+    """Raise unless every pattern of `groups` matches a name and sets what may differ."""
+    for pattern, own in groups.items():
+        if not any([_fnmatchcase(name, pattern) for name in names]):
+            raise ValueError(f"groups[{pattern!r}]: expected a pattern of "
+                             f"{', '.join(names)}, got one that matches none")
+        for name in own:
+            if name not in hyper or name in _NOT_IN_GROUPS:
+                raise ValueError(f"groups[{pattern!r}]: expected hyper-parameters that may "
+                                 f"differ, got {name!r}")
+
+
+def check_state(str which, state):
+    """Raise unless the numbers of an optimizer's state_dict can be."""
+    if state["kernel"] != which:
+        raise ValueError(f"state['kernel']: expected {which!r}, got {state['kernel']!r}")
+    for name in ("calls", "skipped"):
+        if state[name] < 0:
+            raise ValueError(f"state[{name!r}]: expected a number >= 0, got {state[name]}")
+    if (state["steps"] < 0).any():
+        raise ValueError(f"state['steps']: expected numbers >= 0, got {state['steps'].min()}")
+
+
+# The hyper-parameter that a state is there for.
+_NEEDED_BY = {"velocity": "momentum", "avg": "centered", "vmax": "amsgrad", "ema": "ema_decay"}

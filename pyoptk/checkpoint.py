@@ -56,7 +56,7 @@ def save(path: Path, /, **parts: Any) -> None:
     --------
     >>> import os, tempfile
     >>> import numpy as np
-    >>> from pyoptk.checkpoint import load, save
+    >>> from pyoptk import load, save
     >>> w, run = np.array([3.0, -2.0]), {"epoch": 7}
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "run.npz")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _core
+from .checkpoint import check_arrays, fill_arrays
 
 Array = NDArray[np.floating[Any]]
 State = tuple[Array, Array]
@@ -223,6 +224,19 @@ class LSTM:
             )
             dy = out
         return dx, (dlast[0], dlast[1])
+
+    def state_dict(self) -> dict[str, Array]:
+        """The parameters by name; PyTorch's names, the layer's own arrays."""
+        return dict(self.params)
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Copy parameters into this layer's; nothing changes if a name, shape or dtype is wrong."""
+        self.check_state_dict(state)
+        fill_arrays(self.params, state)
+
+    def check_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Raise what `load_state_dict` would."""
+        check_arrays(self.params, state, "state")
 
     def __repr__(self) -> str:
         return (

@@ -34,11 +34,14 @@ def cases(threads: int) -> list[dict[str, Any]]:
         name = f"{count:,} tensors of {n:,}" if count > 1 else f"{n:,} elements"
         label = f"{optimizer}{' with momentum' if settings else ''} step, {name}"
         case = {"optimizer": optimizer, "count": count, "n": n, "threads": threads, **settings}
-        peers = ["pyoptk", "torch", *(["numpy"] if optimizer == "Adam" else [])]
+        peers = ["pyoptk", "torch", *(["deepspeed", "numpy"] if optimizer == "Adam" else [])]
         rows.append({"label": label, "task": "step", "case": case, "peers": peers})
-    clip = {"optimizer": "Adam", "count": 1, "n": 10_000_000, "threads": threads, "max_norm": 1.0}
-    label = "Adam step with clipping by global norm, 10,000,000 elements"
-    rows.append({"label": label, "task": "step", "case": clip, "peers": ["pyoptk", "torch"]})
+    more: dict[str, Any] = {"max_norm": 1.0}
+    for what in ("clipping by global norm", "clipping, EMA of the weights and zeroed gradients"):
+        case = {"optimizer": "Adam", "count": 1, "n": 10_000_000, "threads": threads, **more}
+        label = f"Adam step with {what}, 10,000,000 elements"
+        rows.append({"label": label, "task": "step", "case": case, "peers": ["pyoptk", "torch"]})
+        more |= {"ema_decay": 0.999, "zero_grad": True}
     for T, B, I, H in LSTM:
         label = f"LSTM forward + backward, T {T}, B {B}, I {I}, H {H}"
         case = {"T": T, "B": B, "I": I, "H": H, "threads": threads}
@@ -57,7 +60,7 @@ def versions(pythons: dict[str, str]) -> dict[str, str]:
         command = [python, "-P", "-c", code.format(library)]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
         if answer.returncode == 0:
-            found[library] = answer.stdout.strip()
+            found[library] = answer.stdout.split()[-1]  # it may print more
     return found
 
 
@@ -73,14 +76,17 @@ def cpu_name() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__)
-    parser.add_argument("--torch", default=sys.executable, help="a Python that has PyTorch")
+    parser.add_argument(
+        "--torch", default=sys.executable, help="a Python that has PyTorch, and perhaps DeepSpeed"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", default="", help="cases whose label contains this")
     parser.add_argument("--json", help="write the result here")
     options = parser.parse_args()
 
-    pythons = {"pyoptk": sys.executable, "numpy": sys.executable, "torch": options.torch}
+    pythons = dict.fromkeys(("pyoptk", "numpy"), sys.executable)
+    pythons |= dict.fromkeys(("torch", "deepspeed"), options.torch)
     found = versions(pythons)
     os.environ.pop("OPENBLAS_CORETYPE", None)
     env = {"OMP_NUM_THREADS": str(options.threads), "OPENBLAS_NUM_THREADS": str(options.threads)}

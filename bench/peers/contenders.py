@@ -46,20 +46,37 @@ def torch_step(optimizer: str, count: int, n: int, threads: int, **settings: Any
     tensors = [torch.nn.Parameter(torch.from_numpy(p)) for p in params]
     for tensor, grad in zip(tensors, grads, strict=True):
         tensor.grad = torch.from_numpy(grad)
-    max_norm = settings.pop("max_norm", None)
+    max_norm, ema_decay = settings.pop("max_norm", None), settings.pop("ema_decay", None)
+    zero_grad = settings.pop("zero_grad", False)
     cls = getattr(torch.optim, {"AdaGrad": "Adagrad"}.get(optimizer, optimizer))
-    fastest = (
-        {"foreach": True} if optimizer == "RMSprop" else {"fused": True}
-    )  # it has no fused one
+    fused = optimizer in ("Adam", "AdamW", "SGD", "AdaGrad")  # the others have no such kernel
+    fastest = {"fused": True} if fused else {"foreach": True}
     opt = cls(tensors, **{"lr": 1e-3, **settings}, **fastest)
-    if max_norm is None:
-        return lambda: opt.step()
+    averages = [tensor.detach().clone() for tensor in tensors]
 
-    def clip_and_step() -> None:
-        torch.nn.utils.clip_grad_norm_(tensors, max_norm)
+    def work() -> None:
+        if max_norm is not None:
+            torch.nn.utils.clip_grad_norm_(tensors, max_norm)
         opt.step()
+        if ema_decay is not None:
+            torch._foreach_lerp_(averages, [t.detach() for t in tensors], 1 - ema_decay)
+        if zero_grad:
+            opt.zero_grad(set_to_none=False)
 
-    return clip_and_step
+    return work
+
+
+def deepspeed_step(optimizer: str, count: int, n: int, threads: int) -> Work:
+    import torch
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+    assert optimizer == "Adam"
+    torch.set_num_threads(threads)
+    params, grads = _tensors(count, n)
+    tensors = [torch.nn.Parameter(torch.from_numpy(p)) for p in params]
+    for tensor, grad in zip(tensors, grads, strict=True):
+        tensor.grad = torch.from_numpy(grad)
+    return DeepSpeedCPUAdam(tensors, lr=1e-3).step  # type: ignore[no-any-return]
 
 
 def numpy_step(optimizer: str, count: int, n: int, threads: int, **settings: Any) -> Work:

@@ -29,6 +29,7 @@ typedef struct {
     void *param;                /* [n] in/out */
     const void *grad;           /* [n] in; NULL leaves this tensor alone */
     void *state[PK_MAX_STATES]; /* [n] in/out each, zero before step 1; which: see the kernel */
+    void *ema;                  /* [n] in/out, NULL for none: the parameter's moving average */
     size_t n;                   /* elements; may be 0 */
     int64_t step;               /* counts from 1 */
     size_t group;               /* which element of `configs` holds its hyper-parameters */
@@ -36,10 +37,14 @@ typedef struct {
 
 /* What every optimizer does to the gradient first, in this order:
  *     g *= grad_scale;  g = min(max(g, -clip_value), clip_value);  g = -g if maximize;
- *     g += weight_decay * p, or, decoupled (Loshchilov & Hutter 2019), p *= 1 - lr * weight_decay. */
+ *     g += weight_decay * p, or, decoupled (Loshchilov & Hutter 2019), p *= 1 - lr * weight_decay.
+ * And after the update, in the same sweep over memory:
+ *     ema = ema_decay * ema + (1-ema_decay) * p, where there is one;
+ *     grad = 0 if zero_grad, which then must be writable. */
 typedef struct {
     double lr, weight_decay, grad_scale, clip_value; /* clip_value: INFINITY for none */
-    int decoupled, maximize;
+    double ema_decay;
+    int decoupled, maximize, zero_grad;
 } pk_common;
 #define PK_COMMON_DEFAULTS {.lr = 1e-3, .grad_scale = 1, .clip_value = INFINITY}
 

@@ -8,6 +8,8 @@
 
 #include "real.h"
 
+#include <string.h>
+
 enum {
     CACHE_LINE = 64,
     SERIAL_BELOW =
@@ -41,6 +43,7 @@ PK_INLINE pk_tensor piece_of(const pk_tensor *t, size_t begin, size_t end)
     piece.n = end - begin;
     piece.param = (real *)t->param + begin;
     piece.grad = (const real *)t->grad + begin;
+    piece.ema = t->ema ? (real *)t->ema + begin : NULL;
     for (int s = 0; s < PK_MAX_STATES; s++)
         piece.state[s] = t->state[s] ? (real *)t->state[s] + begin : NULL;
     return piece;
@@ -75,20 +78,40 @@ static void prepare_gradient(real *restrict out, const pk_tensor *piece, const p
     }
 }
 
+/* What follows the update, while the block is still in the cache. */
+static void finish(const pk_tensor *piece, const pk_common *c)
+{
+    if (piece->ema) {
+        real *restrict ema = piece->ema;
+        const real *restrict p = piece->param;
+        const real decay = (real)c->ema_decay, rest = (real)(1 - c->ema_decay);
+        PK_SIMD
+        for (size_t i = 0; i < piece->n; i++)
+            ema[i] = decay * ema[i] + rest * p[i];
+    }
+    if (c->zero_grad)
+        memset((void *)(uintptr_t)piece->grad, 0, piece->n * sizeof(real));
+}
+
 static void update_piece(const sweep *s, pk_tensor piece, const pk_common *c, const constants *k)
 {
-    if (c->grad_scale == 1 && c->clip_value == (double)INFINITY && !c->maximize &&
-        (c->decoupled || c->weight_decay == 0)) {
+    const int prepare = c->grad_scale != 1 || c->clip_value != (double)INFINITY || c->maximize ||
+                        (!c->decoupled && c->weight_decay != 0);
+    if (!prepare && !piece.ema && !c->zero_grad) {
         s->update(&piece, k);
         return;
     }
     for (size_t begin = 0; begin < piece.n; begin += BLOCK) {
         _Alignas(CACHE_LINE) real gradient[BLOCK];
         const size_t left = piece.n - begin;
-        pk_tensor block = piece_of(&piece, begin, begin + (left < BLOCK ? left : BLOCK));
-        prepare_gradient(gradient, &block, c);
-        block.grad = gradient;
-        s->update(&block, k);
+        const pk_tensor block = piece_of(&piece, begin, begin + (left < BLOCK ? left : BLOCK));
+        pk_tensor prepared = block;
+        if (prepare) {
+            prepare_gradient(gradient, &block, c);
+            prepared.grad = gradient;
+        }
+        s->update(&prepared, k);
+        finish(&block, c);
     }
 }
 

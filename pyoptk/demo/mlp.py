@@ -120,7 +120,7 @@ def train(name: str, data: Data, epochs: int, seed: int) -> Outcome:
         losses.append(total / data.labels.size)
     seconds = time.perf_counter() - start
     right = model.forward(data.test_x).argmax(1) == data.test_labels
-    return Outcome(float(optimizer.lr), losses, float(right.mean()), seconds, watch.seconds)
+    return Outcome(optimizer.value("lr"), losses, float(right.mean()), seconds, watch.seconds)
 
 
 def run(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
-from .base import Arrays, Optimizer, hyper_of
+from .base import Arrays, Optimizer, Shared, Value, hyper_of
 
 
 class Adam(Optimizer):
@@ -26,8 +26,9 @@ class Adam(Optimizer):
     eps_hat : bool
         ``p -= lr * sqrt(1 - beta2**t) / (1 - beta1**t) * m / (sqrt(v) + eps)`` instead (Keras,
         scikit-learn, ONNX).
-    weight_decay, decoupled, maximize, grad_scale, clip_value, max_norm
-        See `Optimizer`, also for the errors.
+    weight_decay : float
+    **shared
+        What all optimizers take: see `Optimizer`, also for the errors.
 
     Examples
     --------
@@ -41,9 +42,9 @@ class Adam(Optimizer):
     """
 
     _kernel = "adam"
-    beta1: float
-    beta2: float
-    eps: float
+    beta1: Value
+    beta2: Value
+    eps: Value
     amsgrad: bool
     amsgrad_on_corrected: bool
     eps_hat: bool
@@ -51,20 +52,16 @@ class Adam(Optimizer):
     def __init__(
         self,
         params: Arrays,
-        lr: float = 1e-3,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        lr: Value = 1e-3,
+        beta1: Value = 0.9,
+        beta2: Value = 0.999,
+        eps: Value = 1e-8,
+        weight_decay: Value = 0.0,
         *,
         amsgrad: bool = False,
         amsgrad_on_corrected: bool = False,
         eps_hat: bool = False,
-        decoupled: bool = False,
-        maximize: bool = False,
-        grad_scale: float = 1.0,
-        clip_value: float | None = None,
-        max_norm: float | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
         super().__init__(params, hyper_of(locals()))
 
@@ -85,16 +82,19 @@ class AdamW(Adam):
     def __init__(
         self,
         params: Arrays,
-        lr: float = 1e-3,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-        **switches: Any,
+        lr: Value = 1e-3,
+        beta1: Value = 0.9,
+        beta2: Value = 0.999,
+        eps: Value = 1e-8,
+        weight_decay: Value = 1e-2,
+        *,
+        amsgrad: bool = False,
+        amsgrad_on_corrected: bool = False,
+        eps_hat: bool = False,
+        **shared: Unpack[Shared],
     ) -> None:
-        super().__init__(
-            params, lr, beta1, beta2, eps, weight_decay, **{"decoupled": True, **switches}
-        )
+        shared.setdefault("decoupled", True)
+        Optimizer.__init__(self, params, hyper_of(locals()))
 
 
 class NAdam(Optimizer):
@@ -114,8 +114,9 @@ class NAdam(Optimizer):
     momentum_decay : float
         As in the formula, >= 0; 1.0 is Keras's NAdam; with 1e5 mu is `beta1` throughout, as in
         Optax.
-    weight_decay, decoupled, maximize, grad_scale, clip_value, max_norm
-        See `Optimizer`, also for the errors.
+    weight_decay : float
+    **shared
+        What all optimizers take: see `Optimizer`, also for the errors.
 
     Examples
     --------
@@ -129,26 +130,22 @@ class NAdam(Optimizer):
     """
 
     _kernel = "nadam"
-    beta1: float
-    beta2: float
-    eps: float
-    momentum_decay: float
+    beta1: Value
+    beta2: Value
+    eps: Value
+    momentum_decay: Value
 
     def __init__(
         self,
         params: Arrays,
-        lr: float = 2e-3,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        lr: Value = 2e-3,
+        beta1: Value = 0.9,
+        beta2: Value = 0.999,
+        eps: Value = 1e-8,
+        weight_decay: Value = 0.0,
         *,
-        momentum_decay: float = 4e-3,
-        decoupled: bool = False,
-        maximize: bool = False,
-        grad_scale: float = 1.0,
-        clip_value: float | None = None,
-        max_norm: float | None = None,
+        momentum_decay: Value = 4e-3,
+        **shared: Unpack[Shared],
     ) -> None:
         super().__init__(params, hyper_of(locals()))
 
@@ -170,8 +167,9 @@ class RAdam(Optimizer):
         As in the formula; the betas in [0, 1).
     eps_hat : bool
         False: ``sqrt(v) / sqrt(1 - beta2**t) + eps`` in the last line instead (Optax).
-    weight_decay, decoupled, maximize, grad_scale, clip_value, max_norm
-        See `Optimizer`, also for the errors.
+    weight_decay : float
+    **shared
+        What all optimizers take: see `Optimizer`, also for the errors.
 
     Examples
     --------
@@ -185,26 +183,22 @@ class RAdam(Optimizer):
     """
 
     _kernel = "radam"
-    beta1: float
-    beta2: float
-    eps: float
+    beta1: Value
+    beta2: Value
+    eps: Value
     eps_hat: bool
 
     def __init__(
         self,
         params: Arrays,
-        lr: float = 1e-3,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        lr: Value = 1e-3,
+        beta1: Value = 0.9,
+        beta2: Value = 0.999,
+        eps: Value = 1e-8,
+        weight_decay: Value = 0.0,
         *,
         eps_hat: bool = True,
-        decoupled: bool = False,
-        maximize: bool = False,
-        grad_scale: float = 1.0,
-        clip_value: float | None = None,
-        max_norm: float | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
         super().__init__(params, hyper_of(locals()))
 
@@ -223,8 +217,9 @@ class Adamax(Optimizer):
         As in the formula; the betas in [0, 1).
     eps_outside_max : bool
         ``u = max(beta2 * u, abs(g))`` and ``m / (u + eps)`` instead (Keras).
-    weight_decay, decoupled, maximize, grad_scale, clip_value, max_norm
-        See `Optimizer`, also for the errors.
+    weight_decay : float
+    **shared
+        What all optimizers take: see `Optimizer`, also for the errors.
 
     Examples
     --------
@@ -238,25 +233,21 @@ class Adamax(Optimizer):
     """
 
     _kernel = "adamax"
-    beta1: float
-    beta2: float
-    eps: float
+    beta1: Value
+    beta2: Value
+    eps: Value
     eps_outside_max: bool
 
     def __init__(
         self,
         params: Arrays,
-        lr: float = 2e-3,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        lr: Value = 2e-3,
+        beta1: Value = 0.9,
+        beta2: Value = 0.999,
+        eps: Value = 1e-8,
+        weight_decay: Value = 0.0,
         *,
         eps_outside_max: bool = False,
-        decoupled: bool = False,
-        maximize: bool = False,
-        grad_scale: float = 1.0,
-        clip_value: float | None = None,
-        max_norm: float | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
         super().__init__(params, hyper_of(locals()))

@@ -7,17 +7,50 @@ where libraries differ, a keyword tells (see docs/semantics.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
+from ..checkpoint import check_arrays
 
 Array = NDArray[np.floating[Any]]
 Arrays = Array | Iterable[Array] | Mapping[Any, Array]
+Value = float | Callable[[int], float]
 Grads = Array | Sequence[Array | None] | Mapping[Any, Array | None] | None
+
+# The keywords that every optimizer takes besides its own, with their defaults.
+SHARED: dict[str, Any] = {
+    "decoupled": False,
+    "maximize": False,
+    "grad_scale": 1.0,
+    "clip_value": None,
+    "max_norm": None,
+    "ema_decay": None,
+    "zero_grad": False,
+    "on_nonfinite": "propagate",
+    "groups": None,
+    "no_decay": (),
+}
+
+
+class Shared(TypedDict, total=False):
+    """The types of `SHARED`."""
+
+    decoupled: bool
+    maximize: bool
+    grad_scale: Value
+    clip_value: Value | None
+    max_norm: Value | None
+    ema_decay: Value | None
+    zero_grad: bool
+    on_nonfinite: str
+    groups: Mapping[str, Mapping[str, Any]] | None
+    no_decay: Sequence[str]
 
 
 class Optimizer:
@@ -41,6 +74,23 @@ class Optimizer:
         Scales all gradients together so that their global norm, after `grad_scale`, is at most this
         (PyTorch's ``clip_grad_norm_``, before `clip_value`); `grad_norm` tells the norm before.
 
+    ema_decay : float or None
+        Keep a moving average of the parameters, ``ema = ema_decay * ema + (1 - ema_decay) * p``
+        after each step, in the same sweep over memory; it begins at the parameters. See `averaged`.
+    zero_grad : bool
+        Set every gradient to zero once it is used, in the same sweep: ready to be added to.
+    on_nonfinite : {"propagate", "skip", "raise"}
+        What a NaN or an infinity in a gradient does: goes through; leaves the whole step undone,
+        counted in `skipped`; raises a FloatingPointError that names the gradient, nothing changed.
+    groups : dict of dicts
+        Hyper-parameters for some parameters: ``{"embedding*": {"lr": 1e-4}}``. The names are shell
+        patterns of the keys of `params` (of "0", "1", ... for a sequence); later ones win.
+    no_decay : sequence of str
+        Patterns of parameters without weight decay, ``["bias*"]``.
+
+    Any number among them may be a function of the number of steps taken, 0 before the first, for
+    example one of `pyoptk.schedules`; `value` tells what it is now.
+
     Raises
     ------
     TypeError
@@ -52,19 +102,53 @@ class Optimizer:
 
     _kernel: str
     hyper: dict[str, Any]
-    lr: float
-    weight_decay: float
+    groups: dict[str, dict[str, Any]]
+    lr: Value
+    weight_decay: Value
     decoupled: bool
     maximize: bool
-    grad_scale: float
-    clip_value: float | None
-    max_norm: float | None
+    grad_scale: Value
+    clip_value: Value | None
+    max_norm: Value | None
+    ema_decay: Value | None
+    zero_grad: bool
+    on_nonfinite: str
 
     def __init__(self, params: Arrays, hyper: dict[str, Any], initial: float = 0.0) -> None:
         keys, arrays = _listed(params)
-        mapping = isinstance(params, Mapping)
-        plan = _core.Plan(self._kernel, keys, mapping, arrays, hyper, initial)
-        self.__dict__.update(hyper=hyper, params=params, _keys=keys, _mapping=mapping, _plan=plan)
+        groups = {pattern: dict(own) for pattern, own in (hyper.pop("groups") or {}).items()}
+        no_decay = tuple(hyper.pop("no_decay"))
+        names = [""] if keys is None else [str(key) for key in keys]
+        _core.check_groups(groups, hyper, names)
+        overrides = [_override(name, groups, no_decay) for name in names]
+        kinds = list(dict.fromkeys(overrides)) or [((), True)]
+        put = self.__dict__
+        put.update(params=params, hyper=hyper, groups=groups, _keys=keys, _kinds=kinds)
+        put.update(_mapping=isinstance(params, Mapping), _of=overrides)
+        put["_plan"] = _core.Plan(
+            self._kernel,
+            keys,
+            self._mapping,
+            arrays,
+            [kinds.index(kind) for kind in overrides],
+            self._resolved(hyper, groups, 0),
+            initial,
+        )
+        put["_scheduled"] = _any_callable(hyper, groups)
+
+    def _resolved(
+        self, hyper: dict[str, Any], groups: dict[str, dict[str, Any]], step: int
+    ) -> list[dict[str, Any]]:
+        """The hyper-parameters of each kind of parameter as numbers, for the step after `step`."""
+        resolved = []
+        for patterns, decays in self._kinds:
+            mine = dict(hyper)
+            for pattern in patterns:
+                mine |= groups[pattern]
+            if not decays:
+                mine["weight_decay"] = 0.0
+            resolved.append({k: v(step) if callable(v) else v for k, v in mine.items()})
+        return resolved
 
     def step(self, grads: Grads) -> None:
         """Change every parameter in place, once, by its gradient.
@@ -82,7 +166,24 @@ class Optimizer:
             If a gradient is missing, of another shape or dtype, or overlaps a parameter. The
             message names it, and nothing has been changed.
         """
+        if self._scheduled:
+            self._plan.configure(self._resolved(self.hyper, self.groups, self._plan.calls))
         self._plan.step(grads)
+
+    def value(self, name: str, param: Any = None) -> Any:
+        """A hyper-parameter as the next step uses it: a number where it is a function of the step.
+
+        Parameters
+        ----------
+        name : str
+        param : key of `params`, optional
+            Of this parameter, where `groups` or `no_decay` give it its own.
+        """
+        kinds = self._resolved(self.hyper, self.groups, self._plan.calls)
+        if param is None:
+            value = self.hyper[name]
+            return value(self._plan.calls) if callable(value) else value
+        return kinds[self._kinds.index(self._kind_of(param))][name]
 
     @property
     def steps(self) -> Any:
@@ -94,6 +195,91 @@ class Optimizer:
         """The global norm of the last step's gradients before clipping; None without `max_norm`."""
         norm: float | None = self._plan.grad_norm()
         return norm
+
+    @property
+    def skipped(self) -> int:
+        """How many steps were left undone because of ``on_nonfinite="skip"``."""
+        return int(self._plan.skipped)
+
+    @property
+    def ema(self) -> Any:
+        """The moving averages, in the structure of `params`; needs `ema_decay`."""
+        return self.state["ema"]
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within ``with opt.averaged():`` the parameters are their moving averages.
+
+        They are swapped in place, and back again, bit for bit. Needs `ema_decay`; no step within.
+        """
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        for param, average in zip(self._arrays(), self._plan.states["ema"], strict=True):
+            kept = param.copy()
+            param[...] = average
+            average[...] = kept
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed training needs besides the parameters: names to arrays and numbers.
+
+        The arrays are the optimizer's own, not copies. Hyper-parameters that are functions of the
+        step are left out: they come with the program.
+        """
+        out: dict[str, Any] = {"kernel": self._kernel}
+        for name, arrays in self._plan.states.items():
+            out |= {self._name_of(name, i): array for i, array in enumerate(arrays)}
+        out["steps"] = np.array(self._plan.steps(), np.int64)
+        out["calls"], out["skipped"] = int(self._plan.calls), int(self._plan.skipped)
+        numbers = {k: v for k, v in self.hyper.items() if not callable(v)}
+        return out | {f"hyper.{name}": value for name, value in numbers.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the state of an optimizer of the same kind and parameters; copies the arrays.
+
+        A hyper-parameter that is a function of the step here stays so.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a name is missing or unknown, or an array has another shape or dtype; nothing has
+            been changed then.
+        """
+        hyper = self.check_state_dict(state)
+        self._configure(hyper, self.groups)
+        for name, arrays in self._plan.states.items():
+            for i, array in enumerate(arrays):
+                array[...] = state[self._name_of(name, i)]
+        self._plan.set_steps(state["steps"].tolist())
+        self._plan.calls, self._plan.skipped = state["calls"], state["skipped"]
+
+    def check_state_dict(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Raise what `load_state_dict` would; returns the hyper-parameters there would be."""
+        expected = self.state_dict()
+        fixed = {f"hyper.{k}" for k, v in self.hyper.items() if callable(v)}
+        given = {k: v for k, v in state.items() if k not in fixed}
+        hyper = dict(self.hyper)
+        hyper |= {k[6:]: v for k, v in given.items() if k.startswith("hyper.") and k in expected}
+        arrays = {k: v for k, v in expected.items() if not k.startswith("hyper.")}
+        others = {k: v for k, v in given.items() if k in arrays or k not in expected}
+        check_arrays(arrays, others, "state")
+        _core.check_state(self._kernel, given)
+        self._plan.check(self._resolved(hyper, self.groups, state["calls"]))
+        return hyper
+
+    def _name_of(self, state: str, i: int) -> str:
+        return state if self._keys is None else f"{state}.{self._keys[i]}"
+
+    def _arrays(self) -> list[Array]:
+        return _listed(self.params)[1]
+
+    def _kind_of(self, key: Any) -> Any:
+        kinds = dict(zip(self._keys or [key], self._of, strict=True))
+        return kinds[key]
 
     @property
     def state(self) -> dict[str, Any]:
@@ -117,9 +303,11 @@ class Optimizer:
                 f"{type(self).__name__} has no hyper-parameter {name!r}, only "
                 f"{', '.join(self.hyper)}"
             )
-        hyper = {**self.hyper, name: value}
-        self._plan.configure(hyper)
-        self.__dict__["hyper"] = hyper
+        self._configure({**self.hyper, name: value}, self.groups)
+
+    def _configure(self, hyper: dict[str, Any], groups: dict[str, dict[str, Any]]) -> None:
+        self._plan.configure(self._resolved(hyper, groups, self._plan.calls))
+        self.__dict__.update(hyper=hyper, groups=groups, _scheduled=_any_callable(hyper, groups))
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.hyper.items())
@@ -136,6 +324,20 @@ def _listed(params: Arrays) -> tuple[list[Any] | None, list[Array]]:
     return list(range(len(arrays))), arrays
 
 
+def _override(
+    name: str, groups: dict[str, dict[str, Any]], no_decay: tuple[str, ...]
+) -> tuple[tuple[str, ...], bool]:
+    """Which patterns of `groups` a parameter matches, and whether it decays."""
+    decays = not any(fnmatchcase(name, pattern) for pattern in no_decay)
+    return tuple(pattern for pattern in groups if fnmatchcase(name, pattern)), decays
+
+
+def _any_callable(hyper: dict[str, Any], groups: dict[str, dict[str, Any]]) -> bool:
+    return any(callable(v) for own in (hyper, *groups.values()) for v in own.values())
+
+
 def hyper_of(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The hyper-parameters among the locals() of a constructor."""
-    return {k: v for k, v in arguments.items() if k not in ("self", "params", "__class__")}
+    """The hyper-parameters among the locals() of a constructor, with what all optimizers share."""
+    shared = {**SHARED, **arguments.pop("shared")}
+    _core.check_names(shared, SHARED)
+    return {k: v for k, v in arguments.items() if k not in ("self", "params", "__class__")} | shared

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .base import Arrays, Optimizer, hyper_of
+from typing import Unpack
+
+from .base import Arrays, Optimizer, Shared, Value, hyper_of
 
 
 class SGD(Optimizer):
@@ -21,8 +23,9 @@ class SGD(Optimizer):
     lr_in_momentum : bool
         ``velocity = momentum * velocity - lr * g; p += velocity`` instead, which differs when `lr`
         changes (Keras, scikit-learn, Optax).
-    weight_decay, decoupled, maximize, grad_scale, clip_value, max_norm
-        See `Optimizer`, also for the errors.
+    weight_decay : float
+    **shared
+        What all optimizers take: see `Optimizer`, also for the errors.
 
     Examples
     --------
@@ -36,26 +39,22 @@ class SGD(Optimizer):
     """
 
     _kernel = "sgd"
-    momentum: float
-    dampening: float
+    momentum: Value
+    dampening: Value
     nesterov: bool
     lr_in_momentum: bool
 
     def __init__(
         self,
         params: Arrays,
-        lr: float = 1e-3,
-        momentum: float = 0.0,
+        lr: Value = 1e-3,
+        momentum: Value = 0.0,
         *,
-        dampening: float = 0.0,
+        dampening: Value = 0.0,
         nesterov: bool = False,
         lr_in_momentum: bool = False,
-        weight_decay: float = 0.0,
-        decoupled: bool = False,
-        maximize: bool = False,
-        grad_scale: float = 1.0,
-        clip_value: float | None = None,
-        max_norm: float | None = None,
+        weight_decay: Value = 0.0,
+        **shared: Unpack[Shared],
     ) -> None:
         super().__init__(params, hyper_of(locals()))
 
@@ -75,8 +74,9 @@ class AdaGrad(Optimizer):
         What `s` starts at, >= 0 (0.1 in Keras and Optax). Not to be changed later.
     eps_inside_sqrt : bool
         ``sqrt(s + eps)`` instead (Keras, Optax).
-    weight_decay, decoupled, maximize, grad_scale, clip_value, max_norm
-        See `Optimizer`, also for the errors.
+    weight_decay : float
+    **shared
+        What all optimizers take: see `Optimizer`, also for the errors.
 
     Examples
     --------
@@ -90,25 +90,21 @@ class AdaGrad(Optimizer):
     """
 
     _kernel = "adagrad"
-    lr_decay: float
-    eps: float
+    lr_decay: Value
+    eps: Value
     eps_inside_sqrt: bool
 
     def __init__(
         self,
         params: Arrays,
-        lr: float = 1e-2,
+        lr: Value = 1e-2,
         *,
-        lr_decay: float = 0.0,
-        eps: float = 1e-10,
+        lr_decay: Value = 0.0,
+        eps: Value = 1e-10,
         initial_accumulator: float = 0.0,
         eps_inside_sqrt: bool = False,
-        weight_decay: float = 0.0,
-        decoupled: bool = False,
-        maximize: bool = False,
-        grad_scale: float = 1.0,
-        clip_value: float | None = None,
-        max_norm: float | None = None,
+        weight_decay: Value = 0.0,
+        **shared: Unpack[Shared],
     ) -> None:
         hyper = hyper_of(locals())
         super().__init__(params, hyper, hyper.pop("initial_accumulator"))
@@ -131,8 +127,9 @@ class RMSprop(Optimizer):
         ``sqrt(v + eps)`` instead (Keras, Optax).
     lr_in_momentum : bool
         ``velocity = momentum * velocity + lr * g / den; p -= velocity`` instead (Keras, Optax).
-    weight_decay, decoupled, maximize, grad_scale, clip_value, max_norm
-        See `Optimizer`, also for the errors.
+    weight_decay : float
+    **shared
+        What all optimizers take: see `Optimizer`, also for the errors.
 
     Examples
     --------
@@ -146,9 +143,9 @@ class RMSprop(Optimizer):
     """
 
     _kernel = "rmsprop"
-    rho: float
-    eps: float
-    momentum: float
+    rho: Value
+    eps: Value
+    momentum: Value
     centered: bool
     eps_inside_sqrt: bool
     lr_in_momentum: bool
@@ -156,20 +153,16 @@ class RMSprop(Optimizer):
     def __init__(
         self,
         params: Arrays,
-        lr: float = 1e-2,
-        rho: float = 0.99,
-        eps: float = 1e-8,
+        lr: Value = 1e-2,
+        rho: Value = 0.99,
+        eps: Value = 1e-8,
         *,
-        momentum: float = 0.0,
+        momentum: Value = 0.0,
         centered: bool = False,
         eps_inside_sqrt: bool = False,
         lr_in_momentum: bool = False,
-        weight_decay: float = 0.0,
-        decoupled: bool = False,
-        maximize: bool = False,
-        grad_scale: float = 1.0,
-        clip_value: float | None = None,
-        max_norm: float | None = None,
+        weight_decay: Value = 0.0,
+        **shared: Unpack[Shared],
     ) -> None:
         super().__init__(params, hyper_of(locals()))
 
@@ -186,8 +179,9 @@ class Adadelta(Optimizer):
         float32 or float64 (all the same), C-contiguous, of any shape. Changed in place by `step`.
     lr, rho, eps
         As in the formula; rho in [0, 1).
-    weight_decay, decoupled, maximize, grad_scale, clip_value, max_norm
-        See `Optimizer`, also for the errors.
+    weight_decay : float
+    **shared
+        What all optimizers take: see `Optimizer`, also for the errors.
 
     Examples
     --------
@@ -201,21 +195,16 @@ class Adadelta(Optimizer):
     """
 
     _kernel = "adadelta"
-    rho: float
-    eps: float
+    rho: Value
+    eps: Value
 
     def __init__(
         self,
         params: Arrays,
-        lr: float = 1.0,
-        rho: float = 0.9,
-        eps: float = 1e-6,
-        weight_decay: float = 0.0,
-        *,
-        decoupled: bool = False,
-        maximize: bool = False,
-        grad_scale: float = 1.0,
-        clip_value: float | None = None,
-        max_norm: float | None = None,
+        lr: Value = 1.0,
+        rho: Value = 0.9,
+        eps: Value = 1e-6,
+        weight_decay: Value = 0.0,
+        **shared: Unpack[Shared],
     ) -> None:
         super().__init__(params, hyper_of(locals()))

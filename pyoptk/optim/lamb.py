@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .base import Arrays, Optimizer, hyper_of
+from typing import Unpack
+
+from .base import Arrays, Optimizer, Shared, Value, hyper_of
 
 
 class LAMB(Optimizer):
@@ -20,8 +22,8 @@ class LAMB(Optimizer):
         As in the formula; the betas in [0, 1).
     decoupled : bool
         False: the decay is L2, ``g += weight_decay * p``, and not part of direction.
-    maximize, grad_scale, clip_value, max_norm
-        See `Optimizer`, also for the errors.
+    **shared
+        What all optimizers take: see `Optimizer`, also for the errors.
 
     Examples
     --------
@@ -35,23 +37,19 @@ class LAMB(Optimizer):
     """
 
     _kernel = "lamb"
-    beta1: float
-    beta2: float
-    eps: float
+    beta1: Value
+    beta2: Value
+    eps: Value
 
     def __init__(
         self,
         params: Arrays,
-        lr: float = 1e-3,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-6,
-        weight_decay: float = 1e-2,
-        *,
-        decoupled: bool = True,
-        maximize: bool = False,
-        grad_scale: float = 1.0,
-        clip_value: float | None = None,
-        max_norm: float | None = None,
+        lr: Value = 1e-3,
+        beta1: Value = 0.9,
+        beta2: Value = 0.999,
+        eps: Value = 1e-6,
+        weight_decay: Value = 1e-2,
+        **shared: Unpack[Shared],
     ) -> None:
+        shared.setdefault("decoupled", True)
         super().__init__(params, hyper_of(locals()))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .base import Arrays, Optimizer, hyper_of
+from typing import Unpack
+
+from .base import Arrays, Optimizer, Shared, Value, hyper_of
 
 
 class Lion(Optimizer):
@@ -17,8 +19,9 @@ class Lion(Optimizer):
         float32 or float64 (all the same), C-contiguous, of any shape. Changed in place by `step`.
     lr, beta1, beta2
         As in the formula; the betas in [0, 1).
-    weight_decay, decoupled, maximize, grad_scale, clip_value, max_norm
-        See `Optimizer`, also for the errors.
+    weight_decay : float
+    **shared
+        What all optimizers take: see `Optimizer`, also for the errors.
 
     Examples
     --------
@@ -31,21 +34,17 @@ class Lion(Optimizer):
     """
 
     _kernel = "lion"
-    beta1: float
-    beta2: float
+    beta1: Value
+    beta2: Value
 
     def __init__(
         self,
         params: Arrays,
-        lr: float = 1e-4,
-        beta1: float = 0.9,
-        beta2: float = 0.99,
-        weight_decay: float = 0.0,
-        *,
-        decoupled: bool = True,
-        maximize: bool = False,
-        grad_scale: float = 1.0,
-        clip_value: float | None = None,
-        max_norm: float | None = None,
+        lr: Value = 1e-4,
+        beta1: Value = 0.9,
+        beta2: Value = 0.99,
+        weight_decay: Value = 0.0,
+        **shared: Unpack[Shared],
     ) -> None:
+        shared.setdefault("decoupled", True)
         super().__init__(params, hyper_of(locals()))
