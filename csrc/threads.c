@@ -20,9 +20,10 @@
 
 /* ---- how many threads ------------------------------------------------------------------------ */
 
-enum { MAX_THREADS = 256 }; /* a ticket of the pool has 8 bits for those besides the caller */
-
-static int within_limits(long n) { return n < 0 ? 0 : n > MAX_THREADS ? MAX_THREADS : (int)n; }
+static int within_limits(long n)
+{
+    return n < 0 ? 0 : n > PK_MAX_THREADS ? PK_MAX_THREADS : (int)n;
+}
 
 /* The first number of a variable such as "4" or "4,2"; 0 if there is none. */
 static int count_from(const char *variable)
@@ -206,7 +207,7 @@ enum { STACK_SIZE = 1 << 20 };
 enum { PIECE_BITS = 18, LIMIT_BITS = 8, JOB_BITS = 20, MAX_PIECES = (1 << PIECE_BITS) - 1 };
 #define NEXT(t) ((size_t)((t) & MAX_PIECES))
 #define PIECES(t) ((size_t)((t) >> PIECE_BITS & MAX_PIECES))
-#define LIMIT(t) ((int)((t) >> 2 * PIECE_BITS & (MAX_THREADS - 1)))
+#define LIMIT(t) ((int)((t) >> 2 * PIECE_BITS & (PK_MAX_THREADS - 1)))
 #define JOB(t) ((uint32_t)((t) >> (2 * PIECE_BITS + LIMIT_BITS)))
 
 static struct {

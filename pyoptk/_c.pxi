@@ -115,6 +115,7 @@ cdef extern from "pyoptk.h" nogil:
     const char *pk_isa_at(int i, int *usable) noexcept
 
     size_t pk_cut(size_t n, size_t c, size_t chunks) noexcept
+    enum: PK_MAX_THREADS
     int pk_num_threads() noexcept
     void pk_set_num_threads(int n) noexcept
     const char *pk_threads_backend() noexcept

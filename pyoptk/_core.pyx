@@ -60,6 +60,9 @@ cdef int acquire(object array, Py_buffer *view, str name, bint writable, bint st
         raise TypeError(f"{name}: expected a float32 or float64 array, "
                         f"got {described(array)}") from None
     try:
+        if isinstance(array, _np.ma.MaskedArray):
+            raise TypeError(f"{name}: expected a plain array, got a masked one, whose mask would "
+                            f"have no effect")
         if (view.format == NULL or view.format[0] not in (c"f", c"d") or view.format[1] != 0
                 or <uintptr_t> view.buf % view.itemsize != 0):
             raise TypeError(f"{name}: expected float32 or float64 in native byte order, aligned, "
@@ -126,6 +129,13 @@ cdef int check_shape(Py_buffer *view, str name, tuple shape) except -1:
 cdef enum: MOST_BUFFERS = 24  # lstm_backward takes 17
 
 
+cdef object contiguous(array):
+    """The array itself, or a C-contiguous copy where it is strided."""
+    if isinstance(array, _np.ndarray) and not array.flags.c_contiguous:
+        return _np.ascontiguousarray(array)
+    return array
+
+
 cdef class _Buffers:
     """The arrays of one call, released when it is over. All have the dtype of the first."""
     cdef Py_buffer held[MOST_BUFFERS]
@@ -188,8 +198,10 @@ cdef double number(dict hyper, str name, double low, double high, str expected) 
     cdef double value
     try:
         value = hyper[name]
-    except TypeError:
+    except (TypeError, ValueError):
         raise TypeError(f"{name}: expected {expected}, got {type(hyper[name]).__name__}") from None
+    except OverflowError:
+        value = INFINITY
     if not (value >= low and value < high):
         raise ValueError(f"{name}: expected {expected}, got {hyper[name]!r}")
     return value
@@ -252,7 +264,7 @@ def use_isa(name=None):
     cdef const char *wanted = NULL
     cdef int outcome
     if name is not None:
-        encoded = str(name).encode()
+        encoded = str(name).replace("\0", "?").encode()
         wanted = encoded
     outcome = pk_use_isa(wanted)
     if outcome == PK_ISA_UNKNOWN:
@@ -286,8 +298,8 @@ def set_num_threads(n=None):
         return
     if not isinstance(n, int) or isinstance(n, bool):
         raise TypeError(f"n: expected an integer >= 1 or None, got {n!r}")
-    if not 1 <= n <= 4096:
-        raise ValueError(f"n: expected an integer in 1..4096 or None, got {n!r}")
+    if not 1 <= n <= PK_MAX_THREADS:
+        raise ValueError(f"n: expected an integer in 1..{PK_MAX_THREADS} or None, got {n!r}")
     pk_set_num_threads(n)
 
 

@@ -12,14 +12,12 @@ cdef int once(str which, dict arguments) except -1:
     cdef void *scratch
     configure(k, &c, arguments)
     step, grad = arguments["step"], arguments["grad"]
-    if not isinstance(step, (int, _np.integer)) or step < 1:
+    if not isinstance(step, (int, _np.integer)) or not 1 <= step < 2**63:
         raise ValueError(f"step: expected an integer >= 1, got {step!r}")
-    if isinstance(grad, _np.ndarray):
-        grad = _np.ascontiguousarray(grad)
     memset(&tensor, 0, sizeof(tensor))
     tensor.step = step
     param = arrays.take("param", arguments["param"], True)
-    view = arrays.take("grad", grad, False)
+    view = arrays.take("grad", contiguous(grad), False)
     check_like(view, "grad", param, "param")
     tensor.param, tensor.grad, tensor.n = param.buf, view.buf, size_of(param)
     for slot, name in enumerate(state_names(which, arguments)):
@@ -120,8 +118,10 @@ def global_norm(grads):
     cdef pk_tensor *tensors
     cdef void *scratch = NULL
     cdef double norm
-    plan = [_np.ascontiguousarray(g) if isinstance(g, _np.ndarray) else g for g in grads]
-    count = len(plan)
+    if not isinstance(grads, (list, tuple)):
+        raise TypeError(f"grads: expected a list or tuple of arrays, got {described(grads)}")
+    held = [contiguous(g) for g in grads]
+    count = len(held)
     cdef Py_buffer *views = <Py_buffer *> PyMem_Calloc(count + 1, sizeof(Py_buffer))
     tensors = <pk_tensor *> PyMem_Calloc(count + 1, sizeof(pk_tensor))
     cdef Py_ssize_t taken = 0
@@ -129,7 +129,7 @@ def global_norm(grads):
         if views == NULL or tensors == NULL:
             raise MemoryError
         for i in range(count):
-            acquire(plan[i], &views[i], f"grads[{i}]", False, False)
+            acquire(held[i], &views[i], f"grads[{i}]", False, False)
             taken += 1
             check_dtype(&views[i], f"grads[{i}]", &views[0], "grads[0]")
             tensors[i].grad, tensors[i].n = views[i].buf, size_of(&views[i])

@@ -104,14 +104,14 @@ cdef int configure(kernel which, config *out, dict hyper) except -1:
 def state_names(str which, dict hyper):
     """The state arrays that a kernel needs, in its order; None where one is not used."""
     if which == "sgd":
-        return ("velocity" if hyper["momentum"] else None,)
+        return ("velocity" if fraction(hyper, "momentum") != 0 else None,)
     if which == "adagrad":
         return ("s",)
     if which == "rmsprop":
-        return ("v", "avg" if hyper["centered"] else None,
-                "velocity" if hyper["momentum"] else None)
+        return ("v", "avg" if switch(hyper, "centered") else None,
+                "velocity" if fraction(hyper, "momentum") != 0 else None)
     if which == "adam":
-        return ("m", "v", "vmax" if hyper["amsgrad"] else None)
+        return ("m", "v", "vmax" if switch(hyper, "amsgrad") else None)
     return {"adadelta": ("v", "acc_delta"), "adamax": ("m", "u"), "lion": ("m",)}.get(
         which, ("m", "v"))
 

@@ -233,14 +233,33 @@ cdef class Plan:
             return [grads[key] for key in self.keys]
         if not isinstance(grads, (list, tuple)):
             raise TypeError(f"grads: expected a list or tuple like params, got {described(grads)}")
-        if len(grads) != <Py_ssize_t> self.count:
-            raise ValueError(f"grads: expected {self.count} arrays, got {len(grads)}")
-        return list(grads)
+        in_order = list(grads)
+        if len(in_order) != <Py_ssize_t> self.count:
+            raise ValueError(f"grads: expected {self.count} arrays, got {len(in_order)}")
+        return in_order
+
+    def ordered(self, grads):
+        """The gradients as a list like the parameters; raises what `step` would say about them."""
+        cdef Py_ssize_t i
+        if self.busy:
+            raise RuntimeError("step: this optimizer is stepping in another thread already")
+        self.busy = True
+        try:
+            ordered = self.in_order(grads)
+            for i in range(self.count):
+                if ordered[i] is not None:
+                    self.take(i, ordered[i])
+                    PyBuffer_Release(&self.taken[i])
+            return ordered
+        finally:
+            self.busy = False
 
     cdef bint take_at_once(self, Py_ssize_t i, grad) except -1:
         """Take gradient i if there is nothing to say about it, without making up its name."""
         cdef Py_buffer *view = &self.taken[i]
         cdef Py_buffer *param = &self.held[i]
+        if type(grad) is not _np.ndarray:
+            return False
         try:
             PyObject_GetBuffer(grad, view, PyBUF_FORMAT | PyBUF_STRIDES)
         except Exception:
@@ -261,7 +280,7 @@ cdef class Plan:
         acquire(grad, view, name, self.zero_grad, not self.zero_grad)
         if not PyBuffer_IsContiguous(view, c"C"):
             PyBuffer_Release(view)
-            acquire(_np.ascontiguousarray(grad), view, name, False, False)
+            acquire(contiguous(grad), view, name, False, False)
         try:
             check_like(view, name, &self.held[i], self.held_names[i])
             shared = self.overlapped(view)

@@ -70,7 +70,7 @@ cdef class _Layer:
         shapes = ((4 * H, I), (4 * H, H), (4 * H,), (4 * H,))
         for i, what in enumerate(("weight_ih", "weight_hh", "bias_ih", "bias_hh")):
             data[i] = NULL
-            if arrays[i] is not None:
+            if arrays[i] is not None or (i < 2 and not writable):  # only a bias may be absent
                 name = f"{whose}['{what}_l{layer}']"
                 view = self.arrays.take(name, arrays[i], writable)
                 check_shape(view, name, shapes[i])
@@ -91,10 +91,10 @@ def check_sizes(**sizes):
 
 def check_float_dtype(dtype):
     try:
-        checked = _np.dtype(dtype)
+        checked = _np.dtype(dtype) if dtype is not None else None
     except TypeError:
-        raise TypeError(f"dtype: expected float32 or float64, got {dtype!r}") from None
-    if checked not in (_np.float32, _np.float64) or not checked.isnative:
+        checked = None
+    if checked is None or checked not in (_np.float32, _np.float64) or not checked.isnative:
         raise TypeError(f"dtype: expected float32 or float64, got {dtype!r}")
     return checked
 
@@ -122,13 +122,28 @@ def check_pair(str name, pair, tuple shape, model):
 
 def check_lengths(lengths, B, T):
     """`lengths` as a contiguous int64 array [B] of numbers in 0..T."""
-    checked = _np.asarray(lengths)
+    try:
+        checked = _np.asarray(lengths)
+    except ValueError:
+        raise ValueError(f"lengths: expected {B} integers, got a ragged sequence") from None
+    if checked.size == 0 == B:
+        checked = _np.zeros(0, _np.int64)
     if checked.dtype.kind not in "iu" or checked.shape != (B,):
         raise ValueError(f"lengths: expected {B} integers, got {described(checked)}")
     if checked.size and (checked.min() < 0 or checked.max() > T):
         raise ValueError(f"lengths: expected numbers in 0..{T}, "
                          f"got {checked.min()}..{checked.max()}")
     return _np.array(checked, _np.int64)
+
+
+def check_switches(**switches):
+    for name in switches:
+        switch(switches, name)
+
+
+def check_rng(rng):
+    if rng is not None and not isinstance(rng, _np.random.Generator):
+        raise TypeError(f"rng: expected a numpy.random.Generator or None, got {type(rng).__name__}")
 
 
 # ---- the LSTM -----------------------------------------------------------------------------------
@@ -226,7 +241,7 @@ def tanh(x, y):
     elementwise(TANH, x, y)
 
 
-def matmul(a, b, c, *, bint accumulate=False):
+def matmul(a, b, c, *, accumulate=False):
     """c = a @ b, or c += a @ b if `accumulate`; changes `c`.
 
     Parameters
@@ -240,10 +255,12 @@ def matmul(a, b, c, *, bint accumulate=False):
     cdef Py_buffer *of_c = arrays.take("c", c, True)
     cdef size_t M, N, K
     cdef void *scratch
+    cdef bint add = switch({"accumulate": accumulate}, "accumulate")
     if of_a.ndim != 2:
         raise ValueError(f"a: expected 2 axes, got shape {shape_of(of_a)}")
-    M, K = of_a.shape[0], of_a.shape[1]
-    N = of_b.shape[1] if of_b.ndim == 2 else 0
+    if of_b.ndim != 2:
+        raise ValueError(f"b: expected 2 axes, got shape {shape_of(of_b)}")
+    M, K, N = of_a.shape[0], of_a.shape[1], of_b.shape[1]
     check_shape(of_b, "b", (K, N))
     check_shape(of_c, "c", (M, N))
     kernels = pk_rnn(dtype_of(of_a))
@@ -251,7 +268,7 @@ def matmul(a, b, c, *, bint accumulate=False):
     if scratch == NULL:
         raise MemoryError
     with nogil:
-        kernels.matmul(M, N, K, of_a.buf, K, of_b.buf, N, of_c.buf, N, accumulate, scratch,
+        kernels.matmul(M, N, K, of_a.buf, K, of_b.buf, N, of_c.buf, N, add, scratch,
                        pk_num_threads())
     PyMem_Free(scratch)
 

@@ -67,7 +67,7 @@ BAD_PARAMS = {
 @pytest.mark.parametrize("bad", BAD_PARAMS)
 @pytest.mark.parametrize(
     "cls",
-    [getattr(pyoptk, name) for name in pyoptk.optim.__all__ if name != "Optimizer"],
+    [*pyoptk.Optimizer.__subclasses__(), pyoptk.AdamW],
 )
 def test_bad_parameters_are_refused(cls, bad):
     params, error, message = BAD_PARAMS[bad]

@@ -8,7 +8,8 @@
  * This is the whole C API; Python is one of its users.  Kernels never allocate, print, lock or
  * fail: the caller has checked shapes, and nothing overlaps unless a comment allows it.  Arrays
  * have the dtype of the table that the kernel was taken from.  Shapes stand in [brackets], the
- * last index running fastest.  A NULL pointer is allowed where a comment says so.
+ * last index running fastest.  A NULL pointer is allowed where a comment says so.  A thread that calls
+ * needs 128 KiB of stack.
  */
 #ifndef PYOPTK_H
 #define PYOPTK_H
@@ -51,7 +52,7 @@ typedef struct {
 /* state: velocity, unless momentum is 0.
  *     step 1: velocity = g    later: velocity = momentum * velocity + (1 - dampening) * g
  *     p -= lr * (nesterov ? g + momentum * velocity : velocity)            Sutskever et al. 2013
- * lr_in_momentum: velocity = momentum * velocity - lr * g (Keras, scikit-learn, Optax), p += it. */
+ * lr_in_momentum: velocity = momentum * velocity - lr * g (Keras, scikit-learn), p += it. */
 typedef struct {
     pk_common common;
     double momentum, dampening;
@@ -189,9 +190,7 @@ static inline double pk_clip_coefficient(double norm, double max_norm)
 
 /* ---- recurrent layers ------------------------------------------------------------------------ */
 
-/* T steps, B sequences, I inputs, H hidden units.  Element x[t][b][i] is at
- * x[t * x_step + b * x_row + i], so that time-major, batch-first and sliced arrays need no copy;
- * dx has the layout of x in a backward pass of its own strides, likewise y and dy. */
+/* T steps, B sequences, I inputs, H hidden units. */
 typedef struct {
     size_t T, B, I, H;
     /* [B] in 0..T, or NULL: all T.  From step lengths[b] on, sequence b keeps its state, its y is 0
@@ -199,7 +198,8 @@ typedef struct {
     const int64_t *lengths;
 } pk_rnn_shape;
 
-/* An array with a time step and a batch row: strides are counted in elements. */
+/* A sequence of batches: element [t][b][i] is data[t * step + b * row + i], counted in elements, so that
+ * time-major, batch-first and sliced arrays need no copy. */
 typedef struct {
     void *data; /* NULL: absent (an output not wanted, an input of zeros) */
     ptrdiff_t step, row;
@@ -291,7 +291,8 @@ static inline size_t pk_cut(size_t n, size_t c, size_t chunks)
 
 /* PYOPTK_NUM_THREADS, else OMP_NUM_THREADS, else the cores that affinity and cgroup allow. */
 int pk_num_threads(void);
-void pk_set_num_threads(int n);       /* n >= 1; 0 for the default again */
+enum { PK_MAX_THREADS = 256 };
+void pk_set_num_threads(int n);       /* 1 .. PK_MAX_THREADS; 0 for the default again */
 const char *pk_threads_backend(void); /* "pool", "openmp" or "none" */
 
 #endif

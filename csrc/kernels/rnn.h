@@ -6,7 +6,7 @@
  * it, cut by output elements, so that each is summed by one thread in one order.
  *
  * P is H rounded up to whole vectors.  Arrays of our own have rows of P, so that only the caller's
- * arrays need partial loads and stores; the units beyond H have weights 0 and stay finite.
+ * arrays need partial loads and stores; the units beyond H have weights and gradients 0.
  *
  * The LANES units of a vector are a panel.  Gates (and dA, which takes their place) are stored panel
  * by panel, [P / LANES, T, B, GATES, LANES]: what one panel needs of all steps lies together, which
@@ -19,7 +19,8 @@
 #include "matmul.h"
 
 enum { I_GATE, F_GATE, G_GATE, O_GATE, GATES };
-enum { PANELS = 4 }; /* of columns of a weight gradient that are worked on at a time */
+enum { PANELS = 2 };         /* of columns of a weight gradient that are worked on at a time */
+enum { L2_SHARE = 1 << 20 }; /* bytes that may be hoped to stay in the L2 cache */
 
 typedef struct {
     pk_rnn_shape s;
@@ -198,7 +199,7 @@ static size_t steps_at_a_time(const lstm_job *job)
 {
     const size_t weights = GATES * job->P * (job->s.I + job->s.H) * sizeof(real);
     const size_t rows = job->s.B / job->chunks;
-    return weights < (size_t)1 << 20 || rows >= 512 ? 1 : smaller(1 + 512 / (rows + 1), job->s.T);
+    return weights < L2_SHARE || rows >= 512 ? 1 : smaller(1 + 512 / (rows + 1), job->s.T);
 }
 
 static lstm_job lstm_job_for(const pk_rnn_shape *s, const pk_lstm_weights *w, pk_sequence x,

@@ -43,16 +43,17 @@ PK_INLINE void lstm_cell_backward(const lstm_job *job, size_t t, size_t b, size_
     const vec i = load(gates + I_GATE * LANES), f = load(gates + F_GATE * LANES);
     const vec g = load(gates + G_GATE * LANES), o = load(gates + O_GATE * LANES);
     const vec tanh_c = vec_tanh(load(c_t));
+    const size_t n = smaller(H - unit, LANES); /* behind them dA is 0, even where a NaN came */
     vec dh = load(dh_b), dc = load(dc_b);
     if (job->dy.data) {
         const real *dy = row_at(job->dy, t, b) + unit;
         dh += unit + LANES <= H ? load(dy) : load_part(dy, H - unit);
     }
     dc += dh * o * (1 - tanh_c * tanh_c);
-    store(gates + I_GATE * LANES, dc * g * i * (1 - i));
-    store(gates + F_GATE * LANES, dc * load(c_prev) * f * (1 - f));
-    store(gates + G_GATE * LANES, dc * i * (1 - g * g));
-    store(gates + O_GATE * LANES, dh * tanh_c * o * (1 - o));
+    store(gates + I_GATE * LANES, first(dc * g * i * (1 - i), n));
+    store(gates + F_GATE * LANES, first(dc * load(c_prev) * f * (1 - f), n));
+    store(gates + G_GATE * LANES, first(dc * i * (1 - g * g), n));
+    store(gates + O_GATE * LANES, first(dh * tanh_c * o * (1 - o), n));
     store(dc_b, dc * f);
     store(dh_b, broadcast(0));
 }
@@ -118,7 +119,7 @@ static void lstm_backward_rows(void *arg, size_t chunk)
 static void lstm_weight_gradient(const lstm_job *job, size_t column, size_t columns, size_t first,
                                  size_t last, real *dw, size_t N, pk_sequence right)
 {
-    _Alignas(ALIGNMENT) real packed[PANELS][K_BLOCK * WIDTH]; /* 128 KiB */
+    _Alignas(ALIGNMENT) real packed[PANELS][K_BLOCK * WIDTH]; /* 64 KiB */
     const size_t B = job->s.B, H = job->s.H, total = job->s.T * B, end = column + columns;
     if (!job->accumulate)
         for (size_t gate = 0; gate < GATES; gate++)
@@ -128,6 +129,11 @@ static void lstm_weight_gradient(const lstm_job *job, size_t column, size_t colu
         const size_t depth = smaller(total - k0, K_BLOCK);
         for (size_t k = 0; k < depth; k++) {
             const size_t t = (k0 + k) / B, b = (k0 + k) % B;
+            if (!active(job, t, b)) { /* what x holds there must not count, not even times 0 */
+                for (size_t p = 0; p * WIDTH < columns; p++)
+                    memset(packed[p] + k * WIDTH, 0, WIDTH * sizeof(real));
+                continue;
+            }
             const real *row = row_at(right, t, b);
             for (size_t n = column, p = 0; n < end; n += WIDTH, p++)
                 pack_row(packed[p] + k * WIDTH, row + n, smaller(end - n, WIDTH));
@@ -191,7 +197,7 @@ static void lstm_gradient_task(void *arg, size_t task)
  * rows of dA: as many columns as keep that part in the L2 cache. */
 static size_t columns_at_a_time(const lstm_job *job)
 {
-    const size_t in_cache = ((size_t)1 << 20) / (GATES * job->P * WIDTH * sizeof(real));
+    const size_t in_cache = L2_SHARE / (GATES * job->P * WIDTH * sizeof(real));
     return WIDTH * (in_cache < 1 ? 1 : smaller(in_cache, PANELS));
 }
 

@@ -45,6 +45,9 @@ PK_INLINE real *align(void *p)
     return (real *)(((uintptr_t)p + ALIGNMENT - 1) & ~(uintptr_t)(ALIGNMENT - 1));
 }
 
+/* v with zeros behind its first n <= LANES elements. */
+PK_INLINE vec first(vec v, size_t n) { return n == LANES ? v : load_part((const real *)&v, n); }
+
 /* mask ? a : b, where a mask is what a comparison of two vectors gives. */
 PK_INLINE vec pick(vec_bits mask, vec a, vec b)
 {

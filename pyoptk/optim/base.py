@@ -124,7 +124,7 @@ class Optimizer:
         kinds = list(dict.fromkeys(overrides)) or [((), True)]
         put = self.__dict__
         put.update(params=params, hyper=hyper, groups=groups, _keys=keys, _kinds=kinds)
-        put.update(_mapping=isinstance(params, Mapping), _of=overrides)
+        put.update(_mapping=isinstance(params, Mapping), _of=overrides, _held=arrays)
         put["_plan"] = _core.Plan(
             self._kernel,
             keys,
@@ -224,6 +224,21 @@ class Optimizer:
             param[...] = average
             average[...] = kept
 
+    @contextmanager
+    def _scaled(self, factor: float, **others: Any) -> Iterator[None]:
+        """For wrappers: within, `grad_scale` is times `factor`, and `others` hold."""
+        hyper, calls = self.hyper, self._plan.calls
+        # As numbers: after the step a schedule might have gone out of range.
+        before = self._resolved(hyper, self.groups, calls)
+        scaled = {**hyper, **others, "grad_scale": self.value("grad_scale") * factor}
+        self._plan.configure(self._resolved(scaled, self.groups, calls))
+        self.__dict__["hyper"] = scaled
+        try:
+            yield
+        finally:
+            self.__dict__["hyper"] = hyper
+            self._plan.configure(before)
+
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed training needs besides the parameters: names to arrays and numbers.
 
@@ -275,7 +290,7 @@ class Optimizer:
         return state if self._keys is None else f"{state}.{self._keys[i]}"
 
     def _arrays(self) -> list[Array]:
-        return _listed(self.params)[1]
+        return [np.asarray(array) for array in self._held]
 
     def _kind_of(self, key: Any) -> Any:
         kinds = dict(zip(self._keys or [key], self._of, strict=True))

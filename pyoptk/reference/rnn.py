@@ -118,6 +118,8 @@ def lstm_backward(
         dh, dc = dh_prev, dc_prev
     rows = da.reshape(T * B, 4 * H)
     dx = (rows @ w_ih).reshape(x.shape)
-    dw_ih = rows.T @ x.reshape(T * B, -1)
+    if lengths is not None:  # what x holds behind an end must not count, not even times 0
+        x = np.where((np.arange(T)[:, None] < lengths)[:, :, None], x, 0)
+    dw_ih = rows.T @ x.reshape(T * B, x.shape[2])
     dw_hh = rows.T @ h[:-1].reshape(T * B, H)
     return dx, dh, dc, dw_ih, dw_hh, rows.sum(0)

@@ -1,0 +1,181 @@
+"""Weights to evaluate with besides those being trained: `Lookahead` and `SWA`.
+
+A moving average needs no wrapper: it is `ema_decay` of every optimizer. The wrappers' common part
+is in wrappers.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from .base import Array, Arrays, Grads, Optimizer
+from .classic import SGD
+from .wrappers import Stateful, Wrapper, named
+
+
+@contextmanager
+def _swapped(params: list[Array], others: list[Array]) -> Iterator[None]:
+    kept = [param.copy() for param in params]
+    try:
+        for param, other in zip(params, others, strict=True):
+            np.copyto(param, other)
+        yield
+    finally:
+        for param, old in zip(params, kept, strict=True):
+            np.copyto(param, old)
+
+
+class Lookahead(Wrapper):
+    """Lookahead (Zhang et al. 2019, algorithm 1): slow weights that follow those of `opt`.
+
+    After every k steps of `opt`, ``slow += alpha * (p - slow); p = slow``. The state of `opt`
+    stays as it is (in Optax, ``reset_state=False``). The slow weights begin at the parameters.
+
+    Parameters
+    ----------
+    opt : optimizer or wrapper
+    k : int
+        How many steps before the two meet, at least 1 (Optax's ``sync_period``).
+    alpha : float
+        How far the slow weights go, in [0, 1] (Optax's ``slow_step_size``).
+
+    Attributes
+    ----------
+    count : int
+        How many steps were taken since the two met.
+
+    Examples
+    --------
+    >>> import numpy as np, pyoptk
+    >>> w = np.zeros(1)
+    >>> lookahead = pyoptk.Lookahead(pyoptk.SGD(w, lr=1.0), k=2, alpha=0.5)
+    >>> for _ in range(3):
+    ...     stepped = lookahead.step(np.ones(1))
+    ...     print(w, lookahead.slow)
+    [-1.] [0.]
+    [-1.] [-1.]
+    [-2.] [-1.]
+    """
+
+    _numbers = ("k", "alpha", "count")
+    k: int
+    alpha: float
+
+    def __init__(self, opt: Optimizer | Wrapper, k: int = 5, alpha: float = 0.5) -> None:
+        super().__init__(opt)
+        self.k, self.alpha, self.count = k, alpha, 0
+        self._slow = [param.copy() for param in self.optimizer._arrays()]
+        self._own = named(self.optimizer, "slow", self._slow)
+
+    def step(self, grads: Grads) -> bool:
+        """Take a step of `opt`; every k-th time change the slow weights and the parameters, too.
+
+        Returns whether the optimizer took a step; only then it counts. Errors are those of its own
+        step, and nothing has been changed.
+        """
+        stepped = super().step(grads)
+        self.count += stepped
+        if self.count < self.k:
+            return stepped
+        self.count = 0
+        with np.errstate(over="ignore", invalid="ignore"):
+            for param, slow in zip(self.optimizer._arrays(), self._slow, strict=True):
+                way = np.empty_like(slow)
+                np.subtract(param, slow, out=way)
+                np.multiply(way, slow.dtype.type(self.alpha), out=way)
+                np.add(slow, way, out=slow)
+                np.copyto(param, slow)
+        return stepped
+
+    @property
+    def slow(self) -> Any:
+        """The slow weights, in the structure of the optimizer's `params`; changed by `step`."""
+        return self.optimizer._like_params(self._slow)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within ``with lookahead.averaged():`` the parameters are the slow weights.
+
+        They are swapped in place, and back again, bit for bit. No step within.
+        """
+        with _swapped(self.optimizer._arrays(), self._slow):
+            yield
+
+
+class SWA(Stateful):
+    """Stochastic weight averaging (Izmailov et al. 2018): the plain mean of some parameters.
+
+    ``average += (p - average) / (n + 1)`` at the update after n others, the first being a copy: the
+    formula of PyTorch's ``get_swa_avg_fn``, bit for bit in this order of operations. Where PyTorch
+    takes its ``_foreach_lerp_`` instead, as `AveragedModel` does on its own, last bits differ.
+
+    Parameters
+    ----------
+    params : array, sequence or dict of arrays
+        As for an optimizer. Changed only within `averaged`.
+
+    Attributes
+    ----------
+    count : int
+        How many updates there were.
+
+    Examples
+    --------
+    >>> import numpy as np, pyoptk
+    >>> w = np.array([1.0, 5.0])
+    >>> swa = pyoptk.SWA(w)
+    >>> for _ in range(3):
+    ...     swa.update()
+    ...     w += 2  # in place of training
+    >>> with swa.averaged():
+    ...     print(w)
+    [3. 7.]
+    >>> w
+    array([ 7., 11.])
+    """
+
+    _numbers = ("count",)
+
+    def __init__(self, params: Arrays) -> None:
+        self._holder = SGD(params)  # takes no step: it checks, names and arranges the arrays
+        self._averages = [param.copy() for param in self._holder._arrays()]
+        self._own = named(self._holder, "average", self._averages)
+        self.count = 0
+
+    def update(self) -> None:
+        """Change the averages in place: take in the parameters as they are now."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            for param, average in zip(self._holder._arrays(), self._averages, strict=True):
+                if self.count == 0:
+                    np.copyto(average, param)
+                    continue
+                way = np.empty_like(average)
+                np.subtract(param, average, out=way)
+                np.divide(way, average.dtype.type(self.count + 1), out=way)
+                np.add(average, way, out=average)
+        self.count += 1
+
+    @property
+    def weights(self) -> Any:
+        """The averages, in the structure of `params`; the parameters at first, before `update`."""
+        return self._holder._like_params(self._averages)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within ``with swa.averaged():`` the parameters are their averages.
+
+        They are swapped in place, and back again, bit for bit. No step and no update within.
+
+        Raises
+        ------
+        RuntimeError
+            If there was no `update` yet.
+        """
+        if self.count == 0:
+            raise RuntimeError("averaged: expected an update() before it, got none")
+        with _swapped(self._holder._arrays(), self._averages):
+            yield
