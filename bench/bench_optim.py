@@ -9,13 +9,21 @@ import pyoptk
 from pyoptk import _core, kernels, reference
 
 SIZES = [1_000, 100_000, 1_000_000, 10_000_000]
-# Every kernel of tests/test_optim.py: its class, how many state arrays, settings, PyTorch's name.
+# Every kernel of tests/test_optim.py: its class, how many state arrays, settings, PyTorch's name
+# (None where PyTorch has no such optimizer), and those that PyTorch has fused.
 ROWS = {
     "sgd": (pyoptk.SGD, 1, {"momentum": 0.9}, "SGD"),
     "adagrad": (pyoptk.AdaGrad, 1, {}, "Adagrad"),
     "rmsprop": (pyoptk.RMSprop, 1, {}, "RMSprop"),
+    "adadelta": (pyoptk.Adadelta, 2, {}, "Adadelta"),
     "adam": (pyoptk.Adam, 2, {}, "Adam"),
+    "nadam": (pyoptk.NAdam, 2, {}, "NAdam"),
+    "radam": (pyoptk.RAdam, 2, {}, "RAdam"),
+    "adamax": (pyoptk.Adamax, 2, {}, "Adamax"),
+    "lion": (pyoptk.Lion, 1, {}, None),
+    "lamb": (pyoptk.LAMB, 2, {}, None),
 }
+FUSED = ("SGD", "Adagrad", "Adam")
 
 
 def data(size, dtype):
@@ -49,7 +57,7 @@ def bench_twin(benchmark, name, dtype, size):
     benchmark(twin, param, grad, *arrays, step=10, **hyper)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row[3]])
 def bench_torch(benchmark, name, size, threads):
     torch = pytest.importorskip("torch")
     benchmark.group = f"{name} float32 {size:,} elements, {threads} thread(s)"
@@ -58,7 +66,7 @@ def bench_torch(benchmark, name, size, threads):
     param, grad = (torch.from_numpy(a) for a in data(size, "float32"))
     tensor = torch.nn.Parameter(param)
     tensor.grad = grad
-    fused = {} if theirs == "RMSprop" else {"fused": True}  # the one that has none
+    fused = {"fused": True} if theirs in FUSED else {}
     opt = getattr(torch.optim, theirs)([tensor], lr=1e-3, **settings, **fused)
     benchmark.name = f"torch.optim.{theirs}.step"
     benchmark(opt.step)

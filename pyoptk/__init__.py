@@ -25,15 +25,21 @@ from . import kernels, schedules
 from ._core import get_num_threads, isa, isas, set_num_threads, threads_backend, use_isa
 from .checkpoint import load, save
 from .optim import (
+    LAMB,
     SGD,
     SWA,
     Accumulation,
+    Adadelta,
     AdaGrad,
     Adam,
+    Adamax,
     AdamW,
+    Lion,
     Lookahead,
     LossScaler,
+    NAdam,
     Optimizer,
+    RAdam,
     RMSprop,
 )
 from .rnn import LSTM
@@ -41,16 +47,22 @@ from .rnn import LSTM
 __version__ = _version("pyoptk")
 
 __all__ = [
+    "LAMB",
     "LSTM",
     "SGD",
     "SWA",
     "Accumulation",
     "AdaGrad",
+    "Adadelta",
     "Adam",
     "AdamW",
+    "Adamax",
+    "Lion",
     "Lookahead",
     "LossScaler",
+    "NAdam",
     "Optimizer",
+    "RAdam",
     "RMSprop",
     "get_num_threads",
     "isa",

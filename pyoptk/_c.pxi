@@ -35,12 +35,40 @@ cdef extern from "pyoptk.h" nogil:
         pk_common common
         double beta1, beta2, eps
         int amsgrad, amsgrad_on_corrected, eps_hat
+    ctypedef struct pk_adadelta_config:
+        pk_common common
+        double rho, eps
+    ctypedef struct pk_nadam_config:
+        pk_common common
+        double beta1, beta2, eps, momentum_decay
+    ctypedef struct pk_radam_config:
+        pk_common common
+        double beta1, beta2, eps
+        int eps_hat
+    ctypedef struct pk_adamax_config:
+        pk_common common
+        double beta1, beta2, eps
+        int eps_outside_max
+    ctypedef struct pk_lion_config:
+        pk_common common
+        double beta1, beta2
+    ctypedef struct pk_lamb_config:
+        pk_common common
+        double beta1, beta2, eps
 
     ctypedef struct pk_optim_kernels:
         void (*sgd)(const pk_tensor *, size_t, const pk_sgd_config *, int) noexcept nogil
         void (*adagrad)(const pk_tensor *, size_t, const pk_adagrad_config *, int) noexcept nogil
         void (*rmsprop)(const pk_tensor *, size_t, const pk_rmsprop_config *, int) noexcept nogil
+        void (*adadelta)(const pk_tensor *, size_t, const pk_adadelta_config *, int) noexcept nogil
         void (*adam)(const pk_tensor *, size_t, const pk_adam_config *, int) noexcept nogil
+        void (*nadam)(const pk_tensor *, size_t, const pk_nadam_config *, int) noexcept nogil
+        void (*radam)(const pk_tensor *, size_t, const pk_radam_config *, int) noexcept nogil
+        void (*adamax)(const pk_tensor *, size_t, const pk_adamax_config *, int) noexcept nogil
+        void (*lion)(const pk_tensor *, size_t, const pk_lion_config *, int) noexcept nogil
+        void (*lamb)(const pk_tensor *, size_t, const pk_lamb_config *, void *,
+                     int) noexcept nogil
+        size_t (*lamb_scratch_size)(const pk_tensor *, size_t) noexcept nogil
         double (*global_norm)(const pk_tensor *, size_t, void *, int) noexcept nogil
         size_t (*norm_scratch_size)(const pk_tensor *, size_t) noexcept nogil
         void (*memory_roof)(const pk_tensor *, size_t, int) noexcept nogil

@@ -9,6 +9,7 @@ cdef int once(str which, dict arguments) except -1:
     cdef config c
     cdef kernel k = _KERNELS[which]
     cdef int slot
+    cdef void *scratch
     configure(k, &c, arguments)
     step, grad = arguments["step"], arguments["grad"]
     if not isinstance(step, (int, _np.integer)) or not 1 <= step < 2**63:
@@ -25,8 +26,12 @@ cdef int once(str which, dict arguments) except -1:
             check_like(view, name, param, "param")
             tensor.state[slot] = view.buf
     check_fits(arguments, dtype_of(param))
+    scratch = PyMem_Malloc(scratch_size(k, dtype_of(param), &tensor, 1) + 1)
+    if scratch == NULL:
+        raise MemoryError
     with nogil:
-        run(k, dtype_of(param), &tensor, 1, &c)
+        run(k, dtype_of(param), &tensor, 1, &c, scratch)
+    PyMem_Free(scratch)
     return 0
 
 
@@ -57,6 +62,12 @@ def rmsprop(param, grad, v, avg=None, velocity=None, *, step=1, lr=1e-2, rho=0.9
     once("rmsprop", locals())
 
 
+def adadelta(param, grad, v, acc_delta, *, step=1, lr=1.0, rho=0.9, eps=1e-6, weight_decay=0.0,
+             decoupled=False, maximize=False, grad_scale=1.0, clip_value=None):
+    """One Adadelta step; changes `param`, `v` and `acc_delta`. See `pyoptk.Adadelta`."""
+    once("adadelta", locals())
+
+
 def adam(param, grad, m, v, vmax=None, *, step=1, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8,
          amsgrad=False, amsgrad_on_corrected=False, eps_hat=False, weight_decay=0.0,
          decoupled=False, maximize=False, grad_scale=1.0, clip_value=None):
@@ -65,6 +76,38 @@ def adam(param, grad, m, v, vmax=None, *, step=1, lr=1e-3, beta1=0.9, beta2=0.99
     `step` counts from 1. See `pyoptk.Adam` for the formula, the hyper-parameters and the errors.
     """
     once("adam", locals())
+
+
+def nadam(param, grad, m, v, *, step=1, lr=2e-3, beta1=0.9, beta2=0.999, eps=1e-8,
+          momentum_decay=4e-3, weight_decay=0.0, decoupled=False, maximize=False, grad_scale=1.0,
+          clip_value=None):
+    """One NAdam step; changes `param`, `m` and `v`. See `pyoptk.NAdam`."""
+    once("nadam", locals())
+
+
+def radam(param, grad, m, v, *, step=1, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, eps_hat=True,
+          weight_decay=0.0, decoupled=False, maximize=False, grad_scale=1.0, clip_value=None):
+    """One RAdam step; changes `param`, `m` and `v`. See `pyoptk.RAdam`."""
+    once("radam", locals())
+
+
+def adamax(param, grad, m, u, *, step=1, lr=2e-3, beta1=0.9, beta2=0.999, eps=1e-8,
+           eps_outside_max=False, weight_decay=0.0, decoupled=False, maximize=False,
+           grad_scale=1.0, clip_value=None):
+    """One Adamax step; changes `param`, `m` and `u`. See `pyoptk.Adamax`."""
+    once("adamax", locals())
+
+
+def lion(param, grad, m, *, step=1, lr=1e-4, beta1=0.9, beta2=0.99, weight_decay=0.0,
+         decoupled=True, maximize=False, grad_scale=1.0, clip_value=None):
+    """One Lion step; changes `param` and `m`. Weight decay is decoupled. See `pyoptk.Lion`."""
+    once("lion", locals())
+
+
+def lamb(param, grad, m, v, *, step=1, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-6,
+         weight_decay=1e-2, decoupled=True, maximize=False, grad_scale=1.0, clip_value=None):
+    """One LAMB step; changes `param`, `m` and `v`. See `pyoptk.LAMB`."""
+    once("lamb", locals())
 
 
 def global_norm(grads):

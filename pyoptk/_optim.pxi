@@ -5,16 +5,30 @@ cdef enum kernel:
     SGD
     ADAGRAD
     RMSPROP
+    ADADELTA
     ADAM
+    NADAM
+    RADAM
+    ADAMAX
+    LION
+    LAMB
 
 cdef union config:
     pk_common common  # the first member of every one
     pk_sgd_config sgd
     pk_adagrad_config adagrad
     pk_rmsprop_config rmsprop
+    pk_adadelta_config adadelta
     pk_adam_config adam
+    pk_nadam_config nadam
+    pk_radam_config radam
+    pk_adamax_config adamax
+    pk_lion_config lion
+    pk_lamb_config lamb
 
-_KERNELS = {"sgd": SGD, "adagrad": ADAGRAD, "rmsprop": RMSPROP, "adam": ADAM}
+_KERNELS = {"sgd": SGD, "adagrad": ADAGRAD, "rmsprop": RMSPROP, "adadelta": ADADELTA,
+            "adam": ADAM, "nadam": NADAM, "radam": RADAM, "adamax": ADAMAX, "lion": LION,
+            "lamb": LAMB}
 
 
 cdef int configure(kernel which, config *out, dict hyper) except -1:
@@ -49,6 +63,9 @@ cdef int configure(kernel which, config *out, dict hyper) except -1:
         c.rmsprop.centered = switch(hyper, "centered")
         c.rmsprop.eps_inside_sqrt = switch(hyper, "eps_inside_sqrt")
         c.rmsprop.lr_in_momentum = switch(hyper, "lr_in_momentum")
+    elif which == ADADELTA:
+        c.adadelta.rho = fraction(hyper, "rho")
+        c.adadelta.eps = at_least_zero(hyper, "eps")
     elif which == ADAM:
         c.adam.beta1 = fraction(hyper, "beta1")
         c.adam.beta2 = fraction(hyper, "beta2")
@@ -58,6 +75,28 @@ cdef int configure(kernel which, config *out, dict hyper) except -1:
         c.adam.eps_hat = switch(hyper, "eps_hat")
         if c.adam.amsgrad_on_corrected and not c.adam.amsgrad:
             raise ValueError("amsgrad_on_corrected: expected amsgrad=True with it, got False")
+    elif which == NADAM:
+        c.nadam.beta1 = fraction(hyper, "beta1")
+        c.nadam.beta2 = fraction(hyper, "beta2")
+        c.nadam.eps = at_least_zero(hyper, "eps")
+        c.nadam.momentum_decay = at_least_zero(hyper, "momentum_decay")
+    elif which == RADAM:
+        c.radam.beta1 = fraction(hyper, "beta1")
+        c.radam.beta2 = fraction(hyper, "beta2")
+        c.radam.eps = at_least_zero(hyper, "eps")
+        c.radam.eps_hat = switch(hyper, "eps_hat")
+    elif which == ADAMAX:
+        c.adamax.beta1 = fraction(hyper, "beta1")
+        c.adamax.beta2 = fraction(hyper, "beta2")
+        c.adamax.eps = at_least_zero(hyper, "eps")
+        c.adamax.eps_outside_max = switch(hyper, "eps_outside_max")
+    elif which == LION:
+        c.lion.beta1 = fraction(hyper, "beta1")
+        c.lion.beta2 = fraction(hyper, "beta2")
+    elif which == LAMB:
+        c.lamb.beta1 = fraction(hyper, "beta1")
+        c.lamb.beta2 = fraction(hyper, "beta2")
+        c.lamb.eps = at_least_zero(hyper, "eps")
     out[0] = c
     return 0
 
@@ -82,7 +121,16 @@ def state_names(str which, dict hyper):
     if which == "rmsprop":
         return ("v", "avg" if switch(hyper, "centered") else None,
                 "velocity" if fraction(hyper, "momentum") != 0 else None)
-    return ("m", "v", "vmax" if switch(hyper, "amsgrad") else None)
+    if which == "adam":
+        return ("m", "v", "vmax" if switch(hyper, "amsgrad") else None)
+    return {"adadelta": ("v", "acc_delta"), "adamax": ("m", "u"), "lion": ("m",)}.get(
+        which, ("m", "v"))
+
+
+cdef size_t scratch_size(kernel which, pk_dtype dtype, const pk_tensor *tensors,
+                         size_t count) noexcept nogil:
+    """Bytes of scratch memory that `run` needs."""
+    return pk_optim(dtype).lamb_scratch_size(tensors, count) if which == LAMB else 0
 
 
 cdef size_t config_size(kernel which) noexcept:
@@ -93,11 +141,23 @@ cdef size_t config_size(kernel which) noexcept:
         return sizeof(pk_adagrad_config)
     elif which == RMSPROP:
         return sizeof(pk_rmsprop_config)
-    return sizeof(pk_adam_config)
+    elif which == ADADELTA:
+        return sizeof(pk_adadelta_config)
+    elif which == ADAM:
+        return sizeof(pk_adam_config)
+    elif which == NADAM:
+        return sizeof(pk_nadam_config)
+    elif which == RADAM:
+        return sizeof(pk_radam_config)
+    elif which == ADAMAX:
+        return sizeof(pk_adamax_config)
+    elif which == LION:
+        return sizeof(pk_lion_config)
+    return sizeof(pk_lamb_config)
 
 
 cdef void run(kernel which, pk_dtype dtype, const pk_tensor *tensors, size_t count,
-              const void *configs) noexcept nogil:
+              const void *configs, void *scratch) noexcept nogil:
     cdef const pk_optim_kernels *kernels = pk_optim(dtype)
     cdef int nthreads = pk_num_threads()
     if which == SGD:
@@ -106,5 +166,17 @@ cdef void run(kernel which, pk_dtype dtype, const pk_tensor *tensors, size_t cou
         kernels.adagrad(tensors, count, <const pk_adagrad_config *> configs, nthreads)
     elif which == RMSPROP:
         kernels.rmsprop(tensors, count, <const pk_rmsprop_config *> configs, nthreads)
+    elif which == ADADELTA:
+        kernels.adadelta(tensors, count, <const pk_adadelta_config *> configs, nthreads)
     elif which == ADAM:
         kernels.adam(tensors, count, <const pk_adam_config *> configs, nthreads)
+    elif which == NADAM:
+        kernels.nadam(tensors, count, <const pk_nadam_config *> configs, nthreads)
+    elif which == RADAM:
+        kernels.radam(tensors, count, <const pk_radam_config *> configs, nthreads)
+    elif which == ADAMAX:
+        kernels.adamax(tensors, count, <const pk_adamax_config *> configs, nthreads)
+    elif which == LION:
+        kernels.lion(tensors, count, <const pk_lion_config *> configs, nthreads)
+    elif which == LAMB:
+        kernels.lamb(tensors, count, <const pk_lamb_config *> configs, scratch, nthreads)

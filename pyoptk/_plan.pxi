@@ -14,7 +14,7 @@ cdef class Plan:
     Parameters
     ----------
     which : str
-        The kernel: "sgd", "adagrad", "rmsprop" or "adam".
+        The kernel: a name in pyoptk.kernels.
     keys : list or None
         How params and grads are indexed: dict keys, 0..n-1, or None for a single array.
     mapping : bool
@@ -92,7 +92,8 @@ cdef class Plan:
         for i in range(self.count):
             self.tensors[i].grad = self.tensors[i].param  # any: the size counts all tensors
         self.scratch = PyMem_Malloc(
-            pk_optim(self.dtype).norm_scratch_size(self.tensors, self.count) + 1)
+            max(pk_optim(self.dtype).norm_scratch_size(self.tensors, self.count),
+                scratch_size(self.which, self.dtype, self.tensors, self.count)) + 1)
         if self.scratch == NULL:
             raise MemoryError
         for i in range(self.count):
@@ -359,7 +360,7 @@ cdef class Plan:
                 clipped.common.grad_scale *= clip
                 memcpy(packed + g * config_size(self.which), &clipped, config_size(self.which))
             with nogil:
-                run(self.which, self.dtype, self.tensors, self.count, packed)
+                run(self.which, self.dtype, self.tensors, self.count, packed, self.scratch)
             self.calls += 1
         finally:
             for i in range(taken):

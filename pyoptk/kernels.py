@@ -4,6 +4,38 @@ Each changes the arrays that its docstring names, in place, and returns None. Ev
 twin of the same name in `pyoptk.reference`, which is its specification.
 """
 
-from ._core import adagrad, adam, exp, global_norm, matmul, rmsprop, sgd, sigmoid, tanh
+from ._core import (
+    adadelta,
+    adagrad,
+    adam,
+    adamax,
+    exp,
+    global_norm,
+    lamb,
+    lion,
+    matmul,
+    nadam,
+    radam,
+    rmsprop,
+    sgd,
+    sigmoid,
+    tanh,
+)
 
-__all__ = ["adagrad", "adam", "exp", "global_norm", "matmul", "rmsprop", "sgd", "sigmoid", "tanh"]
+__all__ = [
+    "adadelta",
+    "adagrad",
+    "adam",
+    "adamax",
+    "exp",
+    "global_norm",
+    "lamb",
+    "lion",
+    "matmul",
+    "nadam",
+    "radam",
+    "rmsprop",
+    "sgd",
+    "sigmoid",
+    "tanh",
+]

@@ -74,7 +74,8 @@ BAD_PARAMS = {
 
 @pytest.mark.parametrize("bad", BAD_PARAMS)
 @pytest.mark.parametrize(
-    "cls", [pyoptk.SGD, pyoptk.AdaGrad, pyoptk.RMSprop, pyoptk.Adam, pyoptk.AdamW]
+    "cls",
+    [*pyoptk.Optimizer.__subclasses__(), pyoptk.AdamW],
 )
 def test_bad_parameters_are_refused(cls, bad):
     params, error, message = BAD_PARAMS[bad]
@@ -161,6 +162,15 @@ BAD_HYPER = {
                      "eps_inside_sqrt": SWITCH, "lr_in_momentum": SWITCH},
     pyoptk.Adam: {"lr": NOT_NEGATIVE, "beta1": FRACTION, "beta2": FRACTION, "eps": NOT_NEGATIVE, "amsgrad": SWITCH,
                   "eps_hat": SWITCH, "amsgrad_on_corrected": [*SWITCH, True], "weight_decay": NOT_NEGATIVE},
+    pyoptk.Adadelta: {"lr": NOT_NEGATIVE, "rho": FRACTION, "eps": NOT_NEGATIVE},
+    pyoptk.NAdam: {"lr": NOT_NEGATIVE, "beta1": FRACTION, "beta2": FRACTION, "eps": NOT_NEGATIVE,
+                   "momentum_decay": NOT_NEGATIVE},
+    pyoptk.RAdam: {"lr": NOT_NEGATIVE, "beta1": FRACTION, "beta2": FRACTION, "eps": NOT_NEGATIVE, "eps_hat": SWITCH},
+    pyoptk.Adamax: {"lr": NOT_NEGATIVE, "beta1": FRACTION, "beta2": FRACTION, "eps": NOT_NEGATIVE,
+                    "eps_outside_max": SWITCH},
+    pyoptk.Lion: {"lr": NOT_NEGATIVE, "beta1": FRACTION, "beta2": FRACTION, "decoupled": SWITCH},
+    pyoptk.LAMB: {"lr": NOT_NEGATIVE, "beta1": FRACTION, "beta2": FRACTION, "eps": NOT_NEGATIVE,
+                  "weight_decay": NOT_NEGATIVE, "decoupled": SWITCH},
 }  # fmt: skip
 BAD_VALUES = [
     (cls, name, value)
@@ -203,7 +213,12 @@ def test_hyper_parameters_are_the_optimizers_own():
         opt.hyper["lr"] = 0.1
 
 
-@pytest.mark.parametrize("kernel", ["sgd", "adagrad", "rmsprop", "adam"])
+STATES = {"sgd": ["velocity"], "adagrad": ["s"], "rmsprop": ["v"], "adadelta": ["v", "acc_delta"], "adam": ["m", "v"],
+          "nadam": ["m", "v"], "radam": ["m", "v"], "adamax": ["m", "u"], "lion": ["m"],
+          "lamb": ["m", "v"]}  # fmt: skip
+
+
+@pytest.mark.parametrize("kernel", STATES)
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -227,10 +242,9 @@ def test_hyper_parameters_are_the_optimizers_own():
 )
 def test_bare_kernels_refuse_bad_arguments_and_write_nothing(kernel, change, error, message):
     param = change.get("param", ones(5))
-    state = {"sgd": "velocity", "adagrad": "s", "rmsprop": "v", "adam": "m"}[kernel]
-    arguments = {"param": param, "grad": ones(5), state: ones(5)}
+    state = STATES[kernel][0]
+    arguments = {"param": param, "grad": ones(5)} | {name: ones(5) for name in STATES[kernel]}
     arguments |= {"momentum": 0.5} if kernel == "sgd" else {}
-    arguments |= {"v": ones(5)} if kernel == "adam" else {}
     arguments |= {state if key == "state" else key: value for key, value in change.items()}
     arguments = {k: param if isinstance(v, str) else v for k, v in arguments.items()}
     with pytest.raises(error, match=message):

@@ -1,5 +1,6 @@
 """The command line: the demos do what they say, and each wrong input gets one line and status 2."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -417,9 +418,13 @@ def test_interrupt_ends_the_demo_without_a_traceback():
     process = start("demo", "--epochs", "1000000", "--no-plot")
     while "training" not in process.stdout.readline():
         assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, shown = process.communicate(timeout=20)
-    assert process.returncode == 130
+    for _ in range(3):  # Python drops an interrupt that comes while it runs a __del__
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            _, shown = process.communicate(timeout=10)
+            break
+    process.kill()
+    assert process.wait() == 130
     assert shown.strip() == "interrupted"
 
 

@@ -151,7 +151,8 @@ def test_a_nan_or_infinity_stays_in_its_own_row(dtype, isa, rng):
     assert np.isfinite(dirty["y"][:2, 4]).all()
     assert np.isfinite(dirty["y"][:, 9]).all()  # gates saturate
     x[2, 4, 1] = 0
-    exact = by_twin(lstm, x, state, dy, dstate)
+    with np.errstate(invalid="ignore"):
+        exact = by_twin(lstm, x, state, dy, dstate)
     for name, array in by_pyoptk(lstm, x, state, dy, dstate).items():
         np.testing.assert_array_equal(np.isnan(array), np.isnan(exact[name]), err_msg=name)
 

@@ -6,6 +6,8 @@ import pytest
 import pyoptk
 from pyoptk import kernels, schedules
 
+CLASSES = [*pyoptk.Optimizer.__subclasses__(), pyoptk.AdamW]
+
 
 def model(dtype=np.float64):
     rng = np.random.default_rng(3)
@@ -21,17 +23,18 @@ def model(dtype=np.float64):
 # ---- groups and schedules ------------------------------------------------------------------------
 
 
-def test_groups_and_no_decay_give_parameters_their_own_numbers():
+@pytest.mark.parametrize("cls", CLASSES)
+def test_groups_and_no_decay_give_parameters_their_own_numbers(cls):
     params, grads = model()
     alone = {name: p.copy() for name, p in params.items()}
-    opt = pyoptk.AdamW(
+    opt = cls(
         params, lr=1e-2, weight_decay=0.1, no_decay=["*.bias"], groups={"embed*": {"lr": 1e-3}}
     )
     own = {
-        "embed.weight": pyoptk.AdamW(alone["embed.weight"], lr=1e-3, weight_decay=0.1),
-        "layer.weight": pyoptk.AdamW(alone["layer.weight"], lr=1e-2, weight_decay=0.1),
-        "layer.bias": pyoptk.AdamW(alone["layer.bias"], lr=1e-2, weight_decay=0.0),
-        "norm.bias": pyoptk.AdamW(alone["norm.bias"], lr=1e-2, weight_decay=0.0),
+        "embed.weight": cls(alone["embed.weight"], lr=1e-3, weight_decay=0.1),
+        "layer.weight": cls(alone["layer.weight"], lr=1e-2, weight_decay=0.1),
+        "layer.bias": cls(alone["layer.bias"], lr=1e-2, weight_decay=0.0),
+        "norm.bias": cls(alone["norm.bias"], lr=1e-2, weight_decay=0.0),
     }
     for _ in range(3):
         g = grads()
@@ -95,7 +98,7 @@ def test_any_number_may_be_a_function_of_the_step():
 
 
 @pytest.mark.parametrize("size", [1, 7, 1009, 100_003])
-@pytest.mark.parametrize("cls", [pyoptk.SGD, pyoptk.AdaGrad, pyoptk.RMSprop, pyoptk.Adam])
+@pytest.mark.parametrize("cls", CLASSES)
 def test_average_and_zeroed_gradient_come_with_the_step(cls, size, dtype, isa, threads, rng):
     start = rng.standard_normal(size).astype(dtype)
     plain, fused = start.copy(), start.copy()
@@ -166,6 +169,12 @@ OPTIMIZERS = {
     "adagrad": lambda p: pyoptk.AdaGrad(p, lr_decay=0.1, initial_accumulator=0.1),
     "rmsprop": lambda p: pyoptk.RMSprop(p, centered=True, momentum=0.5),
     "adam": lambda p: pyoptk.Adam(p, amsgrad=True, ema_decay=0.9, max_norm=1.0),
+    "adadelta": lambda p: pyoptk.Adadelta(p),
+    "nadam": lambda p: pyoptk.NAdam(p, momentum_decay=0.1),
+    "radam": lambda p: pyoptk.RAdam(p),
+    "adamax": lambda p: pyoptk.Adamax(p, weight_decay=0.1),
+    "lion": lambda p: pyoptk.Lion(p, ema_decay=0.9),
+    "lamb": lambda p: pyoptk.LAMB(p, max_norm=1.0, no_decay=["*bias"]),
     "scheduled": lambda p: pyoptk.AdamW(p, lr=schedules.cosine(0.1, 20), no_decay=["*bias"]),
 }
 

@@ -78,6 +78,14 @@ typedef struct {
     int centered, eps_inside_sqrt, lr_in_momentum;
 } pk_rmsprop_config;
 
+/* state: v, acc_delta.  Zeiler 2012
+ *     v = rho * v + (1-rho) * g * g      delta = sqrt(acc_delta + eps) / sqrt(v + eps) * g
+ *     acc_delta = rho * acc_delta + (1-rho) * delta * delta      p -= lr * delta */
+typedef struct {
+    pk_common common;
+    double rho, eps;
+} pk_adadelta_config;
+
 /* state: m, v; vmax if amsgrad.  Kingma & Ba 2015, algorithm 1; Reddi et al. 2018 for amsgrad
  *     m = beta1 * m + (1-beta1) * g      v = beta2 * v + (1-beta2) * g * g
  *     p -= lr / (1-beta1^step) * m / (sqrt(v) / sqrt(1-beta2^step) + eps)
@@ -89,6 +97,56 @@ typedef struct {
     int amsgrad, amsgrad_on_corrected, eps_hat;
 } pk_adam_config;
 
+/* state: m, v.  Dozat 2016; m and v as adam's
+ *     mu(t) = beta1 * (1 - 0.96^(t * momentum_decay) / 2)      product = mu(1) * ... * mu(step)
+ *     ahead = mu(step+1) / (1 - product * mu(step+1)) * m + (1 - mu(step)) / (1 - product) * g
+ *     p -= lr * ahead / (sqrt(v) / sqrt(1-beta2^step) + eps)
+ * The product is that of the config at hand, for all steps.  momentum_decay 1: Keras; from 1e5 on mu
+ * is beta1 itself: Optax. */
+typedef struct {
+    pk_common common;
+    double beta1, beta2, eps, momentum_decay;
+} pk_nadam_config;
+
+/* state: m, v.  Liu et al. 2020; m and v as adam's
+ *     last = 2 / (1-beta2) - 1      rho = last - 2 * step * beta2^step / (1-beta2^step)
+ *     rho > 5:  rect = sqrt((rho-4) * (rho-2) * last / ((last-4) * (last-2) * rho))
+ *               p -= lr * rect / (1-beta1^step) * m / (sqrt(v) / sqrt(1-beta2^step) + eps)
+ *     else:     p -= lr / (1-beta1^step) * m
+ * eps_hat: eps is added before the bias correction of v (PyTorch). */
+typedef struct {
+    pk_common common;
+    double beta1, beta2, eps;
+    int eps_hat;
+} pk_radam_config;
+
+/* state: m, u.  Kingma & Ba 2015, algorithm 2
+ *     m = beta1 * m + (1-beta1) * g      u = max(beta2 * u, |g| + eps)
+ *     p -= lr / (1-beta1^step) * m / u
+ * eps_outside_max: u = max(beta2 * u, |g|) and m / (u + eps) (Keras). */
+typedef struct {
+    pk_common common;
+    double beta1, beta2, eps;
+    int eps_outside_max;
+} pk_adamax_config;
+
+/* state: m.  Chen et al. 2023; sign(0) is 0
+ *     p -= lr * sign(beta1 * m + (1-beta1) * g)      m = beta2 * m + (1-beta2) * g */
+typedef struct {
+    pk_common common;
+    double beta1, beta2;
+} pk_lion_config;
+
+/* state: m, v.  You et al. 2020, algorithm 2; m and v as adam's
+ *     direction = m / (1-beta1^step) / (sqrt(v) / sqrt(1-beta2^step) + eps) + weight_decay * p
+ *     p -= lr * ||p|| / ||direction|| * direction, or, where a norm is 0, p -= lr * direction
+ * The norms are those of the one tensor, summed in double.  Not decoupled, the decay is in g instead
+ * of in direction. */
+typedef struct {
+    pk_common common;
+    double beta1, beta2, eps;
+} pk_lamb_config;
+
 /* Each kernel changes every param and state of the list; `configs` has one element per group.
  * Same bits for any nthreads and on every instruction set; denormal numbers count as zero. */
 typedef struct {
@@ -97,8 +155,21 @@ typedef struct {
                     int nthreads);
     void (*rmsprop)(const pk_tensor *tensors, size_t count, const pk_rmsprop_config *configs,
                     int nthreads);
+    void (*adadelta)(const pk_tensor *tensors, size_t count, const pk_adadelta_config *configs,
+                     int nthreads);
     void (*adam)(const pk_tensor *tensors, size_t count, const pk_adam_config *configs,
                  int nthreads);
+    void (*nadam)(const pk_tensor *tensors, size_t count, const pk_nadam_config *configs,
+                  int nthreads);
+    void (*radam)(const pk_tensor *tensors, size_t count, const pk_radam_config *configs,
+                  int nthreads);
+    void (*adamax)(const pk_tensor *tensors, size_t count, const pk_adamax_config *configs,
+                   int nthreads);
+    void (*lion)(const pk_tensor *tensors, size_t count, const pk_lion_config *configs,
+                 int nthreads);
+    void (*lamb)(const pk_tensor *tensors, size_t count, const pk_lamb_config *configs,
+                 void *scratch, int nthreads); /* scratch [lamb_scratch_size bytes] */
+    size_t (*lamb_scratch_size)(const pk_tensor *tensors, size_t count); /* bytes */
 
     /* sqrt(sum of grad^2) over the list, summed in double; finite for finite float32 gradients.
      *   scratch [norm_scratch_size bytes] */

@@ -1,4 +1,5 @@
-/* The global norm of a list of gradients: a sweep of its own over the gradients alone. */
+/* Sums over whole tensors, the same on any number of threads: the global norm of a list of gradients
+ * here, and the norms of LAMB in adam.h. */
 #ifndef PK_NORM_H
 #define PK_NORM_H
 
@@ -8,12 +9,18 @@
  * the order of the list: the bits depend neither on threads nor on the instruction set. */
 enum { NORM_BLOCK = 4096, NORM_LANES = 16 };
 
-typedef struct {
+/* A walk over the blocks of a list of tensors: `visit` gets those from..to-1 of one tensor. */
+typedef struct block_walk {
     const pk_tensor *tensors;
     size_t count, blocks, chunks;
-    double *sums; /* [blocks] */
+    const char *configs; /* as a sweep's, or NULL: k is not set */
+    size_t config_size;
+    void (*prepare)(const void *config, int64_t step, constants *k);
+    void (*visit)(const struct block_walk *walk, const pk_tensor *t, size_t from, size_t to,
+                  size_t number, const constants *k); /* number: of block `from`, over the list */
+    double *sums;                                     /* what visit leaves, for each block */
     double scale; /* multiplies every element before it is squared */
-} norm_job;
+} block_walk;
 
 static size_t blocks_of(const pk_tensor *t)
 {
@@ -40,38 +47,31 @@ static double sum_of_squares(const real *restrict g, size_t n, double scale)
     return sum;
 }
 
-static void norm_chunk(void *arg, size_t c)
+static void walk_chunk(void *arg, size_t c)
 {
-    const norm_job *job = arg;
+    const block_walk *walk = arg;
     const fp_mode mode = flush_denormals();
-    const size_t from = pk_cut(job->blocks, c, job->chunks),
-                 to = pk_cut(job->blocks, c + 1, job->chunks);
-    size_t start = 0;
-    for (const pk_tensor *t = job->tensors; t < job->tensors + job->count && start < to;
+    const size_t from = pk_cut(walk->blocks, c, walk->chunks),
+                 to = pk_cut(walk->blocks, c + 1, walk->chunks);
+    const pk_tensor *prepared = NULL; /* the tensor whose group and step k is for */
+    constants k;
+
+    size_t start = 0; /* number of the tensor's first block */
+    for (const pk_tensor *t = walk->tensors; t < walk->tensors + walk->count && start < to;
          start += blocks_of(t++)) {
         const size_t mine = blocks_of(t);
-        size_t b = from > start ? from - start : 0;
-        for (; b < mine && start + b < to; b++) {
-            const size_t left = t->n - b * NORM_BLOCK;
-            job->sums[start + b] =
-                sum_of_squares((const real *)t->grad + b * NORM_BLOCK,
-                               left < NORM_BLOCK ? left : NORM_BLOCK, job->scale);
+        const size_t first = from > start ? from - start : 0;
+        const size_t last = start + mine < to ? mine : to - start;
+        if (first >= last)
+            continue;
+        if (walk->configs) {
+            if (!prepared || t->group != prepared->group || t->step != prepared->step)
+                walk->prepare(walk->configs + t->group * walk->config_size, t->step, &k);
+            prepared = t;
         }
+        walk->visit(walk, t, first, last, start + first, &k);
     }
     restore_denormals(mode);
-}
-
-static double norm_with(norm_job *job, double scale, int nthreads)
-{
-    double sum = 0;
-    job->scale = scale;
-    if (job->chunks == 1)
-        norm_chunk(job, 0);
-    else
-        pk_parallel(norm_chunk, job, job->chunks, nthreads);
-    for (size_t b = 0; b < job->blocks; b++)
-        sum += job->sums[b];
-    return sqrt(sum) / scale;
 }
 
 static size_t count_blocks(const pk_tensor *tensors, size_t count)
@@ -82,6 +82,41 @@ static size_t count_blocks(const pk_tensor *tensors, size_t count)
     return blocks;
 }
 
+static void run_walk(block_walk walk, int nthreads)
+{
+    walk.blocks = count_blocks(walk.tensors, walk.count);
+    walk.chunks = chunks_for(walk.blocks * NORM_BLOCK, nthreads);
+    if (walk.chunks == 1)
+        walk_chunk(&walk, 0);
+    else
+        pk_parallel(walk_chunk, &walk, walk.chunks, nthreads);
+}
+
+static void norm_visit(const block_walk *walk, const pk_tensor *t, size_t from, size_t to,
+                       size_t number, const constants *k)
+{
+    (void)k;
+    for (size_t b = from; b < to; b++) {
+        const size_t left = t->n - b * NORM_BLOCK;
+        walk->sums[number++] = sum_of_squares((const real *)t->grad + b * NORM_BLOCK,
+                                              left < NORM_BLOCK ? left : NORM_BLOCK, walk->scale);
+    }
+}
+
+static double norm_with(const pk_tensor *tensors, size_t count, double *sums, double scale,
+                        int nthreads)
+{
+    double sum = 0;
+    run_walk(
+        (block_walk){
+            .tensors = tensors, .count = count, .visit = norm_visit, .sums = sums, .scale = scale},
+        nthreads);
+    const size_t blocks = count_blocks(tensors, count);
+    for (size_t b = 0; b < blocks; b++)
+        sum += sums[b];
+    return sqrt(sum) / scale;
+}
+
 static size_t norm_scratch_size(const pk_tensor *tensors, size_t count)
 {
     return count_blocks(tensors, count) * sizeof(double);
@@ -89,15 +124,12 @@ static size_t norm_scratch_size(const pk_tensor *tensors, size_t count)
 
 static double global_norm(const pk_tensor *tensors, size_t count, void *scratch, int nthreads)
 {
-    norm_job job = {.tensors = tensors, .count = count, .sums = scratch};
-    job.blocks = count_blocks(tensors, count);
-    job.chunks = chunks_for(job.blocks * NORM_BLOCK, nthreads);
-    const double norm = norm_with(&job, 1, nthreads);
+    const double norm = norm_with(tensors, count, scratch, 1, nthreads);
     const int in_range = norm > 1e-140 && norm < (double)INFINITY;
     if (sizeof(real) == sizeof(float) || in_range || isnan(norm))
         return norm;
     /* Squares of doubles may have left the range: once more, scaled towards its middle. */
-    return norm_with(&job, norm > 1 ? 0x1p-540 : 0x1p540, nthreads);
+    return norm_with(tensors, count, scratch, norm > 1 ? 0x1p-540 : 0x1p540, nthreads);
 }
 
 #endif

@@ -1,5 +1,6 @@
 /* Table of contents of the optimizer kernels.  Compiled once per instruction set and dtype, without
  * contraction to FMA; everything is static except the table, so that no two objects share a symbol. */
+#include "adam.h"
 #include "norm.h"
 #include "optim.h"
 
@@ -9,7 +10,14 @@ const pk_optim_kernels PK_TABLE = {
     .sgd = sgd,
     .adagrad = adagrad,
     .rmsprop = rmsprop,
+    .adadelta = adadelta,
     .adam = adam,
+    .nadam = nadam,
+    .radam = radam,
+    .adamax = adamax,
+    .lion = lion,
+    .lamb = lamb,
+    .lamb_scratch_size = lamb_scratch_size,
     .global_norm = global_norm,
     .norm_scratch_size = norm_scratch_size,
     .memory_roof = memory_roof,

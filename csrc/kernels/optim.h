@@ -1,7 +1,7 @@
-/* Optimizer steps, in order of increasing complexity.  Each is a function that turns a config into
- * constants, in double, and one loop in the arrays' own type.  A switch that the loop must know is a
- * literal argument, so that each combination is a loop of its own with nothing to decide inside; a
- * switch that can be a constant (eps_hat, eps_inside_sqrt, lr_in_momentum) is one.
+/* The optimizers before Adam (adam.h), in order of increasing complexity.  Each is a function that turns
+ * a config into constants, in double, and one loop in the arrays' own type.  A switch that the loop
+ * must know is a literal argument, so that each combination is a loop of its own with nothing to
+ * decide inside; a switch that can be a constant (eps_hat, eps_inside_sqrt, lr_in_momentum) is one.
  *
  * Compiled without contraction to FMA: the operations below are the operations done, so that every
  * instruction set gives the same bits, and the twins in pyoptk/reference too. */
@@ -173,60 +173,46 @@ static void rmsprop(const pk_tensor *tensors, size_t count, const pk_rmsprop_con
               nthreads);
 }
 
-/* ---- Adam ------------------------------------------------------------------------------------ */
+/* ---- Adadelta -------------------------------------------------------------------------------- */
 
-static void adam_constants(const void *config, int64_t step, constants *k)
+static void adadelta_constants(const void *config, int64_t step, constants *k)
 {
-    const pk_adam_config *c = config;
-    const double unbias1 = 1 - pow(c->beta1, (double)step),
-                 unbias2 = 1 - pow(c->beta2, (double)step);
-    const double lr = c->common.lr;
+    const pk_adadelta_config *c = config;
+    (void)step;
     common_constants(&c->common, k);
-    k->amsgrad = c->amsgrad;
-    k->beta1 = (real)c->beta1;
-    k->rest1 = (real)(1 - c->beta1);
-    k->beta2 = (real)c->beta2;
-    k->rest2 = (real)(1 - c->beta2);
-    k->eps = (real)c->eps;
-    k->correct2 = (real)(c->amsgrad_on_corrected ? 1 / unbias2 : 1);
-    k->root_unbias2 = (real)(c->eps_hat || c->amsgrad_on_corrected ? 1 : 1 / sqrt(unbias2));
-    k->rate = (real)(c->eps_hat ? lr * sqrt(unbias2) / unbias1 : lr / unbias1);
+    k->rate = (real)c->common.lr;
+    k->beta2 = (real)c->rho;
+    k->rest2 = (real)(1 - c->rho);
+    k->eps_inside = (real)c->eps;
 }
 
-PK_INLINE void adam_loop(const pk_tensor *t, const constants k, int amsgrad)
+static void adadelta_update(const pk_tensor *t, const constants *constants_)
 {
-    real *restrict p = t->param, *restrict m = t->state[0];
-    real *restrict v = t->state[1], *restrict vmax = t->state[2];
+    real *restrict p = t->param, *restrict v = t->state[0], *restrict acc_delta = t->state[1];
     const real *restrict g = t->grad;
+    const constants k = *constants_;
     const size_t n = t->n;
 
     PK_SIMD
     for (size_t i = 0; i < n; i++) {
-        m[i] = k.beta1 * m[i] + k.rest1 * g[i];
         v[i] = k.beta2 * v[i] + k.rest2 * g[i] * g[i];
-        real second = v[i];
-        if (amsgrad) {
-            second = k.correct2 * second;
-            vmax[i] = second = vmax[i] >= second ? vmax[i] : second; /* a NaN in v wins */
-        }
-        p[i] = k.keep * p[i] - k.rate * m[i] / (real_sqrt(second) * k.root_unbias2 + k.eps);
+        /* Two roots, not one of the quotient, which would leave the range where they do not. */
+        const real delta =
+            real_sqrt(acc_delta[i] + k.eps_inside) / real_sqrt(v[i] + k.eps_inside) * g[i];
+        acc_delta[i] = k.beta2 * acc_delta[i] + k.rest2 * delta * delta;
+        p[i] = k.keep * p[i] - k.rate * delta;
     }
 }
 
-static void adam_update(const pk_tensor *t, const constants *k)
-{
-    k->amsgrad ? adam_loop(t, *k, 1) : adam_loop(t, *k, 0);
-}
-
-static void adam(const pk_tensor *tensors, size_t count, const pk_adam_config *configs,
-                 int nthreads)
+static void adadelta(const pk_tensor *tensors, size_t count, const pk_adadelta_config *configs,
+                     int nthreads)
 {
     run_sweep((sweep){.tensors = tensors,
                       .count = count,
                       .configs = (const char *)configs,
                       .config_size = sizeof *configs,
-                      .prepare = adam_constants,
-                      .update = adam_update},
+                      .prepare = adadelta_constants,
+                      .update = adadelta_update},
               nthreads);
 }
 

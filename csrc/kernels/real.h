@@ -10,11 +10,13 @@ typedef float real;
 typedef int32_t real_bits;
 typedef uint32_t real_unsigned;
 #define real_sqrt sqrtf
+#define real_abs fabsf
 #else
 typedef double real;
 typedef int64_t real_bits;
 typedef uint64_t real_unsigned;
 #define real_sqrt sqrt
+#define real_abs fabs
 #endif
 
 #define PK_INLINE static inline __attribute__((always_inline))

@@ -1,5 +1,5 @@
 /* How a step goes over memory: once, cut into chunks that may run on several threads, each chunk
- * handing pieces of tensors to one optimizer's loop.  Included by optim.h alone.
+ * handing pieces of tensors to one optimizer's loop.  Included by optim.h and norm.h.
  *
  * The arithmetic of an element never depends on where the cuts fall, so that every number of
  * threads and every split of a model into tensors gives the same bits. */
@@ -24,7 +24,7 @@ typedef struct {
     real keep; /* 1 - lr * weight_decay if decoupled, else 1: multiplies the parameter */
     real rate, gain, direct, momentum, beta1, rest1, beta2, rest2, root_unbias2, correct2, eps,
         eps_inside;
-    int has_momentum, first, nesterov, centered, amsgrad;
+    int has_momentum, first, nesterov, centered, amsgrad, rectified;
 } constants;
 
 typedef struct {
@@ -34,6 +34,7 @@ typedef struct {
     size_t config_size;
     void (*prepare)(const void *config, int64_t step, constants *k);
     void (*update)(const pk_tensor *piece, const constants *k);
+    const double *rates; /* [count] the rate of each tensor, or NULL: that of the constants */
 } sweep;
 
 PK_INLINE pk_tensor piece_of(const pk_tensor *t, size_t begin, size_t end)
@@ -132,6 +133,8 @@ static void sweep_chunk(void *arg, size_t c)
         if (!prepared || t->group != prepared->group || t->step != prepared->step)
             s->prepare(config, t->step, &k);
         prepared = t;
+        if (s->rates)
+            k.rate = (real)s->rates[t - s->tensors];
 
         const size_t begin = from > start ? next_line(t, from - start) : 0;
         const size_t end = to < start + t->n ? next_line(t, to - start) : t->n;

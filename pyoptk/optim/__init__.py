@@ -1,20 +1,28 @@
 """The optimizers, each with the state of some parameters, which it updates in place; wrappers."""
 
-from .adam import Adam, AdamW
+from .adam import Adam, Adamax, AdamW, NAdam, RAdam
 from .averages import SWA, Lookahead
 from .base import Optimizer
-from .classic import SGD, AdaGrad, RMSprop
+from .classic import SGD, Adadelta, AdaGrad, RMSprop
+from .lamb import LAMB
+from .lion import Lion
 from .wrappers import Accumulation, LossScaler
 
 __all__ = [
+    "LAMB",
     "SGD",
     "SWA",
     "Accumulation",
     "AdaGrad",
+    "Adadelta",
     "Adam",
     "AdamW",
+    "Adamax",
+    "Lion",
     "Lookahead",
     "LossScaler",
+    "NAdam",
     "Optimizer",
+    "RAdam",
     "RMSprop",
 ]

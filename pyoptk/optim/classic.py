@@ -165,3 +165,46 @@ class RMSprop(Optimizer):
         **shared: Unpack[Shared],
     ) -> None:
         super().__init__(params, hyper_of(locals()))
+
+
+class Adadelta(Optimizer):
+    """Adadelta (Zeiler 2012).
+
+    ``v = rho * v + (1 - rho) * g * g; delta = sqrt(acc_delta + eps) / sqrt(v + eps) * g;
+    acc_delta = rho * acc_delta + (1 - rho) * delta * delta; p -= lr * delta``
+
+    Parameters
+    ----------
+    params : array, sequence or dict of arrays
+        float32 or float64 (all the same), C-contiguous, of any shape. Changed in place by `step`.
+    lr, rho, eps
+        As in the formula; rho in [0, 1).
+    weight_decay : float
+    **shared
+        What all optimizers take: see `Optimizer`, also for the errors.
+
+    Examples
+    --------
+    >>> import numpy as np, pyoptk
+    >>> w = np.array([3.0, -2.0])
+    >>> opt = pyoptk.Adadelta(w, lr=10.0)
+    >>> for _ in range(300):
+    ...     opt.step(2 * w)  # the gradient of w @ w
+    >>> bool(np.abs(w).max() < 0.1)
+    True
+    """
+
+    _kernel = "adadelta"
+    rho: Value
+    eps: Value
+
+    def __init__(
+        self,
+        params: Arrays,
+        lr: Value = 1.0,
+        rho: Value = 0.9,
+        eps: Value = 1e-6,
+        weight_decay: Value = 0.0,
+        **shared: Unpack[Shared],
+    ) -> None:
+        super().__init__(params, hyper_of(locals()))

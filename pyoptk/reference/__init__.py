@@ -7,18 +7,36 @@ dtype. Hyper-parameters have no defaults here: their home is `pyoptk.optim`. Slo
 purpose.
 """
 
-from .optim import adagrad, adam, global_norm, rmsprop, sgd
+from .optim import (
+    adadelta,
+    adagrad,
+    adam,
+    adamax,
+    global_norm,
+    lamb,
+    lion,
+    nadam,
+    radam,
+    rmsprop,
+    sgd,
+)
 from .rnn import exp, lstm_backward, lstm_forward, matmul, output, sigmoid, tanh
 
 __all__ = [
+    "adadelta",
     "adagrad",
     "adam",
+    "adamax",
     "exp",
     "global_norm",
+    "lamb",
+    "lion",
     "lstm_backward",
     "lstm_forward",
     "matmul",
+    "nadam",
     "output",
+    "radam",
     "rmsprop",
     "sgd",
     "sigmoid",

@@ -1,0 +1,372 @@
+/* Adam and its relatives, in the style of optim.h: constants in double, then one loop. */
+#ifndef PK_ADAM_H
+#define PK_ADAM_H
+
+#include "norm.h"
+#include "optim.h"
+
+static void moment_constants(double beta1, double beta2, constants *k)
+{
+    k->beta1 = (real)beta1;
+    k->rest1 = (real)(1 - beta1);
+    k->beta2 = (real)beta2;
+    k->rest2 = (real)(1 - beta2);
+}
+
+/* ---- Adam ------------------------------------------------------------------------------------ */
+
+static void adam_constants(const void *config, int64_t step, constants *k)
+{
+    const pk_adam_config *c = config;
+    const double unbias1 = 1 - pow(c->beta1, (double)step),
+                 unbias2 = 1 - pow(c->beta2, (double)step);
+    const double lr = c->common.lr;
+    common_constants(&c->common, k);
+    moment_constants(c->beta1, c->beta2, k);
+    k->amsgrad = c->amsgrad;
+    k->eps = (real)c->eps;
+    k->correct2 = (real)(c->amsgrad_on_corrected ? 1 / unbias2 : 1);
+    k->root_unbias2 = (real)(c->eps_hat || c->amsgrad_on_corrected ? 1 : 1 / sqrt(unbias2));
+    k->rate = (real)(c->eps_hat ? lr * sqrt(unbias2) / unbias1 : lr / unbias1);
+}
+
+PK_INLINE void adam_loop(const pk_tensor *t, const constants k, int amsgrad)
+{
+    real *restrict p = t->param, *restrict m = t->state[0];
+    real *restrict v = t->state[1], *restrict vmax = t->state[2];
+    const real *restrict g = t->grad;
+    const size_t n = t->n;
+
+    PK_SIMD
+    for (size_t i = 0; i < n; i++) {
+        m[i] = k.beta1 * m[i] + k.rest1 * g[i];
+        v[i] = k.beta2 * v[i] + k.rest2 * g[i] * g[i];
+        real second = v[i];
+        if (amsgrad) {
+            second = k.correct2 * second;
+            vmax[i] = second = vmax[i] >= second ? vmax[i] : second; /* a NaN in v wins */
+        }
+        p[i] = k.keep * p[i] - k.rate * m[i] / (real_sqrt(second) * k.root_unbias2 + k.eps);
+    }
+}
+
+static void adam_update(const pk_tensor *t, const constants *k)
+{
+    k->amsgrad ? adam_loop(t, *k, 1) : adam_loop(t, *k, 0);
+}
+
+static void adam(const pk_tensor *tensors, size_t count, const pk_adam_config *configs,
+                 int nthreads)
+{
+    run_sweep((sweep){.tensors = tensors,
+                      .count = count,
+                      .configs = (const char *)configs,
+                      .config_size = sizeof *configs,
+                      .prepare = adam_constants,
+                      .update = adam_update},
+              nthreads);
+}
+
+/* ---- NAdam ----------------------------------------------------------------------------------- */
+
+/* The product of mu_1 .. mu_t, where mu_i = beta1 * (1 - q^i / 2) and q = 0.96^momentum_decay.  Nobody
+ * has to carry it along: log(1 - x) = -sum x^n / n, and the powers of q add up to geometric series,
+ *     log(product) = t * log(beta1) - sum over n of  2^-n / n * q^n * (1 - q^(n t)) / (1 - q^n).  */
+static double nadam_product(double beta1, double log_q, int64_t step)
+{
+    const double without_q = pow(beta1, (double)step);
+    if (without_q < 0x1p-60)
+        return 0; /* nothing beside the 1 it is subtracted from: beta1 0.9 gets here at step 395 */
+    const double short1 = -expm1(log_q), short_t = -expm1((double)step * log_q);
+    double above = 0, below = 0, weight = 1, sum = 0; /* 1 - q^(n t), 1 - q^n, 2^-n */
+    for (int n = 1; n <= 60; n++) {
+        above += short_t * (1 - above);
+        below += short1 * (1 - below);
+        weight *= 0.5;
+        sum += weight / n * (1 - below) * (below > 0 ? above / below : (double)step);
+    }
+    return without_q * exp(-sum);
+}
+
+static void nadam_constants(const void *config, int64_t step, constants *k)
+{
+    const pk_nadam_config *c = config;
+    const double t = (double)step, lr = c->common.lr;
+    const double mu = c->beta1 * (1 - 0.5 * pow(0.96, t * c->momentum_decay));
+    const double mu_next = c->beta1 * (1 - 0.5 * pow(0.96, (t + 1) * c->momentum_decay));
+    const double product = nadam_product(c->beta1, c->momentum_decay * log(0.96), step);
+    common_constants(&c->common, k);
+    moment_constants(c->beta1, c->beta2, k);
+    k->gain = (real)(lr * (1 - mu) / (1 - product));
+    k->rate = (real)(lr * mu_next / (1 - product * mu_next));
+    k->root_unbias2 = (real)(1 / sqrt(1 - pow(c->beta2, t)));
+    k->eps = (real)c->eps;
+}
+
+static void nadam_update(const pk_tensor *t, const constants *constants_)
+{
+    real *restrict p = t->param, *restrict m = t->state[0], *restrict v = t->state[1];
+    const real *restrict g = t->grad;
+    const constants k = *constants_;
+    const size_t n = t->n;
+
+    PK_SIMD
+    for (size_t i = 0; i < n; i++) {
+        m[i] = k.beta1 * m[i] + k.rest1 * g[i];
+        v[i] = k.beta2 * v[i] + k.rest2 * g[i] * g[i];
+        const real ahead = k.rate * m[i] + k.gain * g[i];
+        p[i] = k.keep * p[i] - ahead / (real_sqrt(v[i]) * k.root_unbias2 + k.eps);
+    }
+}
+
+static void nadam(const pk_tensor *tensors, size_t count, const pk_nadam_config *configs,
+                  int nthreads)
+{
+    run_sweep((sweep){.tensors = tensors,
+                      .count = count,
+                      .configs = (const char *)configs,
+                      .config_size = sizeof *configs,
+                      .prepare = nadam_constants,
+                      .update = nadam_update},
+              nthreads);
+}
+
+/* ---- RAdam ----------------------------------------------------------------------------------- */
+
+static void radam_constants(const void *config, int64_t step, constants *k)
+{
+    const pk_radam_config *c = config;
+    const double power2 = pow(c->beta2, (double)step), unbias2 = 1 - power2;
+    const double last = 2 / (1 - c->beta2) - 1; /* rho, of which this is the limit */
+    const double rho = last - 2 * (double)step * power2 / unbias2;
+    common_constants(&c->common, k);
+    moment_constants(c->beta1, c->beta2, k);
+    k->rectified = rho > 5;
+    double rate = c->common.lr / (1 - pow(c->beta1, (double)step));
+    if (k->rectified) {
+        rate *= sqrt((rho - 4) * (rho - 2) * last / ((last - 4) * (last - 2) * rho));
+        k->root_unbias2 = (real)(c->eps_hat ? 1 : 1 / sqrt(unbias2));
+        rate = c->eps_hat ? rate * sqrt(unbias2) : rate;
+    }
+    k->rate = (real)rate;
+    k->eps = (real)c->eps;
+}
+
+PK_INLINE void radam_loop(const pk_tensor *t, const constants k, int rectified)
+{
+    real *restrict p = t->param, *restrict m = t->state[0], *restrict v = t->state[1];
+    const real *restrict g = t->grad;
+    const size_t n = t->n;
+
+    PK_SIMD
+    for (size_t i = 0; i < n; i++) {
+        m[i] = k.beta1 * m[i] + k.rest1 * g[i];
+        v[i] = k.beta2 * v[i] + k.rest2 * g[i] * g[i];
+        const real step = k.rate * m[i];
+        p[i] =
+            k.keep * p[i] - (rectified ? step / (real_sqrt(v[i]) * k.root_unbias2 + k.eps) : step);
+    }
+}
+
+static void radam_update(const pk_tensor *t, const constants *k)
+{
+    k->rectified ? radam_loop(t, *k, 1) : radam_loop(t, *k, 0);
+}
+
+static void radam(const pk_tensor *tensors, size_t count, const pk_radam_config *configs,
+                  int nthreads)
+{
+    run_sweep((sweep){.tensors = tensors,
+                      .count = count,
+                      .configs = (const char *)configs,
+                      .config_size = sizeof *configs,
+                      .prepare = radam_constants,
+                      .update = radam_update},
+              nthreads);
+}
+
+/* ---- Adamax ---------------------------------------------------------------------------------- */
+
+static void adamax_constants(const void *config, int64_t step, constants *k)
+{
+    const pk_adamax_config *c = config;
+    common_constants(&c->common, k);
+    moment_constants(c->beta1, c->beta2, k);
+    k->rate = (real)(c->common.lr / (1 - pow(c->beta1, (double)step)));
+    k->eps = (real)(c->eps_outside_max ? c->eps : 0);
+    k->eps_inside = (real)(c->eps_outside_max ? 0 : c->eps);
+}
+
+static void adamax_update(const pk_tensor *t, const constants *constants_)
+{
+    real *restrict p = t->param, *restrict m = t->state[0], *restrict u = t->state[1];
+    const real *restrict g = t->grad;
+    const constants k = *constants_;
+    const size_t n = t->n;
+
+    PK_SIMD
+    for (size_t i = 0; i < n; i++) {
+        m[i] = k.beta1 * m[i] + k.rest1 * g[i];
+        const real decayed = k.beta2 * u[i], size = real_abs(g[i]) + k.eps_inside;
+        u[i] = decayed >= size ? decayed : size; /* a NaN in g wins */
+        p[i] = k.keep * p[i] - k.rate * m[i] / (u[i] + k.eps);
+    }
+}
+
+static void adamax(const pk_tensor *tensors, size_t count, const pk_adamax_config *configs,
+                   int nthreads)
+{
+    run_sweep((sweep){.tensors = tensors,
+                      .count = count,
+                      .configs = (const char *)configs,
+                      .config_size = sizeof *configs,
+                      .prepare = adamax_constants,
+                      .update = adamax_update},
+              nthreads);
+}
+
+/* ---- Lion ------------------------------------------------------------------------------------ */
+
+static void lion_constants(const void *config, int64_t step, constants *k)
+{
+    const pk_lion_config *c = config;
+    (void)step;
+    common_constants(&c->common, k);
+    moment_constants(c->beta1, c->beta2, k);
+    k->rate = (real)c->common.lr;
+}
+
+static void lion_update(const pk_tensor *t, const constants *constants_)
+{
+    real *restrict p = t->param, *restrict m = t->state[0];
+    const real *restrict g = t->grad;
+    const constants k = *constants_;
+    const size_t n = t->n;
+
+    PK_SIMD
+    for (size_t i = 0; i < n; i++) {
+        const real c = k.beta1 * m[i] + k.rest1 * g[i];
+        const real sign = c > 0 ? 1 : c < 0 ? -1 : c; /* 0 and NaN are themselves */
+        p[i] = k.keep * p[i] - k.rate * sign;
+        m[i] = k.beta2 * m[i] + k.rest2 * g[i];
+    }
+}
+
+static void lion(const pk_tensor *tensors, size_t count, const pk_lion_config *configs,
+                 int nthreads)
+{
+    run_sweep((sweep){.tensors = tensors,
+                      .count = count,
+                      .configs = (const char *)configs,
+                      .config_size = sizeof *configs,
+                      .prepare = lion_constants,
+                      .update = lion_update},
+              nthreads);
+}
+
+/* ---- LAMB ------------------------------------------------------------------------------------ */
+
+/* Two sweeps: the first updates the moments and sums up squares, the second, which knows the norms,
+ * computes the direction again, with the same bits, and moves the parameter. */
+static void lamb_constants(const void *config, int64_t step, constants *k)
+{
+    const pk_lamb_config *c = config;
+    *k = (constants){0};
+    moment_constants(c->beta1, c->beta2, k);
+    k->gain = (real)(1 / (1 - pow(c->beta1, (double)step)));
+    k->root_unbias2 = (real)(1 / sqrt(1 - pow(c->beta2, (double)step)));
+    k->eps = (real)c->eps;
+    k->direct = (real)(c->common.decoupled ? c->common.weight_decay : 0);
+}
+
+PK_INLINE real lamb_direction(real p, real m, real v, const constants k)
+{
+    return k.gain * m / (real_sqrt(v) * k.root_unbias2 + k.eps) + k.direct * p;
+}
+
+static void lamb_moments(const pk_tensor *t, const constants k, real *restrict direction)
+{
+    real *restrict m = t->state[0], *restrict v = t->state[1];
+    const real *restrict p = t->param, *restrict g = t->grad;
+    const size_t n = t->n;
+
+    PK_SIMD
+    for (size_t i = 0; i < n; i++) {
+        m[i] = k.beta1 * m[i] + k.rest1 * g[i];
+        v[i] = k.beta2 * v[i] + k.rest2 * g[i] * g[i];
+        direction[i] = lamb_direction(p[i], m[i], v[i], k);
+    }
+}
+
+/* sums [2 * blocks]: of param^2 and of direction^2 in each block */
+static void lamb_visit(const block_walk *walk, const pk_tensor *t, size_t from, size_t to,
+                       size_t number, const constants *k)
+{
+    const void *config = walk->configs + t->group * walk->config_size;
+    for (size_t b = from; b < to; b++, number++) {
+        const size_t end = t->n - b * NORM_BLOCK < NORM_BLOCK ? t->n : (b + 1) * NORM_BLOCK;
+        double param_sum = 0, direction_sum = 0;
+        for (size_t begin = b * NORM_BLOCK; begin < end; begin += BLOCK) {
+            _Alignas(CACHE_LINE) real gradient[BLOCK], direction[BLOCK];
+            pk_tensor piece = piece_of(t, begin, end - begin < BLOCK ? end : begin + BLOCK);
+            prepare_gradient(gradient, &piece, config);
+            piece.grad = gradient;
+            lamb_moments(&piece, *k, direction);
+            param_sum += sum_of_squares(piece.param, piece.n, 1);
+            direction_sum += sum_of_squares(direction, piece.n, 1);
+        }
+        walk->sums[2 * number] = param_sum;
+        walk->sums[2 * number + 1] = direction_sum;
+    }
+}
+
+static void lamb_update(const pk_tensor *t, const constants *constants_)
+{
+    real *restrict p = t->param;
+    const real *restrict m = t->state[0], *restrict v = t->state[1];
+    const constants k = *constants_;
+    const size_t n = t->n;
+
+    PK_SIMD
+    for (size_t i = 0; i < n; i++)
+        p[i] -= k.rate * lamb_direction(p[i], m[i], v[i], k);
+}
+
+static size_t lamb_scratch_size(const pk_tensor *tensors, size_t count)
+{
+    return (2 * count_blocks(tensors, count) + count) * sizeof(double);
+}
+
+static void lamb(const pk_tensor *tensors, size_t count, const pk_lamb_config *configs,
+                 void *scratch, int nthreads)
+{
+    double *rates = scratch, *sums = rates + count;
+    run_walk((block_walk){.tensors = tensors,
+                          .count = count,
+                          .configs = (const char *)configs,
+                          .config_size = sizeof *configs,
+                          .prepare = lamb_constants,
+                          .visit = lamb_visit,
+                          .sums = sums},
+             nthreads);
+    for (size_t i = 0; i < count; i++) {
+        double param_sum = 0, direction_sum = 0;
+        for (size_t b = blocks_of(&tensors[i]); b > 0; b--, sums += 2) {
+            param_sum += sums[0];
+            direction_sum += sums[1];
+        }
+        const int either_is_0 = param_sum == 0 || direction_sum == 0;
+        rates[i] = configs[tensors[i].group].common.lr *
+                   (either_is_0 ? 1 : sqrt(param_sum) / sqrt(direction_sum));
+    }
+    run_sweep((sweep){.tensors = tensors,
+                      .count = count,
+                      .configs = (const char *)configs,
+                      .config_size = sizeof *configs,
+                      .prepare = lamb_constants,
+                      .update = lamb_update,
+                      .rates = rates},
+              nthreads);
+}
+
+#endif
