@@ -4,9 +4,9 @@
 """The binding: take the buffers, check them, release the GIL, call the kernel.
 
 No arithmetic on elements happens here. Every check and every message of the package stands in this
-module: a message names the argument, then says what was expected and what came, and when one is raised
-nothing has been written. This file holds buffers, instruction sets and threads; the two families
-follow in _optim.pxi, _plan.pxi and _kernels.pxi, and in _rnn.pxi.
+module: a message names the argument, then says what was expected and what came, and when one is
+raised nothing has been written. This file holds buffers, instruction sets and threads; the two
+families follow in _optim.pxi, _plan.pxi and _kernels.pxi, and in _rnn.pxi.
 """
 import os as _os
 from collections.abc import Mapping as _Mapping
