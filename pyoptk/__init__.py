@@ -41,6 +41,9 @@ from .optim import (
     Optimizer,
     RAdam,
     RMSprop,
+    clip_by_global_norm,
+    clip_by_value,
+    global_norm,
 )
 from .rnn import LSTM
 
@@ -64,7 +67,10 @@ __all__ = [
     "Optimizer",
     "RAdam",
     "RMSprop",
+    "clip_by_global_norm",
+    "clip_by_value",
     "get_num_threads",
+    "global_norm",
     "isa",
     "isas",
     "kernels",

@@ -149,6 +149,23 @@ def global_norm(grads):
     return norm
 
 
+def check_writable(grads, clip_value=0.0):
+    """Raise unless every gradient may be changed in place; returns the limit as a float."""
+    cdef _Buffers one
+    for i, grad in enumerate(grads):
+        one = _Buffers()
+        one.take(f"grads[{i}]", grad, True, True)
+    return at_least_zero({"clip_value": clip_value}, "clip_value")
+
+
+def clip_factor(grads, max_norm):
+    """The global norm, and what to multiply gradients with so that it is at most `max_norm`."""
+    cdef double limit_ = at_least_zero({"max_norm": max_norm}, "max_norm")
+    check_writable(grads)
+    cdef double norm = global_norm(grads)
+    return norm, pk_clip_coefficient(norm, limit_)
+
+
 def memory_roof(param, grad, m, v):
     """The memory streams of `adam` with additions only, which no step over them can beat.
 

@@ -180,3 +180,46 @@ cdef void run(kernel which, pk_dtype dtype, const pk_tensor *tensors, size_t cou
         kernels.lion(tensors, count, <const pk_lion_config *> configs, nthreads)
     elif which == LAMB:
         kernels.lamb(tensors, count, <const pk_lamb_config *> configs, scratch, nthreads)
+
+
+# ---- checks of arguments that pyoptk/optim takes -------------------------------------------------
+
+def check_names(names, known):
+    """Raise unless every name is a known keyword."""
+    for name in names:
+        if name not in known:
+            raise TypeError(f"{name}: expected one of the keywords {', '.join(known)}, "
+                            f"got it instead")
+
+
+def check_choice(str name, value, choices):
+    """Raise unless the value is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+
+
+# These belong to the step as a whole.
+_NOT_IN_GROUPS = ("grad_scale", "max_norm", "on_nonfinite")
+
+
+def check_groups(groups, hyper, names):
+    """Raise unless every pattern of `groups` matches a name and sets what may differ."""
+    for pattern, own in groups.items():
+        if not any([_fnmatchcase(name, pattern) for name in names]):
+            raise ValueError(f"groups[{pattern!r}]: expected a pattern of "
+                             f"{', '.join(names)}, got one that matches none")
+        for name in own:
+            if name not in hyper or name in _NOT_IN_GROUPS:
+                raise ValueError(f"groups[{pattern!r}]: expected hyper-parameters that may "
+                                 f"differ, got {name!r}")
+
+
+def check_state(str which, state):
+    """Raise unless the numbers of an optimizer's state_dict can be."""
+    if state["kernel"] != which:
+        raise ValueError(f"state['kernel']: expected {which!r}, got {state['kernel']!r}")
+    for name in ("calls", "skipped"):
+        if state[name] < 0:
+            raise ValueError(f"state[{name!r}]: expected a number >= 0, got {state[name]}")
+    if (state["steps"] < 0).any():
+        raise ValueError(f"state['steps']: expected numbers >= 0, got {state['steps'].min()}")

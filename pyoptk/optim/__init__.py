@@ -4,6 +4,7 @@ from .adam import Adam, Adamax, AdamW, NAdam, RAdam
 from .averages import SWA, Lookahead
 from .base import Optimizer
 from .classic import SGD, Adadelta, AdaGrad, RMSprop
+from .clip import clip_by_global_norm, clip_by_value, global_norm
 from .lamb import LAMB
 from .lion import Lion
 from .wrappers import Accumulation, LossScaler
@@ -25,4 +26,7 @@ __all__ = [
     "Optimizer",
     "RAdam",
     "RMSprop",
+    "clip_by_global_norm",
+    "clip_by_value",
+    "global_norm",
 ]

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from types import MappingProxyType
-from typing import Any, TypedDict
+from typing import Any, Self, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
 from ..checkpoint import check_arrays
+from .like import settings_like
 
 Array = NDArray[np.floating[Any]]
 Arrays = Array | Iterable[Array] | Mapping[Any, Array]
@@ -116,7 +117,7 @@ class Optimizer:
     on_nonfinite: str
 
     def __init__(self, params: Arrays, hyper: dict[str, Any], initial: float = 0.0) -> None:
-        keys, arrays = _listed(params)
+        keys, arrays = listed(params)
         groups = {pattern: _plain(own) for pattern, own in (hyper.pop("groups") or {}).items()}
         no_decay = tuple(hyper.pop("no_decay"))
         hyper = _plain(hyper)
@@ -153,6 +154,25 @@ class Optimizer:
                 mine["weight_decay"] = 0.0
             resolved.append({k: v(step) if callable(v) else v for k, v in mine.items()})
         return resolved
+
+    @classmethod
+    def like(cls, library: str, params: Arrays, **given: Any) -> Self:
+        """This optimizer with the switches and the defaults of another library.
+
+        Parameters
+        ----------
+        library : {"torch", "keras", "optax", "onnx", "sklearn"}
+            Where that has the optimizer; docs/semantics.md says what differs.
+        params, **given
+            As for the class itself; what is given takes precedence.
+
+        Examples
+        --------
+        >>> import numpy as np, pyoptk
+        >>> pyoptk.Adam.like("keras", np.zeros(2)).eps
+        1e-07
+        """
+        return cls(params, **settings_like(cls.__name__, library, given))
 
     def step(self, grads: Grads) -> None:
         """Change every parameter in place, once, by its gradient.
@@ -343,7 +363,7 @@ class Optimizer:
         return f"{type(self).__name__}({settings})"
 
 
-def _listed(params: Arrays) -> tuple[list[Any] | None, list[Array]]:
+def listed(params: Arrays) -> tuple[list[Any] | None, list[Array]]:
     """The keys (None for a single array) and the arrays of `params`."""
     if isinstance(params, Mapping):
         return list(params), list(params.values())

@@ -248,7 +248,11 @@ static void test_threads_do_not_change_the_bits(void)
     memset(long_v, 0, sizeof long_v);
     for (int step = 1; step <= 5; step++)
         for (int k = 0; k < 2; k++) {
-            pk_tensor t = {long_p[k], long_g, {long_m[k], long_v[k]}, LONG, step, 0};
+            pk_tensor t = {.param = long_p[k],
+                           .grad = long_g,
+                           .state = {long_m[k], long_v[k]},
+                           .n = LONG,
+                           .step = step};
             pk_optim(PK_F32)->adam(&t, 1, &config, k ? 4 : 1);
         }
     CHECK(!memcmp(long_p[0], long_p[1], sizeof long_g));
