@@ -1,64 +1,15 @@
 """What goes around an optimizer: accumulation, slow and averaged weights, loss scaling."""
 
-import inspect
 import itertools
 
 import numpy as np
 import pytest
 
 import pyoptk
-from pyoptk import kernels, reference, schedules
+from pyoptk import schedules
 
 SHAPES = {"weight": (7, 5), "bias": (5,), "scale": ()}
-
-
-def model(dtype=np.float64, seed=4):
-    rng = np.random.default_rng(seed)
-    params = {name: np.array(rng.standard_normal(shape), dtype) for name, shape in SHAPES.items()}
-
-    def grads():
-        return {name: np.array(rng.standard_normal(p.shape), dtype) for name, p in params.items()}
-
-    return params, grads
-
-
-def copy(arrays):
-    return {name: array.copy() for name, array in arrays.items()}
-
-
-def assert_equal(got, expected):
-    assert list(got) == list(expected)
-    for name, array in expected.items():
-        np.testing.assert_array_equal(got[name], array, err_msg=name, strict=True)
-
-
-def state_of(opt):
-    """A copy of all that an optimizer or a wrapper holds."""
-    return {k: np.array(v) for k, v in opt.state_dict().items()}
-
-
-class TwinAdam:
-    """Adam from pyoptk.reference, with the hyper-parameters of `opt`."""
-
-    def __init__(self, opt, params):
-        names = inspect.signature(kernels.adam).parameters
-        self.hyper = {name: value for name, value in opt.hyper.items() if name in names}
-        self.params, self.count = params, dict.fromkeys(params, 0)
-        self.m, self.v = ({name: np.zeros_like(p) for name, p in params.items()} for _ in range(2))
-
-    def step(self, grads, grad_scale=1.0):
-        for name, g in grads.items():
-            if g is not None:
-                self.count[name] += 1
-                reference.adam(
-                    self.params[name],
-                    g,
-                    self.m[name],
-                    self.v[name],
-                    step=self.count[name],
-                    **{**self.hyper, "grad_scale": grad_scale},
-                )
-
+from wrapped import TwinAdam, assert_equal, copy, model, state_of
 
 # ---- accumulation --------------------------------------------------------------------------------
 
@@ -158,122 +109,6 @@ def test_a_step_that_raises_drops_the_micro_batches():
     accumulation.step(np.ones(1))
     accumulation.step(np.ones(1))
     assert param == -1
-
-
-# ---- lookahead -----------------------------------------------------------------------------------
-
-
-def test_lookahead_is_the_papers_loop(dtype):
-    params, grads = model(dtype)
-    fast = copy(params)
-    slow = copy(fast)
-    opt = pyoptk.Adam(params, lr=0.1)
-    twin = TwinAdam(opt, fast)
-    lookahead = pyoptk.Lookahead(opt, k=3, alpha=0.8)
-    for i in range(8):
-        g = grads()
-        assert lookahead.step(g) is True
-        twin.step(g)
-        if i % 3 == 2:
-            for name, p in fast.items():
-                slow[name][...] = slow[name] + dtype.type(0.8) * (p - slow[name])
-                p[...] = slow[name]
-        assert_equal(params, fast)
-        assert_equal(lookahead.slow, slow)
-    assert lookahead.count == 2
-    with lookahead.averaged():
-        assert_equal(params, slow)
-    assert_equal(params, fast)
-    assert_equal(lookahead.slow, slow)
-
-
-# ---- averages ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("structure", [dict, list, "array"])
-def test_swa_is_the_running_mean(structure, dtype, rng):
-    named, _ = model(dtype)
-    params = {dict: named, list: list(named.values()), "array": named["weight"]}[structure]
-    listed = {dict: named.values(), list: params, "array": [params]}[structure]
-    swa = pyoptk.SWA(params)
-    with pytest.raises(RuntimeError, match=r"^averaged: expected an update\(\) before it"):
-        swa.averaged().__enter__()
-    expected = [p * 0 for p in listed]
-    history = []
-    for n in range(5):
-        for p in listed:
-            p += rng.standard_normal(p.shape).astype(dtype)
-        swa.update()
-        history.append([p.copy() for p in listed])
-        expected = [
-            p.copy() if n == 0 else e + (p - e) / dtype.type(n + 1)
-            for p, e in zip(listed, expected, strict=True)
-        ]
-    weights = {dict: lambda w: w.values(), list: list, "array": lambda w: [w]}[structure]
-    for average, e, past in zip(
-        weights(swa.weights), expected, zip(*history, strict=True), strict=True
-    ):
-        np.testing.assert_array_equal(average, e)
-        # Each of the 5 updates rounds three times.
-        np.testing.assert_allclose(average, np.mean(past, axis=0), atol=20 * np.finfo(dtype).eps)
-    assert swa.count == 5
-
-
-def test_the_swap_is_bit_for_bit_also_after_an_error_and_for_odd_values(dtype):
-    bits = {4: np.uint32, 8: np.uint64}[dtype.itemsize]
-    odd = np.array([np.nan, -np.nan, -0.0, np.inf, 0, np.finfo(dtype).tiny / 3], dtype)
-    odd.view(bits)[0] += 5  # a payload
-    param = np.arange(6).astype(dtype)
-    swa = pyoptk.SWA([param])
-    swa.update()
-    param[:] = odd
-    kept = param.tobytes()
-
-    def evaluate():
-        with swa.averaged():
-            np.testing.assert_array_equal(param, np.arange(6))
-            raise KeyError("evaluation")
-
-    with pytest.raises(KeyError, match="evaluation"):
-        evaluate()
-    assert param.tobytes() == kept
-    np.testing.assert_array_equal(swa.weights[0], np.arange(6))
-
-
-def test_swa_agrees_with_torch():
-    torch = pytest.importorskip("torch")
-    params, grads = model(np.float64)
-    module = torch.nn.ParameterDict(
-        {k: torch.nn.Parameter(torch.tensor(p)) for k, p in params.items()}
-    )
-    theirs = [
-        torch.optim.swa_utils.AveragedModel(module),
-        torch.optim.swa_utils.AveragedModel(module, avg_fn=torch.optim.swa_utils.get_swa_avg_fn()),
-    ]
-    swa = pyoptk.SWA(params)
-    for _ in range(6):
-        for name, g in grads().items():
-            params[name] += g
-            module[name].data.copy_(torch.tensor(params[name]))
-        swa.update()
-        for average in theirs:
-            average.update_parameters(module)
-    for name, average in swa.weights.items():
-        np.testing.assert_allclose(average, theirs[0].module[name].detach(), rtol=0, atol=1e-12)
-        np.testing.assert_array_equal(average, theirs[1].module[name].detach())
-
-
-@pytest.mark.parametrize(
-    ("params", "error", "message"),
-    [
-        ([np.ones(2, int)], TypeError, r"^params\[0\]: expected float32 or float64"),
-        (np.ones(4)[::2], ValueError, r"^params: expected a C-contiguous array"),
-        (1.0, TypeError, r"^params: expected a float32 or float64 array, got float"),
-    ],
-)
-def test_swa_refuses_what_an_optimizer_would(params, error, message):
-    with pytest.raises(error, match=message):
-        pyoptk.SWA(params)
 
 
 # ---- loss scaling --------------------------------------------------------------------------------
@@ -503,14 +338,3 @@ def test_a_wrong_state_is_refused_and_nothing_is_changed(kind, tmp_path):
         with pytest.raises(error, match=message):
             wrapper.load_state_dict(change)
         assert_equal(state_of(wrapper), good)
-
-
-def test_an_average_is_swapped_in_also_for_parameters_from_a_generator():
-    param = np.zeros(2)
-    opt = pyoptk.SGD((p for p in [param]), lr=1.0, ema_decay=0.5)
-    lookahead = pyoptk.Lookahead(opt, k=1)
-    lookahead.step([np.ones(2)])
-    assert (param == -0.5).all()
-    with opt.averaged():
-        assert (param == -0.5).all()
-    assert (param == -0.5).all()

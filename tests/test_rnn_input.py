@@ -1,0 +1,126 @@
+"""What an LSTM refuses, by name; and how layers are copied and shared."""
+
+import copy
+import pickle
+import threading
+
+import numpy as np
+import pytest
+
+import pyoptk
+
+F32, F64 = np.float32, np.float64
+
+
+def ones(*shape, dtype=F32):
+    return np.ones(shape, dtype)
+
+
+X, STATE = ones(4, 3, 5), (ones(1, 3, 6), ones(1, 3, 6))
+BAD_LSTM = {
+    "x of another size": (lambda m: m.forward(ones(4, 3, 6)), ValueError, r"^x: expected shape \(any, any, 5\), got \(4, 3, 6\)$"),
+    "x without batch": (lambda m: m.forward(ones(4, 5)), ValueError, r"^x: expected shape \(any, any, 5\), got \(4, 5\)$"),
+    "x of float64": (lambda m: m.forward(ones(4, 3, 5, dtype=F64)), TypeError, r"^x: expected float32 like the weights, got float64$"),
+    "x of ints": (lambda m: m.forward(np.ones((4, 3, 5), int)), TypeError, r"^x: expected float32 or float64"),
+    "x no array": (lambda m: m.forward([[[1.0]]]), TypeError, r"^x: expected a float32 or float64 array, got list$"),
+    "state no pair": (lambda m: m.forward(X, STATE[0]), TypeError, r"^state: expected a pair of arrays of shape \(1, 3, 6\)"),
+    "state of another size": (lambda m: m.forward(X, (STATE[0], ones(1, 2, 6))), ValueError, r"^state\[1\]: expected shape \(1, 3, 6\), got \(1, 2, 6\)$"),
+    "state of float64": (lambda m: m.forward(X, (ones(1, 3, 6, dtype=F64), STATE[1])), TypeError, r"^state\[0\]: expected float32"),
+    "lengths too many": (lambda m: m.forward(X, lengths=[1, 2, 3, 4]), ValueError, r"^lengths: expected 3 integers"),
+    "lengths too long": (lambda m: m.forward(X, lengths=[1, 2, 5]), ValueError, r"^lengths: expected numbers in 0..4, got 1..5$"),
+    "lengths negative": (lambda m: m.forward(X, lengths=[1, -2, 3]), ValueError, r"^lengths: expected numbers in 0..4, got -2..3$"),
+    "lengths no integers": (lambda m: m.forward(X, lengths=[1.0, 2.0, 3.0]), ValueError, r"^lengths: expected 3 integers"),
+    "backward first": (lambda m: m.backward(ones(4, 3, 6)), RuntimeError, r"^backward: expected a forward before it"),
+    "dy of another size": (lambda m: (m.forward(X), m.backward(ones(4, 3, 5))), ValueError, r"^dy: expected shape \(4, 3, 6\), got \(4, 3, 5\)$"),
+    "dstate of another size": (lambda m: (m.forward(X), m.backward(None, (STATE[0], ones(2, 3, 6)))), ValueError, r"^dstate\[1\]: expected shape"),
+    "rng no generator": (lambda m: pyoptk.LSTM(2, 3, rng=5), TypeError, r"^rng: expected a numpy.random.Generator or None, got int$"),
+    "bias no switch": (lambda m: pyoptk.LSTM(2, 3, bias="no"), TypeError, r"^bias: expected True or False, got 'no'$"),
+    "accumulate no switch": (lambda m: (m.forward(X), m.backward(None, accumulate=1)), TypeError, r"^accumulate: expected True or False"),
+    "masked": (lambda m: m.forward(np.ma.masked_array(X, X > 2)), TypeError, r"^x: expected a plain array, got a masked one"),
+    "ragged lengths": (lambda m: m.forward(X, lengths=[[1], [2, 3]]), ValueError, r"^lengths: expected 3 integers, got a ragged"),
+    "assigned weight": (lambda m: m.params.__setitem__("weight_hh_l0", ones(24, 6)), AttributeError, r"__setitem__"),
+    "assigned size": (lambda m: setattr(m, "num_layers", 2), AttributeError, r"^num_layers: cannot be assigned; weights are changed in place"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD_LSTM)
+def test_lstm_refuses_bad_arguments_by_name(bad):
+    call, error, message = BAD_LSTM[bad]
+    lstm = pyoptk.LSTM(5, 6)
+    grads = lstm.flat_grads.copy()
+    with pytest.raises(error, match=message):
+        call(lstm)
+    np.testing.assert_array_equal(lstm.flat_grads, grads)
+
+
+def test_each_forward_allows_one_backward():
+    lstm = pyoptk.LSTM(5, 6)
+    lstm.forward(X)
+    lstm.backward(ones(4, 3, 6))
+    with pytest.raises(RuntimeError, match="none since the last backward"):
+        lstm.backward(ones(4, 3, 6))
+    lstm.forward(X)
+    with pytest.raises(ValueError, match="dy"):
+        lstm.backward(ones(4, 3, 7))
+    lstm.backward(ones(4, 3, 6))  # a refused call has used nothing up
+
+
+@pytest.mark.parametrize("name", ["input_size", "hidden_size", "num_layers"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, "3", None, True])
+def test_lstm_refuses_bad_sizes(name, value):
+    sizes = {"input_size": 2, "hidden_size": 3, "num_layers": 1, name: value}
+    with pytest.raises((TypeError, ValueError), match=rf"^{name}: expected an integer >= 1, got"):
+        pyoptk.LSTM(**sizes)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, int, "nonsense", ">f4"])
+def test_lstm_refuses_other_dtypes(dtype):
+    with pytest.raises(TypeError, match=r"^dtype: expected float32 or float64, got"):
+        pyoptk.LSTM(2, 3, dtype=dtype)
+
+
+def test_backward_wants_the_instruction_set_of_its_forward():
+    lstm = pyoptk.LSTM(16, 32)
+    lstm.forward(ones(3, 2, 16))
+    others = [name for name, usable in pyoptk.isas().items() if usable and name != pyoptk.isa()]
+    for name in others:
+        pyoptk.use_isa(name)
+        with pytest.raises(
+            RuntimeError, match=r"^backward: expected the instruction set of its for"
+        ):
+            lstm.backward(None)
+    pyoptk.use_isa()
+    lstm.backward(None)
+
+
+def test_one_layer_serves_one_thread_at_a_time():
+    lstm = pyoptk.LSTM(8, 16, rng=np.random.default_rng(0))
+    x = np.random.default_rng(1).standard_normal((20, 5, 8), dtype=F32)
+    expected, outcomes = lstm.forward(x)[0], []
+
+    def work():
+        for _ in range(300):
+            try:
+                outcomes.append(bool((lstm.forward(x)[0] == expected).all()))
+            except RuntimeError as error:
+                outcomes.append(str(error))
+
+    callers = [threading.Thread(target=work) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert True in outcomes
+    assert set(outcomes) <= {True, "this layer is in use in another thread already"}
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_copy_of_a_layer_is_whole(how):
+    lstm = pyoptk.LSTM(5, 6, 2)
+    lstm.forward(X)
+    other = how(lstm)
+    np.testing.assert_array_equal(other.flat_params, lstm.flat_params)
+    assert np.shares_memory(other.params["weight_hh_l1"], other.flat_params)
+    assert not np.shares_memory(other.flat_params, lstm.flat_params)
+    pyoptk.SGD(other.flat_params, lr=1.0).step(ones(other.flat_params.size))
+    assert (lstm.forward(X)[0] != other.forward(X)[0]).any()
