@@ -1,6 +1,7 @@
-"""Put the table of a ``bench.peers`` run into README.md: ``python -m bench.report RESULT.json``.
+"""Tables from ``bench.peers`` runs: ``python -m bench.report RESULT.json [MORE.json ...]``.
 
-The table stands between two markers and is never typed. Rows where a peer is faster stay in it.
+The first run's table goes into README.md, between two markers; all of them, with their noise, into
+docs/performance.md. Neither is ever typed. Rows where a peer is faster stay in.
 """
 
 from __future__ import annotations
@@ -46,11 +47,49 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{where} {how}"])
 
 
+PEERS = ("numpy", "torch", "deepspeed")
+PERFORMANCE = README.parent / "docs" / "performance.md"
+
+
+def with_noise(row: dict[str, Any], peer: str) -> str:
+    """Median and range of the ratios; in bold where the peer is faster."""
+    if peer not in row["seconds"]:
+        return ""
+    pairs = zip(row["seconds"][peer], row["seconds"]["pyoptk"], strict=True)
+    ratios = sorted(theirs / ours for theirs, ours in pairs)
+    middle = statistics.median(ratios)
+    told = f"{middle:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+    return f"**{told}**" if round(middle, 2) < 1 else told
+
+
+def full_table(result: dict[str, Any]) -> str:
+    lines = [
+        f"## {result['threads']} thread(s)\n",
+        f"| float32 | {' | '.join(PEERS)} |",
+        f"|---{'|---' * len(PEERS)}|",
+    ]
+    for row in result["rows"]:
+        cells = " | ".join(with_noise(row, peer) for peer in PEERS)
+        lines.append(f"| {row['label']} | {cells} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    result = json.loads(Path(sys.argv[1]).read_text())
+    results = [json.loads(Path(name).read_text()) for name in sys.argv[1:]]
     before, rest = README.read_text().split(BEGIN)
     after = rest.split(END)[1]
-    README.write_text(f"{before}{BEGIN}\n{table(result)}\n{END}{after}")
+    README.write_text(f"{before}{BEGIN}\n{table(results[0])}\n{END}{after}")
+    machine, versions = results[0]["machine"], results[0]["versions"]
+    PERFORMANCE.write_text(
+        "# Performance\n\n"
+        "How many times longer the peer takes: the median over the rounds, and their range. Bold where\n"
+        "the peer is faster. Written by `python -m bench.report` from runs of `python -m bench.peers`;\n"
+        "only the ratios mean anything.\n\n"
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, {results[0]['date']}; "
+        f"{', '.join(f'{k} {v}' for k, v in versions.items())}.\n\n"
+        + "\n\n".join(full_table(result) for result in results)
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import pyoptk
+from pyoptk.demo import forecast, series
 
 USABLE = [name for name, usable in pyoptk.isas().items() if usable]
 
@@ -30,3 +31,20 @@ def dtype(request):
 @pytest.fixture
 def rng():
     return np.random.default_rng(20)
+
+
+@pytest.fixture
+def empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def _no_duel(monkeypatch):
+    """Leaves out what takes longest in the demo, the comparison with NumPy."""
+    monkeypatch.setattr("pyoptk.demo.duel.time_steps", lambda *_: (1.0, 1.0))
+
+
+@pytest.fixture(scope="module")
+def co2():
+    """The shipped series, cut as by default."""
+    return forecast.prepare(series.read(forecast.SHIPPED, None, 12), None)

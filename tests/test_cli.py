@@ -9,59 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import (
+    call,
+)
 
 import pyoptk
-from pyoptk.__main__ import cache_sizes, main
-from pyoptk.demo import duel, forecast, linear, mlp, series
+from pyoptk.__main__ import cache_sizes
+from pyoptk.demo import linear, mlp
 from pyoptk.demo.parts import Extras
 
-SEASONAL, CHANGE, TREND = series.seasonal_naive, series.seasonal_change, series.linear_trend
-
-
-@pytest.fixture(autouse=True)
-def _empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def _no_duel(monkeypatch):
-    """Leaves out what takes longest, the comparison with NumPy."""
-    monkeypatch.setattr(duel, "time_steps", lambda *_: (1.0, 1.0))
-
-
-@pytest.fixture(scope="module")
-def co2():
-    """The shipped series, cut as by default."""
-    return forecast.prepare(series.read(forecast.SHIPPED, None, 12), None)
-
-
-def call(*arguments):
-    """The exit status of `python -m pyoptk` with these arguments."""
-    try:
-        return main(arguments)
-    except SystemExit as stop:
-        return stop.code
-
-
-def write(cells, header="day,x", name="own.csv"):
-    """A CSV file with a row per cell, in the current folder."""
-    rows = [f"d{k},{cell}" for k, cell in enumerate(cells, 1)]
-    Path(name).write_text("\n".join([header, *rows]) + "\n")
-    return name
-
-
-def wave(rows=120):
-    """A season of 4 with noise, as text."""
-    rng = np.random.default_rng(0)
-    return [f"{v:.4f}" for v in np.sin(np.arange(rows) * np.pi / 2) + rng.normal(0, 0.1, rows)]
-
-
-def swapped(cells, **changes):
-    """`cells` with ``r7="text"`` in row 7, which is line 8 of the file."""
-    cells = list(cells)
-    for row, text in changes.items():
-        cells[int(row[1:]) - 1] = text
-    return cells
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def test_mlp_learns_the_digits_with_every_optimizer(capsys):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from .base import Arrays, Optimizer, Shared, Value, hyper_of
+from .base import Optimizer
+from .hyper import Arrays, Shared, Value, hyper_of
 
 
 class Adam(Optimizer):

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from .base import Array, Arrays, Grads, Optimizer
+from .base import Optimizer
 from .classic import SGD
+from .hyper import Array, Arrays, Grads
 from .wrappers import Stateful, Wrapper, named
 
 

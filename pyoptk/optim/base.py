@@ -7,52 +7,26 @@ where libraries differ, a keyword tells (see docs/semantics.md).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from types import MappingProxyType
-from typing import Any, Self, TypedDict
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import _core
 from ..checkpoint import check_arrays
+from .hyper import (
+    Array,
+    Arrays,
+    Grads,
+    Value,
+    any_callable,
+    listed,
+    override,
+    plain,
+)
 from .like import settings_like
-
-Array = NDArray[np.floating[Any]]
-Arrays = Array | Iterable[Array] | Mapping[Any, Array]
-Value = float | Callable[[int], float]
-Grads = Array | Sequence[Array | None] | Mapping[Any, Array | None] | None
-
-# The keywords that every optimizer takes besides its own, with their defaults.
-SHARED: dict[str, Any] = {
-    "decoupled": False,
-    "maximize": False,
-    "grad_scale": 1.0,
-    "clip_value": None,
-    "max_norm": None,
-    "ema_decay": None,
-    "zero_grad": False,
-    "on_nonfinite": "propagate",
-    "groups": None,
-    "no_decay": (),
-}
-
-
-class Shared(TypedDict, total=False):
-    """The types of `SHARED`."""
-
-    decoupled: bool
-    maximize: bool
-    grad_scale: Value
-    clip_value: Value | None
-    max_norm: Value | None
-    ema_decay: Value | None
-    zero_grad: bool
-    on_nonfinite: str
-    groups: Mapping[str, Mapping[str, Any]] | None
-    no_decay: Sequence[str]
 
 
 class Optimizer:
@@ -118,12 +92,12 @@ class Optimizer:
 
     def __init__(self, params: Arrays, hyper: dict[str, Any], initial: float = 0.0) -> None:
         keys, arrays = listed(params)
-        groups = {pattern: _plain(own) for pattern, own in (hyper.pop("groups") or {}).items()}
+        groups = {pattern: plain(own) for pattern, own in (hyper.pop("groups") or {}).items()}
         no_decay = tuple(hyper.pop("no_decay"))
-        hyper = _plain(hyper)
+        hyper = plain(hyper)
         names = [""] if keys is None else [str(key) for key in keys]
         _core.check_groups(groups, hyper, names)
-        overrides = [_override(name, groups, no_decay) for name in names]
+        overrides = [override(name, groups, no_decay) for name in names]
         kinds = list(dict.fromkeys(overrides)) or [((), True)]
         put = self.__dict__
         put.update(
@@ -139,7 +113,7 @@ class Optimizer:
             self._resolved(hyper, groups, 0),
             initial,
         )
-        put["_scheduled"] = _any_callable(hyper, groups)
+        put["_scheduled"] = any_callable(hyper, groups)
 
     def _resolved(
         self, hyper: Mapping[str, Any], groups: dict[str, dict[str, Any]], step: int
@@ -345,11 +319,11 @@ class Optimizer:
                 f"{type(self).__name__} has no hyper-parameter {name!r}, only "
                 f"{', '.join(self.hyper)}"
             )
-        self._configure(_plain({**self.hyper, name: value}), self.groups)
+        self._configure(plain({**self.hyper, name: value}), self.groups)
 
     def _configure(self, hyper: dict[str, Any], groups: dict[str, dict[str, Any]]) -> None:
         self._plan.configure(self._resolved(hyper, groups, self._plan.calls))
-        scheduled = _any_callable(hyper, groups)
+        scheduled = any_callable(hyper, groups)
         self.__dict__.update(hyper=MappingProxyType(hyper), groups=groups, _scheduled=scheduled)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -361,48 +335,3 @@ class Optimizer:
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.hyper.items())
         return f"{type(self).__name__}({settings})"
-
-
-def listed(params: Arrays) -> tuple[list[Any] | None, list[Array]]:
-    """The keys (None for a single array) and the arrays of `params`."""
-    if isinstance(params, Mapping):
-        return list(params), list(params.values())
-    if isinstance(params, np.ndarray) or not isinstance(params, Iterable):
-        return None, [params]
-    arrays = list(params)
-    return list(range(len(arrays))), arrays
-
-
-def _override(
-    name: str, groups: dict[str, dict[str, Any]], no_decay: tuple[str, ...]
-) -> tuple[tuple[str, ...], bool]:
-    """Which patterns of `groups` a parameter matches, and whether it decays."""
-    decays = not any(fnmatchcase(name, pattern) for pattern in no_decay)
-    return tuple(pattern for pattern in groups if fnmatchcase(name, pattern)), decays
-
-
-def _plain(hyper: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers of any kind as Python's, so that nobody else can change them; the rest as it is."""
-
-    def plain(value: Any) -> Any:
-        if value is None or callable(value) or isinstance(value, bool | str | tuple | Mapping):
-            return value
-        if isinstance(value, np.bool_):
-            return bool(value)
-        try:
-            return float(value)
-        except (TypeError, ValueError, OverflowError):
-            return value  # for the check to refuse
-
-    return {name: plain(value) for name, value in hyper.items()}
-
-
-def _any_callable(hyper: Mapping[str, Any], groups: dict[str, dict[str, Any]]) -> bool:
-    return any(callable(v) for own in (hyper, *groups.values()) for v in own.values())
-
-
-def hyper_of(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The hyper-parameters among the locals() of a constructor, with what all optimizers share."""
-    shared = {**SHARED, **arguments.pop("shared")}
-    _core.check_names(shared, SHARED)
-    return {k: v for k, v in arguments.items() if k not in ("self", "params", "__class__")} | shared

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from .base import Array, Grads, listed
+from .hyper import Array, Grads, listed
 
 
 def _arrays(grads: Grads) -> list[Array]:

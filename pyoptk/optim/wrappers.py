@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoint import check_arrays, fill_arrays
-from .base import Array, Grads, Optimizer
+from .base import Optimizer
+from .hyper import Array, Grads
 
 
 def _real(value: Any) -> float:

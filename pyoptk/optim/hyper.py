@@ -1,0 +1,91 @@
+"""The words of the optimizers' signatures: types, shared keywords, and how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _core
+
+Array = NDArray[np.floating[Any]]
+Arrays = Array | Iterable[Array] | Mapping[Any, Array]
+Value = float | Callable[[int], float]
+Grads = Array | Sequence[Array | None] | Mapping[Any, Array | None] | None
+
+# The keywords that every optimizer takes besides its own, with their defaults.
+SHARED: dict[str, Any] = {
+    "decoupled": False,
+    "maximize": False,
+    "grad_scale": 1.0,
+    "clip_value": None,
+    "max_norm": None,
+    "ema_decay": None,
+    "zero_grad": False,
+    "on_nonfinite": "propagate",
+    "groups": None,
+    "no_decay": (),
+}
+
+
+class Shared(TypedDict, total=False):
+    """The types of `SHARED`."""
+
+    decoupled: bool
+    maximize: bool
+    grad_scale: Value
+    clip_value: Value | None
+    max_norm: Value | None
+    ema_decay: Value | None
+    zero_grad: bool
+    on_nonfinite: str
+    groups: Mapping[str, Mapping[str, Any]] | None
+    no_decay: Sequence[str]
+
+
+def listed(params: Arrays) -> tuple[list[Any] | None, list[Array]]:
+    """The keys (None for a single array) and the arrays of `params`."""
+    if isinstance(params, Mapping):
+        return list(params), list(params.values())
+    if isinstance(params, np.ndarray) or not isinstance(params, Iterable):
+        return None, [params]
+    arrays = list(params)
+    return list(range(len(arrays))), arrays
+
+
+def override(
+    name: str, groups: dict[str, dict[str, Any]], no_decay: tuple[str, ...]
+) -> tuple[tuple[str, ...], bool]:
+    """Which patterns of `groups` a parameter matches, and whether it decays."""
+    decays = not any(fnmatchcase(name, pattern) for pattern in no_decay)
+    return tuple(pattern for pattern in groups if fnmatchcase(name, pattern)), decays
+
+
+def plain(hyper: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers of any kind as Python's, so that nobody else can change them; the rest as it is."""
+
+    def number(value: Any) -> Any:
+        if value is None or callable(value) or isinstance(value, bool | str | tuple | Mapping):
+            return value
+        if isinstance(value, np.bool_):
+            return bool(value)
+        try:
+            return float(value)
+        except (TypeError, ValueError, OverflowError):
+            return value  # for the check to refuse
+
+    return {name: number(value) for name, value in hyper.items()}
+
+
+def any_callable(hyper: Mapping[str, Any], groups: dict[str, dict[str, Any]]) -> bool:
+    return any(callable(v) for own in (hyper, *groups.values()) for v in own.values())
+
+
+def hyper_of(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The hyper-parameters among the locals() of a constructor, with what all optimizers share."""
+    shared = {**SHARED, **arguments.pop("shared")}
+    _core.check_names(shared, SHARED)
+    return {k: v for k, v in arguments.items() if k not in ("self", "params", "__class__")} | shared
