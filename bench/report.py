@@ -82,9 +82,9 @@ def main() -> None:
     machine, versions = results[0]["machine"], results[0]["versions"]
     PERFORMANCE.write_text(
         "# Performance\n\n"
-        "How many times longer the peer takes: the median over the rounds, and their range. Bold where\n"
-        "the peer is faster. Written by `python -m bench.report` from runs of `python -m bench.peers`;\n"
-        "only the ratios mean anything.\n\n"
+        "How many times longer the peer takes: the median over the rounds, and their range. Bold\n"
+        "where the peer is faster. Written by `python -m bench.report` from runs of `python -m\n"
+        "bench.peers`; only the ratios mean anything.\n\n"
         f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, {results[0]['date']}; "
         f"{', '.join(f'{k} {v}' for k, v in versions.items())}.\n\n"
         + "\n\n".join(full_table(result) for result in results)
