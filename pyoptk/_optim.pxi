@@ -189,7 +189,7 @@ def check_names(names, known):
     for name in names:
         if name not in known:
             raise TypeError(f"{name}: expected one of the keywords {', '.join(known)}, "
-                            f"got it instead")
+                            f"got an unknown one")
 
 
 def check_choice(str name, value, choices):

@@ -74,7 +74,7 @@ def test_bad_groups_are_refused(groups, message):
 
 def test_an_unknown_keyword_is_refused_with_the_known_ones():
     with pytest.raises(
-        TypeError, match=r"^learning_rate: expected one of the keywords decoupled, "
+        TypeError, match=r"^learning_rate: expected one of the keywords lr, beta1, "
     ):
         pyoptk.Adam(np.ones(2), learning_rate=1.0)
 

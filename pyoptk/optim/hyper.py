@@ -86,7 +86,7 @@ def any_callable(hyper: Mapping[str, Any], groups: dict[str, dict[str, Any]]) ->
 
 def hyper_of(arguments: dict[str, Any]) -> dict[str, Any]:
     """The hyper-parameters among the locals() of a constructor, with what all optimizers share."""
-    given = arguments.pop("shared")
+    given: dict[str, Any] = arguments.pop("shared")
     own = {k: v for k, v in arguments.items() if k not in ("self", "params", "__class__")}
     _core.check_names(given, [*own, *SHARED])
     return own | SHARED | given
