@@ -114,7 +114,11 @@ def main() -> None:
                 told.append(f"{peer} {middle:.2f}x ({ratios[0]:.2f}..{ratios[-1]:.2f})")
         print("  ".join(told), flush=True)
     if options.json:
-        machine = {"cpu": cpu_name(), "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"}
+        machine = {
+            "cpu": cpu_name(),
+            "cores": os.cpu_count(),
+            "system": f"{platform.system()} {platform.machine()}",
+        }
         result = {
             "date": datetime.date.today().isoformat(),
             "machine": machine,
