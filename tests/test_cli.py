@@ -93,7 +93,10 @@ def test_no_command_prints_the_help(capsys):
 def start(*arguments):
     """`python -m pyoptk` as a process of its own, unbuffered."""
     command = [sys.executable, "-P", "-u", "-m", "pyoptk", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A background job of a shell inherits that interrupts are ignored; a user's command does not.
+    heed = None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
