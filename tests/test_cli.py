@@ -96,7 +96,7 @@ def start(*arguments):
     # A background job of a shell inherits that interrupts are ignored; a user's command does not.
     heed = None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed)
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed)  # noqa: PLW1509
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
