@@ -1,15 +1,11 @@
 """The rows of the benchmarks: ``pytest bench`` runs them all, ``pytest bench --quick`` a part.
 
-A row is a kernel x dtype x size x threads. Each file names its KERNELS, those NOT_IN_TORCH, and
-SIZES; its functions `ours`, `twin`, `roof` and `torch` return the call to time, and, where something
-must be done before each call, a function that does it and returns what pytest-benchmark's `setup`
-may. They form a group: the kernel, its NumPy twin, the roof (as many bytes streamed, or as many
-multiply-adds) and PyTorch when it is installed. Only ratios inside a group mean anything: the
-machine is never quiet.
+The rows come from kernel.py. In its group stand, beside the kernel, its NumPy twin, the roof (as many
+bytes streamed, or as many multiply-adds) and PyTorch when it is installed. Only ratios inside a group
+mean anything: the machine is never quiet.
 """
 
 import functools
-import importlib.util
 import os
 import time
 
@@ -20,10 +16,7 @@ from threadpoolctl import threadpool_limits  # noqa: E402
 
 import pyoptk  # noqa: E402
 
-CONTENDERS = ["ours", "twin", "roof"]
-if importlib.util.find_spec("torch") is not None:
-    CONTENDERS.append("torch")
-DTYPES = ("float32", "float64")
+from .kernel import rows_of  # noqa: E402
 
 
 def pytest_addoption(parser):
@@ -43,19 +36,6 @@ def pytest_generate_tests(metafunc):
     if "row" in metafunc.fixturenames:
         rows = list(rows_of(metafunc.module, metafunc.config.getoption("quick")))
         metafunc.parametrize("row", rows, ids=["-".join(map(str, row)) for row in rows])
-
-
-def rows_of(module, quick):
-    """Kernel, dtype, size, threads and contender; --quick takes two sizes and one thread."""
-    all_threads = pyoptk.get_num_threads()
-    for kernel in module.KERNELS:
-        sizes = module.SIZES[:2] if quick else module.SIZES
-        for dtype in DTYPES:
-            for size in sizes:
-                for threads in (1,) if quick else sorted({1, all_threads}):
-                    for contender in CONTENDERS:
-                        if contender != "torch" or kernel not in module.NOT_IN_TORCH:
-                            yield kernel, dtype, size, threads, contender
 
 
 @pytest.fixture

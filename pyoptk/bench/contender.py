@@ -129,7 +129,7 @@ class Worker:
         gc.collect()
         if task not in self.tasks:
             return None
-        inputs = INPUTS[task](**sizes)
+        inputs = INPUTS[task](**sizes) if task in INPUTS else dict(sizes)
         try:
             made = self.tasks[task](**inputs, threads=self.threads, **settings, **self.options)
         except NotImplementedError:
