@@ -34,7 +34,9 @@ def twin(kernel, dtype, size, threads):
 
 def roof(kernel, dtype, size, threads):
     """As many bytes in the streams of Adam, with additions only."""
-    return functools.partial(_core.memory_roof, *(np.zeros(2 * size // 7, dtype) for _ in range(4)))
+    from pyoptk.bench.contenders.roof import arrays
+
+    return functools.partial(_core.memory_roof, *arrays(2 * size // 7, dtype))
 
 
 def torch(kernel, dtype, size, threads):

@@ -54,8 +54,9 @@ def roof(kernel, dtype, size, threads):
     if kernel == "global_norm":
         grad = data(dtype, size)
         return functools.partial(np.dot, grad, grad)
-    n = KERNELS[kernel][0] * size // 7
-    return functools.partial(_core.memory_roof, *(np.zeros(n, dtype) for _ in range(4)))
+    from pyoptk.bench.contenders.roof import arrays
+
+    return functools.partial(_core.memory_roof, *arrays(KERNELS[kernel][0] * size // 7, dtype))
 
 
 def torch(kernel, dtype, size, threads):

@@ -61,8 +61,10 @@ def twin(kernel, dtype, size, threads):
 
 def roof(kernel, dtype, size, threads):
     """As many bytes in the streams of Adam, with additions only."""
+    from pyoptk.bench.contenders.roof import arrays
+
     n = work(kernel, dtype, size)["bytes"] // (7 * np.dtype(dtype).itemsize)
-    return functools.partial(_core.memory_roof, *(np.zeros(n, dtype) for _ in range(4)))
+    return functools.partial(_core.memory_roof, *arrays(n, dtype))
 
 
 def torch(kernel, dtype, size, threads):

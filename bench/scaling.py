@@ -29,7 +29,6 @@ import argparse
 import itertools
 import json
 import math
-import os
 import platform
 import statistics
 import threading
@@ -43,14 +42,10 @@ import numpy as np
 
 import pyoptk
 from pyoptk import _core
+from pyoptk.bench import rows
 
 SIZES = (16, 1_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000)
-# T, B, I, H
-LSTM = [
-    (10, 1, 64, 64), (10, 32, 64, 64), (50, 32, 64, 128), (20, 64, 128, 128), (100, 32, 128, 256),
-    (30, 128, 256, 256), (20, 256, 64, 256), (20, 64, 512, 512), (10, 16, 256, 1024),
-    (20, 8, 128, 512),
-]  # fmt: skip
+LSTM = [*rows.LSTM, (20, 64, 128, 128), (20, 256, 64, 256), (20, 8, 128, 512)]
 FORETOLD = (8, 16, 64)
 MIB = 1 << 20
 AT_PEAK = "products at the peak"  # the one term that is not fitted
@@ -80,6 +75,14 @@ class Machine:
         """FLOP/s of each of k cores; of the most that were measured, if k is more."""
         known = max(n for n in self.peak if n <= k)
         return self.peak[known] / known
+
+
+def machine_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.machine()
 
 
 def cache(index: str) -> tuple[int, int]:
@@ -151,13 +154,13 @@ def lstm(T: int, B: int, I: int, H: int) -> tuple[str, Callable[[], Any]]:
 
 def recurrence_threads(T: int, B: int, I: int, H: int, k: int) -> tuple[int, bool]:
     """How many threads walk through time, and whether they wait for each other at every step."""
-    rows, weights = 6, 4 * H * H
+    tile, weights = 6, 4 * H * H
     if 4 * T * H * B * (I + H) < 1 << 20:
         return 1, False
-    rows_suffice = B >= k * rows and 4 * weights <= MIB
+    rows_suffice = B >= k * tile and 4 * weights <= MIB
     if weights * B >= k << 17 and H // 64 >= k and not rows_suffice:
         return k, True
-    return (min(k, B // rows) if B >= 2 * rows else 1), False
+    return (min(k, B // tile) if B >= 2 * tile else 1), False
 
 
 def lstm_terms(T: int, B: int, I: int, H: int, k: int, machine: Machine) -> dict[str, float]:
@@ -218,15 +221,15 @@ def fit(points: list[tuple[dict[str, float], float]]) -> dict[str, float]:
     Every subset of the terms is tried: they are few, and the best one is exact.
     """
     names = sorted({name for terms, _ in points for name, x in terms.items() if x} - {AT_PEAK})
-    rows = np.array([[terms.get(name, 0.0) / t for name in names] for terms, t in points])
+    matrix = np.array([[terms.get(name, 0.0) / t for name in names] for terms, t in points])
     rest = np.array([1 - terms.get(AT_PEAK, 0.0) / t for terms, t in points])
-    scale = rows.max(0)
-    rows /= scale
+    scale = matrix.max(0)
+    matrix /= scale
     best, least = np.zeros(len(names)), math.inf
     for size in range(1, len(names) + 1):
         for chosen in map(list, itertools.combinations(range(len(names)), size)):
-            some = np.linalg.lstsq(rows[:, chosen], rest, rcond=None)[0]
-            error = float(((rows[:, chosen] @ some - rest) ** 2).sum())
+            some = np.linalg.lstsq(matrix[:, chosen], rest, rcond=None)[0]
+            error = float(((matrix[:, chosen] @ some - rest) ** 2).sum())
             if (some >= 0).all() and error < least - 1e-12:
                 best, least = np.zeros(len(names)), error
                 best[chosen] = some
@@ -252,11 +255,11 @@ def model(cases: list[dict[str, Any]], machine: Machine) -> dict[str, Any]:
         ]
 
     coefficients = fit(points(cases))
-    rows = []
+    found = []
     for case in cases:
         without = fit(points([other for other in cases if other is not case]))
         told = {k: predict(coefficients, terms(*case["size"], k, machine)) for k in case["seconds"]}
-        rows.append(
+        found.append(
             {
                 "label": case["label"],
                 "measured": {k: min(s) for k, s in case["seconds"].items()},
@@ -271,7 +274,7 @@ def model(cases: list[dict[str, Any]], machine: Machine) -> dict[str, Any]:
                 },
             }
         )
-    return {"family": family, "coefficients": coefficients, "rows": rows}
+    return {"family": family, "coefficients": coefficients, "rows": found}
 
 
 def errors(fitted: dict[str, Any], which: str, least: int = 1) -> list[float]:
@@ -280,7 +283,7 @@ def errors(fitted: dict[str, Any], which: str, least: int = 1) -> list[float]:
         abs(row[which][k] / row["measured"][k] - 1)
         for row in fitted["rows"]
         for k in row[which]
-        if k >= least
+        if int(k) >= least  # as text, where it comes from a file
     )
 
 
@@ -322,7 +325,7 @@ def main() -> None:
         families.append(model(measure(family, counts, options.rounds, options.block), machine))
         show(families[-1])
     if options.json:
-        told = {"python": platform.python_version(), "isa": pyoptk.isa(), "cores": os.cpu_count()}
+        told = {"cpu": machine_name(), "isa": pyoptk.isa(), "system": platform.platform()}
         result = {"kind": "scaling", "machine": told | vars(machine), "families": families}
         options.json.write_text(json.dumps(result, indent=1) + "\n")
 

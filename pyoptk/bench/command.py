@@ -26,7 +26,7 @@ ROWS = [
     rows.step("Adam", 1_000_000, max_norm=1.0),
     rows.step("Adam", 1_000, count=1_000),
     rows.step("RMSprop", 1_000_000),
-    *(rows.lstm(*size) for size in rows.LSTM[:4]),
+    *(rows.lstm(*size) for size in rows.LSTM[:3]),
     rows.forecaster(32),
     rows.mlp(),
 ]

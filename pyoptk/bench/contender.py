@@ -37,7 +37,7 @@ def step_inputs(count: int, n: int) -> dict[str, Arrays]:
     rng = np.random.default_rng(0)
     base = rng.standard_normal(min(n, 1 << 20), np.float32)
     params = [np.resize(base, n) for _ in range(count)]
-    return {"params": params, "grads": [np.float32(0.01) * p[::-1] for p in params]}
+    return {"params": params, "grads": [p[::-1].copy() for p in params]}
 
 
 def lstm_inputs(T: int, B: int, I: int, H: int, dtype: str = "float32") -> dict[str, Any]:
@@ -154,7 +154,7 @@ class Worker:
 
     def block(self, seconds: float) -> float:
         """The median over a block of this length, after calls to warm up."""
-        time.sleep(0.02 if self.threads == 1 else 0.1)  # others' threads may still spin
+        time.sleep(0.02 if self.threads == 1 else 0.06)  # others' threads may still spin
         self.seconds = self.time(1)
         if self.seconds < seconds / 4:
             self.seconds = self.time(2)

@@ -26,6 +26,8 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC"
 # How far from ours an answer may be, relative and absolute.
 TOLERANCE = {"step": 1e-4, "lstm": 1e-3, "forecaster": 1e-4, "mlp": 1e-4}
 
+ONE_BY_ONE = 1e9  # bytes of a step from which preparing all contenders at once takes much memory
+
 Row = dict[str, Any]
 
 
@@ -99,9 +101,15 @@ def fight(
     The first contender is the one whose answer the others must reach.
     """
     case = {key: row[key] for key in ("task", "sizes", "settings")}
-    for contender in contenders:
-        contender.tell(**case)
-    answers = {contender: contender.listen() for contender in contenders}
+    answers = {}
+    if row.get("bytes", 0) > ONE_BY_ONE:
+        for contender in contenders:
+            contender.tell(**case)
+            answers[contender] = contender.listen()
+    else:  # all at once: preparing is not timed, and compiling takes long
+        for contender in contenders:
+            contender.tell(**case)
+        answers = {contender: contender.listen() for contender in contenders}
     errors = {c.name: said["error"] for c, said in answers.items() if "error" in said}
     expected = answers[contenders[0]].get("sample") or []
     ready = []

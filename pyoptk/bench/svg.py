@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-WIDTH, ROW = 820, 20
-LEFT, RIGHT, TOP, BOTTOM = 70, 200, 60, 50
+WIDTH, ROW = 860, 20
+LEFT, RIGHT, TOP, BOTTOM = 60, 240, 74, 50
 LIGHT = ("#0072b2", "#d55e00", "#009e73", "#b5548a", "#8a6d00", "#3f8fc4", "#6f6f6f", "#7a4fb5")
 DARK = ("#56b4e9", "#ff8a4c", "#3dd6a3", "#e79ac6", "#e0b93a", "#9cc9e8", "#a8a8a8", "#b99cf0")
 DASHES = ("", "", "7 3", "2 3", "9 3 2 3", "", "4 4", "1 3")
@@ -83,8 +83,8 @@ class Axis:
         self.start, self.end, self.log = start, end, log
         least, most = min(values), max(values)
         if log:
-            self.ticks = log_ticks(least, most)
-            self.least, self.most = min(self.ticks[0], least), max(self.ticks[-1], most)
+            self.ticks = log_ticks(least / 1.2, most * 1.2)
+            self.least, self.most = least / 1.2, most * 1.2
         else:
             self.ticks = ticks(most)
             self.least, self.most = 0.0, max(self.ticks[-1], most)
@@ -103,15 +103,10 @@ def ticks(most: float) -> list[float]:
 
 
 def log_ticks(least: float, most: float) -> list[float]:
-    """Powers of ten around the values; 1, 2 and 5 times those where there are few."""
-    first, last = math.floor(math.log10(least) + 1e-9), math.ceil(math.log10(most) - 1e-9)
-    tens = [10.0**k for k in range(first, max(last, first + 1) + 1)]
-    if len(tens) > 4:
-        return tens
-    fine = [k * ten for ten in tens[:-1] for k in (1, 2, 5)] + tens[-1:]
-    low = max([t for t in fine if t <= least * (1 + 1e-9)], default=fine[0])
-    high = min([t for t in fine if t >= most * (1 - 1e-9)], default=fine[-1])
-    return [t for t in fine if low <= t <= high]
+    """Powers of ten between the two; 1, 2 and 5 times those where they are few."""
+    tens = [10.0**k for k in range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)]
+    every = tens if most / least > 1e3 else [k * ten for ten in tens for k in (1, 2, 5)]
+    return [tick for tick in every if least <= tick <= most]
 
 
 def lines(
@@ -122,6 +117,7 @@ def lines(
     y_title: str,
     log_x: bool = True,
     log_y: bool = True,
+    x_ticks: Sequence[float] = (),
     note: str = "",
 ) -> str:
     """A chart of lines with a legend at the right, in the order of the lines' ends."""
@@ -133,19 +129,18 @@ def lines(
     for tick in y.ticks:
         parts.append(f'<path class="grid" d="M{LEFT} {y(tick):.1f}H{WIDTH - RIGHT}"/>')
         parts.append(text(LEFT - 6, y(tick) + 4, short(tick), "end"))
-    for tick in x.ticks:
+    for tick in x_ticks or x.ticks:
         parts.append(f'<path class="grid" d="M{x(tick):.1f} {TOP}V{height - BOTTOM}"/>')
         parts.append(text(x(tick), height - BOTTOM + 16, short(tick)))
     parts.append(text((LEFT + WIDTH - RIGHT) / 2, height - 14, x_title, kind="quiet"))
-    parts.append(text(LEFT, TOP - 6, y_title, "middle", "quiet"))
+    parts.append(text(14, TOP - 10, y_title, "start", "quiet"))
     for one in series:
         parts += line(one, x, y)
-    ends = sorted((y(one.points[-1][1]), one.name, one.color) for one in series)
-    last = 0.0
+    ends = sorted((y(one.points[-1][1]), one.name, one.color) for one in series if one.name)
     for end, name, color in spread(ends, height - BOTTOM):
-        last = end
-        parts.append(f'<rect class="f{color}" x="{WIDTH - RIGHT + 12}" y="{last - 4:.1f}" width="10" height="4"/>')
-        parts.append(text(WIDTH - RIGHT + 28, last + 3, name, "start"))
+        place = f'x="{WIDTH - RIGHT + 10}" y="{end - 2:.1f}"'
+        parts.append(f'<rect class="f{color}" {place} width="12" height="4"/>')
+        parts.append(text(WIDTH - RIGHT + 27, end + 4, name, "start"))
     return page(title, height, parts, note)
 
 
@@ -186,21 +181,22 @@ def bars(
 
     `palette` lists the names in the order of their colours. On a logarithmic scale bars begin at 1.
     """
-    label = 20 + 6.4 * max(len(name) for name, _ in groups)
+    label = 20 + 7 * max(len(name) for name, _ in groups)
     rows = sum(len(bars) for _, bars in groups) + len(groups) / 2
-    height = TOP + 20 + ROW * rows + BOTTOM
+    height = TOP + 8 + ROW * rows + BOTTOM
     values = [value for _, bars in groups for _, value, _ in bars]
     x = Axis([*values, 1.0] if log else values, label, WIDTH - 150, log)
     parts = []
     for tick in x.ticks:
-        parts.append(f'<path class="grid" d="M{x(tick):.1f} {TOP + 16}V{height - BOTTOM + 4:.1f}"/>')
+        parts.append(f'<path class="grid" d="M{x(tick):.1f} {TOP + 4}V{height - BOTTOM + 4:.1f}"/>')
         parts.append(text(x(tick), height - BOTTOM + 18, short(tick)))
     parts.append(text((label + WIDTH - 150) / 2, height - 12, x_title, kind="quiet"))
-    for k, name in enumerate(palette):
-        place = 14 + k * (WIDTH - 20) / max(6, len(palette))
-        parts.append(f'<rect class="f{k}" x="{place:.1f}" y="{TOP - 6}" width="10" height="10"/>')
-        parts.append(text(place + 14, TOP + 3, name, "start"))
-    y, zero = TOP + 22.0, x(1.0) if log else x(0.0)
+    shown = [name for name in palette if name]
+    for k, name in enumerate(shown):
+        place = 14 + k * (WIDTH - 20) / max(6, len(shown))
+        parts.append(f'<rect class="f{palette.index(name)}" x="{place:.1f}" y="{TOP - 16}" width="10" height="10"/>')
+        parts.append(text(place + 14, TOP - 7, name, "start"))
+    y, zero = TOP + 10.0, x(1.0) if log else x(0.0)
     for group, members in groups:
         parts.append(text(label - 8, y + ROW * len(members) / 2 + 2, group, "end"))
         for name, value, words in members:

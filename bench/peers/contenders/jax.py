@@ -64,7 +64,7 @@ def step(
         nonlocal carried
         carried = jax.block_until_ready(compiled(*carried))
 
-    return work, lambda: [carried[0][0], *carried[3]]
+    return work, lambda: [carried[0][0], *carried[3][:1]]
 
 
 def _layer(weights: Any, x: Any) -> Any:

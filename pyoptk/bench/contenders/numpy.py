@@ -152,7 +152,7 @@ def step(
             for g in grads:
                 g.fill(0)
 
-    return work, lambda: [*params[:1], *averages]
+    return work, lambda: [*params[:1], *averages[:1]]
 
 
 # ---- layers --------------------------------------------------------------------------------------

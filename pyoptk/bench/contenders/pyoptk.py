@@ -17,10 +17,7 @@ def step(params: Any, grads: Any, *, optimizer: str, threads: int, **settings: A
 
     pyoptk.set_num_threads(threads)
     opt = getattr(pyoptk, optimizer)(params, lr=LR, **settings)
-    if len(params) == 1:  # as a user with one array has it
-        opt = getattr(pyoptk, optimizer)(params[0], lr=LR, **settings)
-        grads = grads[0]
-    averages = [opt.ema] if "ema_decay" in settings else []
+    averages = opt.ema[:1] if "ema_decay" in settings else []
     return partial(opt.step, grads), lambda: [*params[:1], *averages]
 
 

@@ -60,7 +60,7 @@ def step(
         if zero_grad:
             opt.zero_grad(set_to_none=False)
 
-    return work, lambda: [*(t.detach() for t in tensors[:1]), *averages]
+    return work, lambda: [*(t.detach() for t in tensors[:1]), *averages[:1]]
 
 
 def lstm(
