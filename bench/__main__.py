@@ -1,7 +1,7 @@
 """Everything that docs/performance.md shows, measured anew: ``python -m bench --peers DIR``.
 
-Runs the parts one after another, each with its own command line, and then the report. `--quick` is to
-see that it works: its figures mean nothing, and the report is not written.
+Runs the parts one after another, each with its own command line, and then the report. `--quick` is
+to see that it works: its figures mean nothing, and the report is not written.
 """
 
 from __future__ import annotations
@@ -27,9 +27,15 @@ def parts(folder: Path, peers: list[str], quick: bool) -> dict[str, list[str]]:
     }
     for threads in sorted({1, most}):
         few = ["--only", "forecaster"] if quick else []
-        commands[f"peers-{threads}"] = (
-            ["-m", "bench.peers", *peers, "--threads", str(threads), *turns, *few]
-        )
+        commands[f"peers-{threads}"] = [
+            "-m",
+            "bench.peers",
+            *peers,
+            "--threads",
+            str(threads),
+            *turns,
+            *few,
+        ]
     out = {name: "--benchmark-json" if name == "kernels" else "--json" for name in commands}
     return {
         name: [*command, out[name], str(folder / f"{name}.json")]

@@ -1,9 +1,9 @@
 """Two commits side by side: ``python -m bench.compare BASE [HEAD]``.
 
 Builds both in environments of their own and lets them run the quick set of the benchmarks by turns,
-each in a process of its own, with the benchmarks of this checkout. BASE takes part twice: how far it
-is from itself is the noise. A row is beyond the noise if its ratio is on one side of 1 in every round
-and its median is outside whatever the second BASE reached. Exit status 1 if one is slower so.
+each in a process of its own, with the benchmarks of this checkout. BASE takes part twice: how far
+it is from itself is the noise. A row is beyond the noise if its ratio is on one side of 1 in every
+round and its median is outside whatever the second BASE reached. Exit status 1 if one is slower so.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def line(row: Row) -> str:
     cells = [f"{row['label']:52}"]
     for name in ("head", "again"):
         found = ratios(row, name, "base")
-        told = f"{statistics.median(found):.2f} ({found[0]:.2f} to {found[-1]:.2f})" if found else "-"
+        told = (
+            f"{statistics.median(found):.2f} ({found[0]:.2f} to {found[-1]:.2f})" if found else "-"
+        )
         cells.append(f"{told:>24}")
     return "".join([*cells, "  ", verdict(row), *(f"  {n}: {e}" for n, e in row["errors"].items())])
 

@@ -1,8 +1,8 @@
 """The rows of the benchmarks: ``pytest bench`` runs them all, ``pytest bench --quick`` a part.
 
-The rows come from kernel.py. In its group stand, beside the kernel, its NumPy twin, the roof (as many
-bytes streamed, or as many multiply-adds) and PyTorch when it is installed. Only ratios inside a group
-mean anything: the machine is never quiet.
+The rows come from kernel.py. In its group stand, beside the kernel, its NumPy twin, the roof (as
+many bytes streamed, or as many multiply-adds) and PyTorch when it is installed. Only ratios inside
+a group mean anything: the machine is never quiet.
 """
 
 import functools
@@ -11,12 +11,12 @@ import time
 
 os.environ.pop("OPENBLAS_CORETYPE", None)  # pinning NumPy's BLAS would flatter us
 
-import pytest  # noqa: E402
-from threadpoolctl import threadpool_limits  # noqa: E402
+import pytest
+from threadpoolctl import threadpool_limits
 
-import pyoptk  # noqa: E402
+import pyoptk
 
-from .kernel import rows_of  # noqa: E402
+from .kernel import rows_of
 
 
 def pytest_addoption(parser):

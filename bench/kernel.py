@@ -1,9 +1,10 @@
 """The rows of the kernels, for pytest (conftest.py) and for two commits side by side (compare.py).
 
-A row is a kernel x dtype x size x threads x contender. Each bench_*.py names its KERNELS, those that
-are NOT_IN_TORCH, and SIZES; its functions `ours`, `twin`, `roof` and `torch` return the call to time
-and, where something must be done before each call, a function that does it and returns what the
-`setup` of pytest-benchmark may. `work` tells the bytes or FLOPs in it, `describe` the size in words.
+A row is a kernel x dtype x size x threads x contender. Each bench_*.py names its KERNELS, those
+that are NOT_IN_TORCH, and SIZES; its functions `ours`, `twin`, `roof` and `torch` return the call
+to time and, where something must be done before each call, a function that does it and returns what
+the `setup` of pytest-benchmark may. `work` tells the bytes or FLOPs in it, `describe` the size in
+words.
 """
 
 import importlib.util
@@ -33,16 +34,16 @@ def rows_of(module, quick):
 
 
 def kernel(file, name, dtype, size, *, threads):
-    """A task for `pyoptk.bench.duel`: what `ours` of a file times; what comes before is timed, too."""
+    """A task for `pyoptk.bench.duel`: what `ours` of a file times, and what comes before it."""
     size = tuple(size) if isinstance(size, list) else size
     pyoptk.set_num_threads(threads)
     made = runpy.run_path(str(HERE / file))["ours"](name, dtype, size, threads)
     if not isinstance(made, tuple):
-        return made, lambda: []
+        return made, list
     call, before = made
 
     def work():
         positional, named = before() or ((), {})
         call(*positional, **named)
 
-    return work, lambda: []
+    return work, list

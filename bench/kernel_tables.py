@@ -14,7 +14,7 @@ Result = dict[str, Any]
 
 
 def kernels(result: Result) -> str:
-    """Every kernel by size: its time, its share of the roof, and how much longer the others take."""
+    """Every kernel by size: its time, its share of the roof, how much longer others take."""
     groups: dict[tuple[Any, ...], dict[str, float]] = defaultdict(dict)
     names: dict[str, dict[str, str]] = defaultdict(dict)
     words = {}
@@ -27,15 +27,16 @@ def kernels(result: Result) -> str:
         names[told["kernel"]][told["contender"]] = bench["name"]
         words[key] = bench["group"].split(maxsplit=2)[2].rpartition(",")[0]
     machine = result["machine_info"]
-    parts = [
-        "## Every kernel",
+    how = (
         f"`pytest bench`, one process, medians; {machine['cpu'].get('brand_raw', '')}, "
-        f"{result['datetime'][:10]}. Time; share of the roof; then how many times as long the NumPy "
-        "twin and PyTorch take.",
-    ]
+        f"{result['datetime'][:10]}. Time; share of the roof; then how many times as long the "
+        "NumPy twin and PyTorch take."
+    )
+    parts = ["## Every kernel", how]
     for name, called in names.items():
         lines = [f"### {name}", ", ".join(f"{who}: `{it}`" for who, it in called.items())]
-        rows = ["| | " + " | ".join(f"{d}, {k} thread{'s'[: k > 1]}" for d, k in columns(groups, name)) + " |"]
+        heads = [f"{d}, {k} thread{'s'[: k > 1]}" for d, k in columns(groups, name)]
+        rows = [f"| | {' | '.join(heads)} |"]
         rows.append("|---" * (1 + len(columns(groups, name))) + "|")
         sizes = dict.fromkeys(key[3] for key in groups if key[0] == name)
         for size in sizes:
@@ -70,18 +71,21 @@ def scaling(result: Result) -> str:
     """The model: its coefficients, how well it fits, and what it foretells."""
     machine = result["machine"]
     peak = ", ".join(f"{k} threads {p / 1e9:.0f} GFLOP/s" for k, p in machine["peak"].items())
-    parts = [
-        f"## A model of time per step: {machine['cpu']}, {machine['cores']} cores",
+    how = (
         "`python bench/scaling.py`; the terms stand at the top of it. Coefficients in seconds for "
         f"one unit, fitted to runs on one and two threads. Peak: {peak}; L2 {machine['l2'] >> 20} "
-        f"MiB, L3 {machine['l3'] >> 20} MiB.",
-    ]
+        f"MiB, L3 {machine['l3'] >> 20} MiB."
+    )
+    parts = [f"## A model of time per step: {machine['cpu']}, {machine['cores']} cores", how]
     for family in result["families"]:
         fitted = ", ".join(f"{k} {v:.3g}" for k, v in family["coefficients"].items())
         assert family["family"] in CASES
         counts = list(family["rows"][0]["measured"])
         foretold = [k for k in family["rows"][0]["foretold"] if int(k) > max(map(int, counts))]
-        heads = [*(f"{k} threads: measured, model" for k in counts), *(f"{k}: foretold" for k in foretold)]
+        heads = [
+            *(f"{k} threads: measured, model" for k in counts),
+            *(f"{k}: foretold" for k in foretold),
+        ]
         lines = [f"| | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
         for row in family["rows"]:
             cells = [f"{duration(row['measured'][k])}, {duration(row['model'][k])}" for k in counts]

@@ -103,7 +103,7 @@ def roofs(result: Result) -> str:
         "Bandwidth and arithmetic against the roof",
         groups,
         palette=("pyoptk", "PyTorch"),
-        x_title="per cent of the roof: the same bytes with additions only, or multiply-adds in registers",
+        x_title="per cent of the roof: as many bytes with additions only, or as many multiply-adds",
         note=note(result),
     )
 

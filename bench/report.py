@@ -1,7 +1,7 @@
 """docs/performance.md and README's table: ``python -m bench.report RESULT.json ...``.
 
-Takes what ``bench.peers``, ``scaling.py`` and ``pytest bench --benchmark-json`` wrote, in any order;
-nothing in either text is typed. Rows where a peer is faster stay in, in bold.
+Takes what ``bench.peers``, ``scaling.py`` and ``pytest bench --benchmark-json`` wrote, in any
+order; nothing in either text is typed. Rows where a peer is faster stay in, in bold.
 """
 
 from __future__ import annotations
@@ -53,11 +53,8 @@ def short(row: Result, peer: str) -> str:
 def readme_table(result: Result) -> str:
     """The table of one run, with machine, versions and date."""
     plural = "" if result["threads"] == 1 else "s"
-    lines = [
-        f"| {result['threads']} thread{plural}, float32: times as long as pyoptk | NumPy | PyTorch "
-        "| the fastest other |",
-        "|---|---|---|---|",
-    ]
+    first = f"{result['threads']} thread{plural}, float32: times as long as pyoptk"
+    lines = [f"| {first} | NumPy | PyTorch | the fastest other |", "|---|---|---|---|"]
     by_label = {row["label"]: row for row in result["rows"]}
     others = [peer for peer in pictures.PEERS if peer not in ("NumPy", "PyTorch")]
     for row in (by_label[r["label"]] for r in IN_README if r["label"] in by_label):
@@ -112,7 +109,7 @@ def table(result: Result, task: str) -> str:
 TASKS = {
     "step": "Optimizer steps",
     "lstm": "LSTM, forward and backward with the gradient of the input",
-    "forecaster": "A whole training step: LSTM(64), LSTM(32), Dense(1), MSE, Adam, 10 steps in time",
+    "forecaster": "A training step of LSTM(64), LSTM(32), Dense(1): MSE, Adam, 10 steps in time",
     "mlp": "A training step of a classifier written in NumPy, with pyoptk's step dropped in",
 }
 
@@ -120,10 +117,10 @@ TASKS = {
 def duels(result: Result) -> str:
     """The tables of one run of bench.peers."""
     plural = "" if result["threads"] == 1 else "s"
+    turns = f"{result['rounds']} rounds of {result['block']:g} s"
     parts = [
         f"## Against other libraries, {result['threads']} thread{plural}",
-        f"`{result['machine']['command']}`: {result['rounds']} rounds of {result['block']:g} s. "
-        f"{where(result)}",
+        f"`{result['machine']['command']}`: {turns}. {where(result)}",
     ]
     if result["missing"]:
         missing = [f"{name} ({why})" for name, why in result["missing"].items()]
@@ -156,9 +153,9 @@ PREFACE = """\
 How many times as long a peer takes: the median over the rounds, and their range. **Bold** where the
 peer is faster. Written by `python -m bench.report`; only ratios inside a run mean anything. Every
 contender works in a process of its own, held to as many cores as it has threads; they take turns,
-start from the same numbers and have to arrive at the same. What settings a peer gets, and why, stands
-at the top of its file in bench/peers/contenders and pyoptk/bench/contenders. The roof of a step is as
-many bytes, streamed with additions only; that of a layer its multiply-adds in registers.
+start from the same numbers and have to arrive at the same. What settings a peer gets, and why,
+stands at the top of its file in bench/peers/contenders and pyoptk/bench/contenders. The roof of a
+step is as many bytes, streamed with additions only; that of a layer its multiply-adds in registers.
 
 `python -m bench.peers --setup DIR && python -m bench --peers DIR` repeats all of it."""
 

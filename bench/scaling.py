@@ -3,9 +3,10 @@
     python bench/scaling.py --json FILE          needs NumPy and pyoptk, nothing else
 
 Every case is measured on 1, 2, 4, ... threads, all by turns in one process; the least of the rounds
-counts, because the model is of a quiet machine. It is a sum of terms whose coefficients are at least 0 and fitted to the relative errors of the runs on one and two
-threads alone. So it is checked twice: each case against a fit without that case, and more threads,
-where the machine has them, against what one and two foretold.
+counts, because the model is of a quiet machine. It is a sum of terms whose coefficients are at
+least 0 and fitted to the relative errors of the runs on one and two threads alone. So it is checked
+twice: each case against a fit without that case, and more threads, where the machine has them,
+against what one and two foretold.
 
 An optimizer step on k threads takes
 
@@ -17,10 +18,10 @@ and an LSTM's forward and backward
     products at the peak of the cores + call + wake * log2(k) + recurrence * excess / r
          + other products * excess / k + cells / r + weights / k + T * log2(r) * barrier
 
-where r is the number of threads that the recurrence is cut for (`lstm_cut` in csrc/kernels/rnn.h): by
-rows of the batch without barriers, or by hidden units with one for every step. The excess is what
-the products take beyond the peak. More cores than are here are assumed to be like these, eight to an
-L3 cache as large as this one.
+where r is the number of threads that the recurrence is cut for (`lstm_cut` in csrc/kernels/rnn.h):
+by rows of the batch without barriers, or by hidden units with one for every step. The excess is
+what the products take beyond the peak. More cores than are here are assumed to be like these, eight
+to an L3 cache as large as this one.
 """
 
 from __future__ import annotations
@@ -292,12 +293,13 @@ def errors(fitted: dict[str, Any], which: str, least: int = 1) -> list[float]:
 
 def show(fitted: dict[str, Any]) -> None:
     counts = list(fitted["rows"][0]["measured"])
-    print(f"\n{fitted['family']}: " + ", ".join(f"{k} {v:.3g}" for k, v in fitted["coefficients"].items()))
+    print(
+        f"\n{fitted['family']}: "
+        + ", ".join(f"{k} {v:.3g}" for k, v in fitted["coefficients"].items())
+    )
     print("microseconds" + " " * 24 + "".join(f"{f'{k} threads':>20}" for k in counts))
     for row in fitted["rows"]:
-        cells = [
-            f"{row['measured'][k] * 1e6:11.1f}{row['model'][k] * 1e6:9.1f}" for k in counts
-        ]
+        cells = [f"{row['measured'][k] * 1e6:11.1f}{row['model'][k] * 1e6:9.1f}" for k in counts]
         print(f"{row['label']:36}{''.join(cells)}")
     for which, least, words in (("left out", 1, "fitted without it"), ("model", 3, "more threads")):
         found = errors(fitted, which, least)
@@ -318,8 +320,9 @@ def main() -> None:
     powers = [2**k for k in range(cores.bit_length()) if 2**k < cores]
     counts = [int(k) for k in options.threads.split(",")] if options.threads else [*powers, cores]
     machine = measure_machine(counts)
-    print(f"{cores} cores, L2 {machine.l2 >> 20} MiB, L3 {machine.l3 >> 20} MiB for {machine.l3_cores}")
-    print("peak, GFLOP/s: " + ", ".join(f"{k} threads {p / 1e9:.0f}" for k, p in machine.peak.items()))
+    caches = f"L2 {machine.l2 >> 20} MiB, L3 {machine.l3 >> 20} MiB for {machine.l3_cores}"
+    peaks = ", ".join(f"{k} threads {p / 1e9:.0f}" for k, p in machine.peak.items())
+    print(f"{cores} cores, {caches}\npeak, GFLOP/s: {peaks}")
     families = []
     for family in CASES:
         families.append(model(measure(family, counts, options.rounds, options.block), machine))

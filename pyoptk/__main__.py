@@ -60,7 +60,9 @@ def file(ending: str) -> Callable[[str], Path]:
 
     def parse(text: str) -> Path:
         if Path(text).suffix != ending:
-            raise argparse.ArgumentTypeError(f"expected a file name ending in {ending}, got {text!r}")
+            raise argparse.ArgumentTypeError(
+                f"expected a file name ending in {ending}, got {text!r}"
+            )
         return Path(text)
 
     return parse

@@ -38,7 +38,9 @@ SMALL = {
 def kernels_of_the_library():
     """The members of the kernel tables in pyoptk.h, and the two functions that clip alone."""
     header = (ROOT / "csrc" / "include" / "pyoptk.h").read_text()
-    tables = re.findall(r"typedef struct \{((?:(?!typedef).)*?)\} pk_\w+_kernels;", header, re.S)
+    tables = re.findall(
+        r"typedef struct \{((?:(?!typedef).)*?)\} pk_\w+_kernels;", header, re.DOTALL
+    )
     assert len(tables) == 2
     members = set(re.findall(r"\(\*(\w+)\)", "".join(tables)))
     helpers = {name for name in members if name.endswith(("_size", "_sizes", "_roof"))} | {"padded"}
@@ -164,7 +166,10 @@ def test_the_command_prints_a_table_and_writes_json_and_a_picture(monkeypatch, c
     for row in result["rows"]:
         (line,) = (x for x in shown.splitlines() if x.startswith(row["label"]))
         assert command.duration(duel.median(row, "pyoptk")) in line
-        assert f"{duel.ratios(row, duel.fastest(row, command.PEERS['NumPy']), 'pyoptk')[0]:.2f}" in line
+        assert (
+            f"{duel.ratios(row, duel.fastest(row, command.PEERS['NumPy']), 'pyoptk')[0]:.2f}"
+            in line
+        )
         assert "%" in line
     picture = Path("b.svg").read_text()
     assert ET.fromstring(picture).tag.endswith("svg")
@@ -174,7 +179,10 @@ def test_the_command_prints_a_table_and_writes_json_and_a_picture(monkeypatch, c
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        (("--plot", "b.png"), r"argument --plot: expected a file name ending in \.svg, got 'b\.png'"),
+        (
+            ("--plot", "b.png"),
+            r"argument --plot: expected a file name ending in \.svg, got 'b\.png'",
+        ),
         (("--json", "no/b.json"), "argument --json: cannot write no/b.json"),
         (("--threads", "0"), "argument --threads: expected a whole number of at least 1, got '0'"),
     ],

@@ -1,9 +1,9 @@
 """Duels with other libraries: ``python -m bench.peers --setup DIR``, then ``--peers DIR``.
 
-Each contender works in a process of its own, held to as many cores as it gets threads, and they take
-turns: a block of time each per round. Everybody gets the same inputs and must arrive at the same
-numbers. Which settings a peer gets, and why, stands at the top of its file (contenders/ here and in
-pyoptk/bench). What is missing is named and left out.
+Each contender works in a process of its own, held to as many cores as it gets threads, and they
+take turns: a block of time each per round. Everybody gets the same inputs and must arrive at the
+same numbers. Which settings a peer gets, and why, stands at the top of its file (contenders/ here
+and in pyoptk/bench). What is missing is named and left out.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--setup", type=Path, metavar="DIR", help="install the peers there, and stop")
+    parser.add_argument(
+        "--setup", type=Path, metavar="DIR", help="install the peers there, and stop"
+    )
     parser.add_argument("--peers", type=Path, metavar="DIR", help="where --setup put them")
     parser.add_argument(
         "--python",

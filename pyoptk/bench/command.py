@@ -32,8 +32,8 @@ ROWS = [
 ]
 ABOUT = """\
 Every library works in a process of its own, and they take turns. How many times longer NumPy and
-PyTorch take: the median of {rounds} rounds, and the range. Each in the faster of its ways: NumPy with
-temporaries or in place, PyTorch fused or foreach. Roof: the share of what memory, or the
+PyTorch take: the median of {rounds} rounds, and the range. Each in the faster of its ways: NumPy
+with temporaries or in place, PyTorch fused or foreach. Roof: the share of what memory, or the
 multiply-add units, would allow."""
 
 
@@ -62,7 +62,12 @@ def measure(
     print(ABOUT.format(rounds=rounds), end="\n\n")
     print(f"{'float32':34}{'time':>10}{'roof':>7}" + "".join(f"{peer:>22}" for peer in PEERS))
     result = run(
-        entries, chosen, threads=threads, rounds=rounds, block=block, show=lambda row: print(line(row), flush=True)
+        entries,
+        chosen,
+        threads=threads,
+        rounds=rounds,
+        block=block,
+        show=lambda row: print(line(row), flush=True),
     )
     print("\n" + ", ".join(f"{name} {version}" for name, version in result["versions"].items()))
     for package in sorted(set(result["missing"].values())):

@@ -16,6 +16,7 @@ import runpy
 import sys
 import time
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # NumPy is imported once the cores are chosen
@@ -58,12 +59,12 @@ def lstm_inputs(T: int, B: int, I: int, H: int, dtype: str = "float32") -> dict[
     }
 
 
-def forecaster_inputs(B: int) -> dict[str, Any]:
-    """Ten steps of a noisy wave, the next value, and the weights of two LSTMs and a dense layer."""
+def forecaster_inputs(B: int, T: int) -> dict[str, Any]:
+    """T steps of a noisy wave, the next value, and the weights of two LSTMs and a dense layer."""
     import numpy as np
 
     rng = np.random.default_rng(0)
-    T, series = 10, np.sin(np.arange(B + 10) * 0.05) + 0.1 * rng.standard_normal(B + 10)
+    series = np.sin(np.arange(B + T) * 0.05) + 0.1 * rng.standard_normal(B + T)
     windows = np.stack([series[t : t + B] for t in range(T)])[:, :, None].astype("f4")
     lower, upper = (lstm_inputs(1, 1, I, H)["weights"] for I, H in ((1, 64), (64, 32)))
     head = [rng.uniform(-0.2, 0.2, (1, 32)).astype("f4"), np.zeros(1, "f4")]
@@ -81,13 +82,13 @@ def mlp_inputs(layers: list[int], B: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     weights = [
         (rng.normal(0, np.sqrt(2 / a), (b, a)).astype("f4"), np.zeros(b, "f4"))
-        for a, b in zip(layers, layers[1:], strict=False)
+        for a, b in pairwise(layers)
     ]
     x = rng.standard_normal((B, layers[0])).astype("f4")
     return {"x": x, "labels": np.arange(B) % layers[-1], "weights": weights}
 
 
-INPUTS = {
+INPUTS: dict[str, Callable[..., dict[str, Any]]] = {
     "step": step_inputs,
     "lstm": lstm_inputs,
     "forecaster": forecaster_inputs,
@@ -172,7 +173,7 @@ def answer(worker: Worker, message: dict[str, Any]) -> Any:
         if "block" in message:
             return {"seconds": worker.block(message["block"])}
         return {"sample": worker.prepare(**message)}
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (whatever a library raises is told)
         return {"error": f"{type(error).__name__}: {error}"}
 
 

@@ -49,9 +49,9 @@ class Contender:
         self.versions: dict[str, str] = {}
         environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_CORETYPE"}
         environment |= dict.fromkeys(THREADS, str(threads))
+        given = str(entry.file), str(threads), json.dumps(dict(entry.options))
         self.process = subprocess.Popen(
-            [entry.python, "-P", str(SCRIPT), str(entry.file), str(threads)]
-            + [json.dumps(dict(entry.options))],
+            [entry.python, "-P", str(SCRIPT), *given],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -174,10 +174,10 @@ def run(
         done = []
         for row in rows:
             if len(present) * row.get("bytes", 0) > free_memory():
-                seconds, errors = {}, {"all": "not enough memory"}
+                done.append({**row, "seconds": {}, "errors": {"all": "not enough memory"}})
             else:
                 seconds, errors = fight(present, row, rounds, block)
-            done.append({**row, "seconds": seconds, "errors": errors})
+                done.append({**row, "seconds": seconds, "errors": errors})
             show(done[-1])
     versions = {name: v for c in present for name, v in c.versions.items()}
     return {"threads": threads, "versions": versions, "missing": missing, "rows": done}
@@ -202,7 +202,7 @@ def ratios(row: Row, peer: str, base: str) -> list[float]:
 
 def median(row: Row, name: str) -> float:
     """Seconds of one contender: the median over its rounds; NaN where it is absent."""
-    return statistics.median(row["seconds"].get(name, [math.nan]))
+    return float(statistics.median(row["seconds"].get(name, [math.nan])))
 
 
 def fastest(row: Row, names: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ is made of.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from .contenders.roof import lstm_flop, streams
@@ -50,20 +51,20 @@ def lstm(T: int, B: int, I: int, H: int, *, dtype: str = "float32", packed: bool
     }
 
 
-def forecaster(B: int) -> Row:
-    """A whole training step of LSTM(64) -> LSTM(32) -> Dense(1)."""
+def forecaster(B: int, T: int = 10) -> Row:
+    """A whole training step of LSTM(64) -> LSTM(32) -> Dense(1) on windows of T steps."""
     return {
         "label": f"forecaster, batch of {B}",
         "task": "forecaster",
-        "sizes": {"B": B},
+        "sizes": {"B": B, "T": T},
         "settings": {},
-        "flop": lstm_flop(10, B, 1, 64) + lstm_flop(10, B, 64, 32) + 6 * B * 32,
+        "flop": lstm_flop(T, B, 1, 64) + lstm_flop(T, B, 64, 32) + 6 * B * 32,
     }
 
 
 def mlp(B: int = 128) -> Row:
     """A whole training step of a classifier whose layers are NumPy."""
-    products = sum(a * b for a, b in zip(MLP, MLP[1:], strict=False))
+    products = sum(a * b for a, b in pairwise(MLP))
     return {
         "label": f"MLP {'-'.join(map(str, MLP))}, batch of {B}",
         "task": "mlp",

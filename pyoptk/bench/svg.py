@@ -1,8 +1,8 @@
 """Line and bar charts as SVG text, with no package at all.
 
 A picture brings its own background and, where the reader's system is dark, turns dark itself. One
-is as wide as a README shows without shrinking it. Colours are after Okabe and Ito, which colour-blind
-readers can tell apart; each series has its dash and its mark as well.
+is as wide as a README shows without shrinking it. Colours are after Okabe and Ito, which
+colour-blind readers can tell apart; each series has its dash and its mark as well.
 """
 
 from __future__ import annotations
@@ -49,10 +49,11 @@ STYLE = (
 
 def page(title: str, height: float, parts: Sequence[str], note: str = "") -> str:
     """The whole picture: background, title, what is under it, and the parts."""
+    size = f"{WIDTH}", f"{height:g}"
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" '
-            f'width="{WIDTH}" height="{height:g}" role="img">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size[0]} {size[1]}"',
+            f'width="{size[0]}" height="{size[1]}" role="img">',
             f"<title>{escape(title)}</title><style>{STYLE}</style>",
             f'<rect class="back" width="{WIDTH}" height="{height:g}"/>',
             text(14, 24, title, "start", "title"),
@@ -65,7 +66,8 @@ def page(title: str, height: float, parts: Sequence[str], note: str = "") -> str
 
 def text(x: float, y: float, words: str, anchor: str = "middle", kind: str = "") -> str:
     """One line of text."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">{escape(words)}</text>'
+    how = f'text-anchor="{anchor}" class="{kind}"'
+    return f'<text x="{x:.1f}" y="{y:.1f}" {how}>{escape(words)}</text>'
 
 
 def short(value: float) -> str:
@@ -146,14 +148,14 @@ def lines(
 
 def spread(ends: Sequence[tuple[float, str, int]], most: float) -> list[tuple[float, str, int]]:
     """Labels moved apart, so that each has a line of its own and the last ends at `most`."""
-    gap, placed = 15.0, [list(end) for end in ends]
-    for above, below in zip(placed, placed[1:], strict=False):
-        below[0] = max(below[0], above[0] + gap)
+    gap, places = 15.0, [end[0] for end in ends]
+    for i in range(1, len(places)):
+        places[i] = max(places[i], places[i - 1] + gap)
     limit = most
-    for one in reversed(placed):
-        one[0] = min(one[0], limit)
-        limit = one[0] - gap
-    return [(one[0], one[1], one[2]) for one in placed]  # type: ignore[misc]
+    for i in reversed(range(len(places))):
+        places[i] = min(places[i], limit)
+        limit = places[i] - gap
+    return [(place, name, color) for place, (_, name, color) in zip(places, ends, strict=True)]
 
 
 def line(one: Series, x: Axis, y: Axis) -> list[str]:
@@ -164,7 +166,9 @@ def line(one: Series, x: Axis, y: Axis) -> list[str]:
     kind = f"line s{one.color}" + (" ours" if one.color == 0 and one.measured else "")
     parts = [f'<path class="{kind}" stroke-dasharray="{dash}" d="{path}"/>']
     if one.measured:
-        parts += [f'<circle class="f{one.color}" cx="{a:.1f}" cy="{b:.1f}" r="3"/>' for a, b in places]
+        parts += [
+            f'<circle class="f{one.color}" cx="{a:.1f}" cy="{b:.1f}" r="3"/>' for a, b in places
+        ]
     return parts
 
 
@@ -194,7 +198,8 @@ def bars(
     shown = [name for name in palette if name]
     for k, name in enumerate(shown):
         place = 14 + k * (WIDTH - 20) / max(6, len(shown))
-        parts.append(f'<rect class="f{palette.index(name)}" x="{place:.1f}" y="{TOP - 16}" width="10" height="10"/>')
+        where = f'x="{place:.1f}" y="{TOP - 16}"'
+        parts.append(f'<rect class="f{palette.index(name)}" {where} width="10" height="10"/>')
         parts.append(text(place + 14, TOP - 7, name, "start"))
     y, zero = TOP + 10.0, x(1.0) if log else x(0.0)
     for group, members in groups:

@@ -13,7 +13,13 @@ LR = 1e-3
 
 
 def step(
-    params: Any, grads: Any, *, optimizer: str, threads: int, max_norm: float | None = None, **more: Any
+    params: Any,
+    grads: Any,
+    *,
+    optimizer: str,
+    threads: int,
+    max_norm: float | None = None,
+    **more: Any,
 ) -> Any:
     import torch
     from deepspeed.ops.adam import DeepSpeedCPUAdam

@@ -1,10 +1,11 @@
 """JAX's work, with Optax, all of it under jit.
 
-Its best settings: parameters and state are donated, so that they are updated in place; one call does
-the whole step; the gradients are device arrays already. The LSTM's products with the inputs are one
-matmul over all time steps; the scan over time is unrolled where that was faster, which it was for few
-steps of large batches and for nothing else (1, 5 and 10 steps were tried). Many tensors are one flat
-vector to Optax (`optax.flatten`), which made a step over a thousand of them 1.5 times faster.
+Its best settings: parameters and state are donated, so that they are updated in place; one call
+does the whole step; the gradients are device arrays already. The LSTM's products with the inputs
+are one matmul over all time steps; the scan over time is unrolled where that was faster, which it
+was for few steps of large batches and for nothing else (1, 5 and 10 steps were tried). Many tensors
+are one flat vector to Optax (`optax.flatten`), which made a step over a thousand of them 1.5 times
+faster.
 """
 
 from __future__ import annotations

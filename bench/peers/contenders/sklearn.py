@@ -1,7 +1,7 @@
 """scikit-learn's work: the optimizers of its MLPClassifier and MLPRegressor, and the classifier.
 
-Its best settings: float32 throughout, one call for all parameters; the classifier with neither L2 nor
-shuffling, and each `partial_fit` one batch.
+Its best settings: float32 throughout, one call for all parameters; the classifier with neither L2
+nor shuffling, and each `partial_fit` one batch.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """thinc's work: its Adam with NumpyOps.
 
 Its best settings: no averages, decay or clipping where nobody asks for them. Its optimizer sets the
-gradient to zero, so each call gets a fresh copy of it, as it would from a backward pass; zeros would
-make its moments decay into denormal numbers, which are slow.
+gradient to zero, so each call gets a fresh copy of it, as it would from a backward pass; zeros
+would make its moments decay into denormal numbers, which are slow.
 """
 
 from __future__ import annotations

@@ -173,7 +173,8 @@ def lstm(
     if packed or implementation == "plain":  # there is one way only
         raise NotImplementedError
     w_ih, w_hh, b_ih, b_hh = weights
-    zeros, found = np.zeros_like(dy[0]), ()
+    zeros = np.zeros_like(dy[0])
+    found: Any = None
 
     def work() -> None:
         nonlocal found
@@ -181,7 +182,7 @@ def lstm(
         found = reference.lstm_backward(x, *saved, w_ih, w_hh, dy, zeros, zeros)
 
     def outcome() -> Any:
-        dx, _, _, dw_ih, dw_hh, db = found  # type: ignore[misc]
+        dx, _, _, dw_ih, dw_hh, db = found
         return [dx, dw_ih, dw_hh, db, db]
 
     return work, outcome
@@ -213,8 +214,8 @@ def forecaster(
 def train_mlp(x: Any, labels: Any, params: Any, take: Step) -> Any:
     """A training loop as NumPy users write it; `take(grads)` is the optimizer's step.
 
-    Dense layers with ReLU, softmax and cross-entropy; `params` are weight [outputs, inputs] and bias
-    of each layer in turn.
+    Dense layers with ReLU, softmax and cross-entropy; `params` are weight [outputs, inputs] and
+    bias of each layer in turn.
     """
     depth = len(params) // 2
     rows = np.arange(len(x))

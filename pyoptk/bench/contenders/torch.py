@@ -55,7 +55,7 @@ def step(
         if max_norm is not None:
             torch.nn.utils.clip_grad_norm_(tensors, max_norm, foreach=not each)
         opt.step()
-        if averages:
+        if ema_decay is not None:
             torch._foreach_lerp_(averages, [t.detach() for t in tensors], 1 - ema_decay)
         if zero_grad:
             opt.zero_grad(set_to_none=False)
@@ -125,9 +125,7 @@ def forecaster(
     return work, lambda: [forward().detach()]
 
 
-def mlp(
-    x: Any, labels: Any, weights: Any, *, threads: int, implementation: str = "fused"
-) -> Any:
+def mlp(x: Any, labels: Any, weights: Any, *, threads: int, implementation: str = "fused") -> Any:
     """The whole training step in PyTorch: Linear and ReLU, cross-entropy, Adam."""
     torch = _start(threads)
     if implementation != "fused":
