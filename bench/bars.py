@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyoptk.bench import rows
-from pyoptk.bench.duel import fastest, median, ratios
+from pyoptk.bench.duel import fastest, ratios
 
 FUSED, DEEPSPEED, ROOF = "PyTorch fused", "DeepSpeed", "roof"
 TORCH = (FUSED, "PyTorch foreach", "PyTorch for-loop")
@@ -94,20 +94,7 @@ def outcomes(results: list[Result], scaling: Result | None) -> list[Outcome]:
         for bar in bars():
             if bar.label in by_label:
                 found += against(bar, by_label[bar.label], result["threads"])
-        call = by_label.get(rows.step("Adam", 16)["label"])
-        if call and result["threads"] == 1:
-            seconds = median(call, "pyoptk")
-            found.append(
-                Outcome(
-                    f"call of step, {call['label']}",
-                    1,
-                    f"below {CALL_LIMIT * 1e6:g} us",
-                    f"{seconds * 1e6:.2f} us",
-                    seconds < CALL_LIMIT,
-                    REASONS.get(("call", ""), ""),
-                )
-            )
-    return found + (two_threads(scaling) if scaling else [])
+    return found + (call_cost(scaling) + two_threads(scaling) if scaling else [])
 
 
 def against(bar: Bar, row: dict[str, Any], threads: int) -> list[Outcome]:
@@ -126,6 +113,28 @@ def against(bar: Bar, row: dict[str, Any], threads: int) -> list[Outcome]:
             middle >= bar.times,
             REASONS.get((bar.label, bar.peers[0]), ""),
         )
+    ]
+
+
+def call_cost(scaling: Result) -> list[Outcome]:
+    """What a step over next to nothing takes."""
+    label = rows.step("Adam", 16)["label"]
+    measured = [
+        row["measured"]["1"]
+        for family in scaling["families"]
+        for row in family["rows"]
+        if row["label"] == label
+    ]
+    return [
+        Outcome(
+            f"{label}, the call",
+            1,
+            f"below {CALL_LIMIT * 1e6:g} us",
+            f"{seconds * 1e6:.2f} us",
+            seconds < CALL_LIMIT,
+            REASONS.get((label, "call"), ""),
+        )
+        for seconds in measured
     ]
 
 

@@ -12,11 +12,13 @@ import time
 os.environ.pop("OPENBLAS_CORETYPE", None)  # pinning NumPy's BLAS would flatter us
 
 import pytest
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 import pyoptk
 
 from .kernel import rows_of
+
+LIBRARIES = ThreadpoolController()  # NumPy's BLAS; looking for it takes long
 
 
 def pytest_addoption(parser):
@@ -24,9 +26,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    seconds = 0.02 if config.getoption("quick") else 0.2
+    seconds = 0.02 if config.getoption("quick") else 0.05
     config.option.benchmark_max_time = seconds
-    config.option.benchmark_min_time = seconds / 100  # a hundred rounds say enough
+    config.option.benchmark_min_time = seconds / 50  # as many rounds say enough
     config.option.benchmark_min_rounds = 3
     config.option.benchmark_disable_gc = True
     config.option.benchmark_warmup = False  # calibration calls it often enough
@@ -48,7 +50,7 @@ def timed(benchmark, row, request):
 
         torch.set_num_threads(threads)
     pyoptk.set_num_threads(threads)
-    with threadpool_limits(threads, "blas"):
+    with LIBRARIES.limit(limits=threads, user_api="blas"):
         call, before = with_setup(getattr(module, contender)(kernel, dtype, size, threads))
         words = module.describe(size)
         benchmark.group = f"{kernel} {dtype} {words}, {threads} thread{'s'[: threads > 1]}"

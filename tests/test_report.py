@@ -6,7 +6,6 @@ import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from pyoptk.bench import rows
@@ -42,9 +41,15 @@ def test_every_bar_is_about_a_row_that_is_measured():
     assert {peer for bar in bars.bars() for peer in bar.peers} <= {
         entry.name for entry in environments.entries(None, {})
     }
-    assert {key for key in bars.REASONS if key[1] != "one thread" and key[0] != "call"} <= {
+    assert {key for key in bars.REASONS if key[1] not in ("one thread", "call")} <= {
         (bar.label, bar.peers[0]) for bar in bars.bars()
     }
+
+
+def test_what_cannot_be_installed_is_named_with_the_reason():
+    fails = [sys.executable, "-c", "print('a'); raise ImportError('no wheel')"]
+    assert environments.attempt("this", fails) == ["this: ImportError: no wheel"]
+    assert environments.attempt("that", [sys.executable, "-c", ""]) == []
 
 
 def test_a_bar_is_met_by_the_median_against_the_fastest_of_its_peers():
@@ -64,6 +69,13 @@ def test_two_threads_are_held_against_one():
     ]
     found = bars.two_threads({"families": [{"family": "LSTM", "rows": made}]})
     assert [one.met for one in found] == [True, False, True, True, False, False, True]
+
+
+@pytest.mark.parametrize(("seconds", "met"), [(1.4e-6, True), (1.6e-6, False)])
+def test_the_cost_of_a_call_is_that_of_a_step_over_16_elements(seconds, met):
+    row = {"label": rows.step("Adam", 16)["label"], "measured": {"1": seconds, "2": 9.0}}
+    (found,) = bars.call_cost({"families": [{"rows": [row]}]})
+    assert found.met is met
 
 
 # ---- the report ----------------------------------------------------------------------------------

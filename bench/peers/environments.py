@@ -43,12 +43,13 @@ def set_up(folder: Path) -> list[str]:
             venv.create(folder / name, with_pip=True)
         for package in packages:
             print(f"{name}: {package}", flush=True)
-            failed += _attempt(package, [python, "-m", "pip", "install", "-q", package])
-        failed += _attempt(f"{name}, first use", [python, "-c", first])
+            failed += attempt(package, [python, "-m", "pip", "install", "-q", package])
+        failed += attempt(f"{name}, first use", [python, "-c", first])
     return failed
 
 
-def _attempt(what: str, command: list[str]) -> list[str]:
+def attempt(what: str, command: list[str]) -> list[str]:
+    """Run a command of an environment's Python; what went wrong, or nothing."""
     # With its own folder first on PATH, a package finds the tools installed beside it.
     path = os.pathsep.join([str(Path(command[0]).parent), os.environ["PATH"]])
     done = subprocess.run(
@@ -60,8 +61,13 @@ def _attempt(what: str, command: list[str]) -> list[str]:
     return [f"{what}: {last}"]
 
 
-def entries(folder: Path | None, given: dict[str, str]) -> list[Entry]:
-    """All contenders, pyoptk first.
+# These step on one thread whatever they are given, or are never the fastest way of their library
+# with more; one run shows what there is to see.
+ONE_THREAD = ("NumPy plain", "PyTorch for-loop", "thinc", "scikit-learn")
+
+
+def entries(folder: Path | None, given: dict[str, str], threads: int = 1) -> list[Entry]:
+    """The contenders for so many threads, pyoptk first.
 
     Parameters
     ----------
@@ -69,13 +75,15 @@ def entries(folder: Path | None, given: dict[str, str]) -> list[Entry]:
         Where the environments are; None takes this Python for all of them.
     given : dict
         Pythons by environment that take precedence.
+    threads : int
+        With more than one, those are left out to whom it makes no difference.
     """
     pythons = {
         name: given.get(name, sys.executable if folder is None else python_of(folder, name))
         for name in ENVIRONMENTS
     }
     ways = {"PyTorch fused": "fused", "PyTorch foreach": "foreach", "PyTorch for-loop": "for-loop"}
-    return [
+    every = [
         Entry("pyoptk", OURS / "pyoptk.py"),
         Entry("roof", OURS / "roof.py"),
         Entry("NumPy in place", OURS / "numpy.py", options={"implementation": "in place"}),
@@ -90,3 +98,4 @@ def entries(folder: Path | None, given: dict[str, str]) -> list[Entry]:
         Entry("thinc", HERE / "thinc.py", pythons["thinc"]),
         Entry("scikit-learn", HERE / "sklearn.py", pythons["sklearn"]),
     ]
+    return [entry for entry in every if threads == 1 or entry.name not in ONE_THREAD]

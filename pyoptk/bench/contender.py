@@ -154,9 +154,10 @@ class Worker:
         return (time.perf_counter() - start) / calls
 
     def block(self, seconds: float) -> float:
-        """The median over a block of this length, after calls to warm up."""
+        """The median over a block of this length, after calls to warm up where they are short."""
         time.sleep(0.02 if self.threads == 1 else 0.06)  # others' threads may still spin
-        self.seconds = self.time(1)
+        if self.seconds < seconds:
+            self.seconds = self.time(1)
         if self.seconds < seconds / 4:
             self.seconds = self.time(2)
         calls = max(1, int(TICK / self.seconds))

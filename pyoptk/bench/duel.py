@@ -49,6 +49,8 @@ class Contender:
         self.versions: dict[str, str] = {}
         environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_CORETYPE"}
         environment |= dict.fromkeys(THREADS, str(threads))
+        tools = str(Path(entry.python).parent)  # DeepSpeed looks for ninja on the path
+        environment["PATH"] = os.pathsep.join([tools, environment.get("PATH", "")])
         given = str(entry.file), str(threads), json.dumps(dict(entry.options))
         self.process = subprocess.Popen(
             [entry.python, "-P", str(SCRIPT), *given],
