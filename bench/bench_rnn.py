@@ -103,3 +103,22 @@ def bench_function(benchmark, name, dtype, who):
     function = getattr(kernels if who == "pyoptk" else reference, name)
     benchmark.name = f"{function.__module__}.{name}"
     benchmark(function, x, y)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("who", ["pyoptk", "numpy"])
+def bench_dropout(benchmark, size, dtype, who, threads):
+    """Between two layers."""
+    T, B, _, H = size
+    benchmark.group = f"dropout {dtype} [{T}, {B}, {H}], {threads} thread(s)"
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((T, B, H)).astype(dtype)
+    y = np.empty_like(x)
+    if who == "pyoptk":
+        benchmark.name = "pyoptk.kernels.dropout"
+        benchmark(kernels.dropout, x, y, 0.2, seed=1)
+    else:
+        benchmark.name = "numpy.random, multiply"
+        benchmark(
+            lambda: np.multiply(x, (rng.random(x.shape, dtype) >= 0.2) * x.dtype.type(1.25), y)
+        )

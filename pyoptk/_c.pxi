@@ -89,6 +89,9 @@ cdef extern from "pyoptk.h" nogil:
         void *h
         void *c
         void *gates
+    ctypedef struct pk_dropout_config:
+        double p
+        uint64_t seed, stream
     ctypedef struct pk_rnn_kernels:
         size_t (*padded)(size_t) noexcept nogil
         void (*lstm_forward)(const pk_rnn_shape *, const pk_lstm_weights *, pk_sequence,
@@ -97,6 +100,8 @@ cdef extern from "pyoptk.h" nogil:
                               const pk_lstm_saved *, pk_sequence, void *, void *, pk_sequence,
                               const pk_lstm_weights *, int, void *, int) noexcept nogil
         size_t (*lstm_scratch_size)(const pk_rnn_shape *) noexcept nogil
+        void (*dropout)(size_t, size_t, size_t, pk_sequence, pk_sequence,
+                        const pk_dropout_config *, int) noexcept nogil
         void (*exp)(const void *, void *, size_t) noexcept nogil
         void (*sigmoid)(const void *, void *, size_t) noexcept nogil
         void (*tanh)(const void *, void *, size_t) noexcept nogil

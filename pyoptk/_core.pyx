@@ -22,7 +22,7 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from libc.float cimport FLT_MAX, FLT_MIN
 from libc.math cimport INFINITY
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 include "_c.pxi"
@@ -318,3 +318,4 @@ include "_optim.pxi"
 include "_plan.pxi"
 include "_kernels.pxi"
 include "_rnn.pxi"
+include "_dropout.pxi"

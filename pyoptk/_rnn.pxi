@@ -8,13 +8,19 @@ cdef pk_sequence sequence_of(Py_buffer *view) noexcept:
     return s
 
 
+cdef int check_adjacent(Py_buffer *view, str name) except -1:
+    cdef int last = view.ndim - 1
+    if view.shape[last] > 1 and view.strides[last] != view.itemsize:
+        raise ValueError(f"{name}: expected the last axis to be adjacent in memory, got strides "
+                         f"{strides_of(view)}")
+    return 0
+
+
 cdef Py_buffer *take_sequence(_Buffers arrays, str name, array, bint writable,
                               tuple shape) except NULL:
     cdef Py_buffer *view = arrays.take(name, array, writable, True)
     check_shape(view, name, shape)
-    if view.shape[2] > 1 and view.strides[2] != view.itemsize:
-        raise ValueError(f"{name}: expected the last axis to be adjacent in memory, got strides "
-                         f"{strides_of(view)}")
+    check_adjacent(view, name)
     return view
 
 

@@ -80,7 +80,14 @@ def test_bare_kernel_class_and_twin_agree(name, settings, dtype, rng):
 def test_every_kernel_has_a_row_a_twin_a_benchmark_and_the_same_defaults():
     benches = runpy.run_path(str(Path(__file__).parents[1] / "bench" / "bench_optim.py"))
     assert set(benches["ROWS"]) == set(ROWS)
-    others = {"exp", "global_norm", "matmul", "sigmoid", "tanh"}  # with tests of their own
+    others = {
+        "dropout",
+        "exp",
+        "global_norm",
+        "matmul",
+        "sigmoid",
+        "tanh",
+    }  # with tests of their own
     assert set(kernels.__all__) - others == set(ROWS)
     assert set(kernels.__all__) <= set(dir(reference))
     for name, (cls, states, _) in ROWS.items():

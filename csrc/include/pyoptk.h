@@ -222,6 +222,15 @@ typedef struct {
     void *gates; /* [T * B * 4 * P], in an order of the kernel's own */
 } pk_lstm_saved;
 
+/* Element n = (t * B + b) * H + i is dropped if its number is less than 2^16 p, rounded; p in [0, 1).
+ * Of each 512 elements, which take 64 counters in a row, the e-th one takes counter e % 64, of it word
+ * e / 64 % 4, of it the low half if e < 256, else the high one.  A counter ends in `stream`; the key is
+ * `seed`.                                                                                           */
+typedef struct {
+    double p;
+    uint64_t seed, stream;
+} pk_dropout_config;
+
 typedef struct {
     size_t (*padded)(size_t H); /* H rounded up to whole vectors */
 
@@ -243,6 +252,12 @@ typedef struct {
                           pk_sequence dx, const pk_lstm_weights *grads, int accumulate,
                           void *scratch, int nthreads);
     size_t (*lstm_scratch_size)(const pk_rnn_shape *shape); /* bytes, for either call */
+
+    /* y = x / (1 - p) where kept, 0 where dropped (Srivastava et al. 2014), the mask being a function of
+     * the config alone: Philox4x32-10 (Salmon et al. 2011).  Same bits everywhere.
+     *   x [T, B, H] in      y [T, B, H] out, may be x                                              */
+    void (*dropout)(size_t T, size_t B, size_t H, pk_sequence x, pk_sequence y,
+                    const pk_dropout_config *config, int nthreads);
 
     /* y[i] = f(x[i]), i < n; y may be x.  At most 1, 2.5 and 1.5 ulp. */
     void (*exp)(const void *x, void *y, size_t n);

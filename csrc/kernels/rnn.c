@@ -1,5 +1,6 @@
 /* Table of contents of the recurrent kernels.  Compiled once per instruction set and dtype, with
  * contraction to FMA; everything is static except the table, so that no two objects share a symbol. */
+#include "dropout.h"
 #include "rnn_backward.h"
 
 extern const pk_rnn_kernels PK_TABLE;
@@ -9,6 +10,7 @@ const pk_rnn_kernels PK_TABLE = {
     .lstm_forward = lstm_forward,
     .lstm_backward = lstm_backward,
     .lstm_scratch_size = lstm_scratch_size,
+    .dropout = dropout,
     .exp = exp_array,
     .sigmoid = sigmoid_array,
     .tanh = tanh_array,

@@ -20,13 +20,24 @@ from .optim import (
     rmsprop,
     sgd,
 )
-from .rnn import exp, lstm_backward, lstm_forward, matmul, output, sigmoid, tanh
+from .rnn import (
+    dropout,
+    exp,
+    lstm_backward,
+    lstm_forward,
+    matmul,
+    output,
+    philox,
+    sigmoid,
+    tanh,
+)
 
 __all__ = [
     "adadelta",
     "adagrad",
     "adam",
     "adamax",
+    "dropout",
     "exp",
     "global_norm",
     "lamb",
@@ -36,6 +47,7 @@ __all__ = [
     "matmul",
     "nadam",
     "output",
+    "philox",
     "radam",
     "rmsprop",
     "sgd",

@@ -1,4 +1,4 @@
-"""Recurrent layers: weights, forward, backward. The arithmetic is compiled (csrc/kernels/rnn.h)."""
+"""LSTM layers: forward, backward. The arithmetic is compiled (csrc/kernels/rnn.h)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import _core
-from .checkpoint import check_arrays, fill_arrays
+from .. import _core
+from ..checkpoint import check_arrays, fill_arrays
+from .weights import INITIALIZERS, Array, aligned, initialize, lstm_shapes, names_of, views
 
-Array = NDArray[np.floating[Any]]
 State = tuple[Array, Array]
 
 
@@ -55,8 +55,12 @@ class LSTM:
         is transposed.
     dtype : float32 or float64
         Of weights, inputs and outputs.
+    init : {"torch", "keras"}
+        How weights are drawn. torch: all uniform in [-1/sqrt(H), 1/sqrt(H)]. keras: those of inputs
+        uniform in +-sqrt(6 / (I + 4H)) (Glorot & Bengio 2010), recurrent ones orthogonal (Saxe et
+        al. 2014), biases 0, but 1 for the forget gate.
     rng : numpy.random.Generator, optional
-        Draws the weights, uniformly from [-1/sqrt(H), 1/sqrt(H)] as PyTorch does.
+        Draws the weights.
 
     Attributes
     ----------
@@ -106,10 +110,12 @@ class LSTM:
         bias: bool = True,
         batch_first: bool = False,
         dtype: DTypeLike = np.float32,
+        init: str = "torch",
         rng: np.random.Generator | None = None,
     ) -> None:
         _core.check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
         _core.check_switches(bias=bias, batch_first=batch_first)
+        _core.check_choice("init", init, INITIALIZERS)
         _core.check_rng(rng)
         self.__setstate__(
             {
@@ -121,9 +127,8 @@ class LSTM:
                 "dtype": _core.check_float_dtype(dtype),
             }
         )
-        bound = 1 / math.sqrt(hidden_size)
         rng = np.random.default_rng() if rng is None else rng
-        self.flat_params[:] = rng.uniform(-bound, bound, self.flat_params.size)
+        initialize(self.flat_params, self.params, init, rng)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle takes along: sizes, parameters and gradients."""
@@ -134,12 +139,12 @@ class LSTM:
         """Make the buffers and the views into them, so that a copy is as whole as the original."""
         put = self.__dict__
         put.update(state)
-        shapes = self._shapes()
+        shapes = lstm_shapes(self.input_size, self.hidden_size, self.num_layers, bias=self.bias)
         size = sum(math.prod(shape) for shape in shapes.values())
-        for flat, views in (("flat_params", "params"), ("flat_grads", "grads")):
-            put[flat] = _aligned((size,), self.dtype)
+        for flat, name in (("flat_params", "params"), ("flat_grads", "grads")):
+            put[flat] = aligned((size,), self.dtype)
             put[flat][:] = state.get(flat, 0)
-            put[views] = MappingProxyType(_views(put[flat], shapes))
+            put[name] = MappingProxyType(views(put[flat], shapes))
         put.update(_memory=None, _lock=threading.Lock())
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -316,19 +321,8 @@ class LSTM:
             f"bias={self.bias}, batch_first={self.batch_first}, dtype={self.dtype})"
         )
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        shapes: dict[str, tuple[int, ...]] = {}
-        H = self.hidden_size
-        for layer in range(self.num_layers):
-            shapes[f"weight_ih_l{layer}"] = (4 * H, H if layer else self.input_size)
-            shapes[f"weight_hh_l{layer}"] = (4 * H, H)
-            if self.bias:
-                shapes[f"bias_ih_l{layer}"] = shapes[f"bias_hh_l{layer}"] = (4 * H,)
-        return shapes
-
     def _of_layer(self, arrays: Mapping[str, Array], layer: int) -> tuple[Array | None, ...]:
-        names = ("weight_ih_l", "weight_hh_l", "bias_ih_l", "bias_hh_l")
-        return tuple(arrays.get(f"{name}{layer}") for name in names)
+        return tuple(arrays.get(name) for name in names_of(layer))
 
     def _time_major(
         self, name: str, x: Array, features: int, expected: Sequence[int | None] = (None, None)
@@ -356,33 +350,16 @@ class LSTM:
                 shape=(T, B, isa),
                 saved=[
                     (
-                        _aligned((T + 1, B, P), self.dtype),
-                        _aligned((T + 1, B, P), self.dtype),
-                        _aligned((T * B * 4 * P,), self.dtype),
+                        aligned((T + 1, B, P), self.dtype),
+                        aligned((T + 1, B, P), self.dtype),
+                        aligned((T * B * 4 * P,), self.dtype),
                     )
                     for _ in range(L)
                 ],
-                between=[_aligned((T, B, H), self.dtype) for _ in range(L - 1)],
-                scratch=_aligned(
+                between=[aligned((T, B, H), self.dtype) for _ in range(L - 1)],
+                scratch=aligned(
                     (max(size for _, size in sizes) // self.dtype.itemsize + 1,), self.dtype
                 ),
             )
         memory: _Memory = self.__dict__["_memory"]
         return memory
-
-
-def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An uninitialized array that begins on a cache line."""
-    size = math.prod(shape) * dtype.itemsize
-    raw = np.empty(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + size].view(dtype).reshape(shape)
-
-
-def _views(flat: Array, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array]:
-    views, start = {}, 0
-    for name, shape in shapes.items():
-        end = start + math.prod(shape)
-        views[name] = flat[start:end].reshape(shape)
-        start = end
-    return views
