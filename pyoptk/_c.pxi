@@ -100,6 +100,8 @@ cdef extern from "pyoptk.h" nogil:
                               const pk_lstm_saved *, pk_sequence, void *, void *, pk_sequence,
                               const pk_lstm_weights *, int, void *, int) noexcept nogil
         size_t (*lstm_scratch_size)(const pk_rnn_shape *) noexcept nogil
+        void (*lstm_step)(size_t, size_t, size_t, const pk_lstm_weights *, const void *, ptrdiff_t,
+                          const void *, const void *, void *, void *, int) noexcept nogil
         void (*dropout)(size_t, size_t, size_t, pk_sequence, pk_sequence,
                         const pk_dropout_config *, int) noexcept nogil
         void (*exp)(const void *, void *, size_t) noexcept nogil

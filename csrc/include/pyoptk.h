@@ -253,6 +253,13 @@ typedef struct {
                           void *scratch, int nthreads);
     size_t (*lstm_scratch_size)(const pk_rnn_shape *shape); /* bytes, for either call */
 
+    /* One step of lstm_forward, for inference: reads the weights where they lie, once.
+     *   x [B, I] in, rows x_row elements apart      h, c [B, H] in
+     *   h_out, c_out [B, H] out; c_out may be c                                                    */
+    void (*lstm_step)(size_t B, size_t I, size_t H, const pk_lstm_weights *weights, const void *x,
+                      ptrdiff_t x_row, const void *h, const void *c, void *h_out, void *c_out,
+                      int nthreads);
+
     /* y = x / (1 - p) where kept, 0 where dropped (Srivastava et al. 2014), the mask being a function of
      * the config alone: Philox4x32-10 (Salmon et al. 2011).  Same bits everywhere.
      *   x [T, B, H] in      y [T, B, H] out, may be x                                              */

@@ -2,6 +2,7 @@
  * contraction to FMA; everything is static except the table, so that no two objects share a symbol. */
 #include "dropout.h"
 #include "rnn_backward.h"
+#include "rnn_step.h"
 
 extern const pk_rnn_kernels PK_TABLE;
 
@@ -10,6 +11,7 @@ const pk_rnn_kernels PK_TABLE = {
     .lstm_forward = lstm_forward,
     .lstm_backward = lstm_backward,
     .lstm_scratch_size = lstm_scratch_size,
+    .lstm_step = lstm_single_step,
     .dropout = dropout,
     .exp = exp_array,
     .sigmoid = sigmoid_array,
