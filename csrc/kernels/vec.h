@@ -44,6 +44,16 @@ PK_INLINE void store_part(real *p, vec v, size_t n)
             p[j] = part[j];
 }
 
+/* The same for n <= LANES, where most are whole. */
+PK_INLINE vec load_first(const real *p, size_t n) { return n == LANES ? load(p) : load_part(p, n); }
+PK_INLINE void store_first(real *p, vec v, size_t n)
+{
+    if (n == LANES)
+        store(p, v);
+    else
+        store_part(p, v, n);
+}
+
 PK_INLINE size_t round_up(size_t n, size_t multiple)
 {
     return (n + multiple - 1) / multiple * multiple;

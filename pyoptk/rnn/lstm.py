@@ -1,21 +1,16 @@
-"""LSTM layers: forward, backward. The arithmetic is compiled (csrc/kernels/rnn.h)."""
+"""LSTM layers: forward, backward, single steps. The arithmetic is compiled (csrc/kernels/rnn.h)."""
 
 from __future__ import annotations
 
-import math
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any
+from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _core
-from ..checkpoint import check_arrays, fill_arrays
-from .weights import INITIALIZERS, Array, aligned, initialize, lstm_shapes, names_of, views
+from .layer import Layer
+from .weights import INITIALIZERS, Array, initialize, lstm_shapes
 
 State = tuple[Array, Array]
 
@@ -24,15 +19,13 @@ State = tuple[Array, Array]
 class _Memory:
     """What a layer stack needs for one shape of input; used again while the shape stays."""
 
-    shape: tuple[int, int, str]  # T, B, instruction set
-    saved: list[tuple[Array, Array, Array]]  # h [T+1, B, P], c [T+1, B, P], gates [T * B * 4 * P]
-    between: list[Array]  # [T, B, H]: gradients between two layers
-    scratch: Array
+    key: tuple[int, int, str]  # T, B, instruction set
+    plan: _core.LSTMPlan
     x: Array | None = None  # the last input, until its backward
     lengths: NDArray[np.int64] | None = None
 
 
-class LSTM:
+class LSTM(Layer):
     """Long short-term memory layers (Hochreiter & Schmidhuber 1997, Gers et al. 2000).
 
     ``i, f, o = sigmoid(...), g = tanh(...)`` of ``w_ih x_t + b_ih + w_hh h_{t-1} + b_hh``, then
@@ -53,6 +46,18 @@ class LSTM:
     batch_first : bool
         Whether sequences are [B, T, features] instead of [T, B, features]. Strides do it: nothing
         is transposed.
+    bidirectional : bool
+        Whether there is a second layer beside each that goes from the end to the beginning, with
+        weights of its own; outputs stand side by side. D is then 2, else 1.
+    dropout : float
+        p in [0, 1): while training, what goes from one layer to the next is 0 with probability p,
+        else divided by 1 - p (Srivastava et al. 2014). The mask is computed again for backward.
+    seed : int, optional
+        0..2**64-1, of the masks of dropout: each forward has its own, the same for any number of
+        threads. Drawn from `rng` by default.
+    save : {"full", "minimal"}
+        What is kept for backward: all, or the outputs and a few states, from which the rest is
+        computed again, with the same bits, for about a third more time.
     dtype : float32 or float64
         Of weights, inputs and outputs.
     init : {"torch", "keras"}
@@ -65,12 +70,21 @@ class LSTM:
     Attributes
     ----------
     params, grads : mappings of names to arrays
-        weight_ih_l0 [4H, I] (in higher layers [4H, H]), weight_hh_l0 [4H, H], bias_ih_l0 and
-        bias_hh_l0 [4H], then those of layer 1, ...: views into `flat_params` and `flat_grads`.
-        Read-only dicts; the arrays may be changed in place, between a backward and the next
-        forward: every call reads them anew.
+        weight_ih_l0 [4H, I] (in higher layers [4H, D * H]), weight_hh_l0 [4H, H], bias_ih_l0 and
+        bias_hh_l0 [4H], if bidirectional the same with the ending _reverse, then those of layer 1,
+        ...: views into `flat_params` and `flat_grads`. Read-only dicts; the arrays may be changed
+        in place, between a backward and the next forward: every call reads them anew.
     flat_params, flat_grads : arrays
         All parameters, and all gradients, in one piece.
+
+    Notes
+    -----
+    A training step needs, in numbers of 4 or 8 bytes, P being H rounded up to whole vectors:
+    6 L D (T+1) B P that are kept for backward, T B D H for the gradient between two layers (twice
+    from three layers on), as much for each layer but the last if bidirectional, as much again with
+    dropout, and the packed weights of the largest layer. With ``save="minimal"`` it is L D (T+1) B P
+    and some 12 L D B P sqrt(T) instead of the first. This memory stays for the next call of the same
+    T and B; then only the outputs are new arrays, and `out` makes even those the caller's.
 
     Examples
     --------
@@ -88,19 +102,6 @@ class LSTM:
     True
     """
 
-    input_size: int
-    hidden_size: int
-    num_layers: int
-    bias: bool
-    batch_first: bool
-    dtype: np.dtype[Any]
-    flat_params: Array
-    flat_grads: Array
-    params: Mapping[str, Array]
-    grads: Mapping[str, Array]
-    _memory: _Memory | None
-    _lock: threading.Lock
-
     def __init__(
         self,
         input_size: int,
@@ -109,14 +110,21 @@ class LSTM:
         *,
         bias: bool = True,
         batch_first: bool = False,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        seed: int | None = None,
+        save: str = "full",
         dtype: DTypeLike = np.float32,
         init: str = "torch",
         rng: np.random.Generator | None = None,
     ) -> None:
         _core.check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
-        _core.check_switches(bias=bias, batch_first=batch_first)
+        _core.check_switches(bias=bias, batch_first=batch_first, bidirectional=bidirectional)
+        _core.check_choice("save", save, ("full", "minimal"))
         _core.check_choice("init", init, INITIALIZERS)
         _core.check_rng(rng)
+        dropout = _core.check_dropout(dropout, seed, num_layers)
+        rng = np.random.default_rng() if rng is None else rng
         self.__setstate__(
             {
                 "input_size": int(input_size),
@@ -124,47 +132,31 @@ class LSTM:
                 "num_layers": int(num_layers),
                 "bias": bool(bias),
                 "batch_first": bool(batch_first),
+                "bidirectional": bool(bidirectional),
+                "dropout": dropout,
+                "seed": seed or 0,
+                "dropout_calls": 0,
+                "save": save,
                 "dtype": _core.check_float_dtype(dtype),
             }
         )
-        rng = np.random.default_rng() if rng is None else rng
         initialize(self.flat_params, self.params, init, rng)
+        if dropout and seed is None:
+            self.__dict__["seed"] = int(rng.integers(2**64, dtype=np.uint64))
 
-    def __getstate__(self) -> dict[str, Any]:
-        """What a copy or a pickle takes along: sizes, parameters and gradients."""
-        left_out = ("params", "grads", "_memory", "_lock")
-        return {name: value for name, value in self.__dict__.items() if name not in left_out}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Make the buffers and the views into them, so that a copy is as whole as the original."""
-        put = self.__dict__
-        put.update(state)
-        shapes = lstm_shapes(self.input_size, self.hidden_size, self.num_layers, bias=self.bias)
-        size = sum(math.prod(shape) for shape in shapes.values())
-        for flat, name in (("flat_params", "params"), ("flat_grads", "grads")):
-            put[flat] = aligned((size,), self.dtype)
-            put[flat][:] = state.get(flat, 0)
-            put[name] = MappingProxyType(views(put[flat], shapes))
-        put.update(_memory=None, _lock=threading.Lock())
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(
-            f"{name}: cannot be assigned; weights are changed in place, as in "
-            "lstm.params['weight_ih_l0'][...] = value"
-        )
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Two threads in one layer would share its memory."""
-        if not self._lock.acquire(blocking=False):
-            raise RuntimeError("this layer is in use in another thread already")
-        try:
-            yield
-        finally:
-            self._lock.release()
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        sizes = (self.input_size, self.hidden_size, self.num_layers)
+        return lstm_shapes(*sizes, bias=self.bias, bidirectional=self.bidirectional)
 
     def forward(
-        self, x: Array, state: State | None = None, *, lengths: ArrayLike | None = None
+        self,
+        x: Array,
+        state: State | None = None,
+        *,
+        lengths: ArrayLike | None = None,
+        past_end: str = "zeros",
+        train: bool = True,
+        out: Array | None = None,
     ) -> tuple[Array, State]:
         """The output for a batch of sequences; remembers what `backward` needs.
 
@@ -172,17 +164,25 @@ class LSTM:
         ----------
         x : array [T, B, I], or [B, T, I] if `batch_first`
             Kept, not copied, until `backward`: do not change it in between.
-        state : (h, c), arrays [L, B, H], optional
-            Initial state; zeros by default.
+        state : (h, c), arrays [L * D, B, H], optional
+            Initial state; zeros by default. Layer by layer, forward before backward direction.
         lengths : integers [B], optional
-            Length of each sequence, 0..T, in any order; all T by default. Behind its end a
-            sequence's output is 0 and its state stays.
+            Length of each sequence, 0..T, in any order; all T by default. At its end a sequence's
+            state stays as it is; the backward direction begins there.
+        past_end : {"zeros", "repeat"}
+            What the output is past the end: 0, as in PyTorch's packed sequences, or the state that
+            stays, as in Keras. With "zeros" the gradient of it is ignored.
+        train : bool
+            False: nothing is kept, and nothing dropped. A `backward` that is due stays due.
+        out : array like `y`, optional
+            Gets the output, and is returned. Changed in place; it may be strided, but features must
+            be adjacent.
 
         Returns
         -------
-        y : array [T, B, H] or [B, T, H]
-            Output of the last layer; a new array.
-        (h, c) : arrays [L, B, H]
+        y : array [T, B, D * H] or [B, T, D * H]
+            Output of the last layer; a new array, or `out`.
+        (h, c) : arrays [L * D, B, H]
             State after the last step of each sequence; new arrays.
 
         Raises
@@ -190,176 +190,208 @@ class LSTM:
         TypeError, ValueError
             If an argument has another dtype or shape; the message names it.
         """
-        with self._alone():
-            return self._forward(x, state, lengths)
+        self._enter()
+        try:
+            return self._forward(x, state, lengths, past_end, train, out)
+        finally:
+            self._lock.release()
 
     def _forward(
-        self, x: Array, state: State | None, lengths: ArrayLike | None
+        self,
+        x: Array,
+        state: State | None,
+        lengths: ArrayLike | None,
+        past_end: str,
+        train: bool,
+        out: Array | None,
     ) -> tuple[Array, State]:
-        L, H = self.num_layers, self.hidden_size
+        _core.check_switches(train=train)
+        _core.check_choice("past_end", past_end, ("zeros", "repeat"))
         x = self._time_major("x", x, self.input_size)
         T, B, _ = x.shape
         if lengths is not None:
             lengths = _core.check_lengths(lengths, B, T)
-        if state is not None:
-            _core.check_pair("state", state, (L, B, H), self.flat_params)
-        memory = self._memory_for(T, B)
-        memory.x, memory.lengths = None, lengths
-        y = np.empty((B, T, H) if self.batch_first else (T, B, H), self.dtype)
-        last = np.empty((2, L, B, H), self.dtype)
-        below = x
-        for layer, saved in enumerate(memory.saved):
-            h, c, _ = saved
-            h[0, :, :H], c[0, :, :H] = (
-                (0, 0) if state is None else (state[0][layer], state[1][layer])
-            )
-            top = layer == L - 1
-            out = (y.swapaxes(0, 1) if self.batch_first else y) if top else None
-            weights = self._of_layer(self.params, layer)
-            _core.lstm_forward(H, layer, below, weights, out, saved, lengths, memory.scratch)
-            last[0, layer], last[1, layer] = h[T, :, :H], c[T, :, :H]
-            below = h[1:, :, :H]
-        memory.x = x
-        return y, (last[0], last[1])
+        state = self._state("state", state, B)
+        y = self._output(out, T, B, self._outputs)
+        memory = self._memory_for(T, B, train)
+        last = self._new_state(B)
+        drop = None
+        if train and self.dropout:
+            drop = (self.dropout, self.seed, self.dropout_calls * self.num_layers)
+        due, memory.x = memory.x, None
+        try:
+            repeat = past_end == "repeat"
+            memory.plan.forward(x, self._turned(y), state, last, lengths, repeat, drop)
+        except (TypeError, ValueError):  # a refused call uses nothing up
+            memory.x = due
+            raise
+        if drop:
+            self.__dict__["dropout_calls"] += 1
+        if train:
+            memory.x, memory.lengths = x, lengths
+        return y, last
 
+    @overload
     def backward(
-        self, dy: Array | None, dstate: State | None = None, *, accumulate: bool = False
-    ) -> tuple[Array, State]:
+        self,
+        dy: Array | None,
+        dstate: State | None = None,
+        *,
+        accumulate: bool = False,
+        need_dx: Literal[True] = True,
+        out: Array | None = None,
+    ) -> tuple[Array, State]: ...
+    @overload
+    def backward(
+        self,
+        dy: Array | None,
+        dstate: State | None = None,
+        *,
+        accumulate: bool = False,
+        need_dx: Literal[False],
+        out: None = None,
+    ) -> tuple[None, State]: ...
+    def backward(
+        self,
+        dy: Array | None,
+        dstate: State | None = None,
+        *,
+        accumulate: bool = False,
+        need_dx: bool = True,
+        out: Array | None = None,
+    ) -> tuple[Array | None, State]:
         """The gradients of the last `forward`; changes every array of `grads` in place.
 
         Parameters
         ----------
         dy : array like `y`, or None for zeros
             Gradient of the loss with respect to `y`.
-        dstate : (dh, dc), arrays [L, B, H], optional
+        dstate : (dh, dc), arrays [L * D, B, H], optional
             Gradients with respect to the returned state; zeros by default.
         accumulate : bool
             Add to `grads` instead of overwriting them.
+        need_dx : bool
+            False: `dx` is None, and its product is not computed.
+        out : array like `x`, optional
+            Gets `dx`, and is returned. Changed in place.
 
         Returns
         -------
         dx : array like `x`
-        (dh0, dc0) : arrays [L, B, H]
-            Gradients with respect to the initial state. All are new arrays.
+            A new array, or `out`.
+        (dh0, dc0) : arrays [L * D, B, H]
+            Gradients with respect to the initial state; new arrays.
 
         Raises
         ------
         RuntimeError
-            Without a `forward` before it: each forward allows one backward.
+            Without a `forward` that trains before it: each allows one backward.
         TypeError, ValueError
             If an argument has another dtype or shape; the message names it.
         """
-        with self._alone():
-            return self._backward(dy, dstate, accumulate)
+        self._enter()
+        try:
+            return self._backward(dy, dstate, accumulate, need_dx, out)
+        finally:
+            self._lock.release()
 
     def _backward(
-        self, dy: Array | None, dstate: State | None, accumulate: bool
-    ) -> tuple[Array, State]:
-        _core.check_switches(accumulate=accumulate)
-        memory = self._memory
+        self,
+        dy: Array | None,
+        dstate: State | None,
+        accumulate: bool,
+        need_dx: bool,
+        out: Array | None,
+    ) -> tuple[Array | None, State]:
+        _core.check_switches(accumulate=accumulate, need_dx=need_dx)
+        memory: _Memory | None = self._kept.get("train")
         if memory is None or memory.x is None:
             raise RuntimeError(
                 "backward: expected a forward before it, got none since the last backward"
             )
-        if memory.shape[2] != _core.isa():
-            raise RuntimeError(
-                "backward: expected the instruction set of its forward, "
-                f"{memory.shape[2]}, got {_core.isa()}"
-            )
-        L, H, x = self.num_layers, self.hidden_size, memory.x
+        x = memory.x
         T, B, I = x.shape
         if dy is not None:
-            dy = self._time_major("dy", dy, H, (T, B))
-        dlast = np.zeros((2, L, B, H), self.dtype)
-        if dstate is not None:
-            _core.check_pair("dstate", dstate, (L, B, H), self.flat_params)
-            dlast[0], dlast[1] = dstate
-        dx = np.empty((B, T, I) if self.batch_first else (T, B, I), self.dtype)
+            dy = self._time_major("dy", dy, self._outputs, (T, B))
+        dstate = self._state("dstate", dstate, B)
+        if out is not None and not need_dx:
+            raise ValueError("out: expected None without need_dx, got an array")
+        dx = self._output(out, T, B, I) if need_dx else None
+        dfirst = self._new_state(B)
         memory.x = None  # the gates are about to be overwritten
-        for layer in reversed(range(L)):
-            bottom = layer == 0
-            below = x if bottom else memory.saved[layer - 1][0][1:, :, :H]
-            out = (
-                (dx.swapaxes(0, 1) if self.batch_first else dx)
-                if bottom
-                else memory.between[layer - 1]
-            )
-            _core.lstm_backward(
-                H,
-                layer,
-                below,
-                self._of_layer(self.params, layer),
-                memory.saved[layer],
-                dy,
-                dlast[0, layer],
-                dlast[1, layer],
-                out,
-                self._of_layer(self.grads, layer),
-                accumulate,
-                memory.lengths,
-                memory.scratch,
-            )
-            dy = out
-        return dx, (dlast[0], dlast[1])
+        try:
+            turned = None if dx is None else self._turned(dx)
+            memory.plan.backward(x, dy, dstate, turned, dfirst, accumulate)
+        except (TypeError, ValueError):
+            memory.x = x
+            raise
+        return dx, dfirst
 
-    def state_dict(self) -> dict[str, Array]:
-        """The parameters by name; PyTorch's names, the layer's own arrays."""
-        return dict(self.params)
+    def step(self, x: Array, state: State | None = None) -> tuple[Array, State]:
+        """One step of a stream, for inference: ``y, state = lstm.step(x, state)``.
 
-    def load_state_dict(self, state: Mapping[str, Array]) -> None:
-        """Copy parameters into this layer's; nothing changes if a name, shape or dtype is wrong."""
-        self.check_state_dict(state)
-        fill_arrays(dict(self.params), state)
+        Reads the weights where they are, once, and keeps nothing: several threads may step at once,
+        and a change of a weight counts from the next step on. Sums are added in another order than
+        in `forward`. Nothing is dropped.
 
-    def check_state_dict(self, state: Mapping[str, Array]) -> None:
-        """Raise what `load_state_dict` would."""
-        check_arrays(self.params, state, "state")
+        Parameters
+        ----------
+        x : array [B, I]
+        state : (h, c), arrays [L, B, H], optional
+            Zeros by default.
+
+        Returns
+        -------
+        y : array [B, H]
+        (h, c) : arrays [L, B, H]
+            The state after this step. All are new arrays.
+
+        Raises
+        ------
+        RuntimeError
+            If bidirectional: that direction begins at the end.
+        TypeError, ValueError
+            If an argument has another dtype or shape; the message names it.
+        """
+        stepper = self._kept.get("stepper")
+        if stepper is None:
+            if self.bidirectional:
+                raise RuntimeError(
+                    "step: expected a layer of one direction, got a bidirectional one"
+                )
+            sizes = (self.input_size, self.hidden_size, self.num_layers)
+            stepper = self._kept["stepper"] = _core.LSTMStepper(self.flat_params, sizes, self.bias)
+        return stepper.step(x, state)
 
     def __repr__(self) -> str:
-        return (
-            f"LSTM({self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, "
-            f"bias={self.bias}, batch_first={self.batch_first}, dtype={self.dtype})"
-        )
+        names = ("num_layers", "bias", "batch_first", "bidirectional", "dropout", "save", "dtype")
+        settings = ", ".join(f"{name}={getattr(self, name)}" for name in names)
+        return f"LSTM({self.input_size}, {self.hidden_size}, {settings})"
 
-    def _of_layer(self, arrays: Mapping[str, Array], layer: int) -> tuple[Array | None, ...]:
-        return tuple(arrays.get(name) for name in names_of(layer))
+    def _of_state(self, B: int) -> tuple[int, int, int]:
+        return (self.num_layers * (2 if self.bidirectional else 1), B, self.hidden_size)
 
-    def _time_major(
-        self, name: str, x: Array, features: int, expected: Sequence[int | None] = (None, None)
-    ) -> Array:
-        """`x` as a view [T, B, features]; a copy only where its last axis is not adjacent."""
-        steps, rows = expected
-        axes = (rows, steps, features) if self.batch_first else (steps, rows, features)
-        _core.check_sequence(name, x, axes, self.flat_params)
-        x = np.asarray(x)
-        if x.shape[2] > 1 and x.strides[2] != x.itemsize:
-            x = np.ascontiguousarray(x)
-        return x.swapaxes(0, 1) if self.batch_first else x
+    def _new_state(self, B: int) -> State:
+        shape = self._of_state(B)
+        return np.empty(shape, self.dtype), np.empty(shape, self.dtype)
 
-    def _memory_for(self, T: int, B: int) -> _Memory:
-        """Arrays for T steps of B sequences: the last ones if the shape is still the same."""
-        isa = _core.isa()
-        if self._memory is None or self._memory.shape != (T, B, isa):
-            H, L = self.hidden_size, self.num_layers
-            sizes = [
-                _core.lstm_sizes(T, B, H if layer else self.input_size, H, self.dtype)
-                for layer in range(L)
-            ]
-            P = sizes[0][0]
-            self.__dict__["_memory"] = _Memory(
-                shape=(T, B, isa),
-                saved=[
-                    (
-                        aligned((T + 1, B, P), self.dtype),
-                        aligned((T + 1, B, P), self.dtype),
-                        aligned((T * B * 4 * P,), self.dtype),
-                    )
-                    for _ in range(L)
-                ],
-                between=[aligned((T, B, H), self.dtype) for _ in range(L - 1)],
-                scratch=aligned(
-                    (max(size for _, size in sizes) // self.dtype.itemsize + 1,), self.dtype
-                ),
+    def _state(self, name: str, state: State | None, B: int) -> State | None:
+        if state is None:
+            return None
+        _core.check_pair(name, state, self._of_state(B), self.flat_params)
+        return np.ascontiguousarray(state[0]), np.ascontiguousarray(state[1])
+
+    def _memory_for(self, T: int, B: int, train: bool) -> _Memory:
+        """Memory for T steps of B sequences: the last one if the shape is still the same."""
+        purpose, key = "train" if train else "infer", (T, B, _core.isa())
+        memory: _Memory | None = self._kept.get(purpose)
+        if memory is None or memory.key != key:
+            self._kept.pop(purpose, None)  # the new one may take its place
+            directions = 2 if self.bidirectional else 1
+            sizes = (self.input_size, self.hidden_size, self.num_layers, directions)
+            save, drops = (self.save, self.dropout > 0) if train else ("nothing", False)
+            plan = _core.LSTMPlan(
+                self.flat_params, self.flat_grads, sizes, self.bias, T, B, save, drops
             )
-        memory: _Memory = self.__dict__["_memory"]
+            memory = self._kept[purpose] = _Memory(key, plan)
         return memory
