@@ -134,7 +134,7 @@ cdef enum: MOST_BUFFERS = 12  # LSTMPlan.backward takes 9
 
 cdef object contiguous(array):
     """The array itself, or a C-contiguous copy where it is strided."""
-    if isinstance(array, _np.ndarray) and not array.flags.c_contiguous:
+    if isinstance(array, _ndarray) and not array.flags.c_contiguous:
         return _np.ascontiguousarray(array)
     return array
 

@@ -277,7 +277,7 @@ cdef class LSTMPlan:
         """Change `y` [T, B, D * H] and the two arrays of `last` [L * D, B, H]; None: not wanted.
 
         `x` is [T, B, I]; `first`, the state before, is None or a pair like `last`; `lengths` is
-        None or int64 [B]; `dropout` is None or (p, seed, stream), of which level n takes stream + n.
+        None or int64 [B]; `dropout` is None or (p, seed, stream): level n takes stream + n.
         """
         cdef _Buffers arrays = _Buffers()
         cdef pk_sequence x_, y_
@@ -302,7 +302,9 @@ cdef class LSTMPlan:
             if lengths is not None:
                 layer.shape.lengths = <const int64_t *> <uintptr_t> lengths.ctypes.data
             layer.shape.repeat_last = repeat_last
-            layer.x = x_ if i < self.directions else self.dropped if self.drops else self.output_below(i)
+            layer.x = x_
+            if i >= self.directions:
+                layer.x = self.dropped if self.drops else self.output_below(i)
             layer.y = y_ if i >= top else self.outputs[i // self.directions]
             layer.y = self.of_direction(layer.y, i)
             layer.h0, layer.c0 = self.of_layer(state[0], i), self.of_layer(state[1], i)

@@ -44,28 +44,35 @@ cdef class LSTMStepper:
             if self.I > 1 and of[0].strides[1] != of[0].itemsize:
                 return self.step(_np.ascontiguousarray(x), state)
             shape = self.L, of[0].shape[0], self.H
-            y, h, c = _empty(shape[1:], self.dtype), _empty(shape, self.dtype), _empty(shape, self.dtype)
+            y = _empty(shape[1:], self.dtype)
+            h, c = _empty(shape, self.dtype), _empty(shape, self.dtype)
             for array in (y, h, c):
-                acquire(array, &of[taken], "out", True, False)
+                PyObject_GetBuffer(array, &of[taken], PyBUF_WRITABLE)
                 taken += 1
-            if state is None:
-                of[4].buf = of[5].buf = NULL
-            elif not isinstance(state, (tuple, list)) or len(state) != 2:
-                raise TypeError(f"state: expected a pair of arrays of shape {shape}, "
-                                f"got {described(state)}")
-            else:
-                for array in state:
-                    name = "state[0]" if taken == 4 else "state[1]"
-                    acquire(contiguous(array), &of[taken], name, False, False)
-                    taken += 1
-                    check_dtype(&of[taken - 1], name, &self.params, "the weights")
-                    check_shape(&of[taken - 1], name, shape)
+            of[4].buf = of[5].buf = NULL
+            if state is not None:
+                if not isinstance(state, (tuple, list)) or len(state) != 2:
+                    raise TypeError(f"state: expected a pair of arrays of shape {shape}, "
+                                    f"got {described(state)}")
+                acquire(contiguous(state[0]), &of[4], "state[0]", False, False)
+                taken = 5
+                self.check_state("state[0]", &of[4], shape)
+                acquire(contiguous(state[1]), &of[5], "state[1]", False, False)
+                taken = 6
+                self.check_state("state[1]", &of[5], shape)
             self.run(of)
         finally:
             while taken:
                 taken -= 1
                 PyBuffer_Release(&of[taken])
         return y, (h, c)
+
+    cdef int check_state(self, str name, Py_buffer *view, tuple shape) except -1:
+        check_dtype(view, name, &self.params, "the weights")
+        if (view.ndim != 3 or <size_t> view.shape[0] != self.L or view.shape[1] != shape[1]
+                or <size_t> view.shape[2] != self.H):
+            check_shape(view, name, shape)
+        return 0
 
     cdef int run(self, Py_buffer *of) except -1:
         cdef size_t i, at = 0, size = of[1].len

@@ -22,21 +22,28 @@ typedef struct {
     size_t chunks; /* of panels */
 } lstm_step_job;
 
-/* sums[r][gate] += the products of K columns of a row of w for each gate, and of rows of x. */
+/* sums[r][gate] += the products of n <= LANES columns of a row of w for each gate, and of rows of x. */
+PK_INLINE void lstm_step_columns(vec sums[STEP_ROWS][GATES], const int rows, size_t n,
+                                 const real *w, size_t gate_stride, const real *x, ptrdiff_t x_row)
+{
+    vec x_r[STEP_ROWS];
+    for (int r = 0; r < rows; r++)
+        x_r[r] = load_first(x + r * x_row, n);
+    for (size_t gate = 0; gate < GATES; gate++) {
+        const vec w_gate = load_first(w + gate * gate_stride, n);
+        for (int r = 0; r < rows; r++)
+            sums[r][gate] += w_gate * x_r[r];
+    }
+}
+
 PK_INLINE void lstm_step_dots(vec sums[STEP_ROWS][GATES], const int rows, size_t K, const real *w,
                               size_t gate_stride, const real *x, ptrdiff_t x_row)
 {
-    for (size_t k = 0; k < K; k += LANES) {
-        const size_t n = smaller(K - k, LANES);
-        vec x_k[STEP_ROWS];
-        for (int r = 0; r < rows; r++)
-            x_k[r] = load_first(x + r * x_row + k, n);
-        for (size_t gate = 0; gate < GATES; gate++) {
-            const vec w_k = load_first(w + gate * gate_stride + k, n);
-            for (int r = 0; r < rows; r++)
-                sums[r][gate] += w_k * x_k[r];
-        }
-    }
+    size_t k = 0;
+    for (; k + LANES <= K; k += LANES)
+        lstm_step_columns(sums, rows, LANES, w + k, gate_stride, x + k, x_row);
+    if (k < K)
+        lstm_step_columns(sums, rows, K - k, w + k, gate_stride, x + k, x_row);
 }
 
 /* Lane j of the result is the sum of the lanes of v[j], j < LANES; destroys v.  As in a transposition,

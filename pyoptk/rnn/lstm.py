@@ -79,12 +79,12 @@ class LSTM(Layer):
 
     Notes
     -----
-    A training step needs, in numbers of 4 or 8 bytes, P being H rounded up to whole vectors:
+    A training step needs, in numbers of 4 or 8 bytes and P being H rounded up to whole vectors,
     6 L D (T+1) B P that are kept for backward, T B D H for the gradient between two layers (twice
     from three layers on), as much for each layer but the last if bidirectional, as much again with
-    dropout, and the packed weights of the largest layer. With ``save="minimal"`` it is L D (T+1) B P
-    and some 12 L D B P sqrt(T) instead of the first. This memory stays for the next call of the same
-    T and B; then only the outputs are new arrays, and `out` makes even those the caller's.
+    dropout, and the packed weights of the largest layer. With ``save="minimal"`` the first is
+    L D (T+1) B P and some 12 L D B P sqrt(T). This memory stays for the next call with the same T
+    and B; then only outputs are new arrays, and `out` makes even `y` and `dx` the caller's.
 
     Examples
     --------
