@@ -1,4 +1,8 @@
-"""Recurrent layers. `lstm` has the layer, `weights` its arrays and their first values."""
+"""Recurrent layers.
+
+`lstm` has the passes, `layer` what does not depend on the cell, `weights` names and first values of
+the parameters, `convert` those of other libraries.
+"""
 
 from .lstm import LSTM
 

@@ -9,10 +9,11 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from .. import _core
 from ..checkpoint import check_arrays, fill_arrays
-from .weights import Array, aligned, views
+from .weights import INITIALIZERS, Array, aligned, initialize, views
 
 
 class Layer:
@@ -35,6 +36,48 @@ class Layer:
     grads: Mapping[str, Array]
     _lock: threading.Lock
     _kept: dict[str, Any]  # made when it is needed, and again in a copy
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        bias: bool = True,
+        batch_first: bool = False,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        seed: int | None = None,
+        save: str = "full",
+        dtype: DTypeLike = np.float32,
+        init: str = "torch",
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        _core.check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+        _core.check_switches(bias=bias, batch_first=batch_first, bidirectional=bidirectional)
+        _core.check_choice("save", save, ("full", "minimal"))
+        _core.check_choice("init", init, INITIALIZERS)
+        _core.check_rng(rng)
+        dropout = _core.check_dropout(dropout, seed, num_layers)
+        rng = np.random.default_rng() if rng is None else rng
+        self.__setstate__(
+            {
+                "input_size": int(input_size),
+                "hidden_size": int(hidden_size),
+                "num_layers": int(num_layers),
+                "bias": bool(bias),
+                "batch_first": bool(batch_first),
+                "bidirectional": bool(bidirectional),
+                "dropout": dropout,
+                "seed": seed or 0,
+                "dropout_calls": 0,
+                "save": save,
+                "dtype": _core.check_float_dtype(dtype),
+            }
+        )
+        initialize(self.flat_params, self.params, init, rng)
+        if dropout and seed is None:
+            self.__dict__["seed"] = int(rng.integers(2**64, dtype=np.uint64))
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         raise NotImplementedError

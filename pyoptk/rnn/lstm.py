@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Literal, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
-from .layer import Layer
-from .weights import INITIALIZERS, Array, initialize, lstm_shapes
+from .convert import LSTMWeights
+from .weights import Array, lstm_shapes
 
 State = tuple[Array, Array]
 
@@ -25,7 +25,7 @@ class _Memory:
     lengths: NDArray[np.int64] | None = None
 
 
-class LSTM(Layer):
+class LSTM(LSTMWeights):
     """Long short-term memory layers (Hochreiter & Schmidhuber 1997, Gers et al. 2000).
 
     ``i, f, o = sigmoid(...), g = tanh(...)`` of ``w_ih x_t + b_ih + w_hh h_{t-1} + b_hh``, then
@@ -101,48 +101,6 @@ class LSTM(Layer):
     >>> bool(np.abs(lstm.forward(x)[0][-1] - 0.5).max() < 0.1)
     True
     """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        *,
-        bias: bool = True,
-        batch_first: bool = False,
-        bidirectional: bool = False,
-        dropout: float = 0.0,
-        seed: int | None = None,
-        save: str = "full",
-        dtype: DTypeLike = np.float32,
-        init: str = "torch",
-        rng: np.random.Generator | None = None,
-    ) -> None:
-        _core.check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
-        _core.check_switches(bias=bias, batch_first=batch_first, bidirectional=bidirectional)
-        _core.check_choice("save", save, ("full", "minimal"))
-        _core.check_choice("init", init, INITIALIZERS)
-        _core.check_rng(rng)
-        dropout = _core.check_dropout(dropout, seed, num_layers)
-        rng = np.random.default_rng() if rng is None else rng
-        self.__setstate__(
-            {
-                "input_size": int(input_size),
-                "hidden_size": int(hidden_size),
-                "num_layers": int(num_layers),
-                "bias": bool(bias),
-                "batch_first": bool(batch_first),
-                "bidirectional": bool(bidirectional),
-                "dropout": dropout,
-                "seed": seed or 0,
-                "dropout_calls": 0,
-                "save": save,
-                "dtype": _core.check_float_dtype(dtype),
-            }
-        )
-        initialize(self.flat_params, self.params, init, rng)
-        if dropout and seed is None:
-            self.__dict__["seed"] = int(rng.integers(2**64, dtype=np.uint64))
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         sizes = (self.input_size, self.hidden_size, self.num_layers)
