@@ -42,6 +42,7 @@ PK_INLINE void multiply(vec acc[ROWS][COLS], const int rows, size_t depth, const
 {
     for (size_t k = 0; k < depth; k++) {
         const real *a_k = a + (ptrdiff_t)k * col, *b = panel + k * WIDTH;
+        __builtin_prefetch(a_k + 8 * col); /* far from the one before, where a is transposed */
         for (int j = 0; j < COLS; j++) {
             const vec b_j = load_aligned(b + j * LANES);
             for (int r = 0; r < rows; r++)
@@ -89,14 +90,14 @@ PK_INLINE void multiply(vec acc[ROWS][COLS], const int rows, size_t depth, const
     }
 #endif
 
-/* c[rows, WIDTH] += left[rows, K] panel, K at most K_BLOCK. */
+/* c[rows, WIDTH] += left[rows, K] panel, K at most K_BLOCK; =, if c is new. */
 PK_INLINE void product_tile(const int rows, size_t K, operand left, const real *panel, real *c,
-                            size_t ldc)
+                            size_t ldc, int is_new)
 {
     vec acc[ROWS][COLS];
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < COLS; j++)
-            acc[r][j] = load(c + (size_t)r * ldc + j * LANES);
+            acc[r][j] = is_new ? (vec){0} : load(c + (size_t)r * ldc + j * LANES);
     const size_t depth = smaller(left.depth, K);
     for (size_t k = 0; k < K; k += depth, left.a += left.segment)
         multiply(acc, rows, depth, left.a, left.row, left.col, panel + k * WIDTH);
@@ -105,50 +106,46 @@ PK_INLINE void product_tile(const int rows, size_t K, operand left, const real *
             store(c + (size_t)r * ldc + j * LANES, acc[r][j]);
 }
 
-/* c[M, width] += left[M, K] panel[K, width], tile by tile, K at most K_BLOCK. */
+/* c[M, width] += left[M, K] panel[K, width], tile by tile, K at most K_BLOCK; =, if c is new. */
 static void product_panel(size_t M, size_t K, operand left, const real *panel, real *c, size_t ldc,
-                          size_t width)
+                          size_t width, int is_new)
 {
     for (size_t r = 0; r < M; r += ROWS, left.a += ROWS * left.row, c += ROWS * ldc) {
         const size_t rows = smaller(M - r, ROWS);
         if (width == WIDTH) {
-            PK_FOR_ROWS(rows, product_tile, K, left, panel, c, ldc)
+            PK_FOR_ROWS(rows, product_tile, K, left, panel, c, ldc, is_new)
             continue;
         }
         /* A panel that c ends in: the same tile on a copy. */
         real whole[ROWS * WIDTH] = {0};
         for (size_t i = 0; i < rows; i++)
             memcpy(whole + i * WIDTH, c + i * ldc, width * sizeof *c);
-        PK_FOR_ROWS(rows, product_tile, K, left, panel, whole, WIDTH)
+        PK_FOR_ROWS(rows, product_tile, K, left, panel, whole, WIDTH, is_new)
         for (size_t i = 0; i < rows; i++)
             memcpy(c + i * ldc, whole + i * WIDTH, width * sizeof *c);
     }
 }
 
-static void clear(real *c, size_t ldc, size_t rows, size_t columns)
-{
-    for (size_t r = 0; r < rows; r++)
-        memset(c + r * ldc, 0, columns * sizeof *c);
-}
-
-/* The part of c[M, N] += left[M, K] b that the K_BLOCK rows of b from k on give.  b was packed into
- * ceil(N / WIDTH) panels of K rows. */
+/* The part of c[M, N] += left[M, K] b that the K_BLOCK rows of b from k on give; =, if c is new.  b was
+ * packed into ceil(N / WIDTH) panels of K rows. */
 static void product_block(size_t M, size_t N, size_t K, size_t k, operand left, const real *packed,
-                          real *c, size_t ldc)
+                          real *c, size_t ldc, int is_new)
 {
     left.a += (ptrdiff_t)(k / left.depth) * left.segment;
     for (size_t r = 0; r < M; r += ROW_BLOCK, left.a += ROW_BLOCK * left.row, c += ROW_BLOCK * ldc)
         for (size_t n = 0; n < N; n += WIDTH)
             product_panel(smaller(M - r, ROW_BLOCK), smaller(K - k, K_BLOCK), left,
-                          packed + n * K + k * WIDTH, c + n, ldc, smaller(N - n, WIDTH));
+                          packed + n * K + k * WIDTH, c + n, ldc, smaller(N - n, WIDTH), is_new);
 }
 
-/* c[M, N] += left[M, K] b */
+/* c[M, N] += left[M, K] b; =, if c is new, even where K is 0 */
 static void product(size_t M, size_t N, size_t K, operand left, const real *packed, real *c,
-                    size_t ldc)
+                    size_t ldc, int is_new)
 {
-    for (size_t k = 0; k < K; k += K_BLOCK)
-        product_block(M, N, K, k, left, packed, c, ldc);
+    size_t k = 0;
+    do
+        product_block(M, N, K, k, left, packed, c, ldc, is_new && k == 0);
+    while ((k += K_BLOCK) < K);
 }
 
 /* Row k of a panel from `width` elements; zeros behind them. */
@@ -187,11 +184,8 @@ static void matmul_rows(void *arg, size_t chunk)
     const matmul_job *j = arg;
     const fp_mode mode = flush_denormals();
     const size_t from = pk_cut(j->M, chunk, j->chunks), to = pk_cut(j->M, chunk + 1, j->chunks);
-    real *c = j->c + from * j->ldc;
-    if (!j->accumulate)
-        clear(c, j->ldc, to - from, j->N);
-    product(to - from, j->N, j->K, plain(j->a + from * j->lda, (ptrdiff_t)j->lda, 1), j->packed, c,
-            j->ldc);
+    product(to - from, j->N, j->K, plain(j->a + from * j->lda, (ptrdiff_t)j->lda, 1), j->packed,
+            j->c + from * j->ldc, j->ldc, !j->accumulate);
     restore_denormals(mode);
 }
 

@@ -80,12 +80,6 @@ static pk_sequence in_order_of_steps(pk_sequence s, const pk_rnn_shape *shape)
     return (pk_sequence){row_at(s, shape->T - 1, 0), -s.step, s.row};
 }
 
-/* Back from that order: where the caller's sequence begins. */
-static const real *first_of(const lstm_job *job, pk_sequence s)
-{
-    return job->s.reverse ? row_at(s, job->s.T - 1, 0) : s.data;
-}
-
 /* ---- what is kept ---------------------------------------------------------------------------- */
 
 /* PK_SAVE_MINIMAL: how many steps backward computes again at a time.  Enough rows for a product, and

@@ -5,22 +5,22 @@
 
 #include "rnn_forward.h"
 
-enum { PANELS = 2 }; /* of columns of a weight gradient that are worked on at a time */
+enum {
+    PANELS = 4, /* of columns of a weight gradient that are worked on at a time: */
+    GRADIENT_WIDTH = PANELS * WIDTH /* dA is read once for all of them */
+};
 
-/* Task: WIDTH columns of w_hh or w_ih of a job, or a step of its dx to clear. */
+/* Task: WIDTH columns of w_hh, then of w_ih, of a job. */
 static void lstm_prepare_backward(void *arg, size_t task)
 {
     const lstm_run *run = arg;
     const lstm_job *job = run->jobs + task % run->count;
-    const size_t of_w_hh = job->Q / WIDTH, of_w_ih = round_up(job->s.I, WIDTH) / WIDTH;
+    const size_t of_w_hh = job->Q / WIDTH, n = task / run->count;
     const size_t H = job->s.H, I = job->s.I, panel = GATES * job->P * WIDTH;
-    size_t n = task / run->count;
     if (n < of_w_hh)
         pack_gate_rows(job->packed_w_hh + n * panel, job->w.w_hh, H, H, n);
-    else if ((n -= of_w_hh) < of_w_ih)
-        pack_gate_rows(job->packed_w_ih + n * panel, job->w.w_ih, H, I, n);
-    else if (job == run->jobs || first_of(job, job->dx) != first_of(run->jobs, run->jobs->dx))
-        clear(row_at(job->dx, n - of_w_ih, 0), (size_t)job->dx.row, job->s.B, I);
+    else
+        pack_gate_rows(job->packed_w_ih + (n - of_w_hh) * panel, job->w.w_ih, H, I, n - of_w_hh);
 }
 
 /* c before step t; B * P further on, c after it. */
@@ -102,7 +102,7 @@ static void lstm_backward_step(const lstm_job *job, range steps, size_t i, range
     const range panels = panels_of(job, columns);
     if (i > 0)
         product(length(rows), length(columns) * WIDTH, K, da_at(job, t, rows.from),
-                job->packed_w_hh + n * K, job->dh + rows.from * job->Q + n, job->Q);
+                job->packed_w_hh + n * K, job->dh + rows.from * job->Q + n, job->Q, 0);
     if (i < length(steps))
         for (size_t panel = panels.from; panel < panels.to; panel++)
             for (size_t b = rows.from; b < rows.to; b++)
@@ -112,27 +112,37 @@ static void lstm_backward_step(const lstm_job *job, range steps, size_t i, range
 /* ---- after it -------------------------------------------------------------------------------- */
 
 typedef struct {
+    const lstm_run *run;
     const lstm_job *job;
-    range steps;
     size_t at_a_time; /* steps of a task of dx */
-    size_t columns;   /* of a weight gradient that a task does, */
-    size_t groups;    /* for one of so many groups of unit panels */
+    size_t groups;    /* of unit panels: a task of a weight gradient does PANELS columns for one */
 } lstm_gradients;
 
-/* Task: dx += dA w_ih for a block of steps; in the order that reads w_ih once. */
+/* Whether nothing has been added to dx of step t yet.  Of two directions the first does a stretch of
+ * steps before the other does one, and each comes from the end of its own steps. */
+static int is_new_dx(const lstm_gradients *of, size_t t)
+{
+    const lstm_job *job = of->job;
+    const size_t stretch = t / job->kept, of_other = (job->s.T - 1 - t) / job->kept;
+    return of->run->count == 1 || stretch > of_other ||
+           (stretch == of_other && job == of->run->jobs);
+}
+
+/* Task: dx (+)= dA w_ih for a block of steps; in the order that reads w_ih once. */
 static void lstm_dx(void *arg, size_t task)
 {
     const lstm_gradients *of = arg;
     const lstm_job *job = of->job;
-    const size_t B = job->s.B, I = job->s.I, K = GATES * job->P;
-    const size_t from = of->steps.from + task * of->at_a_time;
-    const size_t to = smaller(from + of->at_a_time, of->steps.to);
-    const size_t together = job->dx.step == (ptrdiff_t)B * job->dx.row ? to - from : 1;
+    const size_t B = job->s.B, I = job->s.I, K = GATES * job->P, row = (size_t)job->dx.row;
+    const size_t from = of->run->steps.from + task * of->at_a_time;
+    const size_t to = smaller(from + of->at_a_time, of->run->steps.to);
+    const int whole = of->run->count == 1 && job->dx.step == (ptrdiff_t)(B * row);
+    const size_t together = whole ? to - from : 1;
     const fp_mode mode = flush_denormals();
     for (size_t k = 0; k < K; k += K_BLOCK)
         for (size_t t = from; t < to; t += together)
             product_block(B * together, I, K, k, da_at(job, t, 0), job->packed_w_ih,
-                          row_at(job->dx, t, 0), (size_t)job->dx.row);
+                          row_at(job->dx, t, 0), row, k == 0 && is_new_dx(of, t));
     restore_denormals(mode);
 }
 
@@ -141,17 +151,15 @@ static void lstm_dx(void *arg, size_t task)
 static void lstm_weight_gradient(const lstm_gradients *of, size_t column, size_t columns,
                                  range units, real *dw, size_t N, pk_sequence right)
 {
-    _Alignas(ALIGNMENT) real packed[PANELS][K_BLOCK * WIDTH]; /* 64 KiB */
+    _Alignas(ALIGNMENT) real packed[PANELS][K_BLOCK * WIDTH]; /* 128 KiB */
     const lstm_job *job = of->job;
-    const size_t B = job->s.B, H = job->s.H, total = length(of->steps) * B, end = column + columns;
-    if (!job->accumulate)
-        for (size_t gate = 0; gate < GATES; gate++)
-            clear(dw + (gate * H + units.from * LANES) * N + column, N,
-                  smaller(units.to * LANES, H) - units.from * LANES, columns);
-    for (size_t k0 = 0; k0 < total; k0 += K_BLOCK) {
+    const size_t B = job->s.B, H = job->s.H, total = length(of->run->steps) * B,
+                 end = column + columns;
+    size_t k0 = 0;
+    do { /* once even if there is nothing to add */
         const size_t depth = smaller(total - k0, K_BLOCK);
         for (size_t k = 0; k < depth; k++) {
-            const size_t t = of->steps.from + (k0 + k) / B, b = (k0 + k) % B;
+            const size_t t = of->run->steps.from + (k0 + k) / B, b = (k0 + k) % B;
             if (!active(job, t, b)) { /* what x holds there must not count, not even times 0 */
                 for (size_t p = 0; p * WIDTH < columns; p++)
                     memset(packed[p] + k * WIDTH, 0, WIDTH * sizeof(real));
@@ -165,12 +173,13 @@ static void lstm_weight_gradient(const lstm_gradients *of, size_t column, size_t
             for (size_t n = column, p = 0; n < end; n += WIDTH, p++)
                 for (size_t gate = 0; gate < GATES; gate++) {
                     const size_t unit = panel * LANES;
-                    const real *da = gates_at(job, panel, of->steps.from, 0) + k0 * WIDTH;
+                    const real *da = gates_at(job, panel, of->run->steps.from, 0) + k0 * WIDTH;
                     product_panel(smaller(H - unit, LANES), depth,
                                   plain(da + gate * LANES, 1, WIDTH), packed[p],
-                                  dw + (gate * H + unit) * N + n, N, smaller(end - n, WIDTH));
+                                  dw + (gate * H + unit) * N + n, N, smaller(end - n, WIDTH),
+                                  k0 == 0 && !job->accumulate);
                 }
-    }
+    } while ((k0 += K_BLOCK) < total);
 }
 
 /* db_ih = db_hh (+)= the sum of dA over steps and rows, for one panel of units. */
@@ -179,8 +188,8 @@ static void lstm_bias_gradient(const lstm_gradients *of, size_t panel)
     const lstm_job *job = of->job;
     const size_t unit = panel * LANES, H = job->s.H, n = smaller(H - unit, LANES);
     vec sum[GATES] = {{0}};
-    const real *da = gates_at(job, panel, of->steps.from, 0);
-    for (size_t k = 0; k < length(of->steps) * job->s.B; k++)
+    const real *da = gates_at(job, panel, of->run->steps.from, 0);
+    for (size_t k = 0; k < length(of->run->steps) * job->s.B; k++)
         for (size_t gate = 0; gate < GATES; gate++, da += LANES)
             sum[gate] += load(da);
     real *outs[] = {job->dw.b_ih, job->dw.b_hh};
@@ -196,7 +205,7 @@ static void lstm_gradient_task(void *arg, size_t task)
 {
     const lstm_gradients *of = arg;
     const lstm_job *job = of->job;
-    const size_t I = job->s.I, H = job->s.H, P = job->P, width = of->columns;
+    const size_t I = job->s.I, H = job->s.H, P = job->P, width = GRADIENT_WIDTH;
     const size_t of_w_ih = round_up(I, width) / width, of_w_hh = round_up(H, width) / width;
     const size_t part = task / of->groups, group = task % of->groups;
     const range units = {pk_cut(P / LANES, group, of->groups),
@@ -218,14 +227,6 @@ static void lstm_gradient_task(void *arg, size_t task)
     restore_denormals(mode);
 }
 
-/* dA is read once for each part of the columns, the part of dw that it goes to once for each K_BLOCK
- * rows of dA: as many columns as keep that part in the L2 cache. */
-static size_t columns_at_a_time(const lstm_job *job)
-{
-    const size_t in_cache = L2_SHARE / (GATES * job->P * WIDTH * sizeof(real));
-    return WIDTH * (in_cache < 1 ? 1 : smaller(in_cache, PANELS));
-}
-
 /* What the dA of some steps give, cut by elements of the result, so that each is summed by one thread
  * in one order; the jobs one after the other, because they may share dx. */
 static void lstm_gradients_of(const lstm_run *run)
@@ -234,12 +235,13 @@ static void lstm_gradients_of(const lstm_run *run)
     for (size_t i = 0; i < run->count; i++) {
         const lstm_job *job = run->jobs + i;
         const size_t I = job->s.I, H = job->s.H, rows = 1 + smaller(512, (1 << 17) / I);
-        lstm_gradients of = {job, run->steps, 1 + rows / (job->s.B + 1), columns_at_a_time(job), 1};
+        lstm_gradients of = {run, job, 1 + rows / (job->s.B + 1), 1};
         if (threads > 1)
             of.at_a_time = smaller(of.at_a_time, 1 + steps / (2 * threads));
         if (job->dx.data)
             pk_parallel(lstm_dx, &of, (steps + of.at_a_time - 1) / of.at_a_time, run->nthreads);
-        const size_t parts = (round_up(I, of.columns) + round_up(H, of.columns)) / of.columns + 1;
+        const size_t width = GRADIENT_WIDTH;
+        const size_t parts = (round_up(I, width) + round_up(H, width)) / width + 1;
         if (threads > 1)
             of.groups = smaller(job->P / LANES, 1 + 4 * threads / parts);
         pk_parallel(lstm_gradient_task, &of, parts * of.groups, run->nthreads);
@@ -276,7 +278,7 @@ static void lstm_backward(const pk_lstm *layers, size_t count, int nthreads)
     size_t to = jobs->s.T;
     lstm_run run = lstm_cut(jobs, count, nthreads);
     pk_parallel(lstm_prepare_backward, &run,
-                count * (jobs->Q / WIDTH + (jobs->dx.data ? of_w_ih + to : 0)), run.nthreads);
+                count * (jobs->Q / WIDTH + (jobs->dx.data ? of_w_ih : 0)), run.nthreads);
     if (again)
         pk_parallel(lstm_pack_forward, &run, count * jobs->P / LANES, run.nthreads);
     do {

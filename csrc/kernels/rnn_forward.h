@@ -44,7 +44,7 @@ static void lstm_products(const lstm_job *job, pk_sequence s, size_t N, const re
     const size_t together = one_row || whole ? length(steps) : 1;
     for (size_t t = steps.from; t < steps.to; t += together)
         product(n * together, WIDTH, N, plain(row_at(s, t, rows.from), one_row ? s.step : s.row, 1),
-                w, gates_at(job, panel, t, rows.from), stride);
+                w, gates_at(job, panel, t, rows.from), stride, 0);
 }
 
 /* Pre-activations so far, in the place of the gates: bias + w_ih x, for a block of steps. */
@@ -92,10 +92,10 @@ static void lstm_panel(const lstm_job *job, size_t t, range rows, size_t panel)
         memcpy(a, gates_at(job, panel, t, b), n * WIDTH * sizeof *a);
     } else {
         lstm_bias(a, WIDTH, n, w);
-        product(n, WIDTH, I, plain(row_at(job->x, t, b), job->x.row, 1), w + WIDTH, a, WIDTH);
+        product(n, WIDTH, I, plain(row_at(job->x, t, b), job->x.row, 1), w + WIDTH, a, WIDTH, 0);
     }
     product(n, WIDTH, H, plain(h_at(job, t, b), (ptrdiff_t)job->P, 1), w + (1 + I) * WIDTH, a,
-            WIDTH);
+            WIDTH, 0);
     for (size_t r = 0; r < n; r++)
         lstm_cell(job, t, b + r, panel, a + r * WIDTH);
 }
