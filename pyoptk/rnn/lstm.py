@@ -57,7 +57,7 @@ class LSTM(LSTMWeights):
         threads. Drawn from `rng` by default.
     save : {"full", "minimal"}
         What is kept for backward: all, or the outputs and a few states, from which the rest is
-        computed again, with the same bits, for about a third more time.
+        computed again for about a third more time.
     dtype : float32 or float64
         Of weights, inputs and outputs.
     init : {"torch", "keras"}
