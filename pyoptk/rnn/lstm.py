@@ -83,8 +83,9 @@ class LSTM(LSTMWeights):
     6 L D (T+1) B P that are kept for backward, T B D H for the gradient between two layers (twice
     from three layers on), as much for each layer but the last if bidirectional, as much again with
     dropout, and the packed weights of the largest layer. With ``save="minimal"`` the first is
-    L D (T+1) B P and some 12 L D B P sqrt(T). This memory stays for the next call with the same T
-    and B; then only outputs are new arrays, and `out` makes even `y` and `dx` the caller's.
+    L D (T+1) B P + (L+5) D B P sqrt(T), or somewhat more with few rows. This memory stays for the
+    next call with the same T and B; then only outputs are new arrays, and with `out` not even `y`
+    and `dx`.
 
     Examples
     --------
