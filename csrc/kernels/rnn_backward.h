@@ -101,7 +101,7 @@ static void lstm_backward_step(const lstm_job *job, range steps, size_t i, range
     const size_t K = GATES * job->P, t = steps.to - i, n = columns.from * WIDTH;
     const range panels = panels_of(job, columns);
     if (i > 0)
-        product(length(rows), length(columns) * WIDTH, K, da_at(job, t, rows.from),
+        product(length(rows), length(panels) * LANES, K, da_at(job, t, rows.from),
                 job->packed_w_hh + n * K, job->dh + rows.from * job->Q + n, job->Q, 0);
     if (i < length(steps))
         for (size_t panel = panels.from; panel < panels.to; panel++)
