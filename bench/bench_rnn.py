@@ -1,4 +1,4 @@
-"""One LSTM layer: forward, and backward with the gradient of the input."""
+"""One LSTM layer: forward, backward with the gradient of the input, and a step of a stream."""
 
 import functools
 
@@ -12,8 +12,8 @@ SIZES = [
     (10, 1, 64, 64), (10, 32, 64, 64), (50, 32, 64, 128), (100, 32, 128, 256), (30, 128, 256, 256),
     (50, 16, 256, 1024),
 ]  # fmt: skip
-# How many products with each weight.
-KERNELS = {"lstm_forward": 1, "lstm_backward": 2}
+# How many products with each weight at every step; lstm_step is one step, whatever T is.
+KERNELS = {"lstm_forward": 1, "lstm_backward": 2, "lstm_step": 1}
 NOT_IN_TORCH = ()
 
 
@@ -30,13 +30,15 @@ def describe(size):
 
 def work(kernel, dtype, size):
     T, B, I, H = size
-    return {"flop": KERNELS[kernel] * 8 * T * B * H * (I + H)}
+    return {"flop": KERNELS[kernel] * 8 * (T if kernel != "lstm_step" else 1) * B * H * (I + H)}
 
 
 def ours(kernel, dtype, size, threads):
     lstm, x, dy = data(dtype, size)
     if kernel == "lstm_forward":
         return functools.partial(lstm.forward, x)
+    if kernel == "lstm_step":
+        return functools.partial(lstm.step, x[0], lstm.step(x[0])[1])
 
     def before():
         lstm.forward(x)
@@ -47,6 +49,8 @@ def ours(kernel, dtype, size, threads):
 def twin(kernel, dtype, size, threads):
     lstm, x, dy = data(dtype, size)
     w, zeros = list(lstm.params.values()), np.zeros_like(dy[0])
+    if kernel == "lstm_step":
+        return functools.partial(reference.lstm_step, x[0], zeros, zeros, *w)
     forward = functools.partial(reference.lstm_forward, x, zeros, zeros, *w)
     if kernel == "lstm_forward":
         return forward
@@ -65,6 +69,9 @@ def torch(kernel, dtype, size, threads):
 
     _, x, dy = data(dtype, size)
     x, dy = torch.from_numpy(x), torch.from_numpy(dy)
+    if kernel == "lstm_step":
+        cell = torch.nn.LSTMCell(*size[2:], dtype=x.dtype).requires_grad_(False)
+        return functools.partial(cell.forward, x[0])
     lstm = torch.nn.LSTM(*size[2:], dtype=x.dtype)
     x.requires_grad_()
     if kernel == "lstm_forward":

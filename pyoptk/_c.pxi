@@ -110,11 +110,17 @@ cdef extern from "pyoptk.h" nogil:
         void *dc0
         pk_lstm_weights grads
         int accumulate
+    ctypedef struct pk_dropout_config:
+        double p
+        uint64_t seed, stream
     ctypedef struct pk_rnn_kernels:
         size_t (*padded)(size_t) noexcept nogil
         void (*lstm_forward)(const pk_lstm *, size_t, int) noexcept nogil
         void (*lstm_backward)(const pk_lstm *, size_t, int) noexcept nogil
         pk_lstm_sizes (*lstm_sizes)(const pk_rnn_shape *) noexcept nogil
+        void (*lstm_step)(const pk_lstm *, int) noexcept nogil
+        void (*dropout)(size_t, size_t, size_t, pk_sequence, pk_sequence,
+                        const pk_dropout_config *, int) noexcept nogil
         void (*exp)(const void *, void *, size_t) noexcept nogil
         void (*sigmoid)(const void *, void *, size_t) noexcept nogil
         void (*tanh)(const void *, void *, size_t) noexcept nogil

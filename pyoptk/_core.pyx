@@ -16,16 +16,18 @@ import numpy as _np
 
 from cpython.buffer cimport (
     Py_buffer, PyBuffer_IsContiguous, PyBuffer_Release, PyBUF_FORMAT, PyBUF_STRIDES,
-    PyObject_GetBuffer,
+    PyBUF_WRITABLE, PyObject_GetBuffer,
 )
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from libc.float cimport FLT_MAX, FLT_MIN
 from libc.math cimport INFINITY
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 include "_c.pxi"
+
+cdef object _ndarray = _np.ndarray, _empty = _np.empty
 
 
 # ---- buffers ------------------------------------------------------------------------------------
@@ -61,7 +63,7 @@ cdef int acquire(object array, Py_buffer *view, str name, bint writable, bint st
         raise TypeError(f"{name}: expected a float32 or float64 array, "
                         f"got {described(array)}") from None
     try:
-        if isinstance(array, _np.ma.MaskedArray):
+        if type(array) is not _ndarray and isinstance(array, _np.ma.MaskedArray):
             raise TypeError(f"{name}: expected a plain array, got a masked one, whose mask would "
                             f"have no effect")
         if (view.format == NULL or view.format[0] not in (c"f", c"d") or view.format[1] != 0
@@ -132,7 +134,7 @@ cdef enum: MOST_BUFFERS = 12  # LSTMPlan.backward takes 9
 
 cdef object contiguous(array):
     """The array itself, or a C-contiguous copy where it is strided."""
-    if isinstance(array, _np.ndarray) and not array.flags.c_contiguous:
+    if isinstance(array, _ndarray) and not array.flags.c_contiguous:
         return _np.ascontiguousarray(array)
     return array
 
@@ -318,3 +320,5 @@ include "_optim.pxi"
 include "_plan.pxi"
 include "_kernels.pxi"
 include "_rnn.pxi"
+include "_rnn_step.pxi"
+include "_rnn_kernels.pxi"

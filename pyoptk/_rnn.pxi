@@ -8,13 +8,19 @@ cdef pk_sequence sequence_of(Py_buffer *view) noexcept:
     return s
 
 
+cdef int check_adjacent(Py_buffer *view, str name) except -1:
+    cdef int last = view.ndim - 1
+    if view.shape[last] > 1 and view.strides[last] != view.itemsize:
+        raise ValueError(f"{name}: expected the last axis to be adjacent in memory, got strides "
+                         f"{strides_of(view)}")
+    return 0
+
+
 cdef Py_buffer *take_sequence(_Buffers arrays, str name, array, bint writable,
                               tuple shape) except NULL:
     cdef Py_buffer *view = arrays.take(name, array, writable, True)
     check_shape(view, name, shape)
-    if view.shape[2] > 1 and view.strides[2] != view.itemsize:
-        raise ValueError(f"{name}: expected the last axis to be adjacent in memory, got strides "
-                         f"{strides_of(view)}")
+    check_adjacent(view, name)
     return view
 
 
@@ -75,6 +81,28 @@ def check_lengths(lengths, B, T):
     return _np.array(checked, _np.int64)
 
 
+cdef uint64_t uint64(str name, value) except? 0:
+    if not isinstance(value, (int, _np.integer)) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected an integer in 0..2**64-1, got {value!r}")
+    if not 0 <= value < 2**64:
+        raise ValueError(f"{name}: expected an integer in 0..2**64-1, got {value!r}")
+    return value
+
+
+def check_uint64(str name, value):
+    uint64(name, value)
+
+
+def check_dropout(p, seed, num_layers):
+    """`p` as a float; `seed` is None or a number that dropout takes."""
+    p = fraction({"dropout": p}, "dropout")
+    if p > 0 and num_layers == 1:
+        raise ValueError(f"dropout: expected 0 for one layer, as it acts between layers, got {p}")
+    if seed is not None:
+        uint64("seed", seed)
+    return p
+
+
 def check_switches(**switches):
     for name in switches:
         switch(switches, name)
@@ -90,12 +118,24 @@ def check_rng(rng):
 _SAVES = {"full": PK_SAVE_FULL, "minimal": PK_SAVE_MINIMAL, "nothing": PK_SAVE_NOTHING}
 
 
+cdef char *place_weights(pk_lstm_weights *w, pk_rnn_shape *shape, char *at, bint bias,
+                         size_t itemsize) noexcept:
+    """The parameters of a layer at `at`; returns where the next one begins."""
+    cdef size_t rows = 4 * shape.H * itemsize
+    w.w_ih, at = at, at + rows * shape.I
+    w.w_hh, at = at, at + rows * shape.H
+    if bias:
+        w.b_ih, w.b_hh, at = at, at + rows, at + 2 * rows
+    return at
+
+
 cdef class LSTMPlan:
     """The memory of LSTM layers for T steps of B sequences, and both passes through them.
 
     `params` and `grads` are flat: weight_ih, weight_hh and, if there are biases, bias_ih and
     bias_hh of every direction of every layer. Weights are read anew in every call. A plan stays
     with the instruction set that was in use when it was made, and serves one thread at a time.
+    With `dropout` it can drop what goes from one level of layers to the next.
     """
     cdef pk_lstm *layers
     cdef const pk_rnn_kernels *kernels
@@ -106,6 +146,9 @@ cdef class LSTMPlan:
     cdef _Buffers held  # params and grads, so that they stay where they are
     cdef pk_sequence *outputs  # of each level of layers, where the next cannot read `h`
     cdef pk_sequence slopes[2]  # the gradients between two levels, by turns
+    cdef pk_sequence dropped  # what is left for the level that is being worked on
+    cdef pk_dropout_config config
+    cdef bint drops  # in this forward, and so in the backward that follows
 
     def __cinit__(self):
         self.owned = []
@@ -116,7 +159,8 @@ cdef class LSTMPlan:
         PyMem_Free(self.layers)
         PyMem_Free(self.outputs)
 
-    def __init__(self, params, grads, sizes, bint bias, size_t T, size_t B, str save):
+    def __init__(self, params, grads, sizes, bint bias, size_t T, size_t B, str save,
+                 bint dropout=False):
         self.held = _Buffers()
         cdef char *weights = <char *> self.held.take("params", params, True).buf
         cdef char *slopes = <char *> self.held.take("grads", grads, True).buf
@@ -138,13 +182,15 @@ cdef class LSTMPlan:
             layer.shape.T, layer.shape.B, layer.shape.H = T, B, self.H
             layer.shape.I = self.I if i < self.directions else features
             layer.shape.save, layer.shape.reverse = _SAVES[save], i % self.directions
-            weights = self.place(&layer.weights, layer, weights, bias)
-            slopes = self.place(&layer.grads, layer, slopes, bias)
+            weights = place_weights(&layer.weights, &layer.shape, weights, bias, self.itemsize)
+            slopes = place_weights(&layer.grads, &layer.shape, slopes, bias, self.itemsize)
             need = self.kernels.lstm_sizes(&layer.shape)
             layer.h, layer.c = self.get(need.h), self.get(need.c)
             layer.gates = self.get(need.gates)
         self.share_scratch()
         self.join_levels(save == "nothing")
+        if dropout and self.count > self.directions:
+            self.dropped = self.between()
 
     cdef int join_levels(self, bint forward_only) except -1:
         """What goes from one level of layers to the next, and back."""
@@ -157,15 +203,6 @@ cdef class LSTMPlan:
         for level in range(0 if forward_only else min(levels - 1, 2)):
             self.slopes[level] = self.between()
         return 0
-
-    cdef char *place(self, pk_lstm_weights *w, pk_lstm *layer, char *at, bint bias) noexcept:
-        """The parameters of a layer at `at`; returns where the next one begins."""
-        cdef size_t rows = 4 * self.H * self.itemsize
-        w.w_ih, at = at, at + rows * layer.shape.I
-        w.w_hh, at = at, at + rows * self.H
-        if bias:
-            w.b_ih, w.b_hh, at = at, at + rows, at + 2 * rows
-        return at
 
     cdef void *get(self, size_t elements) except NULL:
         """Memory of our own, on a cache line, uninitialized."""
@@ -202,7 +239,7 @@ cdef class LSTMPlan:
             s.data = <char *> s.data + i % self.directions * self.H * self.itemsize
         return s
 
-    cdef pk_sequence output_below(self, size_t i) noexcept:
+    cdef pk_sequence output_below(self, size_t i) noexcept nogil:
         """What layer i > 0 reads: the state of the layer below where that is its output."""
         cdef pk_sequence s = self.outputs[i // self.directions - 1]
         cdef size_t P = self.kernels.padded(self.H)
@@ -210,6 +247,13 @@ cdef class LSTMPlan:
             s.step, s.row = self.B * P, P
             s.data = <char *> self.layers[i - self.directions].h + s.step * self.itemsize
         return s
+
+    cdef void drop(self, size_t level, pk_sequence x, pk_sequence y) noexcept nogil:
+        """What a level reads, or the gradient of it: every level has a stream of its own."""
+        cdef pk_dropout_config config = self.config
+        config.stream += level
+        self.kernels.dropout(self.T, self.B, self.directions * self.H, x, y, &config,
+                             pk_num_threads())
 
     cdef int state(self, _Buffers arrays, str name, pair, bint writable,
                    void **h, void **c) except -1:
@@ -229,11 +273,11 @@ cdef class LSTMPlan:
     cdef void *of_layer(self, const void *state, size_t i) noexcept:
         return NULL if state == NULL else <char *> state + i * self.B * self.H * self.itemsize
 
-    def forward(self, x, y, first, last, lengths, bint repeat_last):
+    def forward(self, x, y, first, last, lengths, bint repeat_last, dropout=None):
         """Change `y` [T, B, D * H] and the two arrays of `last` [L * D, B, H]; None: not wanted.
 
         `x` is [T, B, I]; `first`, the state before, is None or a pair like `last`; `lengths` is
-        None or int64 [B].
+        None or int64 [B]; `dropout` is None or (p, seed, stream): level n takes stream + n.
         """
         cdef _Buffers arrays = _Buffers()
         cdef pk_sequence x_, y_
@@ -245,23 +289,30 @@ cdef class LSTMPlan:
         x_ = sequence_of(take_sequence(arrays, "x", x, False, (self.T, self.B, self.I)))
         memset(&y_, 0, sizeof(y_))
         if y is not None:
-            y_ = sequence_of(take_sequence(arrays, "y", y, True,
+            y_ = sequence_of(take_sequence(arrays, "out", y, True,
                                            (self.T, self.B, self.directions * self.H)))
         self.state(arrays, "state", first, False, &state[0], &state[1])
         self.state(arrays, "last", last, True, &state[2], &state[3])
+        self.drops = dropout is not None
+        if self.drops:
+            self.config.p, self.config.seed, self.config.stream = dropout
         for i in range(self.count):
             layer = &self.layers[i]
             layer.shape.lengths = NULL
             if lengths is not None:
                 layer.shape.lengths = <const int64_t *> <uintptr_t> lengths.ctypes.data
             layer.shape.repeat_last = repeat_last
-            layer.x = x_ if i < self.directions else self.output_below(i)
+            layer.x = x_
+            if i >= self.directions:
+                layer.x = self.dropped if self.drops else self.output_below(i)
             layer.y = y_ if i >= top else self.outputs[i // self.directions]
             layer.y = self.of_direction(layer.y, i)
             layer.h0, layer.c0 = self.of_layer(state[0], i), self.of_layer(state[1], i)
             layer.h_last, layer.c_last = self.of_layer(state[2], i), self.of_layer(state[3], i)
         with nogil:
             for i in range(self.count // self.directions):
+                if i > 0 and self.drops:
+                    self.drop(i, self.output_below(i * self.directions), self.dropped)
                 self.kernels.lstm_forward(&self.layers[i * self.directions], self.directions,
                                           nthreads)
 
@@ -286,7 +337,7 @@ cdef class LSTMPlan:
             dy_ = sequence_of(take_sequence(arrays, "dy", dy, False,
                                             (self.T, self.B, self.directions * self.H)))
         if dx is not None:
-            dx_ = sequence_of(take_sequence(arrays, "dx", dx, True, (self.T, self.B, self.I)))
+            dx_ = sequence_of(take_sequence(arrays, "out", dx, True, (self.T, self.B, self.I)))
         self.state(arrays, "dstate", dlast, False, &state[0], &state[1])
         self.state(arrays, "dfirst", dfirst, True, &state[2], &state[3])
         for i in range(self.count):
@@ -298,87 +349,10 @@ cdef class LSTMPlan:
             layer.accumulate = accumulate
         with nogil:
             for i in range(top + 1):
-                self.kernels.lstm_backward(&self.layers[(top - i) * self.directions],
-                                           self.directions, nthreads)
-
-
-cdef enum function:
-    EXP
-    SIGMOID
-    TANH
-
-
-cdef int elementwise(function f, x, y) except -1:
-    """`y` may be `x` itself; else they must not overlap."""
-    cdef _Buffers arrays = _Buffers()
-    cdef Py_buffer *of_x = arrays.take("x", x, x is y)
-    cdef Py_buffer *of_y = of_x if x is y else arrays.take("y", y, True)
-    check_like(of_y, "y", of_x, "x")
-    kernels = pk_rnn(dtype_of(of_x))
-    with nogil:
-        if f == EXP:
-            kernels.exp(of_x.buf, of_y.buf, size_of(of_x))
-        elif f == SIGMOID:
-            kernels.sigmoid(of_x.buf, of_y.buf, size_of(of_x))
-        else:
-            kernels.tanh(of_x.buf, of_y.buf, size_of(of_x))
-    return 0
-
-
-def exp(x, y):
-    """y = e**x, to 1 ulp; changes `y`, which may be `x`. float32 or float64, C-contiguous."""
-    elementwise(EXP, x, y)
-
-
-def sigmoid(x, y):
-    """y = 1 / (1 + e**-x), to 2.5 ulp; changes `y`, which may be `x`."""
-    elementwise(SIGMOID, x, y)
-
-
-def tanh(x, y):
-    """y = tanh(x), to 1.5 ulp; changes `y`, which may be `x`."""
-    elementwise(TANH, x, y)
-
-
-def matmul(a, b, c, *, accumulate=False):
-    """c = a @ b, or c += a @ b if `accumulate`; changes `c`.
-
-    Parameters
-    ----------
-    a, b, c : arrays [M, K], [K, N], [M, N]
-        float32 or float64, C-contiguous, c apart from the others.
-    """
-    cdef _Buffers arrays = _Buffers()
-    cdef Py_buffer *of_a = arrays.take("a", a, False)
-    cdef Py_buffer *of_b = arrays.take("b", b, False)
-    cdef Py_buffer *of_c = arrays.take("c", c, True)
-    cdef size_t M, N, K
-    cdef void *scratch
-    cdef bint add = switch({"accumulate": accumulate}, "accumulate")
-    if of_a.ndim != 2:
-        raise ValueError(f"a: expected 2 axes, got shape {shape_of(of_a)}")
-    if of_b.ndim != 2:
-        raise ValueError(f"b: expected 2 axes, got shape {shape_of(of_b)}")
-    M, K, N = of_a.shape[0], of_a.shape[1], of_b.shape[1]
-    check_shape(of_b, "b", (K, N))
-    check_shape(of_c, "c", (M, N))
-    kernels = pk_rnn(dtype_of(of_a))
-    scratch = PyMem_Malloc(kernels.matmul_scratch_size(N, K))
-    if scratch == NULL:
-        raise MemoryError
-    with nogil:
-        kernels.matmul(M, N, K, of_a.buf, K, of_b.buf, N, of_c.buf, N, add, scratch,
-                       pk_num_threads())
-    PyMem_Free(scratch)
-
-
-def fma_roof(dtype, size_t rounds):
-    """Do multiply-adds in registers on one core, which no product can beat; for benchmarks.
-
-    Returns the number of floating-point operations.
-    """
-    cdef double out, flop
-    kernels = pk_rnn(PK_F32 if check_float_dtype(dtype).itemsize == 4 else PK_F64)
-    with nogil:
-        flop = kernels.fma_roof(rounds, &out)
-    return flop
+                level = top - i
+                layer = &self.layers[level * self.directions]
+                if self.drops and 0 < level < top:  # the top's are still there
+                    self.drop(level, self.output_below(level * self.directions), self.dropped)
+                self.kernels.lstm_backward(layer, self.directions, nthreads)
+                if self.drops and level > 0:
+                    self.drop(level, layer.dx, layer.dx)

@@ -248,6 +248,15 @@ typedef struct {
     int accumulate;                /* add to what `grads` hold */
 } pk_lstm;
 
+/* Element n = (t * B + b) * H + i is dropped if its number is less than 2^16 p, rounded; p in [0, 1).
+ * Of each 512 elements, which take 64 counters in a row, the e-th one takes counter e % 64, of it word
+ * e / 64 % 4, of it the low half if e < 256, else the high one.  A counter ends in `stream`; the key is
+ * `seed`.                                                                                           */
+typedef struct {
+    double p;
+    uint64_t seed, stream;
+} pk_dropout_config;
+
 typedef struct {
     size_t (*padded)(size_t H); /* H rounded up to whole vectors */
 
@@ -259,6 +268,17 @@ typedef struct {
     void (*lstm_forward)(const pk_lstm *layers, size_t count, int nthreads);
     void (*lstm_backward)(const pk_lstm *layers, size_t count, int nthreads);
     pk_lstm_sizes (*lstm_sizes)(const pk_rnn_shape *shape);
+
+    /* One step of one layer, for inference on a stream: nothing is packed, each weight is read once.
+     * Of `layer` it uses B, I and H of shape, weights, the first step of x, h0, c0, h_last and c_last;
+     * c_last may be c0.  The sums are lstm_forward's in another order. */
+    void (*lstm_step)(const pk_lstm *layer, int nthreads);
+
+    /* y = x / (1 - p) where kept, 0 where dropped (Srivastava et al. 2014), the mask being a function of
+     * the config alone: Philox4x32-10 (Salmon et al. 2011).  Same bits everywhere.
+     *   x [T, B, H] in      y [T, B, H] out, may be x                                              */
+    void (*dropout)(size_t T, size_t B, size_t H, pk_sequence x, pk_sequence y,
+                    const pk_dropout_config *config, int nthreads);
 
     /* y[i] = f(x[i]), i < n; y may be x.  At most 1, 2.5 and 1.5 ulp. */
     void (*exp)(const void *x, void *y, size_t n);

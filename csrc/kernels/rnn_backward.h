@@ -114,18 +114,22 @@ static void lstm_backward_step(const lstm_job *job, range steps, size_t i, range
 typedef struct {
     const lstm_run *run;
     const lstm_job *job;
-    size_t at_a_time; /* steps of a task of dx */
+    range steps;      /* of dx, */
+    size_t at_a_time; /* of them in a task */
     size_t groups;    /* of unit panels: a task of a weight gradient does PANELS columns for one */
 } lstm_gradients;
 
-/* Whether nothing has been added to dx of step t yet.  Of two directions the first does a stretch of
- * steps before the other does one, and each comes from the end of its own steps. */
+/* Whether nothing has been added yet to dx of step t, which two directions may share: each does the
+ * later half of its steps before the other comes to them as the earlier half of its own. */
 static int is_new_dx(const lstm_gradients *of, size_t t)
 {
-    const lstm_job *job = of->job;
-    const size_t stretch = t / job->kept, of_other = (job->s.T - 1 - t) / job->kept;
-    return of->run->count == 1 || stretch > of_other ||
-           (stretch == of_other && job == of->run->jobs);
+    const lstm_job *job = of->job, *jobs = of->run->jobs;
+    if (of->run->count == 1)
+        return 1;
+    const lstm_job *other = jobs + (job == jobs);
+    const size_t of_other = job->s.reverse == other->s.reverse ? t : job->s.T - 1 - t;
+    const int shared = other->dx.data && row_at(job->dx, t, 0) == row_at(other->dx, of_other, 0);
+    return !shared || t > of_other || (t == of_other && job == jobs);
 }
 
 /* Task: dx (+)= dA w_ih for a block of steps; in the order that reads w_ih once. */
@@ -134,8 +138,8 @@ static void lstm_dx(void *arg, size_t task)
     const lstm_gradients *of = arg;
     const lstm_job *job = of->job;
     const size_t B = job->s.B, I = job->s.I, K = GATES * job->P, row = (size_t)job->dx.row;
-    const size_t from = of->run->steps.from + task * of->at_a_time;
-    const size_t to = smaller(from + of->at_a_time, of->run->steps.to);
+    const size_t from = of->steps.from + task * of->at_a_time;
+    const size_t to = smaller(from + of->at_a_time, of->steps.to);
     const int whole = of->run->count == 1 && job->dx.step == (ptrdiff_t)(B * row);
     const size_t together = whole ? to - from : 1;
     const fp_mode mode = flush_denormals();
@@ -144,6 +148,21 @@ static void lstm_dx(void *arg, size_t task)
             product_block(B * together, I, K, k, da_at(job, t, 0), job->packed_w_ih,
                           row_at(job->dx, t, 0), row, k == 0 && is_new_dx(of, t));
     restore_denormals(mode);
+}
+
+/* dx of some steps, the jobs one after the other, because they may share it. */
+static void lstm_dx_of(const lstm_run *run, range steps)
+{
+    for (size_t i = 0; i < run->count && steps.from < steps.to; i++) {
+        const lstm_job *job = run->jobs + i;
+        const size_t rows = 1 + smaller(512, (1 << 17) / job->s.I);
+        lstm_gradients of = {run, job, steps, 1 + rows / (job->s.B + 1), 1};
+        if (run->nthreads > 1)
+            of.at_a_time = smaller(of.at_a_time, 1 + length(steps) / (2 * (size_t)run->nthreads));
+        if (job->dx.data)
+            pk_parallel(lstm_dx, &of, (length(steps) + of.at_a_time - 1) / of.at_a_time,
+                        run->nthreads);
+    }
 }
 
 /* The part of dw [4H, N] += dA^T [4H, steps * B] right [steps * B, N] with the columns from `column` on,
@@ -228,20 +247,17 @@ static void lstm_gradient_task(void *arg, size_t task)
 }
 
 /* What the dA of some steps give, cut by elements of the result, so that each is summed by one thread
- * in one order; the jobs one after the other, because they may share dx. */
+ * in one order, however many rows there are and so steps at a time. */
 static void lstm_gradients_of(const lstm_run *run)
 {
-    const size_t threads = (size_t)run->nthreads, steps = length(run->steps);
+    const size_t threads = (size_t)run->nthreads, width = GRADIENT_WIDTH;
+    const size_t half = run->count > 1 ? run->jobs->s.T / 2 : 0; /* see is_new_dx */
+    lstm_dx_of(run, (range){run->steps.from > half ? run->steps.from : half, run->steps.to});
+    lstm_dx_of(run, (range){run->steps.from, smaller(run->steps.to, half)});
     for (size_t i = 0; i < run->count; i++) {
         const lstm_job *job = run->jobs + i;
-        const size_t I = job->s.I, H = job->s.H, rows = 1 + smaller(512, (1 << 17) / I);
-        lstm_gradients of = {run, job, 1 + rows / (job->s.B + 1), 1};
-        if (threads > 1)
-            of.at_a_time = smaller(of.at_a_time, 1 + steps / (2 * threads));
-        if (job->dx.data)
-            pk_parallel(lstm_dx, &of, (steps + of.at_a_time - 1) / of.at_a_time, run->nthreads);
-        const size_t width = GRADIENT_WIDTH;
-        const size_t parts = (round_up(I, width) + round_up(H, width)) / width + 1;
+        lstm_gradients of = {run, job, run->steps, 1, 1};
+        const size_t parts = (round_up(job->s.I, width) + round_up(job->s.H, width)) / width + 1;
         if (threads > 1)
             of.groups = smaller(job->P / LANES, 1 + 4 * threads / parts);
         pk_parallel(lstm_gradient_task, &of, parts * of.groups, run->nthreads);
