@@ -50,6 +50,15 @@ def bench_step(benchmark, name, dtype, size, threads):
     benchmark(opt.step, grad)
 
 
+@pytest.mark.parametrize("cls", [pyoptk.SGD, pyoptk.Adam, pyoptk.Lion])
+def bench_cautious_step(benchmark, cls, size, threads):
+    name = cls.__name__
+    benchmark.group = f"{name.lower()} float32 {size:,} elements, {threads} thread(s)"
+    benchmark.name = f"pyoptk.{name}.step, cautious"
+    param, grad = data(size, "float32")
+    benchmark(cls(param, cautious=True, **ROWS[name.lower()][2]).step, grad)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", ROWS)
 def bench_twin(benchmark, name, dtype, size):

@@ -18,7 +18,7 @@ cdef extern from "pyoptk.h" nogil:
 
     ctypedef struct pk_common:
         double lr, weight_decay, grad_scale, clip_value, ema_decay
-        int decoupled, maximize, zero_grad
+        int decoupled, maximize, zero_grad, cautious
     ctypedef struct pk_sgd_config:
         pk_common common
         double momentum, dampening

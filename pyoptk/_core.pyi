@@ -54,6 +54,7 @@ def sgd(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def adagrad(
     param: _Array,
@@ -70,6 +71,7 @@ def adagrad(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def rmsprop(
     param: _Array,
@@ -91,6 +93,7 @@ def rmsprop(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def adadelta(
     param: _Array,
@@ -107,6 +110,7 @@ def adadelta(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def adam(
     param: _Array,
@@ -128,6 +132,7 @@ def adam(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def nadam(
     param: _Array,
@@ -146,6 +151,7 @@ def nadam(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def radam(
     param: _Array,
@@ -164,6 +170,7 @@ def radam(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def adamax(
     param: _Array,
@@ -182,6 +189,7 @@ def adamax(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def lion(
     param: _Array,
@@ -197,6 +205,7 @@ def lion(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def lamb(
     param: _Array,
@@ -214,6 +223,7 @@ def lamb(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def global_norm(grads: Sequence[_Array]) -> float: ...
 def check_writable(grads: Sequence[_Array], clip_value: float = 0.0) -> float: ...

@@ -98,12 +98,18 @@ def test_any_number_may_be_a_function_of_the_step():
 
 
 @pytest.mark.parametrize("size", [1, 7, 1009, 100_003])
-@pytest.mark.parametrize("cls", CLASSES)
-def test_average_and_zeroed_gradient_come_with_the_step(cls, size, dtype, isa, threads, rng):
+@pytest.mark.parametrize(
+    ("cls", "settings"),
+    [*((cls, {}) for cls in CLASSES), (pyoptk.Adam, {"cautious": True})],
+    ids=repr,
+)
+def test_average_and_zeroed_gradient_come_with_the_step(
+    cls, settings, size, dtype, isa, threads, rng
+):
     start = rng.standard_normal(size).astype(dtype)
     plain, fused = start.copy(), start.copy()
     expected = start.copy()
-    opt, other = cls(fused, ema_decay=0.9, zero_grad=True), cls(plain)
+    opt, other = cls(fused, ema_decay=0.9, zero_grad=True, **settings), cls(plain, **settings)
     for _ in range(3):
         grad = rng.standard_normal(size).astype(dtype)
         other.step(grad)

@@ -39,13 +39,16 @@ typedef struct {
 /* What every optimizer does to the gradient first, in this order:
  *     g *= grad_scale;  g = min(max(g, -clip_value), clip_value);  g = -g if maximize;
  *     g += weight_decay * p, or, decoupled (Loshchilov & Hutter 2019), p *= 1 - lr * weight_decay.
+ * cautious (Liang et al. 2024): of the update u, what is subtracted from p, only the elements with the
+ * sign of g count, and more the fewer they are; the mean is that of the tensor.  Not with lamb.
+ *     agree = u * g > 0      u *= agree / max(mean(agree), 1e-3)
  * And after the update, in the same sweep over memory:
  *     ema = ema_decay * ema + (1-ema_decay) * p, where there is one;
  *     grad = 0 if zero_grad, which then must be writable. */
 typedef struct {
     double lr, weight_decay, grad_scale, clip_value; /* clip_value: INFINITY for none */
     double ema_decay;
-    int decoupled, maximize, zero_grad;
+    int decoupled, maximize, zero_grad, cautious;
 } pk_common;
 #define PK_COMMON_DEFAULTS {.lr = 1e-3, .grad_scale = 1, .clip_value = INFINITY}
 

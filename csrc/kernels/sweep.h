@@ -16,14 +16,15 @@ enum {
         16384, /* elements in a list under which waking a thread costs more than it gives */
     CHUNKS_PER_THREAD = 4, /* so that a thread that starts late does not hold up the others */
     ALIGN_ABOVE = 4096,    /* elements in a piece from which a short aligning loop pays */
-    BLOCK = 1024           /* elements of a gradient prepared at a time: stays in the L1 cache */
+    BLOCK = 1024,          /* elements of a gradient prepared at a time: stays in the L1 cache */
+    CAUTIOUS_AT_ONCE = 512 /* tensors whose agreeing elements are counted in one region */
 };
 
 /* What an optimizer's loop needs besides the arrays: computed in double, once per group and step. */
 typedef struct {
     real keep; /* 1 - lr * weight_decay if decoupled, else 1: multiplies the parameter */
     real rate, gain, direct, momentum, beta1, rest1, beta2, rest2, root_unbias2, correct2, eps,
-        eps_inside;
+        eps_inside, caution;
     int has_momentum, first, nesterov, centered, amsgrad, rectified;
 } constants;
 
@@ -35,6 +36,8 @@ typedef struct {
     void (*prepare)(const void *config, int64_t step, constants *k);
     void (*update)(const pk_tensor *piece, const constants *k);
     const double *rates; /* [count] the rate of each tensor, or NULL: that of the constants */
+    size_t *agreeing; /* [count] of a cautious step: elements of the update to be kept, or NULL */
+    int counting;     /* this sweep only counts them */
 } sweep;
 
 PK_INLINE pk_tensor piece_of(const pk_tensor *t, size_t begin, size_t end)
@@ -93,14 +96,60 @@ static void finish(const pk_tensor *piece, const pk_common *c)
         memset((void *)(uintptr_t)piece->grad, 0, piece->n * sizeof(real));
 }
 
-static void update_piece(const sweep *s, pk_tensor piece, const pk_common *c, const constants *k)
+/* moved = -update, by way of the optimizer's own loop on a parameter of zeros. */
+static void update_apart(const sweep *s, const pk_tensor *block, const constants *k, real *moved)
+{
+    pk_tensor apart = *block;
+    apart.param = memset(moved, 0, block->n * sizeof(real));
+    s->update(&apart, k);
+}
+
+/* Compared, not multiplied as in the paper: a product may underflow.  Neither 0 nor NaN agrees. */
+PK_INLINE int agrees(real moved, real g)
+{
+    return ((moved < 0) & (g > 0)) | ((moved > 0) & (g < 0));
+}
+
+/* How many elements of the update have the sign of the gradient; changes nothing. */
+static size_t count_agreeing(const sweep *s, const pk_tensor *block, const constants *k)
+{
+    _Alignas(CACHE_LINE) real moved[BLOCK], states[PK_MAX_STATES][BLOCK];
+    const real *restrict g = block->grad;
+    pk_tensor copy = *block;
+    real count = 0; /* at most BLOCK: exact */
+    for (int i = 0; i < PK_MAX_STATES; i++)
+        if (block->state[i])
+            copy.state[i] = memcpy(states[i], block->state[i], block->n * sizeof(real));
+    update_apart(s, &copy, k, moved);
+    PK_SIMD_SUM(count)
+    for (size_t i = 0; i < block->n; i++)
+        count += agrees(moved[i], g[i]) ? 1 : 0;
+    return (size_t)count;
+}
+
+/* A product with 0, not a selection: a NaN in the update stays one. */
+static void update_cautiously(const sweep *s, const pk_tensor *block, const constants *k)
+{
+    _Alignas(CACHE_LINE) real moved[BLOCK];
+    real *restrict p = block->param;
+    const real *restrict g = block->grad;
+    const real keep = k->keep, caution = k->caution;
+    update_apart(s, block, k, moved);
+    PK_SIMD
+    for (size_t i = 0; i < block->n; i++)
+        p[i] = keep * p[i] + moved[i] * (agrees(moved[i], g[i]) ? caution : 0);
+}
+
+/* Returns, when counting, how many elements of the update have the sign of the gradient. */
+static size_t update_piece(const sweep *s, pk_tensor piece, const pk_common *c, const constants *k)
 {
     const int prepare = c->grad_scale != 1 || c->clip_value != (double)INFINITY || c->maximize ||
                         (!c->decoupled && c->weight_decay != 0);
-    if (!prepare && !piece.ema && !c->zero_grad) {
+    if (!prepare && !piece.ema && !c->zero_grad && !c->cautious) {
         s->update(&piece, k);
-        return;
+        return 0;
     }
+    size_t agreeing = 0;
     for (size_t begin = 0; begin < piece.n; begin += BLOCK) {
         _Alignas(CACHE_LINE) real gradient[BLOCK];
         const size_t left = piece.n - begin;
@@ -110,9 +159,26 @@ static void update_piece(const sweep *s, pk_tensor piece, const pk_common *c, co
             prepare_gradient(gradient, &block, c);
             prepared.grad = gradient;
         }
-        s->update(&prepared, k);
+        if (s->counting) {
+            agreeing += count_agreeing(s, &prepared, k);
+            continue;
+        }
+        c->cautious ? update_cautiously(s, &prepared, k) : s->update(&prepared, k);
         finish(&block, c);
     }
+    return agreeing;
+}
+
+PK_INLINE const pk_common *common_of(const sweep *s, const pk_tensor *t)
+{
+    return (const pk_common *)(s->configs + t->group * s->config_size);
+}
+
+/* What multiplies the kept elements, so that the update is as large as it would have been. */
+static double caution_of(size_t agreeing, size_t n)
+{
+    const double share = (double)agreeing / (double)n;
+    return 1 / (share > 1e-3 ? share : 1e-3);
 }
 
 /* Chunk c of the list, counted in elements over all its tensors. */
@@ -129,12 +195,16 @@ static void sweep_chunk(void *arg, size_t c)
          start += t++->n) {
         if (start + t->n <= from || !t->grad || !t->n)
             continue;
-        const void *config = s->configs + t->group * s->config_size;
+        const pk_common *config = common_of(s, t);
+        if (s->counting && !config->cautious)
+            continue;
         if (!prepared || t->group != prepared->group || t->step != prepared->step)
             s->prepare(config, t->step, &k);
         prepared = t;
         if (s->rates)
             k.rate = (real)s->rates[t - s->tensors];
+        if (s->agreeing && !s->counting)
+            k.caution = (real)caution_of(s->agreeing[t - s->tensors], t->n);
 
         const size_t begin = from > start ? next_line(t, from - start) : 0;
         const size_t end = to < start + t->n ? next_line(t, to - start) : t->n;
@@ -143,9 +213,12 @@ static void sweep_chunk(void *arg, size_t c)
         /* NumPy's large buffers all begin 16 bytes off a cache line: from an aligned start on, a
          * vector never straddles two lines, in none of the arrays. */
         const size_t aligned = end - begin > ALIGN_ABOVE ? next_line(t, begin) : begin;
+        size_t agreeing = 0;
         if (aligned > begin)
-            update_piece(s, piece_of(t, begin, aligned), config, &k);
-        update_piece(s, piece_of(t, aligned, end), config, &k);
+            agreeing = update_piece(s, piece_of(t, begin, aligned), config, &k);
+        agreeing += update_piece(s, piece_of(t, aligned, end), config, &k);
+        if (s->counting) /* whole numbers: the order in which threads come here does not matter */
+            __atomic_fetch_add(&s->agreeing[t - s->tensors], agreeing, __ATOMIC_RELAXED);
     }
     restore_denormals(mode);
 }
@@ -159,16 +232,38 @@ static size_t chunks_for(size_t total, int nthreads)
     return by_size < most ? by_size : most;
 }
 
+static void sweep_once(sweep *s, int nthreads)
+{
+    s->total = 0;
+    for (size_t i = 0; i < s->count; i++)
+        s->total += s->tensors[i].n;
+    s->chunks = chunks_for(s->total, nthreads);
+    if (s->chunks == 1)
+        sweep_chunk(s, 0);
+    else
+        pk_parallel(sweep_chunk, s, s->chunks, nthreads);
+}
+
 static void run_sweep(sweep s, int nthreads)
 {
-    s.total = 0;
-    for (size_t i = 0; i < s.count; i++)
-        s.total += s.tensors[i].n;
-    s.chunks = chunks_for(s.total, nthreads);
-    if (s.chunks == 1)
-        sweep_chunk(&s, 0);
-    else
-        pk_parallel(sweep_chunk, &s, s.chunks, nthreads);
+    const size_t count = s.count;
+    size_t agreeing[CAUTIOUS_AT_ONCE], i = 0;
+    while (i < count && !common_of(&s, &s.tensors[i])->cautious)
+        i++;
+    if (i == count) {
+        sweep_once(&s, nthreads);
+        return;
+    }
+    /* The share of agreeing elements is known only after all of them have been seen. */
+    s.agreeing = agreeing;
+    for (size_t begin = 0; begin < count; begin += s.count, s.tensors += s.count) {
+        s.count = count - begin < CAUTIOUS_AT_ONCE ? count - begin : CAUTIOUS_AT_ONCE;
+        memset(agreeing, 0, sizeof agreeing);
+        s.counting = 1;
+        sweep_once(&s, nthreads);
+        s.counting = 0;
+        sweep_once(&s, nthreads);
+    }
 }
 
 #endif

@@ -42,6 +42,9 @@ class Optimizer:
         (Loshchilov & Hutter 2019).
     maximize : bool
         Go up the gradient instead of down.
+    cautious : bool
+        Apply only those elements of the update that have the sign of the gradient, divided by their
+        share of the array or by 1e-3 (Liang et al. 2024). For optimizers with momentum, not `LAMB`.
     grad_scale : float
         Multiplies every gradient first, for example 1 / loss scale.
     clip_value : float or None
@@ -83,6 +86,7 @@ class Optimizer:
     weight_decay: Value
     decoupled: bool
     maximize: bool
+    cautious: bool
     grad_scale: Value
     clip_value: Value | None
     max_norm: Value | None

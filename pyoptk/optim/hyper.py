@@ -20,6 +20,7 @@ Grads = Array | Sequence[Array | None] | Mapping[Any, Array | None] | None
 SHARED: dict[str, Any] = {
     "decoupled": False,
     "maximize": False,
+    "cautious": False,
     "grad_scale": 1.0,
     "clip_value": None,
     "max_norm": None,
@@ -36,6 +37,7 @@ class Shared(TypedDict, total=False):
 
     decoupled: bool
     maximize: bool
+    cautious: bool
     grad_scale: Value
     clip_value: Value | None
     max_norm: Value | None
