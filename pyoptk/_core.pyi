@@ -1,5 +1,5 @@
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias, final
+from typing import Any, Self, TypeAlias, final
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -14,6 +14,14 @@ def get_num_threads() -> int: ...
 def set_num_threads(n: int | None = None) -> None: ...
 def threads_backend() -> str: ...
 def state_names(which: str, hyper: Mapping[str, Any]) -> tuple[str | None, ...]: ...
+
+@final
+class SparseRows:
+    indices: NDArray[np.int64]
+    values: _Array
+    shape: tuple[int, ...]
+    def __new__(cls, indices: ArrayLike, values: _Array, shape: Sequence[int]) -> Self: ...
+    def dense(self) -> _Array: ...
 
 @final
 class Plan:

@@ -36,6 +36,14 @@ typedef struct {
     size_t group;               /* which element of `configs` holds its hyper-parameters */
 } pk_tensor;
 
+/* A gradient of a parameter [rows, width] that is zero but for some rows.  A row may come several
+ * times: its gradient is the sum. */
+typedef struct {
+    const int64_t *indices; /* [count] in; each >= 0 and < rows */
+    const void *values;     /* [count, width] in */
+    size_t count, width;
+} pk_rows;
+
 /* What every optimizer does to the gradient first, in this order:
  *     g *= grad_scale;  g = min(max(g, -clip_value), clip_value);  g = -g if maximize;
  *     g += weight_decay * p, or, decoupled (Loshchilov & Hutter 2019), p *= 1 - lr * weight_decay.
@@ -173,6 +181,16 @@ typedef struct {
     void (*lamb)(const pk_tensor *tensors, size_t count, const pk_lamb_config *configs,
                  void *scratch, int nthreads); /* scratch [lamb_scratch_size bytes] */
     size_t (*lamb_scratch_size)(const pk_tensor *tensors, size_t count); /* bytes */
+
+    /* The rows that a gradient touches, each as a tensor, in the order in which they first come: the
+     * list that makes a kernel step these rows alone, with their part of the state.  Sums are taken
+     * in the order of `indices`.  Returns how many rows there are.
+     *   whole    in: the parameter with its states; its grad is not looked at
+     *   touched  [gradient->count] out; their grad points into the values or into scratch
+     *   scratch  [touched_scratch_size bytes, aligned as by malloc], as long as they are in use   */
+    size_t (*touched_rows)(const pk_tensor *whole, const pk_rows *gradient, pk_tensor *touched,
+                           void *scratch);
+    size_t (*touched_scratch_size)(const pk_rows *gradient); /* bytes */
 
     /* sqrt(sum of grad^2) over the list, summed in double; finite for finite float32 gradients.
      *   scratch [norm_scratch_size bytes] */

@@ -15,8 +15,11 @@ enum {
     SERIAL_BELOW =
         16384, /* elements in a list under which waking a thread costs more than it gives */
     CHUNKS_PER_THREAD = 4, /* so that a thread that starts late does not hold up the others */
+    MOST_CHUNKS = PK_MAX_THREADS * CHUNKS_PER_THREAD,
     ALIGN_ABOVE = 4096,    /* elements in a piece from which a short aligning loop pays */
     BLOCK = 1024,          /* elements of a gradient prepared at a time: stays in the L1 cache */
+    PREFETCH_BELOW = 256,  /* elements in a tensor that is too short to be fetched as it is read */
+    PREFETCH_AHEAD = 4,    /* tensors */
     CAUTIOUS_AT_ONCE = 512 /* tensors whose agreeing elements are counted in one region */
 };
 
@@ -28,9 +31,15 @@ typedef struct {
     int has_momentum, first, nesterov, centered, amsgrad, rectified;
 } constants;
 
+/* Where a chunk begins in a list: the tensor, and how much of the list lies before that. */
+typedef struct {
+    size_t tensor, before;
+} cut;
+
 typedef struct {
     const pk_tensor *tensors;
     size_t count, total, chunks;
+    const cut *cuts;     /* [chunks] */
     const char *configs; /* an array of the optimizer's config, each beginning with pk_common */
     size_t config_size;
     void (*prepare)(const void *config, int64_t step, constants *k);
@@ -181,6 +190,39 @@ static double caution_of(size_t agreeing, size_t n)
     return 1 / (share > 1e-3 ? share : 1e-3);
 }
 
+/* The rows of a sparse gradient lie far apart, where no processor expects the next one. */
+PK_INLINE void prefetch(const pk_tensor *t)
+{
+    const void *arrays[] = {t->param, t->grad, t->state[0], t->state[1], t->state[2]};
+    for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++)
+        if (arrays[a])
+            for (size_t i = 0; i < t->n * sizeof(real); i += CACHE_LINE)
+                __builtin_prefetch((const char *)arrays[a] + i);
+}
+
+static size_t chunks_for(size_t total, int nthreads)
+{
+    if (nthreads <= 1 || total < SERIAL_BELOW)
+        return 1;
+    const size_t wanted = (size_t)nthreads * CHUNKS_PER_THREAD;
+    const size_t most = wanted < MOST_CHUNKS ? wanted : MOST_CHUNKS;
+    const size_t by_size = total / (SERIAL_BELOW / CHUNKS_PER_THREAD);
+    return by_size < most ? by_size : most;
+}
+
+/* Found once for all chunks: a list may be long, and each would go through it again. */
+static void find_cuts(cut *cuts, size_t chunks, const pk_tensor *tensors, size_t total,
+                      size_t (*length_of)(const pk_tensor *t))
+{
+    size_t i = 0, before = 0;
+    for (size_t c = 0; c < chunks; c++) {
+        const size_t from = pk_cut(total, c, chunks);
+        while (from < total && before + length_of(&tensors[i]) <= from)
+            before += length_of(&tensors[i++]);
+        cuts[c] = (cut){i, before};
+    }
+}
+
 /* Chunk c of the list, counted in elements over all its tensors. */
 static void sweep_chunk(void *arg, size_t c)
 {
@@ -190,11 +232,14 @@ static void sweep_chunk(void *arg, size_t c)
     const pk_tensor *prepared = NULL; /* the tensor whose group and step k is for */
     constants k;
 
-    size_t start = 0; /* of tensor t, in elements of the list */
-    for (const pk_tensor *t = s->tensors; t < s->tensors + s->count && start < to;
-         start += t++->n) {
-        if (start + t->n <= from || !t->grad || !t->n)
+    size_t start = s->cuts[c].before; /* of tensor t, in elements of the list */
+    for (const pk_tensor *t = s->tensors + s->cuts[c].tensor;
+         t < s->tensors + s->count && start < to; start += t++->n) {
+        if (!t->grad || !t->n)
             continue;
+        const pk_tensor *soon = t + PREFETCH_AHEAD;
+        if (soon < s->tensors + s->count && soon->n <= PREFETCH_BELOW)
+            prefetch(soon);
         const pk_common *config = common_of(s, t);
         if (s->counting && !config->cautious)
             continue;
@@ -223,46 +268,45 @@ static void sweep_chunk(void *arg, size_t c)
     restore_denormals(mode);
 }
 
-static size_t chunks_for(size_t total, int nthreads)
-{
-    if (nthreads <= 1 || total < SERIAL_BELOW)
-        return 1;
-    const size_t most = (size_t)nthreads * CHUNKS_PER_THREAD;
-    const size_t by_size = total / (SERIAL_BELOW / CHUNKS_PER_THREAD);
-    return by_size < most ? by_size : most;
-}
+static size_t elements_of(const pk_tensor *t) { return t->n; }
 
 static void sweep_once(sweep *s, int nthreads)
 {
-    s->total = 0;
-    for (size_t i = 0; i < s->count; i++)
-        s->total += s->tensors[i].n;
+    cut cuts[MOST_CHUNKS];
     s->chunks = chunks_for(s->total, nthreads);
+    s->cuts = cuts;
+    find_cuts(cuts, s->chunks, s->tensors, s->total, elements_of);
     if (s->chunks == 1)
         sweep_chunk(s, 0);
     else
         pk_parallel(sweep_chunk, s, s->chunks, nthreads);
 }
 
+/* The share of agreeing elements is known only after all of a tensor have been seen. */
+static void sweep_cautiously(sweep s, int nthreads)
+{
+    size_t agreeing[CAUTIOUS_AT_ONCE] = {0};
+    s.agreeing = agreeing;
+    s.counting = 1;
+    sweep_once(&s, nthreads);
+    s.counting = 0;
+    sweep_once(&s, nthreads);
+}
+
 static void run_sweep(sweep s, int nthreads)
 {
-    const size_t count = s.count;
-    size_t agreeing[CAUTIOUS_AT_ONCE], i = 0;
-    while (i < count && !common_of(&s, &s.tensors[i])->cautious)
-        i++;
-    if (i == count) {
-        sweep_once(&s, nthreads);
-        return;
-    }
-    /* The share of agreeing elements is known only after all of them have been seen. */
-    s.agreeing = agreeing;
-    for (size_t begin = 0; begin < count; begin += s.count, s.tensors += s.count) {
-        s.count = count - begin < CAUTIOUS_AT_ONCE ? count - begin : CAUTIOUS_AT_ONCE;
-        memset(agreeing, 0, sizeof agreeing);
-        s.counting = 1;
-        sweep_once(&s, nthreads);
-        s.counting = 0;
-        sweep_once(&s, nthreads);
+    const pk_tensor *const end = s.tensors + s.count;
+    int cautious = 0;
+    for (const pk_tensor *t = s.tensors; t < end; t++)
+        cautious |= common_of(&s, t)->cautious;
+    while (s.tensors < end) {
+        const size_t left = (size_t)(end - s.tensors);
+        s.count = cautious && left > CAUTIOUS_AT_ONCE ? CAUTIOUS_AT_ONCE : left;
+        s.total = 0;
+        for (size_t i = 0; i < s.count; i++)
+            s.total += s.tensors[i].n;
+        cautious ? sweep_cautiously(s, nthreads) : sweep_once(&s, nthreads);
+        s.tensors += s.count;
     }
 }
 

@@ -159,8 +159,9 @@ class Optimizer:
         ----------
         grads : array, sequence or dict of arrays
             Mirrors `params`: the same keys, shapes and dtype. None in place of an array leaves that
-            parameter, its state and its step count alone. Only read; may be reused at once. One
-            that is not C-contiguous is copied first. Must not overlap a parameter.
+            parameter, its state and its step count alone; `SparseRows` leave all but some rows
+            alone. Only read; may be reused at once. One that is not C-contiguous is copied first.
+            Must not overlap a parameter.
 
         Raises
         ------

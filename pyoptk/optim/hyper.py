@@ -14,7 +14,8 @@ from .. import _core
 Array = NDArray[np.floating[Any]]
 Arrays = Array | Iterable[Array] | Mapping[Any, Array]
 Value = float | Callable[[int], float]
-Grads = Array | Sequence[Array | None] | Mapping[Any, Array | None] | None
+Grad = Array | _core.SparseRows | None
+Grads = Grad | Sequence[Grad] | Mapping[Any, Grad]
 
 # The keywords that every optimizer takes besides its own, with their defaults.
 SHARED: dict[str, Any] = {

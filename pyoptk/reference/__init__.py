@@ -19,6 +19,7 @@ from .optim import (
     radam,
     rmsprop,
     sgd,
+    touched_rows,
 )
 from .rnn import exp, lstm_backward, lstm_forward, matmul, output, sigmoid, tanh
 
@@ -41,4 +42,5 @@ __all__ = [
     "sgd",
     "sigmoid",
     "tanh",
+    "touched_rows",
 ]

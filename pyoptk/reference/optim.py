@@ -358,6 +358,17 @@ def lamb(
     param[...] = p - real(lr * ratio) * direction
 
 
+def touched_rows(indices: NDArray[np.integer], values: Array) -> tuple[list[int], Array]:
+    """The rows that a row-sparse gradient touches, in the order in which they first come.
+
+    With them the gradient of each: the sum of its values, added up in the order of `indices`.
+    """
+    sums: dict[int, Array] = {}
+    for row, value in zip(indices.tolist(), values, strict=True):
+        sums[row] = sums[row] + value if row in sums else value
+    return list(sums), np.array(list(sums.values()), values.dtype).reshape(-1, *values.shape[1:])
+
+
 def global_norm(grads: list[Array]) -> float:
     """Square root of the sum of squares over all arrays, in double."""
     return math.sqrt(sum(float(np.sum(np.square(g, dtype=np.float64))) for g in grads))
