@@ -81,9 +81,13 @@ cdef extern from "pyoptk.h" nogil:
         void (*memory_roof)(const pk_tensor *, size_t, int) noexcept nogil
     double pk_clip_coefficient(double norm, double max_norm) noexcept
 
+    ctypedef enum pk_save:
+        PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING
     ctypedef struct pk_rnn_shape:
         size_t T, B, I, H
         const int64_t *lengths
+        int repeat_last, reverse
+        pk_save save
     ctypedef struct pk_sequence:
         void *data
         ptrdiff_t step, row
@@ -92,18 +96,32 @@ cdef extern from "pyoptk.h" nogil:
         void *w_hh
         void *b_ih
         void *b_hh
-    ctypedef struct pk_lstm_saved:
+    ctypedef struct pk_lstm_sizes:
+        size_t h, c, gates, scratch
+    ctypedef struct pk_lstm:
+        pk_rnn_shape shape
+        pk_lstm_weights weights
+        pk_sequence x, y
+        const void *h0
+        const void *c0
+        void *h_last
+        void *c_last
         void *h
         void *c
         void *gates
+        void *scratch
+        pk_sequence dy, dx
+        const void *dh_last
+        const void *dc_last
+        void *dh0
+        void *dc0
+        pk_lstm_weights grads
+        int accumulate
     ctypedef struct pk_rnn_kernels:
         size_t (*padded)(size_t) noexcept nogil
-        void (*lstm_forward)(const pk_rnn_shape *, const pk_lstm_weights *, pk_sequence,
-                             pk_sequence, const pk_lstm_saved *, void *, int) noexcept nogil
-        void (*lstm_backward)(const pk_rnn_shape *, const pk_lstm_weights *, pk_sequence,
-                              const pk_lstm_saved *, pk_sequence, void *, void *, pk_sequence,
-                              const pk_lstm_weights *, int, void *, int) noexcept nogil
-        size_t (*lstm_scratch_size)(const pk_rnn_shape *) noexcept nogil
+        void (*lstm_forward)(const pk_lstm *, size_t, int) noexcept nogil
+        void (*lstm_backward)(const pk_lstm *, size_t, int) noexcept nogil
+        pk_lstm_sizes (*lstm_sizes)(const pk_rnn_shape *) noexcept nogil
         void (*exp)(const void *, void *, size_t) noexcept nogil
         void (*sigmoid)(const void *, void *, size_t) noexcept nogil
         void (*tanh)(const void *, void *, size_t) noexcept nogil

@@ -5,7 +5,6 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 _Array: TypeAlias = NDArray[np.floating[Any]]
-_Weights: TypeAlias = tuple[_Array | None, ...]
 
 def isa() -> str: ...
 def isas() -> dict[str, bool]: ...
@@ -256,29 +255,35 @@ def check_float_dtype(dtype: DTypeLike) -> np.dtype[np.floating[Any]]: ...
 def check_sequence(name: str, x: Any, axes: tuple[int | None, ...], model: _Array) -> None: ...
 def check_pair(name: str, pair: Any, shape: tuple[int, ...], model: _Array) -> None: ...
 def check_lengths(lengths: ArrayLike, B: int, T: int) -> NDArray[np.int64]: ...
-def lstm_sizes(T: int, B: int, I: int, H: int, dtype: np.dtype[Any]) -> tuple[int, int]: ...
-def lstm_forward(
-    H: int,
-    layer: int,
-    x: _Array,
-    weights: _Weights,
-    y: _Array | None,
-    saved: tuple[_Array, _Array, _Array],
-    lengths: NDArray[np.int64] | None,
-    scratch: _Array,
-) -> None: ...
-def lstm_backward(
-    H: int,
-    layer: int,
-    x: _Array,
-    weights: _Weights,
-    saved: tuple[_Array, _Array, _Array],
-    dy: _Array | None,
-    dh: _Array,
-    dc: _Array,
-    dx: _Array | None,
-    grads: _Weights,
-    accumulate: bool,
-    lengths: NDArray[np.int64] | None,
-    scratch: _Array,
-) -> None: ...
+
+@final
+class LSTMPlan:
+    nbytes: int
+    def __init__(
+        self,
+        params: _Array,
+        grads: _Array,
+        sizes: tuple[int, int, int, int],
+        bias: bool,
+        T: int,
+        B: int,
+        save: str,
+    ) -> None: ...
+    def forward(
+        self,
+        x: _Array,
+        y: _Array | None,
+        first: tuple[_Array, _Array] | None,
+        last: tuple[_Array, _Array] | None,
+        lengths: NDArray[np.int64] | None,
+        repeat_last: bool,
+    ) -> None: ...
+    def backward(
+        self,
+        x: _Array,
+        dy: _Array | None,
+        dlast: tuple[_Array, _Array] | None,
+        dx: _Array | None,
+        dfirst: tuple[_Array, _Array] | None,
+        accumulate: bool,
+    ) -> None: ...

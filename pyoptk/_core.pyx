@@ -128,7 +128,7 @@ cdef int check_shape(Py_buffer *view, str name, tuple shape) except -1:
     return 0
 
 
-cdef enum: MOST_BUFFERS = 24  # lstm_backward takes 17
+cdef enum: MOST_BUFFERS = 12  # LSTMPlan.backward takes 9
 
 
 cdef object contiguous(array):

@@ -18,67 +18,6 @@ cdef Py_buffer *take_sequence(_Buffers arrays, str name, array, bint writable,
     return view
 
 
-cdef class _Layer:
-    """The arguments that forward and backward of one LSTM layer share, taken and checked."""
-    cdef _Buffers arrays
-    cdef pk_rnn_shape shape
-    cdef pk_lstm_weights weights
-    cdef pk_lstm_saved saved
-    cdef pk_sequence x
-    cdef pk_dtype dtype
-    cdef const pk_rnn_kernels *kernels
-    cdef void *scratch
-    cdef tuple dims
-
-    cdef int setup(self, size_t H, int layer, x, weights, saved, lengths, scratch) except -1:
-        cdef Py_buffer *view
-        cdef size_t P
-        self.arrays = _Buffers()
-        T, B, I = x.shape
-        self.dims = (T, B, I, H)
-        self.shape.T, self.shape.B, self.shape.I, self.shape.H = T, B, I, H
-        view = take_sequence(self.arrays, "x", x, False, (T, B, I))
-        self.x = sequence_of(view)
-        self.dtype = dtype_of(view)
-        self.kernels = pk_rnn(self.dtype)
-        P = self.kernels.padded(H)
-        self.take_weights(&self.weights, weights, "params", layer, False)
-        self.saved.h = self.take("h", saved[0], (T + 1, B, P))
-        self.saved.c = self.take("c", saved[1], (T + 1, B, P))
-        self.saved.gates = self.take("gates", saved[2], (T * B * 4 * P,))
-        view = self.arrays.take("scratch", scratch, True)
-        size = self.kernels.lstm_scratch_size(&self.shape)
-        if <size_t> view.len < size:
-            raise ValueError(f"scratch: expected {size} bytes, got {view.len}")
-        self.scratch = view.buf
-        self.shape.lengths = NULL
-        if lengths is not None:
-            self.shape.lengths = <const int64_t *> <uintptr_t> lengths.ctypes.data
-        return 0
-
-    cdef void *take(self, str name, array, tuple shape) except? NULL:
-        cdef Py_buffer *view = self.arrays.take(name, array, True)
-        check_shape(view, name, shape)
-        return view.buf
-
-    cdef int take_weights(self, pk_lstm_weights *out, arrays, str whose, int layer,
-                          bint writable) except -1:
-        cdef Py_buffer *view
-        cdef void *data[4]
-        cdef int i
-        _, _, I, H = self.dims
-        shapes = ((4 * H, I), (4 * H, H), (4 * H,), (4 * H,))
-        for i, what in enumerate(("weight_ih", "weight_hh", "bias_ih", "bias_hh")):
-            data[i] = NULL
-            if arrays[i] is not None or (i < 2 and not writable):  # only a bias may be absent
-                name = f"{whose}['{what}_l{layer}']"
-                view = self.arrays.take(name, arrays[i], writable)
-                check_shape(view, name, shapes[i])
-                data[i] = view.buf
-        out.w_ih, out.w_hh, out.b_ih, out.b_hh = data[0], data[1], data[2], data[3]
-        return 0
-
-
 # ---- checks of arguments that pyoptk/rnn.py takes ------------------------------------------------
 
 def check_sizes(**sizes):
@@ -148,59 +87,219 @@ def check_rng(rng):
 
 # ---- the LSTM -----------------------------------------------------------------------------------
 
-def lstm_forward(size_t H, int layer, x, weights, y, saved, lengths, scratch):
-    """LSTM layer number `layer` of H units; changes `y` [T, B, H], unless None, and `saved`.
+_SAVES = {"full": PK_SAVE_FULL, "minimal": PK_SAVE_MINIMAL, "nothing": PK_SAVE_NOTHING}
 
-    `weights` is (w_ih, w_hh, b_ih, b_hh), the biases may be None; `saved` is (h, c, gates), the
-    initial state being in h[0] and c[0]; `lengths` is None or int64 [B].
+
+cdef class LSTMPlan:
+    """The memory of LSTM layers for T steps of B sequences, and both passes through them.
+
+    `params` and `grads` are flat: weight_ih, weight_hh and, if there are biases, bias_ih and
+    bias_hh of every direction of every layer. Weights are read anew in every call. A plan stays
+    with the instruction set that was in use when it was made, and serves one thread at a time.
     """
-    cdef _Layer job = _Layer()
-    cdef pk_sequence out
-    job.setup(H, layer, x, weights, saved, lengths, scratch)
-    T, B, _, _ = job.dims
-    memset(&out, 0, sizeof(out))
-    if y is not None:
-        out = sequence_of(take_sequence(job.arrays, "y", y, True, (T, B, H)))
-    with nogil:
-        job.kernels.lstm_forward(&job.shape, &job.weights, job.x, out, &job.saved, job.scratch,
-                                 pk_num_threads())
+    cdef pk_lstm *layers
+    cdef const pk_rnn_kernels *kernels
+    cdef size_t count, directions, T, B, I, H, itemsize
+    cdef list owned
+    cdef object params, grads
+    cdef readonly size_t nbytes
+    cdef _Buffers held  # params and grads, so that they stay where they are
+    cdef pk_sequence *outputs  # of each level of layers, where the next cannot read `h`
+    cdef pk_sequence slopes[2]  # the gradients between two levels, by turns
 
+    def __cinit__(self):
+        self.owned = []
 
-def lstm_backward(size_t H, int layer, x, weights, saved, dy, dh, dc, dx, grads, bint accumulate,
-                  lengths, scratch):
-    """The gradients of `lstm_forward`; changes `dh`, `dc`, `dx`, `grads` and the gates in `saved`.
+    def __dealloc__(self):
+        for at in self.owned:
+            PyMem_Free(<void *> <uintptr_t> at)
+        PyMem_Free(self.layers)
+        PyMem_Free(self.outputs)
 
-    `dy` and `dx` may be None; `dh` and `dc` [B, H] are those of the last state and become those of
-    the initial one; `grads` is (dw_ih, dw_hh, db_ih, db_hh), each may be None.
-    """
-    cdef _Layer job = _Layer()
-    cdef pk_sequence dy_, dx_
-    cdef pk_lstm_weights grads_
-    cdef void *dh_
-    cdef void *dc_
-    job.setup(H, layer, x, weights, saved, lengths, scratch)
-    T, B, I, _ = job.dims
-    memset(&dy_, 0, sizeof(dy_))
-    memset(&dx_, 0, sizeof(dx_))
-    if dy is not None:
-        dy_ = sequence_of(take_sequence(job.arrays, "dy", dy, False, (T, B, H)))
-    if dx is not None:
-        dx_ = sequence_of(take_sequence(job.arrays, "dx", dx, True, (T, B, I)))
-    dh_ = job.take("dh", dh, (B, H))
-    dc_ = job.take("dc", dc, (B, H))
-    job.take_weights(&grads_, grads, "grads", layer, True)
-    with nogil:
-        job.kernels.lstm_backward(&job.shape, &job.weights, job.x, &job.saved, dy_, dh_, dc_, dx_,
-                                  &grads_, accumulate, job.scratch, pk_num_threads())
+    def __init__(self, params, grads, sizes, bint bias, size_t T, size_t B, str save):
+        self.held = _Buffers()
+        cdef char *weights = <char *> self.held.take("params", params, True).buf
+        cdef char *slopes = <char *> self.held.take("grads", grads, True).buf
+        cdef pk_lstm_sizes need
+        cdef pk_lstm *layer
+        cdef size_t i, features
+        self.params, self.grads = params, grads
+        self.I, self.H, self.count, self.directions = sizes
+        self.count *= self.directions
+        self.T, self.B, self.itemsize = T, B, self.held.held[0].itemsize
+        self.kernels = pk_rnn(dtype_of(&self.held.held[0]))
+        self.layers = <pk_lstm *> PyMem_Calloc(self.count, sizeof(pk_lstm))
+        self.outputs = <pk_sequence *> PyMem_Calloc(self.count, sizeof(pk_sequence))
+        if self.layers == NULL or self.outputs == NULL:
+            raise MemoryError
+        features = self.H * self.directions
+        for i in range(self.count):
+            layer = &self.layers[i]
+            layer.shape.T, layer.shape.B, layer.shape.H = T, B, self.H
+            layer.shape.I = self.I if i < self.directions else features
+            layer.shape.save, layer.shape.reverse = _SAVES[save], i % self.directions
+            weights = self.place(&layer.weights, layer, weights, bias)
+            slopes = self.place(&layer.grads, layer, slopes, bias)
+            need = self.kernels.lstm_sizes(&layer.shape)
+            layer.h, layer.c = self.get(need.h), self.get(need.c)
+            layer.gates = self.get(need.gates)
+        self.share_scratch()
+        self.join_levels(save == "nothing")
 
+    cdef int join_levels(self, bint forward_only) except -1:
+        """What goes from one level of layers to the next, and back."""
+        cdef size_t level, levels = self.count // self.directions
+        for level in range(levels - 1):
+            if forward_only and level > 1:
+                self.outputs[level] = self.outputs[level - 2]
+            elif forward_only or self.directions > 1:
+                self.outputs[level] = self.between()
+        for level in range(0 if forward_only else min(levels - 1, 2)):
+            self.slopes[level] = self.between()
+        return 0
 
-def lstm_sizes(size_t T, size_t B, size_t I, size_t H, dtype):
-    """(H rounded up to whole vectors, bytes of scratch) for a layer of this shape."""
-    cdef pk_rnn_shape shape
-    memset(&shape, 0, sizeof(shape))
-    shape.T, shape.B, shape.I, shape.H = T, B, I, H
-    kernels = pk_rnn(PK_F32 if dtype.itemsize == 4 else PK_F64)
-    return kernels.padded(H), kernels.lstm_scratch_size(&shape)
+    cdef char *place(self, pk_lstm_weights *w, pk_lstm *layer, char *at, bint bias) noexcept:
+        """The parameters of a layer at `at`; returns where the next one begins."""
+        cdef size_t rows = 4 * self.H * self.itemsize
+        w.w_ih, at = at, at + rows * layer.shape.I
+        w.w_hh, at = at, at + rows * self.H
+        if bias:
+            w.b_ih, w.b_hh, at = at, at + rows, at + 2 * rows
+        return at
+
+    cdef void *get(self, size_t elements) except NULL:
+        """Memory of our own, on a cache line, uninitialized."""
+        cdef size_t size = elements * self.itemsize + 64
+        cdef void *raw = PyMem_Malloc(size)
+        if raw == NULL:
+            raise MemoryError
+        self.owned.append(<uintptr_t> raw)
+        self.nbytes += size
+        return <char *> raw + (64 - <uintptr_t> raw % 64)
+
+    cdef pk_sequence between(self) except *:
+        cdef pk_sequence s
+        s.row = self.directions * self.H
+        s.step = self.B * s.row
+        s.data = self.get(self.T * s.step)
+        return s
+
+    cdef int share_scratch(self) except -1:
+        """Directions run at once and need scratch memory each; layers do not."""
+        cdef size_t most = 0, i
+        for i in range(self.count):
+            most = max(most, self.kernels.lstm_sizes(&self.layers[i].shape).scratch)
+        for i in range(self.count):
+            if i < self.directions:
+                self.layers[i].scratch = self.get(most // self.itemsize + 1)
+            else:
+                self.layers[i].scratch = self.layers[i % self.directions].scratch
+        return 0
+
+    cdef pk_sequence of_direction(self, pk_sequence s, size_t i) noexcept:
+        """The features of layer i where those of all directions stand side by side."""
+        if s.data != NULL:
+            s.data = <char *> s.data + i % self.directions * self.H * self.itemsize
+        return s
+
+    cdef pk_sequence output_below(self, size_t i) noexcept:
+        """What layer i > 0 reads: the state of the layer below where that is its output."""
+        cdef pk_sequence s = self.outputs[i // self.directions - 1]
+        cdef size_t P = self.kernels.padded(self.H)
+        if s.data == NULL:
+            s.step, s.row = self.B * P, P
+            s.data = <char *> self.layers[i - self.directions].h + s.step * self.itemsize
+        return s
+
+    cdef int state(self, _Buffers arrays, str name, pair, bint writable,
+                   void **h, void **c) except -1:
+        """The two arrays [layers, B, H] of a state; NULL for None."""
+        cdef Py_buffer *view
+        h[0] = c[0] = NULL
+        if pair is not None:
+            for i in range(2):
+                view = arrays.take(f"{name}[{i}]", pair[i], writable)
+                check_shape(view, f"{name}[{i}]", (self.count, self.B, self.H))
+                if i == 0:
+                    h[0] = view.buf
+                else:
+                    c[0] = view.buf
+        return 0
+
+    cdef void *of_layer(self, const void *state, size_t i) noexcept:
+        return NULL if state == NULL else <char *> state + i * self.B * self.H * self.itemsize
+
+    def forward(self, x, y, first, last, lengths, bint repeat_last):
+        """Change `y` [T, B, D * H] and the two arrays of `last` [L * D, B, H]; None: not wanted.
+
+        `x` is [T, B, I]; `first`, the state before, is None or a pair like `last`; `lengths` is
+        None or int64 [B].
+        """
+        cdef _Buffers arrays = _Buffers()
+        cdef pk_sequence x_, y_
+        cdef void *state[4]
+        cdef pk_lstm *layer
+        cdef size_t i, top = self.count - self.directions
+        cdef int nthreads = pk_num_threads()
+        arrays.take("the weights", self.params, False)
+        x_ = sequence_of(take_sequence(arrays, "x", x, False, (self.T, self.B, self.I)))
+        memset(&y_, 0, sizeof(y_))
+        if y is not None:
+            y_ = sequence_of(take_sequence(arrays, "y", y, True,
+                                           (self.T, self.B, self.directions * self.H)))
+        self.state(arrays, "state", first, False, &state[0], &state[1])
+        self.state(arrays, "last", last, True, &state[2], &state[3])
+        for i in range(self.count):
+            layer = &self.layers[i]
+            layer.shape.lengths = NULL
+            if lengths is not None:
+                layer.shape.lengths = <const int64_t *> <uintptr_t> lengths.ctypes.data
+            layer.shape.repeat_last = repeat_last
+            layer.x = x_ if i < self.directions else self.output_below(i)
+            layer.y = y_ if i >= top else self.outputs[i // self.directions]
+            layer.y = self.of_direction(layer.y, i)
+            layer.h0, layer.c0 = self.of_layer(state[0], i), self.of_layer(state[1], i)
+            layer.h_last, layer.c_last = self.of_layer(state[2], i), self.of_layer(state[3], i)
+        with nogil:
+            for i in range(self.count // self.directions):
+                self.kernels.lstm_forward(&self.layers[i * self.directions], self.directions,
+                                          nthreads)
+
+    def backward(self, x, dy, dlast, dx, dfirst, bint accumulate):
+        """Change `dx` [T, B, I], the two arrays of `dfirst` [L * D, B, H] and the gradients.
+
+        `x` and `lengths` must be those of the forward before; `dy` and `dlast` are None, for zeros,
+        or have the shapes of `y` and `last`; `dx` and `dfirst` are None where not wanted.
+        """
+        cdef _Buffers arrays = _Buffers()
+        cdef pk_sequence dy_, dx_
+        cdef void *state[4]
+        cdef pk_lstm *layer
+        cdef size_t i, level, top = self.count // self.directions - 1
+        cdef int nthreads = pk_num_threads()
+        arrays.take("the weights", self.params, False)
+        arrays.take("grads", self.grads, True)
+        take_sequence(arrays, "x", x, False, (self.T, self.B, self.I))
+        memset(&dy_, 0, sizeof(dy_))
+        memset(&dx_, 0, sizeof(dx_))
+        if dy is not None:
+            dy_ = sequence_of(take_sequence(arrays, "dy", dy, False,
+                                            (self.T, self.B, self.directions * self.H)))
+        if dx is not None:
+            dx_ = sequence_of(take_sequence(arrays, "dx", dx, True, (self.T, self.B, self.I)))
+        self.state(arrays, "dstate", dlast, False, &state[0], &state[1])
+        self.state(arrays, "dfirst", dfirst, True, &state[2], &state[3])
+        for i in range(self.count):
+            layer, level = &self.layers[i], i // self.directions
+            layer.dy = self.of_direction(dy_ if level == top else self.slopes[level % 2], i)
+            layer.dx = dx_ if level == 0 else self.slopes[(level + 1) % 2]
+            layer.dh_last, layer.dc_last = self.of_layer(state[0], i), self.of_layer(state[1], i)
+            layer.dh0, layer.dc0 = self.of_layer(state[2], i), self.of_layer(state[3], i)
+            layer.accumulate = accumulate
+        with nogil:
+            for i in range(top + 1):
+                self.kernels.lstm_backward(&self.layers[(top - i) * self.directions],
+                                           self.directions, nthreads)
 
 
 cdef enum function:

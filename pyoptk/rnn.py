@@ -24,10 +24,8 @@ State = tuple[Array, Array]
 class _Memory:
     """What a layer stack needs for one shape of input; used again while the shape stays."""
 
-    shape: tuple[int, int, str]  # T, B, instruction set
-    saved: list[tuple[Array, Array, Array]]  # h [T+1, B, P], c [T+1, B, P], gates [T * B * 4 * P]
-    between: list[Array]  # [T, B, H]: gradients between two layers
-    scratch: Array
+    key: tuple[int, int, str]  # T, B, instruction set
+    plan: _core.LSTMPlan
     x: Array | None = None  # the last input, until its backward
     lengths: NDArray[np.int64] | None = None
 
@@ -198,24 +196,15 @@ class LSTM:
             lengths = _core.check_lengths(lengths, B, T)
         if state is not None:
             _core.check_pair("state", state, (L, B, H), self.flat_params)
+            state = (np.ascontiguousarray(state[0]), np.ascontiguousarray(state[1]))
         memory = self._memory_for(T, B)
         memory.x, memory.lengths = None, lengths
         y = np.empty((B, T, H) if self.batch_first else (T, B, H), self.dtype)
-        last = np.empty((2, L, B, H), self.dtype)
-        below = x
-        for layer, saved in enumerate(memory.saved):
-            h, c, _ = saved
-            h[0, :, :H], c[0, :, :H] = (
-                (0, 0) if state is None else (state[0][layer], state[1][layer])
-            )
-            top = layer == L - 1
-            out = (y.swapaxes(0, 1) if self.batch_first else y) if top else None
-            weights = self._of_layer(self.params, layer)
-            _core.lstm_forward(H, layer, below, weights, out, saved, lengths, memory.scratch)
-            last[0, layer], last[1, layer] = h[T, :, :H], c[T, :, :H]
-            below = h[1:, :, :H]
+        last = (np.empty((L, B, H), self.dtype), np.empty((L, B, H), self.dtype))
+        out = y.swapaxes(0, 1) if self.batch_first else y
+        memory.plan.forward(x, out, state, last, lengths, False)
         memory.x = x
-        return y, (last[0], last[1])
+        return y, last
 
     def backward(
         self, dy: Array | None, dstate: State | None = None, *, accumulate: bool = False
@@ -256,46 +245,19 @@ class LSTM:
             raise RuntimeError(
                 "backward: expected a forward before it, got none since the last backward"
             )
-        if memory.shape[2] != _core.isa():
-            raise RuntimeError(
-                "backward: expected the instruction set of its forward, "
-                f"{memory.shape[2]}, got {_core.isa()}"
-            )
         L, H, x = self.num_layers, self.hidden_size, memory.x
         T, B, I = x.shape
         if dy is not None:
             dy = self._time_major("dy", dy, H, (T, B))
-        dlast = np.zeros((2, L, B, H), self.dtype)
         if dstate is not None:
             _core.check_pair("dstate", dstate, (L, B, H), self.flat_params)
-            dlast[0], dlast[1] = dstate
+            dstate = (np.ascontiguousarray(dstate[0]), np.ascontiguousarray(dstate[1]))
         dx = np.empty((B, T, I) if self.batch_first else (T, B, I), self.dtype)
+        dfirst = (np.empty((L, B, H), self.dtype), np.empty((L, B, H), self.dtype))
         memory.x = None  # the gates are about to be overwritten
-        for layer in reversed(range(L)):
-            bottom = layer == 0
-            below = x if bottom else memory.saved[layer - 1][0][1:, :, :H]
-            out = (
-                (dx.swapaxes(0, 1) if self.batch_first else dx)
-                if bottom
-                else memory.between[layer - 1]
-            )
-            _core.lstm_backward(
-                H,
-                layer,
-                below,
-                self._of_layer(self.params, layer),
-                memory.saved[layer],
-                dy,
-                dlast[0, layer],
-                dlast[1, layer],
-                out,
-                self._of_layer(self.grads, layer),
-                accumulate,
-                memory.lengths,
-                memory.scratch,
-            )
-            dy = out
-        return dx, (dlast[0], dlast[1])
+        out = dx.swapaxes(0, 1) if self.batch_first else dx
+        memory.plan.backward(x, dy, dstate, out, dfirst, accumulate)
+        return dx, dfirst
 
     def state_dict(self) -> dict[str, Array]:
         """The parameters by name; PyTorch's names, the layer's own arrays."""
@@ -326,10 +288,6 @@ class LSTM:
                 shapes[f"bias_ih_l{layer}"] = shapes[f"bias_hh_l{layer}"] = (4 * H,)
         return shapes
 
-    def _of_layer(self, arrays: Mapping[str, Array], layer: int) -> tuple[Array | None, ...]:
-        names = ("weight_ih_l", "weight_hh_l", "bias_ih_l", "bias_hh_l")
-        return tuple(arrays.get(f"{name}{layer}") for name in names)
-
     def _time_major(
         self, name: str, x: Array, features: int, expected: Sequence[int | None] = (None, None)
     ) -> Array:
@@ -343,31 +301,13 @@ class LSTM:
         return x.swapaxes(0, 1) if self.batch_first else x
 
     def _memory_for(self, T: int, B: int) -> _Memory:
-        """Arrays for T steps of B sequences: the last ones if the shape is still the same."""
-        isa = _core.isa()
-        if self._memory is None or self._memory.shape != (T, B, isa):
-            H, L = self.hidden_size, self.num_layers
-            sizes = [
-                _core.lstm_sizes(T, B, H if layer else self.input_size, H, self.dtype)
-                for layer in range(L)
-            ]
-            P = sizes[0][0]
-            self.__dict__["_memory"] = _Memory(
-                shape=(T, B, isa),
-                saved=[
-                    (
-                        _aligned((T + 1, B, P), self.dtype),
-                        _aligned((T + 1, B, P), self.dtype),
-                        _aligned((T * B * 4 * P,), self.dtype),
-                    )
-                    for _ in range(L)
-                ],
-                between=[_aligned((T, B, H), self.dtype) for _ in range(L - 1)],
-                scratch=_aligned(
-                    (max(size for _, size in sizes) // self.dtype.itemsize + 1,), self.dtype
-                ),
-            )
-        memory: _Memory = self.__dict__["_memory"]
+        """Memory for T steps of B sequences: the last one if the shape is still the same."""
+        key = (T, B, _core.isa())
+        memory = self._memory
+        if memory is None or memory.key != key:
+            sizes = (self.input_size, self.hidden_size, self.num_layers, 1)
+            plan = _core.LSTMPlan(self.flat_params, self.flat_grads, sizes, self.bias, T, B, "full")
+            memory = self.__dict__["_memory"] = _Memory(key, plan)
         return memory
 
 

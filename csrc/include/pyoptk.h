@@ -211,12 +211,20 @@ static inline double pk_clip_coefficient(double norm, double max_norm)
 
 /* ---- recurrent layers ------------------------------------------------------------------------ */
 
+/* What forward keeps for backward.  PK_SAVE_MINIMAL keeps the outputs, and c every few steps, and
+ * backward computes the rest again, with the same bits: a third more arithmetic for a sixth of the
+ * memory.  After PK_SAVE_NOTHING there is no backward. */
+typedef enum { PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING } pk_save;
+
 /* T steps, B sequences, I inputs, H hidden units. */
 typedef struct {
     size_t T, B, I, H;
     /* [B] in 0..T, or NULL: all T.  From step lengths[b] on, sequence b keeps its state, its y is 0
      * and its dy is ignored. */
     const int64_t *lengths;
+    int repeat_last; /* there its y is the state it keeps, and its dy counts, instead */
+    int reverse;     /* steps are taken from T-1 to 0, those of sequence b from lengths[b]-1 on */
+    pk_save save;
 } pk_rnn_shape;
 
 /* A sequence of batches: element [t][b][i] is data[t * step + b * row + i], counted in elements, so that
@@ -234,14 +242,32 @@ typedef struct {
     void *b_hh; /* [4H] or NULL */
 } pk_lstm_weights;
 
-/* What forward leaves for backward, owned by the caller; P = padded(H).  backward overwrites gates.
- * h[t+1] and c[t+1] are the state after step t, h[0] and c[0] the initial one, which the caller
- * fills in the first H of each row. */
+/* How many elements (scratch: bytes) the arrays of the same names in pk_lstm must have. */
 typedef struct {
-    void *h;     /* [T+1, B, P] */
-    void *c;     /* [T+1, B, P] */
-    void *gates; /* [T * B * 4 * P], in an order of the kernel's own */
-} pk_lstm_saved;
+    size_t h, c, gates, scratch;
+} pk_lstm_sizes;
+
+/* One direction of one layer.  The caller owns every array; none may overlap another, except that dh0
+ * and dc0 may be dh_last and dc_last.  Whatever is NULL is zeros, or not wanted. */
+typedef struct {
+    pk_rnn_shape shape;
+    pk_lstm_weights weights;
+    pk_sequence x;         /* [T, B, I] in */
+    pk_sequence y;         /* [T, B, H] out */
+    const void *h0, *c0;   /* [B, H] in: the state before the first step */
+    void *h_last, *c_last; /* [B, H] out: the state after the last */
+    void *h, *c, *gates;   /* kept from forward to backward, which overwrites gates.  With P =
+                             * padded(H), h is [T+1, B, P], the state before and after each step, if
+                             * anything is saved; the others are in an order of the kernel's own */
+    void *scratch;         /* of either call, nothing is kept in it */
+    /* of backward: */
+    pk_sequence dy;                /* [T, B, H] in */
+    pk_sequence dx;                /* [T, B, I] out */
+    const void *dh_last, *dc_last; /* [B, H] in */
+    void *dh0, *dc0;               /* [B, H] out */
+    pk_lstm_weights grads;         /* out; b_ih and b_hh get the same gradient */
+    int accumulate;                /* add to what `grads` hold */
+} pk_lstm;
 
 typedef struct {
     size_t (*padded)(size_t H); /* H rounded up to whole vectors */
@@ -249,21 +275,11 @@ typedef struct {
     /*     a = w_ih x_t + w_hh h_{t-1} + b_ih + b_hh            Hochreiter & Schmidhuber 1997,
      *     i, f, o = sigmoid(a_i, a_f, a_o)    g = tanh(a_g)     Gers et al. 2000
      *     c_t = f * c_{t-1} + i * g           h_t = o * tanh(c_t)
-     *   x  [T, B, I] in      y [T, B, H] out, data may be NULL
-     *   saved    in/out      scratch [lstm_scratch_size bytes]                                     */
-    void (*lstm_forward)(const pk_rnn_shape *shape, const pk_lstm_weights *weights, pk_sequence x,
-                         pk_sequence y, const pk_lstm_saved *saved, void *scratch, int nthreads);
-
-    /*   x, saved as in forward (gates are overwritten)     dy [T, B, H] in, data may be NULL: zeros
-     *   dh, dc [B, H] in: gradient of the last state; out: of the initial state
-     *   dx [T, B, I] out, data may be NULL
-     *   grads out (added to when accumulate): the members have the shapes of the weights' and may be
-     *   NULL; b_ih and b_hh get the same gradient                                                  */
-    void (*lstm_backward)(const pk_rnn_shape *shape, const pk_lstm_weights *weights, pk_sequence x,
-                          const pk_lstm_saved *saved, pk_sequence dy, void *dh, void *dc,
-                          pk_sequence dx, const pk_lstm_weights *grads, int accumulate,
-                          void *scratch, int nthreads);
-    size_t (*lstm_scratch_size)(const pk_rnn_shape *shape); /* bytes, for either call */
+     * of one or two layers that do not depend on each other, as the directions of one: their shapes
+     * differ in `reverse` at most.  Layers with the same dx get the sum of theirs in it. */
+    void (*lstm_forward)(const pk_lstm *layers, size_t count, int nthreads);
+    void (*lstm_backward)(const pk_lstm *layers, size_t count, int nthreads);
+    pk_lstm_sizes (*lstm_sizes)(const pk_rnn_shape *shape);
 
     /* y[i] = f(x[i]), i < n; y may be x.  At most 1, 2.5 and 1.5 ulp. */
     void (*exp)(const void *x, void *y, size_t n);
