@@ -202,6 +202,13 @@ def check_choice(str name, value, choices):
         raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
 
 
+def check_patterns(str name, value):
+    """The patterns as a tuple; raises for anything else, a str alone among it."""
+    if isinstance(value, (list, tuple)) and all([isinstance(one, str) for one in value]):
+        return tuple(value)
+    raise TypeError(f"{name}: expected a list or tuple of str, got {value!r}")
+
+
 # These belong to the step as a whole.
 _NOT_IN_GROUPS = ("grad_scale", "max_norm", "on_nonfinite")
 

@@ -30,6 +30,7 @@ SHARED: dict[str, Any] = {
     "on_nonfinite": "propagate",
     "groups": None,
     "no_decay": (),
+    "decay_mask": None,
 }
 
 
@@ -47,6 +48,7 @@ class Shared(TypedDict, total=False):
     on_nonfinite: str
     groups: Mapping[str, Mapping[str, Any]] | None
     no_decay: Sequence[str]
+    decay_mask: Sequence[str] | None
 
 
 def listed(params: Arrays) -> tuple[list[Any] | None, list[Array]]:
@@ -60,11 +62,17 @@ def listed(params: Arrays) -> tuple[list[Any] | None, list[Array]]:
 
 
 def override(
-    name: str, groups: dict[str, dict[str, Any]], no_decay: tuple[str, ...]
+    name: str,
+    groups: dict[str, dict[str, Any]],
+    no_decay: tuple[str, ...],
+    decay_mask: tuple[str, ...],
 ) -> tuple[tuple[str, ...], bool]:
     """Which patterns of `groups` a parameter matches, and whether it decays."""
-    decays = not any(fnmatchcase(name, pattern) for pattern in no_decay)
-    return tuple(pattern for pattern in groups if fnmatchcase(name, pattern)), decays
+
+    def matched(patterns: Iterable[str]) -> tuple[str, ...]:
+        return tuple(pattern for pattern in patterns if fnmatchcase(name, pattern))
+
+    return matched(groups), bool(matched(decay_mask)) and not matched(no_decay)
 
 
 def plain(hyper: Mapping[str, Any]) -> dict[str, Any]:

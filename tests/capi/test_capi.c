@@ -227,8 +227,9 @@ static void test_threads_do_not_change_the_bits(void)
     }
     memset(long_m, 0, sizeof long_m);
     memset(long_v, 0, sizeof long_v);
-    for (int step = 1; step <= 5; step++)
+    for (int step = 1; step <= 6; step++)
         for (int k = 0; k < 2; k++) {
+            config.common.cautious = step > 3;
             pk_tensor t = {.param = long_p[k],
                            .grad = long_g,
                            .state = {long_m[k], long_v[k]},
