@@ -139,6 +139,16 @@ def test_lamb_moves_a_parameter_of_zeros(dtype):
     np.testing.assert_array_equal(opt.params, np.ones(3, dtype))
 
 
+@pytest.mark.parametrize("name", ROWS)
+def test_a_tail_rounds_like_the_body(name, dtype, isa):
+    """Where all elements are equal, they stay so, whichever instructions get them."""
+    for size in range(1, 70):
+        opt = ROWS[name][0](np.full(size, 0.7, dtype), lr=0.1)
+        for grad in (0.3, -0.1):
+            opt.step(np.full(size, grad, dtype))
+        assert np.unique(opt.params).size == 1, size
+
+
 def test_nothing_outside_a_sliced_parameter_is_written(dtype, isa):
     for offset in range(5):
         array = np.full(300, 7, dtype)
