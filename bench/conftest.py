@@ -79,6 +79,13 @@ def measure(benchmark, call, before):
     benchmark.pedantic(call, setup=before, rounds=rounds, warmup_rounds=1)
 
 
+@pytest.fixture(params=sorted({1, pyoptk.get_num_threads()}))
+def threads(request):
+    pyoptk.set_num_threads(request.param)
+    yield request.param
+    pyoptk.set_num_threads()
+
+
 @pytest.fixture(name="name_of")
 def _name_of():
     return name_of
@@ -89,8 +96,9 @@ def name_of(call):
     while isinstance(call, functools.partial):
         call = call.func
     owner = getattr(call, "__self__", None)
-    if isinstance(owner, type):  # where PyTorch keeps its functions
-        return f"{owner.__module__.partition('.')[0]}.{call.__name__}"
     if owner is None or isinstance(owner, type(os)):
         return f"{call.__module__ or owner.__name__}.{call.__qualname__}"
-    return f"{type(owner).__module__.partition('.')[0]}.{type(owner).__name__}.{call.__name__}"
+    package, kind = type(owner).__module__.partition(".")[0], type(owner).__name__
+    if kind.startswith("_"):  # where PyTorch keeps its functions
+        return f"{package}.{call.__name__}"
+    return f"{package}.{kind}.{call.__name__}"
