@@ -11,13 +11,12 @@ from pyoptk import kernels, reference
 
 @pytest.mark.parametrize("age", [1, 10_000])
 @pytest.mark.parametrize("who", ["pyoptk.Adam.step", "pyoptk.reference.adam"])
-@pytest.mark.parametrize("threads", [1], indirect=True)
-def bench_decayed_moments(benchmark, who, age, threads):
+def bench_decayed_moments(benchmark, who, age):
     """A hundred steps with zero gradients, soon after the last one that was none and long after.
 
     By then both moments are denormal numbers, unless a kernel takes those for zero.
     """
-    benchmark.group = "adam float32 10,000 elements, 100 steps with zero gradients, 1 thread(s)"
+    benchmark.group = "adam float32 10,000 elements, 100 steps with zero gradients, 1 thread"
     benchmark.name = f"{who} after {age:,} of them"
     param, grad = np.random.default_rng(0).standard_normal((2, 10_000), np.float32)
     opt = pyoptk.Adam(param, beta2=0.99)

@@ -15,7 +15,7 @@ import pyoptk
 
 PACKAGES = ("pyoptk",)
 HERE = Path(__file__).parent
-FILES = sorted(path.name for path in HERE.glob("bench_*.py") if path.name != "bench_call.py")
+FILES = sorted(p.name for p in HERE.glob("bench_*.py") if "\nKERNELS = " in p.read_text())
 CONTENDERS = ["ours", "twin", "roof"]
 if importlib.util.find_spec("torch") is not None:
     CONTENDERS.append("torch")
