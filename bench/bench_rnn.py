@@ -106,6 +106,30 @@ def bench_function(benchmark, name, dtype, who):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("who", ["pyoptk", "numpy", "torch"])
+@pytest.mark.parametrize("hidden", [64, 128, 512])
+def bench_step(benchmark, hidden, dtype, who, threads):
+    """One step of a stream: a row, as many inputs as units."""
+    benchmark.group = f"step {dtype} B 1 I {hidden} H {hidden}, {threads} thread(s)"
+    lstm, x, _ = data((1, 1, hidden, hidden), dtype)
+    y, (h, c) = lstm.step(x[0])
+    if who == "pyoptk":
+        benchmark.name = "pyoptk.LSTM.step"
+        benchmark(lstm.step, x[0], (h, c))
+    elif who == "numpy":
+        benchmark.name = "pyoptk.reference.lstm_step"
+        benchmark(reference.lstm_step, x[0], y, c[0], *lstm.params.values())
+    else:
+        torch = pytest.importorskip("torch")
+        torch.set_num_threads(threads)
+        benchmark.name = "torch.nn.LSTMCell"
+        cell = torch.nn.LSTMCell(hidden, hidden, dtype=getattr(torch, dtype))
+        arguments = (torch.from_numpy(x[0]), (torch.from_numpy(y), torch.from_numpy(c[0])))
+        with torch.inference_mode():
+            benchmark(cell, *arguments)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("who", ["pyoptk", "numpy"])
 def bench_dropout(benchmark, size, dtype, who, threads):
     """Between two layers."""
