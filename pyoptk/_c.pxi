@@ -15,10 +15,14 @@ cdef extern from "pyoptk.h" nogil:
         size_t n
         int64_t step
         size_t group
+    ctypedef struct pk_rows:
+        const int64_t *indices
+        const void *values
+        size_t count, width
 
     ctypedef struct pk_common:
         double lr, weight_decay, grad_scale, clip_value, ema_decay
-        int decoupled, maximize, zero_grad
+        int decoupled, maximize, zero_grad, cautious
     ctypedef struct pk_sgd_config:
         pk_common common
         double momentum, dampening
@@ -69,6 +73,9 @@ cdef extern from "pyoptk.h" nogil:
         void (*lamb)(const pk_tensor *, size_t, const pk_lamb_config *, void *,
                      int) noexcept nogil
         size_t (*lamb_scratch_size)(const pk_tensor *, size_t) noexcept nogil
+        size_t (*touched_rows)(const pk_tensor *, const pk_rows *, pk_tensor *,
+                               void *) noexcept nogil
+        size_t (*touched_scratch_size)(const pk_rows *) noexcept nogil
         double (*global_norm)(const pk_tensor *, size_t, void *, int) noexcept nogil
         size_t (*norm_scratch_size)(const pk_tensor *, size_t) noexcept nogil
         void (*memory_roof)(const pk_tensor *, size_t, int) noexcept nogil

@@ -1,5 +1,5 @@
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias, final
+from typing import Any, Self, TypeAlias, final
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -13,6 +13,14 @@ def get_num_threads() -> int: ...
 def set_num_threads(n: int | None = None) -> None: ...
 def threads_backend() -> str: ...
 def state_names(which: str, hyper: Mapping[str, Any]) -> tuple[str | None, ...]: ...
+
+@final
+class SparseRows:
+    indices: NDArray[np.int64]
+    values: _Array
+    shape: tuple[int, ...]
+    def __new__(cls, indices: ArrayLike, values: _Array, shape: Sequence[int]) -> Self: ...
+    def dense(self) -> _Array: ...
 
 @final
 class Plan:
@@ -53,6 +61,7 @@ def sgd(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def adagrad(
     param: _Array,
@@ -69,6 +78,7 @@ def adagrad(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def rmsprop(
     param: _Array,
@@ -90,6 +100,7 @@ def rmsprop(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def adadelta(
     param: _Array,
@@ -106,6 +117,7 @@ def adadelta(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def adam(
     param: _Array,
@@ -127,6 +139,7 @@ def adam(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def nadam(
     param: _Array,
@@ -145,6 +158,7 @@ def nadam(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def radam(
     param: _Array,
@@ -163,6 +177,7 @@ def radam(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def adamax(
     param: _Array,
@@ -181,6 +196,7 @@ def adamax(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def lion(
     param: _Array,
@@ -196,6 +212,7 @@ def lion(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def lamb(
     param: _Array,
@@ -213,6 +230,7 @@ def lamb(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def global_norm(grads: Sequence[_Array]) -> float: ...
 def check_writable(grads: Sequence[_Array], clip_value: float = 0.0) -> float: ...
@@ -227,6 +245,7 @@ def dropout(x: _Array, y: _Array, p: float, *, seed: int, stream: int = 0) -> No
 def matmul(a: _Array, b: _Array, c: _Array, *, accumulate: bool = False) -> None: ...
 def check_names(names: Iterable[str], known: Iterable[str]) -> None: ...
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None: ...
+def check_patterns(name: str, value: Any) -> tuple[str, ...]: ...
 def check_groups(
     groups: Mapping[str, Mapping[str, Any]], hyper: Mapping[str, Any], names: Sequence[str]
 ) -> None: ...

@@ -6,12 +6,13 @@
 No arithmetic on elements happens here. Every check and every message of the package stands in this
 module: a message names the argument, then says what was expected and what came, and when one is
 raised nothing has been written. This file holds buffers, instruction sets and threads; the two
-families follow in _optim.pxi, _plan.pxi and _kernels.pxi, and in _rnn.pxi, _rnn_step.pxi and
-_rnn_kernels.pxi.
+families follow in _optim.pxi, _sparse.pxi, _plan.pxi and _kernels.pxi, and in _rnn.pxi,
+_rnn_step.pxi and _rnn_kernels.pxi.
 """
 import os as _os
 from collections.abc import Mapping as _Mapping
 from fnmatch import fnmatchcase as _fnmatchcase
+from operator import index as _index
 
 import numpy as _np
 
@@ -318,6 +319,7 @@ def cut(size_t n, size_t chunk, size_t chunks):
 
 
 include "_optim.pxi"
+include "_sparse.pxi"
 include "_plan.pxi"
 include "_kernels.pxi"
 include "_rnn.pxi"

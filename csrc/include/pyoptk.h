@@ -36,16 +36,27 @@ typedef struct {
     size_t group;               /* which element of `configs` holds its hyper-parameters */
 } pk_tensor;
 
+/* A gradient of a parameter [rows, width] that is zero but for some rows.  A row may come several
+ * times: its gradient is the sum. */
+typedef struct {
+    const int64_t *indices; /* [count] in; each >= 0 and < rows */
+    const void *values;     /* [count, width] in */
+    size_t count, width;
+} pk_rows;
+
 /* What every optimizer does to the gradient first, in this order:
  *     g *= grad_scale;  g = min(max(g, -clip_value), clip_value);  g = -g if maximize;
  *     g += weight_decay * p, or, decoupled (Loshchilov & Hutter 2019), p *= 1 - lr * weight_decay.
+ * cautious (Liang et al. 2024): of the update u, what is subtracted from p, only the elements with the
+ * sign of g count, and more the fewer they are; the mean is that of the tensor.  Not with lamb.
+ *     agree = u * g > 0      u *= agree / max(mean(agree), 1e-3)
  * And after the update, in the same sweep over memory:
  *     ema = ema_decay * ema + (1-ema_decay) * p, where there is one;
  *     grad = 0 if zero_grad, which then must be writable. */
 typedef struct {
     double lr, weight_decay, grad_scale, clip_value; /* clip_value: INFINITY for none */
     double ema_decay;
-    int decoupled, maximize, zero_grad;
+    int decoupled, maximize, zero_grad, cautious;
 } pk_common;
 #define PK_COMMON_DEFAULTS {.lr = 1e-3, .grad_scale = 1, .clip_value = INFINITY}
 
@@ -170,6 +181,16 @@ typedef struct {
     void (*lamb)(const pk_tensor *tensors, size_t count, const pk_lamb_config *configs,
                  void *scratch, int nthreads); /* scratch [lamb_scratch_size bytes] */
     size_t (*lamb_scratch_size)(const pk_tensor *tensors, size_t count); /* bytes */
+
+    /* The rows that a gradient touches, each as a tensor, in the order in which they first come: the
+     * list that makes a kernel step these rows alone, with their part of the state.  Sums are taken
+     * in the order of `indices`.  Returns how many rows there are.
+     *   whole    in: the parameter with its states; its grad is not looked at
+     *   touched  [gradient->count] out; their grad points into the values or into scratch
+     *   scratch  [touched_scratch_size bytes, aligned as by malloc], as long as they are in use   */
+    size_t (*touched_rows)(const pk_tensor *whole, const pk_rows *gradient, pk_tensor *touched,
+                           void *scratch);
+    size_t (*touched_scratch_size)(const pk_rows *gradient); /* bytes */
 
     /* sqrt(sum of grad^2) over the list, summed in double; finite for finite float32 gradients.
      *   scratch [norm_scratch_size bytes] */

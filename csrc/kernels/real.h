@@ -23,6 +23,9 @@ typedef uint64_t real_unsigned;
 
 /* Before a loop whose iterations are independent: the compiler may run them as one vector. */
 #define PK_SIMD _Pragma("omp simd")
+/* The same for a loop that adds to `sum`, in any order: only where every order gives the same bits. */
+#define PK_SIMD_SUM(sum) PK_PRAGMA(omp simd reduction(+ : sum))
+#define PK_PRAGMA(text) _Pragma(#text)
 
 /* Denormal numbers make an operation up to a hundred times slower, and decaying moments and gates are
  * full of them after a while.  Kernels treat them as zero; the caller's mode comes back afterwards. */

@@ -19,6 +19,7 @@ from .optim import (
     radam,
     rmsprop,
     sgd,
+    touched_rows,
 )
 from .rnn import (
     dropout,
@@ -57,4 +58,5 @@ __all__ = [
     "sgd",
     "sigmoid",
     "tanh",
+    "touched_rows",
 ]

@@ -227,8 +227,9 @@ static void test_threads_do_not_change_the_bits(void)
     }
     memset(long_m, 0, sizeof long_m);
     memset(long_v, 0, sizeof long_v);
-    for (int step = 1; step <= 5; step++)
+    for (int step = 1; step <= 6; step++)
         for (int k = 0; k < 2; k++) {
+            config.common.cautious = step > 3;
             pk_tensor t = {.param = long_p[k],
                            .grad = long_g,
                            .state = {long_m[k], long_v[k]},
@@ -238,6 +239,28 @@ static void test_threads_do_not_change_the_bits(void)
         }
     CHECK(!memcmp(long_p[0], long_p[1], sizeof long_g));
     CHECK(!memcmp(long_v[0], long_v[1], sizeof long_g));
+}
+
+static void test_touched_rows_come_once_and_in_order(void)
+{
+    double p[4][2] = {{0}}, m[4][2] = {{0}};
+    const double values[5][2] = {{1, 2}, {3, 4}, {5, 6}, {7, 8}, {9, 10}};
+    const int64_t indices[5] = {3, 0, 3, 1, 3};
+    const pk_tensor whole = {.param = p, .state = {m}, .n = 8, .step = 7, .group = 1};
+    const pk_rows rows = {.indices = indices, .values = values, .count = 5, .width = 2};
+    pk_tensor touched[5];
+    void *scratch = malloc(pk_optim(PK_F64)->touched_scratch_size(&rows));
+    CHECK(pk_optim(PK_F64)->touched_rows(&whole, &rows, touched, scratch) == 3);
+    const int row[3] = {3, 0, 1};
+    const double want[3][2] = {{15, 18}, {3, 4}, {7, 8}};
+    for (int i = 0; i < 3; i++) {
+        const pk_tensor *t = &touched[i];
+        CHECK(t->param == p[row[i]] && t->state[0] == m[row[i]] && !t->state[1] && !t->ema);
+        CHECK(t->n == 2 && t->step == 7 && t->group == 1);
+        CHECK(!memcmp(t->grad, want[i], sizeof want[i]));
+    }
+    CHECK(touched[1].grad == values[1]); /* what comes once is not copied */
+    free(scratch);
 }
 
 int main(void)
@@ -261,6 +284,7 @@ int main(void)
         pk_use_isa(isa);
         test_adam_by_hand();
         test_threads_do_not_change_the_bits();
+        test_touched_rows_come_once_and_in_order();
         test_lstm();
     }
     test_more_threads_than_anybody_has(); /* last, as they all stay */
