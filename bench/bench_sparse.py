@@ -1,10 +1,16 @@
 """A step for the touched rows of an embedding, beside a dense one and PyTorch's."""
 
+import functools
+
 import numpy as np
 import pytest
 
 import pyoptk
-from pyoptk import reference
+from pyoptk import _core, reference
+
+KERNELS = ("touched_rows",)
+SIZES = [512, 8_192]  # rows that come, of 50,000 of 64 elements
+NOT_IN_TORCH = ()
 
 # Those that take single rows, with the settings and the name of PyTorch's sparse one.
 SPARSE = {
@@ -14,6 +20,49 @@ SPARSE = {
 }
 
 
+def describe(size):
+    return f"{size:,} of 50,000 rows of 64"
+
+
+def work(kernel, dtype, size):
+    return {"bytes": 2 * size * 64 * np.dtype(dtype).itemsize}
+
+
+def gradient(dtype, count):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 50_000, count), rng.standard_normal((count, 64), dtype)
+
+
+def ours(kernel, dtype, size, threads):
+    """The rows summed and SGD's step for them: there is no call for the sums alone."""
+    table = np.zeros((50_000, 64), dtype)
+    grad = pyoptk.SparseRows(*gradient(dtype, size), table.shape)
+    return functools.partial(pyoptk.SGD(table).step, grad)
+
+
+def twin(kernel, dtype, size, threads):
+    return functools.partial(reference.touched_rows, *gradient(dtype, size))
+
+
+def roof(kernel, dtype, size, threads):
+    """As many bytes in the streams of Adam, with additions only."""
+    from pyoptk.bench.contenders.roof import arrays
+
+    return functools.partial(_core.memory_roof, *arrays(2 * size * 64 // 7, dtype))
+
+
+def torch(kernel, dtype, size, threads):
+    import torch
+
+    indices, values = (torch.from_numpy(a) for a in gradient(dtype, size))
+    rows = torch.sparse_coo_tensor(indices[None], values, (50_000, 64))
+    return rows.coalesce
+
+
+def bench_sparse(timed, row):
+    timed()
+
+
 def data(shape):
     return np.random.default_rng(0).standard_normal(shape, np.float32)
 
@@ -21,9 +70,7 @@ def data(shape):
 def rows(benchmark, name, count, threads):
     """An embedding of 50,000 x 64, and the gradient of so many of its rows, drawn with return."""
     benchmark.group = f"{name} float32, {count:,} of 50,000 rows of 64, {threads} thread(s)"
-    rng = np.random.default_rng(0)
-    indices = rng.integers(0, 50_000, count)
-    return data((50_000, 64)), indices, data((count, 64))
+    return data((50_000, 64)), *gradient("float32", count)
 
 
 @pytest.mark.parametrize("count", [512, 8192])
@@ -42,13 +89,6 @@ def bench_dense_step(benchmark, name, threads):
     table, *grad = rows(benchmark, name, 512, threads)
     benchmark.name = f"pyoptk.{name}.step, dense"
     benchmark(cls(table, **settings).step, pyoptk.SparseRows(*grad, table.shape).dense())
-
-
-@pytest.mark.parametrize("count", [512, 8192])
-def bench_sparse_twin(benchmark, count):
-    _, indices, values = rows(benchmark, "SGD", count, 1)
-    benchmark.name = "pyoptk.reference.touched_rows"
-    benchmark(reference.touched_rows, indices, values)
 
 
 @pytest.mark.parametrize("count", [512, 8192])

@@ -15,7 +15,8 @@ import pyoptk
 
 PACKAGES = ("pyoptk",)
 HERE = Path(__file__).parent
-FILES = sorted(path.name for path in HERE.glob("bench_*.py") if path.name != "bench_call.py")
+OTHERS = ("bench_call.py", "bench_decay.py")  # rows of another form
+FILES = sorted(path.name for path in HERE.glob("bench_*.py") if path.name not in OTHERS)
 CONTENDERS = ["ours", "twin", "roof"]
 if importlib.util.find_spec("torch") is not None:
     CONTENDERS.append("torch")

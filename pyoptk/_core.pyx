@@ -320,6 +320,7 @@ def cut(size_t n, size_t chunk, size_t chunks):
 
 include "_optim.pxi"
 include "_sparse.pxi"
+include "_states.pxi"
 include "_plan.pxi"
 include "_kernels.pxi"
 include "_rnn.pxi"

@@ -129,17 +129,16 @@ cdef class Plan:
     cdef int add_states(self, double initial) except -1:
         cdef Py_ssize_t i, slot, held
         dtype = _np.dtype("f4" if self.dtype == PK_F32 else "f8")
-        self.states = {name: [] for name in self.names if name is not None}
+        used = [(slot, name) for slot, name in enumerate(self.names) if name is not None]
+        beside = states_beside(self.held, self.count, len(used), dtype)
+        self.states = {name: [states[k] for states in beside] for k, (_, name) in enumerate(used)}
         for i in range(self.count):
-            for slot, name in enumerate(self.names):
-                if name is None:
-                    continue
-                state = _np.zeros(shape_of(&self.held[i]), dtype)
+            for slot, name in used:
+                state = self.states[name][i]
                 if name == "ema":
                     state[...] = _np.asarray(<object> self.held[i].obj)  # begins at the parameter
                 elif initial:
                     state.fill(initial)
-                self.states[name].append(state)
                 held = self.hold(state, self.label(name, i))
                 if name == "ema":
                     self.tensors[i].ema = self.held[held].buf

@@ -2,7 +2,7 @@
 
 import inspect
 import threading
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
@@ -143,6 +143,20 @@ def test_a_tail_rounds_like_the_body(name, dtype, isa):
         for grad in (0.3, -0.1):
             opt.step(np.full(size, grad, dtype))
         assert np.unique(opt.params).size == 1, size
+
+
+def test_states_lie_where_a_step_is_fast(dtype):
+    """At the same place in a cache line as their parameter, at others in a page than it."""
+    memory = np.ones(3000, dtype)
+    params = [memory[1:4], memory[10:90], memory[101:1200], memory[1203:]]
+    opt = pyoptk.Adam(params, amsgrad=True, ema_decay=0.9)
+    for param, *states in zip(params, *opt.state.values(), strict=True):
+        assert len(states) == 4
+        places = [array.ctypes.data for array in (param, *states)]
+        assert len({place % 64 for place in places}) == 1
+        if param.nbytes >= 256:
+            gaps = [(a - b) % 4096 for a, b in permutations(places, 2)]
+            assert min(gaps) >= 256
 
 
 def test_nothing_outside_a_sliced_parameter_is_written(dtype, isa):
