@@ -133,7 +133,7 @@ def forecaster(result: Result) -> str:
     )
 
 
-def scaling(result: Result, cpu: str) -> str:
+def scaling(result: Result) -> str:
     """How many times as fast as one thread: measured, and as the model has it."""
     chosen = (
         "Adam, 1,000,000 elements",
@@ -160,5 +160,5 @@ def scaling(result: Result, cpu: str) -> str:
         x_ticks=threads,
         x_title="threads (lines with marks: measured; dotted: the model)",
         y_title="times",
-        note=cpu,
+        note=result["machine"]["cpu"],
     )

@@ -160,8 +160,8 @@ step is as many bytes, streamed with additions only; that of a layer its multipl
 `python -m bench.peers --setup DIR && python -m bench --peers DIR` repeats all of it."""
 
 
-def draw(results: list[Result], scaling: Result | None) -> str:
-    """Write the pictures; the text that shows them."""
+def draw(results: list[Result], models: list[Result]) -> str:
+    """Write the pictures, that of scaling from the largest machine; the text that shows them."""
     first = results[0]
     drawn = {
         "speedup": ("A step of Adam by size, against the others", pictures.speedup(first)),
@@ -169,9 +169,9 @@ def draw(results: list[Result], scaling: Result | None) -> str:
         "roofs": ("Bandwidth and arithmetic against the roof", pictures.roofs(first)),
         "forecaster": ("Time per step of the forecaster", pictures.forecaster(first)),
     }
-    if scaling:
-        cpu = first["machine"]["cpu"]
-        drawn["scaling"] = ("Scaling with threads", pictures.scaling(scaling, cpu))
+    if models:
+        most = max(models, key=lambda model: model["machine"]["cores"])
+        drawn["scaling"] = ("Scaling with threads", pictures.scaling(most))
     folder = DOCS / "performance"
     folder.mkdir(exist_ok=True)
     shown = []
@@ -195,7 +195,7 @@ def main() -> None:
     after = rest.split(END)[1]
     README.write_text(f"{before}{BEGIN}\n{readme_table(results[0])}\n{END}{after}")
     parts = [PREFACE, unmet(results, models[0] if models else None)]
-    parts.append(draw(results, models[0] if models else None))
+    parts.append(draw(results, models))
     parts += [duels(result) for result in results]
     parts += [kernel_tables.kernels(r) for r in read if "benchmarks" in r]
     parts += [kernel_tables.scaling(model) for model in models]

@@ -155,11 +155,13 @@ def lstm(T: int, B: int, I: int, H: int) -> tuple[str, Callable[[], Any]]:
 
 def recurrence_threads(T: int, B: int, I: int, H: int, k: int) -> tuple[int, bool]:
     """How many threads walk through time, and whether they wait for each other at every step."""
-    tile, weights = 6, 4 * H * H
+    weights = 4 * H * H
+    tile = 6 if pyoptk.isa() == "avx512" else 3
+    width = 4 * {"avx512": 16, "avx2": 8}.get(pyoptk.isa(), 4)
     if 4 * T * H * B * (I + H) < 1 << 20:
         return 1, False
     rows_suffice = B >= k * tile and 4 * weights <= MIB
-    if weights * B >= k << 17 and H // 64 >= k and not rows_suffice:
+    if weights * B >= k << 17 and H // width >= k and not rows_suffice:
         return k, True
     return (min(k, B // tile) if B >= 2 * tile else 1), False
 

@@ -6,7 +6,8 @@
 No arithmetic on elements happens here. Every check and every message of the package stands in this
 module: a message names the argument, then says what was expected and what came, and when one is
 raised nothing has been written. This file holds buffers, instruction sets and threads; the two
-families follow in _optim.pxi, _sparse.pxi, _plan.pxi and _kernels.pxi, and in _rnn.pxi.
+families follow in _optim.pxi, _sparse.pxi, _plan.pxi and _kernels.pxi, and in _rnn.pxi,
+_rnn_step.pxi and _rnn_kernels.pxi.
 """
 import os as _os
 from collections.abc import Mapping as _Mapping

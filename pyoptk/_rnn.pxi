@@ -1,5 +1,5 @@
 # The recurrent family of the binding. Sequences come time-major, [T, B, features], with any strides
-# as long as the features of a row are adjacent; pyoptk/rnn.py sees to that.
+# as long as the features of a row are adjacent; pyoptk/rnn/layer.py sees to that.
 
 cdef pk_sequence sequence_of(Py_buffer *view) noexcept:
     cdef pk_sequence s
@@ -24,7 +24,7 @@ cdef Py_buffer *take_sequence(_Buffers arrays, str name, array, bint writable,
     return view
 
 
-# ---- checks of arguments that pyoptk/rnn.py takes ------------------------------------------------
+# ---- checks of arguments that pyoptk/rnn/ takes --------------------------------------------------
 
 def check_sizes(**sizes):
     for name, size in sizes.items():
@@ -46,12 +46,24 @@ def check_float_dtype(dtype):
 
 def check_sequence(str name, x, tuple axes, model):
     """Raise unless `x` has axes of these lengths, None standing for any, and model's dtype."""
-    cdef _Buffers arrays = _Buffers()
-    arrays.take("the weights", model, False)
-    shape = shape_of(arrays.take(name, x, False, True))
-    if len(shape) != 3 or any(n is not None and n != m for n, m in zip(axes, shape)):
-        wanted = ", ".join("any" if n is None else str(n) for n in axes)
-        raise ValueError(f"{name}: expected shape ({wanted}), got {shape}")
+    cdef Py_buffer view, weights
+    cdef bint fits
+    cdef int i
+    acquire(model, &weights, "the weights", False, False)
+    try:
+        acquire(x, &view, name, False, True)
+        try:
+            check_dtype(&view, name, &weights, "the weights")
+            fits = view.ndim == 3
+            for i in range(3 if fits else 0):
+                fits &= axes[i] is None or axes[i] == view.shape[i]
+            if not fits:
+                wanted = ", ".join(["any" if n is None else str(n) for n in axes])
+                raise ValueError(f"{name}: expected shape ({wanted}), got {shape_of(&view)}")
+        finally:
+            PyBuffer_Release(&view)
+    finally:
+        PyBuffer_Release(&weights)
 
 
 def check_pair(str name, pair, tuple shape, model):

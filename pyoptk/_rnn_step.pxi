@@ -10,7 +10,7 @@ cdef class LSTMStepper:
     cdef size_t I, H, L
     cdef object dtype
 
-    def __cinit__(self, params, sizes, bint bias):
+    def __init__(self, params, sizes, bint bias):
         cdef size_t i
         cdef char *at
         acquire(params, &self.params, "params", False, False)

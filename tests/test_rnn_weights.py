@@ -127,7 +127,7 @@ def test_outputs_equal_keras(options, keras, rng):
     parts = lstm.to_keras()
     parts = [p if isinstance(p, list) else [p] for p in parts if p is not None]
     model.set_weights([array for part in zip(*parts, strict=True) for array in part])
-    theirs = np.asarray(model(x.swapaxes(0, 1)))
+    theirs = keras.ops.convert_to_numpy(model(x.swapaxes(0, 1)))
     assert np.abs(y - theirs.swapaxes(0, 1)).max() < 2e-6
     got = model.get_weights()
     kernels, recurrents, *biases = (got[k :: len(parts)] for k in range(len(parts)))

@@ -130,6 +130,55 @@ static void test_a_tiny_lstm_trains(void)
     free_layer(&layer);
 }
 
+/* Steps taken one by one, c in place, arrive where forward does. */
+static void test_steps_are_forward(void)
+{
+    lstm_values v;
+    double h[2][B * H], h_last[B * H], c_last[B * H];
+    pk_lstm layer = new_layer((pk_rnn_shape){.T = T, .B = B, .I = I, .H = H});
+    for (int i = 0; i < N_VALUES; i++)
+        ((double *)&v)[i] = sin(1.7 * i + 0.3);
+    layer.weights = weights_of(&v);
+    layer.x = (pk_sequence){v.x, B * I, I};
+    layer.h0 = v.h0;
+    layer.c0 = v.c0;
+    layer.h_last = h_last;
+    layer.c_last = c_last;
+    pk_rnn(PK_F64)->lstm_forward(&layer, 1, 1);
+    layer.c_last = v.c0;
+    for (int t = 0; t < T; t++) {
+        layer.x.data = v.x + t * B * I;
+        layer.h_last = h[t % 2];
+        pk_rnn(PK_F64)->lstm_step(&layer, 2);
+        layer.h0 = h[t % 2];
+    }
+    for (int i = 0; i < B * H; i++)
+        CHECK(close_to(h[(T - 1) % 2][i], h_last[i], 1e-14) && close_to(v.c0[i], c_last[i], 1e-14));
+    free_layer(&layer);
+}
+
+/* The same call drops the same elements of what comes back. */
+static void test_dropout_remembers_by_place(void)
+{
+    enum { N = 4 * 50 * 70 };
+    static float x[N], dx[N];
+    const pk_dropout_config config = {.p = 0.25, .seed = 3, .stream = 4};
+    const pk_sequence forward = {x, 50 * 70, 70}, backward = {dx, 50 * 70, 70};
+    int dropped = 0, same = 1;
+    for (int i = 0; i < N; i++) {
+        x[i] = 3;
+        dx[i] = 6;
+    }
+    pk_rnn(PK_F32)->dropout(4, 50, 70, forward, forward, &config, 1);
+    pk_rnn(PK_F32)->dropout(4, 50, 70, backward, backward, &config, 3);
+    for (int i = 0; i < N; i++) {
+        dropped += x[i] == 0;
+        same &= x[i] == 0 ? dx[i] == 0 : x[i] == 4 && dx[i] == 8;
+    }
+    CHECK(same);
+    CHECK(fabs(dropped - 0.25 * N) < 5 * sqrt(N * 0.25 * 0.75)); /* of a binomial */
+}
+
 static void test_lstm(void)
 {
     pk_rnn_shape shape = {.T = T, .B = B, .I = I, .H = H};
@@ -139,6 +188,8 @@ static void test_lstm(void)
     shape.reverse = shape.repeat_last = 1;
     test_lstm_gradient_is_the_difference_quotient(shape);
     test_a_tiny_lstm_trains();
+    test_steps_are_forward();
+    test_dropout_remembers_by_place();
 }
 
 #endif
