@@ -8,7 +8,7 @@ import numpy as np
 import pyoptk
 from pyoptk import _core, kernels, reference
 
-SIZES = [1_000, 100_000, 1_000_000, 10_000_000]
+SIZES = [1_000, 100_000, 1_000_000, 4_000_000]  # the last is larger than most caches
 # Each kernel of pyoptk.kernels: its class, how many state arrays, settings, PyTorch's name.
 KERNELS = {
     "sgd": (pyoptk.SGD, 1, {"momentum": 0.9}, "SGD"),

@@ -96,8 +96,9 @@ def name_of(call):
     while isinstance(call, functools.partial):
         call = call.func
     owner = getattr(call, "__self__", None)
-    if isinstance(owner, type):  # where PyTorch keeps its functions
-        return f"{owner.__module__.partition('.')[0]}.{call.__name__}"
     if owner is None or isinstance(owner, type(os)):
         return f"{call.__module__ or owner.__name__}.{call.__qualname__}"
-    return f"{type(owner).__module__.partition('.')[0]}.{type(owner).__name__}.{call.__name__}"
+    package, kind = type(owner).__module__.partition(".")[0], type(owner).__name__
+    if kind.startswith("_"):  # where PyTorch keeps its functions
+        return f"{package}.{call.__name__}"
+    return f"{package}.{kind}.{call.__name__}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,15 @@ def cases() -> Iterator[Row]:
     yield rows.forecaster(32)
     yield rows.forecaster(256)
     yield rows.mlp()
+
+
+def commit() -> str:
+    """What is checked out here; "" where it is no repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        return ""
 
 
 def show(row: Row) -> None:
@@ -98,7 +108,8 @@ def main() -> None:
     for name, package in result["missing"].items():
         print(f"{name} is left out: {package}", file=sys.stderr)
     if options.json:
-        kept = {"rounds": options.rounds, "block": options.block, "machine": machine.describe()}
+        kept = {"rounds": options.rounds, "block": options.block}
+        kept["machine"] = {**machine.describe(), "commit": commit()}
         options.json.write_text(json.dumps({"kind": "peers", **kept, **result}, indent=1) + "\n")
 
 
