@@ -130,6 +130,37 @@ static void test_a_tiny_lstm_trains(void)
     free_layer(&layer);
 }
 
+/* Two directions with a dx each give what they add up in one that they share. */
+static void test_layers_may_share_dx(pk_save save)
+{
+    enum { N = T * B * I };
+    lstm_values v;
+    double dy[T * B * H], dx[3][N];
+    pk_rnn_shape shape = {.T = T, .B = B, .I = I, .H = H, .save = save};
+    pk_lstm layers[2] = {new_layer(shape)};
+    shape.reverse = 1;
+    layers[1] = new_layer(shape);
+    for (int i = 0; i < N_VALUES; i++)
+        ((double *)&v)[i] = sin(1.7 * i + 0.3);
+    for (int i = 0; i < T * B * H; i++)
+        dy[i] = weight_of_output(i);
+    for (int shared = 0; shared < 2; shared++) {
+        for (int i = 0; i < 2; i++) {
+            layers[i].weights = weights_of(&v);
+            layers[i].x = (pk_sequence){v.x, B * I, I};
+            layers[i].dy = (pk_sequence){dy, B * H, H};
+            layers[i].dx = (pk_sequence){dx[shared ? 2 : i], B * I, I};
+        }
+        memset(dx[shared * 2], 0xff, (2 - shared) * sizeof dx[0]); /* NaN */
+        pk_rnn(PK_F64)->lstm_forward(layers, 2, 2);
+        pk_rnn(PK_F64)->lstm_backward(layers, 2, 2);
+    }
+    for (int i = 0; i < N; i++)
+        CHECK(close_to(dx[2][i], dx[0][i] + dx[1][i], 1e-14));
+    free_layer(&layers[0]);
+    free_layer(&layers[1]);
+}
+
 /* Steps taken one by one, c in place, arrive where forward does. */
 static void test_steps_are_forward(void)
 {
@@ -160,17 +191,17 @@ static void test_steps_are_forward(void)
 /* The same call drops the same elements of what comes back. */
 static void test_dropout_remembers_by_place(void)
 {
-    enum { N = 4 * 50 * 70 };
+    enum { ROWS = 150, N = 4 * ROWS * 70 }; /* enough for several threads */
     static float x[N], dx[N];
     const pk_dropout_config config = {.p = 0.25, .seed = 3, .stream = 4};
-    const pk_sequence forward = {x, 50 * 70, 70}, backward = {dx, 50 * 70, 70};
+    const pk_sequence forward = {x, ROWS * 70, 70}, backward = {dx, ROWS * 70, 70};
     int dropped = 0, same = 1;
     for (int i = 0; i < N; i++) {
         x[i] = 3;
         dx[i] = 6;
     }
-    pk_rnn(PK_F32)->dropout(4, 50, 70, forward, forward, &config, 1);
-    pk_rnn(PK_F32)->dropout(4, 50, 70, backward, backward, &config, 3);
+    pk_rnn(PK_F32)->dropout(4, ROWS, 70, forward, forward, &config, 1);
+    pk_rnn(PK_F32)->dropout(4, ROWS, 70, backward, backward, &config, 3);
     for (int i = 0; i < N; i++) {
         dropped += x[i] == 0;
         same &= x[i] == 0 ? dx[i] == 0 : x[i] == 4 && dx[i] == 8;
@@ -188,6 +219,8 @@ static void test_lstm(void)
     shape.reverse = shape.repeat_last = 1;
     test_lstm_gradient_is_the_difference_quotient(shape);
     test_a_tiny_lstm_trains();
+    test_layers_may_share_dx(PK_SAVE_FULL);
+    test_layers_may_share_dx(PK_SAVE_MINIMAL);
     test_steps_are_forward();
     test_dropout_remembers_by_place();
 }
