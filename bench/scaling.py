@@ -153,11 +153,10 @@ def lstm(T: int, B: int, I: int, H: int) -> tuple[str, Callable[[], Any]]:
     return f"LSTM, T {T}, B {B}, I {I}, H {H}", work
 
 
-def recurrence_threads(T: int, B: int, I: int, H: int, k: int) -> tuple[int, bool]:
+def recurrence_threads(T: int, B: int, I: int, H: int, k: int, isa: str) -> tuple[int, bool]:
     """How many threads walk through time, and whether they wait for each other at every step."""
     weights = 4 * H * H
-    tile = 6 if pyoptk.isa() == "avx512" else 3
-    width = 4 * {"avx512": 16, "avx2": 8}.get(pyoptk.isa(), 4)
+    tile, width = (6, 64) if isa == "avx512" else (3, 32 if isa == "avx2" else 16)
     if 4 * T * H * B * (I + H) < 1 << 20:
         return 1, False
     rows_suffice = B >= k * tile and 4 * weights <= MIB
@@ -167,7 +166,7 @@ def recurrence_threads(T: int, B: int, I: int, H: int, k: int) -> tuple[int, boo
 
 
 def lstm_terms(T: int, B: int, I: int, H: int, k: int, machine: Machine) -> dict[str, float]:
-    r, waits = recurrence_threads(T, B, I, H, k)
+    r, waits = recurrence_threads(T, B, I, H, k, pyoptk.isa())
     k = 1 if 4 * T * H * B * (I + H) < 1 << 20 else k
     peak, products = machine.peak_of_a_core(k), 8 * T * B * H
     recurrence, other = (products * n / peak for n in (I + 2 * H, 2 * I + H))

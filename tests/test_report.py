@@ -13,6 +13,7 @@ from pyoptk.bench import rows
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # last, so that an installed pyoptk is found before the source folder
 
+from bench import __main__ as everything
 from bench import bars, compare, kernel_tables, pictures, report, scaling
 from bench.peers import environments
 from bench.peers.__main__ import cases
@@ -31,6 +32,20 @@ def result(threads=1, **times):
         "kind": "peers", "threads": threads, "rounds": 3, "block": 0.1, "machine": MACHINE,
         "versions": {"pyoptk": "0.1.0"}, "missing": {"thinc": "thinc"}, "rows": made,
     }  # fmt: skip
+
+
+# ---- the whole ---------------------------------------------------------------------------------
+
+
+def test_every_part_of_the_measurements_writes_the_file_of_its_name():
+    commands = everything.parts(Path("folder"), ["--peers", "DIR"], 7, quick=False)
+    assert {"kernels", "scaling", "peers-1"} <= set(commands)
+    for name, command in commands.items():
+        assert command[-1] == str(Path("folder") / f"{name}.json")
+        assert (ROOT / command[0]).is_file() or command[:2] in (
+            ["-m", "pytest"],
+            ["-m", "bench.peers"],
+        )
 
 
 # ---- bars ----------------------------------------------------------------------------------------
@@ -190,7 +205,7 @@ def test_products_are_never_foretold_to_be_faster_than_the_peak():
     ],
 )
 def test_the_recurrence_is_cut_as_the_kernel_cuts_it(size, k, expected):
-    assert scaling.recurrence_threads(*size, k) == expected
+    assert scaling.recurrence_threads(*size, k, "avx512") == expected
 
 
 def test_the_level_of_a_working_set_is_the_smallest_that_holds_it():
