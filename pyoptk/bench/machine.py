@@ -22,6 +22,14 @@ def cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
+def without_folders(word: str) -> str:
+    """A path as others may repeat it: from the current folder, or its last part alone."""
+    path = Path(word)
+    if not path.is_absolute():
+        return word
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
+
+
 def describe() -> dict[str, object]:
     """Machine, date and command line, for a result that is kept."""
     return {
@@ -31,5 +39,5 @@ def describe() -> dict[str, object]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "date": datetime.date.today().isoformat(),
-        "command": " ".join(["python", *sys.orig_argv[1:]]),
+        "command": " ".join(["python", *map(without_folders, sys.orig_argv[1:])]),
     }
