@@ -107,11 +107,12 @@ cdef int configure(kernel which, config *out, dict hyper) except -1:
 
 cdef int check_fits(dict hyper, pk_dtype dtype) except -1:
     """Raise if a number that a double holds would be infinite or zero in the arrays' dtype."""
+    cdef double value
     if dtype == PK_F64:
         return 0
-    for name in ("lr", "weight_decay", "grad_scale", "eps"):
+    for name in ("lr", "weight_decay", "grad_scale", "eps", "initial_accumulator"):
         value = hyper.get(name, 0.0)
-        if value > FLT_MAX or (name == "eps" and 0 < value < FLT_MIN):
+        if value > FLT_MAX or (0 < value < FLT_MIN and name == "eps"):
             raise ValueError(f"{name}: expected a number that float32 can hold, got {value!r}")
     return 0
 
@@ -198,8 +199,12 @@ def check_names(names, known):
 
 def check_choice(str name, value, choices):
     """Raise unless the value is one of the choices."""
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+    try:
+        known = value in choices
+    except (TypeError, ValueError):  # a dict, an array: what has no hash, no one truth
+        known = False
+    if not known:
+        raise ValueError(f"{name}: expected one of {', '.join(map(str, choices))}, got {value!r}")
 
 
 def check_patterns(str name, value):
@@ -213,9 +218,27 @@ def check_patterns(str name, value):
 _NOT_IN_GROUPS = ("grad_scale", "max_norm", "on_nonfinite")
 
 
-def check_groups(groups, hyper, names):
-    """Raise unless every pattern of `groups` matches a name and sets what may differ."""
+def check_params(keys, names):
+    """Raise if two parameters would have the same name in patterns and checkpoints."""
+    if len(set(names)) != len(names):
+        alike = [key for key, name in zip(keys, names) if names.count(name) > 1]
+        raise ValueError(f"params: expected keys that differ as str, got "
+                         f"{' and '.join(map(repr, alike[:2]))}")
+
+
+def check_groups(groups, hyper, names, patterns=None):
+    """Raise unless every pattern of `groups` matches a name and sets what may differ.
+
+    `patterns`: those that there must be, in their order.
+    """
+    if not isinstance(groups, _Mapping):
+        raise TypeError(f"groups: expected None or a dict of dicts, got {groups!r}")
+    if patterns is not None and list(groups) != patterns:
+        raise ValueError(f"groups: expected the patterns {patterns}, got {list(groups)}")
     for pattern, own in groups.items():
+        if not isinstance(pattern, str) or not isinstance(own, _Mapping):
+            raise TypeError(f"groups[{pattern!r}]: expected a dict for a pattern of type str, "
+                            f"got {own!r}")
         if not any([_fnmatchcase(name, pattern) for name in names]):
             raise ValueError(f"groups[{pattern!r}]: expected a pattern of "
                              f"{', '.join(names)}, got one that matches none")
@@ -230,7 +253,11 @@ def check_state(str which, state):
     if state["kernel"] != which:
         raise ValueError(f"state['kernel']: expected {which!r}, got {state['kernel']!r}")
     for name in ("calls", "skipped"):
-        if state[name] < 0:
-            raise ValueError(f"state[{name!r}]: expected a number >= 0, got {state[name]}")
+        try:
+            count = _index(state[name])
+        except TypeError:
+            raise TypeError(f"state[{name!r}]: expected an integer, got {state[name]!r}") from None
+        if not 0 <= count < 2**63:
+            raise ValueError(f"state[{name!r}]: expected an integer in 0..2**63 - 1, got {count}")
     if (state["steps"] < 0).any():
         raise ValueError(f"state['steps']: expected numbers >= 0, got {state['steps'].min()}")

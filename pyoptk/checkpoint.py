@@ -167,11 +167,16 @@ def check_arrays(expected: Mapping[str, Any], got: Mapping[str, Any], what: str)
     Traceback (most recent call last):
     ValueError: state['m']: expected float64 (3,), got float64 (4,)
     """
-    if not isinstance(got, Mapping):
-        raise TypeError(f"{what}: expected a dict, got {_kind(got)}")
+    check_mapping(got, what)
     _check_names(expected, got, what, "names")
     for name, value in expected.items():
         check_value(value, got[name], f"{what}[{name!r}]")
+
+
+def check_mapping(got: Any, what: str) -> None:
+    """Raise unless `got` is a dict; `what` is what messages call it."""
+    if not isinstance(got, Mapping):
+        raise TypeError(f"{what}: expected a dict, got {_kind(got)}")
 
 
 def fill_arrays(target: MutableMapping[str, Any], got: Mapping[str, Any]) -> None:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from .._core import SparseRows
 from ..checkpoint import check_arrays, fill_arrays
-from .base import Optimizer
-from .hyper import Array, Grads
+from .base import Optimizer, Uncopied
+from .hyper import Array, Grads, at_step
 
 
 def _real(value: Any) -> float:
@@ -54,7 +54,7 @@ def _checked(name: str, value: Any, shown: str) -> Any:
     return converted
 
 
-class Stateful:
+class Stateful(Uncopied):
     """Some numbers, checked whenever they are set, and some arrays: the state of a wrapper."""
 
     _numbers: tuple[str, ...]
@@ -183,8 +183,7 @@ class Accumulation(Wrapper):
         opt = self.optimizer
         ordered = opt._plan.ordered(grads)
         self._check_kinds(ordered)
-        kinds = zip(opt._kinds, opt._resolved(opt.hyper, opt.groups, opt._plan.calls), strict=True)
-        zeroed = {kind for kind, hyper in kinds if hyper["zero_grad"]}
+        zeroed = [kind["zero_grad"] for kind in at_step(opt._plan.calls, opt._merged)]
         with np.errstate(over="ignore", invalid="ignore"):  # `on_nonfinite` is there for these
             for i, (total, grad) in enumerate(zip(self._sums, ordered, strict=True)):
                 if isinstance(grad, SparseRows):
@@ -198,7 +197,7 @@ class Accumulation(Wrapper):
                         np.copyto(total, grad)
                     self._given[i] = True
         for kind, grad in zip(opt._of, ordered, strict=True):
-            if grad is not None and kind in zeroed:
+            if grad is not None and zeroed[kind]:
                 np.asarray(grad)[...] = 0
         self.count += 1
         if self.count < self.k:
@@ -315,7 +314,7 @@ class LossScaler(Wrapper):
         been changed.
         """
         skipped = self.optimizer.skipped
-        with self.optimizer._scaled(1 / self.scale, on_nonfinite="skip"):
+        with self.optimizer._scaled(1 / self.scale, skip=True):
             stepped = super().step(grads)
         if self.optimizer.skipped != skipped:
             self._rescale(self.backoff)
