@@ -187,7 +187,36 @@ cdef void run(kernel which, pk_dtype dtype, const pk_tensor *tensors, size_t cou
         kernels.lamb(tensors, count, <const pk_lamb_config *> configs, scratch, nthreads)
 
 
-# ---- checks of arguments that pyoptk/optim takes -------------------------------------------------
+# ---- checks of what an optimizer takes -----------------------------------------------------------
+
+cdef list in_order(list keys, bint mapping, grads):
+    """The gradients as a list in the order of the parameters."""
+    if keys is None:
+        return [grads]
+    if mapping:
+        if type(grads) is dict and len(grads) == len(keys):
+            try:
+                return [grads[key] for key in keys]
+            except KeyError:
+                pass  # said below
+        if not isinstance(grads, _Mapping):
+            raise TypeError(f"grads: expected a dict like params, got {described(grads)}")
+        missing = [key for key in keys if key not in grads]
+        if missing:
+            raise ValueError(f"grads: expected {len(keys)} keys, got none for "
+                             f"{', '.join(map(repr, missing))} (None leaves a parameter alone)")
+        if len(grads) != len(keys):
+            extra = [key for key in grads if key not in keys]
+            raise ValueError(f"grads: expected the keys of params, got "
+                             f"{', '.join(map(repr, extra))} too")
+        return [grads[key] for key in keys]
+    if not isinstance(grads, (list, tuple)):
+        raise TypeError(f"grads: expected a list or tuple like params, got {described(grads)}")
+    listed = list(grads)
+    if len(listed) != len(keys):
+        raise ValueError(f"grads: expected {len(keys)} arrays, got {len(listed)}")
+    return listed
+
 
 def check_names(names, known):
     """Raise unless every name is a known keyword."""

@@ -240,36 +240,13 @@ cdef class Plan:
         """The global norm of the last step's gradients before clipping, or None."""
         return None if self.norm < 0 else self.norm
 
-    cdef list in_order(self, grads):
-        """The gradients as a list in the order of the parameters."""
-        if self.keys is None:
-            return [grads]
-        if self.mapping:
-            if not isinstance(grads, _Mapping):
-                raise TypeError(f"grads: expected a dict like params, got {described(grads)}")
-            missing = [key for key in self.keys if key not in grads]
-            if missing:
-                raise ValueError(f"grads: expected {self.count} keys, got none for "
-                                 f"{', '.join(map(repr, missing))} (None leaves a parameter alone)")
-            if len(grads) != <Py_ssize_t> self.count:
-                extra = [key for key in grads if key not in self.keys]
-                raise ValueError(f"grads: expected the keys of params, got "
-                                 f"{', '.join(map(repr, extra))} too")
-            return [grads[key] for key in self.keys]
-        if not isinstance(grads, (list, tuple)):
-            raise TypeError(f"grads: expected a list or tuple like params, got {described(grads)}")
-        in_order = list(grads)
-        if len(in_order) != <Py_ssize_t> self.count:
-            raise ValueError(f"grads: expected {self.count} arrays, got {len(in_order)}")
-        return in_order
-
     def ordered(self, grads):
         """The gradients as a list like the parameters; raises what `step` would say about them."""
         cdef Py_ssize_t i
         self.check_idle("step")
         self.busy = True
         try:
-            ordered = self.in_order(grads)
+            ordered = in_order(self.keys, self.mapping, grads)
             for i in range(self.count):
                 if ordered[i] is not None:
                     self.take(i, ordered[i])
@@ -372,7 +349,7 @@ cdef class Plan:
         try:
             if scale > FLT_MAX:
                 check_fits({"grad_scale": scale}, self.dtype)
-            ordered = self.in_order(grads)
+            ordered = in_order(self.keys, self.mapping, grads)
             for i in range(self.count):
                 self.tensors[i].grad = NULL
                 if ordered[i] is not None:

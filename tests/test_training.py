@@ -192,12 +192,15 @@ def test_average_and_zeroed_gradient_come_with_the_step(
         for attempt in (opt.step, pyoptk.Accumulation(opt, 2).step):
             with pytest.raises(RuntimeError, match=r"^step: expected the parameters, got their av"):
                 attempt(np.ones(size, dtype))
-        with pytest.raises(RuntimeError, match="^averaged: expected the parameters"), opt.averaged():
+        with (
+            pytest.raises(RuntimeError, match=r"^averaged: expected the parameters"),
+            opt.averaged(),
+        ):
             pass
         fused[...] = 7  # whatever happens within, the parameters come back
     np.testing.assert_array_equal(fused, before)
     np.testing.assert_array_equal(opt.ema, expected)
-    with pytest.raises(RuntimeError, match="^ema: expected an optimizer made with ema_decay"):
+    with pytest.raises(RuntimeError, match=r"^ema: expected an optimizer made with ema_decay"):
         cls(fused, **settings).ema  # noqa: B018
 
 

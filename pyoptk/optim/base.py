@@ -297,9 +297,7 @@ class Optimizer(Uncopied):
         expected = {k: v for k, v in self.state_dict().items() if k not in settings}
         check_arrays(expected, {k: v for k, v in state.items() if k not in settings}, "state")
         _core.check_state(self._kernel, state)
-        settings |= {
-            k: state[k] for k, v in settings.items() if k in state and not callable(v)
-        }
+        settings |= {k: state[k] for k, v in settings.items() if k in state and not callable(v)}
         hyper = plain({name: settings[f"hyper.{name}"] for name in self.hyper})
         groups = {
             pattern: plain({name: settings[f"groups.{pattern}.{name}"] for name in own})

@@ -10,48 +10,32 @@ NumPy passes, most of them every k-th step.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._core import SparseRows
+from ..checked import Rule, checked, real
 from ..checkpoint import check_arrays, fill_arrays
 from .base import Optimizer, Uncopied
 from .hyper import Array, Grads, at_step
 
-
-def _real(value: Any) -> float:
-    return float(value / 1)  # float() alone would take a str
-
-
 # Between these, a loss scale and 1 / scale are both normal numbers in float32.
 _LEAST, _MOST = 2.0**-126, 2.0**126
 
-# Every number by name: what is expected; what makes it of one type, or raises TypeError; whether it
-# then is as expected. They hold in a constructor, an assignment and a checkpoint.
+# For every number by name, in a constructor, an assignment and a checkpoint.
 _length = "an integer >= 1", operator.index, lambda n: n >= 1
-_RULES: dict[str, tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = {
+_RULES: dict[str, Rule] = {
     "k": _length,
     "interval": _length,
     "count": ("an integer >= 0", operator.index, lambda n: n >= 0),
-    "alpha": ("a number in [0, 1]", _real, lambda x: 0 <= x <= 1),
-    "scale": ("a number in [2**-126, 2**126]", _real, lambda x: _LEAST <= x <= _MOST),
-    "growth": ("a finite number > 1", _real, lambda x: 1 < x < float("inf")),
-    "backoff": ("a number in (0, 1)", _real, lambda x: 0 < x < 1),
+    "alpha": ("a number in [0, 1]", real, lambda x: 0 <= x <= 1),
+    "scale": ("a number in [2**-126, 2**126]", real, lambda x: _LEAST <= x <= _MOST),
+    "growth": ("a finite number > 1", real, lambda x: 1 < x < float("inf")),
+    "backoff": ("a number in (0, 1)", real, lambda x: 0 < x < 1),
 }
-
-
-def _checked(name: str, value: Any, shown: str) -> Any:
-    expected, convert, accepts = _RULES[name]
-    try:
-        converted = convert(value)
-    except TypeError:
-        raise TypeError(f"{shown}: expected {expected}, got {value!r}") from None
-    if not accepts(converted):
-        raise ValueError(f"{shown}: expected {expected}, got {value!r}")
-    return converted
 
 
 class Stateful(Uncopied):
@@ -62,7 +46,7 @@ class Stateful(Uncopied):
     count: int
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, _checked(name, value, name) if name in _RULES else value)
+        super().__setattr__(name, checked(_RULES, name, value) if name in _RULES else value)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed training needs of this wrapper; its own arrays, not copies."""
@@ -86,7 +70,7 @@ class Stateful(Uncopied):
         """Raise what `load_state_dict` would."""
         check_arrays(self.state_dict(), state, "state")
         for name in self._numbers:
-            _checked(name, state[name], f"state[{name!r}]")
+            checked(_RULES, name, state[name], f"state[{name!r}]")
 
     def __repr__(self) -> str:
         settings = "".join(f", {name}={getattr(self, name)!r}" for name in self._numbers)
