@@ -172,6 +172,8 @@ def test_every_library_makes_a_working_optimizer_that_the_caller_can_change(name
         assert opt.lr == 0.5
         opt.step(np.ones(3))
         assert np.isfinite(opt.params).all()
+    subclass = type("Mine", (getattr(pyoptk, name),), {})
+    assert subclass.like(library, np.ones(3)).hyper == type(opt).like(library, np.ones(3)).hyper
     with pytest.raises(ValueError, match=r"^library: expected one of .*got 'thano'$"):
         getattr(pyoptk, name).like("thano", np.ones(3))
 

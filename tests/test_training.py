@@ -322,6 +322,7 @@ def test_a_wrong_state_is_refused_and_nothing_is_changed():
     for change, error, message in [
         ({"m.layer.bias": np.zeros(5)}, ValueError, r"m\.layer\.bias"),
         ({"m.layer.bias": np.zeros(4, np.float32)}, TypeError, r"m\.layer\.bias"),
+        ({"m.layer.bias": np.ma.ones(4)}, TypeError, r"m\.layer\.bias'\]: .* got MaskedArray"),
         ({"kernel": "sgd"}, ValueError, r"^state\['kernel'\]: expected 'adam', got 'sgd'"),
         ({"calls": -1}, ValueError, r"^state\['calls'\]: expected an integer in 0..*, got -1"),
         ({"calls": 1.5}, TypeError, r"^state\['calls'\]: expected an integer, got 1.5"),

@@ -177,8 +177,14 @@ class Optimizer(Uncopied):
         Raises
         ------
         TypeError, ValueError
-            If a gradient is missing, of another shape or dtype, or overlaps a parameter. The
-            message names it, and nothing has been changed.
+            If a gradient is missing, of another shape or dtype, or overlaps a parameter, and if a
+            function of the step gives what its hyper-parameter cannot be.
+        FloatingPointError
+            With ``on_nonfinite="raise"``, for a gradient with a NaN or an infinity.
+        RuntimeError
+            Within `averaged`, and while another thread is in this optimizer's step.
+
+        The message names what is wrong, and nothing has been changed.
         """
         if self._scheduled:
             self._plan.configure(at_step(self._plan.calls, self._merged))
@@ -192,6 +198,11 @@ class Optimizer(Uncopied):
         name : str
         param : key of `params`, optional
             Of this parameter, where `groups`, `no_decay` or `decay_mask` give it its own.
+
+        Raises
+        ------
+        ValueError
+            For a name or a key that there is not.
         """
         _core.check_choice("name", name, self.hyper)
         value = self.hyper[name]
@@ -219,7 +230,7 @@ class Optimizer(Uncopied):
 
     @property
     def ema(self) -> Any:
-        """The moving averages, in the structure of `params`; needs `ema_decay`."""
+        """The moving averages, in the structure of `params`; a RuntimeError without `ema_decay`."""
         return self._like_params(self._averages())
 
     def _averages(self) -> list[Array]:
@@ -232,8 +243,12 @@ class Optimizer(Uncopied):
     def averaged(self) -> Iterator[None]:
         """Within ``with opt.averaged():`` the parameters are their moving averages.
 
-        They are swapped in place, and back again, bit for bit. Needs `ema_decay`; a step within is
-        refused.
+        They change in place, and come back bit for bit, whatever was done to them.
+
+        Raises
+        ------
+        RuntimeError
+            Without `ema_decay`, within another `averaged`, and from a step within this one.
         """
         with swapped(self._plan, self._arrays(), self._averages()):
             yield
