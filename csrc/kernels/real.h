@@ -5,18 +5,20 @@
 
 #include "pyoptk.h"
 
+#include <float.h>
+
 #if PK_DTYPE_BITS == 32
 typedef float real;
 typedef int32_t real_bits;
 typedef uint32_t real_unsigned;
 #define real_sqrt sqrtf
-#define real_abs fabsf
+#define REAL_MIN FLT_MIN
 #else
 typedef double real;
 typedef int64_t real_bits;
 typedef uint64_t real_unsigned;
 #define real_sqrt sqrt
-#define real_abs fabs
+#define REAL_MIN DBL_MIN
 #endif
 
 #define PK_INLINE static inline __attribute__((always_inline))

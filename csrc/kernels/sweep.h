@@ -15,16 +15,15 @@ enum {
     SERIAL_BELOW =
         16384, /* elements in a list under which waking a thread costs more than it gives */
     CHUNKS_PER_THREAD = 4, /* so that a thread that starts late does not hold up the others */
-    ALIGN_ABOVE = 4096,    /* elements in a piece from which a short aligning loop pays */
     BLOCK = 1024           /* elements of a gradient prepared at a time: stays in the L1 cache */
 };
 
 /* What an optimizer's loop needs besides the arrays: computed in double, once per group and step. */
 typedef struct {
     real keep; /* 1 - lr * weight_decay if decoupled, else 1: multiplies the parameter */
-    real rate, gain, direct, momentum, beta1, rest1, beta2, rest2, root_unbias2, correct2, eps,
-        eps_inside;
+    real rate, gain, direct, momentum, beta1, rest1, beta2, rest2, correct2, eps, eps_inside;
     int has_momentum, first, nesterov, centered, amsgrad, rectified;
+    int by_products; /* take the root so: see loop.h */
 } constants;
 
 typedef struct {
@@ -101,10 +100,10 @@ static void update_piece(const sweep *s, pk_tensor piece, const pk_common *c, co
         s->update(&piece, k);
         return;
     }
-    for (size_t begin = 0; begin < piece.n; begin += BLOCK) {
+    for (size_t begin = 0, end; begin < piece.n; begin = end) {
         _Alignas(CACHE_LINE) real gradient[BLOCK];
-        const size_t left = piece.n - begin;
-        const pk_tensor block = piece_of(&piece, begin, begin + (left < BLOCK ? left : BLOCK));
+        end = next_line(&piece, begin + BLOCK - CACHE_LINE / sizeof(real));
+        const pk_tensor block = piece_of(&piece, begin, end);
         pk_tensor prepared = block;
         if (prepare) {
             prepare_gradient(gradient, &block, c);
@@ -140,12 +139,7 @@ static void sweep_chunk(void *arg, size_t c)
         const size_t end = to < start + t->n ? next_line(t, to - start) : t->n;
         if (begin >= end)
             continue;
-        /* NumPy's large buffers all begin 16 bytes off a cache line: from an aligned start on, a
-         * vector never straddles two lines, in none of the arrays. */
-        const size_t aligned = end - begin > ALIGN_ABOVE ? next_line(t, begin) : begin;
-        if (aligned > begin)
-            update_piece(s, piece_of(t, begin, aligned), config, &k);
-        update_piece(s, piece_of(t, aligned, end), config, &k);
+        update_piece(s, piece_of(t, begin, end), config, &k);
     }
     restore_denormals(mode);
 }
