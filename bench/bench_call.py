@@ -1,29 +1,25 @@
 """What a call costs: one tensor of 16 elements, where arithmetic takes no time."""
 
+import functools
+
 import numpy as np
 import pytest
 
 import pyoptk
 from pyoptk import kernels
 
-
-@pytest.mark.parametrize("name", ["SGD", "AdaGrad", "RMSprop", "Adam"])
-def bench_step_call(benchmark, name):
-    benchmark.group = "call"
-    benchmark.name = f"pyoptk.{name}.step"
-    param, grad = np.ones((2, 16), np.float32)
-    benchmark(getattr(pyoptk, name)(param).step, grad)
-
-
-def bench_kernel_call(benchmark):
-    benchmark.group = "call"
-    benchmark.name = "pyoptk.kernels.adam"
-    param, grad, m, v = np.zeros((4, 16), np.float32)
-    benchmark(kernels.adam, param, grad, m, v)
+PARAM, GRAD, M, V = np.zeros((4, 16), np.float32)
+CALLS = {
+    **{
+        name: functools.partial(getattr(pyoptk, name)(PARAM.copy()).step, GRAD)
+        for name in ("SGD", "AdaGrad", "RMSprop", "Adam")
+    },
+    "kernel": functools.partial(kernels.adam, PARAM, GRAD, M, V),
+    "numpy": functools.partial(np.add, PARAM, GRAD, out=PARAM),
+}
 
 
-def bench_numpy_call(benchmark):
-    benchmark.group = "call"
-    benchmark.name = "numpy.add"
-    a, b = np.ones((2, 16), np.float32)
-    benchmark(np.add, a, b, out=a)
+@pytest.mark.parametrize("which", CALLS)
+def bench_call(benchmark, name_of, which):
+    benchmark.group, benchmark.name = "call", name_of(CALLS[which])
+    benchmark(CALLS[which])

@@ -1,17 +1,16 @@
-"""One optimizer step: the kernel, its NumPy twin, the memory roof, and PyTorch when installed."""
+"""One optimizer step over one parameter."""
 
+import functools
 import inspect
 
 import numpy as np
-import pytest
 
 import pyoptk
 from pyoptk import _core, kernels, reference
 
-SIZES = [1_000, 100_000, 1_000_000, 10_000_000]
-# Every kernel of tests/test_optim.py: its class, how many state arrays, settings, PyTorch's name
-# (None where PyTorch has no such optimizer), and those that PyTorch has fused.
-ROWS = {
+SIZES = [1_000, 100_000, 1_000_000, 4_000_000]  # the last is larger than most caches
+# Each kernel of pyoptk.kernels: its class, how many state arrays, settings, PyTorch's name.
+KERNELS = {
     "sgd": (pyoptk.SGD, 1, {"momentum": 0.9}, "SGD"),
     "adagrad": (pyoptk.AdaGrad, 1, {}, "Adagrad"),
     "rmsprop": (pyoptk.RMSprop, 1, {}, "RMSprop"),
@@ -23,83 +22,63 @@ ROWS = {
     "lion": (pyoptk.Lion, 1, {}, None),
     "lamb": (pyoptk.LAMB, 2, {}, None),
 }
-FUSED = ("SGD", "Adagrad", "Adam")
+NOT_IN_TORCH = [name for name, row in KERNELS.items() if row[3] is None]
+FUSED = ("SGD", "Adagrad", "Adam")  # those that PyTorch has fused
 
 
-def data(size, dtype):
-    rng = np.random.default_rng(0)
-    return rng.standard_normal(size).astype(dtype), (rng.standard_normal(size) / 100).astype(dtype)
+@functools.lru_cache(maxsize=2)  # for the rows that follow
+def normal(dtype, size):
+    return np.random.default_rng(0).standard_normal(size, dtype)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", ROWS)
-def bench_step(benchmark, name, dtype, size, threads):
-    benchmark.group = f"{name} {dtype} {size:,} elements, {threads} thread(s)"
-    cls, states, settings, _ = ROWS[name]
-    param, grad = data(size, dtype)
-    opt = cls(param, **settings)
-    benchmark.name = f"pyoptk.{cls.__name__}.step"
-    # parameter and states are read and written, the gradient is read
-    benchmark.extra_info["bytes"] = (2 * (1 + states) + 1) * param.nbytes
-    benchmark(opt.step, grad)
+def data(dtype, size):
+    """A parameter, and a gradient that is only read."""
+    return normal(dtype, size).copy(), normal(dtype, size)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", ROWS)
-def bench_twin(benchmark, name, dtype, size):
-    benchmark.group = f"{name} {dtype} {size:,} elements, 1 thread(s)"
-    cls, states, settings, _ = ROWS[name]
-    param, grad = data(size, dtype)
-    names = inspect.signature(getattr(kernels, name)).parameters
+def describe(size):
+    return f"{size:,} elements"
+
+
+def work(kernel, dtype, size):
+    # parameter and states are read and written, the gradient is read; LAMB sweeps a second time
+    streams = 10 if kernel == "lamb" else 2 * (1 + KERNELS[kernel][1]) + 1
+    return {"bytes": streams * size * np.dtype(dtype).itemsize}
+
+
+def ours(kernel, dtype, size, threads):
+    cls, _, settings, _ = KERNELS[kernel]
+    param, grad = data(dtype, size)
+    return functools.partial(cls(param, **settings).step, grad)
+
+
+def twin(kernel, dtype, size, threads):
+    cls, states, settings, _ = KERNELS[kernel]
+    param, grad = data(dtype, size)
+    names = inspect.signature(getattr(kernels, kernel)).parameters
     hyper = {k: v for k, v in cls(param.copy(), **settings).hyper.items() if k in names}
-    arrays, twin = [np.zeros_like(param) for _ in range(states)], getattr(reference, name)
-    benchmark.name = f"{twin.__module__}.{twin.__name__}"
-    benchmark(twin, param, grad, *arrays, step=10, **hyper)
+    arrays = [np.zeros_like(param) for _ in range(states)]
+    return functools.partial(getattr(reference, kernel), param, grad, *arrays, step=10, **hyper)
 
 
-@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row[3]])
-def bench_torch(benchmark, name, size, threads):
-    torch = pytest.importorskip("torch")
-    benchmark.group = f"{name} float32 {size:,} elements, {threads} thread(s)"
-    _, _, settings, theirs = ROWS[name]
-    torch.set_num_threads(threads)
-    param, grad = (torch.from_numpy(a) for a in data(size, "float32"))
+def roof(kernel, dtype, size, threads):
+    """As many bytes in the streams of Adam, with additions only."""
+    from pyoptk.bench.contenders.roof import arrays
+
+    n = work(kernel, dtype, size)["bytes"] // (7 * np.dtype(dtype).itemsize)
+    return functools.partial(_core.memory_roof, *arrays(n, dtype))
+
+
+def torch(kernel, dtype, size, threads):
+    import torch
+
+    _, _, settings, theirs = KERNELS[kernel]
+    param, grad = (torch.from_numpy(a) for a in data(dtype, size))
     tensor = torch.nn.Parameter(param)
     tensor.grad = grad
-    fused = {"fused": True} if theirs in FUSED else {}
-    opt = getattr(torch.optim, theirs)([tensor], lr=1e-3, **settings, **fused)
-    benchmark.name = f"torch.optim.{theirs}.step"
-    benchmark(opt.step)
+    fastest = {"fused": True} if theirs in FUSED else {"foreach": True}
+    return getattr(torch.optim, theirs)([tensor], lr=1e-3, **settings, **fastest).step
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def bench_roof(benchmark, dtype, size, threads):
-    """The streams of Adam with additions only: what memory allows."""
-    benchmark.group = f"adam {dtype} {size:,} elements, {threads} thread(s)"
-    arrays = [data(size, dtype)[0] for _ in range(4)]
-    benchmark.name = "roof of adam's streams"
-    benchmark.extra_info["bytes"] = 7 * arrays[0].nbytes
-    benchmark(_core.memory_roof, *arrays)
-
-
-def bench_many_small_tensors(benchmark, threads):
-    benchmark.group = f"adam float32 1,000 tensors of 1,000 elements, {threads} thread(s)"
-    params, grads = zip(*(data(1_000, "float32") for _ in range(1_000)), strict=True)
-    opt = pyoptk.Adam(params)
-    benchmark.name = "pyoptk.Adam.step"
-    benchmark(opt.step, grads)
-
-
-def bench_global_norm(benchmark, size, threads):
-    benchmark.group = f"global_norm float32 {size:,} elements, {threads} thread(s)"
-    _, grad = data(size, "float32")
-    benchmark.name = "pyoptk.kernels.global_norm"
-    benchmark.extra_info["bytes"] = grad.nbytes
-    benchmark(kernels.global_norm, [grad])
-
-
-def bench_global_norm_twin(benchmark, size):
-    benchmark.group = f"global_norm float32 {size:,} elements, 1 thread(s)"
-    _, grad = data(size, "float32")
-    benchmark.name = "pyoptk.reference.global_norm"
-    benchmark(reference.global_norm, [grad])
+def bench_optim(timed, row):
+    timed()

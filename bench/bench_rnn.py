@@ -1,105 +1,89 @@
-"""LSTM forward and backward: kernels, NumPy twins, the FMA roof, and PyTorch when installed."""
+"""One LSTM layer: forward, backward with the gradient of the input, and a step of a stream."""
+
+import functools
 
 import numpy as np
-import pytest
 
 import pyoptk
-from pyoptk import _core, kernels, reference
+from pyoptk import _core, reference
 
 # T, B, I, H
 SIZES = [
     (10, 1, 64, 64), (10, 32, 64, 64), (50, 32, 64, 128), (100, 32, 128, 256), (30, 128, 256, 256),
     (50, 16, 256, 1024),
 ]  # fmt: skip
+# How many products with each weight at every step; lstm_step is one step, whatever T is.
+KERNELS = {"lstm_forward": 1, "lstm_backward": 2, "lstm_step": 1}
+NOT_IN_TORCH = ()
 
 
-def data(size, dtype):
+def data(dtype, size):
     T, B, I, H = size
     rng = np.random.default_rng(0)
     lstm = pyoptk.LSTM(I, H, dtype=dtype, rng=rng)
     return lstm, *(rng.standard_normal((T, B, n)).astype(dtype) for n in (I, H))
 
 
-def group(benchmark, name, size, dtype, threads=1):
+def describe(size):
+    return "T {} B {} I {} H {}".format(*size)
+
+
+def work(kernel, dtype, size):
     T, B, I, H = size
-    benchmark.group = f"lstm {dtype} T {T} B {B} I {I} H {H}, {threads} thread(s)"
-    benchmark.name = name
-    benchmark.extra_info["flop"] = 3 * 8 * T * B * H * (I + H)
+    return {"flop": KERNELS[kernel] * 8 * (T if kernel != "lstm_step" else 1) * B * H * (I + H)}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def bench_lstm(benchmark, size, dtype, threads):
-    group(benchmark, "pyoptk.LSTM forward + backward", size, dtype, threads)
-    lstm, x, dy = data(size, dtype)
+def ours(kernel, dtype, size, threads):
+    lstm, x, dy = data(dtype, size)
+    if kernel == "lstm_forward":
+        return functools.partial(lstm.forward, x)
+    if kernel == "lstm_step":
+        return functools.partial(lstm.step, x[0], lstm.step(x[0])[1])
 
-    def work():
+    def before():
         lstm.forward(x)
-        lstm.backward(dy)
 
-    benchmark(work)
+    return functools.partial(lstm.backward, dy), before
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def bench_twin(benchmark, size, dtype):
-    group(benchmark, "pyoptk.reference.lstm_forward + lstm_backward", size, dtype)
-    lstm, x, dy = data(size, dtype)
+def twin(kernel, dtype, size, threads):
+    lstm, x, dy = data(dtype, size)
     w, zeros = list(lstm.params.values()), np.zeros_like(dy[0])
+    if kernel == "lstm_step":
+        return functools.partial(reference.lstm_step, x[0], zeros, zeros, *w)
+    forward = functools.partial(reference.lstm_forward, x, zeros, zeros, *w)
+    if kernel == "lstm_forward":
+        return forward
+    backward = functools.partial(reference.lstm_backward, x, *forward(), w[0], w[1])
+    return functools.partial(backward, dy, zeros, zeros)
 
-    def work():
-        saved = reference.lstm_forward(x, zeros, zeros, *w)
-        reference.lstm_backward(x, *saved, w[0], w[1], dy, zeros, zeros)
 
-    benchmark(work)
+def roof(kernel, dtype, size, threads):
+    """A core's share of the multiply-adds, in registers alone."""
+    flop = work(kernel, dtype, size)["flop"] / threads
+    return functools.partial(_core.fma_roof, dtype, 1 + int(flop / _core.fma_roof(dtype, 1)))
 
 
-def bench_torch(benchmark, size, threads):
-    torch = pytest.importorskip("torch")
-    torch.set_num_threads(threads)
-    group(benchmark, "torch.nn.LSTM forward + backward", size, "float32", threads)
-    _, x, dy = (
-        torch.from_numpy(a) if isinstance(a, np.ndarray) else a for a in data(size, "float32")
-    )
-    lstm = torch.nn.LSTM(*size[2:])
+def torch(kernel, dtype, size, threads):
+    import torch
+
+    _, x, dy = data(dtype, size)
+    x, dy = torch.from_numpy(x), torch.from_numpy(dy)
+    if kernel == "lstm_step":
+        cell = torch.nn.LSTMCell(*size[2:], dtype=x.dtype).requires_grad_(False)
+        return functools.partial(cell.forward, x[0])
+    lstm = torch.nn.LSTM(*size[2:], dtype=x.dtype)
     x.requires_grad_()
+    if kernel == "lstm_forward":
+        return functools.partial(lstm.forward, x)
 
-    def work():
+    def before():
         lstm.zero_grad(set_to_none=True)
         x.grad = None
-        lstm(x)[0].backward(dy)
+        return (lstm(x)[0], dy), {}
 
-    benchmark(work)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def bench_roof(benchmark, size, dtype):
-    """As many multiply-adds in registers alone."""
-    group(benchmark, "roof of multiply-adds", size, dtype)
-    rounds = 1 + int(benchmark.extra_info["flop"] / _core.fma_roof(dtype, 1))
-    benchmark(_core.fma_roof, dtype, rounds)
+    return torch.Tensor.backward, before
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("who", ["pyoptk", "numpy"])
-def bench_recurrent_product(benchmark, size, dtype, who, threads):
-    """h [B, H] times w_hh^T [H, 4H]: what an LSTM does at every step."""
-    _, B, _, H = size
-    benchmark.group = f"matmul {dtype} [{B}, {H}] x [{H}, {4 * H}], {threads} thread(s)"
-    rng = np.random.default_rng(0)
-    a, b = (rng.standard_normal(shape).astype(dtype) for shape in ((B, H), (H, 4 * H)))
-    c = np.empty((B, 4 * H), dtype)
-    benchmark.extra_info["flop"] = 2 * B * H * 4 * H
-    benchmark.name = "pyoptk.kernels.matmul" if who == "pyoptk" else "numpy.matmul"
-    benchmark(kernels.matmul, a, b, c) if who == "pyoptk" else benchmark(np.matmul, a, b, out=c)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", ["exp", "tanh", "sigmoid"])
-@pytest.mark.parametrize("who", ["pyoptk", "numpy"])
-def bench_function(benchmark, name, dtype, who):
-    """In the L1 cache: a thousand elements."""
-    benchmark.group = f"{name} {dtype} 1,000 elements"
-    x = np.random.default_rng(0).uniform(-5, 5, 1_000).astype(dtype)
-    y = np.empty_like(x)
-    function = getattr(kernels if who == "pyoptk" else reference, name)
-    benchmark.name = f"{function.__module__}.{name}"
-    benchmark(function, x, y)
+def bench_rnn(timed, row):
+    timed()

@@ -1,13 +1,24 @@
-"""Fixtures of the benchmarks: ``pytest bench`` runs them all, ``pytest bench --quick`` a part.
+"""The rows of the benchmarks: ``pytest bench`` runs them all, ``pytest bench --quick`` a part.
 
-A row is a kernel x dtype x size x threads; in its group stand the same work by the NumPy twin, the
-roof (the same memory streams with additions only, or the FMA peak) and PyTorch when it is
-installed. Only ratios inside a group mean anything: the machine is never quiet.
+The rows come from kernel.py. In its group stand, beside the kernel, its NumPy twin, the roof (as
+many bytes streamed, or as many multiply-adds) and PyTorch when it is installed. Only ratios inside
+a group mean anything: the machine is never quiet.
 """
 
+import functools
+import os
+import time
+
+os.environ.pop("OPENBLAS_CORETYPE", None)  # pinning NumPy's BLAS would flatter us
+
 import pytest
+from threadpoolctl import ThreadpoolController
 
 import pyoptk
+
+from .kernel import rows_of
+
+LIBRARIES = ThreadpoolController()  # NumPy's BLAS; looking for it takes long
 
 
 def pytest_addoption(parser):
@@ -15,25 +26,79 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    config.option.benchmark_max_time = 0.2 if config.getoption("quick") else 0.5
+    seconds = 0.02 if config.getoption("quick") else 0.05
+    config.option.benchmark_max_time = seconds
+    config.option.benchmark_min_time = seconds / 50  # as many rounds say enough
     config.option.benchmark_min_rounds = 3
     config.option.benchmark_disable_gc = True
+    config.option.benchmark_warmup = False  # calibration calls it often enough
 
 
 def pytest_generate_tests(metafunc):
-    """`threads` runs over 1 and all, `size` over the module's SIZES; --quick takes the first."""
-    quick = metafunc.config.getoption("quick")
-    if "threads" in metafunc.fixturenames:
-        all_threads = pyoptk.get_num_threads()
-        metafunc.parametrize("threads", [1] if quick or all_threads == 1 else [1, all_threads])
-    if "size" in metafunc.fixturenames:
-        sizes = metafunc.module.SIZES
-        metafunc.parametrize("size", sizes[:2] if quick else sizes, ids=str)
+    if "row" in metafunc.fixturenames:
+        rows = list(rows_of(metafunc.module, metafunc.config.getoption("quick")))
+        metafunc.parametrize("row", rows, ids=["-".join(map(str, row)) for row in rows])
 
 
-@pytest.fixture(autouse=True)
-def _threads(request):
-    if "threads" in request.fixturenames:
-        pyoptk.set_num_threads(request.getfixturevalue("threads"))
-    yield
+@pytest.fixture
+def timed(benchmark, row, request):
+    """Time one row; its name is taken from the function timed."""
+    kernel, dtype, size, threads, contender = row
+    module = request.module
+    if contender == "torch":
+        import torch
+
+        torch.set_num_threads(threads)
+    pyoptk.set_num_threads(threads)
+    with LIBRARIES.limit(limits=threads, user_api="blas"):
+        call, before = with_setup(getattr(module, contender)(kernel, dtype, size, threads))
+        words = module.describe(size)
+        benchmark.group = f"{kernel} {dtype} {words}, {threads} thread{'s'[: threads > 1]}"
+        benchmark.name = name_of(call)
+        keys = ("kernel", "dtype", "size", "threads", "contender")
+        benchmark.extra_info |= dict(zip(keys, row, strict=True))
+        benchmark.extra_info |= module.work(kernel, dtype, size)
+        yield lambda: measure(benchmark, call, before)
     pyoptk.set_num_threads()
+
+
+def with_setup(made):
+    """The call, and what is done before each; most need nothing."""
+    return made if isinstance(made, tuple) else (made, None)
+
+
+def measure(benchmark, call, before):
+    if before is None:
+        benchmark(call)
+        return
+    start = time.perf_counter()
+    positional, named = before() or ((), {})
+    call(*positional, **named)
+    seconds = time.perf_counter() - start
+    rounds = int(max(3, min(1000, benchmark._max_time / seconds)))
+    benchmark.pedantic(call, setup=before, rounds=rounds, warmup_rounds=1)
+
+
+@pytest.fixture(params=sorted({1, pyoptk.get_num_threads()}))
+def threads(request):
+    pyoptk.set_num_threads(request.param)
+    yield request.param
+    pyoptk.set_num_threads()
+
+
+@pytest.fixture(name="name_of")
+def _name_of():
+    return name_of
+
+
+def name_of(call):
+    """`numpy.add`, `pyoptk.Adam.step`: what is called, whatever wraps it."""
+    while isinstance(call, functools.partial):
+        call = call.func
+    owner = getattr(call, "__self__", None)
+    if owner is None or isinstance(owner, type(os)):  # a function
+        name = call.__qualname__
+        if name.startswith("_"):  # where PyTorch keeps its own
+            name = call.__name__
+        return f"{call.__module__ or owner.__name__}.{name}"
+    return f"{type(owner).__module__.partition('.')[0]}.{type(owner).__name__}.{call.__name__}"

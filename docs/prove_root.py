@@ -2,16 +2,17 @@
 
     python docs/prove_root.py
 
-Processors agree on the estimate only in that it is within 2^-14.  With r the root of x, u = 2^-24 and
-e <= 2^-14 the error of the estimate, what the code computes is, to first order in what is rounded,
+Processors agree on the estimate only in that it is within 2^-14.  With r the root of x, u = 2^-24
+and e <= 2^-14 the error of the estimate, what the code computes is, to first order in what is
+rounded,
 
     h = (1 + e) / 2r                       the estimate of half the inverse
-    s = r (1 + a),  abs(a) <= 3/2 e^2 + u/2 + u < 2^-23.3      after the first step, and h likewise
+    s = r (1 + a),  abs(a) <= 3/2 e^2 + u/2 + u < 2^-23.3      after the first step; h likewise
     s + (x - s^2) h = r (1 + b),  abs(b) <= a^2 / 2 + a (a + u) < 2^-45.4      before it is rounded
 
-so that it is rounded as r is, unless there is a number halfway between two floats within 2^-45 of r.
-Multiplying x by 4 changes nothing, so x in [1, 4) is all there is.  Few x are such; for each of them
-this runs the code on every estimate that is allowed.
+so that it is rounded as r is, unless there is a number halfway between two floats within 2^-45 of
+r.  Multiplying x by 4 changes nothing, so x in [1, 4) is all there is.  Few x are such; for each of
+them this runs the code on every estimate that is allowed.
 """
 
 from fractions import Fraction
@@ -32,23 +33,26 @@ def hard_cases():
     return found
 
 
-def to_float(exact):
-    """The nearest float32 of extended-precision numbers, which are within 2^-63 of the exact ones."""
-    nearest = exact.astype(np.float32)
-    # a tie could come of the first rounding: then the second would not know to which side to go
-    other = np.nextafter(nearest, np.where(exact > nearest, np.inf, -np.inf).astype(np.float32))
-    assert not (exact * 2 == nearest.astype(exact.dtype) + other)[exact != nearest].any()
-    return nearest
+def rounded_sum(a, b):
+    """The nearest float32 of a + b, extended-precision numbers with abs(a) >= abs(b)."""
+    total = a + b
+    lost = b - (total - a)  # exact
+    # A tie that comes of what was lost is none: away from it, to the side on which the sum is.
+    aside = np.nextafter(total, np.copysign(np.longdouble(np.inf), lost))
+    return np.where(lost == 0, total, aside).astype(np.float32)
 
 
 def by_products(x, h):
     """The code of root.h for the estimates h; products of two floats are exact here."""
-    x, h, wide = np.float32(x), h, np.longdouble
+    x, wide = np.float32(x), np.longdouble
     s = ((x + x) * h.astype(wide)).astype(np.float32)
-    error = to_float(wide(0.5) - s.astype(wide) * h)
-    s, h = to_float(s + s.astype(wide) * error), to_float(h + h.astype(wide) * error)
-    rest = to_float(wide(x) - s.astype(wide) * s)
-    return to_float(s + rest.astype(wide) * h)
+    error = rounded_sum(wide(0.5), -(s.astype(wide) * h))
+    s, h = (
+        rounded_sum(s.astype(wide), s.astype(wide) * error),
+        rounded_sum(h.astype(wide), h.astype(wide) * error),
+    )
+    rest = rounded_sum(wide(x), -(s.astype(wide) * s))
+    return rounded_sum(s.astype(wide), rest.astype(wide) * h)
 
 
 def main():

@@ -22,7 +22,15 @@ except ModuleNotFoundError as error:
 from importlib.metadata import version as _version
 
 from . import kernels, schedules
-from ._core import get_num_threads, isa, isas, set_num_threads, threads_backend, use_isa
+from ._core import (
+    SparseRows,
+    get_num_threads,
+    isa,
+    isas,
+    set_num_threads,
+    threads_backend,
+    use_isa,
+)
 from .checkpoint import load, save
 from .optim import (
     LAMB,
@@ -67,6 +75,7 @@ __all__ = [
     "Optimizer",
     "RAdam",
     "RMSprop",
+    "SparseRows",
     "clip_by_global_norm",
     "clip_by_value",
     "get_num_threads",

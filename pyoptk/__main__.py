@@ -1,7 +1,7 @@
-"""The command line: `python -m pyoptk info` and `python -m pyoptk demo`.
+"""The command line: `python -m pyoptk info`, `demo` and `bench`.
 
 Whatever is wrong with the user's input is said in one line on stderr, with exit status 2 and no
-traceback. The demos are imported only when one is asked for.
+traceback. The demos and the benchmark are imported only when one is asked for.
 """
 
 from __future__ import annotations
@@ -55,11 +55,17 @@ def at_least(least: int) -> Callable[[str], int]:
     return parse
 
 
-def picture(text: str) -> Path:
-    """A file name for a picture."""
-    if Path(text).suffix != ".png":
-        raise argparse.ArgumentTypeError(f"expected a file name ending in .png, got {text!r}")
-    return Path(text)
+def file(ending: str) -> Callable[[str], Path]:
+    """A parser of file names with this ending."""
+
+    def parse(text: str) -> Path:
+        if Path(text).suffix != ending:
+            raise argparse.ArgumentTypeError(
+                f"expected a file name ending in {ending}, got {text!r}"
+            )
+        return Path(text)
+
+    return parse
 
 
 def build_parser() -> Parser:
@@ -95,7 +101,7 @@ def build_parser() -> Parser:
     )
     common.add_argument(
         "--output",
-        type=picture,
+        type=file(".png"),
         metavar="FILE.png",
         help="where to save the picture (default: pyoptk-forecast.png, pyoptk-mlp.png, ...)",
     )
@@ -114,7 +120,23 @@ def build_parser() -> Parser:
         metavar="N",
         help="last rows, kept for the test (default: 120, or a quarter of a shorter series)",
     )
+    add_bench(commands)
     return parser
+
+
+def add_bench(commands: argparse._SubParsersAction[Parser]) -> None:
+    """The parser of `bench`."""
+    about = "time optimizer steps, LSTMs and a forecaster against NumPy and PyTorch"
+    bench = commands.add_parser(
+        "bench",
+        help=about,
+        description=f"In about a minute: {about} (where it is installed), and against the roof.",
+    )
+    bench.add_argument(
+        "--threads", type=at_least(1), metavar="N", help="of every library (default: see info)"
+    )
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write all rounds there")
+    bench.add_argument("--plot", type=file(".svg"), metavar="FILE.svg", help="draw a picture")
 
 
 # ---- info ---------------------------------------------------------------------------------------
@@ -232,6 +254,19 @@ def _run_demo(options: argparse.Namespace) -> None:
         linear.run(epochs=options.epochs, seed=options.seed, output=output)
 
 
+def bench(options: argparse.Namespace) -> int:
+    """Run the benchmark; the exit status."""
+    from .bench import command
+
+    for name in ("json", "plot"):
+        path = getattr(options, name)
+        if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+            print(f"pyoptk: error: argument --{name}: cannot write {path}", file=sys.stderr)
+            return 2
+    command.bench(options.threads, options.json, options.plot)
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -254,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.command == "info":
             info()
         else:
-            return demo(options)
+            return {"demo": demo, "bench": bench}[options.command](options)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130

@@ -15,10 +15,14 @@ cdef extern from "pyoptk.h" nogil:
         size_t n
         int64_t step
         size_t group
+    ctypedef struct pk_rows:
+        const int64_t *indices
+        const void *values
+        size_t count, width
 
     ctypedef struct pk_common:
         double lr, weight_decay, grad_scale, clip_value, ema_decay
-        int decoupled, maximize, zero_grad
+        int decoupled, maximize, zero_grad, cautious
     ctypedef struct pk_sgd_config:
         pk_common common
         double momentum, dampening
@@ -69,14 +73,21 @@ cdef extern from "pyoptk.h" nogil:
         void (*lamb)(const pk_tensor *, size_t, const pk_lamb_config *, void *,
                      int) noexcept nogil
         size_t (*lamb_scratch_size)(const pk_tensor *, size_t) noexcept nogil
+        size_t (*touched_rows)(const pk_tensor *, const pk_rows *, pk_tensor *,
+                               void *) noexcept nogil
+        size_t (*touched_scratch_size)(const pk_rows *) noexcept nogil
         double (*global_norm)(const pk_tensor *, size_t, void *, int) noexcept nogil
         size_t (*norm_scratch_size)(const pk_tensor *, size_t) noexcept nogil
         void (*memory_roof)(const pk_tensor *, size_t, int) noexcept nogil
     double pk_clip_coefficient(double norm, double max_norm) noexcept
 
+    ctypedef enum pk_save:
+        PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING
     ctypedef struct pk_rnn_shape:
         size_t T, B, I, H
         const int64_t *lengths
+        int repeat_last, reverse
+        pk_save save
     ctypedef struct pk_sequence:
         void *data
         ptrdiff_t step, row
@@ -85,18 +96,38 @@ cdef extern from "pyoptk.h" nogil:
         void *w_hh
         void *b_ih
         void *b_hh
-    ctypedef struct pk_lstm_saved:
+    ctypedef struct pk_lstm_sizes:
+        size_t h, c, gates, scratch
+    ctypedef struct pk_lstm:
+        pk_rnn_shape shape
+        pk_lstm_weights weights
+        pk_sequence x, y
+        const void *h0
+        const void *c0
+        void *h_last
+        void *c_last
         void *h
         void *c
         void *gates
+        void *scratch
+        pk_sequence dy, dx
+        const void *dh_last
+        const void *dc_last
+        void *dh0
+        void *dc0
+        pk_lstm_weights grads
+        int accumulate
+    ctypedef struct pk_dropout_config:
+        double p
+        uint64_t seed, stream
     ctypedef struct pk_rnn_kernels:
         size_t (*padded)(size_t) noexcept nogil
-        void (*lstm_forward)(const pk_rnn_shape *, const pk_lstm_weights *, pk_sequence,
-                             pk_sequence, const pk_lstm_saved *, void *, int) noexcept nogil
-        void (*lstm_backward)(const pk_rnn_shape *, const pk_lstm_weights *, pk_sequence,
-                              const pk_lstm_saved *, pk_sequence, void *, void *, pk_sequence,
-                              const pk_lstm_weights *, int, void *, int) noexcept nogil
-        size_t (*lstm_scratch_size)(const pk_rnn_shape *) noexcept nogil
+        void (*lstm_forward)(const pk_lstm *, size_t, int) noexcept nogil
+        void (*lstm_backward)(const pk_lstm *, size_t, int) noexcept nogil
+        pk_lstm_sizes (*lstm_sizes)(const pk_rnn_shape *) noexcept nogil
+        void (*lstm_step)(const pk_lstm *, int) noexcept nogil
+        void (*dropout)(size_t, size_t, size_t, pk_sequence, pk_sequence,
+                        const pk_dropout_config *, int) noexcept nogil
         void (*exp)(const void *, void *, size_t) noexcept nogil
         void (*sigmoid)(const void *, void *, size_t) noexcept nogil
         void (*tanh)(const void *, void *, size_t) noexcept nogil

@@ -1,11 +1,10 @@
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias, final
+from typing import Any, Self, TypeAlias, final
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 _Array: TypeAlias = NDArray[np.floating[Any]]
-_Weights: TypeAlias = tuple[_Array | None, ...]
 
 def isa() -> str: ...
 def isas() -> dict[str, bool]: ...
@@ -14,6 +13,14 @@ def get_num_threads() -> int: ...
 def set_num_threads(n: int | None = None) -> None: ...
 def threads_backend() -> str: ...
 def state_names(which: str, hyper: Mapping[str, Any]) -> tuple[str | None, ...]: ...
+
+@final
+class SparseRows:
+    indices: NDArray[np.int64]
+    values: _Array
+    shape: tuple[int, ...]
+    def __new__(cls, indices: ArrayLike, values: _Array, shape: Sequence[int]) -> Self: ...
+    def dense(self) -> _Array: ...
 
 @final
 class Plan:
@@ -54,6 +61,7 @@ def sgd(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def adagrad(
     param: _Array,
@@ -70,6 +78,7 @@ def adagrad(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def rmsprop(
     param: _Array,
@@ -91,6 +100,7 @@ def rmsprop(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def adadelta(
     param: _Array,
@@ -107,6 +117,7 @@ def adadelta(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def adam(
     param: _Array,
@@ -128,6 +139,7 @@ def adam(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def nadam(
     param: _Array,
@@ -146,6 +158,7 @@ def nadam(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def radam(
     param: _Array,
@@ -164,6 +177,7 @@ def radam(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def adamax(
     param: _Array,
@@ -182,6 +196,7 @@ def adamax(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def lion(
     param: _Array,
@@ -197,6 +212,7 @@ def lion(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def lamb(
     param: _Array,
@@ -214,6 +230,7 @@ def lamb(
     maximize: bool = False,
     grad_scale: float = 1.0,
     clip_value: float | None = None,
+    cautious: bool = False,
 ) -> None: ...
 def global_norm(grads: Sequence[_Array]) -> float: ...
 def check_writable(grads: Sequence[_Array], clip_value: float = 0.0) -> float: ...
@@ -224,43 +241,62 @@ def cut(n: int, chunk: int, chunks: int) -> int: ...
 def exp(x: _Array, y: _Array) -> None: ...
 def sigmoid(x: _Array, y: _Array) -> None: ...
 def tanh(x: _Array, y: _Array) -> None: ...
+def dropout(x: _Array, y: _Array, p: float, *, seed: int, stream: int = 0) -> None: ...
 def matmul(a: _Array, b: _Array, c: _Array, *, accumulate: bool = False) -> None: ...
 def check_names(names: Iterable[str], known: Iterable[str]) -> None: ...
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None: ...
+def check_patterns(name: str, value: Any) -> tuple[str, ...]: ...
 def check_groups(
     groups: Mapping[str, Mapping[str, Any]], hyper: Mapping[str, Any], names: Sequence[str]
 ) -> None: ...
 def check_state(which: str, state: Mapping[str, Any]) -> None: ...
 def check_sizes(**sizes: int) -> None: ...
+def check_uint64(name: str, value: int) -> None: ...
+def check_dropout(p: float, seed: int | None, num_layers: int) -> float: ...
 def check_switches(**switches: bool) -> None: ...
 def check_rng(rng: np.random.Generator | None) -> None: ...
 def check_float_dtype(dtype: DTypeLike) -> np.dtype[np.floating[Any]]: ...
 def check_sequence(name: str, x: Any, axes: tuple[int | None, ...], model: _Array) -> None: ...
 def check_pair(name: str, pair: Any, shape: tuple[int, ...], model: _Array) -> None: ...
 def check_lengths(lengths: ArrayLike, B: int, T: int) -> NDArray[np.int64]: ...
-def lstm_sizes(T: int, B: int, I: int, H: int, dtype: np.dtype[Any]) -> tuple[int, int]: ...
-def lstm_forward(
-    H: int,
-    layer: int,
-    x: _Array,
-    weights: _Weights,
-    y: _Array | None,
-    saved: tuple[_Array, _Array, _Array],
-    lengths: NDArray[np.int64] | None,
-    scratch: _Array,
-) -> None: ...
-def lstm_backward(
-    H: int,
-    layer: int,
-    x: _Array,
-    weights: _Weights,
-    saved: tuple[_Array, _Array, _Array],
-    dy: _Array | None,
-    dh: _Array,
-    dc: _Array,
-    dx: _Array | None,
-    grads: _Weights,
-    accumulate: bool,
-    lengths: NDArray[np.int64] | None,
-    scratch: _Array,
-) -> None: ...
+
+@final
+class LSTMPlan:
+    nbytes: int
+    def __init__(
+        self,
+        params: _Array,
+        grads: _Array,
+        sizes: tuple[int, int, int, int],
+        bias: bool,
+        T: int,
+        B: int,
+        save: str,
+        dropout: bool = False,
+    ) -> None: ...
+    def forward(
+        self,
+        x: _Array,
+        y: _Array | None,
+        first: tuple[_Array, _Array] | None,
+        last: tuple[_Array, _Array] | None,
+        lengths: NDArray[np.int64] | None,
+        repeat_last: bool,
+        dropout: tuple[float, int, int] | None = None,
+    ) -> None: ...
+    def backward(
+        self,
+        x: _Array,
+        dy: _Array | None,
+        dlast: tuple[_Array, _Array] | None,
+        dx: _Array | None,
+        dfirst: tuple[_Array, _Array] | None,
+        accumulate: bool,
+    ) -> None: ...
+
+@final
+class LSTMStepper:
+    def __init__(self, params: _Array, sizes: tuple[int, int, int], bias: bool) -> None: ...
+    def step(
+        self, x: _Array, state: tuple[_Array, _Array] | None
+    ) -> tuple[_Array, tuple[_Array, _Array]]: ...

@@ -6,26 +6,30 @@
 No arithmetic on elements happens here. Every check and every message of the package stands in this
 module: a message names the argument, then says what was expected and what came, and when one is
 raised nothing has been written. This file holds buffers, instruction sets and threads; the two
-families follow in _optim.pxi, _plan.pxi and _kernels.pxi, and in _rnn.pxi.
+families follow in _optim.pxi, _sparse.pxi, _plan.pxi and _kernels.pxi, and in _rnn.pxi,
+_rnn_step.pxi and _rnn_kernels.pxi.
 """
 import os as _os
 from collections.abc import Mapping as _Mapping
 from fnmatch import fnmatchcase as _fnmatchcase
+from operator import index as _index
 
 import numpy as _np
 
 from cpython.buffer cimport (
     Py_buffer, PyBuffer_IsContiguous, PyBuffer_Release, PyBUF_FORMAT, PyBUF_STRIDES,
-    PyObject_GetBuffer,
+    PyBUF_WRITABLE, PyObject_GetBuffer,
 )
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from libc.float cimport FLT_MAX, FLT_MIN
 from libc.math cimport INFINITY
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 include "_c.pxi"
+
+cdef object _ndarray = _np.ndarray, _empty = _np.empty
 
 
 # ---- buffers ------------------------------------------------------------------------------------
@@ -61,7 +65,7 @@ cdef int acquire(object array, Py_buffer *view, str name, bint writable, bint st
         raise TypeError(f"{name}: expected a float32 or float64 array, "
                         f"got {described(array)}") from None
     try:
-        if isinstance(array, _np.ma.MaskedArray):
+        if type(array) is not _ndarray and isinstance(array, _np.ma.MaskedArray):
             raise TypeError(f"{name}: expected a plain array, got a masked one, whose mask would "
                             f"have no effect")
         if (view.format == NULL or view.format[0] not in (c"f", c"d") or view.format[1] != 0
@@ -127,12 +131,12 @@ cdef int check_shape(Py_buffer *view, str name, tuple shape) except -1:
     return 0
 
 
-cdef enum: MOST_BUFFERS = 24  # lstm_backward takes 17
+cdef enum: MOST_BUFFERS = 12  # LSTMPlan.backward takes 9
 
 
 cdef object contiguous(array):
     """The array itself, or a C-contiguous copy where it is strided."""
-    if isinstance(array, _np.ndarray) and not array.flags.c_contiguous:
+    if isinstance(array, _ndarray) and not array.flags.c_contiguous:
         return _np.ascontiguousarray(array)
     return array
 
@@ -315,7 +319,10 @@ def cut(size_t n, size_t chunk, size_t chunks):
 
 
 include "_optim.pxi"
+include "_sparse.pxi"
 include "_states.pxi"
 include "_plan.pxi"
 include "_kernels.pxi"
 include "_rnn.pxi"
+include "_rnn_step.pxi"
+include "_rnn_kernels.pxi"

@@ -37,7 +37,8 @@ cdef int once(str which, dict arguments) except -1:
 
 def sgd(param, grad, velocity=None, *, step=1, lr=1e-3, momentum=0.0, dampening=0.0,
         nesterov=False, lr_in_momentum=False, weight_decay=0.0, decoupled=False, maximize=False,
-        grad_scale=1.0, clip_value=None):
+        grad_scale=1.0, clip_value=None,
+        cautious=False):
     """One SGD step; changes `param`, and `velocity` unless `momentum` is 0.
 
     All arrays have one shape and one dtype, float32 or float64. See `pyoptk.SGD` for the formula,
@@ -47,14 +48,16 @@ def sgd(param, grad, velocity=None, *, step=1, lr=1e-3, momentum=0.0, dampening=
 
 
 def adagrad(param, grad, s, *, step=1, lr=1e-2, lr_decay=0.0, eps=1e-10, eps_inside_sqrt=False,
-            weight_decay=0.0, decoupled=False, maximize=False, grad_scale=1.0, clip_value=None):
+            weight_decay=0.0, decoupled=False, maximize=False, grad_scale=1.0, clip_value=None,
+            cautious=False):
     """One AdaGrad step; changes `param` and `s`. See `pyoptk.AdaGrad`."""
     once("adagrad", locals())
 
 
 def rmsprop(param, grad, v, avg=None, velocity=None, *, step=1, lr=1e-2, rho=0.99, eps=1e-8,
             momentum=0.0, centered=False, eps_inside_sqrt=False, lr_in_momentum=False,
-            weight_decay=0.0, decoupled=False, maximize=False, grad_scale=1.0, clip_value=None):
+            weight_decay=0.0, decoupled=False, maximize=False, grad_scale=1.0, clip_value=None,
+            cautious=False):
     """One RMSprop step; changes `param` and `v`, `avg` if `centered`, `velocity` with momentum.
 
     See `pyoptk.RMSprop`.
@@ -63,14 +66,16 @@ def rmsprop(param, grad, v, avg=None, velocity=None, *, step=1, lr=1e-2, rho=0.9
 
 
 def adadelta(param, grad, v, acc_delta, *, step=1, lr=1.0, rho=0.9, eps=1e-6, weight_decay=0.0,
-             decoupled=False, maximize=False, grad_scale=1.0, clip_value=None):
+             decoupled=False, maximize=False, grad_scale=1.0, clip_value=None,
+             cautious=False):
     """One Adadelta step; changes `param`, `v` and `acc_delta`. See `pyoptk.Adadelta`."""
     once("adadelta", locals())
 
 
 def adam(param, grad, m, v, vmax=None, *, step=1, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8,
          amsgrad=False, amsgrad_on_corrected=False, eps_hat=False, weight_decay=0.0,
-         decoupled=False, maximize=False, grad_scale=1.0, clip_value=None):
+         decoupled=False, maximize=False, grad_scale=1.0, clip_value=None,
+         cautious=False):
     """One Adam step; changes `param`, `m` and `v`, and `vmax` if `amsgrad`.
 
     `step` counts from 1. See `pyoptk.Adam` for the formula, the hyper-parameters and the errors.
@@ -80,32 +85,37 @@ def adam(param, grad, m, v, vmax=None, *, step=1, lr=1e-3, beta1=0.9, beta2=0.99
 
 def nadam(param, grad, m, v, *, step=1, lr=2e-3, beta1=0.9, beta2=0.999, eps=1e-8,
           momentum_decay=4e-3, weight_decay=0.0, decoupled=False, maximize=False, grad_scale=1.0,
-          clip_value=None):
+          clip_value=None,
+          cautious=False):
     """One NAdam step; changes `param`, `m` and `v`. See `pyoptk.NAdam`."""
     once("nadam", locals())
 
 
 def radam(param, grad, m, v, *, step=1, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, eps_hat=True,
-          weight_decay=0.0, decoupled=False, maximize=False, grad_scale=1.0, clip_value=None):
+          weight_decay=0.0, decoupled=False, maximize=False, grad_scale=1.0, clip_value=None,
+          cautious=False):
     """One RAdam step; changes `param`, `m` and `v`. See `pyoptk.RAdam`."""
     once("radam", locals())
 
 
 def adamax(param, grad, m, u, *, step=1, lr=2e-3, beta1=0.9, beta2=0.999, eps=1e-8,
            eps_outside_max=False, weight_decay=0.0, decoupled=False, maximize=False,
-           grad_scale=1.0, clip_value=None):
+           grad_scale=1.0, clip_value=None,
+           cautious=False):
     """One Adamax step; changes `param`, `m` and `u`. See `pyoptk.Adamax`."""
     once("adamax", locals())
 
 
 def lion(param, grad, m, *, step=1, lr=1e-4, beta1=0.9, beta2=0.99, weight_decay=0.0,
-         decoupled=True, maximize=False, grad_scale=1.0, clip_value=None):
+         decoupled=True, maximize=False, grad_scale=1.0, clip_value=None,
+         cautious=False):
     """One Lion step; changes `param` and `m`. Weight decay is decoupled. See `pyoptk.Lion`."""
     once("lion", locals())
 
 
 def lamb(param, grad, m, v, *, step=1, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-6,
-         weight_decay=1e-2, decoupled=True, maximize=False, grad_scale=1.0, clip_value=None):
+         weight_decay=1e-2, decoupled=True, maximize=False, grad_scale=1.0, clip_value=None,
+         cautious=False):
     """One LAMB step; changes `param`, `m` and `v`. See `pyoptk.LAMB`."""
     once("lamb", locals())
 

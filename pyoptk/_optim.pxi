@@ -44,6 +44,7 @@ cdef int configure(kernel which, config *out, dict hyper) except -1:
     if hyper.get("ema_decay") is not None:
         c.common.ema_decay = fraction(hyper, "ema_decay")
     c.common.zero_grad = "zero_grad" in hyper and switch(hyper, "zero_grad")
+    c.common.cautious = switch(hyper, "cautious")
     if which == SGD:
         c.sgd.momentum = fraction(hyper, "momentum")
         c.sgd.dampening = number(hyper, "dampening", 0, 1 + 2e-16, "a number in [0, 1]")
@@ -97,6 +98,9 @@ cdef int configure(kernel which, config *out, dict hyper) except -1:
         c.lamb.beta1 = fraction(hyper, "beta1")
         c.lamb.beta2 = fraction(hyper, "beta2")
         c.lamb.eps = at_least_zero(hyper, "eps")
+    if c.common.cautious and (which in (ADAGRAD, ADADELTA, LAMB) or hyper.get("momentum") == 0):
+        raise ValueError("cautious: expected False without momentum and for LAMB, whose update "
+                         "has a length of its own, got True")
     out[0] = c
     return 0
 
@@ -196,6 +200,13 @@ def check_choice(str name, value, choices):
     """Raise unless the value is one of the choices."""
     if value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+
+
+def check_patterns(str name, value):
+    """The patterns as a tuple; raises for anything else, a str alone among it."""
+    if isinstance(value, (list, tuple)) and all([isinstance(one, str) for one in value]):
+        return tuple(value)
+    raise TypeError(f"{name}: expected a list or tuple of str, got {value!r}")
 
 
 # These belong to the step as a whole.

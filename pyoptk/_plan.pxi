@@ -51,6 +51,8 @@ cdef class Plan:
     cdef span *spans       # what is written, by address
     cdef Py_ssize_t n_held, n_spans
     cdef void *scratch
+    cdef size_t scratch_size
+    cdef _Touched touched  # what a step with SparseRows goes over, in place of tensors
     cdef bint busy, mapping, zero_grad
     cdef list keys, held_names
     cdef tuple names
@@ -66,6 +68,7 @@ cdef class Plan:
         self.keys, self.mapping = keys, mapping
         self.names = self.names_of(hypers[0])
         self.held_names = []
+        self.touched = _Touched()
         self.norm = -1
         self.count, self.n_groups = len(params), len(hypers)
         slots = self.count * (2 + PK_MAX_STATES) + 1
@@ -91,11 +94,9 @@ cdef class Plan:
         self.sort_spans()
         for i in range(self.count):
             self.tensors[i].grad = self.tensors[i].param  # any: the size counts all tensors
-        self.scratch = PyMem_Malloc(
-            max(pk_optim(self.dtype).norm_scratch_size(self.tensors, self.count),
-                scratch_size(self.which, self.dtype, self.tensors, self.count)) + 1)
-        if self.scratch == NULL:
-            raise MemoryError
+        room_for(&self.scratch, &self.scratch_size,
+                 max(pk_optim(self.dtype).norm_scratch_size(self.tensors, self.count),
+                     scratch_size(self.which, self.dtype, self.tensors, self.count)))
         for i in range(self.count):
             self.tensors[i].grad = NULL
 
@@ -160,17 +161,17 @@ cdef class Plan:
         self.n_spans = len(order)
         return 0
 
-    cdef Py_ssize_t overlapped(self, Py_buffer *view) noexcept:
-        """Which of the arrays that the step writes shares memory with this one; -1: none."""
-        cdef char *begin = <char *> view.buf
+    cdef Py_ssize_t owner(self, const void *begin, Py_ssize_t length=1) noexcept:
+        """Which of the arrays that the step writes has some of these bytes; -1: none."""
         cdef Py_ssize_t low = 0, high = self.n_spans, middle
         while low < high:  # the first span that ends behind begin
             middle = (low + high) // 2
-            if self.spans[middle].end <= begin:
+            if self.spans[middle].end <= <const char *> begin:
                 low = middle + 1
             else:
                 high = middle
-        if view.len and low < self.n_spans and self.spans[low].begin < begin + view.len:
+        if (length and low < self.n_spans
+                and self.spans[low].begin < <const char *> begin + length):
             return self.spans[low].owner
         return -1
 
@@ -265,7 +266,7 @@ cdef class Plan:
         except Exception:
             return False
         if (same_layout(view, param) and not (self.zero_grad and view.readonly)
-                and (view.buf == self.known[i] or self.overlapped(view) < 0)):
+                and (view.buf == self.known[i] or self.owner(view.buf, view.len) < 0)):
             self.known[i] = view.buf
             return True
         PyBuffer_Release(view)
@@ -277,13 +278,21 @@ cdef class Plan:
         if self.take_at_once(i, grad):
             return 0
         name = self.label("grads", i)
-        acquire(grad, view, name, self.zero_grad, not self.zero_grad)
-        if not PyBuffer_IsContiguous(view, c"C"):
-            PyBuffer_Release(view)
-            acquire(contiguous(grad), view, name, False, False)
+        if type(grad) is SparseRows:
+            check_takes_rows(self.which, &self.tensors[i],
+                             &self.configs[self.tensors[i].group].common, name, grad)
+            acquire(grad.values, view, name, False, False)
+        else:
+            acquire(grad, view, name, self.zero_grad, not self.zero_grad)
+            if not PyBuffer_IsContiguous(view, c"C"):
+                PyBuffer_Release(view)
+                acquire(contiguous(grad), view, name, False, False)
         try:
-            check_like(view, name, &self.held[i], self.held_names[i])
-            shared = self.overlapped(view)
+            if type(grad) is SparseRows:
+                check_rows_like(view, name, grad, &self.held[i], self.held_names[i])
+            else:
+                check_like(view, name, &self.held[i], self.held_names[i])
+            shared = self.owner(view.buf, view.len)
             if shared >= 0:
                 raise ValueError(f"{name}: expected memory of its own, got an array that overlaps "
                                  f"{self.held_names[shared]}")
@@ -304,27 +313,30 @@ cdef class Plan:
             end, before = begin + self.taken[i].len, i
         return 0
 
-    cdef int look_for_nonfinite(self) except -1:
+    cdef int look_for_nonfinite(self, const pk_tensor *tensors, size_t count) except -1:
         """1 if the step is to be skipped; raises if that is asked for."""
-        cdef Py_ssize_t i
+        cdef size_t i
         cdef double norm
         if self.on_nonfinite == "propagate" or -INFINITY < self.norm < INFINITY:
             return 0
         if self.on_nonfinite == "skip":
             self.skipped += 1
             return 1
-        for i in range(self.count):
-            norm = pk_optim(self.dtype).global_norm(&self.tensors[i], 1, self.scratch, 1)
+        for i in range(count):
+            norm = pk_optim(self.dtype).global_norm(&tensors[i], 1, self.scratch, 1)
             if not norm < INFINITY:
-                raise FloatingPointError(f"{self.label('grads', i)}: expected finite elements, got "
-                                         f"a NaN or an infinity; nothing has been changed")
+                name = self.label("grads", self.owner(tensors[i].param))
+                raise FloatingPointError(f"{name}: expected finite elements, got a NaN or an "
+                                         f"infinity; nothing has been changed")
         raise FloatingPointError("grads: expected a finite global norm, got infinity; nothing has "
                                  "been changed")
 
     def step(self, grads):
         """Take one step. Changes every parameter that has a gradient, and its state."""
         cdef Py_ssize_t i, taken = 0
-        cdef size_t g
+        cdef size_t g, count = self.count
+        cdef pk_tensor *tensors = self.tensors
+        cdef bint sparse = False
         cdef list ordered
         cdef config clipped
         cdef char *packed = <char *> (self.configs + self.n_groups)
@@ -340,26 +352,35 @@ cdef class Plan:
                 if ordered[i] is not None:
                     self.take(i, ordered[i])
                     self.tensors[i].grad = self.taken[i].buf
+                    sparse |= type(ordered[i]) is SparseRows
                 taken = i + 1
             if self.zero_grad:
                 self.check_gradients_apart()
+            if sparse:
+                self.touched.list_rows(kernels, tensors, ordered)
+                tensors, count = self.touched.tensors, self.touched.count
             self.norm = -1
             if self.max_norm < INFINITY or self.on_nonfinite != "propagate":
+                room_for(&self.scratch, &self.scratch_size,
+                         kernels.norm_scratch_size(tensors, count))
                 with nogil:
                     self.norm = self.configs[0].common.grad_scale * kernels.global_norm(
-                        self.tensors, self.count, self.scratch, pk_num_threads())
-                if self.look_for_nonfinite():
+                        tensors, count, self.scratch, pk_num_threads())
+                if self.look_for_nonfinite(tensors, count):
                     return
                 if self.max_norm < INFINITY:
                     clip = pk_clip_coefficient(self.norm, self.max_norm)
             for i in range(self.count):
                 self.tensors[i].step += self.tensors[i].grad != NULL
+            if sparse:
+                for g in range(count):
+                    tensors[g].step += 1
             for g in range(self.n_groups):
                 clipped = self.configs[g]
                 clipped.common.grad_scale *= clip
                 memcpy(packed + g * config_size(self.which), &clipped, config_size(self.which))
             with nogil:
-                run(self.which, self.dtype, self.tensors, self.count, packed, self.scratch)
+                run(self.which, self.dtype, tensors, count, packed, self.scratch)
             self.calls += 1
         finally:
             for i in range(taken):

@@ -131,7 +131,7 @@ def load(path: Path, /, **parts: Any) -> dict[str, Any] | None:
         if hasattr(part, "check_state_dict"):
             part.check_state_dict(found[key])
         elif not has_method:
-            _check_value(part, found[key], key)
+            check_value(part, found[key], key)
         checked[key] = hasattr(part, "check_state_dict") or not has_method
     for key in sorted(parts, key=checked.__getitem__):
         if hasattr(parts[key], "load_state_dict"):
@@ -171,7 +171,7 @@ def check_arrays(expected: Mapping[str, Any], got: Mapping[str, Any], what: str)
         raise TypeError(f"{what}: expected a dict, got {_kind(got)}")
     _check_names(expected, got, what, "names")
     for name, value in expected.items():
-        _check_value(value, got[name], f"{what}[{name!r}]")
+        check_value(value, got[name], f"{what}[{name!r}]")
 
 
 def fill_arrays(target: MutableMapping[str, Any], got: Mapping[str, Any]) -> None:
@@ -197,7 +197,8 @@ def _check_names(expected: Mapping[str, Any], got: Mapping[str, Any], what: str,
         raise ValueError(f"{what}: expected {len(expected)} {kind}, got {' and '.join(parts)}")
 
 
-def _check_value(expected: Any, got: Any, what: str) -> None:
+def check_value(expected: Any, got: Any, what: str) -> None:
+    """The same for one value; `what` is what messages call it."""
     if isinstance(expected, Mapping):
         check_arrays(expected, got, what)
     elif not isinstance(expected, np.ndarray):

@@ -41,7 +41,7 @@ def empty_folder(tmp_path, monkeypatch):
 @pytest.fixture
 def _no_duel(monkeypatch):
     """Leaves out what takes longest in the demo, the comparison with NumPy."""
-    monkeypatch.setattr("pyoptk.demo.duel.time_steps", lambda *_: (1.0, 1.0))
+    monkeypatch.setattr("pyoptk.demo.forecast.time_steps", lambda *_: (1.0, 1.0))
 
 
 @pytest.fixture(scope="module")

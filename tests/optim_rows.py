@@ -82,7 +82,7 @@ COMMON = {
         "clip_value": 0.2,
     },
 }
-COMMON_NAMES = ["weight_decay", "decoupled", "maximize", "grad_scale", "clip_value"]
+COMMON_NAMES = ["weight_decay", "decoupled", "maximize", "grad_scale", "clip_value", "cautious"]
 SIZES = [0, 1, 7, 1009, 4097, 100_003]
 
 

@@ -14,8 +14,7 @@ from commands import (
     write,
 )
 
-import pyoptk
-from pyoptk.demo import duel, forecast, series
+from pyoptk.demo import forecast, series
 from pyoptk.demo.forecaster import MAX_NORM, Forecaster
 from pyoptk.demo.numpy_step import NumpyForecaster
 
@@ -85,16 +84,6 @@ def test_compiled_and_numpy_training_steps_agree(co2):
     losses = [(model.step(windows, targets), twin.step(windows, targets)) for _ in range(5)]
     np.testing.assert_allclose(*np.transpose(losses), rtol=1e-4)
     assert losses[-1][0] < losses[0][0]
-
-
-def test_duel_times_both_and_gives_the_threads_back(co2, monkeypatch):
-    monkeypatch.setattr(duel, "ROUNDS", 1)
-    threads = pyoptk.get_num_threads()
-    batch = co2.trainable[:32]
-    model = Forecaster(np.random.default_rng(0))
-    times = duel.time_steps(model, np.take(co2.windows, batch, axis=1), co2.targets[batch])
-    assert min(times) > 0
-    assert pyoptk.get_num_threads() == threads
 
 
 def test_forecast_demo_beats_all_three_baselines(capsys):

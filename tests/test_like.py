@@ -67,6 +67,7 @@ KERAS = [
     ("Adamax", {}, "Adamax", {}),
     ("Adadelta", {}, "Adadelta", {}),
     ("Lion", {}, "Lion", {}),
+    ("LAMB", {}, "Lamb", {}),
 ]  # fmt: skip
 
 
@@ -74,6 +75,9 @@ KERAS = [
 def test_like_keras_equals_keras(name, given, theirs, arguments, rng, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "numpy")
     keras = pytest.importorskip("keras")
+    dtypes = pytest.importorskip("keras.src.backend.common.dtypes")
+    # only TensorFlow's backend computes in float64 of its own accord; the formulas are the same
+    monkeypatch.setitem(dtypes.BIT64_TO_BIT32_DTYPE, "float64", "float64")
     param, grads = data(rng)
     keras.config.set_floatx("float64")
     weight = keras.Variable(param)
@@ -82,8 +86,83 @@ def test_like_keras_equals_keras(name, given, theirs, arguments, rng, monkeypatc
     for grad in grads:
         opt.step(grad)
         other.apply([grad], [weight])
-    # Keras computes in float32 on the way: fifty times half an ulp
-    np.testing.assert_allclose(param, np.asarray(weight), rtol=5e-6, atol=2e-6)
+    np.testing.assert_allclose(param, np.asarray(weight), rtol=1e-12, atol=1e-12)
+
+
+# class and PyTorch's, both with their defaults
+TORCH = [(name, "Adagrad" if name == "AdaGrad" else name) for name in LIKE if "torch" in LIKE[name]]
+
+
+@pytest.mark.parametrize(("name", "theirs"), TORCH)
+def test_like_torch_equals_torch(name, theirs, rng):
+    torch = pytest.importorskip("torch")
+    param, grads = data(rng)
+    weight = torch.nn.Parameter(torch.from_numpy(param.copy()))
+    other = getattr(torch.optim, theirs)([weight], foreach=False)
+    opt = getattr(pyoptk, name).like("torch", param)
+    for grad in grads:
+        opt.step(grad)
+        weight.grad = torch.from_numpy(grad)
+        other.step()
+    # NAdam keeps its product of mu in PyTorch's default dtype, float32
+    tolerance = 1e-7 if name == "NAdam" else 1e-12
+    np.testing.assert_allclose(param, weight.detach(), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs", "given"),
+    [("SGD", "SGD", {}), ("SGD", "SGD", {"nesterov": False}), ("Adam", "Adam", {})],
+)
+def test_like_sklearn_equals_sklearn(name, theirs, given, rng):
+    optimizers = pytest.importorskip("sklearn.neural_network._stochastic_optimizers")
+    param, grads = data(rng)
+    expected = param.copy()
+    other = getattr(optimizers, f"{theirs}Optimizer")([expected], **given)
+    opt = getattr(pyoptk, name).like("sklearn", param, **given)
+    for grad in grads:
+        opt.step(grad)
+        other.update_params([expected], [grad])
+    np.testing.assert_allclose(param, expected, rtol=1e-12, atol=1e-12)
+
+
+# The operators of ai.onnx.preview.training, version 1, with R = 0.1 and norm_coefficient 0.01; T is
+# the number of steps before, but for Adam the number with this one.
+
+
+def onnx_momentum(x, g, s, t, alpha=0.9, beta=0.8):
+    g = 0.01 * x + g
+    s["v"] = alpha * s["v"] + (beta if t > 1 else 1) * g
+    return x - 0.1 * s["v"]
+
+
+def onnx_adagrad(x, g, s, t):
+    g = 0.01 * x + g
+    s["h"] = s["h"] + g * g
+    return x - 0.1 / (1 + (t - 1) * 0.2) * g / (np.sqrt(s["h"]) + 1e-6)
+
+
+def onnx_adam(x, g, s, t):
+    g = 0.01 * x + g
+    s["v"], s["h"] = 0.9 * s["v"] + 0.1 * g, 0.999 * s["h"] + 0.001 * g * g
+    return x - 0.1 * np.sqrt(1 - 0.999**t) / (1 - 0.9**t) * s["v"] / (np.sqrt(s["h"]) + 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "operator", "given"),
+    [
+        ("SGD", onnx_momentum, {"momentum": 0.9, "dampening": 0.2}),
+        ("AdaGrad", onnx_adagrad, {"lr_decay": 0.2}),
+        ("Adam", onnx_adam, {}),
+    ],
+)
+def test_like_onnx_equals_the_operator(name, operator, given, rng):
+    param, grads = data(rng)
+    expected, states = param.copy(), {"v": 0.0, "h": 0.0}
+    opt = getattr(pyoptk, name).like("onnx", param, lr=0.1, weight_decay=0.01, **given)
+    for t, grad in enumerate(grads, 1):
+        opt.step(grad)
+        expected = operator(expected, grad, states, t)
+    np.testing.assert_allclose(param, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", LIKE)

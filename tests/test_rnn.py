@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from rnn_rows import assert_near, by_pyoptk, by_twin, case
 
 import pyoptk
-from pyoptk import reference
+from pyoptk.rnn.weights import names_of
 
-NAMES = ("weight_ih_l", "weight_hh_l", "bias_ih_l", "bias_hh_l")
 # T, B, I, H, layers: round shapes and shapes off the grid of vectors and tiles
 SHAPES = [
     (1, 1, 1, 1, 1),
@@ -18,64 +18,6 @@ SHAPES = [
     (50, 13, 12, 24, 1),
     (7, 5, 40, 260, 1),  # weights beyond a megabyte: their products are done for blocks of steps
 ]
-
-
-def case(rng, shape, dtype, **options):
-    """A layer and the arguments of forward and backward."""
-    T, B, I, H, L = shape
-    lstm = pyoptk.LSTM(I, H, L, dtype=dtype, rng=rng, **options)
-
-    def draw(*shape):
-        return rng.standard_normal(shape).astype(dtype)
-
-    state, dstate = (draw(L, B, H), draw(L, B, H)), (draw(L, B, H), draw(L, B, H))
-    return lstm, draw(T, B, I), state, draw(T, B, H), dstate
-
-
-def by_twin(lstm, x, state, dy, dstate, lengths=None):
-    """Everything that forward and backward give, by the twin in float64: a dict of arrays."""
-    x, dy = x.astype(np.float64), dy.astype(np.float64)
-    weights = {name: w.astype(np.float64) for name, w in lstm.params.items()}
-    states = [
-        [s[layer].astype(np.float64) for s in (*state, *dstate)] for layer in range(lstm.num_layers)
-    ]
-    below, passes = x, []
-    for layer, (h0, c0, _, _) in enumerate(states):
-        w = [weights.get(f"{name}{layer}") for name in NAMES]
-        saved = reference.lstm_forward(below, h0, c0, *w, lengths=lengths)
-        passes.append((below, saved, w))
-        below = reference.output(saved[0], lengths)
-    out = {"y": below}
-    out["h"], out["c"] = (np.stack([p[1][i][-1] for p in passes]) for i in range(2))
-    out["dh0"], out["dc0"] = np.zeros_like(out["h"]), np.zeros_like(out["c"])
-    for layer in reversed(range(lstm.num_layers)):
-        below, saved, w = passes[layer]
-        dy, out["dh0"][layer], out["dc0"][layer], dw_ih, dw_hh, db = reference.lstm_backward(
-            below, *saved, w[0], w[1], dy, *states[layer][2:], lengths=lengths
-        )
-        gradients = (dw_ih, dw_hh, db, db)
-        out |= {f"{name}{layer}": g for name, g in zip(NAMES, gradients, strict=True)}
-    return out | {"dx": dy}
-
-
-def by_pyoptk(lstm, x, state, dy, dstate, lengths=None, **backward):
-    y, (h, c) = lstm.forward(x, state, lengths=lengths)
-    dx, (dh0, dc0) = lstm.backward(dy, dstate, **backward)
-    return {"y": y, "h": h, "c": c, "dx": dx, "dh0": dh0, "dc0": dc0} | {
-        name: g.copy() for name, g in lstm.grads.items()
-    }
-
-
-def assert_near(ours, exact, dtype):
-    """Forward to 2e-6 absolute, gradients to 1e-5 of their largest element; float64 to 1e-12."""
-    single = dtype == np.float32
-    for name, array in ours.items():
-        assert array.dtype == dtype, name
-        assert array.shape == exact[name].shape, name
-        forward = name in ("y", "h", "c")
-        limit = (2e-6 if forward else 1e-5) if single else 1e-12
-        scale = 1.0 if forward else max(np.abs(exact[name]).max(initial=0), 1e-30)
-        assert np.abs(array - exact[name]).max(initial=0) <= limit * scale, name
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -192,7 +134,7 @@ def test_sequences_may_have_any_strides(view, dtype, rng):
 def test_without_bias_there_is_none(dtype, rng):
     arguments = case(rng, (4, 3, 5, 6, 2), dtype, bias=False)
     assert set(arguments[0].params) == {
-        f"{name}{layer}" for name in NAMES[:2] for layer in range(2)
+        f"weight_{kind}_l{layer}" for kind in ("ih", "hh") for layer in range(2)
     }
     ours, exact = by_pyoptk(*arguments), by_twin(*arguments)
     assert_near(ours, exact, dtype)
@@ -249,15 +191,9 @@ def test_all_parameters_are_views_of_one_buffer_and_all_gradients_of_another():
         assert all(np.shares_memory(view, flat) for view in views.values())
         flat[:] = np.arange(flat.size)
         np.testing.assert_array_equal(np.concatenate([v.ravel() for v in views.values()]), flat)
-    assert list(lstm.params)[:4] == [f"{name}0" for name in NAMES]
+    assert list(lstm.params)[:4] == list(names_of(0))
     assert lstm.params["weight_ih_l0"].shape == (32, 3)
     assert lstm.params["weight_ih_l1"].shape == (32, 8)
-
-
-def test_the_same_generator_gives_the_same_weights_in_pytorchs_range():
-    one, two = (pyoptk.LSTM(3, 16, rng=np.random.default_rng(4)) for _ in range(2))
-    np.testing.assert_array_equal(one.flat_params, two.flat_params)
-    assert 0.24 < np.abs(one.flat_params).max() <= 0.25
 
 
 def test_outputs_are_new_arrays(rng):

@@ -36,6 +36,30 @@ BAD_LSTM = {
     "rng no generator": (lambda m: pyoptk.LSTM(2, 3, rng=5), TypeError, r"^rng: expected a numpy.random.Generator or None, got int$"),
     "bias no switch": (lambda m: pyoptk.LSTM(2, 3, bias="no"), TypeError, r"^bias: expected True or False, got 'no'$"),
     "accumulate no switch": (lambda m: (m.forward(X), m.backward(None, accumulate=1)), TypeError, r"^accumulate: expected True or False"),
+    "train no switch": (lambda m: m.forward(X, train=1), TypeError, r"^train: expected True or False"),
+    "past_end unknown": (lambda m: m.forward(X, past_end="last"), ValueError, r"^past_end: expected one of zeros, repeat, got 'last'$"),
+    "out of another size": (lambda m: m.forward(X, out=ones(4, 3, 5)), ValueError, r"^out: expected shape \(4, 3, 6\), got \(4, 3, 5\)$"),
+    "out of float64": (lambda m: m.forward(X, out=ones(4, 3, 6, dtype=F64)), TypeError, r"^out: expected float32 like the weights"),
+    "out read-only": (lambda m: m.forward(X, out=np.broadcast_to(ones(6), (4, 3, 6))), ValueError, r"^out: expected a writable array"),
+    "out turned": (lambda m: m.forward(X, out=ones(4, 6, 3).swapaxes(1, 2)), ValueError, r"^out: expected the last axis to be adjacent"),
+    "out is x": (lambda m: (a := ones(4, 3, 11), m.forward(a[..., :5], out=a[..., 4:10])), ValueError, r"^out: expected memory of its own, got an array that overlaps x$"),
+    "need_dx no switch": (lambda m: (m.forward(X), m.backward(None, need_dx=0)), TypeError, r"^need_dx: expected True or False"),
+    "out without dx": (lambda m: (m.forward(X), m.backward(None, need_dx=False, out=ones(4, 3, 5))), ValueError, r"^out: expected None without need_dx"),
+    "out for dx of another size": (lambda m: (m.forward(X), m.backward(None, out=ones(4, 3, 6))), ValueError, r"^out: expected shape \(4, 3, 5\), got \(4, 3, 6\)$"),
+    "backward after inference": (lambda m: (m.forward(X, train=False), m.backward(None)), RuntimeError, r"^backward: expected a forward before it"),
+    "dropout of one layer": (lambda m: pyoptk.LSTM(2, 3, dropout=0.5), ValueError, r"^dropout: expected 0 for one layer, as it acts between layers, got 0.5$"),
+    "dropout of 1": (lambda m: pyoptk.LSTM(2, 3, 2, dropout=1), ValueError, r"^dropout: expected a number in \[0, 1\), got 1$"),
+    "seed negative": (lambda m: pyoptk.LSTM(2, 3, 2, dropout=0.1, seed=-1), ValueError, r"^seed: expected an integer in 0..2\*\*64-1, got -1$"),
+    "save unknown": (lambda m: pyoptk.LSTM(2, 3, save="all"), ValueError, r"^save: expected one of full, minimal, got 'all'$"),
+    "bidirectional no switch": (lambda m: pyoptk.LSTM(2, 3, bidirectional=2), TypeError, r"^bidirectional: expected True or False, got 2$"),
+    "state of one direction": (lambda m: pyoptk.LSTM(5, 6, bidirectional=True).forward(X, STATE), ValueError, r"^state\[0\]: expected shape \(2, 3, 6\), got \(1, 3, 6\)$"),
+    "step of two directions": (lambda m: pyoptk.LSTM(5, 6, bidirectional=True).step(X[0]), RuntimeError, r"^step: expected a layer of one direction"),
+    "step of a sequence": (lambda m: m.step(X), ValueError, r"^x: expected shape \(any, 5\), got \(4, 3, 5\)$"),
+    "step of float64": (lambda m: m.step(ones(3, 5, dtype=F64)), TypeError, r"^x: expected float32 like the weights, got float64$"),
+    "step no array": (lambda m: m.step([[1.0] * 5]), TypeError, r"^x: expected a float32 or float64 array, got list$"),
+    "step without c": (lambda m: m.step(X[0], STATE[0]), TypeError, r"^state: expected a pair of arrays of shape \(1, 3, 6\), got float32 \(1, 3, 6\)$"),
+    "step with another c": (lambda m: m.step(X[0], (STATE[0], ones(1, 2, 6))), ValueError, r"^state\[1\]: expected shape \(1, 3, 6\), got \(1, 2, 6\)$"),
+    "step with c of float64": (lambda m: m.step(X[0], (STATE[0], ones(1, 3, 6, dtype=F64))), TypeError, r"^state\[1\]: expected float32 like the weights"),
     "masked": (lambda m: m.forward(np.ma.masked_array(X, X > 2)), TypeError, r"^x: expected a plain array, got a masked one"),
     "ragged lengths": (lambda m: m.forward(X, lengths=[[1], [2, 3]]), ValueError, r"^lengths: expected 3 integers, got a ragged"),
     "assigned weight": (lambda m: m.params.__setitem__("weight_hh_l0", ones(24, 6)), AttributeError, r"__setitem__"),
@@ -62,6 +86,10 @@ def test_each_forward_allows_one_backward():
     lstm.forward(X)
     with pytest.raises(ValueError, match="dy"):
         lstm.backward(ones(4, 3, 7))
+    with pytest.raises(ValueError, match="out"):
+        lstm.backward(ones(4, 3, 6), out=np.broadcast_to(ones(5), (4, 3, 5)))
+    with pytest.raises(ValueError, match="out"):
+        lstm.forward(X, out=np.broadcast_to(ones(6), (4, 3, 6)))
     lstm.backward(ones(4, 3, 6))  # a refused call has used nothing up
 
 
@@ -79,18 +107,17 @@ def test_lstm_refuses_other_dtypes(dtype):
         pyoptk.LSTM(2, 3, dtype=dtype)
 
 
-def test_backward_wants_the_instruction_set_of_its_forward():
+def test_a_change_of_instruction_set_waits_for_the_next_forward():
     lstm = pyoptk.LSTM(16, 32)
-    lstm.forward(ones(3, 2, 16))
-    others = [name for name, usable in pyoptk.isas().items() if usable and name != pyoptk.isa()]
-    for name in others:
+    x = np.random.default_rng(1).standard_normal((3, 2, 16), dtype=F32)
+    for name in (name for name, usable in pyoptk.isas().items() if usable):
+        pyoptk.use_isa()
+        y, _ = lstm.forward(x)
+        expected = lstm.backward(y)[0]
+        lstm.forward(x)
         pyoptk.use_isa(name)
-        with pytest.raises(
-            RuntimeError, match=r"^backward: expected the instruction set of its for"
-        ):
-            lstm.backward(None)
+        assert (lstm.backward(y)[0] == expected).all()
     pyoptk.use_isa()
-    lstm.backward(None)
 
 
 def test_one_layer_serves_one_thread_at_a_time():
@@ -116,9 +143,11 @@ def test_one_layer_serves_one_thread_at_a_time():
 
 @pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
 def test_a_copy_of_a_layer_is_whole(how):
-    lstm = pyoptk.LSTM(5, 6, 2)
+    lstm = pyoptk.LSTM(5, 6, 2, bidirectional=True, dropout=0.1)
     lstm.forward(X)
     other = how(lstm)
+    assert repr(other) == repr(lstm)
+    assert other.dropout_calls == 1
     np.testing.assert_array_equal(other.flat_params, lstm.flat_params)
     assert np.shares_memory(other.params["weight_hh_l1"], other.flat_params)
     assert not np.shares_memory(other.flat_params, lstm.flat_params)

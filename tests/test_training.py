@@ -72,6 +72,23 @@ def test_bad_groups_are_refused(groups, message):
         pyoptk.SGD({"b": np.ones(2), "a": np.ones(2)}, groups=groups)
 
 
+def test_decay_mask_names_what_decays():
+    params = {name: np.ones(2) for name in ("embed.weight", "layer.weight", "layer.bias")}
+    opt = pyoptk.SGD(params, lr=1.0, weight_decay=0.5, decay_mask=["*weight"], no_decay=["embed*"])
+    opt.step({name: np.zeros(2) for name in params})
+    assert [p[0] for p in params.values()] == [1, 0.5, 1]
+    assert opt.value("weight_decay", "layer.weight") == 0.5
+    pyoptk.SGD(params["layer.bias"], lr=1.0, weight_decay=0.5, decay_mask=[]).step(np.zeros(2))
+    assert params["layer.bias"][0] == 1
+
+
+@pytest.mark.parametrize("name", ["no_decay", "decay_mask"])
+@pytest.mark.parametrize("patterns", ["*.bias", [1], 3, {"bias": True}], ids=repr)
+def test_patterns_are_a_list_of_str_and_not_one(name, patterns):
+    with pytest.raises(TypeError, match=rf"^{name}: expected a list or tuple of str, got "):
+        pyoptk.SGD(np.ones(2), **{name: patterns})
+
+
 def test_an_unknown_keyword_is_refused_with_the_known_ones():
     with pytest.raises(
         TypeError, match=r"^learning_rate: expected one of the keywords lr, beta1, "
@@ -98,12 +115,18 @@ def test_any_number_may_be_a_function_of_the_step():
 
 
 @pytest.mark.parametrize("size", [1, 7, 1009, 100_003])
-@pytest.mark.parametrize("cls", CLASSES)
-def test_average_and_zeroed_gradient_come_with_the_step(cls, size, dtype, isa, threads, rng):
+@pytest.mark.parametrize(
+    ("cls", "settings"),
+    [*((cls, {}) for cls in CLASSES), (pyoptk.Adam, {"cautious": True})],
+    ids=repr,
+)
+def test_average_and_zeroed_gradient_come_with_the_step(
+    cls, settings, size, dtype, isa, threads, rng
+):
     start = rng.standard_normal(size).astype(dtype)
     plain, fused = start.copy(), start.copy()
     expected = start.copy()
-    opt, other = cls(fused, ema_decay=0.9, zero_grad=True), cls(plain)
+    opt, other = cls(fused, ema_decay=0.9, zero_grad=True, **settings), cls(plain, **settings)
     for _ in range(3):
         grad = rng.standard_normal(size).astype(dtype)
         other.step(grad)

@@ -1,133 +1,116 @@
-"""Run the duels and write what they gave: ``python -m bench.peers --torch PYTHON --json FILE``.
+"""Duels with other libraries: ``python -m bench.peers --setup DIR``, then ``--peers DIR``.
 
-NumPy baselines run with OPENBLAS_CORETYPE unset, because pinning it would flatter us; the number of
-threads is given to every library by its own function and by OMP_NUM_THREADS.
+Each contender works in a process of its own, held to as many cores as it gets threads, and they
+take turns: a block of time each per round. Everybody gets the same inputs and must arrive at the
+same numbers. Which settings a peer gets, and why, stands at the top of its file (contenders/ here
+and in pyoptk/bench). What is missing is named and left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
 import subprocess
 import sys
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
 
-from .duel import Contender, duel
+from pyoptk.bench import machine, rows
+from pyoptk.bench.command import duration
+from pyoptk.bench.duel import Row, median, ratios, run
 
-ADAM = [("Adam", 1, n) for n in (1_000, 100_000, 1_000_000, 10_000_000)] + [("Adam", 1_000, 1_000)]
-OTHERS = [(name, 1, 1_000_000) for name in ("RMSprop", "AdaGrad", "SGD")]
-LSTM = [
-    (10, 1, 64, 64), (10, 32, 64, 64), (50, 32, 64, 128), (100, 32, 128, 256),
-    (30, 128, 256, 256), (50, 64, 512, 512), (50, 16, 256, 1024),
-]  # fmt: skip
+from .environments import entries, set_up
 
-
-def cases(threads: int) -> list[dict[str, Any]]:
-    """Each: what a reader sees, the task, its case, and who takes part."""
-    rows = []
-    for optimizer, count, n in ADAM + OTHERS:
-        settings = {"momentum": 0.9} if optimizer == "SGD" else {}
-        name = f"{count:,} tensors of {n:,}" if count > 1 else f"{n:,} elements"
-        label = f"{optimizer}{' with momentum' if settings else ''} step, {name}"
-        case = {"optimizer": optimizer, "count": count, "n": n, "threads": threads, **settings}
-        peers = ["pyoptk", "torch", *(["deepspeed", "numpy"] if optimizer == "Adam" else [])]
-        rows.append({"label": label, "task": "step", "case": case, "peers": peers})
-    more: dict[str, Any] = {"max_norm": 1.0}
-    for what in ("clipping by global norm", "clipping, EMA of the weights and zeroed gradients"):
-        case = {"optimizer": "Adam", "count": 1, "n": 10_000_000, "threads": threads, **more}
-        label = f"Adam step with {what}, 10,000,000 elements"
-        rows.append({"label": label, "task": "step", "case": case, "peers": ["pyoptk", "torch"]})
-        more |= {"ema_decay": 0.999, "zero_grad": True}
-    for T, B, I, H in LSTM:
-        label = f"LSTM forward + backward, T {T}, B {B}, I {I}, H {H}"
-        case = {"T": T, "B": B, "I": I, "H": H, "threads": threads}
-        flop = 3 * 8 * T * B * H * (I + H)
-        rows.append(
-            {"label": label, "task": "lstm", "case": case, "flop": flop}
-            | {"peers": ["pyoptk", "torch", "numpy"]}
-        )
-    return rows
+SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 50_000_000)
 
 
-def versions(pythons: dict[str, str]) -> dict[str, str]:
-    code = "import {0}; print({0}.__version__)"
-    found = {"python": platform.python_version()}
-    for library, python in pythons.items():
-        command = [python, "-P", "-c", code.format(library)]
-        answer = subprocess.run(command, capture_output=True, text=True, check=False)
-        if answer.returncode == 0:
-            found[library] = answer.stdout.split()[-1]  # it may print more
-    return found
+def cases() -> Iterator[Row]:
+    """Every row, from the smallest to the largest within its kind."""
+    for n in SIZES:
+        yield rows.step("Adam", n)
+    yield rows.step("Adam", 1_000, count=1_000)
+    for optimizer in ("SGD", "RMSprop", "AdaGrad"):
+        yield rows.step(optimizer, 1_000_000)
+    yield rows.step("Adam", 10_000_000, max_norm=1.0)
+    yield rows.step("Adam", 10_000_000, max_norm=1.0, ema_decay=0.999, zero_grad=True)
+    for size in rows.LSTM:
+        yield rows.lstm(*size)
+    yield rows.lstm(50, 32, 64, 128, dtype="float64")
+    yield rows.lstm(50, 32, 64, 128, packed=True)
+    yield rows.forecaster(32)
+    yield rows.forecaster(256)
+    yield rows.mlp()
 
 
-def cpu_name() -> str:
+def commit() -> str:
+    """What is checked out here; "" where it is no repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
-        with open("/proc/cpuinfo") as lines:
-            return next(
-                line.split(":")[1].strip() for line in lines if line.startswith("model name")
-            )
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        return ""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__)
+def show(row: Row) -> None:
+    """One row for the terminal: our time, then how many times longer each of the others takes."""
+    ours = median(row, "pyoptk")
+    told = [f"{row['label']}: {duration(ours)}"]
+    if "flop" in row:
+        told.append(f"({row['flop'] / ours / 1e9:.0f} GFLOP/s)")
+    for peer in row["seconds"]:
+        found = ratios(row, peer, "pyoptk")
+        if peer != "pyoptk":
+            told.append(f"{peer} {found[len(found) // 2]:.2f} ({found[0]:.2f}..{found[-1]:.2f})")
+    told += [f"{name}: {error}" for name, error in row["errors"].items()]
+    print("  ".join(told), flush=True)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.peers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
-        "--torch", default=sys.executable, help="a Python that has PyTorch, and perhaps DeepSpeed"
+        "--setup", type=Path, metavar="DIR", help="install the peers there, and stop"
+    )
+    parser.add_argument("--peers", type=Path, metavar="DIR", help="where --setup put them")
+    parser.add_argument(
+        "--python",
+        action="append",
+        default=[],
+        metavar="ENVIRONMENT=PATH",
+        help="another Python for torch, jax, keras, thinc or sklearn; may be repeated",
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", default="", help="cases whose label contains this")
-    parser.add_argument("--json", help="write the result here")
-    options = parser.parse_args()
+    parser.add_argument("--block", type=float, default=0.1, help="seconds of a turn")
+    parser.add_argument("--only", default="", help="rows whose label contains this")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    return parser.parse_args()
 
-    pythons = dict.fromkeys(("pyoptk", "numpy"), sys.executable)
-    pythons |= dict.fromkeys(("torch", "deepspeed"), options.torch)
-    found = versions(pythons)
-    os.environ.pop("OPENBLAS_CORETYPE", None)
-    env = {"OMP_NUM_THREADS": str(options.threads), "OPENBLAS_NUM_THREADS": str(options.threads)}
-    rows = []
-    for row in cases(options.threads):
-        if options.only not in row["label"]:
-            continue
-        with ExitStack() as stack:
-            contenders = {
-                peer: stack.enter_context(Contender(f"{peer}_{row['task']}", pythons[peer], env))
-                for peer in row["peers"]
-                if peer in found
-            }
-            timings = duel(contenders, row["case"], options.rounds)
-        ours = timings["pyoptk"]
-        row["seconds"] = {peer: timing.rounds for peer, timing in timings.items()}
-        rows.append(row)
-        told = [f"{row['label']}: pyoptk {ours.seconds * 1e6:,.1f} us"]
-        if "flop" in row:
-            told.append(f"({row['flop'] / ours.seconds / 1e9:.0f} GFLOP/s)")
-        for peer, timing in timings.items():
-            if peer != "pyoptk":
-                ratios = timing.ratios_to(ours)
-                middle = ratios[len(ratios) // 2]
-                told.append(f"{peer} {middle:.2f}x ({ratios[0]:.2f}..{ratios[-1]:.2f})")
-        print("  ".join(told), flush=True)
+
+def main() -> None:
+    options = arguments()
+    if options.setup is not None:
+        failed = set_up(options.setup)
+        print("\n".join(["could not be installed:", *failed] if failed else ["all installed"]))
+        return
+    given = dict(pair.split("=", 1) for pair in options.python)
+    result = run(
+        entries(options.peers, given, options.threads),
+        (row for row in cases() if options.only in row["label"]),
+        threads=options.threads,
+        rounds=options.rounds,
+        block=options.block,
+        show=show,
+    )
+    for name, package in result["missing"].items():
+        print(f"{name} is left out: {package}", file=sys.stderr)
     if options.json:
-        machine = {
-            "cpu": cpu_name(),
-            "cores": os.cpu_count(),
-            "system": f"{platform.system()} {platform.machine()}",
-        }
-        result = {
-            "date": datetime.date.today().isoformat(),
-            "machine": machine,
-            "versions": found,
-            "threads": options.threads,
-            "rows": rows,
-        }
-        with open(options.json, "w") as file:
-            json.dump(result, file, indent=1)
+        kept = {"rounds": options.rounds, "block": options.block}
+        kept["machine"] = {**machine.describe(), "commit": commit()}
+        options.json.write_text(json.dumps({"kind": "peers", **kept, **result}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -36,16 +36,27 @@ typedef struct {
     size_t group;               /* which element of `configs` holds its hyper-parameters */
 } pk_tensor;
 
+/* A gradient of a parameter [rows, width] that is zero but for some rows.  A row may come several
+ * times: its gradient is the sum. */
+typedef struct {
+    const int64_t *indices; /* [count] in; each >= 0 and < rows */
+    const void *values;     /* [count, width] in */
+    size_t count, width;
+} pk_rows;
+
 /* What every optimizer does to the gradient first, in this order:
  *     g *= grad_scale;  g = min(max(g, -clip_value), clip_value);  g = -g if maximize;
  *     g += weight_decay * p, or, decoupled (Loshchilov & Hutter 2019), p *= 1 - lr * weight_decay.
+ * cautious (Liang et al. 2024): of the update u, what is subtracted from p, only the elements with the
+ * sign of g count, and more the fewer they are; the mean is that of the tensor.  Not with lamb.
+ *     agree = u * g > 0      u *= agree / max(mean(agree), 1e-3)
  * And after the update, in the same sweep over memory:
  *     ema = ema_decay * ema + (1-ema_decay) * p, where there is one;
  *     grad = 0 if zero_grad, which then must be writable. */
 typedef struct {
     double lr, weight_decay, grad_scale, clip_value; /* clip_value: INFINITY for none */
     double ema_decay;
-    int decoupled, maximize, zero_grad;
+    int decoupled, maximize, zero_grad, cautious;
 } pk_common;
 #define PK_COMMON_DEFAULTS {.lr = 1e-3, .grad_scale = 1, .clip_value = INFINITY}
 
@@ -171,6 +182,16 @@ typedef struct {
                  void *scratch, int nthreads); /* scratch [lamb_scratch_size bytes] */
     size_t (*lamb_scratch_size)(const pk_tensor *tensors, size_t count); /* bytes */
 
+    /* The rows that a gradient touches, each as a tensor, in the order in which they first come: the
+     * list that makes a kernel step these rows alone, with their part of the state.  Sums are taken
+     * in the order of `indices`.  Returns how many rows there are.
+     *   whole    in: the parameter with its states; its grad is not looked at
+     *   touched  [gradient->count] out; their grad points into the values or into scratch
+     *   scratch  [touched_scratch_size bytes, aligned as by malloc], as long as they are in use   */
+    size_t (*touched_rows)(const pk_tensor *whole, const pk_rows *gradient, pk_tensor *touched,
+                           void *scratch);
+    size_t (*touched_scratch_size)(const pk_rows *gradient); /* bytes */
+
     /* sqrt(sum of grad^2) over the list, summed in double; finite for finite float32 gradients.
      *   scratch [norm_scratch_size bytes] */
     double (*global_norm)(const pk_tensor *tensors, size_t count, void *scratch, int nthreads);
@@ -190,12 +211,20 @@ static inline double pk_clip_coefficient(double norm, double max_norm)
 
 /* ---- recurrent layers ------------------------------------------------------------------------ */
 
+/* What forward keeps for backward.  PK_SAVE_MINIMAL keeps the outputs, and c every few steps, and
+ * backward computes the rest again, with the same bits: a third more arithmetic for a sixth of the
+ * memory.  After PK_SAVE_NOTHING there is no backward. */
+typedef enum { PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING } pk_save;
+
 /* T steps, B sequences, I inputs, H hidden units. */
 typedef struct {
     size_t T, B, I, H;
     /* [B] in 0..T, or NULL: all T.  From step lengths[b] on, sequence b keeps its state, its y is 0
      * and its dy is ignored. */
     const int64_t *lengths;
+    int repeat_last; /* there its y is the state it keeps, and its dy counts, instead */
+    int reverse;     /* steps are taken from T-1 to 0, those of sequence b from lengths[b]-1 on */
+    pk_save save;
 } pk_rnn_shape;
 
 /* A sequence of batches: element [t][b][i] is data[t * step + b * row + i], counted in elements, so that
@@ -213,14 +242,41 @@ typedef struct {
     void *b_hh; /* [4H] or NULL */
 } pk_lstm_weights;
 
-/* What forward leaves for backward, owned by the caller; P = padded(H).  backward overwrites gates.
- * h[t+1] and c[t+1] are the state after step t, h[0] and c[0] the initial one, which the caller
- * fills in the first H of each row. */
+/* How many elements (scratch: bytes) the arrays of the same names in pk_lstm must have. */
 typedef struct {
-    void *h;     /* [T+1, B, P] */
-    void *c;     /* [T+1, B, P] */
-    void *gates; /* [T * B * 4 * P], in an order of the kernel's own */
-} pk_lstm_saved;
+    size_t h, c, gates, scratch;
+} pk_lstm_sizes;
+
+/* One direction of one layer.  The caller owns every array; none may overlap another, except that dh0
+ * and dc0 may be dh_last and dc_last.  Whatever is NULL is zeros, or not wanted. */
+typedef struct {
+    pk_rnn_shape shape;
+    pk_lstm_weights weights;
+    pk_sequence x;         /* [T, B, I] in */
+    pk_sequence y;         /* [T, B, H] out */
+    const void *h0, *c0;   /* [B, H] in: the state before the first step */
+    void *h_last, *c_last; /* [B, H] out: the state after the last */
+    void *h, *c, *gates;   /* kept from forward to backward, which overwrites gates.  With P =
+                             * padded(H), h is [T+1, B, P], the state before and after each step, if
+                             * anything is saved; the others are in an order of the kernel's own */
+    void *scratch;         /* of either call, nothing is kept in it */
+    /* of backward: */
+    pk_sequence dy;                /* [T, B, H] in */
+    pk_sequence dx;                /* [T, B, I] out */
+    const void *dh_last, *dc_last; /* [B, H] in */
+    void *dh0, *dc0;               /* [B, H] out */
+    pk_lstm_weights grads;         /* out; b_ih and b_hh get the same gradient */
+    int accumulate;                /* add to what `grads` hold */
+} pk_lstm;
+
+/* Element n = (t * B + b) * H + i is dropped if its number is less than 2^16 p, rounded; p in [0, 1).
+ * Of each 512 elements, which take 64 counters in a row, the e-th one takes counter e % 64, of it word
+ * e / 64 % 4, of it the low half if e < 256, else the high one.  A counter ends in `stream`; the key is
+ * `seed`.                                                                                           */
+typedef struct {
+    double p;
+    uint64_t seed, stream;
+} pk_dropout_config;
 
 typedef struct {
     size_t (*padded)(size_t H); /* H rounded up to whole vectors */
@@ -228,21 +284,22 @@ typedef struct {
     /*     a = w_ih x_t + w_hh h_{t-1} + b_ih + b_hh            Hochreiter & Schmidhuber 1997,
      *     i, f, o = sigmoid(a_i, a_f, a_o)    g = tanh(a_g)     Gers et al. 2000
      *     c_t = f * c_{t-1} + i * g           h_t = o * tanh(c_t)
-     *   x  [T, B, I] in      y [T, B, H] out, data may be NULL
-     *   saved    in/out      scratch [lstm_scratch_size bytes]                                     */
-    void (*lstm_forward)(const pk_rnn_shape *shape, const pk_lstm_weights *weights, pk_sequence x,
-                         pk_sequence y, const pk_lstm_saved *saved, void *scratch, int nthreads);
+     * of one or two layers that do not depend on each other, as the directions of one: their shapes
+     * differ in `reverse` at most.  Layers with the same dx get the sum of theirs in it. */
+    void (*lstm_forward)(const pk_lstm *layers, size_t count, int nthreads);
+    void (*lstm_backward)(const pk_lstm *layers, size_t count, int nthreads);
+    pk_lstm_sizes (*lstm_sizes)(const pk_rnn_shape *shape);
 
-    /*   x, saved as in forward (gates are overwritten)     dy [T, B, H] in, data may be NULL: zeros
-     *   dh, dc [B, H] in: gradient of the last state; out: of the initial state
-     *   dx [T, B, I] out, data may be NULL
-     *   grads out (added to when accumulate): the members have the shapes of the weights' and may be
-     *   NULL; b_ih and b_hh get the same gradient                                                  */
-    void (*lstm_backward)(const pk_rnn_shape *shape, const pk_lstm_weights *weights, pk_sequence x,
-                          const pk_lstm_saved *saved, pk_sequence dy, void *dh, void *dc,
-                          pk_sequence dx, const pk_lstm_weights *grads, int accumulate,
-                          void *scratch, int nthreads);
-    size_t (*lstm_scratch_size)(const pk_rnn_shape *shape); /* bytes, for either call */
+    /* One step of one layer, for inference on a stream: nothing is packed, each weight is read once.
+     * Of `layer` it uses B, I and H of shape, weights, the first step of x, h0, c0, h_last and c_last;
+     * c_last may be c0.  The sums are lstm_forward's in another order. */
+    void (*lstm_step)(const pk_lstm *layer, int nthreads);
+
+    /* y = x / (1 - p) where kept, 0 where dropped (Srivastava et al. 2014), the mask being a function of
+     * the config alone: Philox4x32-10 (Salmon et al. 2011).  Same bits everywhere.
+     *   x [T, B, H] in      y [T, B, H] out, may be x                                              */
+    void (*dropout)(size_t T, size_t B, size_t H, pk_sequence x, pk_sequence y,
+                    const pk_dropout_config *config, int nthreads);
 
     /* y[i] = f(x[i]), i < n; y may be x.  At most 1, 2.5 and 1.5 ulp. */
     void (*exp)(const void *x, void *y, size_t n);

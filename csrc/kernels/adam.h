@@ -45,21 +45,21 @@ PK_INLINE vectors adam_rule(vectors x, constants k)
     vec second = *v;
     if (k.amsgrad) {
         second = k.correct2 * second;
-        *vmax = second = pick(*vmax >= second, *vmax, second); /* a NaN in v wins */
+        *vmax = second = larger_of(*vmax, second); /* a NaN in v wins */
     }
     x.p = k.keep * x.p - k.rate * *m / (root_of(second, k) + k.eps);
     return x;
 }
 
-PK_INLINE void adam_loop(const pk_tensor *t, constants k, int amsgrad)
+PK_INLINE size_t adam_loop(const pk_tensor *t, constants k, int amsgrad)
 {
     k.amsgrad = amsgrad;
-    update_by(adam_rule, amsgrad ? STATES_01 | STATE_2 : STATES_01, ROOTS_1_IN_4, t, k);
+    return update_by(adam_rule, amsgrad ? STATES_01 | STATE_2 : STATES_01, ROOTS_1_IN_4, t, k);
 }
 
-static void adam_update(const pk_tensor *t, const constants *k)
+static size_t adam_update(const pk_tensor *t, const constants *k)
 {
-    k->amsgrad ? adam_loop(t, *k, 1) : adam_loop(t, *k, 0);
+    return k->amsgrad ? adam_loop(t, *k, 1) : adam_loop(t, *k, 0);
 }
 
 static void adam(const pk_tensor *tensors, size_t count, const pk_adam_config *configs,
@@ -120,9 +120,9 @@ PK_INLINE vectors nadam_rule(vectors x, constants k)
     return x;
 }
 
-static void nadam_update(const pk_tensor *t, const constants *k)
+static size_t nadam_update(const pk_tensor *t, const constants *k)
 {
-    update_by(nadam_rule, STATES_01, ROOTS_1_IN_4, t, *k);
+    return update_by(nadam_rule, STATES_01, ROOTS_1_IN_4, t, *k);
 }
 
 static void nadam(const pk_tensor *tensors, size_t count, const pk_nadam_config *configs,
@@ -169,15 +169,15 @@ PK_INLINE vectors radam_rule(vectors x, constants k)
     return x;
 }
 
-PK_INLINE void radam_loop(const pk_tensor *t, constants k, int rectified)
+PK_INLINE size_t radam_loop(const pk_tensor *t, constants k, int rectified)
 {
     k.rectified = rectified;
-    update_by(radam_rule, STATES_01, ROOTS_1_IN_4, t, k);
+    return update_by(radam_rule, STATES_01, ROOTS_1_IN_4, t, k);
 }
 
-static void radam_update(const pk_tensor *t, const constants *k)
+static size_t radam_update(const pk_tensor *t, const constants *k)
 {
-    k->rectified ? radam_loop(t, *k, 1) : radam_loop(t, *k, 0);
+    return k->rectified ? radam_loop(t, *k, 1) : radam_loop(t, *k, 0);
 }
 
 static void radam(const pk_tensor *tensors, size_t count, const pk_radam_config *configs,
@@ -209,14 +209,14 @@ PK_INLINE vectors adamax_rule(vectors x, constants k)
     vec *const m = &x.s[0], *const u = &x.s[1];
     *m = k.beta1 * *m + k.rest1 * x.g;
     const vec decayed = k.beta2 * *u, size = vec_abs(x.g) + k.eps_inside;
-    *u = pick(decayed >= size, decayed, size); /* a NaN in g wins */
+    *u = larger_of(decayed, size); /* a NaN in g wins */
     x.p = k.keep * x.p - k.rate * *m / (*u + k.eps);
     return x;
 }
 
-static void adamax_update(const pk_tensor *t, const constants *k)
+static size_t adamax_update(const pk_tensor *t, const constants *k)
 {
-    update_by(adamax_rule, STATES_01, NO_ROOTS, t, *k);
+    return update_by(adamax_rule, STATES_01, NO_ROOTS, t, *k);
 }
 
 static void adamax(const pk_tensor *tensors, size_t count, const pk_adamax_config *configs,
@@ -252,9 +252,9 @@ PK_INLINE vectors lion_rule(vectors x, constants k)
     return x;
 }
 
-static void lion_update(const pk_tensor *t, const constants *k)
+static size_t lion_update(const pk_tensor *t, const constants *k)
 {
-    update_by(lion_rule, STATE_0, NO_ROOTS, t, *k);
+    return update_by(lion_rule, STATE_0, NO_ROOTS, t, *k);
 }
 
 static void lion(const pk_tensor *tensors, size_t count, const pk_lion_config *configs,
@@ -273,50 +273,52 @@ static void lion(const pk_tensor *tensors, size_t count, const pk_lion_config *c
 
 /* Two sweeps: the first updates the moments and sums up squares, the second, which knows the norms,
  * computes the direction again, with the same bits, and moves the parameter. */
+enum { LAMB_BLOCK = 1024 }; /* elements of the direction at a time: stays in the L1 cache */
+
 static void lamb_constants(const void *config, int64_t step, constants *k)
 {
     const pk_lamb_config *c = config;
     const double root_unbias2 = sqrt(1 - pow(c->beta2, (double)step));
-    *k = (constants){0};
+    common_constants(&c->common, k);
     moment_constants(c->beta1, c->beta2, k);
     k->gain = (real)(root_unbias2 / (1 - pow(c->beta1, (double)step)));
     k->eps = scaled_eps(c->eps, root_unbias2);
     k->direct = (real)(c->common.decoupled ? c->common.weight_decay : 0);
 }
 
-PK_INLINE real lamb_direction(real p, real m, real v, const constants k)
+PK_INLINE vec lamb_direction(vectors x, constants k)
 {
-    return k.gain * m / (real_sqrt(v) + k.eps) + k.direct * p;
+    return k.gain * x.s[0] / (root_of(x.s[1], k) + k.eps) + k.direct * x.p;
 }
 
-static void lamb_moments(const pk_tensor *t, const constants k, real *restrict direction)
+PK_INLINE vectors lamb_moments_rule(vectors x, constants k)
 {
-    real *restrict m = t->state[0], *restrict v = t->state[1];
-    const real *restrict p = t->param, *restrict g = t->grad;
-    const size_t n = t->n;
+    x.s[0] = k.beta1 * x.s[0] + k.rest1 * x.g;
+    x.s[1] = k.beta2 * x.s[1] + k.rest2 * x.g * x.g;
+    x.s[2] = lamb_direction(x, k);
+    return x;
+}
 
-    PK_SIMD
-    for (size_t i = 0; i < n; i++) {
-        m[i] = k.beta1 * m[i] + k.rest1 * g[i];
-        v[i] = k.beta2 * v[i] + k.rest2 * g[i] * g[i];
-        direction[i] = lamb_direction(p[i], m[i], v[i], k);
-    }
+static void lamb_moments(const pk_tensor *t, constants k)
+{
+    k.zero_grad = 0; /* not yet */
+    update_arrays(lamb_moments_rule, STATES_01, STATES_01 | STATE_2, ROOTS_1_IN_4, t, k);
 }
 
 /* sums [2 * blocks]: of param^2 and of direction^2 in each block */
 static void lamb_visit(const block_walk *walk, const pk_tensor *t, size_t from, size_t to,
                        size_t number, const constants *k)
 {
-    const void *config = walk->configs + t->group * walk->config_size;
     for (size_t b = from; b < to; b++, number++) {
         const size_t end = t->n - b * NORM_BLOCK < NORM_BLOCK ? t->n : (b + 1) * NORM_BLOCK;
         double param_sum = 0, direction_sum = 0;
-        for (size_t begin = b * NORM_BLOCK; begin < end; begin += BLOCK) {
-            _Alignas(CACHE_LINE) real gradient[BLOCK], direction[BLOCK];
-            pk_tensor piece = piece_of(t, begin, end - begin < BLOCK ? end : begin + BLOCK);
-            prepare_gradient(gradient, &piece, config);
-            piece.grad = gradient;
-            lamb_moments(&piece, *k, direction);
+        for (size_t begin = b * NORM_BLOCK; begin < end; begin += LAMB_BLOCK) {
+            _Alignas(CACHE_LINE) real direction[LAMB_BLOCK];
+            pk_tensor piece =
+                piece_of(t, begin, end - begin < LAMB_BLOCK ? end : begin + LAMB_BLOCK);
+            piece.state[2] = direction;
+            piece.ema = NULL; /* not yet */
+            lamb_moments(&piece, *k);
             param_sum += sum_of_squares(piece.param, piece.n, 1);
             direction_sum += sum_of_squares(direction, piece.n, 1);
         }
@@ -325,16 +327,15 @@ static void lamb_visit(const block_walk *walk, const pk_tensor *t, size_t from, 
     }
 }
 
-static void lamb_update(const pk_tensor *t, const constants *constants_)
+PK_INLINE vectors lamb_rule(vectors x, constants k)
 {
-    real *restrict p = t->param;
-    const real *restrict m = t->state[0], *restrict v = t->state[1];
-    const constants k = *constants_;
-    const size_t n = t->n;
+    x.p = x.p - k.rate * lamb_direction(x, k);
+    return x;
+}
 
-    PK_SIMD
-    for (size_t i = 0; i < n; i++)
-        p[i] -= k.rate * lamb_direction(p[i], m[i], v[i], k);
+static size_t lamb_update(const pk_tensor *t, const constants *k)
+{
+    return update_arrays(lamb_rule, STATES_01, PARAM, ROOTS_1_IN_4, t, *k);
 }
 
 static size_t lamb_scratch_size(const pk_tensor *tensors, size_t count)

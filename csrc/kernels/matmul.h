@@ -10,14 +10,17 @@
 
 #include "vec.h"
 
+/* Rows of a tile: 24 accumulators in 32 registers, or 12 in 16. */
+#if PK_VECTOR_BYTES == 64 || defined(__aarch64__)
+#define PK_ROWS 6
+#else
+#define PK_ROWS 3
+#endif
+
 enum {
     COLS = 4,             /* vectors in a row of a panel: for an LSTM, its four gates */
     WIDTH = COLS * LANES, /* elements in a row of a panel */
-#if PK_VECTOR_BYTES == 64 || defined(__aarch64__)
-    ROWS = 6, /* of a tile: 24 accumulators in 32 registers */
-#else
-    ROWS = 3, /* 12 in 16 */
-#endif
+    ROWS = PK_ROWS,
     K_BLOCK = 128,  /* rows of a panel in use at a time: 32 KiB, most of the L1 cache */
     ROW_BLOCK = 48, /* rows of the left-hand side that pass over such a block before the next one */
 };
@@ -36,13 +39,14 @@ PK_INLINE operand plain(const real *a, ptrdiff_t row, ptrdiff_t col)
     return (operand){a, row, col, K_BLOCK, K_BLOCK * col};
 }
 
-/* acc[r][j] += sum over k < depth of a[r * row + k * col] * panel[k][j], for r < rows, a literal. */
-PK_INLINE void multiply(vec acc[ROWS][COLS], const int rows, size_t depth, const real *a,
-                        ptrdiff_t row, ptrdiff_t col, const real *panel)
+/* acc[r][j] += sum over k < depth of a[r * row + k * col] * panel[k][j]; rows and cols are literals. */
+PK_INLINE void multiply(vec acc[ROWS][COLS], const int rows, const int cols, size_t depth,
+                        const real *a, ptrdiff_t row, ptrdiff_t col, const real *panel)
 {
     for (size_t k = 0; k < depth; k++) {
         const real *a_k = a + (ptrdiff_t)k * col, *b = panel + k * WIDTH;
-        for (int j = 0; j < COLS; j++) {
+        __builtin_prefetch(a_k + 8 * col); /* far from the one before, where a is transposed */
+        for (int j = 0; j < cols; j++) {
             const vec b_j = load_aligned(b + j * LANES);
             for (int r = 0; r < rows; r++)
                 acc[r][j] += broadcast(a_k[r * row]) * b_j;
@@ -50,105 +54,93 @@ PK_INLINE void multiply(vec acc[ROWS][COLS], const int rows, size_t depth, const
     }
 }
 
-/* Run `tile(literal, ...)` for the number of rows, so that each tile height is code of its own with
- * its accumulators in registers. */
-#if PK_VECTOR_BYTES == 64 || defined(__aarch64__)
-#define PK_FOR_ROWS(rows, tile, ...)                                                               \
-    switch (rows) {                                                                                \
-    case 1:                                                                                        \
-        tile(1, __VA_ARGS__);                                                                      \
-        break;                                                                                     \
-    case 2:                                                                                        \
-        tile(2, __VA_ARGS__);                                                                      \
-        break;                                                                                     \
-    case 3:                                                                                        \
-        tile(3, __VA_ARGS__);                                                                      \
-        break;                                                                                     \
-    case 4:                                                                                        \
-        tile(4, __VA_ARGS__);                                                                      \
-        break;                                                                                     \
-    case 5:                                                                                        \
-        tile(5, __VA_ARGS__);                                                                      \
-        break;                                                                                     \
-    case 6:                                                                                        \
-        tile(6, __VA_ARGS__);                                                                      \
-        break;                                                                                     \
-    }
-#else
-#define PK_FOR_ROWS(rows, tile, ...)                                                               \
-    switch (rows) {                                                                                \
-    case 1:                                                                                        \
-        tile(1, __VA_ARGS__);                                                                      \
-        break;                                                                                     \
-    case 2:                                                                                        \
-        tile(2, __VA_ARGS__);                                                                      \
-        break;                                                                                     \
-    case 3:                                                                                        \
-        tile(3, __VA_ARGS__);                                                                      \
-        break;                                                                                     \
-    }
-#endif
+/* A tile of c: rows by cols vectors += left panel, K at most K_BLOCK; =, if c is new. */
+typedef struct {
+    size_t K;
+    operand left;
+    const real *panel;
+    real *c;
+    size_t ldc;
+    int is_new;
+} tile;
 
-/* c[rows, WIDTH] += left[rows, K] panel, K at most K_BLOCK. */
-PK_INLINE void product_tile(const int rows, size_t K, operand left, const real *panel, real *c,
-                            size_t ldc)
+PK_INLINE void product_of(const int rows, const int cols, const tile *t)
 {
     vec acc[ROWS][COLS];
     for (int r = 0; r < rows; r++)
-        for (int j = 0; j < COLS; j++)
-            acc[r][j] = load(c + (size_t)r * ldc + j * LANES);
-    const size_t depth = smaller(left.depth, K);
-    for (size_t k = 0; k < K; k += depth, left.a += left.segment)
-        multiply(acc, rows, depth, left.a, left.row, left.col, panel + k * WIDTH);
+        for (int j = 0; j < cols; j++)
+            acc[r][j] = t->is_new ? (vec){0} : load(t->c + (size_t)r * t->ldc + j * LANES);
+    const size_t depth = smaller(t->left.depth, t->K);
+    const real *a = t->left.a;
+    for (size_t k = 0; k < t->K; k += depth, a += t->left.segment)
+        multiply(acc, rows, cols, depth, a, t->left.row, t->left.col, t->panel + k * WIDTH);
     for (int r = 0; r < rows; r++)
-        for (int j = 0; j < COLS; j++)
-            store(c + (size_t)r * ldc + j * LANES, acc[r][j]);
+        for (int j = 0; j < cols; j++)
+            store(t->c + (size_t)r * t->ldc + j * LANES, acc[r][j]);
 }
 
-/* c[M, width] += left[M, K] panel[K, width], tile by tile, K at most K_BLOCK. */
-static void product_panel(size_t M, size_t K, operand left, const real *panel, real *c, size_t ldc,
-                          size_t width)
+/* Each size of tile is code of its own, with its accumulators in registers. */
+#define PK_TILE(rows, cols)                                                                        \
+    case (rows) * COLS + (cols) - 1:                                                               \
+        product_of(rows, cols, t);                                                                 \
+        break;
+#define PK_TILES(rows) PK_TILE(rows, 1) PK_TILE(rows, 2) PK_TILE(rows, 3) PK_TILE(rows, 4)
+
+PK_INLINE void product_tile(size_t rows, size_t cols, const tile *t)
 {
-    for (size_t r = 0; r < M; r += ROWS, left.a += ROWS * left.row, c += ROWS * ldc) {
-        const size_t rows = smaller(M - r, ROWS);
-        if (width == WIDTH) {
-            PK_FOR_ROWS(rows, product_tile, K, left, panel, c, ldc)
-            continue;
-        }
-        /* A panel that c ends in: the same tile on a copy. */
-        real whole[ROWS * WIDTH] = {0};
-        for (size_t i = 0; i < rows; i++)
-            memcpy(whole + i * WIDTH, c + i * ldc, width * sizeof *c);
-        PK_FOR_ROWS(rows, product_tile, K, left, panel, whole, WIDTH)
-        for (size_t i = 0; i < rows; i++)
-            memcpy(c + i * ldc, whole + i * WIDTH, width * sizeof *c);
+    switch (rows * COLS + cols - 1) {
+        PK_TILES(1)
+        PK_TILES(2)
+        PK_TILES(3)
+#if PK_ROWS == 6
+        PK_TILES(4)
+        PK_TILES(5)
+        PK_TILES(6)
+#endif
     }
 }
 
-static void clear(real *c, size_t ldc, size_t rows, size_t columns)
+/* c[M, width] += left[M, K] panel[K, width], tile by tile, K at most K_BLOCK; =, if c is new. */
+static void product_panel(size_t M, size_t K, operand left, const real *panel, real *c, size_t ldc,
+                          size_t width, int is_new)
 {
-    for (size_t r = 0; r < rows; r++)
-        memset(c + r * ldc, 0, columns * sizeof *c);
+    const size_t cols = round_up(width, LANES) / LANES;
+    const int partial = width < cols * LANES; /* a vector that c ends in: tiles on a copy */
+    real whole[ROWS * WIDTH];
+    tile t = {K, left, panel, partial ? whole : c, partial ? WIDTH : ldc, is_new};
+    for (size_t r = 0; r < M; r += ROWS, c += ROWS * ldc) {
+        const size_t rows = smaller(M - r, ROWS);
+        for (size_t i = 0; i < rows && partial; i++)
+            memcpy(whole + i * WIDTH, c + i * ldc, width * sizeof *c);
+        product_tile(rows, cols, &t);
+        for (size_t i = 0; i < rows && partial; i++)
+            memcpy(c + i * ldc, whole + i * WIDTH, width * sizeof *c);
+        t.left.a += ROWS * left.row;
+        if (!partial)
+            t.c += ROWS * ldc;
+    }
 }
 
-/* The part of c[M, N] += left[M, K] b that the K_BLOCK rows of b from k on give.  b was packed into
- * ceil(N / WIDTH) panels of K rows. */
+/* The part of c[M, N] += left[M, K] b that the K_BLOCK rows of b from k on give; =, if c is new.  b was
+ * packed into ceil(N / WIDTH) panels of K rows. */
 static void product_block(size_t M, size_t N, size_t K, size_t k, operand left, const real *packed,
-                          real *c, size_t ldc)
+                          real *c, size_t ldc, int is_new)
 {
     left.a += (ptrdiff_t)(k / left.depth) * left.segment;
     for (size_t r = 0; r < M; r += ROW_BLOCK, left.a += ROW_BLOCK * left.row, c += ROW_BLOCK * ldc)
         for (size_t n = 0; n < N; n += WIDTH)
             product_panel(smaller(M - r, ROW_BLOCK), smaller(K - k, K_BLOCK), left,
-                          packed + n * K + k * WIDTH, c + n, ldc, smaller(N - n, WIDTH));
+                          packed + n * K + k * WIDTH, c + n, ldc, smaller(N - n, WIDTH), is_new);
 }
 
-/* c[M, N] += left[M, K] b */
+/* c[M, N] += left[M, K] b; =, if c is new, even where K is 0 */
 static void product(size_t M, size_t N, size_t K, operand left, const real *packed, real *c,
-                    size_t ldc)
+                    size_t ldc, int is_new)
 {
-    for (size_t k = 0; k < K; k += K_BLOCK)
-        product_block(M, N, K, k, left, packed, c, ldc);
+    size_t k = 0;
+    do
+        product_block(M, N, K, k, left, packed, c, ldc, is_new && k == 0);
+    while ((k += K_BLOCK) < K);
 }
 
 /* Row k of a panel from `width` elements; zeros behind them. */
@@ -187,11 +179,8 @@ static void matmul_rows(void *arg, size_t chunk)
     const matmul_job *j = arg;
     const fp_mode mode = flush_denormals();
     const size_t from = pk_cut(j->M, chunk, j->chunks), to = pk_cut(j->M, chunk + 1, j->chunks);
-    real *c = j->c + from * j->ldc;
-    if (!j->accumulate)
-        clear(c, j->ldc, to - from, j->N);
-    product(to - from, j->N, j->K, plain(j->a + from * j->lda, (ptrdiff_t)j->lda, 1), j->packed, c,
-            j->ldc);
+    product(to - from, j->N, j->K, plain(j->a + from * j->lda, (ptrdiff_t)j->lda, 1), j->packed,
+            j->c + from * j->ldc, j->ldc, !j->accumulate);
     restore_denormals(mode);
 }
 

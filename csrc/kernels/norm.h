@@ -13,6 +13,7 @@ enum { NORM_BLOCK = 4096, NORM_LANES = 16 };
 typedef struct block_walk {
     const pk_tensor *tensors;
     size_t count, blocks, chunks;
+    const cut *cuts;     /* [chunks], in blocks */
     const char *configs; /* as a sweep's, or NULL: k is not set */
     size_t config_size;
     void (*prepare)(const void *config, int64_t step, constants *k);
@@ -56,9 +57,9 @@ static void walk_chunk(void *arg, size_t c)
     const pk_tensor *prepared = NULL; /* the tensor whose group and step k is for */
     constants k;
 
-    size_t start = 0; /* number of the tensor's first block */
-    for (const pk_tensor *t = walk->tensors; t < walk->tensors + walk->count && start < to;
-         start += blocks_of(t++)) {
+    size_t start = walk->cuts[c].before; /* number of the tensor's first block */
+    for (const pk_tensor *t = walk->tensors + walk->cuts[c].tensor;
+         t < walk->tensors + walk->count && start < to; start += blocks_of(t++)) {
         const size_t mine = blocks_of(t);
         const size_t first = from > start ? from - start : 0;
         const size_t last = start + mine < to ? mine : to - start;
@@ -84,8 +85,11 @@ static size_t count_blocks(const pk_tensor *tensors, size_t count)
 
 static void run_walk(block_walk walk, int nthreads)
 {
+    cut cuts[MOST_CHUNKS];
     walk.blocks = count_blocks(walk.tensors, walk.count);
     walk.chunks = chunks_for(walk.blocks * NORM_BLOCK, nthreads);
+    walk.cuts = cuts;
+    find_cuts(cuts, walk.chunks, walk.tensors, walk.blocks, blocks_of);
     if (walk.chunks == 1)
         walk_chunk(&walk, 0);
     else

@@ -3,6 +3,7 @@
 #include "adam.h"
 #include "norm.h"
 #include "optim.h"
+#include "rows.h"
 
 extern const pk_optim_kernels PK_TABLE;
 
@@ -18,6 +19,8 @@ const pk_optim_kernels PK_TABLE = {
     .lion = lion,
     .lamb = lamb,
     .lamb_scratch_size = lamb_scratch_size,
+    .touched_rows = touched_rows,
+    .touched_scratch_size = touched_scratch_size,
     .global_norm = global_norm,
     .norm_scratch_size = norm_scratch_size,
     .memory_roof = memory_roof,

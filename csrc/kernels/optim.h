@@ -13,7 +13,17 @@
 
 static void common_constants(const pk_common *c, constants *k)
 {
-    *k = (constants){.keep = (real)(c->decoupled ? 1 - c->lr * c->weight_decay : 1)};
+    *k = (constants){.scale = (real)c->grad_scale,
+                     .clip = (real)c->clip_value,
+                     .sign = c->maximize ? -1 : 1,
+                     .decay = c->decoupled ? 0 : (real)c->weight_decay,
+                     .keep = (real)(c->decoupled ? 1 - c->lr * c->weight_decay : 1),
+                     .ema_keep = (real)c->ema_decay,
+                     .ema_rest = (real)(1 - c->ema_decay),
+                     .cautious = c->cautious,
+                     .zero_grad = c->zero_grad};
+    k->plain = c->grad_scale == 1 && c->clip_value == (double)INFINITY && !c->maximize &&
+               k->decay == 0 && !c->cautious && !c->zero_grad;
 }
 
 /* ---- SGD ------------------------------------------------------------------------------------- */
@@ -44,22 +54,22 @@ PK_INLINE vectors sgd_rule(vectors x, constants k)
     return x;
 }
 
-PK_INLINE void sgd_loop(const pk_tensor *t, constants k, int has_momentum, int first, int nesterov)
+PK_INLINE size_t sgd_loop(const pk_tensor *t, constants k, int has_momentum, int first,
+                          int nesterov)
 {
     k.has_momentum = has_momentum;
     k.first = first;
     k.nesterov = nesterov;
-    update_by(sgd_rule, has_momentum ? STATE_0 : NO_STATE, NO_ROOTS, t, k);
+    return update_by(sgd_rule, has_momentum ? STATE_0 : 0, NO_ROOTS, t, k);
 }
 
-static void sgd_update(const pk_tensor *t, const constants *k)
+static size_t sgd_update(const pk_tensor *t, const constants *k)
 {
     if (!k->has_momentum)
-        sgd_loop(t, *k, 0, 0, 0);
-    else if (k->first)
-        k->nesterov ? sgd_loop(t, *k, 1, 1, 1) : sgd_loop(t, *k, 1, 1, 0);
-    else
-        k->nesterov ? sgd_loop(t, *k, 1, 0, 1) : sgd_loop(t, *k, 1, 0, 0);
+        return sgd_loop(t, *k, 0, 0, 0);
+    if (k->first)
+        return k->nesterov ? sgd_loop(t, *k, 1, 1, 1) : sgd_loop(t, *k, 1, 1, 0);
+    return k->nesterov ? sgd_loop(t, *k, 1, 0, 1) : sgd_loop(t, *k, 1, 0, 0);
 }
 
 static void sgd(const pk_tensor *tensors, size_t count, const pk_sgd_config *configs, int nthreads)
@@ -91,9 +101,9 @@ PK_INLINE vectors adagrad_rule(vectors x, constants k)
     return x;
 }
 
-static void adagrad_update(const pk_tensor *t, const constants *k)
+static size_t adagrad_update(const pk_tensor *t, const constants *k)
 {
-    update_by(adagrad_rule, STATE_0, ROOTS_2_IN_4, t, *k);
+    return update_by(adagrad_rule, STATE_0, ROOTS_2_IN_4, t, *k);
 }
 
 static void adagrad(const pk_tensor *tensors, size_t count, const pk_adagrad_config *configs,
@@ -135,7 +145,7 @@ PK_INLINE vectors rmsprop_rule(vectors x, constants k)
     if (k.centered) {
         *avg = k.beta2 * *avg + k.rest2 * x.g;
         spread -= *avg * *avg;
-        spread = pick(spread < 0, broadcast(0), spread); /* rounding; a NaN stays one */
+        spread = larger_of(broadcast(0), spread); /* rounding; a NaN stays one */
     }
     const vec den = root_of(spread + k.eps_inside, k) + k.eps;
     if (k.has_momentum) {
@@ -147,20 +157,19 @@ PK_INLINE vectors rmsprop_rule(vectors x, constants k)
     return x;
 }
 
-PK_INLINE void rmsprop_loop(const pk_tensor *t, constants k, int centered, int has_momentum)
+PK_INLINE size_t rmsprop_loop(const pk_tensor *t, constants k, int centered, int has_momentum)
 {
     k.centered = centered;
     k.has_momentum = has_momentum;
     const int states = STATE_0 | (centered ? STATE_1 : 0) | (has_momentum ? STATE_2 : 0);
-    update_by(rmsprop_rule, states, ROOTS_2_IN_4, t, k);
+    return update_by(rmsprop_rule, states, ROOTS_2_IN_4, t, k);
 }
 
-static void rmsprop_update(const pk_tensor *t, const constants *k)
+static size_t rmsprop_update(const pk_tensor *t, const constants *k)
 {
     if (k->centered)
-        k->has_momentum ? rmsprop_loop(t, *k, 1, 1) : rmsprop_loop(t, *k, 1, 0);
-    else
-        k->has_momentum ? rmsprop_loop(t, *k, 0, 1) : rmsprop_loop(t, *k, 0, 0);
+        return k->has_momentum ? rmsprop_loop(t, *k, 1, 1) : rmsprop_loop(t, *k, 1, 0);
+    return k->has_momentum ? rmsprop_loop(t, *k, 0, 1) : rmsprop_loop(t, *k, 0, 0);
 }
 
 static void rmsprop(const pk_tensor *tensors, size_t count, const pk_rmsprop_config *configs,
@@ -200,9 +209,9 @@ PK_INLINE vectors adadelta_rule(vectors x, constants k)
     return x;
 }
 
-static void adadelta_update(const pk_tensor *t, const constants *k)
+static size_t adadelta_update(const pk_tensor *t, const constants *k)
 {
-    update_by(adadelta_rule, STATES_01, ROOTS_2_IN_4, t, *k);
+    return update_by(adadelta_rule, STATES_01, ROOTS_2_IN_4, t, *k);
 }
 
 static void adadelta(const pk_tensor *tensors, size_t count, const pk_adadelta_config *configs,
@@ -234,9 +243,9 @@ PK_INLINE vectors memory_roof_rule(vectors x, constants k)
     return x;
 }
 
-static void memory_roof_update(const pk_tensor *t, const constants *k)
+static size_t memory_roof_update(const pk_tensor *t, const constants *k)
 {
-    update_by(memory_roof_rule, STATES_01, NO_ROOTS, t, *k);
+    return update_by(memory_roof_rule, STATES_01, NO_ROOTS, t, *k);
 }
 
 static void memory_roof(const pk_tensor *tensors, size_t count, int nthreads)

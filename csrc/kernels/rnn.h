@@ -1,56 +1,71 @@
-/* Recurrent layers, as the equations in pyoptk.h say: what both passes share, and LSTM forward.  The
- * backward pass is in rnn_backward.h.
- *
- * The recurrence is done by batch rows, which never meet: a thread walks through all steps of its
- * rows without waiting for another.  Only the gradients of the weights sum over rows; they come after
- * it, cut by output elements, so that each is summed by one thread in one order.
+/* Recurrent layers: what both passes share, and how the work is cut between threads.  The cell is in
+ * lstm.h, the passes are in rnn_forward.h and rnn_backward.h.
  *
  * P is H rounded up to whole vectors.  Arrays of our own have rows of P, so that only the caller's
  * arrays need partial loads and stores; the units beyond H have weights and gradients 0.
  *
  * The LANES units of a vector are a panel.  Gates (and dA, which takes their place) are stored panel
- * by panel, [P / LANES, T, B, GATES, LANES]: what one panel needs of all steps lies together, which
+ * by panel, [P / LANES, steps, B, GATES, LANES]: what one panel needs of all steps lies together, which
  * the gradients of the weights, summed over steps, could not do without: rows of 4P elements would
  * cost a memory page for each. */
 #ifndef PK_RNN_H
 #define PK_RNN_H
 
-#include "mathfun.h"
-#include "matmul.h"
+#include "lstm.h"
 
-enum { I_GATE, F_GATE, G_GATE, O_GATE, GATES };
-enum { PANELS = 2 };         /* of columns of a weight gradient that are worked on at a time */
 enum { L2_SHARE = 1 << 20 }; /* bytes that may be hoped to stay in the L2 cache */
 
 typedef struct {
     pk_rnn_shape s;
     size_t P, Q; /* H rounded up to LANES, and to WIDTH */
-    const pk_lstm_weights *w;
-    const pk_lstm_weights *dw;
-    pk_sequence x, y, dy, dx;
-    real *h, *c, *gates;   /* saved: see pk_lstm_saved; gates become dA in backward */
-    real *packed_w;        /* forward: [P / LANES] panels of 1 + I + H rows: bias, w_ih, w_hh */
-    real *packed_w_hh;     /* backward: w_hh as [P / LANES, GATES, LANES; H] */
-    real *packed_w_ih;     /* backward: w_ih as [P / LANES, GATES, LANES; I] */
-    real *dh, *dc;         /* [B, Q], [B, P] */
-    real *dh_out, *dc_out; /* [B, H], the caller's */
-    size_t chunks;         /* of batch rows */
-    size_t block;          /* steps whose products with w_ih are done together; 1: step by step */
-    size_t groups;         /* of unit panels, and */
-    size_t columns;        /* how many at a time, for the gradients of the weights */
+    pk_lstm_weights w, dw;
+    pk_sequence x, y, dy, dx; /* in the order in which steps are taken */
+    real *h, *c, *gates;
+    real *c_again;                   /* backward, where forward kept less: as c around every step */
+    size_t kept;                     /* steps that gates have room for: step t is at t % kept */
+    size_t stride;                   /* forward keeps c of every so many steps */
+    size_t block;                    /* steps whose products with w_ih are done together */
+    real *packed_w;                  /* [P / LANES] panels of 1 + I + H rows: bias, w_ih, w_hh */
+    real *packed_w_hh, *packed_w_ih; /* backward: [P / LANES, GATES, LANES; H] and [..; I] */
+    real *dh, *dc;                   /* [B, Q], [B, P] */
     int accumulate;
 } lstm_job;
+
+/* from .. to - 1, of steps, batch rows, panels or columns (of COLS panels) */
+typedef struct {
+    size_t from, to;
+} range;
+
+PK_INLINE size_t length(range r) { return r.to - r.from; }
 
 static size_t padded(size_t H) { return round_up(H, LANES); }
 
 PK_INLINE int active(const lstm_job *job, size_t t, size_t b)
 {
-    return !job->s.lengths || (int64_t)t < job->s.lengths[b];
+    const size_t step = job->s.reverse ? job->s.T - 1 - t : t;
+    return !job->s.lengths || (int64_t)step < job->s.lengths[b];
 }
 
 PK_INLINE real *gates_at(const lstm_job *job, size_t panel, size_t t, size_t b)
 {
-    return job->gates + ((panel * job->s.T + t) * job->s.B + b) * GATES * LANES;
+    return job->gates + ((panel * job->kept + t % job->kept) * job->s.B + b) * WIDTH;
+}
+
+/* The state before step t. */
+PK_INLINE real *h_at(const lstm_job *job, size_t t, size_t b)
+{
+    const size_t slot = job->s.save == PK_SAVE_NOTHING ? t % 2 : t;
+    return job->h + (slot * job->s.B + b) * job->P;
+}
+
+/* The same of c, in forward: within a stride, each goes over the one before. */
+PK_INLINE real *c_at(const lstm_job *job, size_t t, size_t b)
+{
+    return job->c + ((t + job->stride - 1) / job->stride * job->s.B + b) * job->P;
+}
+PK_INLINE real *c_after(const lstm_job *job, size_t t, size_t b)
+{
+    return job->c + ((t / job->stride + 1) * job->s.B + b) * job->P;
 }
 
 PK_INLINE real *row_at(pk_sequence s, size_t t, size_t b)
@@ -58,169 +73,175 @@ PK_INLINE real *row_at(pk_sequence s, size_t t, size_t b)
     return (real *)s.data + (ptrdiff_t)t * s.step + (ptrdiff_t)b * s.row;
 }
 
-/* Into how many chunks of batch rows the recurrence is cut: a row tile or more each, and one for a
- * problem so small that waking a thread costs more than it gives. */
-static size_t row_chunks(const pk_rnn_shape *s, int nthreads)
+static pk_sequence in_order_of_steps(pk_sequence s, const pk_rnn_shape *shape)
 {
-    const size_t multiply_adds = s->T * s->B * GATES * s->H * (s->I + s->H);
-    if (nthreads <= 1 || multiply_adds < (size_t)1 << 20 || s->B < 2 * ROWS)
+    if (!s.data || !shape->reverse || !shape->T)
+        return s;
+    return (pk_sequence){row_at(s, shape->T - 1, 0), -s.step, s.row};
+}
+
+/* ---- what is kept ---------------------------------------------------------------------------- */
+
+/* PK_SAVE_MINIMAL: how many steps backward computes again at a time.  Enough rows for a product, and
+ * about as many stretches as steps in one, so that neither c nor the scratch memory is large. */
+static size_t steps_of_stretch(const pk_rnn_shape *s)
+{
+    size_t steps = 1;
+    while (steps < s->T && (steps * steps < s->T || steps * s->B < ROW_BLOCK))
+        steps++;
+    return steps;
+}
+
+/* Weights that fit the L2 cache are best used for input and state together, step by step, unless the
+ * rows of one step make no good product.  Otherwise w_ih is used for a block of steps of some 512 rows. */
+static size_t steps_of_block(const pk_rnn_shape *s)
+{
+    const size_t weights = GATES * padded(s->H) * (s->I + s->H) * sizeof(real);
+    if ((weights < L2_SHARE && s->B >= 2 * ROWS) || s->B >= 512)
         return 1;
-    return smaller((size_t)nthreads, s->B / ROWS);
+    return smaller(1 + 512 / (s->B + 1), s->T ? s->T : 1);
 }
 
-/* ---- forward --------------------------------------------------------------------------------- */
-
-/* to [N, WIDTH] = the rows of w [4H, N] that belong to the units of a panel, as columns. */
-static void lstm_pack_columns(const lstm_job *job, real *to, const real *w, size_t N, size_t panel)
+static size_t strides(const pk_rnn_shape *s)
 {
-    enum {
-        DEPTH = 64
-    }; /* columns of w at a time, so that the lines written stay in the L1 cache */
-    const size_t H = job->s.H;
-    for (size_t k0 = 0; k0 < N; k0 += DEPTH, to += DEPTH * WIDTH) {
-        const size_t depth = smaller(N - k0, DEPTH);
-        for (size_t gate = 0; gate < GATES; gate++)
-            for (size_t lane = 0; lane < LANES; lane++) {
-                const size_t unit = panel * LANES + lane;
-                const real *row = w + (gate * H + unit) * N + k0;
-                for (size_t k = 0; k < depth; k++)
-                    to[k * WIDTH + gate * LANES + lane] = unit < H ? row[k] : 0;
-            }
-    }
+    return s->save == PK_SAVE_FULL      ? 1
+           : s->save == PK_SAVE_MINIMAL ? steps_of_stretch(s)
+                                        : s->T + 1;
 }
 
-/* A packed panel holds the four gates of the same LANES units, so that the product gives a row of all
- * that its cell needs. */
-static void lstm_pack_forward(void *arg, size_t panel)
+static size_t size_of_forward_pack(const pk_rnn_shape *s)
 {
-    const lstm_job *job = arg;
-    const size_t I = job->s.I, H = job->s.H;
-    const real *b_ih = job->w->b_ih, *b_hh = job->w->b_hh;
-    real *bias = job->packed_w + panel * (1 + I + H) * WIDTH;
-    for (size_t gate = 0; gate < GATES; gate++)
-        for (size_t lane = 0; lane < LANES; lane++) {
-            const size_t unit = panel * LANES + lane, row = gate * H + unit;
-            real sum = 0;
-            if (unit < H)
-                sum = (b_ih ? b_ih[row] : 0) + (b_hh ? b_hh[row] : 0);
-            bias[gate * LANES + lane] = sum;
-        }
-    lstm_pack_columns(job, bias + WIDTH, job->w->w_ih, I, panel);
-    lstm_pack_columns(job, bias + (1 + I) * WIDTH, job->w->w_hh, H, panel);
+    return padded(s->H) * GATES * (1 + s->I + s->H);
 }
 
-/* The units of one panel at step t for one batch row, from their pre-activations. */
-PK_INLINE void lstm_cell(const lstm_job *job, size_t t, size_t b, size_t panel, const real *a)
+static pk_lstm_sizes lstm_sizes(const pk_rnn_shape *s)
 {
-    const size_t B = job->s.B, P = job->P, H = job->s.H, unit = panel * LANES;
-    const size_t state = (t * B + b) * P + unit, next = state + B * P;
-    real *gates = gates_at(job, panel, t, b);
-    vec h = load(job->h + state), c = load(job->c + state), y = broadcast(0);
-    if (active(job, t, b)) {
-        const vec i = vec_sigmoid(load_aligned(a + I_GATE * LANES));
-        const vec f = vec_sigmoid(load_aligned(a + F_GATE * LANES));
-        const vec g = vec_tanh(load_aligned(a + G_GATE * LANES));
-        const vec o = vec_sigmoid(load_aligned(a + O_GATE * LANES));
-        c = f * c + i * g;
-        y = h = o * vec_tanh(c);
-        store(gates + I_GATE * LANES, i);
-        store(gates + F_GATE * LANES, f);
-        store(gates + G_GATE * LANES, g);
-        store(gates + O_GATE * LANES, o);
-    }
-    store(job->h + next, h);
-    store(job->c + next, c);
-    if (job->y.data) {
-        real *out = row_at(job->y, t, b) + unit;
-        if (unit + LANES <= H)
-            store(out, y);
-        else
-            store_part(out, y, H - unit);
-    }
-}
-
-/* Pre-activations so far, in the place of the gates: bias + w_ih x, for a block of steps. */
-static void lstm_inputs(const lstm_job *job, size_t t0, size_t t1, size_t from, size_t rows)
-{
-    const size_t I = job->s.I, H = job->s.H;
-    for (size_t panel = 0; panel < job->P / LANES; panel++)
-        for (size_t t = t0; t < t1; t++) {
-            const real *w = job->packed_w + panel * (1 + I + H) * WIDTH;
-            real *a = gates_at(job, panel, t, from);
-            for (size_t r = 0; r < rows; r++)
-                memcpy(a + r * WIDTH, w, WIDTH * sizeof *a);
-            product(rows, WIDTH, I, plain(row_at(job->x, t, from), job->x.row, 1), w + WIDTH, a,
-                    WIDTH);
-        }
-}
-
-/* One step of one panel for rows b .. b + rows, at most ROW_BLOCK. */
-static void lstm_step(const lstm_job *job, size_t t, size_t b, size_t rows, size_t panel)
-{
-    _Alignas(ALIGNMENT) real a[ROW_BLOCK * WIDTH]; /* pre-activations: never leave the L1 cache */
-    const size_t I = job->s.I, H = job->s.H, P = job->P;
-    const real *w = job->packed_w + panel * (1 + I + H) * WIDTH;
-    if (job->block > 1) {
-        memcpy(a, gates_at(job, panel, t, b), rows * WIDTH * sizeof *a);
+    const size_t P = padded(s->H), row = s->B * P, K = GATES * P;
+    pk_lstm_sizes size = {.h = (s->save == PK_SAVE_NOTHING ? 2 : s->T + 1) * row,
+                          .c = ((s->T + strides(s) - 1) / strides(s) + 1) * row};
+    size_t forward = size_of_forward_pack(s), backward = s->B * (round_up(s->H, WIDTH) + P);
+    backward += packed_size(K, s->H) + packed_size(K, s->I);
+    if (s->save == PK_SAVE_FULL) {
+        size.gates = GATES * s->T * row;
     } else {
-        for (size_t r = 0; r < rows; r++)
-            memcpy(a + r * WIDTH, w, WIDTH * sizeof *a);
-        product(rows, WIDTH, I, plain(row_at(job->x, t, b), job->x.row, 1), w + WIDTH, a, WIDTH);
+        const size_t again = steps_of_stretch(s);
+        backward += forward + again * GATES * row + (again + 1) * row;
+        forward += steps_of_block(s) * GATES * row;
     }
-    product(rows, WIDTH, H, plain(job->h + (t * job->s.B + b) * P, (ptrdiff_t)P, 1),
-            w + (1 + I) * WIDTH, a, WIDTH);
-    for (size_t r = 0; r < rows; r++)
-        lstm_cell(job, t, b + r, panel, a + r * WIDTH);
+    if (s->save == PK_SAVE_NOTHING || forward > backward)
+        backward = forward;
+    size.scratch = backward * sizeof(real) + ALIGNMENT;
+    return size;
 }
 
-static void lstm_forward_rows(void *arg, size_t chunk)
+static lstm_job lstm_job_for(const pk_lstm *layer)
 {
-    const lstm_job *job = arg;
-    const size_t B = job->s.B, H = job->s.H, P = job->P;
-    const size_t from = pk_cut(B, chunk, job->chunks), to = pk_cut(B, chunk + 1, job->chunks);
-    const fp_mode mode = flush_denormals();
-    for (size_t b = from; b < to; b++) {
-        memset(job->h + b * P + H, 0, (P - H) * sizeof(real));
-        memset(job->c + b * P + H, 0, (P - H) * sizeof(real));
-    }
-    for (size_t t = 0; t < job->s.T; t++) {
-        if (job->block > 1 && t % job->block == 0)
-            lstm_inputs(job, t, smaller(t + job->block, job->s.T), from, to - from);
-        for (size_t b = from; b < to; b += ROW_BLOCK)
-            for (size_t panel = 0; panel < P / LANES; panel++)
-                lstm_step(job, t, b, smaller(to - b, ROW_BLOCK), panel);
-    }
-    restore_denormals(mode);
+    const pk_rnn_shape *s = &layer->shape;
+    return (lstm_job){
+        .s = *s,
+        .P = padded(s->H),
+        .Q = round_up(s->H, WIDTH),
+        .w = layer->weights,
+        .dw = layer->grads,
+        .x = in_order_of_steps(layer->x, s),
+        .y = in_order_of_steps(layer->y, s),
+        .dy = in_order_of_steps(layer->dy, s),
+        .dx = in_order_of_steps(layer->dx, s),
+        .h = layer->h,
+        .c = layer->c,
+        .c_again = layer->c,
+        .gates = layer->gates,
+        .kept = s->T ? s->T : 1,
+        .stride = strides(s),
+        .block = steps_of_block(s),
+        .packed_w = align(layer->scratch),
+        .accumulate = layer->accumulate,
+    };
 }
 
-/* Weights that fit the L2 cache are best used for input and state together, step by step.  Larger ones
- * would come from memory at every step: then w_ih is used for a block of steps of some 512 rows. */
-static size_t steps_at_a_time(const lstm_job *job)
+/* ---- threads --------------------------------------------------------------------------------- */
+
+/* How the recurrence is cut, and the steps that a call of pk_parallel does. */
+typedef struct {
+    lstm_job *jobs;
+    size_t count;       /* of jobs: what follows holds for each */
+    size_t rows, units; /* chunks of batch rows, or of hidden units; one of them is 1 */
+    range steps;
+    int nthreads;
+} lstm_run;
+
+/* Batch rows never meet in the recurrence: a thread walks through all steps of its rows and waits for
+ * nobody.  That is best as long as a thread has rows enough for good tiles and the weights, which each
+ * thread reads whole at every step, fit its cache.  Else every thread takes some of the hidden units
+ * of all rows, reads only their weights, and waits for the others after every step: that has to be
+ * worth a wake-up.  A problem of some 10 microseconds stays on one thread. */
+static lstm_run lstm_cut(lstm_job *jobs, size_t count, int nthreads)
 {
-    const size_t weights = GATES * job->P * (job->s.I + job->s.H) * sizeof(real);
-    const size_t rows = job->s.B / job->chunks;
-    return weights < L2_SHARE || rows >= 512 ? 1 : smaller(1 + 512 / (rows + 1), job->s.T);
+    enum { SERIAL_BELOW = 1 << 20, WORTH_WAITING = 1 << 17 }; /* multiply-adds */
+    const pk_rnn_shape *s = &jobs->s;
+    const size_t state_weights = GATES * s->H * s->H, step = state_weights * s->B;
+    lstm_run run = {jobs, count, 1, 1, {0, s->T}, nthreads};
+    if (nthreads <= 1 || count * s->T * GATES * s->H * s->B * (s->I + s->H) < SERIAL_BELOW) {
+        run.nthreads = 1;
+        return run;
+    }
+    const size_t share = ((size_t)nthreads + count - 1) / count;
+    const int rows_suffice = s->B >= share * ROWS;
+    const int one_thread_fits = state_weights * sizeof(real) <= L2_SHARE;
+    const int worth = step >= share * WORTH_WAITING && jobs->Q / WIDTH >= share;
+    if (worth && !(rows_suffice && one_thread_fits))
+        run.units = share;
+    else if (s->B >= 2 * ROWS)
+        run.rows = smaller(share, s->B / ROWS);
+    return run;
 }
 
-static lstm_job lstm_job_for(const pk_rnn_shape *s, const pk_lstm_weights *w, pk_sequence x,
-                             const pk_lstm_saved *saved, int nthreads)
+/* Task number `task` of run.count * run.rows * run.units: the job, its rows and its columns, which are
+ * COLS panels each. */
+static const lstm_job *lstm_share(const lstm_run *run, size_t task, range *rows, range *columns)
 {
-    lstm_job job = {.s = *s, .w = w, .x = x, .h = saved->h, .c = saved->c, .gates = saved->gates};
-    job.P = padded(s->H);
-    job.Q = round_up(s->H, WIDTH);
-    job.chunks = row_chunks(s, nthreads);
-    job.block = steps_at_a_time(&job);
+    const lstm_job *job = run->jobs + task % run->count;
+    const size_t chunk = task / run->count, row = chunk % run->rows, unit = chunk / run->rows;
+    *rows = (range){pk_cut(job->s.B, row, run->rows), pk_cut(job->s.B, row + 1, run->rows)};
+    const size_t all = job->Q / WIDTH;
+    *columns = (range){pk_cut(all, unit, run->units), pk_cut(all, unit + 1, run->units)};
     return job;
 }
 
-static void lstm_forward(const pk_rnn_shape *shape, const pk_lstm_weights *weights, pk_sequence x,
-                         pk_sequence y, const pk_lstm_saved *saved, void *scratch, int nthreads)
+PK_INLINE range panels_of(const lstm_job *job, range columns)
 {
-    lstm_job job = lstm_job_for(shape, weights, x, saved, nthreads);
-    job.y = y;
-    job.packed_w = align(scratch);
-    pk_parallel(lstm_pack_forward, &job, job.P / LANES, job.chunks > 1 ? nthreads : 1);
-    pk_parallel(lstm_forward_rows, &job, job.chunks, nthreads);
+    const size_t all = job->P / LANES;
+    return (range){columns.from * COLS, smaller(columns.to * COLS, all)};
+}
+
+/* What is done at the i-th of the steps of a run, for some rows or some columns. */
+typedef void lstm_step(const lstm_job *job, range steps, size_t i, range rows, range columns);
+
+typedef struct {
+    const lstm_run *run;
+    lstm_step *step;
+    size_t from, to; /* i */
+} lstm_walk;
+
+static void lstm_walk_share(void *arg, size_t task)
+{
+    const lstm_walk *walk = arg;
+    range rows, columns;
+    const lstm_job *job = lstm_share(walk->run, task, &rows, &columns);
+    const fp_mode mode = flush_denormals();
+    for (size_t i = walk->from; i < walk->to; i++)
+        walk->step(job, walk->run->steps, i, rows, columns);
+    restore_denormals(mode);
+}
+
+/* step(.., i, ..) for i < n: each share of rows by itself, shares of units with a wait after each i. */
+static void lstm_walk_all(const lstm_run *run, lstm_step *step, size_t n)
+{
+    const size_t at_a_time = run->units > 1 ? 1 : n;
+    for (size_t i = 0; i < n; i += at_a_time) {
+        lstm_walk walk = {run, step, i, i + at_a_time};
+        pk_parallel(lstm_walk_share, &walk, run->count * run->rows * run->units, run->nthreads);
+    }
 }
 
 #endif

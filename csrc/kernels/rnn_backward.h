@@ -1,134 +1,184 @@
-/* LSTM backward: dA step by step over the gates, dh and dx with it; then the gradients of the weights. */
+/* LSTM backward: dA step by step over the gates, dh with it; then dx and the gradients of the weights.
+ * Where forward kept less, the steps are done in stretches, whose gates are computed again first. */
 #ifndef PK_RNN_BACKWARD_H
 #define PK_RNN_BACKWARD_H
 
-#include "rnn.h"
+#include "rnn_forward.h"
 
-/* A panel of columns of w [4H, N], its rows in the order of the gates' layout, 0 for units beyond H. */
-static void lstm_pack_backward_of(const lstm_job *job, real *packed, const real *w, size_t N,
-                                  size_t column)
-{
-    const size_t H = job->s.H, P = job->P;
-    real *to = packed + column * GATES * P * WIDTH;
-    for (size_t unit = 0; unit < P; unit += LANES)
-        for (size_t gate = 0; gate < GATES; gate++, to += LANES * WIDTH) {
-            const size_t rows = smaller(H - unit, LANES);
-            pack_rows(to, rows, w + (gate * H + unit) * N, N, column * WIDTH, N);
-            memset(to + rows * WIDTH, 0, (LANES - rows) * WIDTH * sizeof *to);
-        }
-}
+enum {
+    PANELS = 4, /* of columns of a weight gradient that are worked on at a time: */
+    GRADIENT_WIDTH = PANELS * WIDTH /* dA is read once for all of them */
+};
 
-static void lstm_pack_backward(void *arg, size_t panel)
+/* Task: WIDTH columns of w_hh, then of w_ih, of a job. */
+static void lstm_prepare_backward(void *arg, size_t task)
 {
-    const lstm_job *job = arg;
-    const size_t of_w_hh = job->Q / WIDTH;
-    if (panel < of_w_hh)
-        lstm_pack_backward_of(job, job->packed_w_hh, job->w->w_hh, job->s.H, panel);
+    const lstm_run *run = arg;
+    const lstm_job *job = run->jobs + task % run->count;
+    const size_t of_w_hh = job->Q / WIDTH, n = task / run->count;
+    const size_t H = job->s.H, I = job->s.I, panel = GATES * job->P * WIDTH;
+    if (n < of_w_hh)
+        pack_gate_rows(job->packed_w_hh + n * panel, job->w.w_hh, H, H, n);
     else
-        lstm_pack_backward_of(job, job->packed_w_ih, job->w->w_ih, job->s.I, panel - of_w_hh);
+        pack_gate_rows(job->packed_w_ih + (n - of_w_hh) * panel, job->w.w_ih, H, I, n - of_w_hh);
 }
+
+/* c before step t; B * P further on, c after it. */
+PK_INLINE real *c_around(const lstm_job *job, size_t t, size_t b)
+{
+    return job->c_again + (t % job->kept * job->s.B + b) * job->P;
+}
+
+/* ---- what forward did not keep --------------------------------------------------------------- */
+
+/* Gates and c of all steps of a run, by the operations of forward, as one product. */
+static void lstm_again(const lstm_job *job, range steps, size_t i, range rows, range columns)
+{
+    const size_t B = job->s.B, P = job->P;
+    const pk_sequence h = {job->h, (ptrdiff_t)(B * P), (ptrdiff_t)P};
+    const range panels = panels_of(job, columns);
+    (void)i; /* there is but one */
+    lstm_inputs(job, steps, rows, panels);
+    for (size_t panel = panels.from; panel < panels.to; panel++)
+        lstm_products(job, h, job->s.H, packed_panel(job, panel) + (1 + job->s.I) * WIDTH, panel,
+                      steps, rows);
+    for (size_t b = rows.from; b < rows.to; b++)
+        for (size_t unit = panels.from * LANES; unit < panels.to * LANES; unit += LANES)
+            store(c_around(job, steps.from, b) + unit, load(c_at(job, steps.from, b) + unit));
+    for (size_t t = steps.from; t < steps.to; t++)
+        for (size_t panel = panels.from; panel < panels.to; panel++)
+            for (size_t b = rows.from; b < rows.to; b++) {
+                real *a = gates_at(job, panel, t, b);
+                real *c = c_around(job, t, b) + panel * LANES;
+                const vec c_prev = load(c);
+                const lstm_gates gates = lstm_activate(a);
+                lstm_store(a, gates);
+                store(c + B * P, active(job, t, b) ? lstm_c(gates, c_prev) : c_prev);
+            }
+}
+
+/* ---- the recurrence -------------------------------------------------------------------------- */
 
 /* The gradient of the pre-activations of a panel at step t for one batch row, over the gates; dc goes
  * back a step.  What it consumes of dh it leaves 0, so that the product with w_hh can be added. */
 PK_INLINE void lstm_cell_backward(const lstm_job *job, size_t t, size_t b, size_t panel)
 {
-    const size_t B = job->s.B, P = job->P, H = job->s.H, unit = panel * LANES;
+    const size_t H = job->s.H, unit = panel * LANES, n = smaller(H - unit, LANES);
     real *gates = gates_at(job, panel, t, b);
-    if (!active(job, t, b)) {
-        memset(gates, 0, GATES * LANES * sizeof *gates);
+    real *dh_b = job->dh + b * job->Q + unit, *dc_b = job->dc + b * job->P + unit;
+    const int is_active = active(job, t, b);
+    vec dh = load(dh_b), dc = load(dc_b);
+    if (job->dy.data && (is_active || job->s.repeat_last)) {
+        const real *dy = row_at(job->dy, t, b) + unit;
+        dh += n == LANES ? load(dy) : load_part(dy, n);
+    }
+    if (!is_active) {
+        memset(gates, 0, WIDTH * sizeof *gates);
+        store(dh_b, dh);
         return;
     }
-    const real *c_prev = job->c + (t * B + b) * P + unit, *c_t = c_prev + B * P;
-    real *dh_b = job->dh + b * job->Q + unit, *dc_b = job->dc + b * P + unit;
-    const vec i = load(gates + I_GATE * LANES), f = load(gates + F_GATE * LANES);
-    const vec g = load(gates + G_GATE * LANES), o = load(gates + O_GATE * LANES);
-    const vec tanh_c = vec_tanh(load(c_t));
-    const size_t n = smaller(H - unit, LANES); /* behind them dA is 0, even where a NaN came */
-    vec dh = load(dh_b), dc = load(dc_b);
-    if (job->dy.data) {
-        const real *dy = row_at(job->dy, t, b) + unit;
-        dh += unit + LANES <= H ? load(dy) : load_part(dy, H - unit);
-    }
-    dc += dh * o * (1 - tanh_c * tanh_c);
-    store(gates + I_GATE * LANES, first(dc * g * i * (1 - i), n));
-    store(gates + F_GATE * LANES, first(dc * load(c_prev) * f * (1 - f), n));
-    store(gates + G_GATE * LANES, first(dc * i * (1 - g * g), n));
-    store(gates + O_GATE * LANES, first(dh * tanh_c * o * (1 - o), n));
-    store(dc_b, dc * f);
+    const real *c = c_around(job, t, b) + unit;
+    const lstm_gates da =
+        lstm_gradient(lstm_load(gates), load(c), load(c + job->s.B * job->P), dh, &dc);
+    /* behind H dA is 0, even where a NaN came */
+    lstm_store(gates, (lstm_gates){first(da.i, n), first(da.f, n), first(da.g, n), first(da.o, n)});
+    store(dc_b, dc);
     store(dh_b, broadcast(0));
-}
-
-/* Copies [rows, H] between the caller's rows of H and ours of `stride`, padding ours with 0. */
-static void copy_in(real *to, size_t stride, const real *from, size_t H, size_t rows)
-{
-    for (size_t b = 0; b < rows; b++) {
-        memcpy(to + b * stride, from + b * H, H * sizeof *to);
-        memset(to + b * stride + H, 0, (stride - H) * sizeof *to);
-    }
-}
-
-static void copy_out(real *to, const real *from, size_t stride, size_t H, size_t rows)
-{
-    for (size_t b = 0; b < rows; b++)
-        memcpy(to + b * H, from + b * stride, H * sizeof *to);
 }
 
 /* dA of step t as the left-hand side of a product: rows b.., columns in the order of the gates. */
 PK_INLINE operand da_at(const lstm_job *job, size_t t, size_t b)
 {
     return (operand){gates_at(job, 0, t, b), WIDTH, 1, WIDTH,
-                     (ptrdiff_t)(job->s.T * job->s.B * WIDTH)};
+                     (ptrdiff_t)(job->kept * job->s.B * WIDTH)};
 }
 
-/* dx = dA w_ih for a block of steps; in the order that reads w_ih once. */
-static void lstm_dx(const lstm_job *job, size_t t0, size_t t1, size_t from, size_t rows)
+/* The i-th step from the end: dh += dA w_hh of the step after it, for which all units are needed, then
+ * the cell. */
+static void lstm_backward_step(const lstm_job *job, range steps, size_t i, range rows,
+                               range columns)
 {
-    const size_t I = job->s.I, K = GATES * job->P, ldx = (size_t)job->dx.row;
-    for (size_t t = t0; t < t1; t++)
-        clear(row_at(job->dx, t, from), ldx, rows, I);
-    for (size_t k = 0; k < K; k += K_BLOCK)
-        for (size_t t = t0; t < t1; t++)
-            product_block(rows, I, K, k, da_at(job, t, from), job->packed_w_ih,
-                          row_at(job->dx, t, from), ldx);
+    const size_t K = GATES * job->P, t = steps.to - i, n = columns.from * WIDTH;
+    const range panels = panels_of(job, columns);
+    if (i > 0)
+        product(length(rows), length(panels) * LANES, K, da_at(job, t, rows.from),
+                job->packed_w_hh + n * K, job->dh + rows.from * job->Q + n, job->Q, 0);
+    if (i < length(steps))
+        for (size_t panel = panels.from; panel < panels.to; panel++)
+            for (size_t b = rows.from; b < rows.to; b++)
+                lstm_cell_backward(job, t - 1, b, panel);
 }
 
-static void lstm_backward_rows(void *arg, size_t chunk)
+/* ---- after it -------------------------------------------------------------------------------- */
+
+typedef struct {
+    const lstm_run *run;
+    const lstm_job *job;
+    range steps;      /* of dx, */
+    size_t at_a_time; /* of them in a task */
+    size_t groups;    /* of unit panels: a task of a weight gradient does PANELS columns for one */
+} lstm_gradients;
+
+/* Whether nothing has been added yet to dx of step t, which two directions may share: each does the
+ * later half of its steps before the other comes to them as the earlier half of its own. */
+static int is_new_dx(const lstm_gradients *of, size_t t)
 {
-    const lstm_job *job = arg;
-    const size_t B = job->s.B, H = job->s.H, P = job->P, Q = job->Q, K = GATES * P;
-    const size_t from = pk_cut(B, chunk, job->chunks);
-    const size_t rows = pk_cut(B, chunk + 1, job->chunks) - from;
+    const lstm_job *job = of->job, *jobs = of->run->jobs;
+    if (of->run->count == 1)
+        return 1;
+    const lstm_job *other = jobs + (job == jobs);
+    const size_t of_other = job->s.reverse == other->s.reverse ? t : job->s.T - 1 - t;
+    const int shared = other->dx.data && row_at(job->dx, t, 0) == row_at(other->dx, of_other, 0);
+    return !shared || t > of_other || (t == of_other && job == jobs);
+}
+
+/* Task: dx (+)= dA w_ih for a block of steps; in the order that reads w_ih once. */
+static void lstm_dx(void *arg, size_t task)
+{
+    const lstm_gradients *of = arg;
+    const lstm_job *job = of->job;
+    const size_t B = job->s.B, I = job->s.I, K = GATES * job->P, row = (size_t)job->dx.row;
+    const size_t from = of->steps.from + task * of->at_a_time;
+    const size_t to = smaller(from + of->at_a_time, of->steps.to);
+    const int whole = of->run->count == 1 && job->dx.step == (ptrdiff_t)(B * row);
+    const size_t together = whole ? to - from : 1;
     const fp_mode mode = flush_denormals();
-    copy_in(job->dh + from * Q, Q, job->dh_out + from * H, H, rows);
-    copy_in(job->dc + from * P, P, job->dc_out + from * H, H, rows);
-    for (size_t t = job->s.T; t-- > 0;) {
-        for (size_t panel = 0; panel < P / LANES; panel++)
-            for (size_t b = from; b < from + rows; b++)
-                lstm_cell_backward(job, t, b, panel);
-        product(rows, Q, K, da_at(job, t, from), job->packed_w_hh, job->dh + from * Q, Q);
-        if (job->dx.data && t % job->block == 0)
-            lstm_dx(job, t, smaller(t + job->block, job->s.T), from, rows);
-    }
-    copy_out(job->dh_out + from * H, job->dh + from * Q, Q, H, rows);
-    copy_out(job->dc_out + from * H, job->dc + from * P, P, H, rows);
+    for (size_t k = 0; k < K; k += K_BLOCK)
+        for (size_t t = from; t < to; t += together)
+            product_block(B * together, I, K, k, da_at(job, t, 0), job->packed_w_ih,
+                          row_at(job->dx, t, 0), row, k == 0 && is_new_dx(of, t));
     restore_denormals(mode);
 }
 
-/* The part of dw [4H, N] += dA^T [4H, T*B] right [T*B, N] with the columns from `column` on, at most
- * PANELS panels of them, and the units of the panels first..last; right is x or h. */
-static void lstm_weight_gradient(const lstm_job *job, size_t column, size_t columns, size_t first,
-                                 size_t last, real *dw, size_t N, pk_sequence right)
+/* dx of some steps, the jobs one after the other, because they may share it. */
+static void lstm_dx_of(const lstm_run *run, range steps)
 {
-    _Alignas(ALIGNMENT) real packed[PANELS][K_BLOCK * WIDTH]; /* 64 KiB */
-    const size_t B = job->s.B, H = job->s.H, total = job->s.T * B, end = column + columns;
-    if (!job->accumulate)
-        for (size_t gate = 0; gate < GATES; gate++)
-            clear(dw + (gate * H + first * LANES) * N + column, N,
-                  smaller(last * LANES, H) - first * LANES, columns);
-    for (size_t k0 = 0; k0 < total; k0 += K_BLOCK) {
+    for (size_t i = 0; i < run->count && steps.from < steps.to; i++) {
+        const lstm_job *job = run->jobs + i;
+        const size_t rows = 1 + smaller(512, (1 << 17) / job->s.I);
+        lstm_gradients of = {run, job, steps, 1 + rows / (job->s.B + 1), 1};
+        if (run->nthreads > 1)
+            of.at_a_time = smaller(of.at_a_time, 1 + length(steps) / (2 * (size_t)run->nthreads));
+        if (job->dx.data)
+            pk_parallel(lstm_dx, &of, (length(steps) + of.at_a_time - 1) / of.at_a_time,
+                        run->nthreads);
+    }
+}
+
+/* The part of dw [4H, N] += dA^T [4H, steps * B] right [steps * B, N] with the columns from `column` on,
+ * at most PANELS panels of them, and some unit panels; right is x or h. */
+static void lstm_weight_gradient(const lstm_gradients *of, size_t column, size_t columns,
+                                 range units, real *dw, size_t N, pk_sequence right)
+{
+    _Alignas(ALIGNMENT) real packed[PANELS][K_BLOCK * WIDTH]; /* 128 KiB */
+    const lstm_job *job = of->job;
+    const size_t B = job->s.B, H = job->s.H, total = length(of->run->steps) * B,
+                 end = column + columns;
+    size_t k0 = 0;
+    do { /* once even if there is nothing to add */
         const size_t depth = smaller(total - k0, K_BLOCK);
         for (size_t k = 0; k < depth; k++) {
-            const size_t t = (k0 + k) / B, b = (k0 + k) % B;
+            const size_t t = of->run->steps.from + (k0 + k) / B, b = (k0 + k) % B;
             if (!active(job, t, b)) { /* what x holds there must not count, not even times 0 */
                 for (size_t p = 0; p * WIDTH < columns; p++)
                     memset(packed[p] + k * WIDTH, 0, WIDTH * sizeof(real));
@@ -138,27 +188,30 @@ static void lstm_weight_gradient(const lstm_job *job, size_t column, size_t colu
             for (size_t n = column, p = 0; n < end; n += WIDTH, p++)
                 pack_row(packed[p] + k * WIDTH, row + n, smaller(end - n, WIDTH));
         }
-        for (size_t panel = first; panel < last; panel++)
+        for (size_t panel = units.from; panel < units.to; panel++)
             for (size_t n = column, p = 0; n < end; n += WIDTH, p++)
                 for (size_t gate = 0; gate < GATES; gate++) {
                     const size_t unit = panel * LANES;
-                    const operand da = plain(gates_at(job, panel, 0, k0) + gate * LANES, 1, WIDTH);
-                    product_panel(smaller(H - unit, LANES), depth, da, packed[p],
-                                  dw + (gate * H + unit) * N + n, N, smaller(end - n, WIDTH));
+                    const real *da = gates_at(job, panel, of->run->steps.from, 0) + k0 * WIDTH;
+                    product_panel(smaller(H - unit, LANES), depth,
+                                  plain(da + gate * LANES, 1, WIDTH), packed[p],
+                                  dw + (gate * H + unit) * N + n, N, smaller(end - n, WIDTH),
+                                  k0 == 0 && !job->accumulate);
                 }
-    }
+    } while ((k0 += K_BLOCK) < total);
 }
 
 /* db_ih = db_hh (+)= the sum of dA over steps and rows, for one panel of units. */
-static void lstm_bias_gradient(const lstm_job *job, size_t panel)
+static void lstm_bias_gradient(const lstm_gradients *of, size_t panel)
 {
+    const lstm_job *job = of->job;
     const size_t unit = panel * LANES, H = job->s.H, n = smaller(H - unit, LANES);
     vec sum[GATES] = {{0}};
-    const real *da = gates_at(job, panel, 0, 0);
-    for (size_t k = 0; k < job->s.T * job->s.B; k++)
+    const real *da = gates_at(job, panel, of->run->steps.from, 0);
+    for (size_t k = 0; k < length(of->run->steps) * job->s.B; k++)
         for (size_t gate = 0; gate < GATES; gate++, da += LANES)
             sum[gate] += load(da);
-    real *outs[] = {job->dw->b_ih, job->dw->b_hh};
+    real *outs[] = {job->dw.b_ih, job->dw.b_hh};
     for (size_t i = 0; i < 2; i++)
         for (size_t gate = 0; gate < GATES && outs[i]; gate++) {
             real *out = outs[i] + gate * H + unit;
@@ -169,71 +222,96 @@ static void lstm_bias_gradient(const lstm_job *job, size_t panel)
 /* Task: a group of unit panels of some columns of dw_ih, then of dw_hh, then of the biases. */
 static void lstm_gradient_task(void *arg, size_t task)
 {
-    const lstm_job *job = arg;
-    const size_t I = job->s.I, H = job->s.H, P = job->P, width = job->columns;
+    const lstm_gradients *of = arg;
+    const lstm_job *job = of->job;
+    const size_t I = job->s.I, H = job->s.H, P = job->P, width = GRADIENT_WIDTH;
     const size_t of_w_ih = round_up(I, width) / width, of_w_hh = round_up(H, width) / width;
-    const size_t part = task / job->groups, group = task % job->groups;
-    const size_t first = pk_cut(P / LANES, group, job->groups);
-    const size_t last = pk_cut(P / LANES, group + 1, job->groups);
+    const size_t part = task / of->groups, group = task % of->groups;
+    const range units = {pk_cut(P / LANES, group, of->groups),
+                         pk_cut(P / LANES, group + 1, of->groups)};
     const fp_mode mode = flush_denormals();
     if (part < of_w_ih) {
         const size_t n = part * width;
-        if (job->dw->w_ih)
-            lstm_weight_gradient(job, n, smaller(I - n, width), first, last, job->dw->w_ih, I,
-                                 job->x);
+        if (job->dw.w_ih)
+            lstm_weight_gradient(of, n, smaller(I - n, width), units, job->dw.w_ih, I, job->x);
     } else if (part < of_w_ih + of_w_hh) {
         const size_t n = (part - of_w_ih) * width;
         const pk_sequence h = {job->h, (ptrdiff_t)(job->s.B * P), (ptrdiff_t)P};
-        if (job->dw->w_hh)
-            lstm_weight_gradient(job, n, smaller(H - n, width), first, last, job->dw->w_hh, H, h);
+        if (job->dw.w_hh)
+            lstm_weight_gradient(of, n, smaller(H - n, width), units, job->dw.w_hh, H, h);
     } else {
-        for (size_t panel = first; panel < last; panel++)
-            lstm_bias_gradient(job, panel);
+        for (size_t panel = units.from; panel < units.to; panel++)
+            lstm_bias_gradient(of, panel);
     }
     restore_denormals(mode);
 }
 
-/* dA is read once for each part of the columns, the part of dw that it goes to once for each K_BLOCK
- * rows of dA: as many columns as keep that part in the L2 cache. */
-static size_t columns_at_a_time(const lstm_job *job)
+/* What the dA of some steps give, cut by elements of the result, so that each is summed by one thread
+ * in one order, however many rows there are and so steps at a time. */
+static void lstm_gradients_of(const lstm_run *run)
 {
-    const size_t in_cache = L2_SHARE / (GATES * job->P * WIDTH * sizeof(real));
-    return WIDTH * (in_cache < 1 ? 1 : smaller(in_cache, PANELS));
+    const size_t threads = (size_t)run->nthreads, width = GRADIENT_WIDTH;
+    const size_t half = run->count > 1 ? run->jobs->s.T / 2 : 0; /* see is_new_dx */
+    lstm_dx_of(run, (range){run->steps.from > half ? run->steps.from : half, run->steps.to});
+    lstm_dx_of(run, (range){run->steps.from, smaller(run->steps.to, half)});
+    for (size_t i = 0; i < run->count; i++) {
+        const lstm_job *job = run->jobs + i;
+        lstm_gradients of = {run, job, run->steps, 1, 1};
+        const size_t parts = (round_up(job->s.I, width) + round_up(job->s.H, width)) / width + 1;
+        if (threads > 1)
+            of.groups = smaller(job->P / LANES, 1 + 4 * threads / parts);
+        pk_parallel(lstm_gradient_task, &of, parts * of.groups, run->nthreads);
+    }
 }
 
-static void lstm_backward(const pk_rnn_shape *shape, const pk_lstm_weights *weights, pk_sequence x,
-                          const pk_lstm_saved *saved, pk_sequence dy, void *dh, void *dc,
-                          pk_sequence dx, const pk_lstm_weights *grads, int accumulate,
-                          void *scratch, int nthreads)
+/* A job with the scratch memory cut up for backward. */
+static lstm_job lstm_backward_job(const pk_lstm *layer)
 {
-    lstm_job job = lstm_job_for(shape, weights, x, saved, nthreads);
-    const size_t I = shape->I, K = GATES * job.P, of_w_ih = round_up(I, WIDTH) / WIDTH;
-    job.dw = grads;
-    job.dy = dy;
-    job.dx = dx;
-    job.dh_out = dh;
-    job.dc_out = dc;
-    job.accumulate = accumulate;
-    job.packed_w_hh = align(scratch);
-    job.packed_w_ih = job.packed_w_hh + packed_size(K, shape->H);
-    job.dh = job.packed_w_ih + packed_size(K, I);
-    job.dc = job.dh + shape->B * job.Q;
-    const int threads = job.chunks > 1 ? nthreads : 1;
-    pk_parallel(lstm_pack_backward, &job, job.Q / WIDTH + (dx.data ? of_w_ih : 0), threads);
-    pk_parallel(lstm_backward_rows, &job, job.chunks, nthreads);
-    job.columns = columns_at_a_time(&job);
-    const size_t parts =
-        (round_up(I, job.columns) + round_up(shape->H, job.columns)) / job.columns + 1;
-    job.groups = threads == 1 ? 1 : smaller(job.P / LANES, 1 + 4 * (size_t)threads / parts);
-    pk_parallel(lstm_gradient_task, &job, parts * job.groups, threads);
+    lstm_job job = lstm_job_for(layer);
+    const size_t B = job.s.B, K = GATES * job.P;
+    job.packed_w_hh = align(layer->scratch);
+    job.packed_w_ih = job.packed_w_hh + packed_size(K, job.s.H);
+    job.dh = job.packed_w_ih + packed_size(K, job.s.I);
+    job.dc = job.dh + B * job.Q;
+    copy_in(job.dh, job.Q, layer->dh_last, job.s.H, B);
+    copy_in(job.dc, job.P, layer->dc_last, job.s.H, B);
+    if (job.s.save == PK_SAVE_MINIMAL) {
+        job.kept = steps_of_stretch(&job.s);
+        job.packed_w = job.dc + B * job.P;
+        job.gates = job.packed_w + size_of_forward_pack(&job.s);
+        job.c_again = job.gates + job.kept * B * K;
+    }
+    return job;
 }
 
-static size_t lstm_scratch_size(const pk_rnn_shape *s)
+static void lstm_backward(const pk_lstm *layers, size_t count, int nthreads)
 {
-    const size_t P = padded(s->H), Q = round_up(s->H, WIDTH), K = GATES * P;
-    const size_t forward = P * GATES * (1 + s->I + s->H);
-    const size_t backward = packed_size(K, s->H) + packed_size(K, s->I) + s->B * (Q + P);
-    return (forward > backward ? forward : backward) * sizeof(real) + ALIGNMENT;
+    lstm_job jobs[2];
+    for (size_t i = 0; i < count; i++)
+        jobs[i] = lstm_backward_job(layers + i);
+    const int again = jobs->s.save == PK_SAVE_MINIMAL;
+    const size_t of_w_ih = round_up(jobs->s.I, WIDTH) / WIDTH;
+    size_t to = jobs->s.T;
+    lstm_run run = lstm_cut(jobs, count, nthreads);
+    pk_parallel(lstm_prepare_backward, &run,
+                count * (jobs->Q / WIDTH + (jobs->dx.data ? of_w_ih : 0)), run.nthreads);
+    if (again)
+        pk_parallel(lstm_pack_forward, &run, count * jobs->P / LANES, run.nthreads);
+    do {
+        run.steps = (range){to > jobs->kept ? (to - 1) / jobs->kept * jobs->kept : 0, to};
+        if (again)
+            lstm_walk_all(&run, lstm_again, 1);
+        lstm_walk_all(&run, lstm_backward_step, length(run.steps) + 1);
+        lstm_gradients_of(&run);
+        for (size_t i = 0; i < count; i++)
+            jobs[i].accumulate = 1;
+        to = run.steps.from;
+    } while (to > 0);
+    for (size_t i = 0; i < count; i++) {
+        const lstm_job *job = jobs + i;
+        copy_out(layers[i].dh0, job->dh, job->Q, job->s.H, job->s.B);
+        copy_out(layers[i].dc0, job->dc, job->P, job->s.H, job->s.B);
+    }
 }
 
 #endif

@@ -1,5 +1,5 @@
 /* How a step goes over memory: once, cut into chunks that may run on several threads, each chunk
- * handing pieces of tensors to one optimizer's loop.  Included by optim.h and norm.h.
+ * handing pieces of tensors to one optimizer's loop.  Included by loop.h and norm.h.
  *
  * The arithmetic of an element never depends on where the cuts fall, so that every number of
  * threads and every split of a model into tensors gives the same bits. */
@@ -15,25 +15,41 @@ enum {
     SERIAL_BELOW =
         16384, /* elements in a list under which waking a thread costs more than it gives */
     CHUNKS_PER_THREAD = 4, /* so that a thread that starts late does not hold up the others */
-    BLOCK = 1024           /* elements of a gradient prepared at a time: stays in the L1 cache */
+    MOST_CHUNKS = PK_MAX_THREADS * CHUNKS_PER_THREAD,
+    PREFETCH_BELOW = 256,  /* elements in a tensor that is too short to be fetched as it is read */
+    PREFETCH_AHEAD = 4,    /* tensors */
+    CAUTIOUS_AT_ONCE = 512 /* tensors whose agreeing elements are counted in one region */
 };
 
 /* What an optimizer's loop needs besides the arrays: computed in double, once per group and step. */
 typedef struct {
+    real scale, clip, sign, decay; /* of the gradient before the rule */
     real keep; /* 1 - lr * weight_decay if decoupled, else 1: multiplies the parameter */
     real rate, gain, direct, momentum, beta1, rest1, beta2, rest2, correct2, eps, eps_inside;
-    int has_momentum, first, nesterov, centered, amsgrad, rectified;
+    real caution; /* what a cautious step multiplies the kept elements of the update by */
+    real ema_keep, ema_rest;
+    int plain; /* nothing to be done but the rule */
+    int has_momentum, first, nesterov, centered, amsgrad, rectified, cautious, zero_grad;
+    int counting;    /* change nothing: how many elements does a cautious step keep? */
     int by_products; /* take the root so: see loop.h */
 } constants;
+
+/* Where a chunk begins in a list: the tensor, and how much of the list lies before that. */
+typedef struct {
+    size_t tensor, before;
+} cut;
 
 typedef struct {
     const pk_tensor *tensors;
     size_t count, total, chunks;
+    const cut *cuts;     /* [chunks] */
     const char *configs; /* an array of the optimizer's config, each beginning with pk_common */
     size_t config_size;
     void (*prepare)(const void *config, int64_t step, constants *k);
-    void (*update)(const pk_tensor *piece, const constants *k);
+    size_t (*update)(const pk_tensor *piece, const constants *k); /* returns what update_by does */
     const double *rates; /* [count] the rate of each tensor, or NULL: that of the constants */
+    size_t *agreeing; /* [count] of a cautious step: elements of the update to be kept, or NULL */
+    int counting;     /* this sweep only counts them */
 } sweep;
 
 PK_INLINE pk_tensor piece_of(const pk_tensor *t, size_t begin, size_t end)
@@ -56,61 +72,48 @@ PK_INLINE size_t next_line(const pk_tensor *t, size_t i)
     return line < t->n ? line : t->n;
 }
 
-/* out = the gradient after scaling, clipping, maximize and coupled decay, as pk_common says. */
-static void prepare_gradient(real *restrict out, const pk_tensor *piece, const pk_common *c)
+PK_INLINE const pk_common *common_of(const sweep *s, const pk_tensor *t)
 {
-    const real *restrict g = piece->grad, *restrict p = piece->param;
-    const real scale = (real)c->grad_scale, clip = (real)c->clip_value;
-    const real sign = c->maximize ? -1 : 1, decay = c->decoupled ? 0 : (real)c->weight_decay;
-    const size_t n = piece->n;
-
-    PK_SIMD
-    for (size_t i = 0; i < n; i++) {
-        const real scaled = scale * g[i];
-        const real below = scaled > clip ? clip : scaled; /* both comparisons let a NaN through */
-        out[i] = sign * (below < -clip ? -clip : below);
-    }
-    if (decay != 0) {
-        PK_SIMD
-        for (size_t i = 0; i < n; i++)
-            out[i] += decay * p[i];
-    }
+    return (const pk_common *)(s->configs + t->group * s->config_size);
 }
 
-/* What follows the update, while the block is still in the cache. */
-static void finish(const pk_tensor *piece, const pk_common *c)
+/* What multiplies the kept elements, so that the update is as large as it would have been. */
+static double caution_of(size_t agreeing, size_t n)
 {
-    if (piece->ema) {
-        real *restrict ema = piece->ema;
-        const real *restrict p = piece->param;
-        const real decay = (real)c->ema_decay, rest = (real)(1 - c->ema_decay);
-        PK_SIMD
-        for (size_t i = 0; i < piece->n; i++)
-            ema[i] = decay * ema[i] + rest * p[i];
-    }
-    if (c->zero_grad)
-        memset((void *)(uintptr_t)piece->grad, 0, piece->n * sizeof(real));
+    const double share = (double)agreeing / (double)n;
+    return 1 / (share > 1e-3 ? share : 1e-3);
 }
 
-static void update_piece(const sweep *s, pk_tensor piece, const pk_common *c, const constants *k)
+/* The rows of a sparse gradient lie far apart, where no processor expects the next one. */
+PK_INLINE void prefetch(const pk_tensor *t)
 {
-    const int prepare = c->grad_scale != 1 || c->clip_value != (double)INFINITY || c->maximize ||
-                        (!c->decoupled && c->weight_decay != 0);
-    if (!prepare && !piece.ema && !c->zero_grad) {
-        s->update(&piece, k);
-        return;
-    }
-    for (size_t begin = 0, end; begin < piece.n; begin = end) {
-        _Alignas(CACHE_LINE) real gradient[BLOCK];
-        end = next_line(&piece, begin + BLOCK - CACHE_LINE / sizeof(real));
-        const pk_tensor block = piece_of(&piece, begin, end);
-        pk_tensor prepared = block;
-        if (prepare) {
-            prepare_gradient(gradient, &block, c);
-            prepared.grad = gradient;
-        }
-        s->update(&prepared, k);
-        finish(&block, c);
+    const void *arrays[] = {t->param, t->grad, t->state[0], t->state[1], t->state[2]};
+    for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++)
+        if (arrays[a])
+            for (size_t i = 0; i < t->n * sizeof(real); i += CACHE_LINE)
+                __builtin_prefetch((const char *)arrays[a] + i);
+}
+
+static size_t chunks_for(size_t total, int nthreads)
+{
+    if (nthreads <= 1 || total < SERIAL_BELOW)
+        return 1;
+    const size_t wanted = (size_t)nthreads * CHUNKS_PER_THREAD;
+    const size_t most = wanted < MOST_CHUNKS ? wanted : MOST_CHUNKS;
+    const size_t by_size = total / (SERIAL_BELOW / CHUNKS_PER_THREAD);
+    return by_size < most ? by_size : most;
+}
+
+/* Found once for all chunks: a list may be long, and each would go through it again. */
+static void find_cuts(cut *cuts, size_t chunks, const pk_tensor *tensors, size_t total,
+                      size_t (*length_of)(const pk_tensor *t))
+{
+    size_t i = 0, before = 0;
+    for (size_t c = 0; c < chunks; c++) {
+        const size_t from = pk_cut(total, c, chunks);
+        while (from < total && before + length_of(&tensors[i]) <= from)
+            before += length_of(&tensors[i++]);
+        cuts[c] = (cut){i, before};
     }
 }
 
@@ -123,46 +126,78 @@ static void sweep_chunk(void *arg, size_t c)
     const pk_tensor *prepared = NULL; /* the tensor whose group and step k is for */
     constants k;
 
-    size_t start = 0; /* of tensor t, in elements of the list */
-    for (const pk_tensor *t = s->tensors; t < s->tensors + s->count && start < to;
-         start += t++->n) {
-        if (start + t->n <= from || !t->grad || !t->n)
+    size_t start = s->cuts[c].before; /* of tensor t, in elements of the list */
+    for (const pk_tensor *t = s->tensors + s->cuts[c].tensor;
+         t < s->tensors + s->count && start < to; start += t++->n) {
+        if (!t->grad || !t->n)
             continue;
-        const void *config = s->configs + t->group * s->config_size;
+        const pk_tensor *soon = t + PREFETCH_AHEAD;
+        if (soon < s->tensors + s->count && soon->n <= PREFETCH_BELOW)
+            prefetch(soon);
+        const pk_common *config = common_of(s, t);
+        if (s->counting && !config->cautious)
+            continue;
         if (!prepared || t->group != prepared->group || t->step != prepared->step)
             s->prepare(config, t->step, &k);
         prepared = t;
         if (s->rates)
             k.rate = (real)s->rates[t - s->tensors];
+        k.counting = s->counting;
+        if (s->agreeing && !s->counting)
+            k.caution = (real)caution_of(s->agreeing[t - s->tensors], t->n);
 
         const size_t begin = from > start ? next_line(t, from - start) : 0;
         const size_t end = to < start + t->n ? next_line(t, to - start) : t->n;
         if (begin >= end)
             continue;
-        update_piece(s, piece_of(t, begin, end), config, &k);
+        const pk_tensor piece = piece_of(t, begin, end);
+        const size_t agreeing = s->update(&piece, &k);
+        if (s->counting) /* whole numbers: the order in which threads come here does not matter */
+            __atomic_fetch_add(&s->agreeing[t - s->tensors], agreeing, __ATOMIC_RELAXED);
     }
     restore_denormals(mode);
 }
 
-static size_t chunks_for(size_t total, int nthreads)
+static size_t elements_of(const pk_tensor *t) { return t->n; }
+
+static void sweep_once(sweep *s, int nthreads)
 {
-    if (nthreads <= 1 || total < SERIAL_BELOW)
-        return 1;
-    const size_t most = (size_t)nthreads * CHUNKS_PER_THREAD;
-    const size_t by_size = total / (SERIAL_BELOW / CHUNKS_PER_THREAD);
-    return by_size < most ? by_size : most;
+    cut cuts[MOST_CHUNKS];
+    s->chunks = chunks_for(s->total, nthreads);
+    s->cuts = cuts;
+    find_cuts(cuts, s->chunks, s->tensors, s->total, elements_of);
+    if (s->chunks == 1)
+        sweep_chunk(s, 0);
+    else
+        pk_parallel(sweep_chunk, s, s->chunks, nthreads);
+}
+
+/* The share of agreeing elements is known only after all of a tensor have been seen. */
+static void sweep_cautiously(sweep s, int nthreads)
+{
+    size_t agreeing[CAUTIOUS_AT_ONCE] = {0};
+    s.agreeing = agreeing;
+    s.counting = 1;
+    sweep_once(&s, nthreads);
+    s.counting = 0;
+    sweep_once(&s, nthreads);
 }
 
 static void run_sweep(sweep s, int nthreads)
 {
-    s.total = 0;
-    for (size_t i = 0; i < s.count; i++)
-        s.total += s.tensors[i].n;
-    s.chunks = chunks_for(s.total, nthreads);
-    if (s.chunks == 1)
-        sweep_chunk(&s, 0);
-    else
-        pk_parallel(sweep_chunk, &s, s.chunks, nthreads);
+    const pk_tensor *const end = s.tensors + s.count;
+    int cautious = 0;
+    for (const pk_tensor *t = s.tensors; t < end; t++)
+        cautious |= common_of(&s, t)->cautious;
+    while (s.tensors < end) {
+        const size_t left = (size_t)(end - s.tensors);
+        s.count = cautious && left > CAUTIOUS_AT_ONCE ? CAUTIOUS_AT_ONCE : left;
+        s.total = 0;
+        for (size_t i = 0; i < s.count; i++)
+            s.total += s.tensors[i].n;
+        cautious ? sweep_cautiously(s, nthreads) : sweep_once(&s, nthreads);
+        s.tensors += s.count;
+    }
 }
 
 #endif

@@ -24,14 +24,35 @@ PK_INLINE vec load(const real *p) { return *(const vec_unaligned *)p; }
 PK_INLINE vec load_aligned(const real *p) { return *(const vec_aligned *)p; }
 PK_INLINE void store(real *p, vec v) { *(vec_unaligned *)p = v; }
 
-/* The first n < LANES elements; the others read as 0 and are not written. */
+/* The first n < LANES elements; the others read as 0 and are not written.  Loops, because compilers
+ * make masked loads and stores of them, where a memcpy of n bytes is a call. */
 PK_INLINE vec load_part(const real *p, size_t n)
 {
-    vec v = {0};
-    memcpy(&v, p, n * sizeof *p);
-    return v;
+    real part[LANES];
+    PK_SIMD
+    for (size_t j = 0; j < LANES; j++)
+        part[j] = j < n ? p[j] : 0;
+    return load(part);
 }
-PK_INLINE void store_part(real *p, vec v, size_t n) { memcpy(p, &v, n * sizeof *p); }
+PK_INLINE void store_part(real *p, vec v, size_t n)
+{
+    real part[LANES];
+    store(part, v);
+    PK_SIMD
+    for (size_t j = 0; j < LANES; j++)
+        if (j < n)
+            p[j] = part[j];
+}
+
+/* The same for n <= LANES, where most are whole. */
+PK_INLINE vec load_first(const real *p, size_t n) { return n == LANES ? load(p) : load_part(p, n); }
+PK_INLINE void store_first(real *p, vec v, size_t n)
+{
+    if (n == LANES)
+        store(p, v);
+    else
+        store_part(p, v, n);
+}
 
 PK_INLINE size_t round_up(size_t n, size_t multiple)
 {
@@ -52,6 +73,24 @@ PK_INLINE vec first(vec v, size_t n) { return n == LANES ? v : load_part((const 
 PK_INLINE vec pick(vec_bits mask, vec a, vec b)
 {
     return (vec)((mask & (vec_bits)a) | (~mask & (vec_bits)b));
+}
+
+/* By element, b where either is a NaN: one instruction, where compilers know the loop for what it is. */
+PK_INLINE vec larger_of(vec a, vec b)
+{
+    real larger[LANES];
+    PK_SIMD
+    for (int j = 0; j < LANES; j++)
+        larger[j] = a[j] > b[j] ? a[j] : b[j];
+    return load(larger);
+}
+PK_INLINE vec smaller_of(vec a, vec b)
+{
+    real smaller[LANES];
+    PK_SIMD
+    for (int j = 0; j < LANES; j++)
+        smaller[j] = a[j] < b[j] ? a[j] : b[j];
+    return load(smaller);
 }
 
 PK_INLINE vec vec_abs(vec x) { return (vec)((vec_bits)x & ~(vec_bits)broadcast((real)-0.0)); }

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from . import duel, plot, series
+from ..bench import duel, rows
+from . import plot, series
 from .forecaster import LR, MAX_NORM, Forecaster
 from .parts import Array, DemoError, Extras, say_what_runs
 from .series import Series
@@ -206,9 +207,7 @@ def evaluate(task: Task, epochs: int | None, seed: int, extras: Extras) -> Outco
         for name, forecast in forecasts.items()
     }
     batch = task.trainable[:BATCH]
-    step_ms, numpy_step_ms = duel.time_steps(
-        model, np.take(task.windows, batch, axis=1), task.targets[batch]
-    )
+    step_ms, numpy_step_ms = time_steps(batch.size, len(task.windows))
     return Outcome(
         task=task,
         forecasts=forecasts,
@@ -221,6 +220,13 @@ def evaluate(task: Task, epochs: int | None, seed: int, extras: Extras) -> Outco
         step_ms=step_ms,
         numpy_step_ms=numpy_step_ms,
     )
+
+
+def time_steps(B: int, T: int) -> tuple[float, float]:
+    """Milliseconds of a training step on B windows of T, by pyoptk and in NumPy, by turns."""
+    entries = [duel.Entry(name, duel.OURS / f"{name}.py") for name in ("pyoptk", "numpy")]
+    (row,) = duel.run(entries, [rows.forecaster(B, T)], threads=1)["rows"]
+    return duel.median(row, "pyoptk") * 1e3, duel.median(row, "numpy") * 1e3
 
 
 def beaten_by(outcome: Outcome) -> list[str]:

@@ -56,6 +56,6 @@ class Forecaster:
         dy[-1] = self.head.backward(error[:, None] * np.float32(2 / error.size))
         with self.watch:
             dx, _ = self.upper.backward(dy)
-            self.lower.backward(dx)
+            self.lower.backward(dx, need_dx=False)
             self.optimizer.step(self.grads)
         return float(np.mean(error**2))

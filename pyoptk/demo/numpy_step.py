@@ -87,4 +87,5 @@ class NumpyForecaster:
                 maximize=False,
                 grad_scale=min(1.0, self.max_norm / (norm + 1e-6)),
                 clip_value=None,
+                cautious=False,
             )

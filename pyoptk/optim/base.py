@@ -42,6 +42,9 @@ class Optimizer:
         (Loshchilov & Hutter 2019).
     maximize : bool
         Go up the gradient instead of down.
+    cautious : bool
+        Apply only those elements of the update that have the sign of the gradient, divided by their
+        share of the array or by 1e-3 (Liang et al. 2024). For optimizers with momentum, not `LAMB`.
     grad_scale : float
         Multiplies every gradient first, for example 1 / loss scale.
     clip_value : float or None
@@ -63,6 +66,8 @@ class Optimizer:
         patterns of the keys of `params` (of "0", "1", ... for a sequence); later ones win.
     no_decay : sequence of str
         Patterns of parameters without weight decay, ``["bias*"]``.
+    decay_mask : sequence of str or None
+        Patterns of the parameters with weight decay, ``["*weight"]``; None: all.
 
     Any number among them may be a function of the number of steps taken, 0 before the first, for
     example one of `pyoptk.schedules`; `value` tells what it is now.
@@ -83,6 +88,7 @@ class Optimizer:
     weight_decay: Value
     decoupled: bool
     maximize: bool
+    cautious: bool
     grad_scale: Value
     clip_value: Value | None
     max_norm: Value | None
@@ -93,11 +99,13 @@ class Optimizer:
     def __init__(self, params: Arrays, hyper: dict[str, Any], initial: float = 0.0) -> None:
         keys, arrays = listed(params)
         groups = {pattern: plain(own) for pattern, own in (hyper.pop("groups") or {}).items()}
-        no_decay = tuple(hyper.pop("no_decay"))
+        mask = hyper.pop("decay_mask")
+        decay_mask = _core.check_patterns("decay_mask", ("*",) if mask is None else mask)
+        no_decay = _core.check_patterns("no_decay", hyper.pop("no_decay"))
         hyper = plain(hyper)
         names = [""] if keys is None else [str(key) for key in keys]
         _core.check_groups(groups, hyper, names)
-        overrides = [override(name, groups, no_decay) for name in names]
+        overrides = [override(name, groups, no_decay, decay_mask) for name in names]
         kinds = list(dict.fromkeys(overrides)) or [((), True)]
         put = self.__dict__
         put.update(
@@ -155,8 +163,9 @@ class Optimizer:
         ----------
         grads : array, sequence or dict of arrays
             Mirrors `params`: the same keys, shapes and dtype. None in place of an array leaves that
-            parameter, its state and its step count alone. Only read; may be reused at once. One
-            that is not C-contiguous is copied first. Must not overlap a parameter.
+            parameter, its state and its step count alone; `SparseRows` leave all but some rows
+            alone. Only read; may be reused at once. One that is not C-contiguous is copied first.
+            Must not overlap a parameter.
 
         Raises
         ------
@@ -175,7 +184,7 @@ class Optimizer:
         ----------
         name : str
         param : key of `params`, optional
-            Of this parameter, where `groups` or `no_decay` give it its own.
+            Of this parameter, where `groups`, `no_decay` or `decay_mask` give it its own.
         """
         kinds = self._resolved(self.hyper, self.groups, self._plan.calls)
         if param is None:

@@ -14,12 +14,14 @@ from .. import _core
 Array = NDArray[np.floating[Any]]
 Arrays = Array | Iterable[Array] | Mapping[Any, Array]
 Value = float | Callable[[int], float]
-Grads = Array | Sequence[Array | None] | Mapping[Any, Array | None] | None
+Grad = Array | _core.SparseRows | None
+Grads = Grad | Sequence[Grad] | Mapping[Any, Grad]
 
 # The keywords that every optimizer takes besides its own, with their defaults.
 SHARED: dict[str, Any] = {
     "decoupled": False,
     "maximize": False,
+    "cautious": False,
     "grad_scale": 1.0,
     "clip_value": None,
     "max_norm": None,
@@ -28,6 +30,7 @@ SHARED: dict[str, Any] = {
     "on_nonfinite": "propagate",
     "groups": None,
     "no_decay": (),
+    "decay_mask": None,
 }
 
 
@@ -36,6 +39,7 @@ class Shared(TypedDict, total=False):
 
     decoupled: bool
     maximize: bool
+    cautious: bool
     grad_scale: Value
     clip_value: Value | None
     max_norm: Value | None
@@ -44,6 +48,7 @@ class Shared(TypedDict, total=False):
     on_nonfinite: str
     groups: Mapping[str, Mapping[str, Any]] | None
     no_decay: Sequence[str]
+    decay_mask: Sequence[str] | None
 
 
 def listed(params: Arrays) -> tuple[list[Any] | None, list[Array]]:
@@ -57,11 +62,17 @@ def listed(params: Arrays) -> tuple[list[Any] | None, list[Array]]:
 
 
 def override(
-    name: str, groups: dict[str, dict[str, Any]], no_decay: tuple[str, ...]
+    name: str,
+    groups: dict[str, dict[str, Any]],
+    no_decay: tuple[str, ...],
+    decay_mask: tuple[str, ...],
 ) -> tuple[tuple[str, ...], bool]:
     """Which patterns of `groups` a parameter matches, and whether it decays."""
-    decays = not any(fnmatchcase(name, pattern) for pattern in no_decay)
-    return tuple(pattern for pattern in groups if fnmatchcase(name, pattern)), decays
+
+    def matched(patterns: Iterable[str]) -> tuple[str, ...]:
+        return tuple(pattern for pattern in patterns if fnmatchcase(name, pattern))
+
+    return matched(groups), bool(matched(decay_mask)) and not matched(no_decay)
 
 
 def plain(hyper: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 Sources: PyTorch 2.13, Keras 3.15, Optax 0.2.8, scikit-learn 1.9 (its MLP), and ONNX's
 ai.onnx.preview.training, version 1.
-What is not listed is as in PyTorch. Optax and ONNX have no default learning rate.
+What is not listed is as in PyTorch. Optax and ONNX have no default learning rate. ONNX's Momentum
+has alpha for momentum and beta for 1 - dampening, without defaults; its Adam is this one when its
+update count T begins at 1, and corrects no bias when T is 0.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ LIKE: dict[str, dict[str, dict[str, Any]]] = {
         "torch": {},
         "keras": {"lr": 0.01, "lr_in_momentum": True},
         "optax": {},
+        "onnx": {},
         "sklearn": {"lr": 0.1, "momentum": 0.9, "nesterov": True, "lr_in_momentum": True},
     },
     "AdaGrad": {
@@ -68,6 +71,7 @@ LIKE: dict[str, dict[str, dict[str, Any]]] = {
         "optax": {"weight_decay": 1e-3},
     },
     "LAMB": {
+        "keras": {"eps": 1e-7, "weight_decay": 0.0},
         "optax": {"weight_decay": 0.0},
     },
 }

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._core import SparseRows
 from ..checkpoint import check_arrays, fill_arrays
 from .base import Optimizer
 from .hyper import Array, Grads
@@ -154,6 +155,7 @@ class Accumulation(Wrapper):
         self._sums = [np.zeros_like(param) for param in self.optimizer._arrays()]
         self._given = np.zeros(len(self._sums), bool)
         self._own = {**named(self.optimizer, "sum", self._sums), "given": self._given}
+        self._rows: dict[int, list[SparseRows]] = {}
 
     def step(self, grads: Grads) -> bool:
         """Add the gradients of a micro-batch; every k-th time change the parameters in place.
@@ -163,7 +165,8 @@ class Accumulation(Wrapper):
         grads : array, sequence or dict of arrays
             As for the optimizer's step. Only read, but set to zero if the optimizer has
             `zero_grad`. Where it is None, there is nothing to add; a parameter with None in all k
-            micro-batches gets None.
+            micro-batches gets None. Rows of `SparseRows` are gathered, one micro-batch after the
+            other, and all that were in one of them are stepped.
 
         Returns
         -------
@@ -173,16 +176,22 @@ class Accumulation(Wrapper):
         Raises
         ------
         TypeError, ValueError
-            As from the optimizer's step; nothing has been added then. If it is the step on the mean
-            that raises, the micro-batches are dropped and the next call begins anew.
+            As from the optimizer's step, and if a gradient is `SparseRows` in some micro-batches of
+            a step and an array in others; nothing has been added then. If it is the step on the
+            mean that raises, the micro-batches are dropped and the next call begins anew.
         """
         opt = self.optimizer
         ordered = opt._plan.ordered(grads)
+        self._check_kinds(ordered)
         kinds = zip(opt._kinds, opt._resolved(opt.hyper, opt.groups, opt._plan.calls), strict=True)
         zeroed = {kind for kind, hyper in kinds if hyper["zero_grad"]}
         with np.errstate(over="ignore", invalid="ignore"):  # `on_nonfinite` is there for these
             for i, (total, grad) in enumerate(zip(self._sums, ordered, strict=True)):
-                if grad is not None:
+                if isinstance(grad, SparseRows):
+                    copied = SparseRows(grad.indices, grad.values.copy(), grad.shape)
+                    self._rows.setdefault(i, []).append(copied)
+                    self._given[i] = True
+                elif grad is not None:
                     if self._given[i]:
                         np.add(total, grad, out=total)
                     else:
@@ -194,13 +203,47 @@ class Accumulation(Wrapper):
         self.count += 1
         if self.count < self.k:
             return False
-        given = zip(self._sums, self._given, strict=True)
+        sums: list[Any] = [
+            s if there else None for s, there in zip(self._sums, self._given, strict=True)
+        ]
+        for i, parts in self._rows.items():
+            indices = np.concatenate([part.indices for part in parts])
+            values = np.concatenate([part.values for part in parts])
+            sums[i] = SparseRows(indices, values, parts[0].shape)
         try:
             with opt._scaled(1 / self.count):
-                return super().step(opt._like_params([s if there else None for s, there in given]))
+                return super().step(opt._like_params(sums))
         finally:
             self.count = 0
             self._given[...] = False
+            self._rows.clear()
+
+    def _check_kinds(self, ordered: list[Any]) -> None:
+        for i, grad in enumerate(ordered):
+            if grad is None or not self._given[i]:
+                continue
+            if isinstance(grad, SparseRows) != (i in self._rows):
+                keys = self.optimizer._keys
+                raise TypeError(
+                    f"grads{'' if keys is None else f'[{keys[i]!r}]'}: expected "
+                    f"{'SparseRows' if i in self._rows else 'an array'} as in this step's other "
+                    f"micro-batches, got {type(grad).__name__}"
+                )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed training needs of this wrapper; its own arrays, not copies.
+
+        Raises
+        ------
+        RuntimeError
+            Between two micro-batches of a step, where a gradient is `SparseRows`.
+        """
+        if self._rows:
+            raise RuntimeError(
+                "state_dict: expected a complete step before it, because there are SparseRows, "
+                f"got {self.count} of {self.k} micro-batches"
+            )
+        return super().state_dict()
 
 
 class LossScaler(Wrapper):

@@ -20,10 +20,12 @@ def _prepare(
     maximize: bool,
     grad_scale: float,
     clip_value: float | None,
-) -> tuple[Array, Array]:
+    cautious: bool,
+) -> tuple[Array, Array, bool]:
     """The parameter after decoupled decay, and the gradient after all that happens to it first.
 
-    Takes the keywords that all optimizers share, which their twins call `common`.
+    Takes the keywords that all optimizers share, which their twins call `common`; hands on
+    `cautious`, which is for `_applied`.
     """
     real = param.dtype.type
     p, g = param, real(grad_scale) * grad
@@ -35,7 +37,16 @@ def _prepare(
         p = real(1 - lr * weight_decay) * p
     elif weight_decay:
         g = g + real(weight_decay) * p
-    return p, g
+    return p, g, cautious
+
+
+def _applied(update: Array, g: Array, cautious: bool) -> Array:
+    """What is subtracted from the parameter: all of the update, or what has the gradient's sign."""
+    if not cautious:
+        return update
+    agree = ((update > 0) & (g > 0)) | ((update < 0) & (g < 0))
+    share = np.count_nonzero(agree) / max(agree.size, 1)
+    return update * np.where(agree, update.dtype.type(1 / max(share, 1e-3)), update.dtype.type(0))
 
 
 def sgd(
@@ -56,7 +67,7 @@ def sgd(
     Changes `param`, and `velocity` unless `momentum` is 0.
     """
     real = param.dtype.type
-    p, g = _prepare(param, grad, lr, **common)
+    p, g, cautious = _prepare(param, grad, lr, **common)
     if momentum == 0 or velocity is None:
         param[...] = p - real(lr) * g
         return
@@ -65,7 +76,7 @@ def sgd(
     pushed = real(sign_lr * damped) * g
     velocity[...] = pushed if step == 1 else real(momentum) * velocity + pushed
     d = real(sign_lr) * g + real(momentum) * velocity if nesterov else velocity
-    param[...] = p - real(-1 if lr_in_momentum else lr) * d
+    param[...] = p - _applied(real(-1 if lr_in_momentum else lr) * d, g, cautious)
 
 
 def adagrad(
@@ -82,7 +93,7 @@ def adagrad(
 ) -> None:
     """AdaGrad (Duchi et al. 2011). Changes `param` and `s`."""
     real = param.dtype.type
-    p, g = _prepare(param, grad, lr, **common)
+    p, g, _ = _prepare(param, grad, lr, **common)
     inside, outside = (eps, 0.0) if eps_inside_sqrt else (0.0, eps)
     s[...] = s + g * g
     rate = real(lr / (1 + (step - 1) * lr_decay))
@@ -111,7 +122,7 @@ def rmsprop(
     Changes `param` and `v`; `avg` if `centered`; `velocity` unless `momentum` is 0.
     """
     real = param.dtype.type
-    p, g = _prepare(param, grad, lr, **common)
+    p, g, cautious = _prepare(param, grad, lr, **common)
     inside, outside = (eps, 0.0) if eps_inside_sqrt else (0.0, eps)
     v[...] = real(rho) * v + real(1 - rho) * g * g
     spread = v
@@ -123,7 +134,7 @@ def rmsprop(
         param[...] = p - real(lr) * g / den
         return
     velocity[...] = real(momentum) * velocity + real(lr if lr_in_momentum else 1) * g / den
-    param[...] = p - real(1 if lr_in_momentum else lr) * velocity
+    param[...] = p - _applied(real(1 if lr_in_momentum else lr) * velocity, g, cautious)
 
 
 def adadelta(
@@ -140,7 +151,7 @@ def adadelta(
 ) -> None:
     """Adadelta (Zeiler 2012). Changes `param`, `v` and `acc_delta`."""
     real = param.dtype.type
-    p, g = _prepare(param, grad, lr, **common)
+    p, g, _ = _prepare(param, grad, lr, **common)
     v[...] = real(rho) * v + real(1 - rho) * g * g
     delta = np.sqrt(acc_delta + real(eps)) / np.sqrt(v + real(eps)) * g
     acc_delta[...] = real(rho) * acc_delta + real(1 - rho) * delta * delta
@@ -174,7 +185,7 @@ def adam(
     Changes `param`, `m` and `v`; `vmax` if `amsgrad`.
     """
     real = param.dtype.type
-    p, g = _prepare(param, grad, lr, **common)
+    p, g, cautious = _prepare(param, grad, lr, **common)
     unbias1, unbias2 = 1 - beta1**step, 1 - beta2**step
     m[...] = real(beta1) * m + real(1 - beta1) * g
     v[...] = real(beta2) * v + real(1 - beta2) * g * g
@@ -185,7 +196,7 @@ def adam(
     root_unbias2 = math.sqrt(unbias2)
     rate = real(lr * (1 if amsgrad_on_corrected and not eps_hat else root_unbias2) / unbias1)
     outside = _scaled_eps(eps, 1 if amsgrad_on_corrected or eps_hat else root_unbias2, real)
-    param[...] = p - rate * m / (np.sqrt(second) + outside)
+    param[...] = p - _applied(rate * m / (np.sqrt(second) + outside), g, cautious)
 
 
 def _mu_product(beta1: float, momentum_decay: float, step: int) -> float:
@@ -225,7 +236,7 @@ def nadam(
 ) -> None:
     """NAdam (Dozat 2016). Changes `param`, `m` and `v`."""
     real = param.dtype.type
-    p, g = _prepare(param, grad, lr, **common)
+    p, g, cautious = _prepare(param, grad, lr, **common)
     mu = beta1 * (1 - 0.5 * 0.96 ** (step * momentum_decay))
     mu_next = beta1 * (1 - 0.5 * 0.96 ** ((step + 1) * momentum_decay))
     product = _mu_product(beta1, momentum_decay, step)
@@ -235,7 +246,8 @@ def nadam(
     rate_m = real(root_unbias2 * lr * mu_next / (1 - product * mu_next))
     rate_g = real(root_unbias2 * lr * (1 - mu) / (1 - product))
     outside = _scaled_eps(eps, root_unbias2, real)
-    param[...] = p - (rate_m * m + rate_g * g) / (np.sqrt(v) + outside)
+    update = (rate_m * m + rate_g * g) / (np.sqrt(v) + outside)
+    param[...] = p - _applied(update, g, cautious)
 
 
 def radam(
@@ -254,19 +266,19 @@ def radam(
 ) -> None:
     """RAdam (Liu et al. 2020). Changes `param`, `m` and `v`."""
     real = param.dtype.type
-    p, g = _prepare(param, grad, lr, **common)
+    p, g, cautious = _prepare(param, grad, lr, **common)
     unbias1, unbias2 = 1 - beta1**step, 1 - beta2**step
     last = 2 / (1 - beta2) - 1
     rho = last - 2 * step * beta2**step / unbias2
     m[...] = real(beta1) * m + real(1 - beta1) * g
     v[...] = real(beta2) * v + real(1 - beta2) * g * g
     if rho <= 5:
-        param[...] = p - real(lr / unbias1) * m
+        param[...] = p - _applied(real(lr / unbias1) * m, g, cautious)
         return
     rect = math.sqrt((rho - 4) * (rho - 2) * last / ((last - 4) * (last - 2) * rho))
     rate = real(lr / unbias1 * rect * math.sqrt(unbias2))
     outside = _scaled_eps(eps, 1 if eps_hat else math.sqrt(unbias2), real)
-    param[...] = p - rate * m / (np.sqrt(v) + outside)
+    param[...] = p - _applied(rate * m / (np.sqrt(v) + outside), g, cautious)
 
 
 def adamax(
@@ -285,11 +297,11 @@ def adamax(
 ) -> None:
     """Adamax (Kingma & Ba 2015, algorithm 2). Changes `param`, `m` and `u`."""
     real = param.dtype.type
-    p, g = _prepare(param, grad, lr, **common)
+    p, g, cautious = _prepare(param, grad, lr, **common)
     inside, outside = (0.0, eps) if eps_outside_max else (eps, 0.0)
     m[...] = real(beta1) * m + real(1 - beta1) * g
     u[...] = np.maximum(real(beta2) * u, np.abs(g) + real(inside))
-    param[...] = p - real(lr / (1 - beta1**step)) * m / (u + real(outside))
+    param[...] = p - _applied(real(lr / (1 - beta1**step)) * m / (u + real(outside)), g, cautious)
 
 
 def lion(
@@ -305,8 +317,10 @@ def lion(
 ) -> None:
     """Lion (Chen et al. 2023). Changes `param` and `m`."""
     real = param.dtype.type
-    p, g = _prepare(param, grad, lr, **common)
-    param[...] = p - real(lr) * np.sign(real(beta1) * m + real(1 - beta1) * g)
+    p, g, cautious = _prepare(param, grad, lr, **common)
+    param[...] = p - _applied(
+        real(lr) * np.sign(real(beta1) * m + real(1 - beta1) * g), g, cautious
+    )
     m[...] = real(beta2) * m + real(1 - beta2) * g
 
 
@@ -337,7 +351,7 @@ def lamb(
     """LAMB (You et al. 2020, algorithm 2). Changes `param`, `m` and `v`."""
     real = param.dtype.type
     decay = common["weight_decay"] if common["decoupled"] else 0.0  # of the direction
-    p, g = _prepare(param, grad, lr, **common | {"weight_decay": common["weight_decay"] - decay})
+    p, g, _ = _prepare(param, grad, lr, **common | {"weight_decay": common["weight_decay"] - decay})
     m[...] = real(beta1) * m + real(1 - beta1) * g
     v[...] = real(beta2) * v + real(1 - beta2) * g * g
     root_unbias2 = math.sqrt(1 - beta2**step)
@@ -348,6 +362,17 @@ def lamb(
     if param_sum != 0 and direction_sum != 0:
         ratio = math.sqrt(param_sum) / math.sqrt(direction_sum)
     param[...] = p - real(lr * ratio) * direction
+
+
+def touched_rows(indices: NDArray[np.integer], values: Array) -> tuple[list[int], Array]:
+    """The rows that a row-sparse gradient touches, in the order in which they first come.
+
+    With them the gradient of each: the sum of its values, added up in the order of `indices`.
+    """
+    sums: dict[int, Array] = {}
+    for row, value in zip(indices.tolist(), values, strict=True):
+        sums[row] = sums[row] + value if row in sums else value
+    return list(sums), np.array(list(sums.values()), values.dtype).reshape(-1, *values.shape[1:])
 
 
 def global_norm(grads: list[Array]) -> float:

@@ -29,6 +29,65 @@ def matmul(a: Array, b: Array, c: Array, *, accumulate: bool = False) -> None:
     c[...] = c + a @ b if accumulate else a @ b
 
 
+def philox(counters: NDArray[np.uint64], stream: int, seed: int) -> NDArray[np.uint32]:
+    """Philox4x32-10 (Salmon et al. 2011): the four words [n, 4] of each of n counters.
+
+    A counter's four words are the number, low word first, then `stream`; the key is `seed`.
+    """
+    low, shift = np.uint64(0xFFFFFFFF), np.uint64(32)
+    c0, c1 = counters & low, counters >> shift
+    c2, c3 = (np.full_like(counters, half) for half in (stream & 0xFFFFFFFF, stream >> 32))
+    key0, key1 = (np.full_like(counters, half) for half in (seed & 0xFFFFFFFF, seed >> 32))
+    for _ in range(10):
+        p0, p1 = c0 * np.uint64(0xD2511F53), c2 * np.uint64(0xCD9E8D57)
+        c0, c2 = p1 >> shift ^ c1 ^ key0, p0 >> shift ^ c3 ^ key1
+        c1, c3 = p1 & low, p0 & low
+        key0, key1 = (key0 + np.uint64(0x9E3779B9)) & low, (key1 + np.uint64(0xBB67AE85)) & low
+    return np.stack([c0, c1, c2, c3], axis=1).astype(np.uint32)
+
+
+def dropout(x: Array, y: Array, p: float, *, seed: int, stream: int = 0) -> None:
+    """y = x / (1 - p), or 0 with probability p (Srivastava et al. 2014).
+
+    Of each 512 elements, which take 64 counters, the e-th one takes counter e % 64, of it word
+    e / 64 % 4, of it the low half if e < 256, else the high one.
+    """
+    real = x.dtype.type
+    words = philox(np.arange(-(-x.size // 512) * 64, dtype=np.uint64), stream, seed)
+    words = words.reshape(-1, 64, 4).swapaxes(1, 2)
+    numbers = np.stack([words & 0xFFFF, words >> 16], axis=1).ravel()[: x.size].reshape(x.shape)
+    y[...] = np.where(numbers >= int(p * 2**16 + 0.5), x * real(1 / (1 - p)), real(0))
+
+
+def lstm_cell(a: Array, c: Array, gates: Array) -> tuple[Array, Array]:
+    """h, c [B, H] after a step, from pre-activations [B, 4H] and c before it; changes `gates`."""
+    a = a.reshape(gates.shape)  # [B, 4, H]
+    i, f, g, o = (gates[:, k] for k in range(4))
+    sigmoid(a[:, 0], i)
+    sigmoid(a[:, 1], f)
+    tanh(a[:, 2], g)
+    sigmoid(a[:, 3], o)
+    c = f * c + i * g
+    return o * np.tanh(c), c
+
+
+def lstm_step(
+    x: Array,
+    h: Array,
+    c: Array,
+    w_ih: Array,
+    w_hh: Array,
+    b_ih: Array | None = None,
+    b_hh: Array | None = None,
+) -> tuple[Array, Array]:
+    """h and c [B, H] after one step of a layer, from x [B, I] and those before it."""
+    a = x @ w_ih.T + h @ w_hh.T
+    for bias in (b_ih, b_hh):
+        if bias is not None:
+            a += bias
+    return lstm_cell(a, c, np.empty((len(c), 4, c.shape[1]), c.dtype))
+
+
 def lstm_forward(
     x: Array,
     h0: Array,
@@ -38,8 +97,10 @@ def lstm_forward(
     b_ih: Array | None = None,
     b_hh: Array | None = None,
     lengths: NDArray[np.integer] | None = None,
+    *,
+    reverse: bool = False,
 ) -> tuple[Array, Array, Array]:
-    """One LSTM layer over a sequence (Hochreiter & Schmidhuber 1997, Gers et al. 2000).
+    """One direction of an LSTM layer (Hochreiter & Schmidhuber 1997, Gers et al. 2000).
 
     Parameters
     ----------
@@ -49,43 +110,47 @@ def lstm_forward(
         Gates in the order i, f, g, o.
     b_ih, b_hh : arrays [4H], optional
     lengths : integers [B], optional
-        From step lengths[b] on, sequence b keeps its state.
+        At steps from lengths[b] on, sequence b keeps its state.
+    reverse : bool
+        Steps are taken from T-1 to 0.
 
     Returns
     -------
     h, c : arrays [T+1, B, H]
-        States, the initial one first; `output` makes the layer's output of h.
+        States in the order of the steps, the initial one first; `output` makes the output of h.
     gates : array [T, B, 4, H]
+        In the order of the steps.
     """
     T, B, _ = x.shape
     H = h0.shape[1]
     h, c = np.empty((2, T + 1, B, H), x.dtype)
     gates = np.empty((T, B, 4, H), x.dtype)
     h[0], c[0] = h0, c0
-    inputs = x @ w_ih.T
+    inputs = _turned(x, reverse) @ w_ih.T
     for bias in (b_ih, b_hh):
         if bias is not None:
             inputs += bias
+    ended = _ended(T, lengths, reverse)
     for t in range(T):
-        a = (inputs[t] + h[t] @ w_hh.T).reshape(B, 4, H)
-        i, f, g, o = (gates[t, :, k] for k in range(4))
-        sigmoid(a[:, 0], i)
-        sigmoid(a[:, 1], f)
-        tanh(a[:, 2], g)
-        sigmoid(a[:, 3], o)
-        c[t + 1] = f * c[t] + i * g
-        h[t + 1] = o * np.tanh(c[t + 1])
-        if lengths is not None:
-            ended = t >= lengths
-            h[t + 1, ended], c[t + 1, ended] = h[t, ended], c[t, ended]
+        h[t + 1], c[t + 1] = lstm_cell(inputs[t] + h[t] @ w_hh.T, c[t], gates[t])
+        if ended is not None:
+            past = ended[t]
+            h[t + 1, past], c[t + 1, past] = h[t, past], c[t, past]
     return h, c, gates
 
 
-def output(h: Array, lengths: NDArray[np.integer] | None = None) -> Array:
-    """The output [T, B, H] of a layer with these states: 0 behind the end of a sequence."""
-    if lengths is None:
-        return h[1:]
-    return np.where((np.arange(len(h) - 1)[:, None] < lengths)[:, :, None], h[1:], 0)
+def output(
+    h: Array,
+    lengths: NDArray[np.integer] | None = None,
+    *,
+    reverse: bool = False,
+    repeat_last: bool = False,
+) -> Array:
+    """The output [T, B, H] of a layer with these states: past the end 0, or the state it keeps."""
+    y, ended = h[1:], _ended(len(h) - 1, lengths, reverse)
+    if ended is not None and not repeat_last:
+        y = np.where(ended[:, :, None], 0, y)
+    return _turned(y, reverse)
 
 
 def lstm_backward(
@@ -99,13 +164,16 @@ def lstm_backward(
     dh: Array,
     dc: Array,
     lengths: NDArray[np.integer] | None = None,
+    *,
+    reverse: bool = False,
+    repeat_last: bool = False,
 ) -> tuple[Array, Array, Array, Array, Array, Array]:
     """The gradients of `lstm_forward`.
 
     Parameters
     ----------
-    x, h, c, gates, w_ih, w_hh, lengths
-        As given to and returned by `lstm_forward`.
+    x, h, c, gates, w_ih, w_hh, lengths, reverse, repeat_last
+        As given to and returned by `lstm_forward` and `output`.
     dy : array [T, B, H]
         Gradient of the output.
     dh, dc : arrays [B, H]
@@ -113,10 +181,14 @@ def lstm_backward(
 
     Returns
     -------
-    dx, dh0, dc0, dw_ih, dw_hh, db : arrays
-        `db` is the gradient of either bias.
+    dx, dh0, dc0, dw_ih, dw_hh, db
+        db is that of either bias.
     """
     T, B, H = dy.shape
+    ended = _ended(T, lengths, reverse)
+    x, dy = _turned(x, reverse), _turned(dy, reverse)
+    if ended is not None and not repeat_last:
+        dy = np.where(ended[:, :, None], 0, dy)
     da = np.empty((T, B, 4, H), x.dtype)
     for t in reversed(range(T)):
         i, f, g, o = (gates[t, :, k] for k in range(4))
@@ -128,14 +200,27 @@ def lstm_backward(
         da[t, :, 2] = dc_t * i * (1 - g**2)
         da[t, :, 3] = dh_t * tanh_c * o * (1 - o)
         dh_prev, dc_prev = da[t].reshape(B, 4 * H) @ w_hh, dc_t * f
-        if lengths is not None:  # what has ended passes through
-            ended = t >= lengths
-            da[t, ended], dh_prev[ended], dc_prev[ended] = 0, dh[ended], dc[ended]
+        if ended is not None:  # past the end everything passes through
+            past = ended[t]
+            da[t, past], dh_prev[past], dc_prev[past] = 0, dh_t[past], dc[past]
         dh, dc = dh_prev, dc_prev
     rows = da.reshape(T * B, 4 * H)
-    dx = (rows @ w_ih).reshape(x.shape)
-    if lengths is not None:  # what x holds behind an end must not count, not even times 0
-        x = np.where((np.arange(T)[:, None] < lengths)[:, :, None], x, 0)
+    dx = _turned((rows @ w_ih).reshape(x.shape), reverse)
+    if ended is not None:  # what x holds past an end must not count, not even times 0
+        x = np.where(ended[:, :, None], 0, x)
     dw_ih = rows.T @ x.reshape(T * B, x.shape[2])
     dw_hh = rows.T @ h[:-1].reshape(T * B, H)
     return dx, dh, dc, dw_ih, dw_hh, rows.sum(0)
+
+
+def _turned(x: Array, reverse: bool) -> Array:
+    """From the order of time to that of the steps, or back."""
+    return x[::-1] if reverse else x
+
+
+def _ended(T: int, lengths: NDArray[np.integer] | None, reverse: bool) -> NDArray[np.bool] | None:
+    """Whether sequence b is past its end, [T, B] in the order of the steps; None: never."""
+    if lengths is None:
+        return None
+    steps = np.arange(T - 1, -1, -1) if reverse else np.arange(T)
+    return steps[:, None] >= lengths

@@ -1,0 +1,152 @@
+/* LSTM forward: weights packed, then step by step a product and the cell on what it gave. */
+#ifndef PK_RNN_FORWARD_H
+#define PK_RNN_FORWARD_H
+
+#include "rnn.h"
+
+PK_INLINE real *packed_panel(const lstm_job *job, size_t panel)
+{
+    return job->packed_w + panel * (1 + job->s.I + job->s.H) * WIDTH;
+}
+
+/* Task: a panel of a job, [1 + I + H, WIDTH]. */
+static void lstm_pack_forward(void *arg, size_t task)
+{
+    const lstm_run *run = arg;
+    const lstm_job *job = run->jobs + task % run->count;
+    const size_t panel = task / run->count, I = job->s.I, H = job->s.H;
+    const real *biases[] = {job->w.b_ih, job->w.b_hh};
+    real *bias = packed_panel(job, panel);
+    memset(bias, 0, WIDTH * sizeof *bias);
+    for (size_t i = 0; i < 2; i++)
+        for (size_t gate = 0; gate < GATES && biases[i]; gate++)
+            for (size_t lane = 0, unit = panel * LANES; lane < LANES && unit < H; lane++, unit++)
+                bias[gate * LANES + lane] += biases[i][gate * H + unit];
+    pack_gate_columns(bias + WIDTH, job->w.w_ih, H, I, panel);
+    pack_gate_columns(bias + (1 + I) * WIDTH, job->w.w_hh, H, H, panel);
+}
+
+/* a[rows, WIDTH], rows `stride` apart, = the bias of a panel */
+static void lstm_bias(real *a, size_t stride, size_t rows, const real *bias)
+{
+    for (size_t r = 0; r < rows; r++)
+        memcpy(a + r * stride, bias, WIDTH * sizeof *a);
+}
+
+/* a[rows, WIDTH] += w s_t of a panel, for steps; s is x with w_ih, or h with w_hh.  Where rows of all
+ * steps are at one distance, they are rows of one product. */
+static void lstm_products(const lstm_job *job, pk_sequence s, size_t N, const real *w, size_t panel,
+                          range steps, range rows)
+{
+    const size_t B = job->s.B, n = length(rows);
+    const int one_row = n == 1, whole = n == B && s.step == (ptrdiff_t)B * s.row;
+    const size_t stride = one_row ? B * WIDTH : WIDTH;
+    const size_t together = one_row || whole ? length(steps) : 1;
+    for (size_t t = steps.from; t < steps.to; t += together)
+        product(n * together, WIDTH, N, plain(row_at(s, t, rows.from), one_row ? s.step : s.row, 1),
+                w, gates_at(job, panel, t, rows.from), stride, 0);
+}
+
+/* Pre-activations so far, in the place of the gates: bias + w_ih x, for a block of steps. */
+static void lstm_inputs(const lstm_job *job, range steps, range rows, range panels)
+{
+    for (size_t panel = panels.from; panel < panels.to; panel++) {
+        const real *w = packed_panel(job, panel);
+        for (size_t t = steps.from; t < steps.to; t++)
+            lstm_bias(gates_at(job, panel, t, rows.from), WIDTH, length(rows), w);
+        lstm_products(job, job->x, job->s.I, w + WIDTH, panel, steps, rows);
+    }
+}
+
+/* The units of a panel at step t for one batch row, from their pre-activations. */
+PK_INLINE void lstm_cell(const lstm_job *job, size_t t, size_t b, size_t panel, const real *a)
+{
+    const size_t H = job->s.H, unit = panel * LANES;
+    vec h = load(h_at(job, t, b) + unit), c = load(c_at(job, t, b) + unit);
+    vec y = job->s.repeat_last ? h : broadcast(0);
+    if (active(job, t, b)) {
+        const lstm_gates gates = lstm_activate(a);
+        c = lstm_c(gates, c);
+        y = h = lstm_h(gates, c);
+        if (job->s.save == PK_SAVE_FULL)
+            lstm_store(gates_at(job, panel, t, b), gates);
+    }
+    store(h_at(job, t + 1, b) + unit, h);
+    store(c_after(job, t, b) + unit, c);
+    if (!job->y.data)
+        return;
+    real *out = row_at(job->y, t, b) + unit;
+    if (unit + LANES <= H)
+        store(out, y);
+    else
+        store_part(out, y, H - unit);
+}
+
+/* One step of one panel for at most ROW_BLOCK rows. */
+static void lstm_panel(const lstm_job *job, size_t t, range rows, size_t panel)
+{
+    _Alignas(ALIGNMENT) real a[ROW_BLOCK * WIDTH]; /* pre-activations: never leave the L1 cache */
+    const size_t I = job->s.I, H = job->s.H, b = rows.from, n = length(rows);
+    const real *w = packed_panel(job, panel);
+    if (job->block > 1) {
+        memcpy(a, gates_at(job, panel, t, b), n * WIDTH * sizeof *a);
+    } else {
+        lstm_bias(a, WIDTH, n, w);
+        product(n, WIDTH, I, plain(row_at(job->x, t, b), job->x.row, 1), w + WIDTH, a, WIDTH, 0);
+    }
+    product(n, WIDTH, H, plain(h_at(job, t, b), (ptrdiff_t)job->P, 1), w + (1 + I) * WIDTH, a,
+            WIDTH, 0);
+    for (size_t r = 0; r < n; r++)
+        lstm_cell(job, t, b + r, panel, a + r * WIDTH);
+}
+
+static void lstm_forward_step(const lstm_job *job, range steps, size_t t, range rows, range columns)
+{
+    const range panels = panels_of(job, columns);
+    if (job->block > 1 && t % job->block == 0)
+        lstm_inputs(job, (range){t, smaller(t + job->block, steps.to)}, rows, panels);
+    for (size_t b = rows.from; b < rows.to; b += ROW_BLOCK)
+        for (size_t panel = panels.from; panel < panels.to; panel++)
+            lstm_panel(job, t, (range){b, smaller(b + ROW_BLOCK, rows.to)}, panel);
+}
+
+/* Copies [rows, H] between the caller's rows of H and ours of `stride`, padding ours with 0. */
+static void copy_in(real *to, size_t stride, const real *from, size_t H, size_t rows)
+{
+    for (size_t b = 0; b < rows; b++) {
+        if (from)
+            memcpy(to + b * stride, from + b * H, H * sizeof *to);
+        memset(to + b * stride + (from ? H : 0), 0, (stride - (from ? H : 0)) * sizeof *to);
+    }
+}
+
+static void copy_out(real *to, const real *from, size_t stride, size_t H, size_t rows)
+{
+    for (size_t b = 0; b < rows && to; b++)
+        memcpy(to + b * H, from + b * stride, H * sizeof *to);
+}
+
+static void lstm_forward(const pk_lstm *layers, size_t count, int nthreads)
+{
+    lstm_job jobs[2];
+    for (size_t i = 0; i < count; i++) {
+        lstm_job *job = jobs + i;
+        *job = lstm_job_for(layers + i);
+        copy_in(h_at(job, 0, 0), job->P, layers[i].h0, job->s.H, job->s.B);
+        copy_in(c_at(job, 0, 0), job->P, layers[i].c0, job->s.H, job->s.B);
+        if (job->s.save != PK_SAVE_FULL) {
+            job->gates = job->packed_w + size_of_forward_pack(&job->s);
+            job->kept = job->block;
+        }
+    }
+    const lstm_run run = lstm_cut(jobs, count, nthreads);
+    pk_parallel(lstm_pack_forward, (void *)&run, count * jobs->P / LANES, run.nthreads);
+    lstm_walk_all(&run, lstm_forward_step, jobs->s.T);
+    for (size_t i = 0; i < count; i++) {
+        const lstm_job *job = jobs + i;
+        copy_out(layers[i].h_last, h_at(job, job->s.T, 0), job->P, job->s.H, job->s.B);
+        copy_out(layers[i].c_last, c_at(job, job->s.T, 0), job->P, job->s.H, job->s.B);
+    }
+}
+
+#endif

@@ -1,0 +1,68 @@
+/* Row-sparse gradients: the rows of a parameter that one touches, as a list of tensors, so that the
+ * kernels of optim.h and adam.h step those rows and no others.  Included by optim.c. */
+#ifndef PK_ROWS_H
+#define PK_ROWS_H
+
+#include "sweep.h"
+
+/* Which tensor a row has become is looked up in a table of slots with open addressing, half of them
+ * free: its size, and the time to clear it, go with the gradient, not with the parameter. */
+static int slot_bits(size_t count)
+{
+    int bits = 1;
+    while (((size_t)1 << bits) < 2 * count)
+        bits++;
+    return bits;
+}
+
+static size_t touched_scratch_size(const pk_rows *g)
+{
+    /* at most half of the rows come several times and need a sum */
+    const size_t sums = g->count / 2 * g->width * sizeof(real);
+    return ((size_t)1 << slot_bits(g->count)) * sizeof(size_t) +
+           (sums + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+}
+
+static size_t touched_rows(const pk_tensor *whole, const pk_rows *g, pk_tensor *touched,
+                           void *scratch)
+{
+    const fp_mode mode = flush_denormals();
+    const int bits = slot_bits(g->count);
+    const size_t last_slot = ((size_t)1 << bits) - 1;
+    size_t *slots = scratch; /* 1 + the number of the row's tensor, or 0: free */
+    real *const sums = (real *)(slots + last_slot + 1), *free_sum = sums;
+    pk_tensor from = *whole;
+    size_t found = 0;
+
+    memset(slots, 0, (last_slot + 1) * sizeof *slots);
+    from.grad = from.param; /* any array of the parameter's size */
+    for (size_t k = 0; k < g->count; k++) {
+        const size_t begin = (size_t)g->indices[k] * g->width;
+        const real *restrict row = (const real *)g->values + k * g->width;
+        const void *param = (const real *)whole->param + begin;
+        /* Fibonacci hashing: neighbours end up far apart, and so do the rows of a regular pattern */
+        size_t slot = (size_t)((uint64_t)g->indices[k] * 0x9E3779B97F4A7C15u >> (64 - bits));
+        while (slots[slot] && touched[slots[slot] - 1].param != param)
+            slot = (slot + 1) & last_slot;
+        if (!slots[slot]) {
+            touched[found] = piece_of(&from, begin, begin + g->width);
+            touched[found].grad = row;
+            slots[slot] = ++found;
+            continue;
+        }
+        pk_tensor *t = &touched[slots[slot] - 1];
+        real *restrict sum = (real *)(uintptr_t)t->grad;
+        if ((uintptr_t)sum < (uintptr_t)sums || (uintptr_t)sum >= (uintptr_t)free_sum) {
+            sum = memcpy(free_sum, t->grad, g->width * sizeof(real));
+            free_sum += g->width;
+            t->grad = sum;
+        }
+        PK_SIMD
+        for (size_t i = 0; i < g->width; i++)
+            sum[i] += row[i];
+    }
+    restore_denormals(mode);
+    return found;
+}
+
+#endif

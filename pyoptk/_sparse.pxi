@@ -1,0 +1,163 @@
+# Row-sparse gradients: what is checked of them, and the list of tensors of a step that has some.
+
+cdef class SparseRows:
+    """The gradient of an array that is zero but for some rows, for example of an embedding.
+
+    An optimizer's step changes the rows that are in it and their part of the state, nothing else
+    ("lazy", see docs/semantics.md), in a time that goes with them and not with the array. `SGD`,
+    `AdaGrad`, `Adam` and `AdamW` take it in the place of an array, `Accumulation` too.
+
+    Parameters
+    ----------
+    indices : integers, n of them
+        The rows, in any order. One that comes several times has the sum of its values as gradient,
+        added up in this order.
+    values : array, (n, *shape[1:])
+        float32 or float64, as the parameter. Only read, and only when the step is taken; copied
+        if it is not C-contiguous.
+    shape : tuple of int
+        That of the parameter.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For indices that are no integers or not in 0..shape[0]-1, values of another shape or dtype.
+
+    Examples
+    --------
+    >>> import numpy as np, pyoptk
+    >>> table = np.ones((1000, 2))
+    >>> opt = pyoptk.SGD(table, lr=0.5)
+    >>> opt.step(pyoptk.SparseRows([7, 3, 7], np.array([[1, 0], [1, 1], [1, 0.]]), table.shape))
+    >>> table[[3, 7, 8]]
+    array([[0.5, 0.5],
+           [0. , 1. ],
+           [1. , 1. ]])
+    """
+    cdef readonly object indices, values
+    cdef readonly tuple shape
+    cdef Py_buffer held  # the indices: bytes, which nobody can change any more
+    cdef pk_rows rows    # all but the values, which are taken at each step
+
+    def __cinit__(self, indices, values, shape):
+        cdef Py_buffer view
+        cdef Py_ssize_t width = 1
+        self.shape = row_shape(shape)
+        given = _np.asarray(indices)
+        if given.dtype.kind not in "iu":
+            raise TypeError(f"indices: expected integers, got {described(given)}")
+        if given.ndim != 1:
+            raise ValueError(f"indices: expected one axis, got shape {given.shape}")
+        outside = _np.flatnonzero((given < 0) | (given >= self.shape[0]))
+        if outside.size:
+            raise ValueError(f"indices[{outside[0]}]: expected a row in 0..{self.shape[0] - 1}, "
+                             f"got {given[outside[0]]}")
+        self.values = contiguous(values)
+        acquire(self.values, &view, "values", False, False)
+        try:
+            check_shape(&view, "values", (given.size, *self.shape[1:]))
+        finally:
+            PyBuffer_Release(&view)
+        self.indices = _np.ndarray(given.size, _np.int64, given.astype(_np.int64).tobytes())
+        PyObject_GetBuffer(self.indices, &self.held, PyBUF_STRIDES)
+        for axis in self.shape[1:]:
+            width *= axis
+        self.rows.indices = <const int64_t *> self.held.buf
+        self.rows.count, self.rows.width = given.size, width
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self.held)
+
+    def dense(self):
+        """The same gradient as an array."""
+        dense = _np.zeros(self.shape, self.values.dtype)
+        _np.add.at(dense, self.indices, self.values)
+        return dense
+
+    def __repr__(self):
+        return f"SparseRows({self.rows.count} rows of {self.values.dtype} {self.shape})"
+
+
+cdef int check_takes_rows(kernel which, const pk_tensor *tensor, const pk_common *common, str name,
+                          grad) except -1:
+    """Raise if a step of this parameter cannot be one of single rows."""
+    if which not in (SGD, ADAGRAD, ADAM):
+        raise TypeError(f"{name}: expected an array, because only SGD, AdaGrad, Adam and AdamW "
+                        f"step single rows, got {grad}; its dense() is an array")
+    for option, on in (("ema_decay", tensor.ema != NULL), ("zero_grad", common.zero_grad),
+                       ("cautious", common.cautious)):
+        if on:
+            raise TypeError(f"{name}: expected an array where {option} is on, got {grad}")
+    return 0
+
+
+cdef int check_rows_like(Py_buffer *values, str name, SparseRows grad, Py_buffer *param,
+                         str param_name) except -1:
+    """Raise unless these are rows of such a parameter."""
+    if grad.shape != shape_of(param) or values.itemsize != param.itemsize:
+        error = ValueError if values.itemsize == param.itemsize else TypeError
+        raise error(f"{name}: expected rows of {described_view(param)} like {param_name}, "
+                    f"got {grad}")
+    return 0
+
+
+cdef tuple row_shape(shape):
+    try:
+        sizes = tuple([_index(n) for n in shape])
+    except TypeError:
+        raise TypeError(f"shape: expected the shape of an array, got {shape!r}") from None
+    if not sizes or min(sizes) < 0:
+        raise ValueError(f"shape: expected the shape of an array with rows, got {sizes}")
+    return sizes
+
+
+cdef void *room_for(void **block, size_t *size, size_t wanted) except NULL:
+    """A block of memory of at least `wanted` bytes, its content lost where it has to grow."""
+    if block[0] == NULL or size[0] < wanted:
+        PyMem_Free(block[0])
+        block[0] = NULL
+        block[0] = PyMem_Malloc(wanted + 1)
+        if block[0] == NULL:
+            raise MemoryError
+        size[0] = wanted
+    return block[0]
+
+
+cdef class _Touched:
+    """A step's tensors: one for each touched row, and those with dense gradients as they are."""
+    cdef pk_tensor *tensors
+    cdef size_t count, tensors_size, scratch_size
+    cdef void *scratch
+
+    def __dealloc__(self):
+        PyMem_Free(self.tensors)
+        PyMem_Free(self.scratch)
+
+    cdef int list_rows(self, const pk_optim_kernels *kernels, const pk_tensor *whole,
+                       list grads) except -1:
+        """From the parameters `whole` and their gradients, which have been taken and checked."""
+        cdef size_t most = 0, scratch = 0
+        cdef Py_ssize_t i
+        cdef pk_rows rows
+        for i, grad in enumerate(grads):
+            if type(grad) is SparseRows:
+                most += (<SparseRows> grad).rows.count
+                scratch += kernels.touched_scratch_size(&(<SparseRows> grad).rows)
+            else:
+                most += 1
+        room_for(<void **> &self.tensors, &self.tensors_size, most * sizeof(pk_tensor))
+        room_for(&self.scratch, &self.scratch_size, scratch)
+        self.count = scratch = 0
+        for i, grad in enumerate(grads):
+            if type(grad) is SparseRows:
+                rows = (<SparseRows> grad).rows
+                rows.values = whole[i].grad
+                with nogil:
+                    self.count += kernels.touched_rows(
+                        &whole[i], &rows, self.tensors + self.count,
+                        <char *> self.scratch + scratch)
+                scratch += kernels.touched_scratch_size(&rows)
+            elif whole[i].grad != NULL:
+                self.tensors[self.count] = whole[i]
+                self.count += 1
+        return 0

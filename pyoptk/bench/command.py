@@ -1,0 +1,145 @@
+"""`python -m pyoptk bench`: a minute of duels with NumPy and PyTorch on the user's machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyoptk
+
+from . import machine, rows, svg
+from .duel import OURS, Entry, Row, fastest, median, ratios, run
+
+ENTRIES = [
+    Entry("pyoptk", OURS / "pyoptk.py"),
+    Entry("roof", OURS / "roof.py"),
+    Entry("NumPy", OURS / "numpy.py", options={"implementation": "in place"}),
+    Entry("NumPy, plain", OURS / "numpy.py", options={"implementation": "plain"}),
+    Entry("PyTorch", OURS / "torch.py", options={"implementation": "fused"}),
+    Entry("PyTorch, foreach", OURS / "torch.py", options={"implementation": "foreach"}),
+]
+PEERS = {"NumPy": ("NumPy", "NumPy, plain"), "PyTorch": ("PyTorch", "PyTorch, foreach")}
+ROWS = [
+    *(rows.step("Adam", n) for n in (1_000, 100_000, 1_000_000, 10_000_000)),
+    rows.step("Adam", 1_000_000, max_norm=1.0),
+    rows.step("Adam", 1_000, count=1_000),
+    rows.step("RMSprop", 1_000_000),
+    *(rows.lstm(*size) for size in rows.LSTM[:3]),
+    rows.forecaster(32),
+    rows.mlp(),
+]
+ABOUT = """\
+Every library works in a process of its own, and they take turns. How many times longer NumPy and
+PyTorch take: the median of {rounds} rounds, and the range. Each in the faster of its ways: NumPy
+with temporaries or in place, PyTorch fused or foreach. Roof: the share of what memory, or the
+multiply-add units, would allow."""
+
+
+def measure(
+    chosen: Sequence[Row] = ROWS,
+    entries: Sequence[Entry] = ENTRIES,
+    *,
+    threads: int,
+    rounds: int = 5,
+    block: float = 0.05,
+) -> dict[str, Any]:
+    """Run the duels and print a line for each; the result, as `--json` writes it.
+
+    Parameters
+    ----------
+    chosen, entries : sequences
+        The work, and who does it.
+    threads : int
+        Of every library.
+    rounds, block : int, float
+        How many turns each takes at each row, and how many seconds a turn lasts.
+    """
+    told = machine.describe()
+    plural = "" if threads == 1 else "s"
+    print(f"pyoptk {pyoptk.__version__}, {told['isa']}, {threads} thread{plural}, {told['cpu']}\n")
+    print(ABOUT.format(rounds=rounds), end="\n\n")
+    print(f"{'float32':34}{'time':>10}{'roof':>7}" + "".join(f"{peer:>22}" for peer in PEERS))
+    result = run(
+        entries,
+        chosen,
+        threads=threads,
+        rounds=rounds,
+        block=block,
+        show=lambda row: print(line(row), flush=True),
+    )
+    print("\n" + ", ".join(f"{name} {version}" for name, version in result["versions"].items()))
+    for package in sorted(set(result["missing"].values())):
+        print(f"{package} is not installed: left out")
+    for row in result["rows"]:
+        for name, error in row["errors"].items():
+            print(f"{name}, {row['label']}: {error}")
+    return {**result, "machine": told, "rounds": rounds, "block": block}
+
+
+def line(row: Row) -> str:
+    """One row of the table."""
+    cells = [f"{row['label']:34}{duration(median(row, 'pyoptk')):>10}{share(row):>7}"]
+    for names in PEERS.values():
+        found = ratios(row, fastest(row, names), "pyoptk")
+        middle = found[len(found) // 2] if found else 0.0
+        range_ = f"({found[0]:.2f} to {found[-1]:.2f})" if found else ""
+        cells.append(f"{middle:7.2f} {range_:>14}" if found else f"{'-':>22}")
+    return "".join(cells)
+
+
+def share(row: Row) -> str:
+    """The roof's time as a share of ours."""
+    found = ratios(row, "roof", "pyoptk")
+    return f"{found[len(found) // 2]:.0%}" if found else "-"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
+    for size, unit in ((1, "s"), (1e-3, "ms"), (1e-6, "us")):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+def picture(result: dict[str, Any]) -> str:
+    """How many times longer the others take, as bars on a logarithmic scale."""
+    palette = ["PyTorch", "NumPy"]
+    groups = []
+    for row in result["rows"]:
+        found = {peer: ratios(row, fastest(row, PEERS[peer]), "pyoptk") for peer in palette}
+        members = [
+            (peer, times[len(times) // 2], f"{times[len(times) // 2]:.2f}x")
+            for peer, times in found.items()
+            if times
+        ]
+        if members:
+            groups.append((row["label"], members))
+    told = result["machine"]
+    return svg.bars(
+        "How many times longer they take than pyoptk",
+        groups,
+        palette=palette,
+        x_title="times as long; below 1 the other is faster",
+        log=True,
+        note=f"{told['cpu']}, {result['threads']} thread(s), {told['date']}",
+    )
+
+
+def bench(threads: int | None, kept: Path | None, plot: Path | None) -> None:
+    """The whole command.
+
+    Parameters
+    ----------
+    threads : int or None
+        None: as many as pyoptk uses by default.
+    kept, plot : Path or None
+        Where to write the result as JSON, and the picture as SVG.
+    """
+    result = measure(threads=threads or pyoptk.get_num_threads())
+    if kept is not None:
+        kept.write_text(json.dumps(result, indent=1) + "\n")
+    if plot is not None:
+        plot.write_text(picture(result))
+        print(f"picture: {plot}")

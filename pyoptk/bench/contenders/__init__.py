@@ -1,0 +1,1 @@
+"""One file per library, one function per task; see `pyoptk.bench.contender` for what they take."""

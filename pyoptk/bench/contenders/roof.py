@@ -1,0 +1,89 @@
+"""What the machine allows: as many bytes streamed, or as many multiply-adds, and nothing else."""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+PACKAGES = ("pyoptk",)
+# Arrays of a parameter's size that one step reads or writes.
+STREAMS = {"Adam": 7, "AdamW": 7, "SGD": 5, "RMSprop": 5, "AdaGrad": 5}
+
+
+def streams(
+    optimizer: str,
+    max_norm: float | None = None,
+    ema_decay: float | None = None,
+    zero_grad: bool = False,
+    **_: Any,
+) -> int:
+    """Arrays of a parameter's size that a step must read or write: each counts once or twice."""
+    norm, ema, zero = max_norm is not None, ema_decay is not None, bool(zero_grad)
+    return STREAMS[optimizer] + norm + 2 * ema + zero
+
+
+def arrays(n: int, dtype: str = "float32") -> list[Any]:
+    """Four arrays of ones for `_core.memory_roof`, each on a cache line of its own.
+
+    Not zeros: the system keeps pages of zeros that are only read in one page, which stays in L1.
+    """
+    found = []
+    for _ in range(4):
+        raw = np.empty(n * np.dtype(dtype).itemsize + 64, np.uint8)
+        start = -raw.ctypes.data % 64
+        found.append(raw[start : start + n * np.dtype(dtype).itemsize].view(dtype))
+        found[-1][:] = 1
+    return found
+
+
+def step(params: Any, grads: Any, *, threads: int, **settings: Any) -> Any:
+    """As many bytes as the step moves, in the streams of Adam with additions only."""
+    import pyoptk
+    from pyoptk import _core
+
+    pyoptk.set_num_threads(threads)
+    elements = sum(p.size for p in params)
+    if elements < 20_000:  # the call takes longer than the streams
+        raise NotImplementedError
+    n = elements * streams(**settings) // 7
+    return partial(_core.memory_roof, *arrays(n)), list
+
+
+def lstm_flop(T: int, B: int, I: int, H: int) -> int:
+    """The products of forward and backward: three for each weight, four gates."""
+    return 3 * 8 * T * B * H * (I + H)
+
+
+def multiply_adds(flop: float, dtype: str, threads: int) -> Any:
+    """`flop` floating-point operations in registers, an equal share on each thread.
+
+    So many times over that starting threads does not count.
+    """
+    from pyoptk import _core
+
+    times = max(1, int(2e8 * threads / flop))
+    rounds = 1 + int(flop * times / threads / _core.fma_roof(dtype, 1))
+
+    def work() -> None:
+        others = [
+            threading.Thread(target=_core.fma_roof, args=(dtype, rounds))
+            for _ in range(threads - 1)
+        ]
+        for other in others:
+            other.start()
+        _core.fma_roof(dtype, rounds)
+        for other in others:
+            other.join()
+
+    return work, list, times
+
+
+def lstm(x: Any, dy: Any, weights: Any, *, threads: int, packed: bool = False) -> Any:
+    """The products, at the peak of multiply-adds."""
+    if packed:
+        raise NotImplementedError
+    T, B, I = x.shape
+    return multiply_adds(lstm_flop(T, B, I, dy.shape[2]), x.dtype.name, threads)

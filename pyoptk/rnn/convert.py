@@ -1,0 +1,234 @@
+"""LSTM weights from PyTorch, Keras and ONNX, and back: names, order of gates, order of axes.
+
+Gates stand in the order i, f, g, o here, in PyTorch and in Keras, where weights are transposed and
+there is one bias; in ONNX in the order i, o, f, g, and an array holds both directions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from ..checkpoint import check_arrays, check_value, fill_arrays
+from .layer import Layer
+from .weights import Array, names_of
+
+
+class LSTMWeights(Layer):
+    """The part of an LSTM that trades weights with other libraries, as plain arrays.
+
+    Weights are copied, and may be whatever `numpy.asarray` takes. `settings` are the keywords of an
+    LSTM that do not follow from them: batch_first, dropout, seed, save.
+    """
+
+    @classmethod
+    def from_torch(cls, state: Mapping[str, Any], *, prefix: str = "", **settings: Any) -> Self:
+        """A layer with the weights of a ``torch.nn.LSTM``.
+
+        Parameters
+        ----------
+        state : mapping of names to arrays
+            Its ``state_dict()``, or that of a model in which its names begin with `prefix`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If names, shapes or dtypes are not those of an LSTM; the message names the array.
+
+        Examples
+        --------
+        >>> import pyoptk
+        >>> lstm = pyoptk.LSTM(3, 8, num_layers=2)
+        >>> model = {f"rnn.{name}": array for name, array in lstm.to_torch().items()}
+        >>> pyoptk.LSTM.from_torch(model, prefix="rnn.").num_layers
+        2
+        """
+        arrays = {
+            name.removeprefix(prefix): np.asarray(array)
+            for name, array in state.items()
+            if name.startswith(prefix)
+        }
+        layers = [re.fullmatch(r"(?:weight|bias)_[ih]h_l(\d+)(?:_reverse)?", n) for n in arrays]
+        w_ih, w_hh = (arrays.get(name, np.empty(0)) for name in names_of(0)[:2])
+        if not all(layers) or w_ih.ndim != 2 or w_hh.ndim != 2:
+            raise ValueError(
+                "state: expected weight_ih_l0 [4H, I], weight_hh_l0 [4H, H] and the like, got "
+                + ", ".join(f"{prefix}{name} {array.shape}" for name, array in arrays.items())
+            )
+        lstm = cls(
+            w_ih.shape[1],
+            w_hh.shape[1],
+            1 + max(int(layer[1]) for layer in layers if layer),
+            bias=names_of(0)[2] in arrays,
+            bidirectional=names_of(0, backward=True)[0] in arrays,
+            dtype=_float(w_ih),
+            **settings,
+        )
+        check_arrays(lstm.params, arrays, "state")
+        fill_arrays(dict(lstm.params), arrays)
+        return lstm
+
+    def to_torch(self) -> dict[str, Array]:
+        """The weights by PyTorch's names."""
+        return {name: array.copy() for name, array in self.params.items()}
+
+    @classmethod
+    def from_keras(
+        cls,
+        kernel: Any,
+        recurrent: Any,
+        bias: Any = None,
+        *,
+        bidirectional: bool = False,
+        **settings: Any,
+    ) -> Self:
+        """A layer with the weights of ``keras.layers.LSTM``, or of several on top of each other.
+
+        Parameters
+        ----------
+        kernel, recurrent, bias : arrays [I, 4H], [H, 4H], [4H], or lists of such
+            As ``get_weights()`` returns them. A list has an array for each layer or, if
+            `bidirectional`, two: forward, backward. Without bias None.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an array has another dtype or shape, or a list another length; the message names it.
+        """
+        given = _lists(
+            kernel=kernel, recurrent=recurrent, **({} if bias is None else {"bias": bias})
+        )
+        directions = 2 if bidirectional else 1
+        if len(given["kernel"]) % directions:
+            raise ValueError(
+                f"kernel: expected two arrays for each layer, got {len(given['kernel'])}"
+            )
+        I, H = _axes(given, "kernel", 2)[0], _axes(given, "recurrent", 2)[0]
+        lstm = cls(
+            I,
+            H,
+            len(given["kernel"]) // directions,
+            bias="bias" in given,
+            bidirectional=bidirectional,
+            dtype=_float(given["kernel"][0]),
+            **settings,
+        )
+        _check_like(lstm.to_keras(), given)
+        lstm.flat_params[:] = 0  # there is no second bias
+        for i, part in enumerate(lstm._parts()):
+            for own, arrays in zip(part, given.values(), strict=False):
+                own[...] = arrays[i].T
+        return lstm
+
+    def to_keras(self) -> tuple[Any, Any, Any]:
+        """(kernel, recurrent, bias) for Keras, as `from_keras` takes them.
+
+        Arrays, or lists if there are several layers or directions. The bias is the sum of both, and
+        None if there is none.
+        """
+        parts = self._parts()
+        kernels, recurrents = ([part[i].T.copy() for part in parts] for i in range(2))
+        biases: list[Array] = [part[2] + part[3] for part in parts if self.bias]
+        return _bare(kernels), _bare(recurrents), _bare(biases)
+
+    @classmethod
+    def from_onnx(cls, W: Any, R: Any, B: Any = None, **settings: Any) -> Self:
+        """A layer with the weights of ONNX's operator LSTM, or of several on top of each other.
+
+        Parameters
+        ----------
+        W, R, B : arrays [D, 4H, I], [D, 4H, H], [D, 8H], or lists of such, one for each layer
+            The operator's inputs of these names; D is 2 if bidirectional, else 1. Without biases B
+            is None.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an array has another dtype or shape, or a list another length; the message names it.
+        """
+        given = _lists(W=W, R=R, **({} if B is None else {"B": B}))
+        (D, _, I), (_, _, H) = _axes(given, "W", 3), _axes(given, "R", 3)
+        if D not in (1, 2):
+            raise ValueError(f"W: expected 1 or 2 directions, got shape {given['W'][0].shape}")
+        lstm = cls(
+            I,
+            H,
+            len(given["W"]),
+            bias="B" in given,
+            bidirectional=D == 2,
+            dtype=_float(given["W"][0]),
+            **settings,
+        )
+        _check_like(lstm.to_onnx(), given)
+        for i, part in enumerate(lstm._parts()):
+            theirs = [arrays[i // D][i % D] for arrays in given.values()]
+            theirs[2:] = [half for b in theirs[2:] for half in (b[: 4 * H], b[4 * H :])]
+            for own, array in zip(part, theirs, strict=True):
+                own[...] = _reordered(array, (0, 2, 3, 1))
+        return lstm
+
+    def to_onnx(self) -> tuple[Any, Any, Any]:
+        """(W, R, B) for ONNX, as `from_onnx` takes them: arrays, or lists if there are layers."""
+        parts = [[_reordered(array, (0, 3, 1, 2)) for array in part] for part in self._parts()]
+        D = 2 if self.bidirectional else 1
+        layers = [parts[i : i + D] for i in range(0, len(parts), D)]
+        Ws, Rs = ([np.stack([part[k] for part in layer]) for layer in layers] for k in range(2))
+        Bs = [
+            np.stack([np.concatenate(part[2:]) for part in layer]) for layer in layers if self.bias
+        ]
+        return _bare(Ws), _bare(Rs), _bare(Bs)
+
+    def _parts(self) -> list[list[Array]]:
+        """The weights of every direction of every layer, in the order of `KINDS`."""
+        kinds = 4 if self.bias else 2
+        arrays = list(self.params.values())
+        return [arrays[i : i + kinds] for i in range(0, len(arrays), kinds)]
+
+
+def _float(array: Array) -> type[np.floating[Any]]:
+    """float64 or float32, which an array of another dtype will be refused for."""
+    return np.float64 if array.dtype == np.float64 else np.float32
+
+
+def _reordered(array: Array, gates: tuple[int, ...]) -> Array:
+    """A copy of [4H, ...] with its gates in this order."""
+    return array.reshape(4, -1)[list(gates)].reshape(array.shape)
+
+
+def _bare(arrays: list[Array]) -> Any:
+    """What users pass: nothing, an array, or several in a list."""
+    return arrays if len(arrays) > 1 else arrays[0] if arrays else None
+
+
+def _lists(**given: Any) -> dict[str, list[Array]]:
+    """Lists of arrays, equally many of each."""
+    lists = {
+        name: [np.asarray(a) for a in (some if isinstance(some, list | tuple) else [some])]
+        for name, some in given.items()
+    }
+    first, count = next((name, len(arrays)) for name, arrays in lists.items())
+    for name, arrays in lists.items():
+        if len(arrays) != count or not count:
+            raise ValueError(
+                f"{name}: expected as many arrays as {first}, {count}, got {len(arrays)}"
+            )
+    return lists
+
+
+def _axes(given: Mapping[str, list[Array]], name: str, axes: int) -> tuple[int, ...]:
+    """The shape of the first one, which says how large the layer is."""
+    shape = given[name][0].shape
+    if len(shape) != axes or 0 in shape:
+        raise ValueError(f"{name}: expected an array of {axes} axes, got shape {shape}")
+    return shape
+
+
+def _check_like(expected: tuple[Any, ...], given: Mapping[str, list[Array]]) -> None:
+    for of_kind, (name, arrays) in zip(expected, given.items(), strict=False):
+        several = isinstance(of_kind, list)
+        for i, array in enumerate(arrays):
+            one = of_kind[i] if several else of_kind
+            check_value(one, array, f"{name}[{i}]" if several else name)

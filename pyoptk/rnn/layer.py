@@ -1,0 +1,163 @@
+"""What all recurrent layers have: weights in one piece, copies, state dicts, axes."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from .. import _core
+from ..checkpoint import check_arrays, fill_arrays
+from .weights import INITIALIZERS, Array, aligned, initialize, views
+
+
+class Layer:
+    """Base of the recurrent layers: their attributes, and what does not depend on the cell."""
+
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    bias: bool
+    batch_first: bool
+    bidirectional: bool
+    dropout: float
+    seed: int  # of the masks of dropout
+    dropout_calls: int  # which mask is next
+    save: str
+    dtype: np.dtype[Any]
+    flat_params: Array
+    flat_grads: Array
+    params: Mapping[str, Array]
+    grads: Mapping[str, Array]
+    _lock: threading.Lock
+    _kept: dict[str, Any]  # made when it is needed, and again in a copy
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        bias: bool = True,
+        batch_first: bool = False,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        seed: int | None = None,
+        save: str = "full",
+        dtype: DTypeLike = np.float32,
+        init: str = "torch",
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        _core.check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+        _core.check_switches(bias=bias, batch_first=batch_first, bidirectional=bidirectional)
+        _core.check_choice("save", save, ("full", "minimal"))
+        _core.check_choice("init", init, INITIALIZERS)
+        _core.check_rng(rng)
+        dropout = _core.check_dropout(dropout, seed, num_layers)
+        rng = np.random.default_rng() if rng is None else rng
+        self.__setstate__(
+            {
+                "input_size": int(input_size),
+                "hidden_size": int(hidden_size),
+                "num_layers": int(num_layers),
+                "bias": bool(bias),
+                "batch_first": bool(batch_first),
+                "bidirectional": bool(bidirectional),
+                "dropout": dropout,
+                "seed": seed or 0,
+                "dropout_calls": 0,
+                "save": save,
+                "dtype": _core.check_float_dtype(dtype),
+            }
+        )
+        initialize(self.flat_params, self.params, init, rng)
+        if dropout and seed is None:
+            self.__dict__["seed"] = int(rng.integers(2**64, dtype=np.uint64))
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle takes along: sizes, parameters and gradients."""
+        left_out = ("params", "grads", "_kept", "_lock")
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make the buffers and the views into them, so that a copy is as whole as the original."""
+        put = self.__dict__
+        put.update(state)
+        shapes = self._shapes()
+        size = sum(math.prod(shape) for shape in shapes.values())
+        for flat, name in (("flat_params", "params"), ("flat_grads", "grads")):
+            put[flat] = aligned((size,), self.dtype)
+            put[flat][:] = state.get(flat, 0)
+            put[name] = MappingProxyType(views(put[flat], shapes))
+        put.update(_kept={}, _lock=threading.Lock())
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(
+            f"{name}: cannot be assigned; weights are changed in place, as in "
+            "lstm.params['weight_ih_l0'][...] = value"
+        )
+
+    def _enter(self) -> None:
+        """Two threads in one layer would share its memory."""
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError("this layer is in use in another thread already")
+
+    @property
+    def _outputs(self) -> int:
+        return self.hidden_size * (2 if self.bidirectional else 1)
+
+    def _turned(self, x: Array) -> Array:
+        """From the caller's order of axes to time-major, or back."""
+        return x.swapaxes(0, 1) if self.batch_first else x
+
+    def _time_major(
+        self, name: str, x: Array, features: int, expected: Sequence[int | None] = (None, None)
+    ) -> Array:
+        """`x` as a view [T, B, features]; a copy only where its last axis is not adjacent."""
+        steps, rows = expected
+        axes = (rows, steps, features) if self.batch_first else (steps, rows, features)
+        _core.check_sequence(name, x, axes, self.flat_params)
+        x = np.asarray(x)
+        if x.shape[2] > 1 and x.strides[2] != x.itemsize:
+            x = np.ascontiguousarray(x)
+        return self._turned(x)
+
+    def _output(self, out: Array | None, T: int, B: int, features: int) -> Array:
+        """The caller's array, or a new one."""
+        shape = (B, T, features) if self.batch_first else (T, B, features)
+        if out is None:
+            return np.empty(shape, self.dtype)
+        _core.check_sequence("out", out, shape, self.flat_params)
+        return out
+
+    @property
+    def _counters(self) -> dict[str, int]:
+        """Where dropout stands: without it, a resumed training would go on with other masks."""
+        return {n: getattr(self, n) for n in ("seed", "dropout_calls")} if self.dropout else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The parameters by name; PyTorch's names, the layer's own arrays.
+
+        With dropout also `seed` and `dropout_calls`, on which its masks depend.
+        """
+        return dict(self.params) | self._counters
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Copy parameters into this layer's; nothing changes if a name, shape or dtype is wrong."""
+        self.check_state_dict(state)
+        fill_arrays(dict(self.params), {name: state[name] for name in self.params})
+        self.__dict__.update({name: int(state[name]) for name in self._counters})
+
+    def check_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raise what `load_state_dict` would."""
+        check_arrays(dict(self.params) | self._counters, state, "state")
+        for name in self._counters:
+            _core.check_uint64(f"state[{name!r}]", state[name])

@@ -1,0 +1,80 @@
+"""The arrays of a recurrent layer: their names, their shapes and their first values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating[Any]]
+
+KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+INITIALIZERS = ("torch", "keras")
+
+
+def names_of(layer: int, backward: bool = False) -> tuple[str, ...]:
+    """PyTorch's names of the parameters of one layer and direction, in the order of `KINDS`."""
+    suffix = "_reverse" if backward else ""
+    return tuple(f"{kind}_l{layer}{suffix}" for kind in KINDS)
+
+
+def lstm_shapes(
+    I: int, H: int, num_layers: int, *, bias: bool = True, bidirectional: bool = False
+) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter by name, layer by layer, forwards before backwards."""
+    found: dict[str, tuple[int, ...]] = {}
+    directions = (False, True) if bidirectional else (False,)
+    for layer in range(num_layers):
+        for backward in directions:
+            below = len(directions) * H if layer else I
+            shapes = ((4 * H, below), (4 * H, H), (4 * H,), (4 * H,))
+            names = names_of(layer, backward)
+            found.update(zip(names[: 4 if bias else 2], shapes, strict=False))
+    return found
+
+
+def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An uninitialized array that begins on a cache line."""
+    size = math.prod(shape) * dtype.itemsize
+    raw = np.empty(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def views(flat: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
+    """Arrays of these shapes, one behind the other in `flat`."""
+    found, start = {}, 0
+    for name, shape in shapes.items():
+        end = start + math.prod(shape)
+        found[name] = flat[start:end].reshape(shape)
+        start = end
+    return found
+
+
+def initialize(
+    flat: Array, params: Mapping[str, Array], init: str, rng: np.random.Generator
+) -> None:
+    """Change `flat`, whose views `params` are, to first values as that library draws them.
+
+    torch: everything uniform in [-1/sqrt(H), 1/sqrt(H)].
+    keras: the weights of inputs uniform in +-sqrt(6 / (I + 4H)) (Glorot & Bengio 2010), recurrent
+    ones orthogonal (Saxe et al. 2014), biases 0, but 1 for the forget gate (Gers et al. 2000).
+    """
+    H = params["weight_hh_l0"].shape[1]
+    if init == "torch":
+        flat[:] = rng.uniform(-1 / math.sqrt(H), 1 / math.sqrt(H), flat.size)
+        return
+    for name, array in params.items():
+        if name.startswith("weight_ih"):
+            limit = math.sqrt(6 / sum(array.shape))
+            array[...] = rng.uniform(-limit, limit, array.shape)
+        elif name.startswith("weight_hh"):
+            q, r = np.linalg.qr(rng.standard_normal(array.shape))
+            array[...] = q * np.sign(np.diag(r))  # without the signs some rotations are likelier
+        else:
+            array[...] = 0
+            if name.startswith("bias_ih"):
+                array[H : 2 * H] = 1

@@ -1,0 +1,245 @@
+"""Reports of measurements: bars, tables, pictures, the scaling model, two commits side by side."""
+
+import json
+import re
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from pyoptk.bench import rows
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))  # last, so that an installed pyoptk is found before the source folder
+
+from bench import __main__ as everything
+from bench import bars, compare, kernel_tables, pictures, report, scaling
+from bench.peers import environments
+from bench.peers.__main__ import cases
+
+MACHINE = {
+    "cpu": "a processor", "cores": 4, "isa": "avx2", "system": "Linux", "python": "3.14.1",
+    "date": "2026-01-02", "commit": "abc1234", "command": "python -m bench.peers",
+}  # fmt: skip
+
+
+def result(threads=1, **times):
+    """A run in which everybody takes so many seconds for every row, and pyoptk about one."""
+    seconds = {"pyoptk": [1.0, 1.25, 0.8], **{name: [time] * 3 for name, time in times.items()}}
+    made = [{**row, "seconds": seconds, "errors": {}} for row in cases()]
+    return {
+        "kind": "peers", "threads": threads, "rounds": 3, "block": 0.1, "machine": MACHINE,
+        "versions": {"pyoptk": "0.1.0"}, "missing": {"thinc": "thinc"}, "rows": made,
+    }  # fmt: skip
+
+
+# ---- the whole ---------------------------------------------------------------------------------
+
+
+def test_every_part_of_the_measurements_writes_the_file_of_its_name():
+    commands = everything.parts(Path("folder"), ["--peers", "DIR"], 7, quick=False)
+    assert {"kernels", "scaling", "peers-1"} <= set(commands)
+    for name, command in commands.items():
+        assert command[-1] == str(Path("folder") / f"{name}.json")
+        assert (ROOT / command[0]).is_file() or command[:2] in (
+            ["-m", "pytest"],
+            ["-m", "bench.peers"],
+        )
+
+
+# ---- bars ----------------------------------------------------------------------------------------
+
+
+def test_every_bar_is_about_a_row_that_is_measured():
+    assert {bar.label for bar in bars.bars()} <= {row["label"] for row in cases()}
+    assert {peer for bar in bars.bars() for peer in bar.peers} <= {
+        entry.name for entry in environments.entries(None, {})
+    }
+    assert {key for key in bars.REASONS if key[1] not in ("one thread", "call")} <= {
+        (bar.label, bar.peers[0]) for bar in bars.bars()
+    }
+
+
+def test_what_cannot_be_installed_is_named_with_the_reason():
+    fails = [sys.executable, "-c", "print('a'); raise ImportError('no wheel')"]
+    assert environments.attempt("this", fails) == ["this: ImportError: no wheel"]
+    assert environments.attempt("that", [sys.executable, "-c", ""]) == []
+
+
+def test_a_bar_is_met_by_the_median_against_the_fastest_of_its_peers():
+    row = {"seconds": {"pyoptk": [1.0] * 3, "x": [1.9, 2.0, 9.0], "y": [3.0] * 3}}
+    for times, met in ((1.99, True), (2.0, True), (2.01, False)):
+        (found,) = bars.against(bars.Bar("label", ("x", "y"), times), row, 1)
+        assert found.met is met
+        assert found.what == "label, against x"
+        assert found.measured == "2.00 (1.90 to 9.00)"
+    assert bars.against(bars.Bar("label", ("absent",), 1), row, 1) == []
+
+
+def test_two_threads_are_held_against_one():
+    made = [
+        {"label": rows.lstm(*size)["label"], "measured": {"1": 1.0, "2": two}}
+        for size, two in zip(rows.LSTM, (1.0, 1.01, 0.5, 0.58, 0.59, 0.6, 0.5), strict=True)
+    ]
+    found = bars.two_threads({"families": [{"family": "LSTM", "rows": made}]})
+    assert [one.met for one in found] == [True, False, True, True, False, False, True]
+
+
+@pytest.mark.parametrize(("seconds", "met"), [(1.4e-6, True), (1.6e-6, False)])
+def test_the_cost_of_a_call_is_that_of_a_step_over_16_elements(seconds, met):
+    row = {"label": rows.step("Adam", 16)["label"], "measured": {"1": seconds, "2": 9.0}}
+    (found,) = bars.call_cost({"families": [{"rows": [row]}]})
+    assert found.met is met
+
+
+# ---- the report ----------------------------------------------------------------------------------
+
+
+def test_losses_are_bold_and_stay():
+    row = {"label": "a", "seconds": {"pyoptk": [1.0, 2.0], "x": [0.5, 1.5]}, "errors": {"y": "why"}}
+    assert report.with_noise(row, "x") == "**0.62 (0.50 to 0.75)**"
+    assert report.with_noise(row, "pyoptk") == "1.00 (1.00 to 1.00)"
+    assert report.with_noise(row, "y") == "why"
+    assert report.short(row, "x") == "**0.62**"
+    assert report.short(row, "z") == ""
+
+
+def test_the_report_puts_its_table_into_the_readme_and_writes_the_rest(monkeypatch, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    (tmp_path / "docs").mkdir()
+    slow = {"roof": 0.5, "NumPy in place": 9.0, "NumPy plain": 12.0, "PyTorch fused": 2.0}
+    slow["JAX"] = 0.5
+    monkeypatch.setattr(report, "README", readme)
+    monkeypatch.setattr(report, "DOCS", tmp_path / "docs")
+    files = []
+    for threads in (2, 1):
+        files.append(tmp_path / f"{threads}.json")
+        files[-1].write_text(json.dumps(result(threads, **slow)))
+    monkeypatch.setattr(sys, "argv", ["report", *map(str, files)])
+    report.main()
+    lines = readme.read_text().splitlines()
+    assert lines[0] == "before"
+    assert lines[-1] == "after"
+    assert "old" not in lines
+    assert lines[2].startswith("| 1 thread, float32")
+    assert "| Adam, 1,000 elements | 9.0 | 2.0 | **0.50** (JAX) |" in lines
+    text = (tmp_path / "docs" / "performance.md").read_text()
+    assert text.index("What is not met yet") < text.index("1 thread\n") < text.index("2 threads\n")
+    assert "| Adam, 1,000 elements, against PyTorch fused | 1 | 10 | 2.00 (" in text
+    assert "AdaGrad" not in text.partition("![")[0]  # 1.5 is met
+    assert "**0.50 (0.40 to 0.62)**" in text
+    assert "Not measured: thinc (thinc)." in text
+    shown = re.findall(r"\]\((performance/\w+\.svg)\)", text)
+    assert len(shown) == 4
+    for name in shown:
+        ET.parse(tmp_path / "docs" / name)
+
+
+def test_kernels_are_told_with_their_roof_and_their_twin():
+    def bench(contender, median, size=1000):
+        told = {"kernel": "adam", "dtype": "float32", "threads": 1, "size": size}
+        return {
+            "name": f"name of {contender}",
+            "group": f"adam float32 {size:,} elements, 1 thread",
+            "stats": {"median": median},
+            "extra_info": {**told, "contender": contender},
+        }
+
+    benches = [bench("ours", 2e-6), bench("twin", 9e-6), bench("roof", 1e-6), bench("torch", 1e-6)]
+    text = kernel_tables.kernels(
+        {"benchmarks": [*benches, {"extra_info": {}}], "machine_info": {"cpu": {}}, "datetime": ""}
+    )
+    assert "| 1,000 elements | 2 us, 50%, 4.50, **0.50** |" in text
+    assert "twin: `name of twin`" in text
+
+
+def test_pictures_show_the_best_way_of_each_library():
+    made = result(**{"PyTorch fused": 3.0, "PyTorch foreach": 2.0, "roof": 0.5})
+    assert pictures.best(made["rows"][0], "PyTorch") == "PyTorch foreach"
+    assert pictures.best(made["rows"][0], "JAX") == ""
+    assert len(pictures.adam_rows(made)) == 6
+    for draw in (pictures.speedup, pictures.cost, pictures.roofs, pictures.forecaster):
+        picture = draw(made)
+        ET.fromstring(picture)
+        assert "a processor, 1 thread, 2026-01-02" in picture
+        assert "PyTorch" in picture
+        assert "JAX" not in picture
+
+
+# ---- scaling -------------------------------------------------------------------------------------
+
+CHIP = scaling.Machine(cores=4, l2=1 << 20, l3=1 << 25, l3_cores=8, peak={1: 1e11, 2: 1.8e11})
+
+
+def test_the_fit_finds_the_terms_that_made_the_times():
+    true = {"call": 1e-6, "wake": 3e-6, "bytes from L2": 1e-11, "bytes from memory": 3e-11}
+    sizes = [(n,) for n in (16, 1_000, 50_000, 200_000, 10_000_000, 40_000_000)]
+    made = []
+    for size in sizes:
+        terms = {k: scaling.adam_terms(*size, k, CHIP) for k in (1, 2, 4)}
+        seconds = {k: [scaling.predict(true, t)] for k, t in terms.items()}
+        made.append({"family": "Adam", "label": str(size), "size": size, "seconds": seconds})
+    fitted = scaling.model(made, CHIP)
+    for name, value in true.items():
+        assert fitted["coefficients"][name] == pytest.approx(value, rel=1e-6)
+    assert fitted["coefficients"]["contention"] == 0
+    assert scaling.errors(fitted, "model", least=3) == pytest.approx([0] * 6, abs=1e-9)
+
+
+def test_products_are_never_foretold_to_be_faster_than_the_peak():
+    terms = scaling.lstm_terms(50, 64, 512, 512, 2, CHIP)
+    flop = rows.lstm(50, 64, 512, 512)["flop"]
+    assert terms[scaling.AT_PEAK] == pytest.approx(flop / 1.8e11)
+    assert scaling.fit([(terms, 0.5 * terms[scaling.AT_PEAK])])[scaling.AT_PEAK] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("size", "k", "expected"),
+    [
+        ((10, 1, 64, 64), 8, (1, False)),  # too small for two
+        ((10, 32, 64, 64), 8, (5, False)),  # six rows for each
+        ((30, 128, 256, 256), 8, (8, False)),
+        ((50, 16, 256, 1024), 8, (8, True)),  # weights larger than L2: by hidden units
+    ],
+)
+def test_the_recurrence_is_cut_as_the_kernel_cuts_it(size, k, expected):
+    assert scaling.recurrence_threads(*size, k, "avx512") == expected
+
+
+def test_the_level_of_a_working_set_is_the_smallest_that_holds_it():
+    assert CHIP.level(1 << 20, 1) == "L2"
+    assert CHIP.level(1 << 21, 1) == "L3"
+    assert CHIP.level(1 << 21, 2) == "L2"
+    assert CHIP.level(1 << 26, 8) == "memory"
+    assert CHIP.level(1 << 26, 16) == "L3"
+
+
+# ---- two commits ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("head", "again", "said"),
+    [
+        ([1.3, 1.2, 1.4], [1.0, 1.1, 0.9], "slower"),
+        ([0.7, 0.8, 0.6], [1.0, 1.1, 0.9], "faster"),
+        ([1.3, 1.2, 0.9], [1.0, 1.0, 1.0], ""),  # not in every round
+        ([1.3, 1.2, 1.4], [1.0, 1.5, 0.9], ""),  # the noise goes as far
+        ([1.02, 1.02, 1.02], [1.0, 1.0, 1.0], ""),  # too little
+        ([], [1.0, 1.0, 1.0], ""),
+    ],
+)
+def test_a_difference_counts_if_it_is_beyond_the_noise(head, again, said):
+    seconds = {"base": [1.0] * 3, "head": head, "again": again}
+    row = {"label": "a", "errors": {}, "seconds": {k: v for k, v in seconds.items() if v}}
+    assert compare.verdict(row) == said
+    assert compare.line(row).endswith(said)
+
+
+def test_the_quick_set_has_every_kernel_and_rounds_of_several_games_are_one():
+    assert {"adam", "lstm_backward", "tanh", "matmul", "clip_by_value"} <= {
+        row["sizes"]["name"] for row in compare.quick_rows()
+    }
+    games = [{"rows": [{"label": "a", "errors": {}, "seconds": {"base": [t]}}]} for t in (1, 2)]
+    assert compare.pool(games)[0]["seconds"] == {"base": [1, 2]}

@@ -1,0 +1,256 @@
+"""An LSTM's options against the float64 twin, finite differences and PyTorch: directions, dropout,
+lengths, what is kept, and whose arrays results are written to."""
+
+import copy
+
+import numpy as np
+import pytest
+from rnn_rows import assert_near, by_pyoptk, by_twin, case
+
+import pyoptk
+
+LENGTHS = [3, 9, 0, 1, 9, 5, 2]
+# T, B, I, H, L; keywords of the layer; keywords of forward
+ROWS = {
+    "bidirectional": ((5, 3, 4, 9, 1), {"bidirectional": True}, {}),
+    "bidirectional, many rows": ((7, 33, 65, 63, 1), {"bidirectional": True}, {}),
+    "bidirectional, large": ((5, 9, 20, 260, 1), {"bidirectional": True}, {}),
+    "three bidirectional": ((6, 5, 3, 17, 3), {"bidirectional": True}, {}),
+    "no bias": ((4, 3, 5, 6, 2), {"bidirectional": True, "bias": False}, {}),
+    "lengths": ((9, 7, 3, 37, 2), {"bidirectional": True}, {"lengths": LENGTHS}),
+    "repeat": ((9, 7, 3, 37, 2), {}, {"lengths": LENGTHS, "past_end": "repeat"}),
+    "both repeat": (
+        (9, 7, 3, 37, 2),
+        {"bidirectional": True},
+        {"lengths": LENGTHS, "past_end": "repeat"},
+    ),
+    "minimal": ((9, 7, 3, 37, 2), {"save": "minimal"}, {}),
+    "minimal, long": ((70, 2, 3, 10, 2), {"save": "minimal", "bidirectional": True}, {}),
+    "minimal, lengths": ((9, 7, 3, 37, 2), {"save": "minimal"}, {"lengths": LENGTHS}),
+    "dropout": ((6, 5, 4, 19, 2), {"dropout": 0.3}, {}),
+    "dropout, three": ((6, 33, 4, 65, 3), {"dropout": 0.3, "seed": 7}, {}),
+    "all": (
+        (9, 7, 3, 40, 4),
+        {"dropout": 0.5, "bidirectional": True, "save": "minimal"},
+        {"lengths": LENGTHS, "past_end": "repeat"},
+    ),
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_option_equals_the_twin(row, dtype, isa, threads, rng):
+    shape, options, call = ROWS[row]
+    arguments = case(rng, shape, dtype, **options)
+    for b, length in enumerate(call.get("lengths", [])):
+        arguments[1][length:, b] = np.nan  # what stands there does not matter
+    assert_near(by_pyoptk(*arguments, **call), by_twin(*arguments, **call), dtype)
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if np.prod(ROWS[row][0]) < 1300])
+def test_their_gradients_equal_central_differences(row, rng):
+    """Dropout gets the mask of the call, by setting the counter back."""
+    shape, options, call = ROWS[row]
+    lstm, x, state, dy, dstate = case(rng, shape, np.dtype(np.float64), **options)
+
+    def loss():
+        lstm.__dict__["dropout_calls"] = 0
+        y, (h, c) = lstm.forward(x, state, **call)
+        return np.sum(y * dy) + np.sum(h * dstate[0]) + np.sum(c * dstate[1])
+
+    ours = by_pyoptk(lstm, x, state, dy, dstate, **call)
+    for name, array in {"dx": x, "dh0": state[0], "dc0": state[1], **lstm.params}.items():
+        direction = rng.standard_normal(array.shape)
+        kept, step = array.copy(), 1e-5
+        array += step * direction
+        up = loss()
+        array[...] = kept - step * direction
+        numeric = (up - loss()) / (2 * step)
+        array[...] = kept
+        exact = np.sum(ours[name] * direction)
+        assert abs(exact - numeric) <= 1e-7 * max(np.abs(ours[name]).sum(), 1), name
+
+
+@pytest.mark.parametrize(
+    "row",
+    ["bidirectional", "three bidirectional", "no bias", "lengths", "minimal", "minimal, long"],
+)
+def test_they_equal_pytorch(row, dtype, rng):
+    torch = pytest.importorskip("torch")
+    shape, options, call = ROWS[row]
+    _, B, I, H, L = shape
+    lstm, x, state, dy, dstate = case(rng, shape, dtype, **options)
+    settings = {k: v for k, v in options.items() if k != "save"}
+    theirs = torch.nn.LSTM(I, H, L, dtype=getattr(torch, dtype.name), **settings)
+    theirs.load_state_dict({n: torch.from_numpy(a) for n, a in lstm.to_torch().items()})
+    lengths = np.array(call.get("lengths", [len(x)] * B))
+    lengths[lengths == 0] = 1  # which PyTorch refuses
+    inputs = [torch.from_numpy(a.copy()).requires_grad_() for a in (x, *state)]
+    packed = torch.nn.utils.rnn.pack_padded_sequence(inputs[0], lengths, enforce_sorted=False)
+    packed, (h, c) = theirs(packed, tuple(inputs[1:]))
+    y, _ = torch.nn.utils.rnn.pad_packed_sequence(packed, total_length=len(x))
+    torch.autograd.backward([y, h, c], [torch.from_numpy(a) for a in (dy, *dstate)])
+    expected = {"y": y, "h": h, "c": c}
+    expected |= {name: a.grad for name, a in zip(("dx", "dh0", "dc0"), inputs, strict=True)}
+    expected |= {name: getattr(theirs, name).grad for name in lstm.params}
+    exact = {name: array.detach().numpy() for name, array in expected.items()}
+    assert_near(by_pyoptk(lstm, x, state, dy, dstate, lengths), exact, dtype)
+
+
+def test_threads_and_neighbours_change_no_bits(dtype, isa, rng):
+    options = {"bidirectional": True, "save": "minimal"}
+    lstm, x, state, dy, dstate = case(rng, (12, 40, 33, 65, 2), dtype, **options)
+    lengths = rng.integers(0, 13, 40)
+    outcomes = []
+    for threads in (1, 2, 3, 7):
+        pyoptk.set_num_threads(threads)
+        outcomes.append(by_pyoptk(lstm, x, state, dy, dstate, lengths))
+    pyoptk.set_num_threads()
+    for other in outcomes[1:]:
+        for name, array in outcomes[0].items():
+            np.testing.assert_array_equal(array, other[name], err_msg=name)
+    some = slice(3, 8)
+    alone = by_pyoptk(
+        lstm, x[:, some], tuple(s[:, some] for s in state), dy[:, some],
+        tuple(s[:, some] for s in dstate), lengths[some],
+    )  # fmt: skip
+    for name in ("y", "h", "c", "dx", "dh0", "dc0"):
+        np.testing.assert_array_equal(alone[name], outcomes[0][name][:, some], err_msg=name)
+
+
+@pytest.mark.parametrize("row", ["three bidirectional", "lengths", "both repeat", "dropout, three"])
+def test_what_is_kept_changes_no_bits_but_of_sums_over_rows(row, dtype, isa, threads, rng):
+    shape, options, call = ROWS[row]
+    full, *arguments = case(rng, shape, dtype, **options)
+    minimal = pyoptk.LSTM.from_torch(
+        full.to_torch(), save="minimal", dropout=full.dropout, seed=full.seed
+    )
+    expected = by_pyoptk(full, *arguments, **call)
+    ours = by_pyoptk(minimal, *arguments, **call)
+    for name in ("y", "h", "c", "dx", "dh0", "dc0"):
+        np.testing.assert_array_equal(ours[name], expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize("row", ["three bidirectional", "both repeat", "minimal", "dropout, three"])
+def test_inference_keeps_nothing_drops_nothing_and_disturbs_nothing(row, dtype, isa, threads, rng):
+    shape, options, call = ROWS[row]
+    lstm, x, state, dy, _ = case(rng, shape, dtype, **options)
+    without = pyoptk.LSTM.from_torch(lstm.to_torch())
+    y, (h, c) = without.forward(x, state, **call)
+    lstm.forward(x, state, **call)
+    calls = lstm.dropout_calls
+    got, (got_h, got_c) = lstm.forward(x, state, train=False, **call)
+    for ours, expected in zip((got, got_h, got_c), (y, h, c), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    assert lstm.dropout_calls == calls
+    lstm.forward(-x[:2], train=False)
+    dx, _ = lstm.backward(dy)  # of the forward that trained
+    again = copy.copy(lstm)
+    again.__dict__["dropout_calls"] = 0
+    again.forward(x, state, **call)
+    np.testing.assert_array_equal(again.backward(dy)[0], dx)
+
+
+def test_without_dx_the_other_gradients_are_the_same(dtype, threads, rng):
+    lstm, x, state, dy, dstate = case(rng, (6, 5, 3, 17, 2), dtype, bidirectional=True)
+    expected = by_pyoptk(lstm, x, state, dy, dstate)
+    lstm.flat_grads[:] = 0
+    lstm.forward(x, state)
+    dx, (dh0, dc0) = lstm.backward(dy, dstate, need_dx=False)
+    assert dx is None
+    for name, array in {"dh0": dh0, "dc0": dc0, **lstm.grads}.items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_outputs_may_be_the_callers_arrays(batch_first, dtype, rng):
+    lstm, x, state, dy, dstate = case(rng, (6, 5, 3, 9, 2), dtype, batch_first=batch_first)
+    if batch_first:
+        x, dy = x.swapaxes(0, 1).copy(), dy.swapaxes(0, 1).copy()
+    expected = by_pyoptk(lstm, x, state, dy, dstate)
+    room = np.full((12, 10, 20), 7, dtype)  # of which every second row and some features
+    T, B, _ = x.shape
+    y, dx = room[: 2 * T : 2, :B, 4:13], room[1 : 2 * T : 2, :B, 1:4]
+    assert lstm.forward(x, state, out=y)[0] is y
+    assert lstm.backward(dy, dstate, out=dx)[0] is dx
+    np.testing.assert_array_equal(y, expected["y"])
+    np.testing.assert_array_equal(dx, expected["dx"])
+    y[...] = dx[...] = 7
+    assert (room == 7).all()  # nothing else was written
+
+
+def test_a_sequence_in_pieces_is_the_whole_one(dtype, rng):
+    """Truncated backpropagation: the state is carried over, its gradient is not."""
+    lstm, x, state, _, _ = case(rng, (12, 5, 3, 17, 2), dtype)
+    whole, (h, _) = lstm.forward(x, state)
+    pieces, carried = [], state
+    for piece in np.split(x, 4):
+        y, carried = lstm.forward(piece, carried)
+        lstm.backward(y, accumulate=True)
+        pieces.append(y)
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+    np.testing.assert_array_equal(carried[0], h)
+
+
+# ---- dropout ------------------------------------------------------------------------------------
+
+
+def run(lstm, x, times):
+    """Outputs and gradients of so many calls in a row."""
+    out = []
+    for _ in range(times):
+        y, _ = lstm.forward(x)
+        dx, _ = lstm.backward(y)
+        out += [y, dx, lstm.flat_grads.copy()]
+    return out
+
+
+def test_each_call_has_its_mask_and_the_same_seed_the_same_masks(isa, rng):
+    x = rng.standard_normal((6, 40, 3), dtype=np.float32)
+    layers = [
+        pyoptk.LSTM(3, 40, 3, dropout=0.4, seed=5, rng=np.random.default_rng(0)) for _ in range(2)
+    ]
+    pyoptk.set_num_threads(1)
+    one = run(layers[0], x, 3)
+    pyoptk.set_num_threads(3)
+    two = run(layers[1], x, 3)
+    pyoptk.set_num_threads()
+    for ours, theirs in zip(one, two, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert (one[0] != one[3]).any()
+    other = pyoptk.LSTM(3, 40, 3, dropout=0.4, seed=6, rng=np.random.default_rng(0))
+    assert (run(other, x, 1)[0] != one[0]).any()
+    assert layers[0].dropout_calls == 3
+
+
+def test_a_resumed_training_goes_on_with_the_same_masks(tmp_path, rng):
+    x = rng.standard_normal((6, 4, 3), dtype=np.float32)
+    lstm = pyoptk.LSTM(3, 20, 2, dropout=0.4, rng=rng)
+    run(lstm, x, 2)
+    pyoptk.save(tmp_path / "half.npz", model=lstm)
+    copies = [copy.deepcopy(lstm), pyoptk.LSTM(3, 20, 2, dropout=0.4)]
+    pyoptk.load(tmp_path / "half.npz", model=copies[1])
+    expected = run(lstm, x, 2)
+    for other in copies:
+        for ours, theirs in zip(run(other, x, 2), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_seed_comes_from_the_generator_and_weights_do_not_depend_on_it():
+    plain, *dropping = (
+        pyoptk.LSTM(3, 8, 2, dropout=p, rng=np.random.default_rng(1)) for p in (0.0, 0.1, 0.1)
+    )
+    assert dropping[0].seed == dropping[1].seed > 0
+    np.testing.assert_array_equal(plain.flat_params, dropping[0].flat_params)
+    assert set(dropping[0].state_dict()) - set(plain.state_dict()) == {"seed", "dropout_calls"}
+
+
+def test_a_wrong_counter_is_refused_and_nothing_loaded():
+    lstm = pyoptk.LSTM(3, 8, 2, dropout=0.1)
+    state = {name: np.zeros_like(a) for name, a in lstm.params.items()} | {"seed": 3}
+    for wrong in (-1, 0.5, 2**64):
+        with pytest.raises(
+            (TypeError, ValueError), match=r"^state\['dropout_calls'\]: expected an"
+        ):
+            lstm.load_state_dict(state | {"dropout_calls": wrong})
+    assert lstm.flat_params.any()
+    assert lstm.dropout_calls == 0

@@ -1,0 +1,198 @@
+"""The first values of an LSTM's weights, and weights from other libraries and back."""
+
+import os
+
+import numpy as np
+import pytest
+
+import pyoptk
+from pyoptk.rnn.weights import KINDS
+
+
+def keras_like(dtype, seed=4):
+    return pyoptk.LSTM(3, 16, 2, dtype=dtype, init="keras", rng=np.random.default_rng(seed))
+
+
+def test_the_same_generator_gives_the_same_weights_in_pytorchs_range():
+    one, two = (pyoptk.LSTM(3, 16, rng=np.random.default_rng(4)) for _ in range(2))
+    np.testing.assert_array_equal(one.flat_params, two.flat_params)
+    assert 0.24 < np.abs(one.flat_params).max() <= 0.25
+
+
+def test_keras_weights_are_glorot_orthogonal_and_open_the_forget_gate(dtype):
+    lstm = keras_like(dtype)
+    for layer, inputs in enumerate((3, 16)):
+        w_ih, w_hh, b_ih, b_hh = (lstm.params[f"{kind}_l{layer}"] for kind in KINDS)
+        limit = np.sqrt(6 / (inputs + 64))
+        assert 0.9 * limit < np.abs(w_ih).max() <= limit
+        assert abs(w_ih.mean()) < 5 * limit / np.sqrt(3 * w_ih.size)
+        np.testing.assert_allclose(w_hh.T @ w_hh, np.eye(16), atol=10 * np.finfo(dtype).eps)
+        np.testing.assert_array_equal(b_ih.reshape(4, 16), [[0] * 16, [1] * 16, [0] * 16, [0] * 16])
+        assert (b_hh == 0).all()
+    np.testing.assert_array_equal(lstm.flat_params, keras_like(dtype).flat_params)
+    assert (lstm.flat_params != keras_like(dtype, seed=5).flat_params).any()
+
+
+def test_orthogonal_weights_favour_no_direction():
+    """Without the signs of R, the QR of NumPy gives a matrix whose diagonal is never positive."""
+    rng = np.random.default_rng(0)
+    corners = [
+        pyoptk.LSTM(1, 4, init="keras", rng=rng).params["weight_hh_l0"][0, 0] for _ in range(400)
+    ]
+    assert abs(np.mean(corners)) < 5 * np.std(corners) / 20
+
+
+def test_a_library_that_is_not_known_is_refused():
+    with pytest.raises(ValueError, match=r"^init: expected one of torch, keras, got 'zeros'$"):
+        pyoptk.LSTM(2, 3, init="zeros")
+
+
+# ---- other libraries ----------------------------------------------------------------------------
+
+LAYERS = [
+    {"num_layers": layers, "bidirectional": both, "bias": bias}
+    for layers in (1, 3)
+    for both in (False, True)
+    for bias in (False, True)
+]
+
+
+def exactly(options, dtype, rng):
+    """A layer, a sequence, and what the layer makes of it."""
+    lstm = pyoptk.LSTM(5, 7, **options, dtype=dtype, rng=rng)
+    x = rng.standard_normal((6, 3, 5)).astype(dtype)
+    return lstm, x, lstm.forward(x, train=False)[0]
+
+
+@pytest.mark.parametrize("options", LAYERS, ids=str)
+def test_weights_come_back_as_they_went(options, dtype, rng):
+    lstm, x, y = exactly(options, dtype, rng)
+    both = {"bidirectional": options["bidirectional"]}
+    for other in (
+        pyoptk.LSTM.from_torch(lstm.to_torch()),
+        pyoptk.LSTM.from_torch({f"a.b.{n}": a for n, a in lstm.params.items()}, prefix="a.b."),
+        pyoptk.LSTM.from_onnx(*lstm.to_onnx()),
+    ):
+        assert repr(other) == repr(lstm)
+        np.testing.assert_array_equal(other.flat_params, lstm.flat_params)
+    keras = pyoptk.LSTM.from_keras(*lstm.to_keras(), **both)  # whose one bias is the sum
+    assert repr(keras) == repr(lstm)
+    np.testing.assert_array_equal(keras.forward(x)[0], y)
+    for ours, theirs in zip(keras.to_keras(), lstm.to_keras(), strict=True):
+        pairs = zip(ours, theirs, strict=True) if isinstance(ours, list) else [(ours, theirs)]
+        for one, other in pairs:
+            np.testing.assert_array_equal(one, other)
+
+
+def test_converted_weights_are_copies(rng):
+    lstm, *_ = exactly({}, np.float32, rng)
+    for arrays in (lstm.to_torch().values(), lstm.to_keras(), lstm.to_onnx()):
+        assert not any(np.shares_memory(a, lstm.flat_params) for a in arrays)
+    state = lstm.to_torch()
+    other = pyoptk.LSTM.from_torch(state, batch_first=True, save="minimal")
+    assert not any(np.shares_memory(a, other.flat_params) for a in state.values())
+    assert (other.batch_first, other.save) == (True, "minimal")
+
+
+@pytest.mark.parametrize("options", LAYERS, ids=str)
+def test_outputs_equal_pytorch(options, dtype, rng):
+    torch = pytest.importorskip("torch")
+    theirs = torch.nn.LSTM(5, 7, **options, dtype=getattr(torch, np.dtype(dtype).name))
+    lstm = pyoptk.LSTM.from_torch(theirs.state_dict())
+    x = rng.standard_normal((6, 3, 5)).astype(dtype)
+    with torch.inference_mode():
+        expected = theirs(torch.from_numpy(x))[0].numpy()
+    assert np.abs(lstm.forward(x)[0] - expected).max() < 2e-6
+    back = {name: torch.from_numpy(a) for name, a in lstm.to_torch().items()}
+    theirs.load_state_dict(back)
+
+
+@pytest.fixture
+def keras(monkeypatch):
+    """Keras, on its NumPy backend unless another is chosen."""
+    if "KERAS_BACKEND" not in os.environ:
+        monkeypatch.setenv("KERAS_BACKEND", "numpy")
+    return pytest.importorskip("keras")
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # theirs
+@pytest.mark.parametrize("options", LAYERS, ids=str)
+def test_outputs_equal_keras(options, keras, rng):
+    layers = []
+    for _ in range(options["num_layers"]):
+        layer = keras.layers.LSTM(7, return_sequences=True, use_bias=options["bias"])
+        layers.append(keras.layers.Bidirectional(layer) if options["bidirectional"] else layer)
+    model = keras.Sequential([keras.Input((6, 5)), *layers])
+    lstm, x, y = exactly(options, np.float32, rng)
+    parts = lstm.to_keras()
+    parts = [p if isinstance(p, list) else [p] for p in parts if p is not None]
+    model.set_weights([array for part in zip(*parts, strict=True) for array in part])
+    theirs = keras.ops.convert_to_numpy(model(x.swapaxes(0, 1)))
+    assert np.abs(y - theirs.swapaxes(0, 1)).max() < 2e-6
+    got = model.get_weights()
+    kernels, recurrents, *biases = (got[k :: len(parts)] for k in range(len(parts)))
+    back = pyoptk.LSTM.from_keras(
+        kernels, recurrents, *biases, bidirectional=options["bidirectional"]
+    )
+    np.testing.assert_array_equal(back.forward(x)[0], y)
+
+
+@pytest.mark.parametrize("options", [o for o in LAYERS if o["num_layers"] == 1], ids=str)
+def test_outputs_equal_onnx(options, rng):
+    onnx = pytest.importorskip("onnx")
+    evaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator
+    lstm, x, y = exactly(options, np.float32, rng)
+    given = dict(zip("XWRB", (x, *lstm.to_onnx()), strict=True))
+    given = {name: a for name, a in given.items() if a is not None}
+    helper = onnx.helper
+    node = helper.make_node(
+        "LSTM", list(given), ["Y"], hidden_size=7,
+        direction="bidirectional" if options["bidirectional"] else "forward",
+    )  # fmt: skip
+    inputs, outputs = (
+        [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names]
+        for names in (given, "Y")
+    )
+    model = helper.make_model(helper.make_graph([node], "g", inputs, outputs))
+    (theirs,) = evaluator(model).run(None, given)  # [T, D, B, H]
+    assert np.abs(y - np.concatenate(list(theirs.swapaxes(0, 1)), axis=2)).max() < 2e-6
+
+
+def state(**changed):
+    return pyoptk.LSTM(3, 4, rng=np.random.default_rng(0)).to_torch() | changed
+
+
+K, R, B = np.ones((3, 16), np.float32), np.ones((4, 16), np.float32), np.ones(16, np.float32)
+OW, OR, OB = K.T[None], R.T[None], np.ones((1, 32), np.float32)
+BAD = {
+    "nothing": ("torch", ({},), ValueError, r"^state: expected weight_ih_l0 \[4H, I\], .*, got $"),
+    "another prefix": ("torch", ({"rnn." + n: a for n, a in state().items()},), ValueError, r"^state: expected weight_ih_l0"),
+    "a projection": ("torch", (state(weight_hr_l0=K),), ValueError, r"^state: expected .*weight_hr_l0"),
+    "a part of a layer": ("torch", (state(weight_ih_l1=K),), ValueError, r"^state: expected 8 names, got none for 'weight_hh_l1'"),
+    "a wrong shape": ("torch", (state(bias_hh_l0=B[:8]),), ValueError, r"^state\['bias_hh_l0'\]: expected float32 \(16,\), got float32 \(8,\)$"),
+    "a wrong dtype": ("torch", (state(weight_hh_l0=np.ones((16, 4))),), TypeError, r"^state\['weight_hh_l0'\]: expected float32 \(16, 4\), got float64 \(16, 4\)$"),
+    "integers": ("torch", ({n: a.astype(int) for n, a in state().items()},), TypeError, r"^state\['weight_ih_l0'\]: expected float32"),
+    "no kernel": ("keras", (None, R), ValueError, r"^kernel: expected an array of 2 axes, got shape \(\)$"),
+    "a kernel too large": ("keras", (np.ones((3, 20), np.float32), R), ValueError, r"^kernel: expected float32 \(3, 16\), got float32 \(3, 20\)$"),
+    "a kernel not transposed": ("keras", (K.T, R), ValueError, r"^kernel: expected float32 \(16, 16\), got float32 \(16, 3\)$"),
+    "a second layer too small": ("keras", ([K, K], [R, R]), ValueError, r"^kernel\[1\]: expected float32 \(4, 16\), got float32 \(3, 16\)$"),
+    "too few recurrent": ("keras", ([K, R], R), ValueError, r"^recurrent: expected as many arrays as kernel, 2, got 1$"),
+    "no layer": ("keras", ([], []), ValueError, r"^kernel: expected as many arrays as kernel, 0, got 0$"),
+    "a bias of another dtype": ("keras", (K, R, np.ones(16)), TypeError, r"^bias: expected float32 \(16,\), got float64 \(16,\)$"),
+    "three directions": ("onnx", (np.ones((3, 16, 3), np.float32), OR, OB), ValueError, r"^W: expected 1 or 2 directions, got shape \(3, 16, 3\)$"),
+    "W of two axes": ("onnx", (K, OR, OB), ValueError, r"^W: expected an array of 3 axes, got shape \(3, 16\)$"),
+    "R too large": ("onnx", (OW, np.ones((1, 20, 4), np.float32), OB), ValueError, r"^R: expected float32 \(1, 16, 4\), got float32 \(1, 20, 4\)$"),
+    "half a bias": ("onnx", (OW, OR, OB[:, :16]), ValueError, r"^B: expected float32 \(1, 32\), got float32 \(1, 16\)$"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_weights_that_do_not_fit_are_refused_by_name(bad):
+    library, arguments, error, message = BAD[bad]
+    with pytest.raises(error, match=message):
+        getattr(pyoptk.LSTM, f"from_{library}")(*arguments)
+
+
+def test_a_bidirectional_layer_takes_two_arrays_of_each_kind():
+    with pytest.raises(ValueError, match=r"^kernel: expected two arrays for each layer, got 1$"):
+        pyoptk.LSTM.from_keras(K, R, B, bidirectional=True)
