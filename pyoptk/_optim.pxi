@@ -26,6 +26,16 @@ cdef union config:
     pk_lion_config lion
     pk_lamb_config lamb
 
+cdef struct span:
+    char *begin
+    char *end
+    Py_ssize_t owner  # index into Plan.held_names
+
+_ON_NONFINITE = ("propagate", "skip", "raise")
+
+# The hyper-parameter that a state is there for.
+_NEEDED_BY = {"velocity": "momentum", "avg": "centered", "vmax": "amsgrad", "ema": "ema_decay"}
+
 _KERNELS = {"sgd": SGD, "adagrad": ADAGRAD, "rmsprop": RMSPROP, "adadelta": ADADELTA,
             "adam": ADAM, "nadam": NADAM, "radam": RADAM, "adamax": ADAMAX, "lion": LION,
             "lamb": LAMB}

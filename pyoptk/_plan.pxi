@@ -1,13 +1,5 @@
 # The arrays of an optimizer, held from its construction on.
 
-cdef struct span:
-    char *begin
-    char *end
-    Py_ssize_t owner  # index into Plan.held_names
-
-_ON_NONFINITE = ("propagate", "skip", "raise")
-
-
 cdef class Plan:
     """The arrays of one optimizer, taken and checked once, so that a step takes only gradients.
 
@@ -212,6 +204,18 @@ cdef class Plan:
         self.max_norm, self.on_nonfinite = limit(hypers[0], "max_norm"), hypers[0]["on_nonfinite"]
         self.zero_grad = any([h["zero_grad"] for h in hypers])
 
+    def set_lr(self, list lrs):
+        """As `configure`, for a number for each group, where nothing but lr is new."""
+        cdef size_t g
+        cdef config *fresh = self.configs + self.n_groups
+        self.check_idle("step")
+        for g in range(self.n_groups):
+            hyper = {"lr": lrs[g]}
+            fresh[g].common.lr = at_least_zero(hyper, "lr")
+            check_fits(hyper, self.dtype)
+        for g in range(self.n_groups):
+            self.configs[g].common.lr = fresh[g].common.lr
+
     cpdef int check_idle(self, str what) except -1:
         """Raise if `what` cannot be done now."""
         if self.busy:
@@ -391,7 +395,3 @@ cdef class Plan:
                     PyBuffer_Release(&self.taken[i])
                     self.tensors[i].grad = NULL
             self.busy = False
-
-
-# The hyper-parameter that a state is there for.
-_NEEDED_BY = {"velocity": "momentum", "avg": "centered", "vmax": "amsgrad", "ema": "ema_decay"}

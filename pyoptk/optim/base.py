@@ -16,7 +16,18 @@ import numpy as np
 
 from .. import _core
 from ..checkpoint import check_arrays, check_mapping
-from .hyper import Array, Arrays, Grads, Value, at_step, by_kind, listed, override, plain
+from .hyper import (
+    Array,
+    Arrays,
+    Grads,
+    Value,
+    at_step,
+    by_kind,
+    listed,
+    lrs_at_step,
+    override,
+    plain,
+)
 from .like import settings_like
 
 
@@ -141,7 +152,7 @@ class Optimizer(Uncopied):
             hyper=MappingProxyType(hyper),
             groups=MappingProxyType(fixed),
             _merged=merged,
-            _scheduled=any(functions for _, functions in merged),
+            _scheduled={name for _, functions in merged for name in functions},
         )
 
     @classmethod
@@ -186,7 +197,9 @@ class Optimizer(Uncopied):
 
         The message names what is wrong, and nothing has been changed.
         """
-        if self._scheduled:
+        if self._scheduled == {"lr"}:
+            self._plan.set_lr(lrs_at_step(self._plan.calls, self._merged))
+        elif self._scheduled:
             self._plan.configure(at_step(self._plan.calls, self._merged))
         self._plan.step(grads)
 

@@ -117,6 +117,11 @@ def at_step(step: int, merged: Merged) -> list[dict[str, Any]]:
     ]
 
 
+def lrs_at_step(step: int, merged: Merged) -> list[float]:
+    """The same of lr alone, which is what schedules are mostly for."""
+    return [functions["lr"](step) if functions else numbers["lr"] for numbers, functions in merged]
+
+
 def hyper_of(arguments: dict[str, Any]) -> dict[str, Any]:
     """The hyper-parameters among the locals() of a constructor, with what all optimizers share."""
     given: dict[str, Any] = arguments.pop("shared")
