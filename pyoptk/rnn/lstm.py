@@ -176,7 +176,7 @@ class LSTM(LSTMWeights):
         last = self._new_state(B)
         drop = None
         if train and self.dropout:
-            drop = (self.dropout, self.seed, self.dropout_calls * self.num_layers)
+            drop = (self.dropout, self.seed, self.dropout_calls * self.num_layers % 2**64)
         due, memory.x = memory.x, None
         try:
             repeat = past_end == "repeat"
