@@ -80,8 +80,8 @@ def check_pair(str name, pair, tuple shape, model):
 def check_lengths(lengths, B, T):
     """`lengths` as a contiguous int64 array [B] of numbers in 0..T."""
     if isinstance(lengths, _np.ma.MaskedArray):
-        raise TypeError(f"lengths: expected {B} integers, got a masked array, whose mask would have "
-                        f"no effect")
+        raise TypeError(f"lengths: expected {B} integers, got a masked array, whose mask would "
+                        f"have no effect")
     try:
         checked = _np.asarray(lengths)
     except ValueError:
