@@ -79,13 +79,18 @@ def check_pair(str name, pair, tuple shape, model):
 
 def check_lengths(lengths, B, T):
     """`lengths` as a contiguous int64 array [B] of numbers in 0..T."""
+    if isinstance(lengths, _np.ma.MaskedArray):
+        raise TypeError(f"lengths: expected {B} integers, got a masked array, whose mask would "
+                        f"have no effect")
     try:
         checked = _np.asarray(lengths)
     except ValueError:
         raise ValueError(f"lengths: expected {B} integers, got a ragged sequence") from None
-    if checked.size == 0 == B:
-        checked = _np.zeros(0, _np.int64)
-    if checked.dtype.kind not in "iu" or checked.shape != (B,):
+    if checked.size == 0:  # of a list, whatever dtype NumPy gives it
+        checked = checked.astype(_np.int64)
+    if checked.dtype.kind not in "iu":
+        raise TypeError(f"lengths: expected {B} integers, got {described(checked)}")
+    if checked.shape != (B,):
         raise ValueError(f"lengths: expected {B} integers, got {described(checked)}")
     if checked.size and (checked.min() < 0 or checked.max() > T):
         raise ValueError(f"lengths: expected numbers in 0..{T}, "

@@ -17,6 +17,7 @@ MEMORY = {
     "bidirectional": ({"bidirectional": True}, 12),
     "two bidirectional": ({"num_layers": 2, "bidirectional": True}, 24 + 2 + 2),
     "dropout": ({"num_layers": 2, "dropout": 0.1}, 12 + 1 + 1),
+    "batch first": ({"batch_first": True}, 6),
     "minimal": ({"save": "minimal"}, 1 + 6 / np.sqrt(T)),
     "two minimal": ({"num_layers": 2, "save": "minimal"}, 2 + 7 / np.sqrt(T) + 1),
 }
@@ -27,7 +28,7 @@ def test_a_training_step_needs_the_memory_that_is_documented(row, isa):
     options, arrays = MEMORY[row]
     lstm = pyoptk.LSTM(I, H, **options)
     D = 2 if lstm.bidirectional else 1
-    x = np.zeros((T, B, I), np.float32)
+    x = np.zeros((B, T, I) if lstm.batch_first else (T, B, I), np.float32)
     tracemalloc.start()
     y, _ = lstm.forward(x)
     lstm.backward(y)
@@ -45,7 +46,7 @@ def test_a_training_step_needs_the_memory_that_is_documented(row, isa):
 @pytest.mark.parametrize("row", MEMORY)
 def test_later_steps_allocate_nothing_that_grows_with_the_sequence(row):
     lstm = pyoptk.LSTM(I, H, **MEMORY[row][0])
-    x = np.zeros((T, B, I), np.float32)
+    x = np.zeros((B, T, I) if lstm.batch_first else (T, B, I), np.float32)
     y, _ = lstm.forward(x)
     dx, _ = lstm.backward(y)
     dy = y.copy()

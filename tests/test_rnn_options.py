@@ -117,6 +117,25 @@ def test_threads_and_neighbours_change_no_bits(dtype, isa, rng):
         np.testing.assert_array_equal(alone[name], outcomes[0][name][:, some], err_msg=name)
 
 
+@pytest.mark.parametrize("row", ["three bidirectional", "lengths", "both repeat", "dropout", "all"])
+def test_a_nan_stays_in_its_own_row_and_goes_where_the_twins_does(row, dtype, rng):
+    shape, options, call = ROWS[row]
+    lstm, x, state, dy, dstate = case(rng, shape, dtype, **options)
+    clean = by_pyoptk(lstm, x, state, dy, dstate, **call)
+    for array in (x, *state, dy, *dstate):
+        for b in (0, 2):  # which of LENGTHS has no steps
+            kept, array[0, b, 0] = array[0, b, 0], np.nan
+            lstm.__dict__["dropout_calls"] = 0
+            dirty = by_pyoptk(lstm, x, state, dy, dstate, **call)
+            exact = by_twin(lstm, x, state, dy, dstate, **call)
+            array[0, b, 0] = kept
+            for name, got in dirty.items():
+                np.testing.assert_array_equal(np.isnan(got), np.isnan(exact[name]), err_msg=name)
+            for name in ("y", "h", "c", "dx", "dh0", "dc0"):
+                of_others = (np.delete(a[name], b, axis=1) for a in (dirty, clean))
+                np.testing.assert_array_equal(*of_others, err_msg=name)
+
+
 @pytest.mark.parametrize("row", ["three bidirectional", "lengths", "both repeat", "dropout, three"])
 def test_what_is_kept_changes_no_bits_but_of_sums_over_rows(row, dtype, isa, threads, rng):
     shape, options, call = ROWS[row]
@@ -242,6 +261,17 @@ def test_the_seed_comes_from_the_generator_and_weights_do_not_depend_on_it():
     assert dropping[0].seed == dropping[1].seed > 0
     np.testing.assert_array_equal(plain.flat_params, dropping[0].flat_params)
     assert set(dropping[0].state_dict()) - set(plain.state_dict()) == {"seed", "dropout_calls"}
+
+
+def test_a_counter_near_its_end_goes_on_from_the_beginning(rng):
+    lstm = pyoptk.LSTM(3, 8, 3, dropout=0.5, seed=1, rng=rng)
+    x = rng.standard_normal((2, 3, 3), dtype=np.float32)
+    lstm.load_state_dict(lstm.state_dict() | {"dropout_calls": (2**64 + 2) // 3})
+    y, _ = lstm.forward(x)  # streams of 2**64 + 2 and more
+    first = lstm.dropout_calls
+    lstm.load_state_dict(lstm.state_dict() | {"dropout_calls": 0})
+    assert (lstm.forward(x)[0] != y).any()
+    assert first == (2**64 + 2) // 3 + 1
 
 
 def test_a_wrong_counter_is_refused_and_nothing_loaded():

@@ -206,10 +206,11 @@ def lstm_backward(
         dh, dc = dh_prev, dc_prev
     rows = da.reshape(T * B, 4 * H)
     dx = _turned((rows @ w_ih).reshape(x.shape), reverse)
-    if ended is not None:  # what x holds past an end must not count, not even times 0
-        x = np.where(ended[:, :, None], 0, x)
+    h_prev = h[:-1]
+    if ended is not None:  # what stands past an end must not count, not even times 0
+        x, h_prev = (np.where(ended[:, :, None], 0, a) for a in (x, h_prev))
     dw_ih = rows.T @ x.reshape(T * B, x.shape[2])
-    dw_hh = rows.T @ h[:-1].reshape(T * B, H)
+    dw_hh = rows.T @ h_prev.reshape(T * B, H)
     return dx, dh, dc, dw_ih, dw_hh, rows.sum(0)
 
 

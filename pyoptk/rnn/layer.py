@@ -69,7 +69,7 @@ class Layer:
                 "batch_first": bool(batch_first),
                 "bidirectional": bool(bidirectional),
                 "dropout": dropout,
-                "seed": seed or 0,
+                "seed": int(seed or 0),
                 "dropout_calls": 0,
                 "save": save,
                 "dtype": _core.check_float_dtype(dtype),

@@ -73,7 +73,8 @@ class LSTM(LSTMWeights):
         weight_ih_l0 [4H, I] (in higher layers [4H, D * H]), weight_hh_l0 [4H, H], bias_ih_l0 and
         bias_hh_l0 [4H], if bidirectional the same with the ending _reverse, then those of layer 1,
         ...: views into `flat_params` and `flat_grads`. Read-only dicts; the arrays may be changed
-        in place, between a backward and the next forward: every call reads them anew.
+        in place at any time: every call reads them anew, and nothing packed outlives it. (Between a
+        forward and its backward that gives gradients of neither.)
     flat_params, flat_grads : arrays
         All parameters, and all gradients, in one piece.
 
@@ -101,6 +102,15 @@ class LSTM(LSTMWeights):
     ...     opt.step(lstm.grads)
     >>> bool(np.abs(lstm.forward(x)[0][-1] - 0.5).max() < 0.1)
     True
+
+    A long sequence in pieces (truncated backpropagation): the state is carried over, its gradient
+    is not.
+
+    >>> state = None
+    >>> for piece in np.array_split(x, 2):
+    ...     y, state = lstm.forward(piece, state)
+    ...     dx, _ = lstm.backward(y - 0.5)
+    ...     opt.step(lstm.grads)
     """
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
@@ -176,7 +186,7 @@ class LSTM(LSTMWeights):
         last = self._new_state(B)
         drop = None
         if train and self.dropout:
-            drop = (self.dropout, self.seed, self.dropout_calls * self.num_layers)
+            drop = (self.dropout, self.seed, self.dropout_calls * self.num_layers % 2**64)
         due, memory.x = memory.x, None
         try:
             repeat = past_end == "repeat"

@@ -263,6 +263,31 @@ static void test_touched_rows_come_once_and_in_order(void)
     free(scratch);
 }
 
+/* ---- recurrent layers ------------------------------------------------------------------------ */
+
+#ifdef __SANITIZE_THREAD__ /* which keeps its own books on the stack */
+enum { PROMISED_STACK = 4 << 20 };
+#else
+enum { PROMISED_STACK = 192 << 10 };
+#endif
+
+static void *lstm_in_a_thread(void *unused)
+{
+    test_lstm();
+    return unused;
+}
+
+static void test_lstm_with_the_stack_it_asks_for(void)
+{
+    pthread_t thread;
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    CHECK(!pthread_attr_setstacksize(&attr, PROMISED_STACK));
+    CHECK(!pthread_create(&thread, &attr, lstm_in_a_thread, NULL));
+    pthread_join(thread, NULL);
+    pthread_attr_destroy(&attr);
+}
+
 int main(void)
 {
     test_tables_are_there_before_any_call();
@@ -285,7 +310,7 @@ int main(void)
         test_adam_by_hand();
         test_threads_do_not_change_the_bits();
         test_touched_rows_come_once_and_in_order();
-        test_lstm();
+        test_lstm_with_the_stack_it_asks_for();
     }
     test_more_threads_than_anybody_has(); /* last, as they all stay */
     printf("%d passed, %d failed\n", (int)passed, (int)failed);
