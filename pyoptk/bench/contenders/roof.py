@@ -26,14 +26,15 @@ def streams(
 
 
 def arrays(n: int, dtype: str = "float32") -> list[Any]:
-    """Four arrays of ones for `_core.memory_roof`, each on a cache line of its own.
+    """Four arrays of ones for `_core.memory_roof`, which begin a quarter of a page apart.
 
+    At the same place of their pages they would be taken for one another: 1.4 times as slow in L2.
     Not zeros: the system keeps pages of zeros that are only read in one page, which stays in L1.
     """
     found = []
-    for _ in range(4):
-        raw = np.empty(n * np.dtype(dtype).itemsize + 64, np.uint8)
-        start = -raw.ctypes.data % 64
+    for i in range(4):
+        raw = np.empty(n * np.dtype(dtype).itemsize + 2 * 4096, np.uint8)
+        start = -raw.ctypes.data % 4096 + 1024 * i
         found.append(raw[start : start + n * np.dtype(dtype).itemsize].view(dtype))
         found[-1][:] = 1
     return found
