@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pyoptk.bench import rows
 from pyoptk.bench.duel import fastest, ratios
+
+from . import roofline
 
 FUSED, DEEPSPEED, ROOF = "PyTorch fused", "DeepSpeed", "roof"
 TORCH = (FUSED, "PyTorch foreach", "PyTorch for-loop")
@@ -92,6 +94,7 @@ REASONS: dict[tuple[str, str], str] = {
     },
 }
 
+NEAR_ROOF = 0.8  # a bar that asks for more of the roof than this says so itself
 CALL_LIMIT = 1.5e-6  # seconds of a step over one tensor of 16 elements
 TWO_THREADS = 1.7  # times as fast as one for the larger LSTMs
 SMALL = rows.LSTM[:2]  # where two threads are at least no slower
@@ -113,7 +116,16 @@ def outcomes(results: list[Result], scaling: Result | None) -> list[Outcome]:
         for bar in bars():
             if bar.label in by_label:
                 found += against(bar, by_label[bar.label], result["threads"])
-    return found + (call_cost(scaling) + two_threads(scaling) if scaling else [])
+    if scaling is None:
+        return found
+    limits = {f"LSTM, {one.label}, against the roof": one for one in roofline.shapes(scaling)}
+    found = [
+        replace(one, reason=limits[one.what].beyond())
+        if one.what in limits and not one.reason
+        else one
+        for one in found
+    ]
+    return found + call_cost(scaling) + two_threads(scaling)
 
 
 def against(bar: Bar, row: dict[str, Any], threads: int) -> list[Outcome]:
@@ -125,8 +137,10 @@ def against(bar: Bar, row: dict[str, Any], threads: int) -> list[Outcome]:
     middle = statistics.median(found)
     reason = REASONS.get((bar.label, bar.peers[0]), "")
     of_roof = ratios(row, peer, ROOF)
-    if of_roof and statistics.median(of_roof) < bar.times:
-        reason = f"{peer} takes but {statistics.median(of_roof):.2f} times as long as the roof"
+    if peer != ROOF and of_roof and (asked := bar.times / statistics.median(of_roof)) > NEAR_ROOF:
+        told = f"{peer} takes but {statistics.median(of_roof):.2f} times as long as the roof"
+        told += f", of which the bar asks for {asked:.0%}" if asked <= 1 else ""
+        reason = f"{reason}; {told}" if reason else told
     return [
         Outcome(
             f"{bar.label}, against {'the roof' if peer == ROOF else peer}",

@@ -16,7 +16,7 @@ from pyoptk.bench import rows
 from pyoptk.bench.command import duration
 from pyoptk.bench.duel import fastest, median, ratios
 
-from . import kernel_tables, pictures
+from . import kernel_tables, pictures, roofline
 from .bars import outcomes
 
 ROOT = Path(__file__).parents[1]
@@ -172,11 +172,13 @@ def draw(results: list[Result], models: list[Result]) -> str:
     if models:
         most = max(models, key=lambda model: model["machine"]["cores"])
         drawn["scaling"] = ("Scaling with threads", pictures.scaling(most))
+        drawn["roofline"] = ("LSTM shapes under the roofs", roofline.picture(models[0]))
     folder = DOCS / "performance"
     folder.mkdir(exist_ok=True)
     shown = []
     for name, (words, svg) in drawn.items():
         if not svg:  # nobody was there
+            (folder / f"{name}.svg").unlink(missing_ok=True)
             continue
         (folder / f"{name}.svg").write_text(svg)
         shown.append(f"![{words}](performance/{name}.svg)")
@@ -197,6 +199,7 @@ def main() -> None:
     parts = [PREFACE, unmet(results, models[0] if models else None)]
     parts.append(draw(results, models))
     parts += [duels(result) for result in results]
+    parts += [roofline.table(model) for model in models[:1]]
     parts += [kernel_tables.kernels(r) for r in read if "benchmarks" in r]
     parts += [kernel_tables.scaling(model) for model in models]
     (DOCS / "performance.md").write_text("\n\n".join(parts) + "\n")

@@ -53,6 +53,11 @@ def step(params: Any, grads: Any, *, threads: int, **settings: Any) -> Any:
     return partial(_core.memory_roof, *arrays(n)), list
 
 
+def lengths(T: int, B: int) -> Any:
+    """Those of a batch of sequences of T to T/2 steps, the longest first."""
+    return np.linspace(T, T // 2, B).astype(int)
+
+
 def lstm_flop(T: int, B: int, I: int, H: int) -> int:
     """The products of forward and backward: three for each weight, four gates."""
     return 3 * 8 * T * B * H * (I + H)
@@ -82,9 +87,18 @@ def multiply_adds(flop: float, dtype: str, threads: int) -> Any:
     return work, list, times
 
 
-def lstm(x: Any, dy: Any, weights: Any, *, threads: int, packed: bool = False) -> Any:
+def lstm(
+    x: Any, dy: Any, weights: Any, *, threads: int, packed: bool = False, **stacked: int
+) -> Any:
     """The products, at the peak of multiply-adds."""
-    if packed:
-        raise NotImplementedError
-    T, B, I = x.shape
-    return multiply_adds(lstm_flop(T, B, I, dy.shape[2]), x.dtype.name, threads)
+    T, B, _ = x.shape
+    steps = int(lengths(T, B).sum()) if packed else T * B
+    flop = sum(lstm_flop(1, steps, w_ih.shape[1], len(w_ih) // 4) for w_ih in weights[::4])
+    return multiply_adds(flop, x.dtype.name, threads)
+
+
+def forecaster(windows: Any, targets: Any, weights: Any, *, threads: int) -> Any:
+    """The products of the two layers, at the peak of multiply-adds."""
+    T, B, _ = windows.shape
+    flop = sum(lstm_flop(T, B, w_ih.shape[1], len(w_ih) // 4) for w_ih, *_ in weights[:2])
+    return multiply_adds(flop, "float32", threads)
