@@ -51,8 +51,9 @@ class Shape:
 
     def limit(self) -> str:
         """What limits it, in words."""
-        if self.rest > self.seconds / 2:
-            return f"overhead: {duration(self.rest)} of packing, calls and edges of tiles"
+        other = self.seconds - max(self.at_peak, self.moving) - self.cells
+        if other > self.seconds / 2:
+            return f"overhead: {duration(other)} of packing, calls and edges of tiles"
         if self.moving > self.at_peak:
             return f"bandwidth of {self.level}"
         second = "cells" if self.cells > self.rest else "packing, calls and edges of tiles"

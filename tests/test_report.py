@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # last, so that an installed pyoptk is found before the source folder
 
 from bench import __main__ as everything
-from bench import bars, compare, kernel_tables, pictures, report, roofline, scaling
+from bench import bars, compare, kernel, kernel_tables, pictures, report, roofline, scaling
 from bench.peers import environments
 from bench.peers.__main__ import cases
 
@@ -300,6 +300,12 @@ def test_a_difference_counts_if_it_is_beyond_the_noise(head, again, said):
     row = {"label": "a", "errors": {}, "seconds": {k: v for k, v in seconds.items() if v}}
     assert compare.verdict(row) == said
     assert compare.line(row).endswith(said)
+
+
+def test_the_rows_need_nothing_but_numpy():
+    """compare.py runs them in environments that have no pytest."""
+    for file in kernel.FILES:
+        assert "import pytest" not in (ROOT / "bench" / file).read_text()
 
 
 def test_the_quick_set_has_every_kernel_and_rounds_of_several_games_are_one():
