@@ -164,5 +164,5 @@ def scaling(result: Result) -> str:
         x_ticks=threads,
         x_title="threads (lines with marks: measured; dotted: the model)",
         y_title="times",
-        note=result["machine"]["cpu"],
+        note=f"{result['machine']['cpu']}, {result['machine']['date']}",
     )

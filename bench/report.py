@@ -16,8 +16,7 @@ from pyoptk.bench import rows
 from pyoptk.bench.command import duration
 from pyoptk.bench.duel import fastest, median, ratios
 
-from . import kernel_tables, pictures, roofline
-from .bars import outcomes
+from . import bars, kernel_tables, pictures, roofline
 
 ROOT = Path(__file__).parents[1]
 README, DOCS = ROOT / "README.md", ROOT / "docs"
@@ -117,7 +116,7 @@ TASKS = {
 def duels(result: Result) -> str:
     """The tables of one run of bench.peers."""
     plural = "" if result["threads"] == 1 else "s"
-    turns = f"{result['rounds']} rounds of {result['block']:g} s"
+    turns = f"{result['rounds']} round{'s'[: result['rounds'] > 1]} of {result['block']:g} s"
     parts = [
         f"## Against other libraries, {result['threads']} thread{plural}",
         f"`{result['machine']['command']}`: {turns}. {where(result)}",
@@ -133,9 +132,15 @@ def duels(result: Result) -> str:
 
 def unmet(results: list[Result], scaling: Result | None) -> str:
     """What falls short of bars.py, with the reason."""
-    every = outcomes(results, scaling)
+    every = bars.outcomes(results, scaling)
     short_of = [one for one in every if not one.met]
     said = f"{len(every) - len(short_of)} of {len(every)} bars of bench/bars.py are met."
+    if scaling:
+        peak = scaling["machine"]["peak"]["1"]
+        said += (
+            f" They were set where a core does {bars.PEAK / 1e9:.0f} GFLOP/s of multiply-adds with "
+            f"{bars.ISA}; this one does {peak / 1e9:.0f} with {scaling['machine']['isa']}."
+        )
     if not short_of:
         return f"## What is not met yet\n\nNothing: {said}"
     lines = ["| | threads | wanted | measured | why |", "|---|---|---|---|---|"]

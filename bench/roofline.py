@@ -42,13 +42,6 @@ class Shape:
         """What neither multiply-adds nor cells explain."""
         return self.seconds - self.at_peak - self.cells
 
-    def beyond(self) -> str:
-        """What it takes beyond the multiply-adds, in words."""
-        return (
-            f"cells take {self.cells / self.seconds:.0%} of the time on one thread, packing, edges "
-            f"of tiles and waiting for caches {self.rest / self.seconds:.0%}"
-        )
-
     def limit(self) -> str:
         """What limits it, in words."""
         other = self.seconds - max(self.at_peak, self.moving) - self.cells

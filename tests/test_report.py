@@ -103,6 +103,15 @@ def test_a_bar_that_asks_for_more_than_the_roof_says_so():
     assert reasons == ["", f"{told}, of which the bar asks for 84%", told]
 
 
+def test_what_a_layer_spends_its_time_on_is_a_reason_of_last_resort():
+    row = {**rows.lstm(10, 100, 8, 20), "seconds": {"pyoptk": [1e-4], "x": [2e-4], "roof": [2e-5]}}
+    (found,) = bars.against(bars.Bar(row["label"], ("x",), 3), row, threads=2, cell=1e-9)
+    assert found.reason.startswith(
+        "of our time the multiply-adds take 20% at their peak and the functions of the cells 10%"
+    )
+    assert bars.spent({**rows.step("Adam", 10), "seconds": row["seconds"]}, 1, 1e-9) == ""
+
+
 def test_two_threads_are_held_against_one():
     made = [
         {"label": rows.lstm(*size)["label"], "measured": {"1": 1.0, "2": two}}
