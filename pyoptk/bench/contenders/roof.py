@@ -28,7 +28,8 @@ def streams(
 def arrays(n: int, dtype: str = "float32") -> list[Any]:
     """Four arrays of ones for `_core.memory_roof`, which begin a quarter of a page apart.
 
-    At the same place of their pages they would be taken for one another: 1.4 times as slow in L2.
+    At nearly the same place of their pages, loads from one wait for stores to another: 64 bytes
+    apart they are 1.3 times as slow in L2.
     Not zeros: the system keeps pages of zeros that are only read in one page, which stays in L1.
     """
     found = []
