@@ -159,7 +159,6 @@ static void copy_back(const pk_tensor *t, const copies *c, int changes, int zero
  * after them.  Its elements from..to-1 are in no other. */
 typedef struct {
     size_t at, from, to;
-    pair after;
 } edge;
 
 /* Begins with the loop where vectors of the parameter do not straddle cache lines, as all of an array
@@ -177,16 +176,19 @@ PK_INLINE size_t update_arrays(update_rule *rule, int reads, int changes, int ro
     const size_t end = is_short ? 0 : t.n - (t.n - begin) % PAIR;
     size_t i = begin, kept = 0;
 
-    edge edges[3], *last = edges;
+    edge edges[3];
+    pair after[3];
+    int count = 0;
     if (begin)
-        *last++ = (edge){.at = 0, .from = 0, .to = begin};
+        edges[count++] = (edge){.at = 0, .from = 0, .to = begin};
     if ((end - begin) % stride)
-        *last++ = (edge){.at = end - PAIR, .from = 0, .to = PAIR};
+        edges[count++] = (edge){.at = end - PAIR, .from = 0, .to = PAIR};
     if (end < t.n)
-        *last++ = is_short ? (edge){.at = 0, .from = 0, .to = t.n}
-                           : (edge){.at = t.n - PAIR, .from = PAIR - (t.n - end), .to = PAIR};
-    for (edge *e = edges; e < last; e++)
-        e->after = pair_after(&t, e->at, k, reads, 1, 1, rule);
+        edges[count++] = is_short
+                             ? (edge){.at = 0, .from = 0, .to = t.n}
+                             : (edge){.at = t.n - PAIR, .from = PAIR - (t.n - end), .to = PAIR};
+    for (int e = 0; e < count; e++)
+        after[e] = pair_after(&t, edges[e].at, k, reads, 1, 1, rule);
 
     if (plain) {
         for (; i + stride <= end; i += stride) {
@@ -196,19 +198,19 @@ PK_INLINE size_t update_arrays(update_rule *rule, int reads, int changes, int ro
         }
     } else {
         for (; i < end; i += PAIR) {
-            const pair after = pair_after(&t, i, k, reads, 1, 1, rule);
+            const pair x = pair_after(&t, i, k, reads, 1, 1, rule);
             if (k.counting)
-                kept += kept_of(after, 0, PAIR);
+                kept += kept_of(x, 0, PAIR);
             else
-                store_pair(&t, i, after, changes, 1, k.zero_grad);
+                store_pair(&t, i, x, changes, 1, k.zero_grad);
         }
     }
 
-    for (edge *e = edges; e < last; e++)
+    for (int e = 0; e < count; e++)
         if (k.counting)
-            kept += kept_of(e->after, e->from, e->to);
+            kept += kept_of(after[e], edges[e].from, edges[e].to);
         else
-            store_pair(&t, e->at, e->after, changes, 1, k.zero_grad);
+            store_pair(&t, edges[e].at, after[e], changes, 1, k.zero_grad);
     if (is_short && !k.counting)
         copy_back(piece, &filled, changes, k.zero_grad);
     return kept;
