@@ -83,13 +83,13 @@ def where(result: Result) -> str:
 
 
 def with_noise(row: Result, peer: str) -> str:
-    """Median and range of the ratios; bold where the peer is faster."""
+    """Median and range of the ratios; bold where a peer is faster, which the roof is not."""
     found = ratios(row, peer, "pyoptk")
     if not found:
         return row["errors"].get(peer, "")
     middle = statistics.median(found)
     told = f"{middle:.2f} ({found[0]:.2f} to {found[-1]:.2f})"
-    return f"**{told}**" if round(middle, 2) < 1 else told
+    return f"**{told}**" if round(middle, 2) < 1 and peer != bars.ROOF else told
 
 
 def table(result: Result, task: str) -> str:

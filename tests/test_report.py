@@ -136,6 +136,8 @@ def test_losses_are_bold_and_stay():
     assert report.with_noise(row, "x") == "**0.62 (0.50 to 0.75)**"
     assert report.with_noise(row, "pyoptk") == "1.00 (1.00 to 1.00)"
     assert report.with_noise(row, "y") == "why"
+    row["seconds"]["roof"] = row["seconds"]["x"]
+    assert report.with_noise(row, "roof") == "0.62 (0.50 to 0.75)"
     assert report.short(row, "x") == "**0.62**"
     assert report.short(row, "z") == ""
 
