@@ -201,14 +201,17 @@ cdef bint overlap(Py_buffer *a, Py_buffer *b) noexcept:
 cdef double number(dict hyper, str name, double low, double high, str expected) except? -1:
     """hyper[name] as a double with low <= number < high."""
     cdef double value
+    given = hyper[name]
+    if given is True or given is False:  # a limit that was taken for a switch
+        raise TypeError(f"{name}: expected {expected}, got {given}")
     try:
-        value = hyper[name]
+        value = given
     except (TypeError, ValueError):
-        raise TypeError(f"{name}: expected {expected}, got {type(hyper[name]).__name__}") from None
+        raise TypeError(f"{name}: expected {expected}, got {type(given).__name__}") from None
     except OverflowError:
         value = INFINITY
     if not (value >= low and value < high):
-        raise ValueError(f"{name}: expected {expected}, got {hyper[name]!r}")
+        raise ValueError(f"{name}: expected {expected}, got {given!r}")
     return value
 
 
@@ -228,9 +231,12 @@ cdef double limit(dict hyper, str name) except? -1:
 
 
 cdef int switch(dict hyper, str name) except -1:
-    if not isinstance(hyper[name], (bool, _np.bool_)):
-        raise TypeError(f"{name}: expected True or False, got {hyper[name]!r}")
-    return bool(hyper[name])
+    value = hyper[name]
+    if value is True or value is False:
+        return value is True
+    if not isinstance(value, _np.bool_):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+    return bool(value)
 
 
 # ---- instruction sets ---------------------------------------------------------------------------

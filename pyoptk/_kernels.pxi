@@ -125,14 +125,18 @@ def global_norm(grads):
 
     float32 or float64 (all the same); those that are not C-contiguous are copied first.
     """
-    cdef Py_ssize_t i, count
+    if not isinstance(grads, (list, tuple)):
+        raise TypeError(f"grads: expected a list or tuple of arrays, got {described(grads)}")
+    return norm_of({f"grads[{i}]": grad for i, grad in enumerate(grads)})
+
+
+def norm_of(dict grads):
+    """The same for arrays by the names that messages call them."""
+    cdef Py_ssize_t i, count = len(grads)
     cdef pk_tensor *tensors
     cdef void *scratch = NULL
     cdef double norm
-    if not isinstance(grads, (list, tuple)):
-        raise TypeError(f"grads: expected a list or tuple of arrays, got {described(grads)}")
-    held = [contiguous(g) for g in grads]
-    count = len(held)
+    names, held = list(grads), [contiguous(grad) for grad in grads.values()]
     cdef Py_buffer *views = <Py_buffer *> PyMem_Calloc(count + 1, sizeof(Py_buffer))
     tensors = <pk_tensor *> PyMem_Calloc(count + 1, sizeof(pk_tensor))
     cdef Py_ssize_t taken = 0
@@ -140,9 +144,9 @@ def global_norm(grads):
         if views == NULL or tensors == NULL:
             raise MemoryError
         for i in range(count):
-            acquire(held[i], &views[i], f"grads[{i}]", False, False)
+            acquire(held[i], &views[i], names[i], False, False)
             taken += 1
-            check_dtype(&views[i], f"grads[{i}]", &views[0], "grads[0]")
+            check_dtype(&views[i], names[i], &views[0], names[0])
             tensors[i].grad, tensors[i].n = views[i].buf, size_of(&views[i])
         kernels = pk_optim(dtype_of(&views[0]) if count else PK_F32)
         scratch = PyMem_Malloc(kernels.norm_scratch_size(tensors, count) + 1)
@@ -159,20 +163,25 @@ def global_norm(grads):
     return norm
 
 
-def check_writable(grads, clip_value=0.0):
-    """Raise unless every gradient may be changed in place; returns the limit as a float."""
+def check_writable(dict grads, clip_value=0.0, bint once=False):
+    """Raise unless all these, by name, may be changed in place; returns the limit as a float."""
     cdef _Buffers one
-    for i, grad in enumerate(grads):
+    cdef Py_buffer *view
+    seen = {}
+    for name, grad in grads.items():
         one = _Buffers()
-        one.take(f"grads[{i}]", grad, True, True)
+        view = one.take(name, grad, True, True)
+        known = seen.setdefault((<uintptr_t> view.buf, shape_of(view), strides_of(view)), name)
+        if once and view.len and known != name:
+            raise ValueError(f"{name}: expected each array once, got that of {known} again")
     return at_least_zero({"clip_value": clip_value}, "clip_value")
 
 
-def clip_factor(grads, max_norm):
+def clip_factor(dict grads, max_norm):
     """The global norm, and what to multiply gradients with so that it is at most `max_norm`."""
     cdef double limit_ = at_least_zero({"max_norm": max_norm}, "max_norm")
-    check_writable(grads)
-    cdef double norm = global_norm(grads)
+    check_writable(grads, once=True)
+    cdef double norm = norm_of(grads)
     return norm, pk_clip_coefficient(norm, limit_)
 
 

@@ -26,6 +26,16 @@ cdef union config:
     pk_lion_config lion
     pk_lamb_config lamb
 
+cdef struct span:
+    char *begin
+    char *end
+    Py_ssize_t owner  # index into Plan.held_names
+
+_ON_NONFINITE = ("propagate", "skip", "raise")
+
+# The hyper-parameter that a state is there for.
+_NEEDED_BY = {"velocity": "momentum", "avg": "centered", "vmax": "amsgrad", "ema": "ema_decay"}
+
 _KERNELS = {"sgd": SGD, "adagrad": ADAGRAD, "rmsprop": RMSPROP, "adadelta": ADADELTA,
             "adam": ADAM, "nadam": NADAM, "radam": RADAM, "adamax": ADAMAX, "lion": LION,
             "lamb": LAMB}
@@ -107,11 +117,12 @@ cdef int configure(kernel which, config *out, dict hyper) except -1:
 
 cdef int check_fits(dict hyper, pk_dtype dtype) except -1:
     """Raise if a number that a double holds would be infinite or zero in the arrays' dtype."""
+    cdef double value
     if dtype == PK_F64:
         return 0
-    for name in ("lr", "weight_decay", "grad_scale", "eps"):
+    for name in ("lr", "weight_decay", "grad_scale", "eps", "initial_accumulator"):
         value = hyper.get(name, 0.0)
-        if value > FLT_MAX or (name == "eps" and 0 < value < FLT_MIN):
+        if value > FLT_MAX or (0 < value < FLT_MIN and name == "eps"):
             raise ValueError(f"{name}: expected a number that float32 can hold, got {value!r}")
     return 0
 
@@ -186,7 +197,36 @@ cdef void run(kernel which, pk_dtype dtype, const pk_tensor *tensors, size_t cou
         kernels.lamb(tensors, count, <const pk_lamb_config *> configs, scratch, nthreads)
 
 
-# ---- checks of arguments that pyoptk/optim takes -------------------------------------------------
+# ---- checks of what an optimizer takes -----------------------------------------------------------
+
+cdef list in_order(list keys, bint mapping, grads):
+    """The gradients as a list in the order of the parameters."""
+    if keys is None:
+        return [grads]
+    if mapping:
+        if type(grads) is dict and len(grads) == len(keys):
+            try:
+                return [grads[key] for key in keys]
+            except KeyError:
+                pass  # said below
+        if not isinstance(grads, _Mapping):
+            raise TypeError(f"grads: expected a dict like params, got {described(grads)}")
+        missing = [key for key in keys if key not in grads]
+        if missing:
+            raise ValueError(f"grads: expected {len(keys)} keys, got none for "
+                             f"{', '.join(map(repr, missing))} (None leaves a parameter alone)")
+        if len(grads) != len(keys):
+            extra = [key for key in grads if key not in keys]
+            raise ValueError(f"grads: expected the keys of params, got "
+                             f"{', '.join(map(repr, extra))} too")
+        return [grads[key] for key in keys]
+    if not isinstance(grads, (list, tuple)):
+        raise TypeError(f"grads: expected a list or tuple like params, got {described(grads)}")
+    listed = list(grads)
+    if len(listed) != len(keys):
+        raise ValueError(f"grads: expected {len(keys)} arrays, got {len(listed)}")
+    return listed
+
 
 def check_names(names, known):
     """Raise unless every name is a known keyword."""
@@ -198,8 +238,12 @@ def check_names(names, known):
 
 def check_choice(str name, value, choices):
     """Raise unless the value is one of the choices."""
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+    try:
+        known = value in choices
+    except (TypeError, ValueError):  # a dict, an array: what has no hash, no one truth
+        known = False
+    if not known:
+        raise ValueError(f"{name}: expected one of {', '.join(map(str, choices))}, got {value!r}")
 
 
 def check_patterns(str name, value):
@@ -213,9 +257,27 @@ def check_patterns(str name, value):
 _NOT_IN_GROUPS = ("grad_scale", "max_norm", "on_nonfinite")
 
 
-def check_groups(groups, hyper, names):
-    """Raise unless every pattern of `groups` matches a name and sets what may differ."""
+def check_params(keys, names):
+    """Raise if two parameters would have the same name in patterns and checkpoints."""
+    if len(set(names)) != len(names):
+        alike = [key for key, name in zip(keys, names) if names.count(name) > 1]
+        raise ValueError(f"params: expected keys that differ as str, got "
+                         f"{' and '.join(map(repr, alike[:2]))}")
+
+
+def check_groups(groups, hyper, names, patterns=None):
+    """Raise unless every pattern of `groups` matches a name and sets what may differ.
+
+    `patterns`: those that there must be, in their order.
+    """
+    if not isinstance(groups, _Mapping):
+        raise TypeError(f"groups: expected None or a dict of dicts, got {groups!r}")
+    if patterns is not None and list(groups) != patterns:
+        raise ValueError(f"groups: expected the patterns {patterns}, got {list(groups)}")
     for pattern, own in groups.items():
+        if not isinstance(pattern, str) or not isinstance(own, _Mapping):
+            raise TypeError(f"groups[{pattern!r}]: expected a dict for a pattern of type str, "
+                            f"got {own!r}")
         if not any([_fnmatchcase(name, pattern) for name in names]):
             raise ValueError(f"groups[{pattern!r}]: expected a pattern of "
                              f"{', '.join(names)}, got one that matches none")
@@ -230,7 +292,11 @@ def check_state(str which, state):
     if state["kernel"] != which:
         raise ValueError(f"state['kernel']: expected {which!r}, got {state['kernel']!r}")
     for name in ("calls", "skipped"):
-        if state[name] < 0:
-            raise ValueError(f"state[{name!r}]: expected a number >= 0, got {state[name]}")
+        try:
+            count = _index(state[name])
+        except TypeError:
+            raise TypeError(f"state[{name!r}]: expected an integer, got {state[name]!r}") from None
+        if not 0 <= count < 2**63:
+            raise ValueError(f"state[{name!r}]: expected an integer in 0..2**63 - 1, got {count}")
     if (state["steps"] < 0).any():
         raise ValueError(f"state['steps']: expected numbers >= 0, got {state['steps'].min()}")

@@ -1,13 +1,5 @@
 # The arrays of an optimizer, held from its construction on.
 
-cdef struct span:
-    char *begin
-    char *end
-    Py_ssize_t owner  # index into Plan.held_names
-
-_ON_NONFINITE = ("propagate", "skip", "raise")
-
-
 cdef class Plan:
     """The arrays of one optimizer, taken and checked once, so that a step takes only gradients.
 
@@ -34,6 +26,10 @@ cdef class Plan:
         is one of them when `ema_decay` is given.
     calls, skipped : int
         How many steps were taken, and how many were not because of `on_nonfinite`.
+    factor : float
+        What wrappers multiply `grad_scale` with.
+    skips : bool
+        Whether one of them has non-finite steps skipped, whatever `on_nonfinite` says.
     """
     cdef kernel which
     cdef str which_name
@@ -53,11 +49,13 @@ cdef class Plan:
     cdef void *scratch
     cdef size_t scratch_size
     cdef _Touched touched  # what a step with SparseRows goes over, in place of tensors
-    cdef bint busy, mapping, zero_grad
+    cdef bint busy, averaging, mapping, zero_grad
     cdef list keys, held_names
     cdef tuple names
     cdef readonly dict states
     cdef public int64_t calls, skipped
+    cdef public double factor
+    cdef public bint skips
 
     def __init__(self, str which, keys, bint mapping, list params, list group_of, list hypers,
                  initial=0.0):
@@ -69,7 +67,7 @@ cdef class Plan:
         self.names = self.names_of(hypers[0])
         self.held_names = []
         self.touched = _Touched()
-        self.norm = -1
+        self.norm, self.factor = -1, 1
         self.count, self.n_groups = len(params), len(hypers)
         slots = self.count * (2 + PK_MAX_STATES) + 1
         self.configs = <config *> PyMem_Calloc(2 * self.n_groups, sizeof(config))
@@ -90,7 +88,9 @@ cdef class Plan:
         self.sort_spans()  # before there are states: two parameters that overlap
         self.dtype = dtype_of(&self.held[0]) if self.count else PK_F64
         self.configure(hypers)
-        self.add_states(at_least_zero({"initial_accumulator": initial}, "initial_accumulator"))
+        at_least_zero({"initial_accumulator": initial}, "initial_accumulator")
+        check_fits({"initial_accumulator": initial}, self.dtype)
+        self.add_states(initial)
         self.sort_spans()
         for i in range(self.count):
             self.tensors[i].grad = self.tensors[i].param  # any: the size counts all tensors
@@ -185,7 +185,8 @@ cdef class Plan:
         for g in range(self.n_groups):
             configure(self.which, &fresh[g], hypers[g])
             check_fits(hypers[g], self.dtype)
-            for had, needs in zip(self.names, self.names_of(hypers[g])):
+            needed = self.names_of(hypers[g])
+            for had, needs in zip(self.names, needed) if needed != self.names else ():
                 if had != needs:
                     name = _NEEDED_BY[had or needs]
                     raise ValueError(f"{name}: expected to be {'on' if had else 'off'} in every "
@@ -203,6 +204,33 @@ cdef class Plan:
         self.max_norm, self.on_nonfinite = limit(hypers[0], "max_norm"), hypers[0]["on_nonfinite"]
         self.zero_grad = any([h["zero_grad"] for h in hypers])
 
+    def set_lr(self, list lrs):
+        """As `configure`, for a number for each group, where nothing but lr is new."""
+        cdef size_t g
+        cdef config *fresh = self.configs + self.n_groups
+        self.check_idle("step")
+        for g in range(self.n_groups):
+            hyper = {"lr": lrs[g]}
+            fresh[g].common.lr = at_least_zero(hyper, "lr")
+            check_fits(hyper, self.dtype)
+        for g in range(self.n_groups):
+            self.configs[g].common.lr = fresh[g].common.lr
+
+    cpdef int check_idle(self, str what) except -1:
+        """Raise if `what` cannot be done now."""
+        if self.busy:
+            raise RuntimeError(f"{what}: this optimizer is stepping in another thread already")
+        if self.averaging:
+            raise RuntimeError(f"{what}: expected the parameters, got their averages, because this "
+                               f"is within averaged()")
+        return 0
+
+    def swap(self, bint averaging):
+        """Take note that averages come in place of the parameters, or that these are back."""
+        if averaging:
+            self.check_idle("averaged")
+        self.averaging = averaging
+
     def steps(self):
         """How many steps each parameter has taken."""
         return [self.tensors[i].step for i in range(self.count)]
@@ -216,37 +244,13 @@ cdef class Plan:
         """The global norm of the last step's gradients before clipping, or None."""
         return None if self.norm < 0 else self.norm
 
-    cdef list in_order(self, grads):
-        """The gradients as a list in the order of the parameters."""
-        if self.keys is None:
-            return [grads]
-        if self.mapping:
-            if not isinstance(grads, _Mapping):
-                raise TypeError(f"grads: expected a dict like params, got {described(grads)}")
-            missing = [key for key in self.keys if key not in grads]
-            if missing:
-                raise ValueError(f"grads: expected {self.count} keys, got none for "
-                                 f"{', '.join(map(repr, missing))} (None leaves a parameter alone)")
-            if len(grads) != <Py_ssize_t> self.count:
-                extra = [key for key in grads if key not in self.keys]
-                raise ValueError(f"grads: expected the keys of params, got "
-                                 f"{', '.join(map(repr, extra))} too")
-            return [grads[key] for key in self.keys]
-        if not isinstance(grads, (list, tuple)):
-            raise TypeError(f"grads: expected a list or tuple like params, got {described(grads)}")
-        in_order = list(grads)
-        if len(in_order) != <Py_ssize_t> self.count:
-            raise ValueError(f"grads: expected {self.count} arrays, got {len(in_order)}")
-        return in_order
-
     def ordered(self, grads):
         """The gradients as a list like the parameters; raises what `step` would say about them."""
         cdef Py_ssize_t i
-        if self.busy:
-            raise RuntimeError("step: this optimizer is stepping in another thread already")
+        self.check_idle("step")
         self.busy = True
         try:
-            ordered = self.in_order(grads)
+            ordered = in_order(self.keys, self.mapping, grads)
             for i in range(self.count):
                 if ordered[i] is not None:
                     self.take(i, ordered[i])
@@ -317,17 +321,19 @@ cdef class Plan:
         """1 if the step is to be skipped; raises if that is asked for."""
         cdef size_t i
         cdef double norm
-        if self.on_nonfinite == "propagate" or -INFINITY < self.norm < INFINITY:
+        if -INFINITY < self.norm < INFINITY:
             return 0
-        if self.on_nonfinite == "skip":
+        if self.skips or self.on_nonfinite == "skip":
             self.skipped += 1
             return 1
+        if self.on_nonfinite == "propagate":
+            return 0
         for i in range(count):
             norm = pk_optim(self.dtype).global_norm(&tensors[i], 1, self.scratch, 1)
             if not norm < INFINITY:
                 name = self.label("grads", self.owner(tensors[i].param))
-                raise FloatingPointError(f"{name}: expected finite elements, got a NaN or an "
-                                         f"infinity; nothing has been changed")
+                raise FloatingPointError(f"{name}: expected finite elements, got ones whose norm "
+                                         f"is {norm}; nothing has been changed")
         raise FloatingPointError("grads: expected a finite global norm, got infinity; nothing has "
                                  "been changed")
 
@@ -340,13 +346,14 @@ cdef class Plan:
         cdef list ordered
         cdef config clipped
         cdef char *packed = <char *> (self.configs + self.n_groups)
-        cdef double clip = 1
+        cdef double clip = 1, scale = self.configs[0].common.grad_scale * self.factor
         cdef const pk_optim_kernels *kernels = pk_optim(self.dtype)
-        if self.busy:
-            raise RuntimeError("step: this optimizer is stepping in another thread already")
+        self.check_idle("step")
         self.busy = True
         try:
-            ordered = self.in_order(grads)
+            if scale > FLT_MAX:
+                check_fits({"grad_scale": scale}, self.dtype)
+            ordered = in_order(self.keys, self.mapping, grads)
             for i in range(self.count):
                 self.tensors[i].grad = NULL
                 if ordered[i] is not None:
@@ -360,12 +367,12 @@ cdef class Plan:
                 self.touched.list_rows(kernels, tensors, ordered)
                 tensors, count = self.touched.tensors, self.touched.count
             self.norm = -1
-            if self.max_norm < INFINITY or self.on_nonfinite != "propagate":
+            if self.max_norm < INFINITY or self.skips or self.on_nonfinite != "propagate":
                 room_for(&self.scratch, &self.scratch_size,
                          kernels.norm_scratch_size(tensors, count))
                 with nogil:
-                    self.norm = self.configs[0].common.grad_scale * kernels.global_norm(
-                        tensors, count, self.scratch, pk_num_threads())
+                    self.norm = scale * kernels.global_norm(tensors, count, self.scratch,
+                                                            pk_num_threads())
                 if self.look_for_nonfinite(tensors, count):
                     return
                 if self.max_norm < INFINITY:
@@ -377,7 +384,7 @@ cdef class Plan:
                     tensors[g].step += 1
             for g in range(self.n_groups):
                 clipped = self.configs[g]
-                clipped.common.grad_scale *= clip
+                clipped.common.grad_scale = scale * clip
                 memcpy(packed + g * config_size(self.which), &clipped, config_size(self.which))
             with nogil:
                 run(self.which, self.dtype, tensors, count, packed, self.scratch)
@@ -388,7 +395,3 @@ cdef class Plan:
                     PyBuffer_Release(&self.taken[i])
                     self.tensors[i].grad = NULL
             self.busy = False
-
-
-# The hyper-parameter that a state is there for.
-_NEEDED_BY = {"velocity": "momentum", "avg": "centered", "vmax": "amsgrad", "ema": "ema_decay"}

@@ -44,6 +44,8 @@ cdef class SparseRows:
         cdef Py_ssize_t width = 1
         self.shape = row_shape(shape)
         given = _np.asarray(indices)
+        if not given.size and isinstance(indices, (list, tuple)):
+            given = given.astype(_np.int64)  # to NumPy an empty list is one of floats
         if given.dtype.kind not in "iu":
             raise TypeError(f"indices: expected integers, got {described(given)}")
         if given.ndim != 1:
@@ -98,6 +100,9 @@ cdef int check_rows_like(Py_buffer *values, str name, SparseRows grad, Py_buffer
         error = ValueError if values.itemsize == param.itemsize else TypeError
         raise error(f"{name}: expected rows of {described_view(param)} like {param_name}, "
                     f"got {grad}")
+    if <size_t> values.len != grad.rows.count * grad.rows.width * values.itemsize:
+        raise ValueError(f"{name}: expected values as when it was made, got "
+                         f"{described_view(values)} for {grad}")
     return 0
 
 

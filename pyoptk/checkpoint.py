@@ -167,11 +167,16 @@ def check_arrays(expected: Mapping[str, Any], got: Mapping[str, Any], what: str)
     Traceback (most recent call last):
     ValueError: state['m']: expected float64 (3,), got float64 (4,)
     """
-    if not isinstance(got, Mapping):
-        raise TypeError(f"{what}: expected a dict, got {_kind(got)}")
+    check_mapping(got, what)
     _check_names(expected, got, what, "names")
     for name, value in expected.items():
         check_value(value, got[name], f"{what}[{name!r}]")
+
+
+def check_mapping(got: Any, what: str) -> None:
+    """Raise unless `got` is a dict; `what` is what messages call it."""
+    if not isinstance(got, Mapping):
+        raise TypeError(f"{what}: expected a dict, got {_kind(got)}")
 
 
 def fill_arrays(target: MutableMapping[str, Any], got: Mapping[str, Any]) -> None:
@@ -204,7 +209,7 @@ def check_value(expected: Any, got: Any, what: str) -> None:
     elif not isinstance(expected, np.ndarray):
         if isinstance(got, np.ndarray | Mapping):
             raise TypeError(f"{what}: expected a number or str, got {_kind(got)}")
-    elif not isinstance(got, np.ndarray) or got.dtype != expected.dtype:
+    elif not _is_plain(got) or got.dtype != expected.dtype:
         raise TypeError(f"{what}: expected {_kind(expected)}, got {_kind(got)}")
     elif got.shape != expected.shape:
         raise ValueError(f"{what}: expected {_kind(expected)}, got {_kind(got)}")
@@ -212,9 +217,12 @@ def check_value(expected: Any, got: Any, what: str) -> None:
         raise ValueError(f"{what}: expected a writable array to fill, got a read-only one")
 
 
+def _is_plain(value: Any) -> bool:
+    return type(value) in (np.ndarray, np.memmap)  # others, such as masked arrays, hold more
+
+
 def _kind(value: Any) -> str:
-    is_array = type(value) in (np.ndarray, np.memmap)  # others, such as masked arrays, hold more
-    return f"{value.dtype} {value.shape}" if is_array else type(value).__name__
+    return f"{value.dtype} {value.shape}" if _is_plain(value) else type(value).__name__
 
 
 def _refuse_part(key: str, method: str, part: Any) -> NoReturn:
@@ -229,7 +237,7 @@ def _pack(key: str, value: Any, arrays: Arrays) -> Any:
         if odd := [name for name in value if not isinstance(name, str)]:
             raise TypeError(f"{key}: expected names of type str, got {odd[0]!r}")
         return {name: _pack(f"{key}.{name}", entry, arrays) for name, entry in value.items()}
-    if type(value) in (np.ndarray, np.memmap):
+    if _is_plain(value):
         if value.dtype.char not in _DTYPES or not value.dtype.isnative:
             raise TypeError(
                 f"{key}: expected floats up to 64 bit, integers or bool in native byte order, "

@@ -23,12 +23,11 @@ from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any, Concatenate, Literal, ParamSpec
 
+from .checked import Rule, checked, real
+from .checkpoint import check_arrays
+
 Schedule = Callable[[int], float]
 _P = ParamSpec("_P")
-
-
-def _real(value: Any) -> float:
-    return float(value / 1)  # float() alone would take a str
 
 
 def _integers(values: Any) -> tuple[int, ...]:
@@ -39,14 +38,12 @@ def _increase(*values: int) -> bool:
     return all(a < b for a, b in pairwise(values))
 
 
-# Every argument by name: what is expected; what makes it of one type, or raises TypeError; whether
-# it then is as expected.
-_at_least_0 = "a finite number >= 0", _real, lambda x: 0 <= x < math.inf
-_above_0 = "a finite number > 0", _real, lambda x: 0 < x < math.inf
-_inside_0_1 = "a number in (0, 1)", _real, lambda x: 0 < x < 1
+_at_least_0 = "a finite number >= 0", real, lambda x: 0 <= x < math.inf
+_above_0 = "a finite number > 0", real, lambda x: 0 < x < math.inf
+_inside_0_1 = "a number in (0, 1)", real, lambda x: 0 < x < 1
 _count = "an integer >= 0", operator.index, lambda n: n >= 0
 _length = "an integer >= 1", operator.index, lambda n: n >= 1
-_RULES: dict[str, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
+_RULES: dict[str, Rule] = {  # every argument by name
     **dict.fromkeys(["value", "initial", "final", "peak", "min_lr"], _at_least_0),
     **dict.fromkeys(["decay_rate", "threshold", "eps"], _at_least_0),
     **dict.fromkeys(["gamma", "power", "div_factor", "final_div_factor"], _above_0),
@@ -54,13 +51,13 @@ _RULES: dict[str, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
     **dict.fromkeys(["step", "warmup_steps", "patience", "cooldown"], _count),
     **dict.fromkeys(["bad_updates", "cooldown_left"], _count),
     **dict.fromkeys(["step_size", "decay_steps", "total_steps", "T_0", "T_mult"], _length),
-    "pct_start": ("a number in [0, 1]", _real, lambda x: 0 <= x <= 1),
-    "metric": ("a number", _real, lambda x: True),
-    "best": ("a number other than NaN", _real, lambda x: not math.isnan(x)),
+    "pct_start": ("a number in [0, 1]", real, lambda x: 0 <= x <= 1),
+    "metric": ("a number", real, lambda x: True),
+    "best": ("a number other than NaN", real, lambda x: not math.isnan(x)),
     "milestones": ("increasing integers >= 1", _integers, lambda v: _increase(0, *v)),
     "boundaries": ("increasing integers >= 0", _integers, lambda v: _increase(-1, *v)),
     "schedules": ("functions of the step", tuple, lambda v: len(v) and all(map(callable, v))),
-    "three_phase": ("True or False", lambda x: x, lambda x: x in (True, False)),
+    "three_phase": ("True or False", lambda x: x, lambda x: isinstance(x, bool)),
     "anneal_strategy": ("'cos' or 'linear'", lambda x: x, lambda x: x in ("cos", "linear")),
     "mode": ("'min' or 'max'", lambda x: x, lambda x: x in ("min", "max")),
     "threshold_mode": ("'rel' or 'abs'", lambda x: x, lambda x: x in ("rel", "abs")),
@@ -68,14 +65,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
 
 
 def _checked(name: str, value: Any) -> Any:
-    expected, convert, accepts = _RULES[name]
-    try:
-        converted = convert(value)
-    except TypeError:
-        raise TypeError(f"{name}: expected {expected}, got {value!r}") from None
-    if not accepts(converted):
-        raise ValueError(f"{name}: expected {expected}, got {value!r}")
-    return converted
+    return checked(_RULES, name, value)
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,7 +76,11 @@ class _Made:
     arguments: dict[str, Any]
 
     def __call__(self, step: int) -> float:
-        return float(self.maker.__wrapped__(_checked("step", step), **self.arguments))
+        t = _checked("step", step)
+        try:
+            return float(self.maker.__wrapped__(t, **self.arguments))
+        except OverflowError:  # from math.pow; an optimizer will refuse it by the name
+            return math.inf
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
@@ -359,9 +353,10 @@ class ReduceOnPlateau:
     bad_updates: int = field(init=False, default=0)
     cooldown_left: int = field(init=False, default=0)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, _checked(name, value) if name in _RULES else value)
+
     def __post_init__(self) -> None:
-        for name in (f.name for f in fields(self) if f.init):
-            setattr(self, name, _checked(name, getattr(self, name)))
         self.value = self.initial
         self.best = math.inf if self.mode == "min" else -math.inf
 
@@ -392,6 +387,6 @@ class ReduceOnPlateau:
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Go on from a `state_dict`. One that does not fit raises an error and changes nothing."""
-        if set(state) != set(self.state_dict()):
-            raise ValueError(f"state: expected {list(self.state_dict())}, got {list(state)}")
-        self.__dict__.update({name: _checked(name, state[name]) for name in self.state_dict()})
+        check_arrays(self.state_dict(), state, "state")
+        fresh = {name: checked(_RULES, name, state[name], f"state[{name!r}]") for name in state}
+        self.__dict__.update(fresh)

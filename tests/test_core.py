@@ -148,13 +148,14 @@ def test_bad_gradient_dicts_are_refused():
 
 
 NAN, INF = float("nan"), float("inf")
-NOT_NEGATIVE = [NAN, -1.0, INF, -INF, "x", None, [1], 10**400]
-FRACTION = [NAN, -0.1, 1.0, 2, "x", None]
+NOT_NEGATIVE = [NAN, -1.0, INF, -INF, "x", None, [1], 10**400, True]
+FRACTION = [NAN, -0.1, 1.0, 2, "x", None, False]
 SWITCH = [1, 0, None, "yes"]
 BAD_HYPER = {
     pyoptk.SGD: {"lr": NOT_NEGATIVE, "momentum": FRACTION, "dampening": [NAN, -0.1, 1.1], "nesterov": [*SWITCH, True],
                  "lr_in_momentum": SWITCH, "weight_decay": NOT_NEGATIVE, "maximize": SWITCH, "decoupled": SWITCH,
-                 "grad_scale": NOT_NEGATIVE, "clip_value": [NAN, -1, INF, "x"], "max_norm": [NAN, -1, INF, "x"]},
+                 "grad_scale": NOT_NEGATIVE, "clip_value": [NAN, -1, INF, "x", True],
+                 "max_norm": [NAN, -1, INF, "x", True]},
     pyoptk.AdaGrad: {"lr": NOT_NEGATIVE, "lr_decay": NOT_NEGATIVE, "eps": NOT_NEGATIVE, "eps_inside_sqrt": SWITCH,
                      "initial_accumulator": NOT_NEGATIVE},
     pyoptk.RMSprop: {"lr": NOT_NEGATIVE, "rho": FRACTION, "eps": NOT_NEGATIVE, "momentum": FRACTION, "centered": SWITCH,
@@ -202,6 +203,12 @@ def test_a_number_must_fit_the_dtype(name, value):
     with pytest.raises(ValueError, match=rf"^{name}: expected a number that float32 can hold, got"):
         kernels.adam(ones(3), ones(3), ones(3), ones(3), **{name: value})
     pyoptk.Adam(ones(3, dtype=F64), **{name: value}).step(ones(3, dtype=F64))
+
+
+def test_a_first_state_must_fit_the_dtype():
+    with pytest.raises(ValueError, match=r"^initial_accumulator: .* float32 can hold, got 1e\+39"):
+        pyoptk.AdaGrad(ones(3), initial_accumulator=1e39)
+    assert pyoptk.AdaGrad(ones(3, dtype=F64), initial_accumulator=1e39).state["s"][0] == 1e39
 
 
 def test_hyper_parameters_are_the_optimizers_own():

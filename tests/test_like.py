@@ -172,6 +172,8 @@ def test_every_library_makes_a_working_optimizer_that_the_caller_can_change(name
         assert opt.lr == 0.5
         opt.step(np.ones(3))
         assert np.isfinite(opt.params).all()
+    subclass = type("Mine", (getattr(pyoptk, name),), {})
+    assert subclass.like(library, np.ones(3)).hyper == type(opt).like(library, np.ones(3)).hyper
     with pytest.raises(ValueError, match=r"^library: expected one of .*got 'thano'$"):
         getattr(pyoptk, name).like("thano", np.ones(3))
 
@@ -189,6 +191,13 @@ def test_clipping_alone_does_what_clipping_in_the_step_does(dtype, rng):
     for name, p in params.items():
         np.testing.assert_allclose(p, -grads[name], rtol=4 * np.finfo(dtype).eps)
     assert pyoptk.global_norm(grads) == pytest.approx(0.5, rel=1e-5)
+    buffers = [memoryview(g) for g in (np.array([3.0], dtype), np.array([[8.0]], dtype)[:, ::2])]
+    pyoptk.clip_by_value(buffers, 4.0)
+    assert pyoptk.clip_by_global_norm(buffers, 2.5) == 5
+    np.testing.assert_allclose([np.asarray(b).item() for b in buffers], [1.5, 2], rtol=1e-6)
+    bad = {"a": np.array([np.inf, 1.0], dtype), "b": None}
+    assert pyoptk.clip_by_global_norm(bad, 1.0) == np.inf  # as PyTorch
+    np.testing.assert_array_equal(bad["a"], [np.nan, 0])
     g = np.array([-3.0, 0.5, np.nan, 3.0], dtype)
     pyoptk.clip_by_value([g, None], 1.0)
     np.testing.assert_array_equal(g, [-1, 0.5, np.nan, 1])
@@ -201,6 +210,19 @@ def test_clipping_alone_does_what_clipping_in_the_step_does(dtype, rng):
         (lambda g: pyoptk.clip_by_value([g], float("nan")), ValueError, r"^clip_value: expected"),
         (lambda g: pyoptk.clip_by_value([g, [1.0]], 1.0), TypeError, r"^grads\[1\]: expected"),
         (lambda g: pyoptk.clip_by_global_norm([g, g.astype("f4")], 1.0), TypeError, r"^grads\[1\]"),
+        (lambda g: pyoptk.clip_by_global_norm([g], True), TypeError, r"^max_norm: .* got True"),
+        (lambda g: pyoptk.clip_by_global_norm([g, g], 1.0), ValueError, r"^grads\[1\]: .* once"),
+        (
+            lambda g: pyoptk.clip_by_value(g.astype(int), 1.0),
+            TypeError,
+            r"^grads: expected float32",
+        ),
+        (lambda g: pyoptk.clip_by_value({"a": g, "b": 1.0}, 1.0), TypeError, r"^grads\['b'\]: exp"),
+        (
+            lambda g: pyoptk.global_norm({"a": None, "b": g[:0].tolist()}),
+            TypeError,
+            r"^grads\['b'\]",
+        ),
     ],
 )
 def test_clipping_refuses_bad_arguments_and_writes_nothing(call, error, message):

@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
+import pyoptk
 from pyoptk import schedules
 from pyoptk.schedules import (
     ReduceOnPlateau,
@@ -112,11 +113,22 @@ def test_every_schedule_has_a_row():
     assert rows | {"one_cycle_momentum"} == made_here | {"ReduceOnPlateau"}
 
 
+def test_what_grows_beyond_all_numbers_is_refused_by_the_optimizer():
+    assert exponential(1, 2)(5000) == math.inf
+    opt = pyoptk.SGD(np.ones(1), lr=exponential(1, 1e200))
+    opt.step(np.zeros(1))
+    opt.step(np.zeros(1))
+    with pytest.raises(ValueError, match=r"^lr: expected a finite number >= 0, got inf$"):
+        opt.step(np.zeros(1))
+    assert opt.steps == 2
+
+
 # ---- refusals ------------------------------------------------------------------------------------
 
 nan, inf = math.nan, math.inf
 WRONG_VALUES = {
     "constant(-1)": "value: expected a finite number >= 0, got -1",
+    "constant(10**320)": f"value: expected a finite number >= 0, got {10**320}",
     "step(nan, 1)": "initial: expected a finite number >= 0, got nan",
     "step(1, 0)": "step_size: expected an integer >= 1, got 0",
     "step(1, 2, nan)": "gamma: expected a finite number > 0, got nan",
@@ -140,6 +152,7 @@ WRONG_VALUES = {
     "one_cycle(1, 9, 0.3, 4, -1)": "final_div_factor: expected a finite number > 0, got -1",
     "one_cycle(1, 9, anneal_strategy='x')": "anneal_strategy: expected 'cos' or 'linear', got 'x'",
     "one_cycle(1, 9, three_phase='no')": "three_phase: expected True or False, got 'no'",
+    "one_cycle(1, 9, three_phase=1)": "three_phase: expected True or False, got 1",
     "one_cycle_momentum(9, 0)": "base_momentum: expected a number in (0, 1), got 0",
     "one_cycle_momentum(9, 0.5, 1)": "max_momentum: expected a number in (0, 1), got 1",
     "join([], [])": "schedules: expected functions of the step, got []",
@@ -153,6 +166,8 @@ WRONG_VALUES = {
     "ReduceOnPlateau(1, threshold=-1)": "threshold: expected a finite number >= 0, got -1",
     "ReduceOnPlateau(1, threshold_mode=1)": "threshold_mode: expected 'rel' or 'abs', got 1",
     "ReduceOnPlateau(1, min_lr=nan)": "min_lr: expected a finite number >= 0, got nan",
+    "setattr(ReduceOnPlateau(1), 'value', nan)": "value: expected a finite number >= 0, got nan",
+    "setattr(ReduceOnPlateau(1), 'factor', 2)": "factor: expected a number in (0, 1), got 2",
     "ReduceOnPlateau(1, eps=-1)": "eps: expected a finite number >= 0, got -1",
 }
 WRONG_TYPES = {
@@ -164,6 +179,7 @@ WRONG_TYPES = {
     "multi_step(1, [3.0])": "milestones: expected increasing integers >= 1, got [3.0]",
     "multi_step(1, 3)": "milestones: expected increasing integers >= 1, got 3",
     "join(0.1, [])": "schedules: expected functions of the step, got 0.1",
+    "ReduceOnPlateau(1).load_state_dict(None)": "state: expected a dict, got NoneType",
     "ReduceOnPlateau(1).update('low')": "metric: expected a number, got 'low'",
 }
 
@@ -228,11 +244,11 @@ def test_a_plateau_goes_on_from_its_saved_state(rng):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"value": nan}, "value: expected a finite number >= 0, got nan"),
-        ({"best": nan}, "best: expected a number other than NaN, got nan"),
-        ({"bad_updates": -1}, "bad_updates: expected an integer >= 0, got -1"),
-        ({"cooldown_left": -1}, "cooldown_left: expected an integer >= 0, got -1"),
-        ({"patience": 1}, "state: expected ['value', 'best', 'bad_updates', 'cooldown_left'], got"),
+        ({"value": nan}, "state['value']: expected a finite number >= 0, got nan"),
+        ({"best": nan}, "state['best']: expected a number other than NaN, got nan"),
+        ({"bad_updates": -1}, "state['bad_updates']: expected an integer >= 0, got -1"),
+        ({"cooldown_left": -1}, "state['cooldown_left']: expected an integer >= 0, got -1"),
+        ({"patience": 1}, "state: expected 4 names, got 'patience' too"),
     ],
     ids=repr,
 )

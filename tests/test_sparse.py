@@ -33,7 +33,7 @@ def by_twin(name, param, states, grad, step, hyper):
         array[rows] = part
 
 
-@pytest.mark.parametrize("common", COMMON)
+@pytest.mark.parametrize("common", ["decoupled", "all"])
 @pytest.mark.parametrize(("name", "settings"), SPARSE, ids=repr)
 def test_touched_rows_equal_the_twin_and_others_stay(
     name, settings, common, dtype, isa, threads, rng
@@ -294,6 +294,23 @@ def test_bad_rows_are_refused_by_name(bad):
     indices, values, shape, error, message = BAD_ROWS[bad]
     with pytest.raises(error, match=message):
         pyoptk.SparseRows(indices, values, shape)
+
+
+def test_values_that_were_shrunk_later_are_not_read_past_their_end():
+    table, rows = np.ones((4, 3)), pyoptk.SparseRows([0, 1], np.ones((2, 3)), (4, 3))
+    rows.values.resize((1, 3), refcheck=False)
+    with pytest.raises(ValueError, match=r"^grads: expected values as when it was made, got floa"):
+        pyoptk.SGD(table).step(rows)
+    assert (table == 1).all()
+
+
+@pytest.mark.parametrize("empty", [[], (), np.zeros(0, int)], ids=repr)
+def test_a_batch_may_touch_no_row(empty):
+    table = np.ones((4, 3))
+    opt = pyoptk.Adam(table)
+    opt.step(pyoptk.SparseRows(empty, np.ones((0, 3)), (4, 3)))
+    assert (table == 1).all()
+    assert opt.steps == 1
 
 
 @pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, pickle.dumps])

@@ -65,11 +65,61 @@ def test_later_groups_win_and_sequences_are_named_by_index():
         ({"a": {"beta1": 0.5}}, r"^groups\['a'\]: expected hyper-parameters .*got 'beta1'"),
         ({"a": {"lr": -1.0}}, r"^lr: expected a finite number >= 0, got -1.0"),
         ({"a": {"momentum": 0.9}}, r"^momentum: expected to be off in every group .* got 0.9"),
+        ([("a", {})], r"^groups: expected None or a dict of dicts, got \[\('a', {}\)\]"),
+        ("", r"^groups: expected None or a dict of dicts, got ''"),
+        ({"a": 0.1}, r"^groups\['a'\]: expected a dict for a pattern of type str, got 0.1"),
+        ({1: {"lr": 0.1}}, r"^groups\[1\]: expected a dict for a pattern of type str"),
     ],
 )
 def test_bad_groups_are_refused(groups, message):
+    params = {"b": np.ones(2), "a": np.ones(2)}
+    with pytest.raises((TypeError, ValueError), match=message):
+        pyoptk.SGD(params, groups=groups)
+    opt = pyoptk.SGD(params, groups={"a": {"lr": 0.5}})
+    with pytest.raises((TypeError, ValueError), match=r"^(groups|lr|momentum)"):
+        opt.groups = groups
+    assert opt.value("lr", "a") == 0.5
+
+
+def test_the_numbers_of_groups_are_assigned_read_and_saved_like_others():
+    params = {"a": np.zeros(2), "b.c": np.zeros(2)}
+    opt = pyoptk.SGD(params, lr=1.0, groups={"a": {"lr": 2.0}, "*.c": {"maximize": True}})
+    opt.groups = {"a": {"lr": lambda step: 3.0 + step}, "*.c": {"lr": 5.0, "maximize": True}}
+    opt.step({name: np.ones(2) for name in params})
+    opt.step({name: np.ones(2) for name in params})
+    assert [p[0] for p in params.values()] == [-7, 10]
+    assert [opt.value("lr"), opt.value("lr", "a"), opt.value("lr", "b.c")] == [1, 5, 5]
+    with pytest.raises(TypeError, match="item assignment"):  # it would have no effect
+        opt.groups["*.c"]["lr"] = 1.0
+    with pytest.raises(ValueError, match=r"^groups: expected the patterns \['a', '\*\.c'\], got"):
+        opt.groups = {"*.c": {"lr": 1.0}}
+    state = opt.state_dict()
+    assert {k: v for k, v in state.items() if k.startswith("groups.")} == {
+        "groups.*.c.lr": 5.0,
+        "groups.*.c.maximize": True,
+    }
+    opt.groups = {"a": {"lr": 0.5}, "*.c": {"lr": 0.25, "maximize": False}}
+    opt.load_state_dict(state)
+    assert [opt.value("lr", "a"), opt.value("lr", "b.c")] == [0.5, 5]
+    assert opt.value("maximize", "b.c") is True
+    with pytest.raises(ValueError, match=r"^lr: expected"):
+        opt.load_state_dict({**state, "groups.*.c.lr": -1.0})
+    assert opt.value("lr", "b.c") == 5
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda opt: opt.value("momenta"), r"^name: expected one of lr, momentum, .*'momenta'"),
+        (lambda opt: opt.value(["lr"]), r"^name: expected one of lr, momentum, .*\['lr'\]"),
+        (lambda opt: opt.value("lr", "c"), r"^param: expected one of a, b, got 'c'"),
+        (lambda opt: pyoptk.SGD({1: opt.params["a"], "1": np.ones(2)}), r"^params: .* 1 and '1'"),
+        (lambda opt: pyoptk.SGD.like(opt.params, "keras"), r"^library: expected one of torch, "),
+    ],
+)
+def test_names_that_are_none_are_refused(ask, message):
     with pytest.raises(ValueError, match=message):
-        pyoptk.SGD({"b": np.ones(2), "a": np.ones(2)}, groups=groups)
+        ask(pyoptk.SGD({"a": np.ones(2), "b": np.ones(2)}))
 
 
 def test_decay_mask_names_what_decays():
@@ -138,9 +188,20 @@ def test_average_and_zeroed_gradient_come_with_the_step(
     before = fused.copy()
     with opt.averaged():
         np.testing.assert_array_equal(fused, expected)
-        np.testing.assert_array_equal(opt.ema, before)
+        np.testing.assert_array_equal(opt.ema, expected)
+        for attempt in (opt.step, pyoptk.Accumulation(opt, 2).step):
+            with pytest.raises(RuntimeError, match=r"^step: expected the parameters, got their av"):
+                attempt(np.ones(size, dtype))
+        with (
+            pytest.raises(RuntimeError, match=r"^averaged: expected the parameters"),
+            opt.averaged(),
+        ):
+            pass
+        fused[...] = 7  # whatever happens within, the parameters come back
     np.testing.assert_array_equal(fused, before)
     np.testing.assert_array_equal(opt.ema, expected)
+    with pytest.raises(RuntimeError, match=r"^ema: expected an optimizer made with ema_decay"):
+        cls(fused, **settings).ema  # noqa: B018
 
 
 def test_zeroed_gradients_must_be_writable_contiguous_and_apart():
@@ -261,16 +322,26 @@ def test_a_wrong_state_is_refused_and_nothing_is_changed():
     for change, error, message in [
         ({"m.layer.bias": np.zeros(5)}, ValueError, r"m\.layer\.bias"),
         ({"m.layer.bias": np.zeros(4, np.float32)}, TypeError, r"m\.layer\.bias"),
+        ({"m.layer.bias": np.ma.ones(4)}, TypeError, r"m\.layer\.bias'\]: .* got MaskedArray"),
         ({"kernel": "sgd"}, ValueError, r"^state\['kernel'\]: expected 'adam', got 'sgd'"),
-        ({"calls": -1}, ValueError, r"^state\['calls'\]: expected a number >= 0, got -1"),
+        ({"calls": -1}, ValueError, r"^state\['calls'\]: expected an integer in 0..*, got -1"),
+        ({"calls": 1.5}, TypeError, r"^state\['calls'\]: expected an integer, got 1.5"),
+        ({"calls": float("nan")}, TypeError, r"^state\['calls'\]: expected an integer, got nan"),
+        ({"calls": None}, TypeError, r"^state\['calls'\]: expected an integer, got None"),
+        ({"calls": 2**63}, ValueError, r"^state\['calls'\]: expected an integer in 0..*, got 9"),
+        ({"skipped": "1"}, TypeError, r"^state\['skipped'\]: expected an integer, got '1'"),
+        ({"skipped": 2**64}, ValueError, r"^state\['skipped'\]: expected an integer in"),
         ({"steps": np.array([1, 1, 1, -1])}, ValueError, r"^state\['steps'\]"),
         ({"steps": np.array([1, 1, 1])}, ValueError, r"steps"),
         ({"hyper.lr": float("nan")}, ValueError, r"^lr: expected"),
         ({"hyper.momentum": 0.9}, ValueError, r"hyper\.momentum"),
         ({"more": np.zeros(1)}, ValueError, r"more"),
+        ({7: np.zeros(1)}, ValueError, r"^state: .* got 7 too"),
+        (None, TypeError, r"^state: expected a dict, got NoneType"),
+        ([], TypeError, r"^state: expected a dict, got list"),
     ]:
         with pytest.raises(error, match=message):
-            opt.load_state_dict({**good, **change})
+            opt.load_state_dict({**good, **change} if isinstance(change, dict) else change)
         with pytest.raises(ValueError, match=r"v\.norm\.bias"):
             opt.load_state_dict({k: v for k, v in good.items() if k != "v.norm.bias"})
         for name, value in opt.state_dict().items():

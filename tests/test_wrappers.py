@@ -1,6 +1,8 @@
 """What goes around an optimizer: accumulation, slow and averaged weights, loss scaling."""
 
+import copy as copy_module
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -254,6 +256,23 @@ def test_a_schedule_that_goes_wrong_leaves_the_settings_alone():
 def test_arguments_are_checked(make, error, message):
     with pytest.raises(error, match=f"^{message}"):
         make(pyoptk.SGD(np.zeros(2)))
+
+
+def test_a_scale_must_fit_the_dtype():
+    param = np.zeros(1, np.float32)
+    scaler = pyoptk.LossScaler(pyoptk.SGD(param, lr=1.0, grad_scale=1e20), scale=1e-30)
+    with pytest.raises(ValueError, match=r"^grad_scale: expected a number that float32 can hold"):
+        scaler.step(np.ones(1, np.float32))
+    assert (param[0], scaler.count, scaler.optimizer.skipped) == (0, 0, 0)
+    scaler.optimizer.step(np.zeros(1, np.float32))
+
+
+@pytest.mark.parametrize("how", [copy_module.copy, copy_module.deepcopy, pickle.dumps])
+def test_wrappers_refuse_to_be_copied(how):
+    opt = pyoptk.SGD(np.zeros(2))
+    for wrapper in (pyoptk.LossScaler(opt), pyoptk.Accumulation(opt, 2), pyoptk.SWA(np.zeros(2))):
+        with pytest.raises(TypeError, match=rf"^{type(wrapper).__name__}: cannot be copied"):
+            how(wrapper)
 
 
 def test_assignments_are_checked():

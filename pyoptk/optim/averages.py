@@ -12,22 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from .base import Optimizer
+from .base import Optimizer, swapped
 from .classic import SGD
-from .hyper import Array, Arrays, Grads
+from .hyper import Arrays, Grads
 from .wrappers import Stateful, Wrapper, named
-
-
-@contextmanager
-def _swapped(params: list[Array], others: list[Array]) -> Iterator[None]:
-    kept = [param.copy() for param in params]
-    try:
-        for param, other in zip(params, others, strict=True):
-            np.copyto(param, other)
-        yield
-    finally:
-        for param, old in zip(params, kept, strict=True):
-            np.copyto(param, old)
 
 
 class Lookahead(Wrapper):
@@ -101,9 +89,9 @@ class Lookahead(Wrapper):
     def averaged(self) -> Iterator[None]:
         """Within ``with lookahead.averaged():`` the parameters are the slow weights.
 
-        They are swapped in place, and back again, bit for bit. No step within.
+        They are swapped in place, and back again, bit for bit. A step within is refused.
         """
-        with _swapped(self.optimizer._arrays(), self._slow):
+        with swapped(self.optimizer._plan, self.optimizer._arrays(), self._slow):
             yield
 
 
@@ -149,6 +137,7 @@ class SWA(Stateful):
 
     def update(self) -> None:
         """Change the averages in place: take in the parameters as they are now."""
+        self._holder._plan.check_idle("update")
         with np.errstate(over="ignore", invalid="ignore"):
             for param, average in zip(self._holder._arrays(), self._averages, strict=True):
                 if self.count == 0:
@@ -169,7 +158,8 @@ class SWA(Stateful):
     def averaged(self) -> Iterator[None]:
         """Within ``with swa.averaged():`` the parameters are their averages.
 
-        They are swapped in place, and back again, bit for bit. No step and no update within.
+        They are swapped in place, and back again, bit for bit. Take no step within; an update is
+        refused.
 
         Raises
         ------
@@ -178,5 +168,5 @@ class SWA(Stateful):
         """
         if self.count == 0:
             raise RuntimeError("averaged: expected an update() before it, got none")
-        with _swapped(self._holder._arrays(), self._averages):
+        with swapped(self._holder._plan, self._holder._arrays(), self._averages):
             yield

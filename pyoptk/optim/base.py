@@ -15,21 +15,48 @@ from typing import Any, Self
 import numpy as np
 
 from .. import _core
-from ..checkpoint import check_arrays
+from ..checkpoint import check_arrays, check_mapping
 from .hyper import (
     Array,
     Arrays,
     Grads,
     Value,
-    any_callable,
+    at_step,
+    by_kind,
     listed,
+    lrs_at_step,
     override,
     plain,
 )
 from .like import settings_like
 
 
-class Optimizer:
+@contextmanager
+def swapped(plan: _core.Plan, params: list[Array], others: list[Array]) -> Iterator[None]:
+    """Within, `params` have the values of `others`, and no step can be taken."""
+    kept = [param.copy() for param in params]
+    plan.swap(True)
+    try:
+        for param, other in zip(params, others, strict=True):
+            np.copyto(param, other)
+        yield
+    finally:
+        for param, old in zip(params, kept, strict=True):
+            np.copyto(param, old)
+        plan.swap(False)
+
+
+class Uncopied:
+    """What cannot be copied or pickled, because it belongs to arrays of the caller's."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(
+            f"{type(self).__name__}: cannot be copied or pickled, because it belongs to the arrays "
+            "of its parameters; make a new one and use state_dict and load_state_dict"
+        )
+
+
+class Optimizer(Uncopied):
     """What all optimizers share. Not to be made itself: take `SGD`, `Adam` and so on.
 
     Every hyper-parameter is an attribute that may be read and assigned at any time; a value out of
@@ -63,10 +90,11 @@ class Optimizer:
         counted in `skipped`; raises a FloatingPointError that names the gradient, nothing changed.
     groups : dict of dicts
         Hyper-parameters for some parameters: ``{"embedding*": {"lr": 1e-4}}``. The names are shell
-        patterns of the keys of `params` (of "0", "1", ... for a sequence); later ones win.
-    no_decay : sequence of str
-        Patterns of parameters without weight decay, ``["bias*"]``.
-    decay_mask : sequence of str or None
+        patterns of the keys of `params` (of "0", "1", ... for a sequence); later ones win. May be
+        assigned like a hyper-parameter, with the same patterns.
+    no_decay : list or tuple of str
+        Patterns of parameters without weight decay, ``["bias*"]``; some may match nothing.
+    decay_mask : list or tuple of str, or None
         Patterns of the parameters with weight decay, ``["*weight"]``; None: all.
 
     Any number among them may be a function of the number of steps taken, 0 before the first, for
@@ -83,7 +111,7 @@ class Optimizer:
 
     _kernel: str
     hyper: Mapping[str, Any]
-    groups: dict[str, dict[str, Any]]
+    groups: Mapping[str, Mapping[str, Any]]
     lr: Value
     weight_decay: Value
     decoupled: bool
@@ -98,44 +126,34 @@ class Optimizer:
 
     def __init__(self, params: Arrays, hyper: dict[str, Any], initial: float = 0.0) -> None:
         keys, arrays = listed(params)
-        groups = {pattern: plain(own) for pattern, own in (hyper.pop("groups") or {}).items()}
+        groups = {} if hyper["groups"] is None else hyper["groups"]
+        del hyper["groups"]
         mask = hyper.pop("decay_mask")
         decay_mask = _core.check_patterns("decay_mask", ("*",) if mask is None else mask)
         no_decay = _core.check_patterns("no_decay", hyper.pop("no_decay"))
-        hyper = plain(hyper)
         names = [""] if keys is None else [str(key) for key in keys]
+        _core.check_params(keys, names)
         _core.check_groups(groups, hyper, names)
         overrides = [override(name, groups, no_decay, decay_mask) for name in names]
         kinds = list(dict.fromkeys(overrides)) or [((), True)]
+        of = [kinds.index(kind) for kind in overrides]
         put = self.__dict__
-        put.update(
-            params=params, hyper=MappingProxyType(hyper), groups=groups, _keys=keys, _kinds=kinds
-        )
-        put.update(_mapping=isinstance(params, Mapping), _of=overrides, _held=arrays)
-        put["_plan"] = _core.Plan(
-            self._kernel,
-            keys,
-            self._mapping,
-            arrays,
-            [kinds.index(kind) for kind in overrides],
-            self._resolved(hyper, groups, 0),
-            initial,
-        )
-        put["_scheduled"] = any_callable(hyper, groups)
+        put.update(params=params, _keys=keys, _names=names, _kinds=kinds, _of=of, _held=arrays)
+        put["_mapping"] = isinstance(params, Mapping)
+        hyper, groups = plain(hyper), {pattern: plain(own) for pattern, own in groups.items()}
+        first = at_step(0, by_kind(kinds, hyper, groups))
+        put["_plan"] = _core.Plan(self._kernel, keys, self._mapping, arrays, of, first, initial)
+        self._set(hyper, groups)
 
-    def _resolved(
-        self, hyper: Mapping[str, Any], groups: dict[str, dict[str, Any]], step: int
-    ) -> list[dict[str, Any]]:
-        """The hyper-parameters of each kind of parameter as numbers, for the step after `step`."""
-        resolved = []
-        for patterns, decays in self._kinds:
-            mine = dict(hyper)
-            for pattern in patterns:
-                mine |= groups[pattern]
-            if not decays:
-                mine["weight_decay"] = 0.0
-            resolved.append({k: v(step) if callable(v) else v for k, v in mine.items()})
-        return resolved
+    def _set(self, hyper: dict[str, Any], groups: Mapping[str, Mapping[str, Any]]) -> None:
+        fixed = {pattern: MappingProxyType(dict(own)) for pattern, own in groups.items()}
+        merged = by_kind(self._kinds, hyper, groups)
+        self.__dict__.update(
+            hyper=MappingProxyType(hyper),
+            groups=MappingProxyType(fixed),
+            _merged=merged,
+            _scheduled={name for _, functions in merged for name in functions},
+        )
 
     @classmethod
     def like(cls, library: str, params: Arrays, **given: Any) -> Self:
@@ -154,7 +172,7 @@ class Optimizer:
         >>> pyoptk.Adam.like("keras", np.zeros(2)).eps
         1e-07
         """
-        return cls(params, **settings_like(cls.__name__, library, given))
+        return cls(params, **settings_like(cls, library, given))
 
     def step(self, grads: Grads) -> None:
         """Change every parameter in place, once, by its gradient.
@@ -170,11 +188,19 @@ class Optimizer:
         Raises
         ------
         TypeError, ValueError
-            If a gradient is missing, of another shape or dtype, or overlaps a parameter. The
-            message names it, and nothing has been changed.
+            If a gradient is missing, of another shape or dtype, or overlaps a parameter, and if a
+            function of the step gives what its hyper-parameter cannot be.
+        FloatingPointError
+            With ``on_nonfinite="raise"``, for a gradient with a NaN or an infinity.
+        RuntimeError
+            Within `averaged`, and while another thread is in this optimizer's step.
+
+        The message names what is wrong, and nothing has been changed.
         """
-        if self._scheduled:
-            self._plan.configure(self._resolved(self.hyper, self.groups, self._plan.calls))
+        if self._scheduled == {"lr"}:
+            self._plan.set_lr(lrs_at_step(self._plan.calls, self._merged))
+        elif self._scheduled:
+            self._plan.configure(at_step(self._plan.calls, self._merged))
         self._plan.step(grads)
 
     def value(self, name: str, param: Any = None) -> Any:
@@ -185,12 +211,19 @@ class Optimizer:
         name : str
         param : key of `params`, optional
             Of this parameter, where `groups`, `no_decay` or `decay_mask` give it its own.
+
+        Raises
+        ------
+        ValueError
+            For a name or a key that there is not.
         """
-        kinds = self._resolved(self.hyper, self.groups, self._plan.calls)
-        if param is None:
-            value = self.hyper[name]
-            return value(self._plan.calls) if callable(value) else value
-        return kinds[self._kinds.index(self._kind_of(param))][name]
+        _core.check_choice("name", name, self.hyper)
+        value = self.hyper[name]
+        if param is not None:
+            _core.check_choice("param", param, self._keys or [])
+            numbers, functions = self._merged[dict(zip(self._keys, self._of, strict=True))[param]]
+            value = {**numbers, **functions}[name]
+        return value(self._plan.calls) if callable(value) else value
 
     @property
     def steps(self) -> Any:
@@ -210,41 +243,39 @@ class Optimizer:
 
     @property
     def ema(self) -> Any:
-        """The moving averages, in the structure of `params`; needs `ema_decay`."""
-        return self.state["ema"]
+        """The moving averages, in the structure of `params`; a RuntimeError without `ema_decay`."""
+        return self._like_params(self._averages())
+
+    def _averages(self) -> list[Array]:
+        if "ema" not in self._plan.states:
+            raise RuntimeError("ema: expected an optimizer made with ema_decay, got None for that")
+        averages: list[Array] = self._plan.states["ema"]
+        return averages
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Within ``with opt.averaged():`` the parameters are their moving averages.
 
-        They are swapped in place, and back again, bit for bit. Needs `ema_decay`; no step within.
-        """
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
+        They change in place, and come back bit for bit, whatever was done to them.
 
-    def _swap(self) -> None:
-        for param, average in zip(self._arrays(), self._plan.states["ema"], strict=True):
-            kept = param.copy()
-            param[...] = average
-            average[...] = kept
+        Raises
+        ------
+        RuntimeError
+            Without `ema_decay`, within another `averaged`, and from a step within this one.
+        """
+        with swapped(self._plan, self._arrays(), self._averages()):
+            yield
 
     @contextmanager
-    def _scaled(self, factor: float, **others: Any) -> Iterator[None]:
-        """For wrappers: within, `grad_scale` is times `factor`, and `others` hold."""
-        hyper, calls = self.hyper, self._plan.calls
-        # As numbers: after the step a schedule might have gone out of range.
-        before = self._resolved(hyper, self.groups, calls)
-        scaled = {**hyper, **others, "grad_scale": self.value("grad_scale") * factor}
-        self._plan.configure(self._resolved(scaled, self.groups, calls))
-        self.__dict__["hyper"] = scaled
+    def _scaled(self, factor: float, skip: bool = False) -> Iterator[None]:
+        """For wrappers: within, `grad_scale` is times `factor`; `skip` non-finite steps."""
+        plan = self._plan
+        before = plan.factor, plan.skips
+        plan.factor, plan.skips = plan.factor * factor, plan.skips or skip
         try:
             yield
         finally:
-            self.__dict__["hyper"] = hyper
-            self._plan.configure(before)
+            plan.factor, plan.skips = before
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed training needs besides the parameters: names to arrays and numbers.
@@ -257,13 +288,19 @@ class Optimizer:
             out |= {self._name_of(name, i): array for i, array in enumerate(arrays)}
         out["steps"] = np.array(self._plan.steps(), np.int64)
         out["calls"], out["skipped"] = int(self._plan.calls), int(self._plan.skipped)
-        numbers = {k: v for k, v in self.hyper.items() if not callable(v)}
-        return out | {f"hyper.{name}": value for name, value in numbers.items()}
+        return out | {name: v for name, v in self._settings().items() if not callable(v)}
+
+    def _settings(self) -> dict[str, Any]:
+        settings = {f"hyper.{name}": value for name, value in self.hyper.items()}
+        for pattern, own in self.groups.items():
+            settings |= {f"groups.{pattern}.{name}": value for name, value in own.items()}
+        return settings
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the state of an optimizer of the same kind and parameters; copies the arrays.
 
-        A hyper-parameter that is a function of the step here stays so.
+        A hyper-parameter that is a function of the step here stays so; one that was a function
+        when the state was saved stays as it is here.
 
         Raises
         ------
@@ -271,37 +308,37 @@ class Optimizer:
             If a name is missing or unknown, or an array has another shape or dtype; nothing has
             been changed then.
         """
-        hyper = self.check_state_dict(state)
-        self._configure(hyper, self.groups)
+        hyper, groups = self.check_state_dict(state)
+        self._configure(hyper, groups, state["calls"])
         for name, arrays in self._plan.states.items():
             for i, array in enumerate(arrays):
                 array[...] = state[self._name_of(name, i)]
         self._plan.set_steps(state["steps"].tolist())
         self._plan.calls, self._plan.skipped = state["calls"], state["skipped"]
 
-    def check_state_dict(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """Raise what `load_state_dict` would; returns the hyper-parameters there would be."""
-        expected = self.state_dict()
-        fixed = {f"hyper.{k}" for k, v in self.hyper.items() if callable(v)}
-        given = {k: v for k, v in state.items() if k not in fixed}
-        hyper = dict(self.hyper)
-        hyper |= {k[6:]: v for k, v in given.items() if k.startswith("hyper.") and k in expected}
-        arrays = {k: v for k, v in expected.items() if not k.startswith("hyper.")}
-        others = {k: v for k, v in given.items() if k in arrays or k not in expected}
-        check_arrays(arrays, others, "state")
-        _core.check_state(self._kernel, given)
-        self._plan.check(self._resolved(hyper, self.groups, state["calls"]))
-        return hyper
+    def check_state_dict(
+        self, state: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        """Raise what `load_state_dict` would; returns the `hyper` and `groups` there would be."""
+        check_mapping(state, "state")
+        settings = self._settings()
+        expected = {k: v for k, v in self.state_dict().items() if k not in settings}
+        check_arrays(expected, {k: v for k, v in state.items() if k not in settings}, "state")
+        _core.check_state(self._kernel, state)
+        settings |= {k: state[k] for k, v in settings.items() if k in state and not callable(v)}
+        hyper = plain({name: settings[f"hyper.{name}"] for name in self.hyper})
+        groups = {
+            pattern: plain({name: settings[f"groups.{pattern}.{name}"] for name in own})
+            for pattern, own in self.groups.items()
+        }
+        self._plan.check(at_step(state["calls"], by_kind(self._kinds, hyper, groups)))
+        return hyper, groups
 
     def _name_of(self, state: str, i: int) -> str:
         return state if self._keys is None else f"{state}.{self._keys[i]}"
 
     def _arrays(self) -> list[Array]:
         return [np.asarray(array) for array in self._held]
-
-    def _kind_of(self, key: Any) -> Any:
-        kinds = dict(zip(self._keys or [key], self._of, strict=True))
-        return kinds[key]
 
     @property
     def state(self) -> dict[str, Any]:
@@ -323,23 +360,23 @@ class Optimizer:
         if name.startswith("_"):
             self.__dict__[name] = value
             return
-        if name not in self.hyper:
+        hyper, groups, calls = dict(self.hyper), dict(self.groups), self._plan.calls
+        if name == "groups":
+            _core.check_groups(value, hyper, self._names, list(groups))
+            groups = {pattern: plain(own) for pattern, own in value.items()}
+        elif name in hyper:
+            hyper = plain({**hyper, name: value})
+        else:
             raise AttributeError(
-                f"{type(self).__name__} has no hyper-parameter {name!r}, only "
-                f"{', '.join(self.hyper)}"
+                f"{type(self).__name__} has no hyper-parameter {name!r}, only {', '.join(hyper)}"
             )
-        self._configure(plain({**self.hyper, name: value}), self.groups)
+        self._configure(hyper, groups, calls)
 
-    def _configure(self, hyper: dict[str, Any], groups: dict[str, dict[str, Any]]) -> None:
-        self._plan.configure(self._resolved(hyper, groups, self._plan.calls))
-        scheduled = any_callable(hyper, groups)
-        self.__dict__.update(hyper=MappingProxyType(hyper), groups=groups, _scheduled=scheduled)
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise TypeError(
-            f"{type(self).__name__}: cannot be copied or pickled, because it belongs to the arrays "
-            "of its parameters; make a new one and use state_dict and load_state_dict"
-        )
+    def _configure(
+        self, hyper: dict[str, Any], groups: Mapping[str, Mapping[str, Any]], calls: int
+    ) -> None:
+        self._plan.configure(at_step(calls, by_kind(self._kinds, hyper, groups)))
+        self._set(hyper, groups)
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.hyper.items())

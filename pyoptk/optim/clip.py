@@ -10,9 +10,12 @@ from .. import _core
 from .hyper import Array, Grads, listed
 
 
-def _arrays(grads: Grads) -> list[Array]:
+def _named(grads: Grads) -> dict[str, Array]:
+    """The gradients that there are, by the names that messages call them."""
     every: Any = grads
-    return [grad for grad in listed(every)[1] if grad is not None]
+    keys, arrays = listed(every)
+    names = ["grads"] if keys is None else [f"grads[{key!r}]" for key in keys]
+    return {name: grad for name, grad in zip(names, arrays, strict=True) if grad is not None}
 
 
 def global_norm(grads: Grads) -> float:
@@ -22,19 +25,38 @@ def global_norm(grads: Grads) -> float:
     ----------
     grads : array, sequence or dict of arrays
         float32 or float64 (all the same); None counts as nothing.
+
+    Returns
+    -------
+    float
+        NaN or infinity if one of them has such an element, and infinity if the norm of float64 is
+        too large for one.
+
+    Raises
+    ------
+    TypeError
+        For what is no such array; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np, pyoptk
+    >>> pyoptk.global_norm({"weight": np.array([[3.0]]), "bias": np.array([4.0])})
+    5.0
     """
-    return _core.global_norm(_arrays(grads))
+    return _core.norm_of(_named(grads))
 
 
 def clip_by_global_norm(grads: Grads, max_norm: float) -> float:
     """Scale all gradients in place so that their global norm is at most `max_norm`.
 
-    The factor is ``min(1, max_norm / (norm + 1e-6))``, as in PyTorch's ``clip_grad_norm_``.
+    The factor is ``min(1, max_norm / (norm + 1e-6))``, as in PyTorch's ``clip_grad_norm_``; where
+    the norm is NaN, so is every element then, and an infinite norm makes zeros, and NaNs of
+    infinities.
 
     Parameters
     ----------
     grads : array, sequence or dict of arrays
-        Changed in place.
+        float32 or float64 (all the same), of any strides. Changed in place; None is left out.
     max_norm : float
         At least 0.
 
@@ -42,6 +64,12 @@ def clip_by_global_norm(grads: Grads, max_norm: float) -> float:
     -------
     float
         The norm before.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is no such array, is read-only or comes twice, and for a `max_norm` that is none;
+        the message names it, and nothing has been changed.
 
     Examples
     --------
@@ -52,10 +80,12 @@ def clip_by_global_norm(grads: Grads, max_norm: float) -> float:
     >>> bool(np.allclose(g, [0.6, 0.8]))
     True
     """
-    arrays = _arrays(grads)
-    norm, factor = _core.clip_factor(arrays, max_norm)
-    for grad in arrays:
-        grad *= factor
+    named = _named(grads)
+    norm, factor = _core.clip_factor(named, max_norm)
+    if factor != 1:
+        with np.errstate(invalid="ignore", under="ignore"):
+            for grad in map(np.asarray, named.values()):
+                np.multiply(grad, grad.dtype.type(factor), out=grad)
     return norm
 
 
@@ -65,11 +95,24 @@ def clip_by_value(grads: Grads, clip_value: float) -> None:
     Parameters
     ----------
     grads : array, sequence or dict of arrays
-        Changed in place.
+        float32 or float64, of any strides. Changed in place; None is left out.
     clip_value : float
         At least 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As from `clip_by_global_norm`, but for an array that comes twice.
+
+    Examples
+    --------
+    >>> import numpy as np, pyoptk
+    >>> g = np.array([-3.0, 0.5, np.nan])
+    >>> pyoptk.clip_by_value(g, 1.0)
+    >>> g
+    array([-1. ,  0.5,  nan])
     """
-    arrays: list[Any] = _arrays(grads)
-    limit = _core.check_writable(arrays, clip_value)
-    for grad in arrays:
+    named = _named(grads)
+    limit = _core.check_writable(named, clip_value)
+    for grad in map(np.asarray, named.values()):
         np.clip(grad, -limit, limit, out=grad)

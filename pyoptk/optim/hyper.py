@@ -16,6 +16,8 @@ Arrays = Array | Iterable[Array] | Mapping[Any, Array]
 Value = float | Callable[[int], float]
 Grad = Array | _core.SparseRows | None
 Grads = Grad | Sequence[Grad] | Mapping[Any, Grad]
+Kind = tuple[tuple[str, ...], bool]  # which patterns of `groups`, and whether it decays
+Merged = list[tuple[dict[str, Any], dict[str, Callable[[int], Any]]]]  # see `by_kind`
 
 # The keywords that every optimizer takes besides its own, with their defaults.
 SHARED: dict[str, Any] = {
@@ -63,10 +65,10 @@ def listed(params: Arrays) -> tuple[list[Any] | None, list[Array]]:
 
 def override(
     name: str,
-    groups: dict[str, dict[str, Any]],
+    groups: Mapping[str, Mapping[str, Any]],
     no_decay: tuple[str, ...],
     decay_mask: tuple[str, ...],
-) -> tuple[tuple[str, ...], bool]:
+) -> Kind:
     """Which patterns of `groups` a parameter matches, and whether it decays."""
 
     def matched(patterns: Iterable[str]) -> tuple[str, ...]:
@@ -91,8 +93,33 @@ def plain(hyper: Mapping[str, Any]) -> dict[str, Any]:
     return {name: number(value) for name, value in hyper.items()}
 
 
-def any_callable(hyper: Mapping[str, Any], groups: dict[str, dict[str, Any]]) -> bool:
-    return any(callable(v) for own in (hyper, *groups.values()) for v in own.values())
+def by_kind(
+    kinds: Iterable[Kind], hyper: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]]
+) -> Merged:
+    """For each kind of parameter (see `override`) its numbers, and its functions of the step."""
+    merged: Merged = []
+    for patterns, decays in kinds:
+        mine = dict(hyper)
+        for pattern in patterns:
+            mine |= groups[pattern]
+        if not decays:
+            mine["weight_decay"] = 0.0
+        functions = {name: mine.pop(name) for name, v in tuple(mine.items()) if callable(v)}
+        merged.append((mine, functions))
+    return merged
+
+
+def at_step(step: int, merged: Merged) -> list[dict[str, Any]]:
+    """The hyper-parameters of each kind of parameter as numbers, for the step after `step`."""
+    return [
+        {**numbers, **{name: function(step) for name, function in functions.items()}}
+        for numbers, functions in merged
+    ]
+
+
+def lrs_at_step(step: int, merged: Merged) -> list[float]:
+    """The same of lr alone, which is what schedules are mostly for."""
+    return [functions["lr"](step) if functions else numbers["lr"] for numbers, functions in merged]
 
 
 def hyper_of(arguments: dict[str, Any]) -> dict[str, Any]:

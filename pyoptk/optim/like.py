@@ -77,9 +77,9 @@ LIKE: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def settings_like(optimizer: str, library: str, given: dict[str, Any]) -> dict[str, Any]:
+def settings_like(optimizer: type, library: str, given: dict[str, Any]) -> dict[str, Any]:
     """The keywords for `optimizer` as in `library`, those that are given taking precedence."""
-    known = LIKE.get(optimizer, {})
+    known = next((LIKE[c.__name__] for c in optimizer.__mro__ if c.__name__ in LIKE), {})
     _core.check_choice("library", library, known)
     settings = {**known[library], **given}
     if library == "optax" and settings.get("amsgrad"):

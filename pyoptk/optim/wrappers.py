@@ -10,51 +10,35 @@ NumPy passes, most of them every k-th step.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._core import SparseRows
+from ..checked import Rule, checked, real
 from ..checkpoint import check_arrays, fill_arrays
-from .base import Optimizer
-from .hyper import Array, Grads
-
-
-def _real(value: Any) -> float:
-    return float(value / 1)  # float() alone would take a str
-
+from .base import Optimizer, Uncopied
+from .hyper import Array, Grads, at_step
 
 # Between these, a loss scale and 1 / scale are both normal numbers in float32.
 _LEAST, _MOST = 2.0**-126, 2.0**126
 
-# Every number by name: what is expected; what makes it of one type, or raises TypeError; whether it
-# then is as expected. They hold in a constructor, an assignment and a checkpoint.
+# For every number by name, in a constructor, an assignment and a checkpoint.
 _length = "an integer >= 1", operator.index, lambda n: n >= 1
-_RULES: dict[str, tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = {
+_RULES: dict[str, Rule] = {
     "k": _length,
     "interval": _length,
     "count": ("an integer >= 0", operator.index, lambda n: n >= 0),
-    "alpha": ("a number in [0, 1]", _real, lambda x: 0 <= x <= 1),
-    "scale": ("a number in [2**-126, 2**126]", _real, lambda x: _LEAST <= x <= _MOST),
-    "growth": ("a finite number > 1", _real, lambda x: 1 < x < float("inf")),
-    "backoff": ("a number in (0, 1)", _real, lambda x: 0 < x < 1),
+    "alpha": ("a number in [0, 1]", real, lambda x: 0 <= x <= 1),
+    "scale": ("a number in [2**-126, 2**126]", real, lambda x: _LEAST <= x <= _MOST),
+    "growth": ("a finite number > 1", real, lambda x: 1 < x < float("inf")),
+    "backoff": ("a number in (0, 1)", real, lambda x: 0 < x < 1),
 }
 
 
-def _checked(name: str, value: Any, shown: str) -> Any:
-    expected, convert, accepts = _RULES[name]
-    try:
-        converted = convert(value)
-    except TypeError:
-        raise TypeError(f"{shown}: expected {expected}, got {value!r}") from None
-    if not accepts(converted):
-        raise ValueError(f"{shown}: expected {expected}, got {value!r}")
-    return converted
-
-
-class Stateful:
+class Stateful(Uncopied):
     """Some numbers, checked whenever they are set, and some arrays: the state of a wrapper."""
 
     _numbers: tuple[str, ...]
@@ -62,7 +46,7 @@ class Stateful:
     count: int
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, _checked(name, value, name) if name in _RULES else value)
+        super().__setattr__(name, checked(_RULES, name, value) if name in _RULES else value)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed training needs of this wrapper; its own arrays, not copies."""
@@ -86,7 +70,7 @@ class Stateful:
         """Raise what `load_state_dict` would."""
         check_arrays(self.state_dict(), state, "state")
         for name in self._numbers:
-            _checked(name, state[name], f"state[{name!r}]")
+            checked(_RULES, name, state[name], f"state[{name!r}]")
 
     def __repr__(self) -> str:
         settings = "".join(f", {name}={getattr(self, name)!r}" for name in self._numbers)
@@ -183,8 +167,7 @@ class Accumulation(Wrapper):
         opt = self.optimizer
         ordered = opt._plan.ordered(grads)
         self._check_kinds(ordered)
-        kinds = zip(opt._kinds, opt._resolved(opt.hyper, opt.groups, opt._plan.calls), strict=True)
-        zeroed = {kind for kind, hyper in kinds if hyper["zero_grad"]}
+        zeroed = [kind["zero_grad"] for kind in at_step(opt._plan.calls, opt._merged)]
         with np.errstate(over="ignore", invalid="ignore"):  # `on_nonfinite` is there for these
             for i, (total, grad) in enumerate(zip(self._sums, ordered, strict=True)):
                 if isinstance(grad, SparseRows):
@@ -198,7 +181,7 @@ class Accumulation(Wrapper):
                         np.copyto(total, grad)
                     self._given[i] = True
         for kind, grad in zip(opt._of, ordered, strict=True):
-            if grad is not None and kind in zeroed:
+            if grad is not None and zeroed[kind]:
                 np.asarray(grad)[...] = 0
         self.count += 1
         if self.count < self.k:
@@ -315,7 +298,7 @@ class LossScaler(Wrapper):
         been changed.
         """
         skipped = self.optimizer.skipped
-        with self.optimizer._scaled(1 / self.scale, on_nonfinite="skip"):
+        with self.optimizer._scaled(1 / self.scale, skip=True):
             stepped = super().step(grads)
         if self.optimizer.skipped != skipped:
             self._rescale(self.backoff)
