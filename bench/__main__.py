@@ -1,7 +1,9 @@
 """Everything that docs/performance.md shows, measured anew: ``python -m bench --peers DIR``.
 
-Runs the parts one after another, each with its own command line, and then the report. `--quick` is
-to see that it works: its figures mean nothing, and the report is not written.
+Runs the parts one after another, each with its own command line, and then the report on what they
+wrote; a part that fails is named and costs no other. `--only` measures one part, if the machine is
+not free for all of them at once, and `--report` writes the report on what is there. `--quick` is to
+see that it works: its figures mean nothing, and the report is not written.
 """
 
 from __future__ import annotations
@@ -42,23 +44,33 @@ def main() -> None:
     parser.add_argument("--python", action="append", default=[], help="as for bench.peers")
     parser.add_argument("--rounds", type=int, default=7, help="of the duels")
     parser.add_argument("--folder", type=Path, default=Path("build/measured"), metavar="DIR")
-    parser.add_argument("--only", default="", help="the part of this name, and no report")
+    parser.add_argument("--only", default="", metavar="PART", help="this part, and no report")
+    parser.add_argument("--report", action="store_true", help="the report, and no part")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     peers = ["--peers", options.peers] if options.peers else []
     peers += [word for pair in options.python for word in ("--python", pair)]
     commands = parts(options.folder.resolve(), peers, options.rounds, options.quick)
-    if options.only:
-        commands = {options.only: commands[options.only]}
-    for command in commands.values():
-        print("\n== python", *command, flush=True)
-        start = time.monotonic()
-        subprocess.run([sys.executable, *command], check=True, cwd=ROOT)
-        print(f"== {time.monotonic() - start:.0f} s", flush=True)
+    if options.only and options.only not in commands:
+        parser.error(f"--only: expected one of {', '.join(commands)}, got {options.only}")
+    chosen = [options.only] if options.only else [] if options.report else [*commands]
+    failed = [name for name in chosen if not measure(commands[name])]
     if not options.quick and not options.only:
-        files = [str(options.folder.resolve() / f"{name}.json") for name in commands]
+        files = [file for command in commands.values() if Path(file := command[-1]).exists()]
         subprocess.run([sys.executable, "-m", "bench.report", *files], check=True, cwd=ROOT)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+def measure(command: list[str]) -> bool:
+    """Run a part, which writes the file that its command ends with; whether all went well."""
+    Path(command[-1]).unlink(missing_ok=True)  # an older one must not get into the report
+    print("\n== python", *command, flush=True)
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, *command], check=False, cwd=ROOT)
+    print(f"== {time.monotonic() - start:.0f} s, status {done.returncode}", flush=True)
+    return done.returncode == 0
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import functools
 import inspect
 
 import numpy as np
-import pytest
 
 import pyoptk
 from pyoptk import _core, kernels, reference
@@ -101,7 +100,11 @@ def bench_sparse(timed, row):
     timed()
 
 
-@pytest.mark.parametrize("name", SPARSE)
+def pytest_generate_tests(metafunc):
+    if "name" in metafunc.fixturenames:
+        metafunc.parametrize("name", SPARSE)
+
+
 def bench_dense_step(benchmark, name):
     benchmark.group = f"touched_rows float32 {describe((name, 512))}, 1 thread"
     table, *grad = data("float32", 512)

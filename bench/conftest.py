@@ -6,6 +6,7 @@ a group mean anything: the machine is never quiet.
 """
 
 import functools
+import importlib.metadata
 import os
 import time
 
@@ -15,8 +16,9 @@ import pytest
 from threadpoolctl import ThreadpoolController
 
 import pyoptk
+from pyoptk.bench import machine
 
-from .kernel import rows_of
+from .kernel import CONTENDERS, rows_of
 
 LIBRARIES = ThreadpoolController()  # NumPy's BLAS; looking for it takes long
 
@@ -32,6 +34,12 @@ def pytest_configure(config):
     config.option.benchmark_min_rounds = 3
     config.option.benchmark_disable_gc = True
     config.option.benchmark_warmup = False  # calibration calls it often enough
+
+
+def pytest_benchmark_update_machine_info(config, machine_info):
+    names = ("pyoptk", "numpy", *(["torch"] if "torch" in CONTENDERS else []))
+    machine_info["versions"] = {name: importlib.metadata.version(name) for name in names}
+    machine_info["described"] = machine.describe()
 
 
 def pytest_generate_tests(metafunc):

@@ -26,12 +26,14 @@ def kernels(result: Result) -> str:
         groups[key][told["contender"]] = bench["stats"]["median"]
         names[told["kernel"]][told["contender"]] = bench["name"]
         words[key] = bench["group"].split(maxsplit=2)[2].rpartition(",")[0]
-    machine = result["machine_info"]
+    machine = result["machine_info"]["described"]
+    told = ", ".join(f"{k} {v}" for k, v in result["machine_info"]["versions"].items())
     how = (
-        f"`pytest bench`, one process, medians; {machine['cpu'].get('brand_raw', '')}, "
-        f"{result['datetime'][:10]}. Time; share of the roof; then how many times as long the "
-        "NumPy twin and PyTorch take. The roof of a step is a call, too, and at 1,000 elements "
-        "not a faster one."
+        f"`{machine['command']}`, one process, medians, of which {noise(result)}; "
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['isa']}, {machine['system']}, "
+        f"{machine['date']}; Python {machine['python']}, {told}. Time; share of the roof; then how "
+        "many times as long the NumPy twin and PyTorch take. The roof of a step is a call, too, "
+        "and at 1,000 elements not a faster one."
     )
     parts = ["## Every kernel", how]
     for name, called in names.items():
@@ -46,6 +48,20 @@ def kernels(result: Result) -> str:
             rows.append(f"| {label} | {' | '.join(cells)} |")
         parts += [*lines, "\n".join(rows)]
     return "\n\n".join(parts)
+
+
+def noise(result: Result) -> str:
+    """How far apart the times of one row are: between the quartiles, over the median."""
+    spread = sorted(
+        row["stats"]["iqr"] / row["stats"]["median"]
+        for row in result["benchmarks"]
+        if "kernel" in row["extra_info"]
+    )
+    tenth = spread[int(0.9 * len(spread))]
+    return (
+        "the middle half of the calls is spread over "
+        f"{statistics.median(spread):.0%} (median row) and {tenth:.0%} (nine rows in ten)"
+    )
 
 
 def columns(groups: Any, name: str) -> list[tuple[str, int]]:
@@ -73,9 +89,10 @@ def scaling(result: Result) -> str:
     machine = result["machine"]
     peak = ", ".join(f"{k} threads {p / 1e9:.0f} GFLOP/s" for k, p in machine["peak"].items())
     how = (
-        "`python bench/scaling.py`; the terms stand at the top of it. Coefficients in seconds for "
-        f"one unit, fitted to runs on one and two threads. Peak: {peak}; L2 {machine['l2'] >> 20} "
-        f"MiB, L3 {machine['l3'] >> 20} MiB."
+        f"`{machine['command']}`, {machine['date']}; the terms stand at the top of it. "
+        "Coefficients in seconds for one unit, fitted to runs on one and two threads. "
+        f"Peak: {peak}; "
+        f"L2 {machine['l2'] >> 20} MiB, L3 {machine['l3'] >> 20} MiB."
     )
     parts = [f"## A model of time per step: {machine['cpu']}, {machine['cores']} cores", how]
     for family in result["families"]:

@@ -43,6 +43,9 @@ def note(result: Result) -> str:
 
 def speedup(result: Result) -> str:
     """How many times longer the others take for a step of Adam, by size."""
+    sizes = [float(row["sizes"]["n"]) for row in adam_rows(result)]
+    if not sizes:
+        return ""
     series = []
     for peer in PEERS:
         points = []
@@ -52,7 +55,6 @@ def speedup(result: Result) -> str:
                 points.append((float(row["sizes"]["n"]), statistics.median(found)))
         if points:
             series.append(Series(peer, points, COLORS[peer]))
-    sizes = [float(row["sizes"]["n"]) for row in adam_rows(result)]
     series.append(Series("pyoptk", [(sizes[0], 1.0), (sizes[-1], 1.0)], 0))
     return lines(
         "A step of Adam: how many times as long as pyoptk",
@@ -74,6 +76,8 @@ def cost(result: Result) -> str:
                 points.append((float(row["sizes"]["n"]), seconds / row["sizes"]["n"] * 1e9))
         if points:
             series.append(Series(name, points, COLORS[name]))
+    if not series:
+        return ""
     return lines(
         "A step of Adam: nanoseconds for each parameter",
         series,
@@ -160,5 +164,5 @@ def scaling(result: Result) -> str:
         x_ticks=threads,
         x_title="threads (lines with marks: measured; dotted: the model)",
         y_title="times",
-        note=result["machine"]["cpu"],
+        note=f"{result['machine']['cpu']}, {result['machine']['date']}",
     )

@@ -16,8 +16,7 @@ from pyoptk.bench import rows
 from pyoptk.bench.command import duration
 from pyoptk.bench.duel import fastest, median, ratios
 
-from . import kernel_tables, pictures
-from .bars import outcomes
+from . import bars, kernel_tables, pictures, roofline
 
 ROOT = Path(__file__).parents[1]
 README, DOCS = ROOT / "README.md", ROOT / "docs"
@@ -84,13 +83,13 @@ def where(result: Result) -> str:
 
 
 def with_noise(row: Result, peer: str) -> str:
-    """Median and range of the ratios; bold where the peer is faster."""
+    """Median and range of the ratios; bold where a peer is faster, which the roof is not."""
     found = ratios(row, peer, "pyoptk")
     if not found:
         return row["errors"].get(peer, "")
     middle = statistics.median(found)
     told = f"{middle:.2f} ({found[0]:.2f} to {found[-1]:.2f})"
-    return f"**{told}**" if round(middle, 2) < 1 else told
+    return f"**{told}**" if round(middle, 2) < 1 and peer != bars.ROOF else told
 
 
 def table(result: Result, task: str) -> str:
@@ -117,7 +116,7 @@ TASKS = {
 def duels(result: Result) -> str:
     """The tables of one run of bench.peers."""
     plural = "" if result["threads"] == 1 else "s"
-    turns = f"{result['rounds']} rounds of {result['block']:g} s"
+    turns = f"{result['rounds']} round{'s'[: result['rounds'] > 1]} of {result['block']:g} s"
     parts = [
         f"## Against other libraries, {result['threads']} thread{plural}",
         f"`{result['machine']['command']}`: {turns}. {where(result)}",
@@ -133,9 +132,15 @@ def duels(result: Result) -> str:
 
 def unmet(results: list[Result], scaling: Result | None) -> str:
     """What falls short of bars.py, with the reason."""
-    every = outcomes(results, scaling)
+    every = bars.outcomes(results, scaling)
     short_of = [one for one in every if not one.met]
     said = f"{len(every) - len(short_of)} of {len(every)} bars of bench/bars.py are met."
+    if scaling:
+        peak = scaling["machine"]["peak"]["1"]
+        said += (
+            f" They were set where a core does {bars.PEAK / 1e9:.0f} GFLOP/s of multiply-adds with "
+            f"{bars.ISA}; this one does {peak / 1e9:.0f} with {scaling['machine']['isa']}."
+        )
     if not short_of:
         return f"## What is not met yet\n\nNothing: {said}"
     lines = ["| | threads | wanted | measured | why |", "|---|---|---|---|---|"]
@@ -172,11 +177,13 @@ def draw(results: list[Result], models: list[Result]) -> str:
     if models:
         most = max(models, key=lambda model: model["machine"]["cores"])
         drawn["scaling"] = ("Scaling with threads", pictures.scaling(most))
+        drawn["roofline"] = ("LSTM shapes under the roofs", roofline.picture(models[0]))
     folder = DOCS / "performance"
     folder.mkdir(exist_ok=True)
     shown = []
     for name, (words, svg) in drawn.items():
         if not svg:  # nobody was there
+            (folder / f"{name}.svg").unlink(missing_ok=True)
             continue
         (folder / f"{name}.svg").write_text(svg)
         shown.append(f"![{words}](performance/{name}.svg)")
@@ -197,6 +204,7 @@ def main() -> None:
     parts = [PREFACE, unmet(results, models[0] if models else None)]
     parts.append(draw(results, models))
     parts += [duels(result) for result in results]
+    parts += [roofline.table(model) for model in models[:1]]
     parts += [kernel_tables.kernels(r) for r in read if "benchmarks" in r]
     parts += [kernel_tables.scaling(model) for model in models]
     (DOCS / "performance.md").write_text("\n\n".join(parts) + "\n")

@@ -10,8 +10,8 @@ against what one and two foretold.
 
 An optimizer step on k threads takes
 
-    call + wake * log2(k) + bytes / (k * bandwidth of the cache level)
-                          + bytes * (k - 1) / k * contention, if they come from memory
+    call + wake * log2(k) + bytes / (k * bandwidth of the level that they come from)
+                          + bytes from memory * (k - 1) / k * contention
 
 and an LSTM's forward and backward
 
@@ -20,17 +20,18 @@ and an LSTM's forward and backward
 
 where r is the number of threads that the recurrence is cut for (`lstm_cut` in csrc/kernels/rnn.h):
 by rows of the batch without barriers, or by hidden units with one for every step. The excess is
-what the products take beyond the peak. More cores than are here are assumed to be like these, eight
+what the products take beyond the peak. Of arrays larger than the L3 cache, as much comes from there
+as fits into it, the rest from memory. More cores than are here are assumed to be like these, eight
 to an L3 cache as large as this one.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import math
-import platform
 import statistics
 import threading
 import time
@@ -42,8 +43,10 @@ from typing import Any
 import numpy as np
 
 import pyoptk
-from pyoptk import _core
+from pyoptk import _core, kernels
+from pyoptk.bench import machine as this_machine
 from pyoptk.bench import rows
+from pyoptk.bench.contenders.roof import arrays
 
 SIZES = (16, 1_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000)
 LSTM = [*rows.LSTM, (20, 64, 128, 128), (20, 256, 64, 256), (20, 8, 128, 512)]
@@ -65,25 +68,17 @@ class Machine:
     l3_cores: int  # that share them
     peak: dict[int, float]  # FLOP/s by threads
 
-    def level(self, working_set: int, k: int) -> str:
-        """Where the arrays stay from one step to the next."""
+    def levels(self, working_set: int, k: int) -> dict[str, float]:
+        """Where the arrays stay from one step to the next: the share of each level."""
         if working_set / k <= self.l2:
-            return "L2"
-        caches = math.ceil(k / max(8, self.l3_cores))
-        return "L3" if working_set <= self.l3 * caches else "memory"
+            return {"L2": 1.0}
+        kept = min(1.0, self.l3 * math.ceil(k / max(8, self.l3_cores)) / working_set)
+        return {"L3": kept, "memory": 1 - kept}
 
     def peak_of_a_core(self, k: int) -> float:
         """FLOP/s of each of k cores; of the most that were measured, if k is more."""
         known = max(n for n in self.peak if n <= k)
         return self.peak[known] / known
-
-
-def machine_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.machine()
 
 
 def cache(index: str) -> tuple[int, int]:
@@ -122,6 +117,32 @@ def measure_machine(counts: list[int], rounds: int = 1_000_000) -> Machine:
     return Machine(max(counts), l2, l3, l3_cores, peak)
 
 
+def least(work: Callable[[], Any], rounds: int = 7) -> float:
+    """Seconds of a call: the least of some blocks."""
+    return min(median_of_block(work, 0.02) for _ in range(rounds))
+
+
+def limits(machine: Machine) -> dict[str, Any]:
+    """What one core may reach besides multiply-adds.
+
+    Bytes per second where four arrays fill half of a cache, or many times the last one, in the
+    streams of Adam; and what the functions in the cells of an LSTM take: three times sigmoid and
+    twice tanh, and tanh again in backward.
+    """
+    pyoptk.set_num_threads(1)
+    rate = {}
+    for level, size in (("L2", machine.l2), ("L3", machine.l3), ("memory", 8 * machine.l3)):
+        n = size // 32
+        rate[level] = 28 * n / least(functools.partial(_core.memory_roof, *arrays(n)))
+    x = np.linspace(-4, 4, 1024, dtype=np.float32)
+    y = np.empty_like(x)
+    sigmoid, tanh = (
+        least(functools.partial(function, x, y)) / x.size
+        for function in (kernels.sigmoid, kernels.tanh)
+    )
+    return {"bandwidth": rate, "cell": 3 * sigmoid + 3 * tanh}
+
+
 # ---- the cases -----------------------------------------------------------------------------------
 
 
@@ -134,11 +155,13 @@ def adam(n: int) -> tuple[str, Callable[[], Any]]:
 
 def adam_terms(n: int, k: int, machine: Machine) -> dict[str, float]:
     k = 1 if n < 16_384 else k  # SERIAL_BELOW in csrc/kernels/sweep.h
-    level = machine.level(16 * n, k)
-    terms = {"call": 1.0, "wake": math.log2(k), f"bytes from {level}": 28 * n / k}
-    if level == "memory":
-        terms["contention"] = 28 * n * (k - 1) / k
-    return terms
+    levels = machine.levels(16 * n, k)
+    return {
+        "call": 1.0,
+        "wake": math.log2(k),
+        **{f"bytes from {level}": 28 * n * share / k for level, share in levels.items()},
+        "contention": 28 * n * levels.get("memory", 0.0) * (k - 1) / k,
+    }
 
 
 def lstm(T: int, B: int, I: int, H: int) -> tuple[str, Callable[[], Any]]:
@@ -264,6 +287,7 @@ def model(cases: list[dict[str, Any]], machine: Machine) -> dict[str, Any]:
         found.append(
             {
                 "label": case["label"],
+                "size": case["size"],
                 "measured": {k: min(s) for k, s in case["seconds"].items()},
                 "model": told,
                 "left out": {
@@ -324,13 +348,17 @@ def main() -> None:
     caches = f"L2 {machine.l2 >> 20} MiB, L3 {machine.l3 >> 20} MiB for {machine.l3_cores}"
     peaks = ", ".join(f"{k} threads {p / 1e9:.0f}" for k, p in machine.peak.items())
     print(f"{cores} cores, {caches}\npeak, GFLOP/s: {peaks}")
+    limits_of_a_core = limits(machine)
+    rates = ", ".join(f"{k} {r / 1e9:.0f}" for k, r in limits_of_a_core["bandwidth"].items())
+    cell = limits_of_a_core["cell"] * 1e9
+    print(f"bandwidth of a core, GB/s: {rates}; functions of a cell {cell:.2f} ns")
     families = []
     for family in CASES:
         families.append(model(measure(family, counts, options.rounds, options.block), machine))
         show(families[-1])
     if options.json:
-        told = {"cpu": machine_name(), "isa": pyoptk.isa(), "system": platform.platform()}
-        result = {"kind": "scaling", "machine": told | vars(machine), "families": families}
+        told = {**this_machine.describe(), **vars(machine), "limits": limits_of_a_core}
+        result = {"kind": "scaling", "machine": told, "families": families}
         options.json.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -6,6 +6,7 @@ import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pyoptk.bench import rows
@@ -14,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # last, so that an installed pyoptk is found before the source folder
 
 from bench import __main__ as everything
-from bench import bars, compare, kernel_tables, pictures, report, scaling
+from bench import bars, compare, kernel, kernel_tables, pictures, report, roofline, scaling
 from bench.peers import environments
 from bench.peers.__main__ import cases
 
@@ -48,6 +49,22 @@ def test_every_part_of_the_measurements_writes_the_file_of_its_name():
         )
 
 
+def test_a_part_that_fails_costs_no_other(monkeypatch, tmp_path, capfd):
+    """Nor does the file of an older run stand in for it."""
+    (tmp_path / "bad.json").write_text("old")
+    write = "import sys; open(sys.argv[1], 'w').write('new')"
+    made = {
+        "bad": ["-c", "import sys; sys.exit(3)", str(tmp_path / "bad.json")],
+        "good": ["-c", write, str(tmp_path / "good.json")],
+    }
+    monkeypatch.setattr(everything, "parts", lambda *given: made)
+    monkeypatch.setattr(sys, "argv", ["bench", "--quick", "--folder", str(tmp_path)])
+    with pytest.raises(SystemExit, match="failed: bad"):
+        everything.main()
+    assert [path.name for path in tmp_path.iterdir()] == ["good.json"]
+    assert "status 3" in capfd.readouterr().out
+
+
 # ---- bars ----------------------------------------------------------------------------------------
 
 
@@ -77,6 +94,24 @@ def test_a_bar_is_met_by_the_median_against_the_fastest_of_its_peers():
     assert bars.against(bars.Bar("label", ("absent",), 1), row, 1) == []
 
 
+def test_a_bar_that_asks_for_more_than_the_roof_says_so():
+    row = {"seconds": {"pyoptk": [1.0], "x": [2.0], "roof": [0.8]}}
+    reasons = [
+        bars.against(bars.Bar("label", ("x",), times), row, 1)[0].reason for times in (1.9, 2.1, 3)
+    ]
+    told = "x takes but 2.50 times as long as the roof"
+    assert reasons == ["", f"{told}, of which the bar asks for 84%", told]
+
+
+def test_what_a_layer_spends_its_time_on_is_a_reason_of_last_resort():
+    row = {**rows.lstm(10, 100, 8, 20), "seconds": {"pyoptk": [1e-4], "x": [2e-4], "roof": [2e-5]}}
+    (found,) = bars.against(bars.Bar(row["label"], ("x",), 3), row, threads=2, cell=1e-9)
+    assert found.reason.startswith(
+        "of our time the multiply-adds take 20% at their peak and the functions of the cells 10%"
+    )
+    assert bars.spent({**rows.step("Adam", 10), "seconds": row["seconds"]}, 1, 1e-9) == ""
+
+
 def test_two_threads_are_held_against_one():
     made = [
         {"label": rows.lstm(*size)["label"], "measured": {"1": 1.0, "2": two}}
@@ -101,6 +136,8 @@ def test_losses_are_bold_and_stay():
     assert report.with_noise(row, "x") == "**0.62 (0.50 to 0.75)**"
     assert report.with_noise(row, "pyoptk") == "1.00 (1.00 to 1.00)"
     assert report.with_noise(row, "y") == "why"
+    row["seconds"]["roof"] = row["seconds"]["x"]
+    assert report.with_noise(row, "roof") == "0.62 (0.50 to 0.75)"
     assert report.short(row, "x") == "**0.62**"
     assert report.short(row, "z") == ""
 
@@ -143,14 +180,18 @@ def test_kernels_are_told_with_their_roof_and_their_twin():
         return {
             "name": f"name of {contender}",
             "group": f"adam float32 {size:,} elements, 1 thread",
-            "stats": {"median": median},
+            "stats": {"median": median, "iqr": 0.1 * median},
             "extra_info": {**told, "contender": contender},
         }
 
     benches = [bench("ours", 2e-6), bench("twin", 9e-6), bench("roof", 1e-6), bench("torch", 1e-6)]
+    told = {"described": {**MACHINE, "command": "pytest bench"}, "versions": {"numpy": "2.4"}}
     text = kernel_tables.kernels(
-        {"benchmarks": [*benches, {"extra_info": {}}], "machine_info": {"cpu": {}}, "datetime": ""}
+        {"benchmarks": [*benches, {"extra_info": {}}], "machine_info": told}
     )
+    assert "`pytest bench`, one process, medians, of which the middle half" in text
+    assert "10% (median row)" in text
+    assert "a processor, 4 cores, avx2, Linux, 2026-01-02; Python 3.14.1, numpy 2.4." in text
     assert "| 1,000 elements | 2 us, 50%, 4.50, **0.50** |" in text
     assert "twin: `name of twin`" in text
 
@@ -208,12 +249,47 @@ def test_the_recurrence_is_cut_as_the_kernel_cuts_it(size, k, expected):
     assert scaling.recurrence_threads(*size, k, "avx512") == expected
 
 
-def test_the_level_of_a_working_set_is_the_smallest_that_holds_it():
-    assert CHIP.level(1 << 20, 1) == "L2"
-    assert CHIP.level(1 << 21, 1) == "L3"
-    assert CHIP.level(1 << 21, 2) == "L2"
-    assert CHIP.level(1 << 26, 8) == "memory"
-    assert CHIP.level(1 << 26, 16) == "L3"
+def test_a_working_set_stays_in_the_smallest_cache_that_holds_it_or_as_much_of_it_as_fits():
+    assert CHIP.levels(1 << 20, 1) == {"L2": 1}
+    assert CHIP.levels(1 << 21, 1) == {"L3": 1, "memory": 0}
+    assert CHIP.levels(1 << 21, 2) == {"L2": 1}
+    assert CHIP.levels(1 << 27, 8) == {"L3": 0.25, "memory": 0.75}
+    assert CHIP.levels(1 << 27, 16) == {"L3": 0.5, "memory": 0.5}
+
+
+# ---- the roofline --------------------------------------------------------------------------------
+
+LIMITS = {"bandwidth": {"L2": 1e11, "L3": 5e10, "memory": 2e10}, "cell": 1e-9}
+
+
+@pytest.mark.parametrize(
+    ("size", "seconds", "said"),
+    [
+        ((50, 64, 512, 512), 0.45, "FMA, at 89% of the peak; then packing, calls and edges"),
+        ((50, 64, 512, 512), 1.0, "overhead: 596 ms of packing"),
+        ((10, 4, 2048, 2048), 0.15, "bandwidth of memory"),  # 128 MiB of weights for four rows
+    ],
+)
+def test_what_limits_a_shape_is_told_in_words(size, seconds, said):
+    machine = vars(CHIP) | {"peak": {"1": 1e11}, "limits": LIMITS}
+    shape = roofline.shape(list(size), seconds, machine)
+    assert shape.limit().startswith(said)
+    assert shape.at_peak + shape.cells + shape.rest == pytest.approx(seconds)
+    assert shape.at_peak == pytest.approx(24 * np.prod(size[:2]) * size[3] * sum(size[2:]) / 1e11)
+
+
+def test_the_roofline_shows_every_shape_of_the_bars():
+    made = [
+        {"label": "", "size": list(size), "measured": {"1": rows.lstm(*size)["flop"] / 8e10}}
+        for size in [*rows.LSTM, (1, 1, 1, 1)]
+    ]
+    machine = MACHINE | vars(CHIP) | {"peak": {"1": 1e11}, "limits": LIMITS}
+    told = {"machine": machine, "families": [{"family": "LSTM", "rows": made}]}
+    assert roofline.table(told).count("\n| T ") == len(rows.LSTM)
+    picture = roofline.picture(told)
+    ET.fromstring(picture)
+    assert picture.count("<circle") == len(rows.LSTM)
+    assert "dotted: FMA 100 GFLOP/s; L2, L3, memory: 100, 50, 20 GB/s" in picture
 
 
 # ---- two commits ---------------------------------------------------------------------------------
@@ -235,6 +311,12 @@ def test_a_difference_counts_if_it_is_beyond_the_noise(head, again, said):
     row = {"label": "a", "errors": {}, "seconds": {k: v for k, v in seconds.items() if v}}
     assert compare.verdict(row) == said
     assert compare.line(row).endswith(said)
+
+
+def test_the_rows_need_nothing_but_numpy():
+    """compare.py runs them in environments that have no pytest."""
+    for file in kernel.FILES:
+        assert "import pytest" not in (ROOT / "bench" / file).read_text()
 
 
 def test_the_quick_set_has_every_kernel_and_rounds_of_several_games_are_one():

@@ -37,6 +37,7 @@ def cases() -> Iterator[Row]:
         yield rows.lstm(*size)
     yield rows.lstm(50, 32, 64, 128, dtype="float64")
     yield rows.lstm(50, 32, 64, 128, packed=True)
+    yield rows.stack(50, 32, 64, 128)
     yield rows.forecaster(32)
     yield rows.forecaster(256)
     yield rows.mlp()
@@ -59,7 +60,7 @@ def show(row: Row) -> None:
         told.append(f"({row['flop'] / ours / 1e9:.0f} GFLOP/s)")
     for peer in row["seconds"]:
         found = ratios(row, peer, "pyoptk")
-        if peer != "pyoptk":
+        if peer != "pyoptk" and found:
             told.append(f"{peer} {found[len(found) // 2]:.2f} ({found[0]:.2f}..{found[-1]:.2f})")
     told += [f"{name}: {error}" for name, error in row["errors"].items()]
     print("  ".join(told), flush=True)

@@ -41,8 +41,10 @@ def step_inputs(count: int, n: int) -> dict[str, Arrays]:
     return {"params": params, "grads": [p[::-1].copy() for p in params]}
 
 
-def lstm_inputs(T: int, B: int, I: int, H: int, dtype: str = "float32") -> dict[str, Any]:
-    """A batch of sequences, the gradient of the output, and PyTorch's weights."""
+def lstm_inputs(
+    T: int, B: int, I: int, H: int, dtype: str = "float32", layers: int = 1, directions: int = 1
+) -> dict[str, Any]:
+    """A batch of sequences, the gradient of the output, and PyTorch's weights in its order."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -51,10 +53,13 @@ def lstm_inputs(T: int, B: int, I: int, H: int, dtype: str = "float32") -> dict[
         return rng.uniform(-1, 1, shape).astype(dtype)
 
     scale = np.sqrt(H).astype(dtype)
-    weights = [uniform(4 * H, I), uniform(4 * H, H), uniform(4 * H), uniform(4 * H)]
+    weights = []
+    for k in range(layers * directions):
+        below = I if k < directions else directions * H
+        weights += [uniform(4 * H, below), uniform(4 * H, H), uniform(4 * H), uniform(4 * H)]
     return {
         "x": uniform(T, B, I),
-        "dy": uniform(T, B, H),
+        "dy": uniform(T, B, directions * H),
         "weights": [w / scale for w in weights],
     }
 

@@ -13,8 +13,9 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,7 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC"
 # How far from ours an answer may be, relative and absolute.
 TOLERANCE = {"step": 1e-4, "lstm": 1e-3, "forecaster": 1e-4, "mlp": 1e-4}
 
+PATIENCE = 300.0  # seconds after which a contender that does not answer is ended
 ONE_BY_ONE = 1e9  # bytes of a step from which preparing all contenders at once takes much memory
 
 Row = dict[str, Any]
@@ -70,13 +72,17 @@ class Contender:
     def tell(self, **message: Any) -> None:
         """Send a question; `listen` waits for the answer."""
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(message) + "\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended, which `listen` tells
+            self.process.stdin.write(json.dumps(message) + "\n")
+            self.process.stdin.flush()
 
     def listen(self) -> dict[str, Any]:
         """The answer; an ended process answers with an error, too."""
         assert self.process.stdout is not None
+        limit = threading.Timer(PATIENCE, self.process.kill)
+        limit.start()
         answer = self.process.stdout.readline()
+        limit.cancel()
         if not answer:
             return {"error": f"ended with status {self.process.wait()}"}
         said: dict[str, Any] = json.loads(answer)
@@ -92,7 +98,8 @@ class Contender:
         trace: TracebackType | None,
     ) -> None:
         self.process.kill()
-        self.process.communicate()
+        with suppress(BrokenPipeError):  # where a question was still on its way
+            self.process.communicate()
 
 
 def fight(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from .contenders.roof import lstm_flop, streams
+from .contenders.roof import lengths, lstm_flop, streams
 from .duel import Row
 
 # T, B, I, H
@@ -39,15 +39,28 @@ def step(optimizer: str, n: int, count: int = 1, **settings: Any) -> Row:
 EXTRAS = {"max_norm": "clip", "ema_decay": "EMA", "zero_grad": "zero"}
 
 
+def stack(T: int, B: int, I: int, H: int) -> Row:
+    """Forward and backward of two layers in both directions."""
+    sizes = {"layers": 2, "directions": 2}
+    return {
+        "label": f"LSTM, T {T}, B {B}, I {I}, H {H}, 2 layers, bidirectional",
+        "task": "lstm",
+        "sizes": {"T": T, "B": B, "I": I, "H": H, **sizes},
+        "settings": sizes,
+        "flop": 2 * (lstm_flop(T, B, I, H) + lstm_flop(T, B, 2 * H, H)),
+    }
+
+
 def lstm(T: int, B: int, I: int, H: int, *, dtype: str = "float32", packed: bool = False) -> Row:
     """Forward and backward of one layer, with the gradient of the input."""
     kind = ", sequences of T/2 to T" if packed else "" if dtype == "float32" else f", {dtype}"
+    steps = int(lengths(T, B).sum()) if packed else T * B
     return {
         "label": f"LSTM, T {T}, B {B}, I {I}, H {H}{kind}",
         "task": "lstm",
         "sizes": {"T": T, "B": B, "I": I, "H": H, "dtype": dtype},
         "settings": {"packed": True} if packed else {},
-        "flop": lstm_flop(T, B, I, H),
+        "flop": lstm_flop(1, steps, I, H),
     }
 
 

@@ -355,8 +355,8 @@ def lamb(
     m[...] = real(beta1) * m + real(1 - beta1) * g
     v[...] = real(beta2) * v + real(1 - beta2) * g * g
     root_unbias2 = math.sqrt(1 - beta2**step)
-    ratio = real(root_unbias2 / (1 - beta1**step)) * m
-    direction = ratio / (np.sqrt(v) + _scaled_eps(eps, root_unbias2, real)) + real(decay) * p
+    mean = real(root_unbias2 / (1 - beta1**step)) * m
+    direction = mean / (np.sqrt(v) + _scaled_eps(eps, root_unbias2, real)) + real(decay) * p
     param_sum, direction_sum = _sum_of_squares(p), _sum_of_squares(direction)
     ratio = 1.0
     if param_sum != 0 and direction_sum != 0:

@@ -88,10 +88,12 @@ def _layer(weights: Any, x: Any) -> Any:
     return jax.lax.scan(one, (zeros, zeros), inputs, unroll=unroll)[1]
 
 
-def lstm(x: Any, dy: Any, weights: Any, *, threads: int, packed: bool = False) -> Any:
+def lstm(
+    x: Any, dy: Any, weights: Any, *, threads: int, packed: bool = False, **stacked: int
+) -> Any:
     import jax
 
-    if packed:
+    if packed or stacked:
         raise NotImplementedError
     if x.dtype == "float64":
         jax.config.update("jax_enable_x64", True)

@@ -81,9 +81,11 @@ def _lstm_layer(weights: Any, *, unroll: bool, **more: Any) -> Any:
     return layer
 
 
-def lstm(x: Any, dy: Any, weights: Any, *, threads: int, packed: bool = False) -> Any:
+def lstm(
+    x: Any, dy: Any, weights: Any, *, threads: int, packed: bool = False, **stacked: int
+) -> Any:
     tf = _start(threads)
-    if packed:
+    if packed or stacked:
         raise NotImplementedError
     layer = _lstm_layer(weights, unroll=True, return_sequences=True)
     x, dy = (tf.constant(a.swapaxes(0, 1)) for a in (x, dy))

@@ -166,11 +166,12 @@ def lstm(
     threads: int,
     implementation: str = "in place",
     packed: bool = False,
+    **stacked: int,
 ) -> Any:
     """Forward and backward of pyoptk's twin."""
     from pyoptk import reference
 
-    if packed or implementation == "plain":  # there is one way only
+    if packed or stacked or implementation == "plain":  # there is one way only
         raise NotImplementedError
     w_ih, w_hh, b_ih, b_hh = weights
     zeros = np.zeros_like(dy[0])

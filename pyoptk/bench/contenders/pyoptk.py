@@ -21,21 +21,36 @@ def step(params: Any, grads: Any, *, optimizer: str, threads: int, **settings: A
     return partial(opt.step, grads), lambda: [*params[:1], *averages]
 
 
-def lstm(x: Any, dy: Any, weights: Any, *, threads: int, packed: bool = False) -> Any:
+def lstm(
+    x: Any,
+    dy: Any,
+    weights: Any,
+    *,
+    threads: int,
+    packed: bool = False,
+    layers: int = 1,
+    directions: int = 1,
+) -> Any:
     """Forward and backward with the gradient of the input."""
     import pyoptk
+    from pyoptk.bench.contenders.roof import lengths
 
     pyoptk.set_num_threads(threads)
-    H = dy.shape[2]
-    layer = pyoptk.LSTM(x.shape[2], H, dtype=x.dtype)
+    layer = pyoptk.LSTM(
+        x.shape[2],
+        dy.shape[2] // directions,
+        num_layers=layers,
+        bidirectional=directions == 2,
+        dtype=x.dtype,
+    )
     for array, value in zip(layer.params.values(), weights, strict=True):
         array[...] = value
-    lengths = np.linspace(len(x), len(x) // 2, x.shape[1]).astype(int) if packed else None
+    ends = lengths(len(x), x.shape[1]) if packed else None
     dx = None
 
     def work() -> None:
         nonlocal dx
-        layer.forward(x, lengths=lengths)
+        layer.forward(x, lengths=ends)
         dx, _ = layer.backward(dy)
 
     return work, lambda: [dx, *layer.grads.values()]

@@ -71,6 +71,8 @@ def lstm(
     threads: int,
     implementation: str = "fused",
     packed: bool = False,
+    layers: int = 1,
+    directions: int = 1,
 ) -> Any:
     """Forward and backward with the gradient of the input."""
     torch = _start(threads)
@@ -79,7 +81,13 @@ def lstm(
     T, B, _ = x.shape
     x, dy = torch.tensor(x), torch.tensor(dy)
     x.requires_grad_()
-    layer = torch.nn.LSTM(x.shape[2], dy.shape[2], dtype=x.dtype)
+    layer = torch.nn.LSTM(
+        x.shape[2],
+        dy.shape[2] // directions,
+        layers,
+        bidirectional=directions == 2,
+        dtype=x.dtype,
+    )
     for param, value in zip(layer.parameters(), weights, strict=True):
         param.data = torch.tensor(value)
     rnn = torch.nn.utils.rnn

@@ -1,0 +1,126 @@
+"""Where the shapes of the LSTM stand under the roofs of a core, and what limits each.
+
+For report.py, from scaling.py's run on one thread. Bytes are those that must pass from beyond the
+L1 cache: the weights once for every step of either pass; for each row of each step 104 H + 12 I of
+inputs, outputs, gates kept for backward, their gradients, and both again in the products for dx and
+dW. A shape right of the ridge, where the peak of multiply-adds is lower than the bandwidth allows,
+could reach that peak. What it takes longer is told apart: the functions of the cells, at the speed
+that they have by themselves, and all else: packing the weights, edges of tiles, calls, waiting for
+caches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pyoptk.bench import rows
+from pyoptk.bench.command import duration
+from pyoptk.bench.contenders.roof import lstm_flop
+from pyoptk.bench.svg import Series, lines
+
+Result = dict[str, Any]
+GREY = 6
+COLORS = (0, 1, 2, 3, 4, 5, 7)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One shape; all times in seconds."""
+
+    label: str
+    seconds: float
+    flop: float
+    bytes: float
+    level: str  # where the weights lie from one step to the next
+    at_peak: float  # the multiply-adds
+    moving: float  # the bytes at the bandwidth of that level
+    cells: float  # exp and what is made of it
+
+    @property
+    def rest(self) -> float:
+        """What neither multiply-adds nor cells explain."""
+        return self.seconds - self.at_peak - self.cells
+
+    def limit(self) -> str:
+        """What limits it, in words."""
+        other = self.seconds - max(self.at_peak, self.moving) - self.cells
+        if other > self.seconds / 2:
+            return f"overhead: {duration(other)} of packing, calls and edges of tiles"
+        if self.moving > self.at_peak:
+            return f"bandwidth of {self.level}"
+        second = "cells" if self.cells > self.rest else "packing, calls and edges of tiles"
+        return f"FMA, at {self.at_peak / self.seconds:.0%} of the peak; then {second}"
+
+
+def shape(size: list[int], seconds: float, machine: Result) -> Shape:
+    """What one shape is made of."""
+    T, B, I, H = size
+    weights = 16 * H * (I + H)
+    level = next((k for k in ("L2", "L3") if weights <= machine[k.lower()]), "memory")
+    moved = T * (16 * H * (I + 2 * H) + B * (104 * H + 12 * I))
+    return Shape(
+        f"T {T}, B {B}, I {I}, H {H}",
+        seconds,
+        lstm_flop(*size),
+        moved,
+        level,
+        lstm_flop(*size) / machine["peak"]["1"],
+        moved / machine["limits"]["bandwidth"][level],
+        T * B * H * machine["limits"]["cell"],
+    )
+
+
+def shapes(result: Result) -> list[Shape]:
+    """Those of PERFORMANCE's table, as scaling.py measured them."""
+    found = [row for family in result["families"] for row in family["rows"]]
+    wanted = [list(size) for size in rows.LSTM]
+    return [
+        shape(row["size"], row["measured"]["1"], result["machine"])
+        for row in found
+        if row["size"] in wanted
+    ]
+
+
+def picture(result: Result) -> str:
+    """FLOP per byte against GFLOP/s, under the peak and the bandwidths."""
+    machine, found = result["machine"], shapes(result)
+    peak = machine["peak"]["1"] / 1e9
+    rates = {level: rate / 1e9 for level, rate in machine["limits"]["bandwidth"].items()}
+    at = [(one.flop / one.bytes, one.flop / one.seconds / 1e9) for one in found]
+    left, right = min(x for x, _ in at) / 3, 1.5 * max(x for x, _ in at)
+    series = [Series("", [(left, peak), (right, peak)], GREY, False)]
+    for rate in rates.values():
+        series.append(Series("", [(left, rate * left), (peak / rate, peak)], GREY, False))
+    for one, point, color in zip(found, at, COLORS, strict=False):
+        series.append(Series(one.label, [point], color))
+    slopes = ", ".join(f"{rate:.0f}" for rate in rates.values())
+    return lines(
+        "LSTM, forward and backward: each shape under the roofs of a core",
+        series,
+        x_title="FLOP for each byte from beyond the L1 cache",
+        y_title="GFLOP/s",
+        note=f"{machine['cpu']}, 1 thread, {machine['date']}; dotted: FMA {peak:.0f} GFLOP/s; "
+        f"{', '.join(rates)}: {slopes} GB/s",
+    )
+
+
+def table(result: Result) -> str:
+    """The same in figures, with what limits each shape."""
+    bandwidth = result["machine"]["limits"]["bandwidth"]
+    rates = ", ".join(f"{level} {rate / 1e9:.0f} GB/s" for level, rate in bandwidth.items())
+    peak = result["machine"]["peak"]["1"] / 1e9
+    how = (
+        f"Multiply-adds in registers: {peak:.0f} GFLOP/s; {rates}. Per cent of the time. What "
+        "counts as a byte, and why, stands at the top of bench/roofline.py."
+    )
+    heads = ["", "GFLOP/s", "FLOP per byte", "FMA at the peak", "cells", "all else"]
+    heads += ["bytes would take", "limited by"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for one in shapes(result):
+        shares = [f"{t / one.seconds:.0%}" for t in (one.at_peak, one.cells, one.rest, one.moving)]
+        lines.append(
+            f"| {one.label} | {one.flop / one.seconds / 1e9:.0f} | {one.flop / one.bytes:.1f} "
+            f"| {' | '.join(shares)} ({one.level}) | {one.limit()} |"
+        )
+    return "\n\n".join(["## What limits the LSTM on one thread", how, "\n".join(lines)])
