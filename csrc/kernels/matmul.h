@@ -146,6 +146,10 @@ static void product(size_t M, size_t N, size_t K, operand left, const real *pack
 /* Row k of a panel from `width` elements; zeros behind them. */
 PK_INLINE void pack_row(real *panel_k, const real *from, size_t width)
 {
+    if (width == WIDTH) { /* vectors; to copy a size that is not known is a call */
+        memcpy(panel_k, from, WIDTH * sizeof *from);
+        return;
+    }
     memcpy(panel_k, from, width * sizeof *from);
     memset(panel_k + width, 0, (WIDTH - width) * sizeof *from);
 }

@@ -106,8 +106,9 @@ static void lstm_forward_step(const lstm_job *job, range steps, size_t t, range 
     if (job->block > 1 && t % job->block == 0)
         lstm_inputs(job, (range){t, smaller(t + job->block, steps.to)}, rows, panels);
     for (size_t b = rows.from; b < rows.to; b += ROW_BLOCK)
-        for (size_t panel = panels.from; panel < panels.to; panel++)
-            lstm_panel(job, t, (range){b, smaller(b + ROW_BLOCK, rows.to)}, panel);
+        for (size_t i = 0; i < length(panels); i++)
+            lstm_panel(job, t, (range){b, smaller(b + ROW_BLOCK, rows.to)},
+                       t % 2 ? panels.to - 1 - i : panels.from + i);
 }
 
 /* Copies [rows, H] between the caller's rows of H and ours of `stride`, padding ours with 0. */

@@ -107,7 +107,7 @@ class Layer:
 
     def _enter(self) -> None:
         """Two threads in one layer would share its memory."""
-        if not self._lock.acquire(blocking=False):
+        if not self._lock.acquire(False):
             raise RuntimeError("this layer is in use in another thread already")
 
     @property
