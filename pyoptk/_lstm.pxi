@@ -338,6 +338,8 @@ cdef class LSTMPlan:
 
 
 def check_due(LSTMPlan plan):
+    """The plan, if there was a forward that backward can follow."""
     if plan is None or not plan.due:
         raise RuntimeError("backward: expected a forward before it, got none since the last "
                            "backward")
+    return plan

@@ -210,8 +210,7 @@ class LSTM(LSTMWeights):
         """
         self._enter()
         try:
-            plan: _core.LSTMPlan = self._kept.get("train")
-            _core.check_due(plan)
+            plan = _core.check_due(self._kept.get("train"))
             return plan.backward(dy, dstate, accumulate, need_dx, out)
         finally:
             self._lock.release()
