@@ -8,7 +8,7 @@
 cdef enum:
     LINE = 64
     PAGE = 4096
-    APART = 256  # bytes; from 512 on there is no more to be had
+    APART = 512  # bytes, beyond which there is nothing to be had; fewer where there are many states
 
 
 cdef size_t place(size_t at, uintptr_t *taken, int count, bint is_small) noexcept:
@@ -17,9 +17,10 @@ cdef size_t place(size_t at, uintptr_t *taken, int count, bint is_small) noexcep
     `taken` [count] are addresses: of the parameter, and offsets of its states so far.
     """
     cdef int i = 0
+    cdef size_t apart = APART if count < 4 else APART - 2 * LINE
     at += (taken[0] - at) % LINE
     while i < count and not is_small:
-        if (at - taken[i] + APART) % PAGE < 2 * APART:
+        if (at - taken[i] + apart) % PAGE < 2 * apart:
             at += LINE
             i = 0
         else:

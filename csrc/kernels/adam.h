@@ -1,4 +1,4 @@
-/* Adam and its relatives, in the style of optim.h: constants in double, then one loop. */
+/* Adam and its relatives, in the style of optim.h: constants in double, then one rule. */
 #ifndef PK_ADAM_H
 #define PK_ADAM_H
 
@@ -13,46 +13,53 @@ static void moment_constants(double beta1, double beta2, constants *k)
     k->rest2 = (real)(1 - beta2);
 }
 
+/* sqrt(v) / r + eps is (sqrt(v) + eps * r) / r: the product with 1 / r can be had before the loop.  What
+ * is not 0 stays so, or gradients of zeros would come to 0 / 0. */
+static real scaled_eps(double eps, double r)
+{
+    return (real)(eps > 0 && eps * r < REAL_MIN ? REAL_MIN : eps * r);
+}
+
 /* ---- Adam ------------------------------------------------------------------------------------ */
 
 static void adam_constants(const void *config, int64_t step, constants *k)
 {
     const pk_adam_config *c = config;
-    const double unbias1 = 1 - pow(c->beta1, (double)step),
-                 unbias2 = 1 - pow(c->beta2, (double)step);
-    const double lr = c->common.lr;
+    const double unbias1 = 1 - pow(c->beta1, (double)step);
+    const double unbias2 = 1 - pow(c->beta2, (double)step), root_unbias2 = sqrt(unbias2);
+    const int corrected = c->amsgrad_on_corrected;
     common_constants(&c->common, k);
     moment_constants(c->beta1, c->beta2, k);
     k->amsgrad = c->amsgrad;
-    k->eps = (real)c->eps;
-    k->correct2 = (real)(c->amsgrad_on_corrected ? 1 / unbias2 : 1);
-    k->root_unbias2 = (real)(c->eps_hat || c->amsgrad_on_corrected ? 1 : 1 / sqrt(unbias2));
-    k->rate = (real)(c->eps_hat ? lr * sqrt(unbias2) / unbias1 : lr / unbias1);
+    k->correct2 = (real)(corrected ? 1 / unbias2 : 1);
+    k->rate = (real)(c->common.lr * (corrected && !c->eps_hat ? 1 : root_unbias2) / unbias1);
+    k->eps = scaled_eps(c->eps, corrected || c->eps_hat ? 1 : root_unbias2);
 }
 
-PK_INLINE void adam_loop(const pk_tensor *t, const constants k, int amsgrad)
+/* Here and below states 0 and 1 are m and v. */
+PK_INLINE vectors adam_rule(vectors x, constants k)
 {
-    real *restrict p = t->param, *restrict m = t->state[0];
-    real *restrict v = t->state[1], *restrict vmax = t->state[2];
-    const real *restrict g = t->grad;
-    const size_t n = t->n;
-
-    PK_SIMD
-    for (size_t i = 0; i < n; i++) {
-        m[i] = k.beta1 * m[i] + k.rest1 * g[i];
-        v[i] = k.beta2 * v[i] + k.rest2 * g[i] * g[i];
-        real second = v[i];
-        if (amsgrad) {
-            second = k.correct2 * second;
-            vmax[i] = second = vmax[i] >= second ? vmax[i] : second; /* a NaN in v wins */
-        }
-        p[i] = k.keep * p[i] - k.rate * m[i] / (real_sqrt(second) * k.root_unbias2 + k.eps);
+    vec *const m = &x.s[0], *const v = &x.s[1], *const vmax = &x.s[2];
+    *m = k.beta1 * *m + k.rest1 * x.g;
+    *v = k.beta2 * *v + k.rest2 * x.g * x.g;
+    vec second = *v;
+    if (k.amsgrad) {
+        second = k.correct2 * second;
+        *vmax = second = larger_of(*vmax, second); /* a NaN in v wins */
     }
+    x.p = k.keep * x.p - k.rate * *m / (root_of(second, k) + k.eps);
+    return x;
 }
 
-static void adam_update(const pk_tensor *t, const constants *k)
+PK_INLINE size_t adam_loop(const pk_tensor *t, constants k, int amsgrad)
 {
-    k->amsgrad ? adam_loop(t, *k, 1) : adam_loop(t, *k, 0);
+    k.amsgrad = amsgrad;
+    return update_by(adam_rule, amsgrad ? STATES_01 | STATE_2 : STATES_01, ROOTS_1_IN_4, t, k);
+}
+
+static size_t adam_update(const pk_tensor *t, const constants *k)
+{
+    return k->amsgrad ? adam_loop(t, *k, 1) : adam_loop(t, *k, 0);
 }
 
 static void adam(const pk_tensor *tensors, size_t count, const pk_adam_config *configs,
@@ -94,29 +101,28 @@ static void nadam_constants(const void *config, int64_t step, constants *k)
     const double t = (double)step, lr = c->common.lr;
     const double mu = c->beta1 * (1 - 0.5 * pow(0.96, t * c->momentum_decay));
     const double mu_next = c->beta1 * (1 - 0.5 * pow(0.96, (t + 1) * c->momentum_decay));
+    const double root_unbias2 = sqrt(1 - pow(c->beta2, t));
     const double product = nadam_product(c->beta1, c->momentum_decay * log(0.96), step);
     common_constants(&c->common, k);
     moment_constants(c->beta1, c->beta2, k);
-    k->gain = (real)(lr * (1 - mu) / (1 - product));
-    k->rate = (real)(lr * mu_next / (1 - product * mu_next));
-    k->root_unbias2 = (real)(1 / sqrt(1 - pow(c->beta2, t)));
-    k->eps = (real)c->eps;
+    k->gain = (real)(root_unbias2 * lr * (1 - mu) / (1 - product));
+    k->rate = (real)(root_unbias2 * lr * mu_next / (1 - product * mu_next));
+    k->eps = scaled_eps(c->eps, root_unbias2);
 }
 
-static void nadam_update(const pk_tensor *t, const constants *constants_)
+PK_INLINE vectors nadam_rule(vectors x, constants k)
 {
-    real *restrict p = t->param, *restrict m = t->state[0], *restrict v = t->state[1];
-    const real *restrict g = t->grad;
-    const constants k = *constants_;
-    const size_t n = t->n;
+    vec *const m = &x.s[0], *const v = &x.s[1];
+    *m = k.beta1 * *m + k.rest1 * x.g;
+    *v = k.beta2 * *v + k.rest2 * x.g * x.g;
+    const vec ahead = k.rate * *m + k.gain * x.g;
+    x.p = k.keep * x.p - ahead / (root_of(*v, k) + k.eps);
+    return x;
+}
 
-    PK_SIMD
-    for (size_t i = 0; i < n; i++) {
-        m[i] = k.beta1 * m[i] + k.rest1 * g[i];
-        v[i] = k.beta2 * v[i] + k.rest2 * g[i] * g[i];
-        const real ahead = k.rate * m[i] + k.gain * g[i];
-        p[i] = k.keep * p[i] - ahead / (real_sqrt(v[i]) * k.root_unbias2 + k.eps);
-    }
+static size_t nadam_update(const pk_tensor *t, const constants *k)
+{
+    return update_by(nadam_rule, STATES_01, ROOTS_1_IN_4, t, *k);
 }
 
 static void nadam(const pk_tensor *tensors, size_t count, const pk_nadam_config *configs,
@@ -145,32 +151,33 @@ static void radam_constants(const void *config, int64_t step, constants *k)
     double rate = c->common.lr / (1 - pow(c->beta1, (double)step));
     if (k->rectified) {
         rate *= sqrt((rho - 4) * (rho - 2) * last / ((last - 4) * (last - 2) * rho));
-        k->root_unbias2 = (real)(c->eps_hat ? 1 : 1 / sqrt(unbias2));
-        rate = c->eps_hat ? rate * sqrt(unbias2) : rate;
+        rate *= sqrt(unbias2);
     }
     k->rate = (real)rate;
-    k->eps = (real)c->eps;
+    k->eps = scaled_eps(c->eps, c->eps_hat ? 1 : sqrt(unbias2));
 }
 
-PK_INLINE void radam_loop(const pk_tensor *t, const constants k, int rectified)
+PK_INLINE vectors radam_rule(vectors x, constants k)
 {
-    real *restrict p = t->param, *restrict m = t->state[0], *restrict v = t->state[1];
-    const real *restrict g = t->grad;
-    const size_t n = t->n;
-
-    PK_SIMD
-    for (size_t i = 0; i < n; i++) {
-        m[i] = k.beta1 * m[i] + k.rest1 * g[i];
-        v[i] = k.beta2 * v[i] + k.rest2 * g[i] * g[i];
-        const real step = k.rate * m[i];
-        p[i] =
-            k.keep * p[i] - (rectified ? step / (real_sqrt(v[i]) * k.root_unbias2 + k.eps) : step);
-    }
+    vec *const m = &x.s[0], *const v = &x.s[1];
+    *m = k.beta1 * *m + k.rest1 * x.g;
+    *v = k.beta2 * *v + k.rest2 * x.g * x.g;
+    vec step = k.rate * *m;
+    if (k.rectified)
+        step /= root_of(*v, k) + k.eps;
+    x.p = k.keep * x.p - step;
+    return x;
 }
 
-static void radam_update(const pk_tensor *t, const constants *k)
+PK_INLINE size_t radam_loop(const pk_tensor *t, constants k, int rectified)
 {
-    k->rectified ? radam_loop(t, *k, 1) : radam_loop(t, *k, 0);
+    k.rectified = rectified;
+    return update_by(radam_rule, STATES_01, ROOTS_1_IN_4, t, k);
+}
+
+static size_t radam_update(const pk_tensor *t, const constants *k)
+{
+    return k->rectified ? radam_loop(t, *k, 1) : radam_loop(t, *k, 0);
 }
 
 static void radam(const pk_tensor *tensors, size_t count, const pk_radam_config *configs,
@@ -197,20 +204,19 @@ static void adamax_constants(const void *config, int64_t step, constants *k)
     k->eps_inside = (real)(c->eps_outside_max ? 0 : c->eps);
 }
 
-static void adamax_update(const pk_tensor *t, const constants *constants_)
+PK_INLINE vectors adamax_rule(vectors x, constants k)
 {
-    real *restrict p = t->param, *restrict m = t->state[0], *restrict u = t->state[1];
-    const real *restrict g = t->grad;
-    const constants k = *constants_;
-    const size_t n = t->n;
+    vec *const m = &x.s[0], *const u = &x.s[1];
+    *m = k.beta1 * *m + k.rest1 * x.g;
+    const vec decayed = k.beta2 * *u, size = vec_abs(x.g) + k.eps_inside;
+    *u = larger_of(decayed, size); /* a NaN in g wins */
+    x.p = k.keep * x.p - k.rate * *m / (*u + k.eps);
+    return x;
+}
 
-    PK_SIMD
-    for (size_t i = 0; i < n; i++) {
-        m[i] = k.beta1 * m[i] + k.rest1 * g[i];
-        const real decayed = k.beta2 * u[i], size = real_abs(g[i]) + k.eps_inside;
-        u[i] = decayed >= size ? decayed : size; /* a NaN in g wins */
-        p[i] = k.keep * p[i] - k.rate * m[i] / (u[i] + k.eps);
-    }
+static size_t adamax_update(const pk_tensor *t, const constants *k)
+{
+    return update_by(adamax_rule, STATES_01, NO_ROOTS, t, *k);
 }
 
 static void adamax(const pk_tensor *tensors, size_t count, const pk_adamax_config *configs,
@@ -236,20 +242,19 @@ static void lion_constants(const void *config, int64_t step, constants *k)
     k->rate = (real)c->common.lr;
 }
 
-static void lion_update(const pk_tensor *t, const constants *constants_)
+PK_INLINE vectors lion_rule(vectors x, constants k)
 {
-    real *restrict p = t->param, *restrict m = t->state[0];
-    const real *restrict g = t->grad;
-    const constants k = *constants_;
-    const size_t n = t->n;
+    vec *const m = &x.s[0];
+    const vec c = k.beta1 * *m + k.rest1 * x.g, one = broadcast(1);
+    const vec sign = pick(c > 0, one, pick(c < 0, -one, c)); /* 0 and NaN are themselves */
+    x.p = k.keep * x.p - k.rate * sign;
+    *m = k.beta2 * *m + k.rest2 * x.g;
+    return x;
+}
 
-    PK_SIMD
-    for (size_t i = 0; i < n; i++) {
-        const real c = k.beta1 * m[i] + k.rest1 * g[i];
-        const real sign = c > 0 ? 1 : c < 0 ? -1 : c; /* 0 and NaN are themselves */
-        p[i] = k.keep * p[i] - k.rate * sign;
-        m[i] = k.beta2 * m[i] + k.rest2 * g[i];
-    }
+static size_t lion_update(const pk_tensor *t, const constants *k)
+{
+    return update_by(lion_rule, STATE_0, NO_ROOTS, t, *k);
 }
 
 static void lion(const pk_tensor *tensors, size_t count, const pk_lion_config *configs,
@@ -268,50 +273,52 @@ static void lion(const pk_tensor *tensors, size_t count, const pk_lion_config *c
 
 /* Two sweeps: the first updates the moments and sums up squares, the second, which knows the norms,
  * computes the direction again, with the same bits, and moves the parameter. */
+enum { LAMB_BLOCK = 1024 }; /* elements of the direction at a time: stays in the L1 cache */
+
 static void lamb_constants(const void *config, int64_t step, constants *k)
 {
     const pk_lamb_config *c = config;
-    *k = (constants){0};
+    const double root_unbias2 = sqrt(1 - pow(c->beta2, (double)step));
+    common_constants(&c->common, k);
     moment_constants(c->beta1, c->beta2, k);
-    k->gain = (real)(1 / (1 - pow(c->beta1, (double)step)));
-    k->root_unbias2 = (real)(1 / sqrt(1 - pow(c->beta2, (double)step)));
-    k->eps = (real)c->eps;
+    k->gain = (real)(root_unbias2 / (1 - pow(c->beta1, (double)step)));
+    k->eps = scaled_eps(c->eps, root_unbias2);
     k->direct = (real)(c->common.decoupled ? c->common.weight_decay : 0);
 }
 
-PK_INLINE real lamb_direction(real p, real m, real v, const constants k)
+PK_INLINE vec lamb_direction(vectors x, constants k)
 {
-    return k.gain * m / (real_sqrt(v) * k.root_unbias2 + k.eps) + k.direct * p;
+    return k.gain * x.s[0] / (root_of(x.s[1], k) + k.eps) + k.direct * x.p;
 }
 
-static void lamb_moments(const pk_tensor *t, const constants k, real *restrict direction)
+PK_INLINE vectors lamb_moments_rule(vectors x, constants k)
 {
-    real *restrict m = t->state[0], *restrict v = t->state[1];
-    const real *restrict p = t->param, *restrict g = t->grad;
-    const size_t n = t->n;
+    x.s[0] = k.beta1 * x.s[0] + k.rest1 * x.g;
+    x.s[1] = k.beta2 * x.s[1] + k.rest2 * x.g * x.g;
+    x.s[2] = lamb_direction(x, k);
+    return x;
+}
 
-    PK_SIMD
-    for (size_t i = 0; i < n; i++) {
-        m[i] = k.beta1 * m[i] + k.rest1 * g[i];
-        v[i] = k.beta2 * v[i] + k.rest2 * g[i] * g[i];
-        direction[i] = lamb_direction(p[i], m[i], v[i], k);
-    }
+static void lamb_moments(const pk_tensor *t, constants k)
+{
+    k.zero_grad = 0; /* not yet */
+    update_arrays(lamb_moments_rule, STATES_01, STATES_01 | STATE_2, ROOTS_1_IN_4, t, k);
 }
 
 /* sums [2 * blocks]: of param^2 and of direction^2 in each block */
 static void lamb_visit(const block_walk *walk, const pk_tensor *t, size_t from, size_t to,
                        size_t number, const constants *k)
 {
-    const void *config = walk->configs + t->group * walk->config_size;
     for (size_t b = from; b < to; b++, number++) {
         const size_t end = t->n - b * NORM_BLOCK < NORM_BLOCK ? t->n : (b + 1) * NORM_BLOCK;
         double param_sum = 0, direction_sum = 0;
-        for (size_t begin = b * NORM_BLOCK; begin < end; begin += BLOCK) {
-            _Alignas(CACHE_LINE) real gradient[BLOCK], direction[BLOCK];
-            pk_tensor piece = piece_of(t, begin, end - begin < BLOCK ? end : begin + BLOCK);
-            prepare_gradient(gradient, &piece, config);
-            piece.grad = gradient;
-            lamb_moments(&piece, *k, direction);
+        for (size_t begin = b * NORM_BLOCK; begin < end; begin += LAMB_BLOCK) {
+            _Alignas(CACHE_LINE) real direction[LAMB_BLOCK];
+            pk_tensor piece =
+                piece_of(t, begin, end - begin < LAMB_BLOCK ? end : begin + LAMB_BLOCK);
+            piece.state[2] = direction;
+            piece.ema = NULL; /* not yet */
+            lamb_moments(&piece, *k);
             param_sum += sum_of_squares(piece.param, piece.n, 1);
             direction_sum += sum_of_squares(direction, piece.n, 1);
         }
@@ -320,16 +327,15 @@ static void lamb_visit(const block_walk *walk, const pk_tensor *t, size_t from, 
     }
 }
 
-static void lamb_update(const pk_tensor *t, const constants *constants_)
+PK_INLINE vectors lamb_rule(vectors x, constants k)
 {
-    real *restrict p = t->param;
-    const real *restrict m = t->state[0], *restrict v = t->state[1];
-    const constants k = *constants_;
-    const size_t n = t->n;
+    x.p = x.p - k.rate * lamb_direction(x, k);
+    return x;
+}
 
-    PK_SIMD
-    for (size_t i = 0; i < n; i++)
-        p[i] -= k.rate * lamb_direction(p[i], m[i], v[i], k);
+static size_t lamb_update(const pk_tensor *t, const constants *k)
+{
+    return update_arrays(lamb_rule, STATES_01, PARAM, ROOTS_1_IN_4, t, *k);
 }
 
 static size_t lamb_scratch_size(const pk_tensor *tensors, size_t count)

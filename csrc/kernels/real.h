@@ -5,27 +5,26 @@
 
 #include "pyoptk.h"
 
+#include <float.h>
+
 #if PK_DTYPE_BITS == 32
 typedef float real;
 typedef int32_t real_bits;
 typedef uint32_t real_unsigned;
 #define real_sqrt sqrtf
-#define real_abs fabsf
+#define REAL_MIN FLT_MIN
 #else
 typedef double real;
 typedef int64_t real_bits;
 typedef uint64_t real_unsigned;
 #define real_sqrt sqrt
-#define real_abs fabs
+#define REAL_MIN DBL_MIN
 #endif
 
 #define PK_INLINE static inline __attribute__((always_inline))
 
 /* Before a loop whose iterations are independent: the compiler may run them as one vector. */
 #define PK_SIMD _Pragma("omp simd")
-/* The same for a loop that adds to `sum`, in any order: only where every order gives the same bits. */
-#define PK_SIMD_SUM(sum) PK_PRAGMA(omp simd reduction(+ : sum))
-#define PK_PRAGMA(text) _Pragma(#text)
 
 /* Denormal numbers make an operation up to a hundred times slower, and decaying moments and gates are
  * full of them after a while.  Kernels treat them as zero; the caller's mode comes back afterwards. */

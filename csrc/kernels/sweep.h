@@ -1,5 +1,5 @@
 /* How a step goes over memory: once, cut into chunks that may run on several threads, each chunk
- * handing pieces of tensors to one optimizer's loop.  Included by optim.h and norm.h.
+ * handing pieces of tensors to one optimizer's loop.  Included by loop.h and norm.h.
  *
  * The arithmetic of an element never depends on where the cuts fall, so that every number of
  * threads and every split of a model into tensors gives the same bits. */
@@ -16,8 +16,6 @@ enum {
         16384, /* elements in a list under which waking a thread costs more than it gives */
     CHUNKS_PER_THREAD = 4, /* so that a thread that starts late does not hold up the others */
     MOST_CHUNKS = PK_MAX_THREADS * CHUNKS_PER_THREAD,
-    ALIGN_ABOVE = 4096,    /* elements in a piece from which a short aligning loop pays */
-    BLOCK = 1024,          /* elements of a gradient prepared at a time: stays in the L1 cache */
     PREFETCH_BELOW = 256,  /* elements in a tensor that is too short to be fetched as it is read */
     PREFETCH_AHEAD = 4,    /* tensors */
     CAUTIOUS_AT_ONCE = 512 /* tensors whose agreeing elements are counted in one region */
@@ -25,10 +23,15 @@ enum {
 
 /* What an optimizer's loop needs besides the arrays: computed in double, once per group and step. */
 typedef struct {
+    real scale, clip, sign, decay; /* of the gradient before the rule */
     real keep; /* 1 - lr * weight_decay if decoupled, else 1: multiplies the parameter */
-    real rate, gain, direct, momentum, beta1, rest1, beta2, rest2, root_unbias2, correct2, eps,
-        eps_inside, caution;
-    int has_momentum, first, nesterov, centered, amsgrad, rectified;
+    real rate, gain, direct, momentum, beta1, rest1, beta2, rest2, correct2, eps, eps_inside;
+    real caution; /* what a cautious step multiplies the kept elements of the update by */
+    real ema_keep, ema_rest;
+    int plain; /* nothing to be done but the rule */
+    int has_momentum, first, nesterov, centered, amsgrad, rectified, cautious, zero_grad;
+    int counting;    /* change nothing: how many elements does a cautious step keep? */
+    int by_products; /* take the root so: see loop.h */
 } constants;
 
 /* Where a chunk begins in a list: the tensor, and how much of the list lies before that. */
@@ -43,7 +46,7 @@ typedef struct {
     const char *configs; /* an array of the optimizer's config, each beginning with pk_common */
     size_t config_size;
     void (*prepare)(const void *config, int64_t step, constants *k);
-    void (*update)(const pk_tensor *piece, const constants *k);
+    size_t (*update)(const pk_tensor *piece, const constants *k); /* returns what update_by does */
     const double *rates; /* [count] the rate of each tensor, or NULL: that of the constants */
     size_t *agreeing; /* [count] of a cautious step: elements of the update to be kept, or NULL */
     int counting;     /* this sweep only counts them */
@@ -67,115 +70,6 @@ PK_INLINE size_t next_line(const pk_tensor *t, size_t i)
     const size_t past = ((uintptr_t)t->param + i * sizeof(real)) % CACHE_LINE;
     const size_t line = past ? i + (CACHE_LINE - past) / sizeof(real) : i;
     return line < t->n ? line : t->n;
-}
-
-/* out = the gradient after scaling, clipping, maximize and coupled decay, as pk_common says. */
-static void prepare_gradient(real *restrict out, const pk_tensor *piece, const pk_common *c)
-{
-    const real *restrict g = piece->grad, *restrict p = piece->param;
-    const real scale = (real)c->grad_scale, clip = (real)c->clip_value;
-    const real sign = c->maximize ? -1 : 1, decay = c->decoupled ? 0 : (real)c->weight_decay;
-    const size_t n = piece->n;
-
-    PK_SIMD
-    for (size_t i = 0; i < n; i++) {
-        const real scaled = scale * g[i];
-        const real below = scaled > clip ? clip : scaled; /* both comparisons let a NaN through */
-        out[i] = sign * (below < -clip ? -clip : below);
-    }
-    if (decay != 0) {
-        PK_SIMD
-        for (size_t i = 0; i < n; i++)
-            out[i] += decay * p[i];
-    }
-}
-
-/* What follows the update, while the block is still in the cache. */
-static void finish(const pk_tensor *piece, const pk_common *c)
-{
-    if (piece->ema) {
-        real *restrict ema = piece->ema;
-        const real *restrict p = piece->param;
-        const real decay = (real)c->ema_decay, rest = (real)(1 - c->ema_decay);
-        PK_SIMD
-        for (size_t i = 0; i < piece->n; i++)
-            ema[i] = decay * ema[i] + rest * p[i];
-    }
-    if (c->zero_grad)
-        memset((void *)(uintptr_t)piece->grad, 0, piece->n * sizeof(real));
-}
-
-/* moved = -update, by way of the optimizer's own loop on a parameter of zeros. */
-static void update_apart(const sweep *s, const pk_tensor *block, const constants *k, real *moved)
-{
-    pk_tensor apart = *block;
-    apart.param = memset(moved, 0, block->n * sizeof(real));
-    s->update(&apart, k);
-}
-
-/* Compared, not multiplied as in the paper: a product may underflow.  Neither 0 nor NaN agrees. */
-PK_INLINE int agrees(real moved, real g)
-{
-    return ((moved < 0) & (g > 0)) | ((moved > 0) & (g < 0));
-}
-
-/* How many elements of the update have the sign of the gradient; changes nothing. */
-static size_t count_agreeing(const sweep *s, const pk_tensor *block, const constants *k)
-{
-    _Alignas(CACHE_LINE) real moved[BLOCK], states[PK_MAX_STATES][BLOCK];
-    const real *restrict g = block->grad;
-    pk_tensor copy = *block;
-    real count = 0; /* at most BLOCK: exact */
-    for (int i = 0; i < PK_MAX_STATES; i++)
-        if (block->state[i])
-            copy.state[i] = memcpy(states[i], block->state[i], block->n * sizeof(real));
-    update_apart(s, &copy, k, moved);
-    PK_SIMD_SUM(count)
-    for (size_t i = 0; i < block->n; i++)
-        count += agrees(moved[i], g[i]) ? 1 : 0;
-    return (size_t)count;
-}
-
-/* A product with 0, not a selection: a NaN in the update stays one. */
-static void update_cautiously(const sweep *s, const pk_tensor *block, const constants *k)
-{
-    _Alignas(CACHE_LINE) real moved[BLOCK];
-    real *restrict p = block->param;
-    const real *restrict g = block->grad;
-    const real keep = k->keep, caution = k->caution;
-    update_apart(s, block, k, moved);
-    PK_SIMD
-    for (size_t i = 0; i < block->n; i++)
-        p[i] = keep * p[i] + moved[i] * (agrees(moved[i], g[i]) ? caution : 0);
-}
-
-/* Returns, when counting, how many elements of the update have the sign of the gradient. */
-static size_t update_piece(const sweep *s, pk_tensor piece, const pk_common *c, const constants *k)
-{
-    const int prepare = c->grad_scale != 1 || c->clip_value != (double)INFINITY || c->maximize ||
-                        (!c->decoupled && c->weight_decay != 0);
-    if (!prepare && !piece.ema && !c->zero_grad && !c->cautious) {
-        s->update(&piece, k);
-        return 0;
-    }
-    size_t agreeing = 0;
-    for (size_t begin = 0; begin < piece.n; begin += BLOCK) {
-        _Alignas(CACHE_LINE) real gradient[BLOCK];
-        const size_t left = piece.n - begin;
-        const pk_tensor block = piece_of(&piece, begin, begin + (left < BLOCK ? left : BLOCK));
-        pk_tensor prepared = block;
-        if (prepare) {
-            prepare_gradient(gradient, &block, c);
-            prepared.grad = gradient;
-        }
-        if (s->counting) {
-            agreeing += count_agreeing(s, &prepared, k);
-            continue;
-        }
-        c->cautious ? update_cautiously(s, &prepared, k) : s->update(&prepared, k);
-        finish(&block, c);
-    }
-    return agreeing;
 }
 
 PK_INLINE const pk_common *common_of(const sweep *s, const pk_tensor *t)
@@ -248,6 +142,7 @@ static void sweep_chunk(void *arg, size_t c)
         prepared = t;
         if (s->rates)
             k.rate = (real)s->rates[t - s->tensors];
+        k.counting = s->counting;
         if (s->agreeing && !s->counting)
             k.caution = (real)caution_of(s->agreeing[t - s->tensors], t->n);
 
@@ -255,13 +150,8 @@ static void sweep_chunk(void *arg, size_t c)
         const size_t end = to < start + t->n ? next_line(t, to - start) : t->n;
         if (begin >= end)
             continue;
-        /* NumPy's large buffers all begin 16 bytes off a cache line: from an aligned start on, a
-         * vector never straddles two lines, in none of the arrays. */
-        const size_t aligned = end - begin > ALIGN_ABOVE ? next_line(t, begin) : begin;
-        size_t agreeing = 0;
-        if (aligned > begin)
-            agreeing = update_piece(s, piece_of(t, begin, aligned), config, &k);
-        agreeing += update_piece(s, piece_of(t, aligned, end), config, &k);
+        const pk_tensor piece = piece_of(t, begin, end);
+        const size_t agreeing = s->update(&piece, &k);
         if (s->counting) /* whole numbers: the order in which threads come here does not matter */
             __atomic_fetch_add(&s->agreeing[t - s->tensors], agreeing, __ATOMIC_RELAXED);
     }

@@ -1,6 +1,6 @@
 /* Vectors of `real`, as wide as the instruction set's registers, in GCC's and Clang's vector types:
- * the operators + - * / work element by element.  Only the recurrent kernels need them, whose
- * accumulators must stay in registers; everything else is plain loops. */
+ * the operators + - * / work element by element.  For what must stay in registers, or in the order in
+ * which it is written; everything else is plain loops. */
 #ifndef PK_VEC_H
 #define PK_VEC_H
 
@@ -72,5 +72,25 @@ PK_INLINE vec pick(vec_bits mask, vec a, vec b)
 {
     return (vec)((mask & (vec_bits)a) | (~mask & (vec_bits)b));
 }
+
+/* By element, b where either is a NaN: one instruction, where compilers know the loop for what it is. */
+PK_INLINE vec larger_of(vec a, vec b)
+{
+    real larger[LANES];
+    PK_SIMD
+    for (int j = 0; j < LANES; j++)
+        larger[j] = a[j] > b[j] ? a[j] : b[j];
+    return load(larger);
+}
+PK_INLINE vec smaller_of(vec a, vec b)
+{
+    real smaller[LANES];
+    PK_SIMD
+    for (int j = 0; j < LANES; j++)
+        smaller[j] = a[j] < b[j] ? a[j] : b[j];
+    return load(smaller);
+}
+
+PK_INLINE vec vec_abs(vec x) { return (vec)((vec_bits)x & ~(vec_bits)broadcast((real)-0.0)); }
 
 #endif

@@ -158,6 +158,11 @@ def adadelta(
     param[...] = p - real(lr) * delta
 
 
+def _scaled_eps(eps: float, r: float, real: Any) -> Any:
+    """The eps of ``sqrt(v) + eps * r``, r times ``sqrt(v) / r + eps``; 0 only where eps is."""
+    return real(max(eps * r, np.finfo(real).tiny) if eps else 0)
+
+
 def adam(
     param: Array,
     grad: Array,
@@ -188,10 +193,10 @@ def adam(
     if amsgrad and vmax is not None:
         second = real(1 / unbias2 if amsgrad_on_corrected else 1) * v
         vmax[...] = second = np.maximum(vmax, second)
-    corrected = eps_hat or amsgrad_on_corrected
-    root = real(1 if corrected else 1 / math.sqrt(unbias2))
-    rate = real(lr * math.sqrt(unbias2) / unbias1 if eps_hat else lr / unbias1)
-    param[...] = p - _applied(rate * m / (np.sqrt(second) * root + real(eps)), g, cautious)
+    root_unbias2 = math.sqrt(unbias2)
+    rate = real(lr * (1 if amsgrad_on_corrected and not eps_hat else root_unbias2) / unbias1)
+    outside = _scaled_eps(eps, 1 if amsgrad_on_corrected or eps_hat else root_unbias2, real)
+    param[...] = p - _applied(rate * m / (np.sqrt(second) + outside), g, cautious)
 
 
 def _mu_product(beta1: float, momentum_decay: float, step: int) -> float:
@@ -237,12 +242,12 @@ def nadam(
     product = _mu_product(beta1, momentum_decay, step)
     m[...] = real(beta1) * m + real(1 - beta1) * g
     v[...] = real(beta2) * v + real(1 - beta2) * g * g
-    rate_m = real(lr * mu_next / (1 - product * mu_next))
-    rate_g = real(lr * (1 - mu) / (1 - product))
-    root = real(1 / math.sqrt(1 - beta2**step))
-    param[...] = p - _applied(
-        (rate_m * m + rate_g * g) / (np.sqrt(v) * root + real(eps)), g, cautious
-    )
+    root_unbias2 = math.sqrt(1 - beta2**step)
+    rate_m = real(root_unbias2 * lr * mu_next / (1 - product * mu_next))
+    rate_g = real(root_unbias2 * lr * (1 - mu) / (1 - product))
+    outside = _scaled_eps(eps, root_unbias2, real)
+    update = (rate_m * m + rate_g * g) / (np.sqrt(v) + outside)
+    param[...] = p - _applied(update, g, cautious)
 
 
 def radam(
@@ -271,9 +276,9 @@ def radam(
         param[...] = p - _applied(real(lr / unbias1) * m, g, cautious)
         return
     rect = math.sqrt((rho - 4) * (rho - 2) * last / ((last - 4) * (last - 2) * rho))
-    rate = lr / unbias1 * rect * (math.sqrt(unbias2) if eps_hat else 1)
-    root = real(1 if eps_hat else 1 / math.sqrt(unbias2))
-    param[...] = p - _applied(real(rate) * m / (np.sqrt(v) * root + real(eps)), g, cautious)
+    rate = real(lr / unbias1 * rect * math.sqrt(unbias2))
+    outside = _scaled_eps(eps, 1 if eps_hat else math.sqrt(unbias2), real)
+    param[...] = p - _applied(rate * m / (np.sqrt(v) + outside), g, cautious)
 
 
 def adamax(
@@ -349,8 +354,9 @@ def lamb(
     p, g, _ = _prepare(param, grad, lr, **common | {"weight_decay": common["weight_decay"] - decay})
     m[...] = real(beta1) * m + real(1 - beta1) * g
     v[...] = real(beta2) * v + real(1 - beta2) * g * g
-    root = real(1 / math.sqrt(1 - beta2**step))
-    direction = real(1 / (1 - beta1**step)) * m / (np.sqrt(v) * root + real(eps)) + real(decay) * p
+    root_unbias2 = math.sqrt(1 - beta2**step)
+    ratio = real(root_unbias2 / (1 - beta1**step)) * m
+    direction = ratio / (np.sqrt(v) + _scaled_eps(eps, root_unbias2, real)) + real(decay) * p
     param_sum, direction_sum = _sum_of_squares(p), _sum_of_squares(direction)
     ratio = 1.0
     if param_sum != 0 and direction_sum != 0:
