@@ -268,43 +268,45 @@ def check_dropout(p: float, seed: int | None, num_layers: int) -> float: ...
 def check_switches(**switches: bool) -> None: ...
 def check_rng(rng: np.random.Generator | None) -> None: ...
 def check_float_dtype(dtype: DTypeLike) -> np.dtype[np.floating[Any]]: ...
-def check_sequence(name: str, x: Any, axes: tuple[int | None, ...], model: _Array) -> None: ...
-def check_pair(name: str, pair: Any, shape: tuple[int, ...], model: _Array) -> None: ...
+def steps_and_rows(x: Any, I: int, batch_first: bool, model: _Array) -> tuple[int, int]: ...
 def check_lengths(lengths: ArrayLike, B: int, T: int) -> NDArray[np.int64]: ...
 
 @final
 class LSTMPlan:
     nbytes: int
+    due: bool
     def __init__(
         self,
         params: _Array,
         grads: _Array,
         sizes: tuple[int, int, int, int],
         bias: bool,
+        batch_first: bool,
         T: int,
         B: int,
         save: str,
         dropout: bool = False,
     ) -> None: ...
+    def serves(self, x: Any) -> bool: ...
     def forward(
         self,
         x: _Array,
-        y: _Array | None,
-        first: tuple[_Array, _Array] | None,
-        last: tuple[_Array, _Array] | None,
-        lengths: NDArray[np.int64] | None,
-        repeat_last: bool,
-        dropout: tuple[float, int, int] | None = None,
-    ) -> None: ...
+        state: tuple[_Array, _Array] | None,
+        lengths: ArrayLike | None,
+        past_end: str,
+        out: _Array | None,
+        dropout: tuple[float, int, int] | None,
+    ) -> tuple[_Array, tuple[_Array, _Array]]: ...
     def backward(
         self,
-        x: _Array,
         dy: _Array | None,
-        dlast: tuple[_Array, _Array] | None,
-        dx: _Array | None,
-        dfirst: tuple[_Array, _Array] | None,
+        dstate: tuple[_Array, _Array] | None,
         accumulate: bool,
-    ) -> None: ...
+        need_dx: bool,
+        out: _Array | None,
+    ) -> tuple[Any, tuple[_Array, _Array]]: ...
+
+def check_due(plan: LSTMPlan | None) -> LSTMPlan: ...
 
 @final
 class LSTMStepper:

@@ -6,7 +6,7 @@
 No arithmetic on elements happens here. Every check and every message of the package stands in this
 module: a message names the argument, then says what was expected and what came, and when one is
 raised nothing has been written. This file holds buffers, instruction sets and threads; the two
-families follow in _optim.pxi, _sparse.pxi, _plan.pxi and _kernels.pxi, and in _rnn.pxi,
+families follow in _optim.pxi, _sparse.pxi, _plan.pxi and _kernels.pxi, and in _rnn.pxi, _lstm.pxi,
 _rnn_step.pxi and _rnn_kernels.pxi.
 """
 import os as _os
@@ -126,12 +126,16 @@ cdef int check_dtype(Py_buffer *view, str name, Py_buffer *model, str model_name
 
 
 cdef int check_shape(Py_buffer *view, str name, tuple shape) except -1:
-    if shape_of(view) != shape:
+    cdef bint fits = view.ndim == len(shape)
+    cdef int i
+    for i in range(view.ndim if fits else 0):
+        fits &= view.shape[i] == <Py_ssize_t> shape[i]
+    if not fits:
         raise ValueError(f"{name}: expected shape {shape}, got {shape_of(view)}")
     return 0
 
 
-cdef enum: MOST_BUFFERS = 12  # LSTMPlan.backward takes 9
+cdef enum: MOST_BUFFERS = 12  # LSTMPlan.backward takes 7
 
 
 cdef object contiguous(array):
@@ -156,13 +160,25 @@ cdef class _Buffers:
             self.count -= 1
             PyBuffer_Release(&self.held[self.count])
 
+    cdef int release(self, int kept) except -1:
+        """All but the first `kept`."""
+        del self.names[kept:]
+        while self.count > kept:
+            self.count -= 1
+            PyBuffer_Release(&self.held[self.count])
+        return 0
+
     cdef Py_buffer *take(self, str name, array, bint writable, bint strided=False) except NULL:
         """`writable` arrays must overlap nothing that was taken before."""
-        cdef Py_buffer *view = &self.held[self.count]
-        cdef int i
         if self.count == MOST_BUFFERS:
             raise RuntimeError("more arrays in one call than MOST_BUFFERS")
-        acquire(array, view, name, writable, strided)
+        acquire(array, &self.held[self.count], name, writable, strided)
+        return self.add(name, writable)
+
+    cdef Py_buffer *add(self, str name, bint writable) except NULL:
+        """The same with the buffer that stands next in `held`."""
+        cdef Py_buffer *view = &self.held[self.count]
+        cdef int i
         self.written[self.count] = writable
         self.names.append(name)
         self.count += 1
@@ -230,13 +246,14 @@ cdef double limit(dict hyper, str name) except? -1:
     return number(hyper, name, 0, INFINITY, "None or a finite number >= 0")
 
 
-cdef int switch(dict hyper, str name) except -1:
-    value = hyper[name]
-    if value is True or value is False:
-        return value is True
-    if not isinstance(value, _np.bool_):
+cdef bint on(str name, value) except -1:
+    if value is not True and value is not False and not isinstance(value, _np.bool_):
         raise TypeError(f"{name}: expected True or False, got {value!r}")
-    return bool(value)
+    return value
+
+
+cdef bint switch(dict hyper, str name) except -1:
+    return on(name, hyper[name])
 
 
 # ---- instruction sets ---------------------------------------------------------------------------
@@ -330,5 +347,6 @@ include "_states.pxi"
 include "_plan.pxi"
 include "_kernels.pxi"
 include "_rnn.pxi"
+include "_lstm.pxi"
 include "_rnn_step.pxi"
 include "_rnn_kernels.pxi"

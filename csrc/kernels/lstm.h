@@ -11,30 +11,26 @@ typedef struct {
     vec i, f, g, o;
 } lstm_gates;
 
-/* a, da, gates: [GATES, LANES] */
+/* a, da, gates: [GATES, n] with n <= LANES units, in room for [GATES, LANES].  Lanes behind n hold
+ * something: what is loaded there is of another gate, what is stored there goes over. */
 
-PK_INLINE lstm_gates lstm_activate(const real *a)
+PK_INLINE lstm_gates lstm_load(const real *a, size_t n)
 {
-    return (lstm_gates){
-        .i = vec_sigmoid(load(a + I_GATE * LANES)),
-        .f = vec_sigmoid(load(a + F_GATE * LANES)),
-        .g = vec_tanh(load(a + G_GATE * LANES)),
-        .o = vec_sigmoid(load(a + O_GATE * LANES)),
-    };
+    return (lstm_gates){load(a + I_GATE * n), load(a + F_GATE * n), load(a + G_GATE * n),
+                        load(a + O_GATE * n)};
 }
 
-PK_INLINE lstm_gates lstm_load(const real *gates)
+PK_INLINE void lstm_store(real *a, size_t n, lstm_gates s)
 {
-    return (lstm_gates){load(gates + I_GATE * LANES), load(gates + F_GATE * LANES),
-                        load(gates + G_GATE * LANES), load(gates + O_GATE * LANES)};
+    store(a + I_GATE * n, s.i);
+    store(a + F_GATE * n, s.f);
+    store(a + G_GATE * n, s.g);
+    store(a + O_GATE * n, s.o);
 }
 
-PK_INLINE void lstm_store(real *gates, lstm_gates s)
+PK_INLINE lstm_gates lstm_activate(lstm_gates a)
 {
-    store(gates + I_GATE * LANES, s.i);
-    store(gates + F_GATE * LANES, s.f);
-    store(gates + G_GATE * LANES, s.g);
-    store(gates + O_GATE * LANES, s.o);
+    return (lstm_gates){vec_sigmoid(a.i), vec_sigmoid(a.f), vec_tanh(a.g), vec_sigmoid(a.o)};
 }
 
 PK_INLINE vec lstm_c(lstm_gates s, vec c_prev) { return s.f * c_prev + s.i * s.g; }

@@ -39,26 +39,40 @@ PK_INLINE operand plain(const real *a, ptrdiff_t row, ptrdiff_t col)
     return (operand){a, row, col, K_BLOCK, K_BLOCK * col};
 }
 
-/* acc[r][j] += sum over k < depth of a[r * row + k * col] * panel[k][j]; rows and cols are literals. */
-PK_INLINE void multiply(vec acc[ROWS][COLS], const int rows, const int cols, size_t depth,
-                        const real *a, ptrdiff_t row, ptrdiff_t col, const real *panel)
+/* The right-hand side: rows `row` elements apart, panels of WIDTH columns `panel` elements.  Packed, or
+ * a matrix as it lies, whose columns must then be whole vectors.  It may be in `parts` of as many rows,
+ * `part` elements apart, which take turns: each gives its share of a segment of the left-hand side. */
+typedef struct {
+    const real *b;
+    size_t row, panel, parts, part;
+} right_operand;
+
+PK_INLINE right_operand in_panels(const real *b, size_t K)
 {
-    for (size_t k = 0; k < depth; k++) {
-        const real *a_k = a + (ptrdiff_t)k * col, *b = panel + k * WIDTH;
+    return (right_operand){b, WIDTH, K * WIDTH, 1, 0};
+}
+
+/* acc[r][j] += sum over k < depth of a[r * row + k * col] * b[k * b_row + j]; rows and cols are
+ * literals. */
+PK_INLINE void multiply(vec acc[ROWS][COLS], const int rows, const int cols, size_t depth,
+                        const real *a, ptrdiff_t row, ptrdiff_t col, const real *b, size_t b_row)
+{
+    for (size_t k = 0; k < depth; k++, b += b_row) {
+        const real *a_k = a + (ptrdiff_t)k * col;
         __builtin_prefetch(a_k + 8 * col); /* far from the one before, where a is transposed */
         for (int j = 0; j < cols; j++) {
-            const vec b_j = load_aligned(b + j * LANES);
+            const vec b_j = load(b + j * LANES);
             for (int r = 0; r < rows; r++)
                 acc[r][j] += broadcast(a_k[r * row]) * b_j;
         }
     }
 }
 
-/* A tile of c: rows by cols vectors += left panel, K at most K_BLOCK; =, if c is new. */
+/* A tile of c: rows by cols vectors += left right, K at most K_BLOCK; =, if c is new. */
 typedef struct {
     size_t K;
     operand left;
-    const real *panel;
+    right_operand right;
     real *c;
     size_t ldc;
     int is_new;
@@ -70,10 +84,13 @@ PK_INLINE void product_of(const int rows, const int cols, const tile *t)
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < cols; j++)
             acc[r][j] = t->is_new ? (vec){0} : load(t->c + (size_t)r * t->ldc + j * LANES);
-    const size_t depth = smaller(t->left.depth, t->K);
-    const real *a = t->left.a;
+    const size_t depth = t->left.depth, parts = t->right.parts;
+    const real *a = t->left.a, *b = t->right.b;
     for (size_t k = 0; k < t->K; k += depth, a += t->left.segment)
-        multiply(acc, rows, cols, depth, a, t->left.row, t->left.col, t->panel + k * WIDTH);
+        for (size_t part = 0, n = smaller(depth, t->K - k) / parts; part < parts; part++)
+            multiply(acc, rows, cols, n, a + (ptrdiff_t)(part * n) * t->left.col, t->left.row,
+                     t->left.col, b + k / parts * t->right.row + part * t->right.part,
+                     t->right.row);
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < cols; j++)
             store(t->c + (size_t)r * t->ldc + j * LANES, acc[r][j]);
@@ -100,14 +117,14 @@ PK_INLINE void product_tile(size_t rows, size_t cols, const tile *t)
     }
 }
 
-/* c[M, width] += left[M, K] panel[K, width], tile by tile, K at most K_BLOCK; =, if c is new. */
-static void product_panel(size_t M, size_t K, operand left, const real *panel, real *c, size_t ldc,
-                          size_t width, int is_new)
+/* c[M, width] += left[M, K] right[K, width], tile by tile, K at most K_BLOCK; =, if c is new. */
+static void product_panel(size_t M, size_t K, operand left, right_operand right, real *c,
+                          size_t ldc, size_t width, int is_new)
 {
     const size_t cols = round_up(width, LANES) / LANES;
     const int partial = width < cols * LANES; /* a vector that c ends in: tiles on a copy */
     real whole[ROWS * WIDTH];
-    tile t = {K, left, panel, partial ? whole : c, partial ? WIDTH : ldc, is_new};
+    tile t = {K, left, right, partial ? whole : c, partial ? WIDTH : ldc, is_new};
     for (size_t r = 0; r < M; r += ROWS, c += ROWS * ldc) {
         const size_t rows = smaller(M - r, ROWS);
         for (size_t i = 0; i < rows && partial; i++)
@@ -121,31 +138,38 @@ static void product_panel(size_t M, size_t K, operand left, const real *panel, r
     }
 }
 
-/* The part of c[M, N] += left[M, K] b that the K_BLOCK rows of b from k on give; =, if c is new.  b was
- * packed into ceil(N / WIDTH) panels of K rows. */
-static void product_block(size_t M, size_t N, size_t K, size_t k, operand left, const real *packed,
+/* The part of c[M, N] += left[M, K] right that the K_BLOCK rows from k on give; =, if c is new. */
+static void product_block(size_t M, size_t N, size_t K, size_t k, operand left, right_operand right,
                           real *c, size_t ldc, int is_new)
 {
+    right.b += k / right.parts * right.row;
     left.a += (ptrdiff_t)(k / left.depth) * left.segment;
-    for (size_t r = 0; r < M; r += ROW_BLOCK, left.a += ROW_BLOCK * left.row, c += ROW_BLOCK * ldc)
-        for (size_t n = 0; n < N; n += WIDTH)
-            product_panel(smaller(M - r, ROW_BLOCK), smaller(K - k, K_BLOCK), left,
-                          packed + n * K + k * WIDTH, c + n, ldc, smaller(N - n, WIDTH), is_new);
+    for (size_t r = 0; r < M;
+         r += ROW_BLOCK, left.a += ROW_BLOCK * left.row, c += ROW_BLOCK * ldc) {
+        right_operand panel = right;
+        for (size_t n = 0; n < N; n += WIDTH, panel.b += panel.panel)
+            product_panel(smaller(M - r, ROW_BLOCK), smaller(K - k, K_BLOCK), left, panel, c + n,
+                          ldc, smaller(N - n, WIDTH), is_new);
+    }
 }
 
-/* c[M, N] += left[M, K] b; =, if c is new, even where K is 0 */
-static void product(size_t M, size_t N, size_t K, operand left, const real *packed, real *c,
+/* c[M, N] += left[M, K] right; =, if c is new, even where K is 0 */
+static void product(size_t M, size_t N, size_t K, operand left, right_operand right, real *c,
                     size_t ldc, int is_new)
 {
     size_t k = 0;
     do
-        product_block(M, N, K, k, left, packed, c, ldc, is_new && k == 0);
+        product_block(M, N, K, k, left, right, c, ldc, is_new && k == 0);
     while ((k += K_BLOCK) < K);
 }
 
 /* Row k of a panel from `width` elements; zeros behind them. */
 PK_INLINE void pack_row(real *panel_k, const real *from, size_t width)
 {
+    if (width == WIDTH) { /* vectors; to copy a size that is not known is a call */
+        memcpy(panel_k, from, WIDTH * sizeof *from);
+        return;
+    }
     memcpy(panel_k, from, width * sizeof *from);
     memset(panel_k + width, 0, (WIDTH - width) * sizeof *from);
 }
@@ -179,8 +203,8 @@ static void matmul_rows(void *arg, size_t chunk)
     const matmul_job *j = arg;
     const fp_mode mode = flush_denormals();
     const size_t from = pk_cut(j->M, chunk, j->chunks), to = pk_cut(j->M, chunk + 1, j->chunks);
-    product(to - from, j->N, j->K, plain(j->a + from * j->lda, (ptrdiff_t)j->lda, 1), j->packed,
-            j->c + from * j->ldc, j->ldc, !j->accumulate);
+    product(to - from, j->N, j->K, plain(j->a + from * j->lda, (ptrdiff_t)j->lda, 1),
+            in_panels(j->packed, j->K), j->c + from * j->ldc, j->ldc, !j->accumulate);
     restore_denormals(mode);
 }
 

@@ -52,27 +52,30 @@ static void pack_columns(real *to, const real *from, size_t ldf, size_t rows, si
     }
 }
 
-/* to [N, WIDTH] = the rows of w [4H, N] that belong to the units of a panel, as columns. */
+/* How many units of H a panel holds: LANES, but the last may hold fewer. */
+PK_INLINE size_t units_of(size_t panel, size_t H) { return smaller(H - panel * LANES, LANES); }
+
+/* to [N, WIDTH] = the rows of w [4H, N] that belong to the units of a panel, as columns [GATES, units],
+ * 0 behind them. */
 static void pack_gate_columns(real *to, const real *w, size_t H, size_t N, size_t panel)
 {
     enum { DEPTH = 64 }; /* columns at a time, so that the lines written stay in the L1 cache */
-    const size_t unit = panel * LANES;
+    const size_t units = units_of(panel, H);
+    if (units < LANES)
+        memset(to, 0, N * WIDTH * sizeof *to);
     for (size_t k = 0; k < N; k += DEPTH)
         for (size_t gate = 0; gate < GATES; gate++)
-            pack_columns(to + k * WIDTH + gate * LANES, w + (gate * H + unit) * N + k, N,
-                         smaller(H - unit, LANES), smaller(N - k, DEPTH));
+            pack_columns(to + k * WIDTH + gate * units, w + (gate * H + panel * LANES) * N + k, N,
+                         units, smaller(N - k, DEPTH));
 }
 
-/* to [P / LANES, GATES, LANES; WIDTH] = columns column * WIDTH.. of w [4H, N], the rows in the order in
- * which dA stores gates; 0 for units beyond H. */
+/* to [4H, WIDTH] = columns column * WIDTH.. of w [4H, N], the rows in the order of dA: panel, gate. */
 static void pack_gate_rows(real *to, const real *w, size_t H, size_t N, size_t column)
 {
-    for (size_t unit = 0; unit < H; unit += LANES)
-        for (size_t gate = 0; gate < GATES; gate++, to += LANES * WIDTH) {
-            const size_t rows = smaller(H - unit, LANES);
-            pack_rows(to, rows, w + (gate * H + unit) * N, N, column * WIDTH, N);
-            memset(to + rows * WIDTH, 0, (LANES - rows) * WIDTH * sizeof *to);
-        }
+    for (size_t panel = 0; panel * LANES < H; panel++)
+        for (size_t gate = 0; gate < GATES; gate++, to += units_of(panel, H) * WIDTH)
+            pack_rows(to, units_of(panel, H), w + (gate * H + panel * LANES) * N, N, column * WIDTH,
+                      N);
 }
 
 #endif

@@ -7,7 +7,8 @@
  * The LANES units of a vector are a panel.  Gates (and dA, which takes their place) are stored panel
  * by panel, [P / LANES, steps, B, GATES, LANES]: what one panel needs of all steps lies together, which
  * the gradients of the weights, summed over steps, could not do without: rows of 4P elements would
- * cost a memory page for each. */
+ * cost a memory page for each.  In the last panel, of n units, gates stand n apart instead of LANES, so
+ * that dA has 4H columns without a gap and products have nothing to do for units beyond H. */
 #ifndef PK_RNN_H
 #define PK_RNN_H
 
@@ -26,7 +27,7 @@ typedef struct {
     size_t stride;                   /* forward keeps c of every so many steps */
     size_t block;                    /* steps whose products with w_ih are done together */
     real *packed_w;                  /* [P / LANES] panels of 1 + I + H rows: bias, w_ih, w_hh */
-    real *packed_w_hh, *packed_w_ih; /* backward: [P / LANES, GATES, LANES; H] and [..; I] */
+    real *packed_w_hh, *packed_w_ih; /* backward: [4H; H] and [4H; I], NULL: as they lie */
     real *dh, *dc;                   /* [B, Q], [B, P] */
     int accumulate;
 } lstm_job;
@@ -116,7 +117,7 @@ static size_t size_of_forward_pack(const pk_rnn_shape *s)
 
 static pk_lstm_sizes lstm_sizes(const pk_rnn_shape *s)
 {
-    const size_t P = padded(s->H), row = s->B * P, K = GATES * P;
+    const size_t P = padded(s->H), row = s->B * P, K = GATES * s->H;
     pk_lstm_sizes size = {.h = (s->save == PK_SAVE_NOTHING ? 2 : s->T + 1) * row,
                           .c = ((s->T + strides(s) - 1) / strides(s) + 1) * row};
     size_t forward = size_of_forward_pack(s), backward = s->B * (round_up(s->H, WIDTH) + P);

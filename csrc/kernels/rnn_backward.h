@@ -10,16 +10,24 @@ enum {
     GRADIENT_WIDTH = PANELS * WIDTH /* dA is read once for all of them */
 };
 
+/* Whether products read w [4H, N] as it lies.  To pack it takes as long as two walks over it and makes
+ * every walk some per cent faster, so it does not pay for few rows of few steps. */
+static int is_read_as_it_lies(const pk_rnn_shape *s, size_t N)
+{
+    enum { ROWS_WORTH_PACKING = 32 };
+    return N % LANES == 0 && s->T * s->B < ROWS_WORTH_PACKING;
+}
+
 /* Task: WIDTH columns of w_hh, then of w_ih, of a job. */
 static void lstm_prepare_backward(void *arg, size_t task)
 {
     const lstm_run *run = arg;
     const lstm_job *job = run->jobs + task % run->count;
     const size_t of_w_hh = job->Q / WIDTH, n = task / run->count;
-    const size_t H = job->s.H, I = job->s.I, panel = GATES * job->P * WIDTH;
-    if (n < of_w_hh)
+    const size_t H = job->s.H, I = job->s.I, panel = GATES * H * WIDTH;
+    if (n < of_w_hh && job->packed_w_hh)
         pack_gate_rows(job->packed_w_hh + n * panel, job->w.w_hh, H, H, n);
-    else
+    else if (n >= of_w_hh && job->packed_w_ih)
         pack_gate_rows(job->packed_w_ih + (n - of_w_hh) * panel, job->w.w_ih, H, I, n - of_w_hh);
 }
 
@@ -51,8 +59,9 @@ static void lstm_again(const lstm_job *job, range steps, size_t i, range rows, r
                 real *a = gates_at(job, panel, t, b);
                 real *c = c_around(job, t, b) + panel * LANES;
                 const vec c_prev = load(c);
-                const lstm_gates gates = lstm_activate(a);
-                lstm_store(a, gates);
+                const size_t n = units_of(panel, job->s.H);
+                const lstm_gates gates = lstm_activate(lstm_load(a, n));
+                lstm_store(a, n, gates);
                 store(c + B * P, active(job, t, b) ? lstm_c(gates, c_prev) : c_prev);
             }
 }
@@ -63,7 +72,7 @@ static void lstm_again(const lstm_job *job, range steps, size_t i, range rows, r
  * back a step.  What it consumes of dh it leaves 0, so that the product with w_hh can be added. */
 PK_INLINE void lstm_cell_backward(const lstm_job *job, size_t t, size_t b, size_t panel)
 {
-    const size_t H = job->s.H, unit = panel * LANES, n = smaller(H - unit, LANES);
+    const size_t unit = panel * LANES, n = units_of(panel, job->s.H);
     real *gates = gates_at(job, panel, t, b);
     real *dh_b = job->dh + b * job->Q + unit, *dc_b = job->dc + b * job->P + unit;
     const int is_active = active(job, t, b);
@@ -79,9 +88,10 @@ PK_INLINE void lstm_cell_backward(const lstm_job *job, size_t t, size_t b, size_
     }
     const real *c = c_around(job, t, b) + unit;
     const lstm_gates da =
-        lstm_gradient(lstm_load(gates), load(c), load(c + job->s.B * job->P), dh, &dc);
+        lstm_gradient(lstm_load(gates, n), load(c), load(c + job->s.B * job->P), dh, &dc);
     /* behind H dA is 0, even where a NaN came */
-    lstm_store(gates, (lstm_gates){first(da.i, n), first(da.f, n), first(da.g, n), first(da.o, n)});
+    lstm_store(gates, n,
+               (lstm_gates){first(da.i, n), first(da.f, n), first(da.g, n), first(da.o, n)});
     store(dc_b, dc);
     store(dh_b, broadcast(0));
 }
@@ -93,16 +103,26 @@ PK_INLINE operand da_at(const lstm_job *job, size_t t, size_t b)
                      (ptrdiff_t)(job->kept * job->s.B * WIDTH)};
 }
 
+/* The right-hand side that goes with it: w [4H, N], packed or as it lies. */
+PK_INLINE right_operand gate_rows(const lstm_job *job, const real *packed_w, const real *w,
+                                  size_t N)
+{
+    const size_t H = job->s.H;
+    return packed_w ? in_panels(packed_w, GATES * H) : (right_operand){w, N, WIDTH, GATES, H * N};
+}
+
 /* The i-th step from the end: dh += dA w_hh of the step after it, for which all units are needed, then
  * the cell. */
 static void lstm_backward_step(const lstm_job *job, range steps, size_t i, range rows,
                                range columns)
 {
-    const size_t K = GATES * job->P, t = steps.to - i, n = columns.from * WIDTH;
+    const size_t H = job->s.H, t = steps.to - i;
     const range panels = panels_of(job, columns);
+    right_operand w = gate_rows(job, job->packed_w_hh, job->w.w_hh, H);
+    w.b += columns.from * w.panel;
     if (i > 0)
-        product(length(rows), length(panels) * LANES, K, da_at(job, t, rows.from),
-                job->packed_w_hh + n * K, job->dh + rows.from * job->Q + n, job->Q, 0);
+        product(length(rows), length(panels) * LANES, GATES * H, da_at(job, t, rows.from), w,
+                job->dh + rows.from * job->Q + columns.from * WIDTH, job->Q, 0);
     if (i < length(steps))
         for (size_t panel = panels.from; panel < panels.to; panel++)
             for (size_t b = rows.from; b < rows.to; b++)
@@ -137,16 +157,17 @@ static void lstm_dx(void *arg, size_t task)
 {
     const lstm_gradients *of = arg;
     const lstm_job *job = of->job;
-    const size_t B = job->s.B, I = job->s.I, K = GATES * job->P, row = (size_t)job->dx.row;
+    const size_t B = job->s.B, I = job->s.I, K = GATES * job->s.H, row = (size_t)job->dx.row;
     const size_t from = of->steps.from + task * of->at_a_time;
     const size_t to = smaller(from + of->at_a_time, of->steps.to);
     const int whole = of->run->count == 1 && job->dx.step == (ptrdiff_t)(B * row);
     const size_t together = whole ? to - from : 1;
+    const right_operand w = gate_rows(job, job->packed_w_ih, job->w.w_ih, I);
     const fp_mode mode = flush_denormals();
     for (size_t k = 0; k < K; k += K_BLOCK)
         for (size_t t = from; t < to; t += together)
-            product_block(B * together, I, K, k, da_at(job, t, 0), job->packed_w_ih,
-                          row_at(job->dx, t, 0), row, k == 0 && is_new_dx(of, t));
+            product_block(B * together, I, K, k, da_at(job, t, 0), w, row_at(job->dx, t, 0), row,
+                          k == 0 && is_new_dx(of, t));
     restore_denormals(mode);
 }
 
@@ -191,12 +212,11 @@ static void lstm_weight_gradient(const lstm_gradients *of, size_t column, size_t
         for (size_t panel = units.from; panel < units.to; panel++)
             for (size_t n = column, p = 0; n < end; n += WIDTH, p++)
                 for (size_t gate = 0; gate < GATES; gate++) {
-                    const size_t unit = panel * LANES;
+                    const size_t unit = panel * LANES, rows = units_of(panel, H);
                     const real *da = gates_at(job, panel, of->run->steps.from, 0) + k0 * WIDTH;
-                    product_panel(smaller(H - unit, LANES), depth,
-                                  plain(da + gate * LANES, 1, WIDTH), packed[p],
-                                  dw + (gate * H + unit) * N + n, N, smaller(end - n, WIDTH),
-                                  k0 == 0 && !job->accumulate);
+                    product_panel(rows, depth, plain(da + gate * rows, 1, WIDTH),
+                                  in_panels(packed[p], depth), dw + (gate * H + unit) * N + n, N,
+                                  smaller(end - n, WIDTH), k0 == 0 && !job->accumulate);
                 }
     } while ((k0 += K_BLOCK) < total);
 }
@@ -205,12 +225,12 @@ static void lstm_weight_gradient(const lstm_gradients *of, size_t column, size_t
 static void lstm_bias_gradient(const lstm_gradients *of, size_t panel)
 {
     const lstm_job *job = of->job;
-    const size_t unit = panel * LANES, H = job->s.H, n = smaller(H - unit, LANES);
+    const size_t unit = panel * LANES, H = job->s.H, n = units_of(panel, H);
     vec sum[GATES] = {{0}};
     const real *da = gates_at(job, panel, of->run->steps.from, 0);
-    for (size_t k = 0; k < length(of->run->steps) * job->s.B; k++)
-        for (size_t gate = 0; gate < GATES; gate++, da += LANES)
-            sum[gate] += load(da);
+    for (size_t k = 0; k < length(of->run->steps) * job->s.B; k++, da += WIDTH)
+        for (size_t gate = 0; gate < GATES; gate++)
+            sum[gate] += load(da + gate * n);
     real *outs[] = {job->dw.b_ih, job->dw.b_hh};
     for (size_t i = 0; i < 2; i++)
         for (size_t gate = 0; gate < GATES && outs[i]; gate++) {
@@ -268,18 +288,22 @@ static void lstm_gradients_of(const lstm_run *run)
 static lstm_job lstm_backward_job(const pk_lstm *layer)
 {
     lstm_job job = lstm_job_for(layer);
-    const size_t B = job.s.B, K = GATES * job.P;
+    const size_t B = job.s.B, K = GATES * job.s.H;
     job.packed_w_hh = align(layer->scratch);
     job.packed_w_ih = job.packed_w_hh + packed_size(K, job.s.H);
     job.dh = job.packed_w_ih + packed_size(K, job.s.I);
     job.dc = job.dh + B * job.Q;
+    if (is_read_as_it_lies(&job.s, job.s.H))
+        job.packed_w_hh = NULL;
+    if (is_read_as_it_lies(&job.s, job.s.I))
+        job.packed_w_ih = NULL;
     copy_in(job.dh, job.Q, layer->dh_last, job.s.H, B);
     copy_in(job.dc, job.P, layer->dc_last, job.s.H, B);
     if (job.s.save == PK_SAVE_MINIMAL) {
         job.kept = steps_of_stretch(&job.s);
         job.packed_w = job.dc + B * job.P;
         job.gates = job.packed_w + size_of_forward_pack(&job.s);
-        job.c_again = job.gates + job.kept * B * K;
+        job.c_again = job.gates + job.kept * B * GATES * job.P;
     }
     return job;
 }

@@ -14,14 +14,14 @@ static void lstm_pack_forward(void *arg, size_t task)
 {
     const lstm_run *run = arg;
     const lstm_job *job = run->jobs + task % run->count;
-    const size_t panel = task / run->count, I = job->s.I, H = job->s.H;
+    const size_t panel = task / run->count, I = job->s.I, H = job->s.H, n = units_of(panel, H);
     const real *biases[] = {job->w.b_ih, job->w.b_hh};
     real *bias = packed_panel(job, panel);
     memset(bias, 0, WIDTH * sizeof *bias);
     for (size_t i = 0; i < 2; i++)
         for (size_t gate = 0; gate < GATES && biases[i]; gate++)
-            for (size_t lane = 0, unit = panel * LANES; lane < LANES && unit < H; lane++, unit++)
-                bias[gate * LANES + lane] += biases[i][gate * H + unit];
+            for (size_t lane = 0; lane < n; lane++)
+                bias[gate * n + lane] += biases[i][gate * H + panel * LANES + lane];
     pack_gate_columns(bias + WIDTH, job->w.w_ih, H, I, panel);
     pack_gate_columns(bias + (1 + I) * WIDTH, job->w.w_hh, H, H, panel);
 }
@@ -31,6 +31,12 @@ static void lstm_bias(real *a, size_t stride, size_t rows, const real *bias)
 {
     for (size_t r = 0; r < rows; r++)
         memcpy(a + r * stride, bias, WIDTH * sizeof *a);
+}
+
+/* The columns of a panel that there is something in: whole vectors. */
+PK_INLINE size_t width_of(const lstm_job *job, size_t panel)
+{
+    return round_up(GATES * units_of(panel, job->s.H), LANES);
 }
 
 /* a[rows, WIDTH] += w s_t of a panel, for steps; s is x with w_ih, or h with w_hh.  Where rows of all
@@ -43,8 +49,9 @@ static void lstm_products(const lstm_job *job, pk_sequence s, size_t N, const re
     const size_t stride = one_row ? B * WIDTH : WIDTH;
     const size_t together = one_row || whole ? length(steps) : 1;
     for (size_t t = steps.from; t < steps.to; t += together)
-        product(n * together, WIDTH, N, plain(row_at(s, t, rows.from), one_row ? s.step : s.row, 1),
-                w, gates_at(job, panel, t, rows.from), stride, 0);
+        product(n * together, width_of(job, panel), N,
+                plain(row_at(s, t, rows.from), one_row ? s.step : s.row, 1), in_panels(w, N),
+                gates_at(job, panel, t, rows.from), stride, 0);
 }
 
 /* Pre-activations so far, in the place of the gates: bias + w_ih x, for a block of steps. */
@@ -61,41 +68,39 @@ static void lstm_inputs(const lstm_job *job, range steps, range rows, range pane
 /* The units of a panel at step t for one batch row, from their pre-activations. */
 PK_INLINE void lstm_cell(const lstm_job *job, size_t t, size_t b, size_t panel, const real *a)
 {
-    const size_t H = job->s.H, unit = panel * LANES;
+    const size_t unit = panel * LANES, n = units_of(panel, job->s.H);
     vec h = load(h_at(job, t, b) + unit), c = load(c_at(job, t, b) + unit);
     vec y = job->s.repeat_last ? h : broadcast(0);
     if (active(job, t, b)) {
-        const lstm_gates gates = lstm_activate(a);
+        const lstm_gates gates = lstm_activate(lstm_load(a, n));
         c = lstm_c(gates, c);
         y = h = lstm_h(gates, c);
         if (job->s.save == PK_SAVE_FULL)
-            lstm_store(gates_at(job, panel, t, b), gates);
+            lstm_store(gates_at(job, panel, t, b), n, gates);
     }
     store(h_at(job, t + 1, b) + unit, h);
     store(c_after(job, t, b) + unit, c);
     if (!job->y.data)
         return;
-    real *out = row_at(job->y, t, b) + unit;
-    if (unit + LANES <= H)
-        store(out, y);
-    else
-        store_part(out, y, H - unit);
+    store_first(row_at(job->y, t, b) + unit, y, n);
 }
 
 /* One step of one panel for at most ROW_BLOCK rows. */
 static void lstm_panel(const lstm_job *job, size_t t, range rows, size_t panel)
 {
     _Alignas(ALIGNMENT) real a[ROW_BLOCK * WIDTH]; /* pre-activations: never leave the L1 cache */
-    const size_t I = job->s.I, H = job->s.H, b = rows.from, n = length(rows);
+    const size_t I = job->s.I, H = job->s.H, b = rows.from, n = length(rows),
+                 width = width_of(job, panel);
     const real *w = packed_panel(job, panel);
     if (job->block > 1) {
         memcpy(a, gates_at(job, panel, t, b), n * WIDTH * sizeof *a);
     } else {
         lstm_bias(a, WIDTH, n, w);
-        product(n, WIDTH, I, plain(row_at(job->x, t, b), job->x.row, 1), w + WIDTH, a, WIDTH, 0);
+        product(n, width, I, plain(row_at(job->x, t, b), job->x.row, 1), in_panels(w + WIDTH, I), a,
+                WIDTH, 0);
     }
-    product(n, WIDTH, H, plain(h_at(job, t, b), (ptrdiff_t)job->P, 1), w + (1 + I) * WIDTH, a,
-            WIDTH, 0);
+    product(n, width, H, plain(h_at(job, t, b), (ptrdiff_t)job->P, 1),
+            in_panels(w + (1 + I) * WIDTH, H), a, WIDTH, 0);
     for (size_t r = 0; r < n; r++)
         lstm_cell(job, t, b + r, panel, a + r * WIDTH);
 }
@@ -106,8 +111,9 @@ static void lstm_forward_step(const lstm_job *job, range steps, size_t t, range 
     if (job->block > 1 && t % job->block == 0)
         lstm_inputs(job, (range){t, smaller(t + job->block, steps.to)}, rows, panels);
     for (size_t b = rows.from; b < rows.to; b += ROW_BLOCK)
-        for (size_t panel = panels.from; panel < panels.to; panel++)
-            lstm_panel(job, t, (range){b, smaller(b + ROW_BLOCK, rows.to)}, panel);
+        for (size_t i = 0; i < length(panels); i++)
+            lstm_panel(job, t, (range){b, smaller(b + ROW_BLOCK, rows.to)},
+                       t % 2 ? panels.to - 1 - i : panels.from + i);
 }
 
 /* Copies [rows, H] between the caller's rows of H and ours of `stride`, padding ours with 0. */

@@ -72,7 +72,7 @@ PK_INLINE void lstm_step_cell(const pk_lstm *layer, size_t b, size_t unit, size_
                 bias += load_first(biases[i] + gate * H + unit, n);
         store(a + gate * LANES, sums_of_lanes(dots[gate]) + bias);
     }
-    const lstm_gates gates = lstm_activate(a);
+    const lstm_gates gates = lstm_activate(lstm_load(a, LANES));
     const vec c = lstm_c(gates, c0 ? load_first(c0 + at, n) : (vec){0});
     store_first((real *)layer->c_last + at, c, n);
     store_first((real *)layer->h_last + at, lstm_h(gates, c), n);

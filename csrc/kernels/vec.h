@@ -17,11 +17,9 @@ typedef real vec __attribute__((vector_size(PK_VECTOR_BYTES)));
 typedef real_bits vec_bits __attribute__((vector_size(PK_VECTOR_BYTES)));
 typedef real_unsigned vec_unsigned __attribute__((vector_size(PK_VECTOR_BYTES)));
 typedef vec vec_unaligned __attribute__((aligned(sizeof(real)), may_alias));
-typedef vec vec_aligned __attribute__((may_alias));
 
 PK_INLINE vec broadcast(real x) { return x - (vec){0}; } /* x - 0, not x + 0, which loses -0 */
 PK_INLINE vec load(const real *p) { return *(const vec_unaligned *)p; }
-PK_INLINE vec load_aligned(const real *p) { return *(const vec_aligned *)p; }
 PK_INLINE void store(real *p, vec v) { *(vec_unaligned *)p = v; }
 
 /* The first n < LANES elements; the others read as 0 and are not written.  Loops, because compilers

@@ -1,10 +1,10 @@
-"""What all recurrent layers have: weights in one piece, copies, state dicts, axes."""
+"""What all recurrent layers have: weights in one piece, copies, state dicts."""
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -107,36 +107,8 @@ class Layer:
 
     def _enter(self) -> None:
         """Two threads in one layer would share its memory."""
-        if not self._lock.acquire(blocking=False):
+        if not self._lock.acquire(False):
             raise RuntimeError("this layer is in use in another thread already")
-
-    @property
-    def _outputs(self) -> int:
-        return self.hidden_size * (2 if self.bidirectional else 1)
-
-    def _turned(self, x: Array) -> Array:
-        """From the caller's order of axes to time-major, or back."""
-        return x.swapaxes(0, 1) if self.batch_first else x
-
-    def _time_major(
-        self, name: str, x: Array, features: int, expected: Sequence[int | None] = (None, None)
-    ) -> Array:
-        """`x` as a view [T, B, features]; a copy only where its last axis is not adjacent."""
-        steps, rows = expected
-        axes = (rows, steps, features) if self.batch_first else (steps, rows, features)
-        _core.check_sequence(name, x, axes, self.flat_params)
-        x = np.asarray(x)
-        if x.shape[2] > 1 and x.strides[2] != x.itemsize:
-            x = np.ascontiguousarray(x)
-        return self._turned(x)
-
-    def _output(self, out: Array | None, T: int, B: int, features: int) -> Array:
-        """The caller's array, or a new one."""
-        shape = (B, T, features) if self.batch_first else (T, B, features)
-        if out is None:
-            return np.empty(shape, self.dtype)
-        _core.check_sequence("out", out, shape, self.flat_params)
-        return out
 
     @property
     def _counters(self) -> dict[str, int]:

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, overload
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from .. import _core
 from .convert import LSTMWeights
 from .weights import Array, lstm_shapes
 
 State = tuple[Array, Array]
-
-
-@dataclass
-class _Memory:
-    """What a layer stack needs for one shape of input; used again while the shape stays."""
-
-    key: tuple[int, int, str]  # T, B, instruction set
-    plan: _core.LSTMPlan
-    x: Array | None = None  # the last input, until its backward
-    lengths: NDArray[np.int64] | None = None
 
 
 class LSTM(LSTMWeights):
@@ -161,44 +149,17 @@ class LSTM(LSTMWeights):
         """
         self._enter()
         try:
-            return self._forward(x, state, lengths, past_end, train, out)
+            purpose, plan = self._plan_for(x, train)
+            drop = None
+            if train and self.dropout:
+                drop = (self.dropout, self.seed, self.dropout_calls * self.num_layers % 2**64)
+            results = plan.forward(x, state, lengths, past_end, out, drop)
+            self._kept[purpose] = plan
+            if drop:
+                self.__dict__["dropout_calls"] += 1
+            return results
         finally:
             self._lock.release()
-
-    def _forward(
-        self,
-        x: Array,
-        state: State | None,
-        lengths: ArrayLike | None,
-        past_end: str,
-        train: bool,
-        out: Array | None,
-    ) -> tuple[Array, State]:
-        _core.check_switches(train=train)
-        _core.check_choice("past_end", past_end, ("zeros", "repeat"))
-        x = self._time_major("x", x, self.input_size)
-        T, B, _ = x.shape
-        if lengths is not None:
-            lengths = _core.check_lengths(lengths, B, T)
-        state = self._state("state", state, B)
-        y = self._output(out, T, B, self._outputs)
-        memory = self._memory_for(T, B, train)
-        last = self._new_state(B)
-        drop = None
-        if train and self.dropout:
-            drop = (self.dropout, self.seed, self.dropout_calls * self.num_layers % 2**64)
-        due, memory.x = memory.x, None
-        try:
-            repeat = past_end == "repeat"
-            memory.plan.forward(x, self._turned(y), state, last, lengths, repeat, drop)
-        except (TypeError, ValueError):  # a refused call uses nothing up
-            memory.x = due
-            raise
-        if drop:
-            self.__dict__["dropout_calls"] += 1
-        if train:
-            memory.x, memory.lengths = x, lengths
-        return y, last
 
     @overload
     def backward(
@@ -260,41 +221,10 @@ class LSTM(LSTMWeights):
         """
         self._enter()
         try:
-            return self._backward(dy, dstate, accumulate, need_dx, out)
+            plan = _core.check_due(self._kept.get("train"))
+            return plan.backward(dy, dstate, accumulate, need_dx, out)
         finally:
             self._lock.release()
-
-    def _backward(
-        self,
-        dy: Array | None,
-        dstate: State | None,
-        accumulate: bool,
-        need_dx: bool,
-        out: Array | None,
-    ) -> tuple[Array | None, State]:
-        _core.check_switches(accumulate=accumulate, need_dx=need_dx)
-        memory: _Memory | None = self._kept.get("train")
-        if memory is None or memory.x is None:
-            raise RuntimeError(
-                "backward: expected a forward before it, got none since the last backward"
-            )
-        x = memory.x
-        T, B, I = x.shape
-        if dy is not None:
-            dy = self._time_major("dy", dy, self._outputs, (T, B))
-        dstate = self._state("dstate", dstate, B)
-        if out is not None and not need_dx:
-            raise ValueError("out: expected None without need_dx, got an array")
-        dx = self._output(out, T, B, I) if need_dx else None
-        dfirst = self._new_state(B)
-        memory.x = None  # the gates are about to be overwritten
-        try:
-            turned = None if dx is None else self._turned(dx)
-            memory.plan.backward(x, dy, dstate, turned, dfirst, accumulate)
-        except (TypeError, ValueError):
-            memory.x = x
-            raise
-        return dx, dfirst
 
     def step(self, x: Array, state: State | None = None) -> tuple[Array, State]:
         """One step of a stream, for inference: ``y, state = lstm.step(x, state)``.
@@ -337,30 +267,29 @@ class LSTM(LSTMWeights):
         settings = ", ".join(f"{name}={getattr(self, name)}" for name in names)
         return f"LSTM({self.input_size}, {self.hidden_size}, {settings})"
 
-    def _of_state(self, B: int) -> tuple[int, int, int]:
-        return (self.num_layers * (2 if self.bidirectional else 1), B, self.hidden_size)
+    def _plan_for(self, x: Array, train: bool) -> tuple[str, _core.LSTMPlan]:
+        """The last plan if its shape and instruction set are still the same, else a new one.
 
-    def _new_state(self, B: int) -> State:
-        shape = self._of_state(B)
-        return np.empty(shape, self.dtype), np.empty(shape, self.dtype)
-
-    def _state(self, name: str, state: State | None, B: int) -> State | None:
-        if state is None:
-            return None
-        _core.check_pair(name, state, self._of_state(B), self.flat_params)
-        return np.ascontiguousarray(state[0]), np.ascontiguousarray(state[1])
-
-    def _memory_for(self, T: int, B: int, train: bool) -> _Memory:
-        """Memory for T steps of B sequences: the last one if the shape is still the same."""
-        purpose, key = "train" if train else "infer", (T, B, _core.isa())
-        memory: _Memory | None = self._kept.get(purpose)
-        if memory is None or memory.key != key:
-            self._kept.pop(purpose, None)  # the new one may take its place
-            directions = 2 if self.bidirectional else 1
-            sizes = (self.input_size, self.hidden_size, self.num_layers, directions)
-            save, drops = (self.save, self.dropout > 0) if train else ("nothing", False)
+        A call that is refused uses nothing up: one that is due stays until the new one has run.
+        """
+        if train is not True:
+            _core.check_switches(train=train)
+        purpose = "train" if train else "infer"
+        plan: _core.LSTMPlan | None = self._kept.get(purpose)
+        if plan is None or not plan.serves(x):
+            T, B = _core.steps_and_rows(x, self.input_size, self.batch_first, self.flat_params)
+            if plan is not None and not plan.due:
+                del self._kept[purpose]
+            plan = None  # the new one may take its place
             plan = _core.LSTMPlan(
-                self.flat_params, self.flat_grads, sizes, self.bias, T, B, save, drops
+                self.flat_params,
+                self.flat_grads,
+                (self.input_size, self.hidden_size, self.num_layers, 1 + self.bidirectional),
+                self.bias,
+                self.batch_first,
+                T,
+                B,
+                self.save if train else "nothing",
+                train and self.dropout > 0,
             )
-            memory = self._kept[purpose] = _Memory(key, plan)
-        return memory
+        return purpose, plan
