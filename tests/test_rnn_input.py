@@ -97,6 +97,8 @@ def test_each_forward_allows_one_backward():
         lstm.backward(ones(4, 3, 6), out=np.broadcast_to(ones(5), (4, 3, 5)))
     with pytest.raises(ValueError, match="out"):
         lstm.forward(X, out=np.broadcast_to(ones(6), (4, 3, 6)))
+    with pytest.raises(ValueError, match="out"):
+        lstm.forward(X[:, :2], out=np.broadcast_to(ones(6), (4, 2, 6)))
     lstm.backward(ones(4, 3, 6))  # a refused call has used nothing up
 
 
