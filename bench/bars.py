@@ -95,6 +95,7 @@ PEAK, ISA = 235e9, "avx512"  # FLOP/s of a core where the bars were set
 FORECASTER = (64, 32)  # units of its layers
 NEAR_ROOF = 0.8  # a bar that asks for more of the roof than this says so itself
 CALL_LIMIT = 1.5e-6  # seconds of a step over one tensor of 16 elements
+AFTER_PRODUCT = 2  # times as long as alone
 TWO_THREADS = 1.7  # times as fast as one for the larger LSTMs
 SMALL = rows.LSTM[:2]  # where two threads are at least no slower
 
@@ -116,7 +117,9 @@ def outcomes(results: list[Result], scaling: Result | None) -> list[Outcome]:
         for bar in bars():
             if bar.label in by_label:
                 found += against(bar, by_label[bar.label], result["threads"], cell)
-    return found + (call_cost(scaling) + two_threads(scaling) if scaling else [])
+    if scaling:
+        found += call_cost(scaling) + after_product(scaling) + two_threads(scaling)
+    return found
 
 
 def against(
@@ -185,6 +188,27 @@ def call_cost(scaling: Result) -> list[Outcome]:
         )
         for seconds in measured
     ]
+
+
+def after_product(scaling: Result) -> list[Outcome]:
+    """How much longer a step takes right after a product of NumPy's."""
+    found = []
+    for k, seconds in scaling["after"].items():
+        step, roof = (after / alone for alone, after in (seconds["step"], seconds["roof"]))
+        found.append(
+            Outcome(
+                f"{rows.step('Adam', 1_000_000)['label']}, right after a NumPy product of 1,000 x "
+                "1,000, against itself alone",
+                int(k),
+                f"at most {AFTER_PRODUCT:g}",
+                f"{step:.2f}",
+                step <= AFTER_PRODUCT,
+                "the product has put the arrays out of the cache: the roof, which only adds to "
+                f"them, takes {roof:.2f} times as long as alone, and "
+                f"{seconds['roof'][1] / seconds['step'][1]:.2f} times as long as the step",
+            )
+        )
+    return found
 
 
 def two_threads(scaling: Result) -> list[Outcome]:

@@ -205,6 +205,35 @@ def lstm_terms(T: int, B: int, I: int, H: int, k: int, machine: Machine) -> dict
     }
 
 
+def after_product(counts: list[int], rounds: int = 40) -> dict[int, dict[str, list[float]]]:
+    """Seconds of Adam's step over a million elements, alone and right after a product of NumPy's.
+
+    And of its roof: four matrices of the product put arrays out of a cache, and the threads of
+    NumPy's BLAS may still be looking for work.
+    """
+    _, step = adam(1_000_000)
+    matrix = np.ones((1_000, 1_000), np.float32)
+
+    def seconds(work: Callable[[], Any], before: Callable[[], Any]) -> float:
+        times = []
+        for _ in range(rounds):
+            before()
+            start = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - start)
+        return statistics.median(times)
+
+    found = {}
+    works = {"step": step, "roof": functools.partial(_core.memory_roof, *arrays(1_000_000))}
+    for k in counts:
+        pyoptk.set_num_threads(k)
+        found[k] = {
+            name: [seconds(work, work), seconds(work, lambda: matrix @ matrix)]
+            for name, work in works.items()
+        }
+    return found
+
+
 CASES = {"Adam": (adam, adam_terms, [(n,) for n in SIZES]), "LSTM": (lstm, lstm_terms, LSTM)}
 
 
@@ -352,13 +381,17 @@ def main() -> None:
     rates = ", ".join(f"{k} {r / 1e9:.0f}" for k, r in limits_of_a_core["bandwidth"].items())
     cell = limits_of_a_core["cell"] * 1e9
     print(f"bandwidth of a core, GB/s: {rates}; functions of a cell {cell:.2f} ns")
+    after = after_product(counts)
+    for k, found in after.items():
+        step, roof = (f"{last / alone:.2f}" for alone, last in found.values())
+        print(f"after a product, {k} threads: a step {step} of its time alone, its roof {roof}")
     families = []
     for family in CASES:
         families.append(model(measure(family, counts, options.rounds, options.block), machine))
         show(families[-1])
     if options.json:
         told = {**this_machine.describe(), **vars(machine), "limits": limits_of_a_core}
-        result = {"kind": "scaling", "machine": told, "families": families}
+        result = {"kind": "scaling", "machine": told, "families": families, "after": after}
         options.json.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -131,6 +131,14 @@ def test_the_cost_of_a_call_is_that_of_a_step_over_16_elements(seconds, met):
 # ---- the report ----------------------------------------------------------------------------------
 
 
+def test_a_step_after_a_product_is_compared_with_itself_and_with_its_roof():
+    after = {"1": {"step": [1.0, 2.0], "roof": [1.0, 2.5]}, "2": {"step": [1, 3], "roof": [2, 3]}}
+    met, unmet = bars.after_product({"after": after})
+    assert (met.met, met.measured, met.threads) == (True, "2.00", 1)
+    assert (unmet.met, unmet.measured, unmet.threads) == (False, "3.00", 2)
+    assert "takes 1.50 times as long as alone, and 1.00 times as long as the step" in unmet.reason
+
+
 def test_losses_are_bold_and_stay():
     row = {"label": "a", "seconds": {"pyoptk": [1.0, 2.0], "x": [0.5, 1.5]}, "errors": {"y": "why"}}
     assert report.with_noise(row, "x") == "**0.62 (0.50 to 0.75)**"
