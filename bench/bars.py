@@ -82,7 +82,8 @@ REASONS: dict[tuple[str, str], str] = {
     (rows.step("AdaGrad", 1_000_000)["label"], FUSED): DIVIDER,
     **{
         (rows.step("Adam", 1_000, count=1_000)["label"], peer): (
-            "four arrays of 4 kB each: every one begins with a miss that nothing foresees"
+            "to take 1,000 gradients from NumPy is 0.1 us for each, and 28 MB come from the L3 "
+            "cache in pieces of 4 kB: one array as large takes half the time"
         )
         for peer in (FUSED, DEEPSPEED)
     },
