@@ -47,6 +47,17 @@ PK_INLINE int active(const lstm_job *job, size_t t, size_t b)
     return !job->s.lengths || (int64_t)step < job->s.lengths[b];
 }
 
+/* Without the rows at either end that are not active at step t: all that are not, in a batch that is
+ * sorted by length. */
+static range active_rows(const lstm_job *job, size_t t, range rows)
+{
+    while (rows.from < rows.to && !active(job, t, rows.from))
+        rows.from++;
+    while (rows.from < rows.to && !active(job, t, rows.to - 1))
+        rows.to--;
+    return rows;
+}
+
 PK_INLINE real *gates_at(const lstm_job *job, size_t panel, size_t t, size_t b)
 {
     return job->gates + ((panel * job->kept + t % job->kept) * job->s.B + b) * WIDTH;

@@ -120,9 +120,11 @@ static void lstm_backward_step(const lstm_job *job, range steps, size_t i, range
     const range panels = panels_of(job, columns);
     right_operand w = gate_rows(job, job->packed_w_hh, job->w.w_hh, H);
     w.b += columns.from * w.panel;
-    if (i > 0)
-        product(length(rows), length(panels) * LANES, GATES * H, da_at(job, t, rows.from), w,
-                job->dh + rows.from * job->Q + columns.from * WIDTH, job->Q, 0);
+    if (i > 0) {
+        const range live = active_rows(job, t, rows);
+        product(length(live), length(panels) * LANES, GATES * H, da_at(job, t, live.from), w,
+                job->dh + live.from * job->Q + columns.from * WIDTH, job->Q, 0);
+    }
     if (i < length(steps))
         for (size_t panel = panels.from; panel < panels.to; panel++)
             for (size_t b = rows.from; b < rows.to; b++)

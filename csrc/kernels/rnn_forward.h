@@ -85,24 +85,25 @@ PK_INLINE void lstm_cell(const lstm_job *job, size_t t, size_t b, size_t panel, 
     store_first(row_at(job->y, t, b) + unit, y, n);
 }
 
-/* One step of one panel for at most ROW_BLOCK rows. */
-static void lstm_panel(const lstm_job *job, size_t t, range rows, size_t panel)
+/* One step of one panel for at most ROW_BLOCK rows, of which the `live` ones need products. */
+static void lstm_panel(const lstm_job *job, size_t t, range rows, range live, size_t panel)
 {
     _Alignas(ALIGNMENT) real a[ROW_BLOCK * WIDTH]; /* pre-activations: never leave the L1 cache */
-    const size_t I = job->s.I, H = job->s.H, b = rows.from, n = length(rows),
+    const size_t I = job->s.I, H = job->s.H, b = live.from, n = length(live),
                  width = width_of(job, panel);
     const real *w = packed_panel(job, panel);
+    real *live_a = a + (b - rows.from) * WIDTH;
     if (job->block > 1) {
-        memcpy(a, gates_at(job, panel, t, b), n * WIDTH * sizeof *a);
+        memcpy(live_a, gates_at(job, panel, t, b), n * WIDTH * sizeof *a);
     } else {
-        lstm_bias(a, WIDTH, n, w);
-        product(n, width, I, plain(row_at(job->x, t, b), job->x.row, 1), in_panels(w + WIDTH, I), a,
-                WIDTH, 0);
+        lstm_bias(live_a, WIDTH, n, w);
+        product(n, width, I, plain(row_at(job->x, t, b), job->x.row, 1), in_panels(w + WIDTH, I),
+                live_a, WIDTH, 0);
     }
     product(n, width, H, plain(h_at(job, t, b), (ptrdiff_t)job->P, 1),
-            in_panels(w + (1 + I) * WIDTH, H), a, WIDTH, 0);
-    for (size_t r = 0; r < n; r++)
-        lstm_cell(job, t, b + r, panel, a + r * WIDTH);
+            in_panels(w + (1 + I) * WIDTH, H), live_a, WIDTH, 0);
+    for (size_t r = 0; r < length(rows); r++)
+        lstm_cell(job, t, rows.from + r, panel, a + r * WIDTH);
 }
 
 static void lstm_forward_step(const lstm_job *job, range steps, size_t t, range rows, range columns)
@@ -110,10 +111,12 @@ static void lstm_forward_step(const lstm_job *job, range steps, size_t t, range 
     const range panels = panels_of(job, columns);
     if (job->block > 1 && t % job->block == 0)
         lstm_inputs(job, (range){t, smaller(t + job->block, steps.to)}, rows, panels);
-    for (size_t b = rows.from; b < rows.to; b += ROW_BLOCK)
+    for (size_t b = rows.from; b < rows.to; b += ROW_BLOCK) {
+        const range block = {b, smaller(b + ROW_BLOCK, rows.to)};
+        const range live = active_rows(job, t, block);
         for (size_t i = 0; i < length(panels); i++)
-            lstm_panel(job, t, (range){b, smaller(b + ROW_BLOCK, rows.to)},
-                       t % 2 ? panels.to - 1 - i : panels.from + i);
+            lstm_panel(job, t, block, live, t % 2 ? panels.to - 1 - i : panels.from + i);
+    }
 }
 
 /* Copies [rows, H] between the caller's rows of H and ours of `stride`, padding ours with 0. */

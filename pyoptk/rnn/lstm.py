@@ -125,7 +125,8 @@ class LSTM(LSTMWeights):
             Initial state; zeros by default. Layer by layer, forward before backward direction.
         lengths : integers [B], optional
             Length of each sequence, 0..T, in any order; all T by default. At its end a sequence's
-            state stays as it is; the backward direction begins there.
+            state stays as it is; the backward direction begins there. In a batch that is sorted by
+            length, the time goes in part with the sum of the lengths.
         past_end : {"zeros", "repeat"}
             What the output is past the end: 0, as in PyTorch's packed sequences, or the state that
             stays, as in Keras. With "zeros" the gradient of it is ignored.
