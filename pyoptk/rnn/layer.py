@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -105,10 +105,9 @@ class Layer:
             "lstm.params['weight_ih_l0'][...] = value"
         )
 
-    def _enter(self) -> None:
+    def _refuse(self) -> NoReturn:
         """Two threads in one layer would share its memory."""
-        if not self._lock.acquire(False):
-            raise RuntimeError("this layer is in use in another thread already")
+        raise RuntimeError("this layer is in use in another thread already")
 
     @property
     def _counters(self) -> dict[str, int]:

@@ -148,9 +148,16 @@ class LSTM(LSTMWeights):
         TypeError, ValueError
             If an argument has another dtype or shape; the message names it.
         """
-        self._enter()
+        if not self._lock.acquire(False):
+            self._refuse()
         try:
-            purpose, plan = self._plan_for(x, train)
+            if train is not True:
+                _core.check_switches(train=train)
+            purpose = "train" if train else "infer"
+            plan = self._kept.get(purpose)
+            if plan is None or not plan.serves(x):
+                plan = None  # its memory may be used again
+                plan = self._new_plan(x, purpose)
             drop = None
             if train and self.dropout:
                 drop = (self.dropout, self.seed, self.dropout_calls * self.num_layers % 2**64)
@@ -220,7 +227,8 @@ class LSTM(LSTMWeights):
         TypeError, ValueError
             If an argument has another dtype or shape; the message names it.
         """
-        self._enter()
+        if not self._lock.acquire(False):
+            self._refuse()
         try:
             plan = _core.check_due(self._kept.get("train"))
             return plan.backward(dy, dstate, accumulate, need_dx, out)
@@ -268,29 +276,22 @@ class LSTM(LSTMWeights):
         settings = ", ".join(f"{name}={getattr(self, name)}" for name in names)
         return f"LSTM({self.input_size}, {self.hidden_size}, {settings})"
 
-    def _plan_for(self, x: Array, train: bool) -> tuple[str, _core.LSTMPlan]:
-        """The last plan if its shape and instruction set are still the same, else a new one.
+    def _new_plan(self, x: Array, purpose: str) -> _core.LSTMPlan:
+        """A plan for the shape of `x`, in the place of the last one that is not due any more.
 
         A call that is refused uses nothing up: one that is due stays until the new one has run.
         """
-        if train is not True:
-            _core.check_switches(train=train)
-        purpose = "train" if train else "infer"
-        plan: _core.LSTMPlan | None = self._kept.get(purpose)
-        if plan is None or not plan.serves(x):
-            T, B = _core.steps_and_rows(x, self.input_size, self.batch_first, self.flat_params)
-            if plan is not None and not plan.due:
-                del self._kept[purpose]
-            plan = None  # the new one may take its place
-            plan = _core.LSTMPlan(
-                self.flat_params,
-                self.flat_grads,
-                (self.input_size, self.hidden_size, self.num_layers, 1 + self.bidirectional),
-                self.bias,
-                self.batch_first,
-                T,
-                B,
-                self.save if train else "nothing",
-                train and self.dropout > 0,
-            )
-        return purpose, plan
+        T, B = _core.steps_and_rows(x, self.input_size, self.batch_first, self.flat_params)
+        if purpose in self._kept and not self._kept[purpose].due:
+            del self._kept[purpose]
+        return _core.LSTMPlan(
+            self.flat_params,
+            self.flat_grads,
+            (self.input_size, self.hidden_size, self.num_layers, 1 + self.bidirectional),
+            self.bias,
+            self.batch_first,
+            T,
+            B,
+            self.save if purpose == "train" else "nothing",
+            purpose == "train" and self.dropout > 0,
+        )
