@@ -278,9 +278,14 @@ cdef class LSTMPlan:
             self.kernels.lstm_forward(&self.layers[i * self.directions], self.directions, nthreads)
 
     def backward(self, dy, dstate, accumulate, need_dx, out):
-        """`dx` and (dh0, dc0), new arrays or `out`; changes the gradients. After `check_due`."""
+        """`dx` and (dh0, dc0) or None, as LSTM.backward documents them; changes the gradients.
+
+        After `check_due`.
+        """
         cdef pk_sequence dy_, dx_
         cdef void *last[2]
+        cdef void *first[2]
+        first[0] = first[1] = NULL
         memset(&dy_, 0, sizeof(dy_))
         memset(&dx_, 0, sizeof(dx_))
         self.held.written[1] = True
@@ -299,9 +304,12 @@ cdef class LSTMPlan:
             else:
                 dx_ = self.write(out, self.of_x)
             self.state("dstate", dstate, &last[0], &last[1])
-            dh, dc = _empty(self.of_state, self.dtype), _empty(self.of_state, self.dtype)
-            self.place_backward(dy_, dx_, last, self.new(dh).data, self.new(dc).data,
-                                on("accumulate", accumulate))
+            dinitial = None
+            if self.layers[0].h0 != NULL:  # forward was given a state
+                dh, dc = _empty(self.of_state, self.dtype), _empty(self.of_state, self.dtype)
+                first[0], first[1] = self.new(dh).data, self.new(dc).data
+                dinitial = dh, dc
+            self.place_backward(dy_, dx_, last, first, on("accumulate", accumulate))
             self.due = False  # the gates are about to be overwritten
             with nogil:
                 self.run_backward()
@@ -309,10 +317,10 @@ cdef class LSTMPlan:
         finally:
             memset(&self.held.held[2], 0, sizeof(Py_buffer))  # x was only lent
             self.held.release(2)
-        return dx, (dh, dc)
+        return dx, dinitial
 
-    cdef void place_backward(self, pk_sequence dy, pk_sequence dx, void **last, void *dh, void *dc,
-                             bint accumulate) noexcept:
+    cdef void place_backward(self, pk_sequence dy, pk_sequence dx, void **last,
+                             void **first, bint accumulate) noexcept:
         cdef pk_lstm *layer
         cdef size_t i, level, top = self.count // self.directions - 1
         for i in range(self.count):
@@ -320,7 +328,7 @@ cdef class LSTMPlan:
             layer.dy = self.of_direction(dy if level == top else self.slopes[level % 2], i)
             layer.dx = dx if level == 0 else self.slopes[(level + 1) % 2]
             layer.dh_last, layer.dc_last = self.of_layer(last[0], i), self.of_layer(last[1], i)
-            layer.dh0, layer.dc0 = self.of_layer(dh, i), self.of_layer(dc, i)
+            layer.dh0, layer.dc0 = self.of_layer(first[0], i), self.of_layer(first[1], i)
             layer.accumulate = accumulate
 
     cdef void run_backward(self) noexcept nogil:

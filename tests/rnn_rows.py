@@ -73,10 +73,13 @@ def by_twin(lstm, x, state, dy, dstate, lengths=None, past_end="zeros", call=0):
 
 def by_pyoptk(lstm, x, state, dy, dstate, lengths=None, past_end="zeros", **backward):
     y, (h, c) = lstm.forward(x, state, lengths=lengths, past_end=past_end)
-    dx, (dh0, dc0) = lstm.backward(dy, dstate, **backward)
-    return {"y": y, "h": h, "c": c, "dx": dx, "dh0": dh0, "dc0": dc0} | {
-        name: g.copy() for name, g in lstm.grads.items()
-    }
+    dx, dinitial = lstm.backward(dy, dstate, **backward)
+    initial = {} if dinitial is None else dict(zip(("dh0", "dc0"), dinitial, strict=True))
+    return (
+        {"y": y, "h": h, "c": c, "dx": dx}
+        | initial
+        | {name: g.copy() for name, g in lstm.grads.items()}
+    )
 
 
 def assert_near(ours, exact, dtype):

@@ -156,7 +156,9 @@ def test_absent_gradients_and_states_are_zeros(dtype, rng):
     lstm, x, state, dy, dstate = case(rng, (4, 3, 5, 6, 2), dtype)
     zeros = tuple(np.zeros_like(s) for s in state)
     expected = by_pyoptk(lstm, x, zeros, np.zeros_like(dy), dstate)
-    for name, array in by_pyoptk(lstm, x, None, None, dstate).items():
+    stateless = by_pyoptk(lstm, x, None, None, dstate)
+    assert set(expected) - set(stateless) == {"dh0", "dc0"}
+    for name, array in stateless.items():
         np.testing.assert_array_equal(array, expected[name], err_msg=name)
     expected = by_pyoptk(lstm, x, state, dy, zeros)
     for name, array in by_pyoptk(lstm, x, state, dy, None).items():

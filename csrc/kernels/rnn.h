@@ -30,6 +30,8 @@ typedef struct {
     real *packed_w_hh, *packed_w_ih; /* backward: [4H; H] and [4H; I], NULL: as they lie */
     real *dh, *dc;                   /* [B, Q], [B, P] */
     int accumulate;
+    int from_zeros; /* h before the first step is 0: it enters no product */
+    int wants_dh0;
 } lstm_job;
 
 /* from .. to - 1, of steps, batch rows, panels or columns (of COLS panels) */
@@ -56,6 +58,15 @@ static range active_rows(const lstm_job *job, size_t t, range rows)
     while (rows.from < rows.to && !active(job, t, rows.to - 1))
         rows.to--;
     return rows;
+}
+
+/* How many steps from t on, before `end`, can be one product because all of the rows are active. */
+static size_t steps_together(const lstm_job *job, size_t t, size_t end, range rows)
+{
+    size_t n = 0;
+    while (t + n < end && length(active_rows(job, t + n, rows)) == length(rows))
+        n++;
+    return n ? n : 1;
 }
 
 PK_INLINE real *gates_at(const lstm_job *job, size_t panel, size_t t, size_t b)
@@ -168,6 +179,7 @@ static lstm_job lstm_job_for(const pk_lstm *layer)
         .block = steps_of_block(s),
         .packed_w = align(layer->scratch),
         .accumulate = layer->accumulate,
+        .from_zeros = !layer->h0,
     };
 }
 
@@ -208,13 +220,28 @@ static lstm_run lstm_cut(lstm_job *jobs, size_t count, int nthreads)
     return run;
 }
 
+/* Where chunk c of the batch rows begins: chunks have as many rows or, if lengths differ, as many steps. */
+static size_t cut_rows(const lstm_job *job, size_t c, size_t chunks)
+{
+    const int64_t *lengths = job->s.lengths;
+    size_t all = 0, before = 0, b = 0;
+    if (!lengths)
+        return pk_cut(job->s.B, c, chunks);
+    for (size_t i = 0; i < job->s.B; i++)
+        all += (size_t)lengths[i];
+    for (const size_t share = pk_cut(all, c, chunks);
+         b < job->s.B && (before < share || c == chunks); b++)
+        before += (size_t)lengths[b];
+    return b;
+}
+
 /* Task number `task` of run.count * run.rows * run.units: the job, its rows and its columns, which are
  * COLS panels each. */
 static const lstm_job *lstm_share(const lstm_run *run, size_t task, range *rows, range *columns)
 {
     const lstm_job *job = run->jobs + task % run->count;
     const size_t chunk = task / run->count, row = chunk % run->rows, unit = chunk / run->rows;
-    *rows = (range){pk_cut(job->s.B, row, run->rows), pk_cut(job->s.B, row + 1, run->rows)};
+    *rows = (range){cut_rows(job, row, run->rows), cut_rows(job, row + 1, run->rows)};
     const size_t all = job->Q / WIDTH;
     *columns = (range){pk_cut(all, unit, run->units), pk_cut(all, unit + 1, run->units)};
     return job;

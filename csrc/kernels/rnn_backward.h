@@ -37,6 +37,13 @@ PK_INLINE real *c_around(const lstm_job *job, size_t t, size_t b)
     return job->c_again + (t % job->kept * job->s.B + b) * job->P;
 }
 
+/* Those of some steps that h enters in products. */
+static range steps_with_h(const lstm_job *job, range steps)
+{
+    const int none = job->from_zeros && steps.from == 0 && steps.to > 0;
+    return (range){steps.from + (size_t)none, steps.to};
+}
+
 /* ---- what forward did not keep --------------------------------------------------------------- */
 
 /* Gates and c of all steps of a run, by the operations of forward, as one product. */
@@ -44,12 +51,12 @@ static void lstm_again(const lstm_job *job, range steps, size_t i, range rows, r
 {
     const size_t B = job->s.B, P = job->P;
     const pk_sequence h = {job->h, (ptrdiff_t)(B * P), (ptrdiff_t)P};
-    const range panels = panels_of(job, columns);
+    const range panels = panels_of(job, columns), with_h = steps_with_h(job, steps);
     (void)i; /* there is but one */
     lstm_inputs(job, steps, rows, panels);
     for (size_t panel = panels.from; panel < panels.to; panel++)
         lstm_products(job, h, job->s.H, packed_panel(job, panel) + (1 + job->s.I) * WIDTH, panel,
-                      steps, rows);
+                      with_h, rows);
     for (size_t b = rows.from; b < rows.to; b++)
         for (size_t unit = panels.from * LANES; unit < panels.to * LANES; unit += LANES)
             store(c_around(job, steps.from, b) + unit, load(c_at(job, steps.from, b) + unit));
@@ -120,7 +127,7 @@ static void lstm_backward_step(const lstm_job *job, range steps, size_t i, range
     const range panels = panels_of(job, columns);
     right_operand w = gate_rows(job, job->packed_w_hh, job->w.w_hh, H);
     w.b += columns.from * w.panel;
-    if (i > 0) {
+    if (i > 0 && (t > 0 || job->wants_dh0)) { /* the state before it */
         const range live = active_rows(job, t, rows);
         product(length(live), length(panels) * LANES, GATES * H, da_at(job, t, live.from), w,
                 job->dh + live.from * job->Q + columns.from * WIDTH, job->Q, 0);
@@ -162,14 +169,21 @@ static void lstm_dx(void *arg, size_t task)
     const size_t B = job->s.B, I = job->s.I, K = GATES * job->s.H, row = (size_t)job->dx.row;
     const size_t from = of->steps.from + task * of->at_a_time;
     const size_t to = smaller(from + of->at_a_time, of->steps.to);
-    const int whole = of->run->count == 1 && job->dx.step == (ptrdiff_t)(B * row);
-    const size_t together = whole ? to - from : 1;
+    const range rows = {0, B};
+    const int at_one_distance = of->run->count == 1 && job->dx.step == (ptrdiff_t)(B * row);
     const right_operand w = gate_rows(job, job->packed_w_ih, job->w.w_ih, I);
     const fp_mode mode = flush_denormals();
     for (size_t k = 0; k < K; k += K_BLOCK)
-        for (size_t t = from; t < to; t += together)
-            product_block(B * together, I, K, k, da_at(job, t, 0), w, row_at(job->dx, t, 0), row,
-                          k == 0 && is_new_dx(of, t));
+        for (size_t t = from, together; t < to; t += together) {
+            const range live = active_rows(job, t, rows);
+            const int is_new = k == 0 && is_new_dx(of, t);
+            together = at_one_distance ? steps_together(job, t, to, rows) : 1;
+            product_block(length(live) * together, I, K, k, da_at(job, t, live.from), w,
+                          row_at(job->dx, t, live.from), row, is_new);
+            for (size_t b = 0; b < B && is_new; b++)
+                if (b < live.from || b >= live.to)
+                    memset(row_at(job->dx, t, b), 0, I * sizeof(real));
+        }
     restore_denormals(mode);
 }
 
@@ -188,37 +202,68 @@ static void lstm_dx_of(const lstm_run *run, range steps)
     }
 }
 
-/* The part of dw [4H, N] += dA^T [4H, steps * B] right [steps * B, N] with the columns from `column` on,
- * at most PANELS panels of them, and some unit panels; right is x or h. */
+/* Task: a panel.  Its dA of the rows that are active, of all steps of the run, without gaps. */
+static void lstm_close_gaps(void *arg, size_t panel)
+{
+    const lstm_gradients *of = arg;
+    const lstm_job *job = of->job;
+    const range steps = of->run->steps;
+    real *to = gates_at(job, panel, steps.from, 0);
+    for (size_t t = steps.from; t < steps.to; t++)
+        for (size_t b = 0; b < job->s.B; b++)
+            if (active(job, t, b)) {
+                const real *da = gates_at(job, panel, t, b);
+                if (to != da)
+                    memcpy(to, da, WIDTH * sizeof *to);
+                to += WIDTH;
+            }
+}
+
+/* How many rows that makes of these steps. */
+static size_t active_in(const lstm_job *job, range steps)
+{
+    const size_t B = job->s.B;
+    size_t n = 0;
+    if (!job->s.lengths)
+        return steps.to > steps.from ? length(steps) * B : 0;
+    for (size_t t = steps.from; t < steps.to; t++)
+        for (size_t b = 0; b < B; b++)
+            n += (size_t)active(job, t, b);
+    return n;
+}
+
+/* The part of dw [4H, N] += dA^T [4H, rows] right [rows, N] with the columns from `column` on, at most
+ * PANELS panels of them, and some unit panels; right is x or h, and rows those active at `steps`. */
 static void lstm_weight_gradient(const lstm_gradients *of, size_t column, size_t columns,
-                                 range units, real *dw, size_t N, pk_sequence right)
+                                 range units, real *dw, size_t N, pk_sequence right, range steps)
 {
     _Alignas(ALIGNMENT) real packed[PANELS][K_BLOCK * WIDTH]; /* 128 KiB */
     const lstm_job *job = of->job;
-    const size_t B = job->s.B, H = job->s.H, total = length(of->run->steps) * B,
-                 end = column + columns;
-    size_t k0 = 0;
+    const size_t H = job->s.H, end = column + columns;
+    const size_t total = active_in(job, steps);
+    const size_t before = active_in(job, (range){of->run->steps.from, steps.from});
+    size_t k0 = 0, t = steps.from, b = 0;
     do { /* once even if there is nothing to add */
         const size_t depth = smaller(total - k0, K_BLOCK);
-        for (size_t k = 0; k < depth; k++) {
-            const size_t t = of->run->steps.from + (k0 + k) / B, b = (k0 + k) % B;
-            if (!active(job, t, b)) { /* what x holds there must not count, not even times 0 */
-                for (size_t p = 0; p * WIDTH < columns; p++)
-                    memset(packed[p] + k * WIDTH, 0, WIDTH * sizeof(real));
-                continue;
+        for (size_t k = 0; k < depth;) {
+            if (active(job, t, b)) {
+                const real *row = row_at(right, t, b);
+                for (size_t n = column, p = 0; n < end; n += WIDTH, p++)
+                    pack_row(packed[p] + k * WIDTH, row + n, smaller(end - n, WIDTH));
+                k++;
             }
-            const real *row = row_at(right, t, b);
-            for (size_t n = column, p = 0; n < end; n += WIDTH, p++)
-                pack_row(packed[p] + k * WIDTH, row + n, smaller(end - n, WIDTH));
+            if (++b == job->s.B)
+                b = 0, t++;
         }
         for (size_t panel = units.from; panel < units.to; panel++)
             for (size_t n = column, p = 0; n < end; n += WIDTH, p++)
                 for (size_t gate = 0; gate < GATES; gate++) {
                     const size_t unit = panel * LANES, rows = units_of(panel, H);
-                    const real *da = gates_at(job, panel, of->run->steps.from, 0) + k0 * WIDTH;
-                    product_panel(rows, depth, plain(da + gate * rows, 1, WIDTH),
-                                  in_panels(packed[p], depth), dw + (gate * H + unit) * N + n, N,
-                                  smaller(end - n, WIDTH), k0 == 0 && !job->accumulate);
+                    const real *da = gates_at(job, panel, of->run->steps.from, 0);
+                    da += (before + k0) * WIDTH + gate * rows;
+                    product_panel(rows, depth, plain(da, 1, WIDTH), in_panels(packed[p], depth),
+                                  dw + (gate * H + unit) * N + n, N, smaller(end - n, WIDTH),
+                                  k0 == 0 && !job->accumulate);
                 }
     } while ((k0 += K_BLOCK) < total);
 }
@@ -230,7 +275,7 @@ static void lstm_bias_gradient(const lstm_gradients *of, size_t panel)
     const size_t unit = panel * LANES, H = job->s.H, n = units_of(panel, H);
     vec sum[GATES] = {{0}};
     const real *da = gates_at(job, panel, of->run->steps.from, 0);
-    for (size_t k = 0; k < length(of->run->steps) * job->s.B; k++, da += WIDTH)
+    for (size_t k = active_in(job, of->run->steps); k > 0; k--, da += WIDTH)
         for (size_t gate = 0; gate < GATES; gate++)
             sum[gate] += load(da + gate * n);
     real *outs[] = {job->dw.b_ih, job->dw.b_hh};
@@ -255,12 +300,14 @@ static void lstm_gradient_task(void *arg, size_t task)
     if (part < of_w_ih) {
         const size_t n = part * width;
         if (job->dw.w_ih)
-            lstm_weight_gradient(of, n, smaller(I - n, width), units, job->dw.w_ih, I, job->x);
+            lstm_weight_gradient(of, n, smaller(I - n, width), units, job->dw.w_ih, I, job->x,
+                                 of->run->steps);
     } else if (part < of_w_ih + of_w_hh) {
         const size_t n = (part - of_w_ih) * width;
         const pk_sequence h = {job->h, (ptrdiff_t)(job->s.B * P), (ptrdiff_t)P};
         if (job->dw.w_hh)
-            lstm_weight_gradient(of, n, smaller(H - n, width), units, job->dw.w_hh, H, h);
+            lstm_weight_gradient(of, n, smaller(H - n, width), units, job->dw.w_hh, H, h,
+                                 steps_with_h(job, of->run->steps));
     } else {
         for (size_t panel = units.from; panel < units.to; panel++)
             lstm_bias_gradient(of, panel);
@@ -282,6 +329,8 @@ static void lstm_gradients_of(const lstm_run *run)
         const size_t parts = (round_up(job->s.I, width) + round_up(job->s.H, width)) / width + 1;
         if (threads > 1)
             of.groups = smaller(job->P / LANES, 1 + 4 * threads / parts);
+        if (job->s.lengths)
+            pk_parallel(lstm_close_gaps, &of, job->P / LANES, run->nthreads);
         pk_parallel(lstm_gradient_task, &of, parts * of.groups, run->nthreads);
     }
 }
@@ -299,6 +348,7 @@ static lstm_job lstm_backward_job(const pk_lstm *layer)
         job.packed_w_hh = NULL;
     if (is_read_as_it_lies(&job.s, job.s.I))
         job.packed_w_ih = NULL;
+    job.wants_dh0 = layer->dh0 != NULL;
     copy_in(job.dh, job.Q, layer->dh_last, job.s.H, B);
     copy_in(job.dc, job.P, layer->dc_last, job.s.H, B);
     if (job.s.save == PK_SAVE_MINIMAL) {

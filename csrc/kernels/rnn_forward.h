@@ -44,14 +44,18 @@ PK_INLINE size_t width_of(const lstm_job *job, size_t panel)
 static void lstm_products(const lstm_job *job, pk_sequence s, size_t N, const real *w, size_t panel,
                           range steps, range rows)
 {
-    const size_t B = job->s.B, n = length(rows);
-    const int one_row = n == 1, whole = n == B && s.step == (ptrdiff_t)B * s.row;
-    const size_t stride = one_row ? B * WIDTH : WIDTH;
-    const size_t together = one_row || whole ? length(steps) : 1;
-    for (size_t t = steps.from; t < steps.to; t += together)
-        product(n * together, width_of(job, panel), N,
-                plain(row_at(s, t, rows.from), one_row ? s.step : s.row, 1), in_panels(w, N),
-                gates_at(job, panel, t, rows.from), stride, 0);
+    const size_t B = job->s.B;
+    const int one_row = length(rows) == 1;
+    const int at_one_distance = one_row || (length(rows) == B && s.step == (ptrdiff_t)B * s.row);
+    size_t t = steps.from;
+    while (t < steps.to) {
+        const range live = active_rows(job, t, rows);
+        const size_t together = at_one_distance ? steps_together(job, t, steps.to, rows) : 1;
+        product(length(live) * together, width_of(job, panel), N,
+                plain(row_at(s, t, live.from), one_row ? s.step : s.row, 1), in_panels(w, N),
+                gates_at(job, panel, t, live.from), one_row ? B * WIDTH : WIDTH, 0);
+        t += together;
+    }
 }
 
 /* Pre-activations so far, in the place of the gates: bias + w_ih x, for a block of steps. */
@@ -100,8 +104,9 @@ static void lstm_panel(const lstm_job *job, size_t t, range rows, range live, si
         product(n, width, I, plain(row_at(job->x, t, b), job->x.row, 1), in_panels(w + WIDTH, I),
                 live_a, WIDTH, 0);
     }
-    product(n, width, H, plain(h_at(job, t, b), (ptrdiff_t)job->P, 1),
-            in_panels(w + (1 + I) * WIDTH, H), live_a, WIDTH, 0);
+    if (t > 0 || !job->from_zeros)
+        product(n, width, H, plain(h_at(job, t, b), (ptrdiff_t)job->P, 1),
+                in_panels(w + (1 + I) * WIDTH, H), live_a, WIDTH, 0);
     for (size_t r = 0; r < length(rows); r++)
         lstm_cell(job, t, rows.from + r, panel, a + r * WIDTH);
 }

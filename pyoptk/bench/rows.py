@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from .contenders.roof import lengths, lstm_flop, streams
+from .contenders.roof import lstm_flop, streams
 from .duel import Row
 
 # T, B, I, H
@@ -54,13 +54,12 @@ def stack(T: int, B: int, I: int, H: int) -> Row:
 def lstm(T: int, B: int, I: int, H: int, *, dtype: str = "float32", packed: bool = False) -> Row:
     """Forward and backward of one layer, with the gradient of the input."""
     kind = ", sequences of T/2 to T" if packed else "" if dtype == "float32" else f", {dtype}"
-    steps = int(lengths(T, B).sum()) if packed else T * B
     return {
         "label": f"LSTM, T {T}, B {B}, I {I}, H {H}{kind}",
         "task": "lstm",
         "sizes": {"T": T, "B": B, "I": I, "H": H, "dtype": dtype},
         "settings": {"packed": True} if packed else {},
-        "flop": lstm_flop(1, steps, I, H),
+        "flop": lstm_flop(T, B, I, H, packed),
     }
 
 

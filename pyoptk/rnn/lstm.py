@@ -126,7 +126,7 @@ class LSTM(LSTMWeights):
         lengths : integers [B], optional
             Length of each sequence, 0..T, in any order; all T by default. At its end a sequence's
             state stays as it is; the backward direction begins there. In a batch that is sorted by
-            length, the time goes in part with the sum of the lengths.
+            length, the time goes with the sum of the lengths, in another in part.
         past_end : {"zeros", "repeat"}
             What the output is past the end: 0, as in PyTorch's packed sequences, or the state that
             stays, as in Keras. With "zeros" the gradient of it is ignored.
@@ -178,7 +178,7 @@ class LSTM(LSTMWeights):
         accumulate: bool = False,
         need_dx: Literal[True] = True,
         out: Array | None = None,
-    ) -> tuple[Array, State]: ...
+    ) -> tuple[Array, State | None]: ...
     @overload
     def backward(
         self,
@@ -188,7 +188,7 @@ class LSTM(LSTMWeights):
         accumulate: bool = False,
         need_dx: Literal[False],
         out: None = None,
-    ) -> tuple[None, State]: ...
+    ) -> tuple[None, State | None]: ...
     def backward(
         self,
         dy: Array | None,
@@ -197,7 +197,7 @@ class LSTM(LSTMWeights):
         accumulate: bool = False,
         need_dx: bool = True,
         out: Array | None = None,
-    ) -> tuple[Array | None, State]:
+    ) -> tuple[Array | None, State | None]:
         """The gradients of the last `forward`; changes every array of `grads` in place.
 
         Parameters
@@ -217,8 +217,9 @@ class LSTM(LSTMWeights):
         -------
         dx : array like `x`
             A new array, or `out`.
-        (dh0, dc0) : arrays [L * D, B, H]
-            Gradients with respect to the initial state; new arrays.
+        (dh0, dc0) : arrays [L * D, B, H], or None
+            Gradients with respect to the state that `forward` was given; new arrays. None if it was
+            given none: their product is then not computed.
 
         Raises
         ------

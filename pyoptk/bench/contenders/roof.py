@@ -59,9 +59,13 @@ def lengths(T: int, B: int) -> Any:
     return np.linspace(T, T // 2, B).astype(int)
 
 
-def lstm_flop(T: int, B: int, I: int, H: int) -> int:
-    """The products of forward and backward: three for each weight, four gates."""
-    return 3 * 8 * T * B * H * (I + H)
+def lstm_flop(T: int, B: int, I: int, H: int, packed: bool = False) -> int:
+    """The products of forward and backward: three for each weight, four gates.
+
+    Those with the state only from the second step on: before the first it is 0.
+    """
+    steps = int(lengths(T, B).sum()) if packed else T * B
+    return 3 * 8 * H * (steps * I + (steps - B) * H)
 
 
 def multiply_adds(flop: float, dtype: str, threads: int) -> Any:
@@ -93,8 +97,7 @@ def lstm(
 ) -> Any:
     """The products, at the peak of multiply-adds."""
     T, B, _ = x.shape
-    steps = int(lengths(T, B).sum()) if packed else T * B
-    flop = sum(lstm_flop(1, steps, w_ih.shape[1], len(w_ih) // 4) for w_ih in weights[::4])
+    flop = sum(lstm_flop(T, B, w.shape[1], len(w) // 4, packed) for w in weights[::4])
     return multiply_adds(flop, x.dtype.name, threads)
 
 
