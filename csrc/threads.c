@@ -256,7 +256,7 @@ static void *work(void *self)
     for (;;) {
         const int64_t stop = now_ns() + SPIN_NS;
         while (is_last(seen) && now_ns() < stop)
-            for (int i = 0; i < 16; i++)
+            for (int i = 0; i < 16 && is_last(seen); i++)
                 relax();
         if (is_last(seen)) {
             pthread_mutex_lock(&asleep);

@@ -34,7 +34,7 @@ PK_INLINE lstm_gates lstm_activate(lstm_gates a)
 }
 
 PK_INLINE vec lstm_c(lstm_gates s, vec c_prev) { return s.f * c_prev + s.i * s.g; }
-PK_INLINE vec lstm_h(lstm_gates s, vec c) { return s.o * vec_tanh(c); }
+PK_INLINE vec lstm_h(vec o, vec c) { return o * vec_tanh(c); }
 
 /* The gradient of the pre-activations, from dh and dc, both sums over what uses h and c; *dc becomes the
  * gradient of c_prev. */

@@ -69,13 +69,15 @@ static void pack_gate_columns(real *to, const real *w, size_t H, size_t N, size_
                          units, smaller(N - k, DEPTH));
 }
 
-/* to [4H, WIDTH] = columns column * WIDTH.. of w [4H, N], the rows in the order of dA: panel, gate. */
-static void pack_gate_rows(real *to, const real *w, size_t H, size_t N, size_t column)
+/* Of to [4H, WIDTH] = columns column * WIDTH.. of w [4H, N], the rows in the order of dA, which is panel,
+ * gate: those of one panel. */
+static void pack_gate_rows(real *to, const real *w, size_t H, size_t N, size_t column, size_t panel)
 {
-    for (size_t panel = 0; panel * LANES < H; panel++)
-        for (size_t gate = 0; gate < GATES; gate++, to += units_of(panel, H) * WIDTH)
-            pack_rows(to, units_of(panel, H), w + (gate * H + panel * LANES) * N, N, column * WIDTH,
-                      N);
+    const size_t units = units_of(panel, H);
+    to += panel * LANES * GATES * WIDTH;
+    for (size_t gate = 0; gate < GATES; gate++)
+        pack_rows(to + gate * units * WIDTH, units, w + (gate * H + panel * LANES) * N, N,
+                  column * WIDTH, N);
 }
 
 #endif

@@ -18,17 +18,19 @@ static int is_read_as_it_lies(const pk_rnn_shape *s, size_t N)
     return N % LANES == 0 && s->T * s->B < ROWS_WORTH_PACKING;
 }
 
-/* Task: WIDTH columns of w_hh, then of w_ih, of a job. */
+/* Task: the rows of a panel of units in WIDTH columns of w_hh, then of w_ih, of a job. */
 static void lstm_prepare_backward(void *arg, size_t task)
 {
     const lstm_run *run = arg;
     const lstm_job *job = run->jobs + task % run->count;
-    const size_t of_w_hh = job->Q / WIDTH, n = task / run->count;
-    const size_t H = job->s.H, I = job->s.I, panel = GATES * H * WIDTH;
+    const size_t panels = job->P / LANES, of_w_hh = job->Q / WIDTH;
+    const size_t panel = task / run->count % panels, n = task / run->count / panels;
+    const size_t H = job->s.H, I = job->s.I, size = GATES * H * WIDTH;
     if (n < of_w_hh && job->packed_w_hh)
-        pack_gate_rows(job->packed_w_hh + n * panel, job->w.w_hh, H, H, n);
+        pack_gate_rows(job->packed_w_hh + n * size, job->w.w_hh, H, H, n, panel);
     else if (n >= of_w_hh && job->packed_w_ih)
-        pack_gate_rows(job->packed_w_ih + (n - of_w_hh) * panel, job->w.w_ih, H, I, n - of_w_hh);
+        pack_gate_rows(job->packed_w_ih + (n - of_w_hh) * size, job->w.w_ih, H, I, n - of_w_hh,
+                       panel);
 }
 
 /* c before step t; B * P further on, c after it. */
@@ -143,9 +145,9 @@ static void lstm_backward_step(const lstm_job *job, range steps, size_t i, range
 typedef struct {
     const lstm_run *run;
     const lstm_job *job;
-    range steps;      /* of dx, */
-    size_t at_a_time; /* of them in a task */
-    size_t groups;    /* of unit panels: a task of a weight gradient does PANELS columns for one */
+    range steps;   /* of dx, */
+    size_t tasks;  /* and how many tasks share them */
+    size_t groups; /* of unit panels: a task of a weight gradient does PANELS columns for one */
 } lstm_gradients;
 
 /* Whether nothing has been added yet to dx of step t, which two directions may share: each does the
@@ -167,8 +169,8 @@ static void lstm_dx(void *arg, size_t task)
     const lstm_gradients *of = arg;
     const lstm_job *job = of->job;
     const size_t B = job->s.B, I = job->s.I, K = GATES * job->s.H, row = (size_t)job->dx.row;
-    const size_t from = of->steps.from + task * of->at_a_time;
-    const size_t to = smaller(from + of->at_a_time, of->steps.to);
+    const size_t from = of->steps.from + pk_cut(length(of->steps), task, of->tasks);
+    const size_t to = of->steps.from + pk_cut(length(of->steps), task + 1, of->tasks);
     const range rows = {0, B};
     const int at_one_distance = of->run->count == 1 && job->dx.step == (ptrdiff_t)(B * row);
     const right_operand w = gate_rows(job, job->packed_w_ih, job->w.w_ih, I);
@@ -192,13 +194,13 @@ static void lstm_dx_of(const lstm_run *run, range steps)
 {
     for (size_t i = 0; i < run->count && steps.from < steps.to; i++) {
         const lstm_job *job = run->jobs + i;
-        const size_t rows = 1 + smaller(512, (1 << 17) / job->s.I);
-        lstm_gradients of = {run, job, steps, 1 + rows / (job->s.B + 1), 1};
-        if (run->nthreads > 1)
-            of.at_a_time = smaller(of.at_a_time, 1 + length(steps) / (2 * (size_t)run->nthreads));
+        const size_t rows = 1 + smaller(512, (1 << 17) / job->s.I), threads = (size_t)run->nthreads;
+        lstm_gradients of = {run, job, steps, 1 + length(steps) * (job->s.B + 1) / rows, 1};
+        if (threads > 1)
+            of.tasks = round_up(of.tasks, 2 * threads);
+        of.tasks = smaller(of.tasks, length(steps));
         if (job->dx.data)
-            pk_parallel(lstm_dx, &of, (length(steps) + of.at_a_time - 1) / of.at_a_time,
-                        run->nthreads);
+            pk_parallel(lstm_dx, &of, of.tasks, run->nthreads);
     }
 }
 
@@ -370,7 +372,8 @@ static void lstm_backward(const pk_lstm *layers, size_t count, int nthreads)
     size_t to = jobs->s.T;
     lstm_run run = lstm_cut(jobs, count, nthreads);
     pk_parallel(lstm_prepare_backward, &run,
-                count * (jobs->Q / WIDTH + (jobs->dx.data ? of_w_ih : 0)), run.nthreads);
+                count * (jobs->Q / WIDTH + (jobs->dx.data ? of_w_ih : 0)) * (jobs->P / LANES),
+                run.nthreads);
     if (again)
         pk_parallel(lstm_pack_forward, &run, count * jobs->P / LANES, run.nthreads);
     do {

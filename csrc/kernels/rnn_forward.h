@@ -69,24 +69,33 @@ static void lstm_inputs(const lstm_job *job, range steps, range rows, range pane
     }
 }
 
-/* The units of a panel at step t for one batch row, from their pre-activations. */
-PK_INLINE void lstm_cell(const lstm_job *job, size_t t, size_t b, size_t panel, const real *a)
+/* The units of a panel at step t for one batch row: gates and c from the pre-activations; o goes over
+ * these. */
+PK_INLINE void lstm_cell_c(const lstm_job *job, size_t t, size_t b, size_t panel, real *a)
 {
     const size_t unit = panel * LANES, n = units_of(panel, job->s.H);
-    vec h = load(h_at(job, t, b) + unit), c = load(c_at(job, t, b) + unit);
-    vec y = job->s.repeat_last ? h : broadcast(0);
+    vec c = load(c_at(job, t, b) + unit);
     if (active(job, t, b)) {
         const lstm_gates gates = lstm_activate(lstm_load(a, n));
         c = lstm_c(gates, c);
-        y = h = lstm_h(gates, c);
+        store(a, gates.o);
         if (job->s.save == PK_SAVE_FULL)
             lstm_store(gates_at(job, panel, t, b), n, gates);
     }
-    store(h_at(job, t + 1, b) + unit, h);
     store(c_after(job, t, b) + unit, c);
-    if (!job->y.data)
-        return;
-    store_first(row_at(job->y, t, b) + unit, y, n);
+}
+
+/* h and y from o and c. */
+PK_INLINE void lstm_cell_h(const lstm_job *job, size_t t, size_t b, size_t panel, const real *o)
+{
+    const size_t unit = panel * LANES, n = units_of(panel, job->s.H);
+    vec h = load(h_at(job, t, b) + unit);
+    vec y = job->s.repeat_last ? h : broadcast(0);
+    if (active(job, t, b))
+        y = h = lstm_h(load(o), load(c_after(job, t, b) + unit));
+    store(h_at(job, t + 1, b) + unit, h);
+    if (job->y.data)
+        store_first(row_at(job->y, t, b) + unit, y, n);
 }
 
 /* One step of one panel for at most ROW_BLOCK rows, of which the `live` ones need products. */
@@ -107,8 +116,11 @@ static void lstm_panel(const lstm_job *job, size_t t, range rows, range live, si
     if (t > 0 || !job->from_zeros)
         product(n, width, H, plain(h_at(job, t, b), (ptrdiff_t)job->P, 1),
                 in_panels(w + (1 + I) * WIDTH, H), live_a, WIDTH, 0);
+    /* In two loops: the way from a pre-activation to h is too long to overlap with the next row's. */
     for (size_t r = 0; r < length(rows); r++)
-        lstm_cell(job, t, rows.from + r, panel, a + r * WIDTH);
+        lstm_cell_c(job, t, rows.from + r, panel, a + r * WIDTH);
+    for (size_t r = 0; r < length(rows); r++)
+        lstm_cell_h(job, t, rows.from + r, panel, a + r * WIDTH);
 }
 
 static void lstm_forward_step(const lstm_job *job, range steps, size_t t, range rows, range columns)

@@ -75,7 +75,7 @@ PK_INLINE void lstm_step_cell(const pk_lstm *layer, size_t b, size_t unit, size_
     const lstm_gates gates = lstm_activate(lstm_load(a, LANES));
     const vec c = lstm_c(gates, c0 ? load_first(c0 + at, n) : (vec){0});
     store_first((real *)layer->c_last + at, c, n);
-    store_first((real *)layer->h_last + at, lstm_h(gates, c), n);
+    store_first((real *)layer->h_last + at, lstm_h(gates.o, c), n);
 }
 
 /* The units from `unit` on, a panel at most, for batch rows b .. b + rows, a literal. */

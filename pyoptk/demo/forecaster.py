@@ -58,4 +58,4 @@ class Forecaster:
             dx, _ = self.upper.backward(dy)
             self.lower.backward(dx, need_dx=False)
             self.optimizer.step(self.grads)
-        return float(np.mean(error**2))
+        return float(error @ error) / error.size
