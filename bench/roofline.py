@@ -58,7 +58,7 @@ def shape(size: list[int], seconds: float, machine: Result) -> Shape:
     T, B, I, H = size
     weights = 16 * H * (I + H)
     level = next((k for k in ("L2", "L3") if weights <= machine[k.lower()]), "memory")
-    moved = T * (16 * H * (I + 2 * H) + B * (104 * H + 12 * I))
+    moved = 16 * H * (T * I + 2 * (T - 1) * H) + T * B * (104 * H + 12 * I)
     return Shape(
         f"T {T}, B {B}, I {I}, H {H}",
         seconds,

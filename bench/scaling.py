@@ -191,8 +191,8 @@ def recurrence_threads(T: int, B: int, I: int, H: int, k: int, isa: str) -> tupl
 def lstm_terms(T: int, B: int, I: int, H: int, k: int, machine: Machine) -> dict[str, float]:
     r, waits = recurrence_threads(T, B, I, H, k, pyoptk.isa())
     k = 1 if 4 * T * H * B * (I + H) < 1 << 20 else k
-    peak, products = machine.peak_of_a_core(k), 8 * T * B * H
-    recurrence, other = (products * n / peak for n in (I + 2 * H, 2 * I + H))
+    x, h = (8 * steps * B * H * n / machine.peak_of_a_core(k) for steps, n in ((T, I), (T - 1, H)))
+    recurrence, other = x + 2 * h, 2 * x + h
     return {
         AT_PEAK: recurrence / r + other / k,
         "call": 1.0,

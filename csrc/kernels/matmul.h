@@ -68,29 +68,46 @@ PK_INLINE void multiply(vec acc[ROWS][COLS], const int rows, const int cols, siz
     }
 }
 
-/* A tile of c: rows by cols vectors += left right, K at most K_BLOCK; =, if c is new. */
+/* What the rows of c begin at, in every panel the same WIDTH elements; NULL: at what is there. */
+static const real ZEROS[WIDTH] __attribute__((aligned(ALIGNMENT))) = {0};
+
+/* left[rows, K] right[K, columns] */
 typedef struct {
     size_t K;
     operand left;
     right_operand right;
+} term;
+
+/* A tile of c: rows by cols vectors += the sum of the terms, in which K is at most K_BLOCK altogether.
+ * It begins at `row` of their left-hand sides. */
+typedef struct {
+    const term *terms;
+    size_t count, row;
     real *c;
     size_t ldc;
-    int is_new;
+    const real *begin;
 } tile;
+
+PK_INLINE void add_term(vec acc[ROWS][COLS], const int rows, const int cols, const term *t,
+                        size_t row)
+{
+    const size_t depth = t->left.depth, parts = t->right.parts;
+    const real *a = t->left.a + (ptrdiff_t)row * t->left.row, *b = t->right.b;
+    for (size_t k = 0; k < t->K; k += depth, a += t->left.segment)
+        for (size_t part = 0, n = smaller(depth, t->K - k) / parts; part < parts; part++)
+            multiply(acc, rows, cols, n, a + (ptrdiff_t)(part * n) * t->left.col, t->left.row,
+                     t->left.col, b + k / parts * t->right.row + part * t->right.part,
+                     t->right.row);
+}
 
 PK_INLINE void product_of(const int rows, const int cols, const tile *t)
 {
     vec acc[ROWS][COLS];
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < cols; j++)
-            acc[r][j] = t->is_new ? (vec){0} : load(t->c + (size_t)r * t->ldc + j * LANES);
-    const size_t depth = t->left.depth, parts = t->right.parts;
-    const real *a = t->left.a, *b = t->right.b;
-    for (size_t k = 0; k < t->K; k += depth, a += t->left.segment)
-        for (size_t part = 0, n = smaller(depth, t->K - k) / parts; part < parts; part++)
-            multiply(acc, rows, cols, n, a + (ptrdiff_t)(part * n) * t->left.col, t->left.row,
-                     t->left.col, b + k / parts * t->right.row + part * t->right.part,
-                     t->right.row);
+            acc[r][j] = load((t->begin ? t->begin : t->c + (size_t)r * t->ldc) + j * LANES);
+    for (size_t i = 0; i < t->count; i++)
+        add_term(acc, rows, cols, t->terms + i, t->row);
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < cols; j++)
             store(t->c + (size_t)r * t->ldc + j * LANES, acc[r][j]);
@@ -117,49 +134,55 @@ PK_INLINE void product_tile(size_t rows, size_t cols, const tile *t)
     }
 }
 
-/* c[M, width] += left[M, K] right[K, width], tile by tile, K at most K_BLOCK; =, if c is new. */
-static void product_panel(size_t M, size_t K, operand left, right_operand right, real *c,
-                          size_t ldc, size_t width, int is_new)
+/* c[M, width] += the sum of the terms, tile by tile.  Inline for many small products, where it gains some
+ * per cent that the strides are known. */
+PK_INLINE void product_panel_of(size_t M, size_t width, const term *terms, size_t count, real *c,
+                                size_t ldc, const real *begin)
 {
     const size_t cols = round_up(width, LANES) / LANES;
     const int partial = width < cols * LANES; /* a vector that c ends in: tiles on a copy */
     real whole[ROWS * WIDTH];
-    tile t = {K, left, right, partial ? whole : c, partial ? WIDTH : ldc, is_new};
-    for (size_t r = 0; r < M; r += ROWS, c += ROWS * ldc) {
-        const size_t rows = smaller(M - r, ROWS);
+    tile t = {terms, count, 0, partial ? whole : c, partial ? WIDTH : ldc, begin};
+    for (; t.row < M; t.row += ROWS, c += ROWS * ldc) {
+        const size_t rows = smaller(M - t.row, ROWS);
         for (size_t i = 0; i < rows && partial; i++)
             memcpy(whole + i * WIDTH, c + i * ldc, width * sizeof *c);
         product_tile(rows, cols, &t);
         for (size_t i = 0; i < rows && partial; i++)
             memcpy(c + i * ldc, whole + i * WIDTH, width * sizeof *c);
-        t.left.a += ROWS * left.row;
         if (!partial)
             t.c += ROWS * ldc;
     }
 }
 
-/* The part of c[M, N] += left[M, K] right that the K_BLOCK rows from k on give; =, if c is new. */
+static void product_panel(size_t M, size_t width, const term *terms, size_t count, real *c,
+                          size_t ldc, const real *begin)
+{
+    product_panel_of(M, width, terms, count, c, ldc, begin);
+}
+
+/* The part of c[M, N] += left[M, K] right that the K_BLOCK rows from k on give. */
 static void product_block(size_t M, size_t N, size_t K, size_t k, operand left, right_operand right,
-                          real *c, size_t ldc, int is_new)
+                          real *c, size_t ldc, const real *begin)
 {
     right.b += k / right.parts * right.row;
     left.a += (ptrdiff_t)(k / left.depth) * left.segment;
     for (size_t r = 0; r < M;
          r += ROW_BLOCK, left.a += ROW_BLOCK * left.row, c += ROW_BLOCK * ldc) {
-        right_operand panel = right;
-        for (size_t n = 0; n < N; n += WIDTH, panel.b += panel.panel)
-            product_panel(smaller(M - r, ROW_BLOCK), smaller(K - k, K_BLOCK), left, panel, c + n,
-                          ldc, smaller(N - n, WIDTH), is_new);
+        term t = {smaller(K - k, K_BLOCK), left, right};
+        for (size_t n = 0; n < N; n += WIDTH, t.right.b += right.panel)
+            product_panel(smaller(M - r, ROW_BLOCK), smaller(N - n, WIDTH), &t, 1, c + n, ldc,
+                          begin);
     }
 }
 
-/* c[M, N] += left[M, K] right; =, if c is new, even where K is 0 */
+/* c[M, N] += left[M, K] right */
 static void product(size_t M, size_t N, size_t K, operand left, right_operand right, real *c,
-                    size_t ldc, int is_new)
+                    size_t ldc, const real *begin)
 {
     size_t k = 0;
     do
-        product_block(M, N, K, k, left, right, c, ldc, is_new && k == 0);
+        product_block(M, N, K, k, left, right, c, ldc, k == 0 ? begin : NULL);
     while ((k += K_BLOCK) < K);
 }
 
@@ -204,7 +227,7 @@ static void matmul_rows(void *arg, size_t chunk)
     const fp_mode mode = flush_denormals();
     const size_t from = pk_cut(j->M, chunk, j->chunks), to = pk_cut(j->M, chunk + 1, j->chunks);
     product(to - from, j->N, j->K, plain(j->a + from * j->lda, (ptrdiff_t)j->lda, 1),
-            in_panels(j->packed, j->K), j->c + from * j->ldc, j->ldc, !j->accumulate);
+            in_panels(j->packed, j->K), j->c + from * j->ldc, j->ldc, j->accumulate ? NULL : ZEROS);
     restore_denormals(mode);
 }
 

@@ -1,5 +1,5 @@
 /* Recurrent layers: what both passes share, and how the work is cut between threads.  The cell is in
- * lstm.h, the passes are in rnn_forward.h and rnn_backward.h.
+ * lstm.h, the passes are in rnn_forward.h, rnn_backward.h and rnn_gradients.h.
  *
  * P is H rounded up to whole vectors.  Arrays of our own have rows of P, so that only the caller's
  * arrays need partial loads and stores; the units beyond H have weights and gradients 0.

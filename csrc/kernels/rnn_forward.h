@@ -26,23 +26,16 @@ static void lstm_pack_forward(void *arg, size_t task)
     pack_gate_columns(bias + (1 + I) * WIDTH, job->w.w_hh, H, H, panel);
 }
 
-/* a[rows, WIDTH], rows `stride` apart, = the bias of a panel */
-static void lstm_bias(real *a, size_t stride, size_t rows, const real *bias)
-{
-    for (size_t r = 0; r < rows; r++)
-        memcpy(a + r * stride, bias, WIDTH * sizeof *a);
-}
-
 /* The columns of a panel that there is something in: whole vectors. */
 PK_INLINE size_t width_of(const lstm_job *job, size_t panel)
 {
     return round_up(GATES * units_of(panel, job->s.H), LANES);
 }
 
-/* a[rows, WIDTH] += w s_t of a panel, for steps; s is x with w_ih, or h with w_hh.  Where rows of all
+/* a[rows, WIDTH] = begin + w s_t of a panel, for steps; s is x with w_ih, or h with w_hh.  Where rows of all
  * steps are at one distance, they are rows of one product. */
 static void lstm_products(const lstm_job *job, pk_sequence s, size_t N, const real *w, size_t panel,
-                          range steps, range rows)
+                          range steps, range rows, const real *begin)
 {
     const size_t B = job->s.B;
     const int one_row = length(rows) == 1;
@@ -53,7 +46,7 @@ static void lstm_products(const lstm_job *job, pk_sequence s, size_t N, const re
         const size_t together = at_one_distance ? steps_together(job, t, steps.to, rows) : 1;
         product(length(live) * together, width_of(job, panel), N,
                 plain(row_at(s, t, live.from), one_row ? s.step : s.row, 1), in_panels(w, N),
-                gates_at(job, panel, t, live.from), one_row ? B * WIDTH : WIDTH, 0);
+                gates_at(job, panel, t, live.from), one_row ? B * WIDTH : WIDTH, begin);
         t += together;
     }
 }
@@ -63,9 +56,7 @@ static void lstm_inputs(const lstm_job *job, range steps, range rows, range pane
 {
     for (size_t panel = panels.from; panel < panels.to; panel++) {
         const real *w = packed_panel(job, panel);
-        for (size_t t = steps.from; t < steps.to; t++)
-            lstm_bias(gates_at(job, panel, t, rows.from), WIDTH, length(rows), w);
-        lstm_products(job, job->x, job->s.I, w + WIDTH, panel, steps, rows);
+        lstm_products(job, job->x, job->s.I, w + WIDTH, panel, steps, rows, w);
     }
 }
 
@@ -106,16 +97,21 @@ static void lstm_panel(const lstm_job *job, size_t t, range rows, range live, si
                  width = width_of(job, panel);
     const real *w = packed_panel(job, panel);
     real *live_a = a + (b - rows.from) * WIDTH;
-    if (job->block > 1) {
-        memcpy(live_a, gates_at(job, panel, t, b), n * WIDTH * sizeof *a);
+    const int with_h = t > 0 || !job->from_zeros;
+    const operand x = plain(row_at(job->x, t, b), job->x.row, 1);
+    const operand h = plain(h_at(job, t, b), (ptrdiff_t)job->P, 1);
+    const right_operand w_ih = in_panels(w + WIDTH, I), w_hh = in_panels(w + (1 + I) * WIDTH, H);
+    if (job->block == 1 && I + H <= K_BLOCK) {
+        const term terms[] = {{I, x, w_ih}, {H, h, w_hh}};
+        product_panel(n, width, terms, with_h ? 2 : 1, live_a, WIDTH, w);
     } else {
-        lstm_bias(live_a, WIDTH, n, w);
-        product(n, width, I, plain(row_at(job->x, t, b), job->x.row, 1), in_panels(w + WIDTH, I),
-                live_a, WIDTH, 0);
+        if (job->block > 1)
+            memcpy(live_a, gates_at(job, panel, t, b), n * WIDTH * sizeof *a);
+        else
+            product(n, width, I, x, w_ih, live_a, WIDTH, w);
+        if (with_h)
+            product(n, width, H, h, w_hh, live_a, WIDTH, NULL);
     }
-    if (t > 0 || !job->from_zeros)
-        product(n, width, H, plain(h_at(job, t, b), (ptrdiff_t)job->P, 1),
-                in_panels(w + (1 + I) * WIDTH, H), live_a, WIDTH, 0);
     /* In two loops: the way from a pre-activation to h is too long to overlap with the next row's. */
     for (size_t r = 0; r < length(rows); r++)
         lstm_cell_c(job, t, rows.from + r, panel, a + r * WIDTH);
