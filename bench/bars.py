@@ -80,17 +80,6 @@ REASONS: dict[tuple[str, str], str] = {
     (rows.step("Adam", 1_000_000)["label"], FUSED): DIVIDER,
     (rows.step("RMSprop", 1_000_000)["label"], FUSED): DIVIDER,
     (rows.step("AdaGrad", 1_000_000)["label"], FUSED): DIVIDER,
-    **{
-        (rows.step("Adam", 1_000, count=1_000)["label"], peer): (
-            "to take 1,000 gradients from NumPy is 0.1 us for each, and 28 MB come from the L3 "
-            "cache in pieces of 4 kB: one array as large takes half the time"
-        )
-        for peer in (FUSED, DEEPSPEED)
-    },
-    (rows.lstm(50, 32, 64, 128, packed=True)["label"], FUSED): (
-        "steps past the end of a sequence are computed, too, and their results masked, for the "
-        "gradients of weights and inputs at least"
-    ),
 }
 
 PEAK, ISA = 235e9, "avx512"  # FLOP/s of a core where the bars were set

@@ -150,3 +150,21 @@ cdef extern from "pyoptk.h" nogil:
     int pk_num_threads() noexcept
     void pk_set_num_threads(int n) noexcept
     const char *pk_threads_backend() noexcept
+
+
+# What NumPy's own macros read of an array: to take its buffer is five times as much work.
+cdef extern from * nogil:
+    """
+    #include <numpy/ndarraytypes.h>
+    #undef I  /* <complex.h> defines it; here it is a name of a size */
+    """
+    ctypedef struct PyArrayObject:
+        pass
+    enum:
+        NPY_ARRAY_CARRAY_RO  # C-contiguous and aligned
+        NPY_ARRAY_WRITEABLE
+    int PyArray_CHKFLAGS(const PyArrayObject *array, int flags) noexcept
+    int PyArray_NDIM(const PyArrayObject *array) noexcept
+    const Py_ssize_t *PyArray_DIMS(const PyArrayObject *array) noexcept
+    void *PyArray_DATA(const PyArrayObject *array) noexcept
+    void *PyArray_DESCR(const PyArrayObject *array) noexcept

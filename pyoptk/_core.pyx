@@ -21,15 +21,16 @@ from cpython.buffer cimport (
     PyBUF_WRITABLE, PyObject_GetBuffer,
 )
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject
 from libc.float cimport FLT_MAX, FLT_MIN
 from libc.math cimport INFINITY
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 include "_c.pxi"
 
-cdef object _ndarray = _np.ndarray, _empty = _np.empty
+cdef object _ndarray = _np.ndarray, _empty = _np.empty, _f32 = _np.dtype("f4"), _f64 = _np.dtype("f8")
 
 
 # ---- buffers ------------------------------------------------------------------------------------
@@ -89,19 +90,6 @@ cdef inline pk_dtype dtype_of(Py_buffer *view) noexcept nogil:
 
 cdef inline size_t size_of(Py_buffer *view) noexcept nogil:
     return view.len // view.itemsize
-
-
-cdef bint same_layout(Py_buffer *view, Py_buffer *model) noexcept:
-    """Whether this is an aligned C-contiguous array of the dtype and the shape of `model`."""
-    cdef int i
-    if (view.itemsize != model.itemsize or view.ndim != model.ndim or view.format == NULL
-            or view.format[0] != model.format[0] or view.format[1] != 0
-            or <uintptr_t> view.buf % view.itemsize != 0):
-        return False
-    for i in range(view.ndim):
-        if view.shape[i] != model.shape[i]:
-            return False
-    return PyBuffer_IsContiguous(view, c"C")
 
 
 cdef int check_like(Py_buffer *view, str name, Py_buffer *model, str model_name) except -1:

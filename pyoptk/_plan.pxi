@@ -36,6 +36,7 @@ cdef class Plan:
     cdef config *configs
     cdef size_t n_groups
     cdef pk_dtype dtype
+    cdef void *descr       # NumPy's for it
     cdef double max_norm
     cdef double norm
     cdef str on_nonfinite
@@ -87,6 +88,7 @@ cdef class Plan:
             self.tensors[i].group = group_of[i]
         self.sort_spans()  # before there are states: two parameters that overlap
         self.dtype = dtype_of(&self.held[0]) if self.count else PK_F64
+        self.descr = <void *> <PyObject *> (_f32 if self.dtype == PK_F32 else _f64)
         self.configure(hypers)
         at_least_zero({"initial_accumulator": initial}, "initial_accumulator")
         check_fits({"initial_accumulator": initial}, self.dtype)
@@ -259,22 +261,21 @@ cdef class Plan:
         finally:
             self.busy = False
 
-    cdef bint take_at_once(self, Py_ssize_t i, grad) except -1:
-        """Take gradient i if there is nothing to say about it, without making up its name."""
-        cdef Py_buffer *view = &self.taken[i]
-        cdef Py_buffer *param = &self.held[i]
-        if type(grad) is not _np.ndarray:
+    cdef bint take_at_once(self, Py_ssize_t i, grad) noexcept:
+        """Take gradient i, which the caller keeps, if there is nothing to say about it."""
+        cdef const PyArrayObject *array = <const PyArrayObject *> <PyObject *> grad
+        cdef Py_buffer *view = &self.taken[i], *param = &self.held[i]
+        cdef int flags = NPY_ARRAY_CARRAY_RO | self.zero_grad * NPY_ARRAY_WRITEABLE
+        if (type(grad) is not _ndarray or not PyArray_CHKFLAGS(array, flags)
+                or PyArray_DESCR(array) != self.descr or PyArray_NDIM(array) != param.ndim
+                or memcmp(PyArray_DIMS(array), param.shape, param.ndim * sizeof(Py_ssize_t))):
             return False
-        try:
-            PyObject_GetBuffer(grad, view, PyBUF_FORMAT | PyBUF_STRIDES)
-        except Exception:
+        view.buf = PyArray_DATA(array)  # view.obj is NULL still: there is nothing to release
+        view.len = param.len
+        if view.buf != self.known[i] and self.owner(view.buf, view.len) >= 0:
             return False
-        if (same_layout(view, param) and not (self.zero_grad and view.readonly)
-                and (view.buf == self.known[i] or self.owner(view.buf, view.len) < 0)):
-            self.known[i] = view.buf
-            return True
-        PyBuffer_Release(view)
-        return False
+        self.known[i] = view.buf
+        return True
 
     cdef int take(self, Py_ssize_t i, grad) except -1:
         """Take gradient i. One that is not C-contiguous is copied into one that is."""

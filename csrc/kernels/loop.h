@@ -107,6 +107,19 @@ PK_INLINE void store_pair(const pk_tensor *t, size_t i, pair x, int changes, int
     store_vectors(t, i + LANES, x.odd, changes, all, zero_grad);
 }
 
+/* Elements i..i+n-1 of what a step reads of a tensor, into the L2 cache: the L1 cache is too small for two
+ * tensors. */
+PK_INLINE void fetch(const pk_tensor *t, size_t i, size_t n, int reads)
+{
+    for (size_t j = i; j < i + n; j += LANES) {
+        __builtin_prefetch((const real *)t->param + j, 0, 2);
+        __builtin_prefetch((const real *)t->grad + j, 0, 2);
+        for (int s = 0; s < PK_MAX_STATES; s++)
+            if (reads >> s & 1)
+                __builtin_prefetch((const real *)t->state[s] + j, 0, 2);
+    }
+}
+
 /* How many of the elements from..to-1 of a pair are kept. */
 PK_INLINE size_t kept_of(pair x, size_t from, size_t to)
 {
@@ -161,6 +174,20 @@ typedef struct {
     size_t at, from, to;
 } edge;
 
+/* Two pairs at a time, from begin to end, with nothing but the rule. */
+PK_INLINE void update_plainly(const pk_tensor *t, size_t begin, size_t end, constants k, int reads,
+                              int changes, int roots, update_rule *rule)
+{
+    if (k.next)
+        fetch(k.next, 0, 2 * PAIR, reads);
+    for (size_t i = begin; i + 2 * PAIR <= end; i += 2 * PAIR) {
+        if (k.next)
+            fetch(k.next, i - begin + 2 * PAIR, 2 * PAIR, reads);
+        store_pair(t, i, pair_after(t, i, k, reads, 0, 1, rule), changes, 0, 0);
+        store_pair(t, i + PAIR, pair_after(t, i + PAIR, k, reads, 0, roots, rule), changes, 0, 0);
+    }
+}
+
 /* Begins with the loop where vectors of the parameter do not straddle cache lines, as all of an array
  * from NumPy's allocator would, and has no tail.  Returns, when counting, how many elements a cautious
  * step keeps, and changes nothing then. */
@@ -174,7 +201,7 @@ PK_INLINE size_t update_arrays(update_rule *rule, int reads, int changes, int ro
     const size_t off = -(uintptr_t)t.param % PK_VECTOR_BYTES / sizeof(real);
     const size_t begin = is_short ? 0 : off, stride = plain ? 2 * PAIR : PAIR;
     const size_t end = is_short ? 0 : t.n - (t.n - begin) % PAIR;
-    size_t i = begin, kept = 0;
+    size_t kept = 0;
 
     edge edges[3];
     pair after[3];
@@ -190,14 +217,15 @@ PK_INLINE size_t update_arrays(update_rule *rule, int reads, int changes, int ro
     for (int e = 0; e < count; e++)
         after[e] = pair_after(&t, edges[e].at, k, reads, 1, 1, rule);
 
-    if (plain) {
-        for (; i + stride <= end; i += stride) {
-            store_pair(&t, i, pair_after(&t, i, k, reads, 0, 1, rule), changes, 0, 0);
-            store_pair(&t, i + PAIR, pair_after(&t, i + PAIR, k, reads, 0, roots, rule), changes, 0,
-                       0);
-        }
+    if (plain && k.next) {
+        update_plainly(&t, begin, end, k, reads, changes, roots, rule);
+    } else if (plain) {
+        k.next = NULL; /* a literal: nothing to decide in the loop */
+        update_plainly(&t, begin, end, k, reads, changes, roots, rule);
     } else {
-        for (; i < end; i += PAIR) {
+        for (size_t i = begin; i < end; i += PAIR) {
+            if (k.next)
+                fetch(k.next, i - begin, PAIR, reads);
             const pair x = pair_after(&t, i, k, reads, 1, 1, rule);
             if (k.counting)
                 kept += kept_of(x, 0, PAIR);

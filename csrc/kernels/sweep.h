@@ -16,9 +16,10 @@ enum {
         16384, /* elements in a list under which waking a thread costs more than it gives */
     CHUNKS_PER_THREAD = 4, /* so that a thread that starts late does not hold up the others */
     MOST_CHUNKS = PK_MAX_THREADS * CHUNKS_PER_THREAD,
-    PREFETCH_BELOW = 256,  /* elements in a tensor that is too short to be fetched as it is read */
-    PREFETCH_AHEAD = 4,    /* tensors */
-    CAUTIOUS_AT_ONCE = 512 /* tensors whose agreeing elements are counted in one region */
+    PREFETCH_BELOW = 256,   /* elements in a tensor that is too short to be fetched as it is read */
+    PREFETCH_AHEAD = 4,     /* tensors */
+    PREFETCH_BESIDE = 4096, /* elements in one that is fetched while the one before it is stepped */
+    CAUTIOUS_AT_ONCE = 512  /* tensors whose agreeing elements are counted in one region */
 };
 
 /* What an optimizer's loop needs besides the arrays: computed in double, once per group and step. */
@@ -30,8 +31,9 @@ typedef struct {
     real ema_keep, ema_rest;
     int plain; /* nothing to be done but the rule */
     int has_momentum, first, nesterov, centered, amsgrad, rectified, cautious, zero_grad;
-    int counting;    /* change nothing: how many elements does a cautious step keep? */
-    int by_products; /* take the root so: see loop.h */
+    int counting;          /* change nothing: how many elements does a cautious step keep? */
+    int by_products;       /* take the root so: see loop.h */
+    const pk_tensor *next; /* comes after this one and is worth fetching, or NULL */
 } constants;
 
 /* Where a chunk begins in a list: the tensor, and how much of the list lies before that. */
@@ -94,6 +96,13 @@ PK_INLINE void prefetch(const pk_tensor *t)
                 __builtin_prefetch((const char *)arrays[a] + i);
 }
 
+/* A processor fetches ahead of a loop, but not beyond a page: it would be late for every array of a tensor
+ * that is shorter than a few.  So the loop fetches, while it goes over one, the next. */
+PK_INLINE const pk_tensor *worth_fetching(const pk_tensor *next)
+{
+    return next->grad && next->n > PREFETCH_BELOW && next->n <= PREFETCH_BESIDE ? next : NULL;
+}
+
 static size_t chunks_for(size_t total, int nthreads)
 {
     if (nthreads <= 1 || total < SERIAL_BELOW)
@@ -150,6 +159,8 @@ static void sweep_chunk(void *arg, size_t c)
         const size_t end = to < start + t->n ? next_line(t, to - start) : t->n;
         if (begin >= end)
             continue;
+        const int is_last = start + t->n >= to || t + 1 == s->tensors + s->count;
+        k.next = is_last ? NULL : worth_fetching(t + 1);
         const pk_tensor piece = piece_of(t, begin, end);
         const size_t agreeing = s->update(&piece, &k);
         if (s->counting) /* whole numbers: the order in which threads come here does not matter */
