@@ -182,21 +182,21 @@ def call_cost(scaling: Result) -> list[Outcome]:
 
 
 def after_product(scaling: Result) -> list[Outcome]:
-    """How much longer a step takes right after a product of NumPy's."""
+    """How much longer a step takes right after the product of NumPy's that made its gradient."""
     found = []
-    for k, seconds in scaling["after"].items():
-        step, roof = (after / alone for alone, after in (seconds["step"], seconds["roof"]))
+    for one in scaling["after"]:
+        step, roof = (one[name]["after"] / one[name]["alone"] for name in ("step", "roof"))
         found.append(
             Outcome(
-                f"{rows.step('Adam', 1_000_000)['label']}, right after a NumPy product of 1,000 x "
-                "1,000, against itself alone",
-                int(k),
+                f"{rows.step('Adam', 1_000_000)['label']}, right after the NumPy product for its "
+                f"gradient, batch of {one['batch']:,}, against itself alone",
+                one["threads"],
                 f"at most {AFTER_PRODUCT:g}",
                 f"{step:.2f}",
                 step <= AFTER_PRODUCT,
                 "the product has put the arrays out of the cache: the roof, which only adds to "
                 f"them, takes {roof:.2f} times as long as alone, and "
-                f"{seconds['roof'][1] / seconds['step'][1]:.2f} times as long as the step",
+                f"{one['roof']['after'] / one['step']['after']:.2f} times as long as the step",
             )
         )
     return found

@@ -1,6 +1,6 @@
 """Time per step as a function of bytes, FLOPs, cores and bandwidth: measured, fitted, predicted.
 
-    python bench/scaling.py --json FILE          needs NumPy and pyoptk, nothing else
+    python -m bench.scaling --json FILE          needs NumPy and pyoptk, nothing else
 
 Every case is measured on 1, 2, 4, ... threads, all by turns in one process; the least of the rounds
 counts, because the model is of a quiet machine. It is a sum of terms whose coefficients are at
@@ -43,6 +43,7 @@ from typing import Any
 import numpy as np
 
 import pyoptk
+from bench import after_product
 from pyoptk import _core, kernels
 from pyoptk.bench import machine as this_machine
 from pyoptk.bench import rows
@@ -205,35 +206,6 @@ def lstm_terms(T: int, B: int, I: int, H: int, k: int, machine: Machine) -> dict
     }
 
 
-def after_product(counts: list[int], rounds: int = 40) -> dict[int, dict[str, list[float]]]:
-    """Seconds of Adam's step over a million elements, alone and right after a product of NumPy's.
-
-    And of its roof: four matrices of the product put arrays out of a cache, and the threads of
-    NumPy's BLAS may still be looking for work.
-    """
-    _, step = adam(1_000_000)
-    matrix = np.ones((1_000, 1_000), np.float32)
-
-    def seconds(work: Callable[[], Any], before: Callable[[], Any]) -> float:
-        times = []
-        for _ in range(rounds):
-            before()
-            start = time.perf_counter()
-            work()
-            times.append(time.perf_counter() - start)
-        return statistics.median(times)
-
-    found = {}
-    works = {"step": step, "roof": functools.partial(_core.memory_roof, *arrays(1_000_000))}
-    for k in counts:
-        pyoptk.set_num_threads(k)
-        found[k] = {
-            name: [seconds(work, work), seconds(work, lambda: matrix @ matrix)]
-            for name, work in works.items()
-        }
-    return found
-
-
 CASES = {"Adam": (adam, adam_terms, [(n,) for n in SIZES]), "LSTM": (lstm, lstm_terms, LSTM)}
 
 
@@ -381,10 +353,13 @@ def main() -> None:
     rates = ", ".join(f"{k} {r / 1e9:.0f}" for k, r in limits_of_a_core["bandwidth"].items())
     cell = limits_of_a_core["cell"] * 1e9
     print(f"bandwidth of a core, GB/s: {rates}; functions of a cell {cell:.2f} ns")
-    after = after_product(counts)
-    for k, found in after.items():
-        step, roof = (f"{last / alone:.2f}" for alone, last in found.values())
-        print(f"after a product, {k} threads: a step {step} of its time alone, its roof {roof}")
+    after = after_product.measure(counts)
+    for one in after:
+        times = one["step"]["after"] / one["step"]["alone"]
+        print(
+            f"right after a product of {one['batch']} rows, {one['threads']} threads: a step takes "
+            f"{times:.2f} times as long as alone"
+        )
     families = []
     for family in CASES:
         families.append(model(measure(family, counts, options.rounds, options.block), machine))
