@@ -30,7 +30,8 @@ from libc.string cimport memcmp, memcpy, memset
 
 include "_c.pxi"
 
-cdef object _ndarray = _np.ndarray, _empty = _np.empty, _f32 = _np.dtype("f4"), _f64 = _np.dtype("f8")
+cdef object _ndarray = _np.ndarray, _empty = _np.empty
+cdef object _f32 = _np.dtype("f4"), _f64 = _np.dtype("f8")
 
 
 # ---- buffers ------------------------------------------------------------------------------------
