@@ -18,7 +18,7 @@ and an LSTM's forward and backward
     products at the peak of the cores + call + wake * log2(k) + recurrence * excess / r
          + other products * excess / k + cells / r + weights / k + T * log2(r) * barrier
 
-where r is the number of threads that the recurrence is cut for (`lstm_cut` in csrc/kernels/rnn.h):
+where r is the number of threads that the recurrence is cut for (`rnn_cut` in csrc/kernels/rnn.h):
 by rows of the batch without barriers, or by hidden units with one for every step. The excess is
 what the products take beyond the peak. Of arrays larger than the L3 cache, as much comes from there
 as fits into it, the rest from memory. More cores than are here are assumed to be like these, eight

@@ -1,5 +1,5 @@
 /* Recurrent layers: what both passes share, and how the work is cut between threads.  The cell is in
- * lstm.h, the passes are in rnn_forward.h, rnn_backward.h and rnn_gradients.h.
+ * lstm.h and lstm_cell.h, the passes are in rnn_forward.h, rnn_backward.h and rnn_gradients.h.
  *
  * P is H rounded up to whole vectors.  Arrays of our own have rows of P, so that only the caller's
  * arrays need partial loads and stores; the units beyond H have weights and gradients 0.
@@ -12,7 +12,7 @@
 #ifndef PK_RNN_H
 #define PK_RNN_H
 
-#include "lstm.h"
+#include "pack.h"
 
 enum { L2_SHARE = 1 << 20 }; /* bytes that may be hoped to stay in the L2 cache */
 
@@ -32,7 +32,7 @@ typedef struct {
     int accumulate;
     int from_zeros; /* h before the first step is 0: it enters no product */
     int wants_dh0;
-} lstm_job;
+} rnn_job;
 
 /* from .. to - 1, of steps, batch rows, panels or columns (of COLS panels) */
 typedef struct {
@@ -43,7 +43,7 @@ PK_INLINE size_t length(range r) { return r.to - r.from; }
 
 static size_t padded(size_t H) { return round_up(H, LANES); }
 
-PK_INLINE int active(const lstm_job *job, size_t t, size_t b)
+PK_INLINE int active(const rnn_job *job, size_t t, size_t b)
 {
     const size_t step = job->s.reverse ? job->s.T - 1 - t : t;
     return !job->s.lengths || (int64_t)step < job->s.lengths[b];
@@ -51,7 +51,7 @@ PK_INLINE int active(const lstm_job *job, size_t t, size_t b)
 
 /* Without the rows at either end that are not active at step t: all that are not, in a batch that is
  * sorted by length. */
-static range active_rows(const lstm_job *job, size_t t, range rows)
+static range active_rows(const rnn_job *job, size_t t, range rows)
 {
     while (rows.from < rows.to && !active(job, t, rows.from))
         rows.from++;
@@ -61,7 +61,7 @@ static range active_rows(const lstm_job *job, size_t t, range rows)
 }
 
 /* How many steps from t on, before `end`, can be one product because all of the rows are active. */
-static size_t steps_together(const lstm_job *job, size_t t, size_t end, range rows)
+static size_t steps_together(const rnn_job *job, size_t t, size_t end, range rows)
 {
     size_t n = 0;
     while (t + n < end && length(active_rows(job, t + n, rows)) == length(rows))
@@ -69,26 +69,32 @@ static size_t steps_together(const lstm_job *job, size_t t, size_t end, range ro
     return n ? n : 1;
 }
 
-PK_INLINE real *gates_at(const lstm_job *job, size_t panel, size_t t, size_t b)
+PK_INLINE real *gates_at(const rnn_job *job, size_t panel, size_t t, size_t b)
 {
     return job->gates + ((panel * job->kept + t % job->kept) * job->s.B + b) * WIDTH;
 }
 
 /* The state before step t. */
-PK_INLINE real *h_at(const lstm_job *job, size_t t, size_t b)
+PK_INLINE real *h_at(const rnn_job *job, size_t t, size_t b)
 {
     const size_t slot = job->s.save == PK_SAVE_NOTHING ? t % 2 : t;
     return job->h + (slot * job->s.B + b) * job->P;
 }
 
 /* The same of c, in forward: within a stride, each goes over the one before. */
-PK_INLINE real *c_at(const lstm_job *job, size_t t, size_t b)
+PK_INLINE real *c_at(const rnn_job *job, size_t t, size_t b)
 {
     return job->c + ((t + job->stride - 1) / job->stride * job->s.B + b) * job->P;
 }
-PK_INLINE real *c_after(const lstm_job *job, size_t t, size_t b)
+PK_INLINE real *c_after(const rnn_job *job, size_t t, size_t b)
 {
     return job->c + ((t / job->stride + 1) * job->s.B + b) * job->P;
+}
+
+/* c before step t; B * P further on, c after it. */
+PK_INLINE real *c_around(const rnn_job *job, size_t t, size_t b)
+{
+    return job->c_again + (t % job->kept * job->s.B + b) * job->P;
 }
 
 PK_INLINE real *row_at(pk_sequence s, size_t t, size_t b)
@@ -157,10 +163,10 @@ static pk_lstm_sizes lstm_sizes(const pk_rnn_shape *s)
     return size;
 }
 
-static lstm_job lstm_job_for(const pk_lstm *layer)
+static rnn_job rnn_job_for(const pk_lstm *layer)
 {
     const pk_rnn_shape *s = &layer->shape;
-    return (lstm_job){
+    return (rnn_job){
         .s = *s,
         .P = padded(s->H),
         .Q = round_up(s->H, WIDTH),
@@ -187,24 +193,24 @@ static lstm_job lstm_job_for(const pk_lstm *layer)
 
 /* How the recurrence is cut, and the steps that a call of pk_parallel does. */
 typedef struct {
-    lstm_job *jobs;
+    rnn_job *jobs;
     size_t count;       /* of jobs: what follows holds for each */
     size_t rows, units; /* chunks of batch rows, or of hidden units; one of them is 1 */
     range steps;
     int nthreads;
-} lstm_run;
+} rnn_run;
 
 /* Batch rows never meet in the recurrence: a thread walks through all steps of its rows and waits for
  * nobody.  That is best as long as a thread has rows enough for good tiles and the weights, which each
  * thread reads whole at every step, fit its cache.  Else every thread takes some of the hidden units
  * of all rows, reads only their weights, and waits for the others after every step: that has to be
  * worth a wake-up.  A problem of some 10 microseconds stays on one thread. */
-static lstm_run lstm_cut(lstm_job *jobs, size_t count, int nthreads)
+static rnn_run rnn_cut(rnn_job *jobs, size_t count, int nthreads)
 {
     enum { SERIAL_BELOW = 1 << 20, WORTH_WAITING = 1 << 17 }; /* multiply-adds */
     const pk_rnn_shape *s = &jobs->s;
     const size_t state_weights = GATES * s->H * s->H, step = state_weights * s->B;
-    lstm_run run = {jobs, count, 1, 1, {0, s->T}, nthreads};
+    rnn_run run = {jobs, count, 1, 1, {0, s->T}, nthreads};
     if (nthreads <= 1 || count * s->T * GATES * s->H * s->B * (s->I + s->H) < SERIAL_BELOW) {
         run.nthreads = 1;
         return run;
@@ -221,7 +227,7 @@ static lstm_run lstm_cut(lstm_job *jobs, size_t count, int nthreads)
 }
 
 /* Where chunk c of the batch rows begins: chunks have as many rows or, if lengths differ, as many steps. */
-static size_t cut_rows(const lstm_job *job, size_t c, size_t chunks)
+static size_t cut_rows(const rnn_job *job, size_t c, size_t chunks)
 {
     const int64_t *lengths = job->s.lengths;
     size_t all = 0, before = 0, b = 0;
@@ -237,9 +243,9 @@ static size_t cut_rows(const lstm_job *job, size_t c, size_t chunks)
 
 /* Task number `task` of run.count * run.rows * run.units: the job, its rows and its columns, which are
  * COLS panels each. */
-static const lstm_job *lstm_share(const lstm_run *run, size_t task, range *rows, range *columns)
+static const rnn_job *rnn_share(const rnn_run *run, size_t task, range *rows, range *columns)
 {
-    const lstm_job *job = run->jobs + task % run->count;
+    const rnn_job *job = run->jobs + task % run->count;
     const size_t chunk = task / run->count, row = chunk % run->rows, unit = chunk / run->rows;
     *rows = (range){cut_rows(job, row, run->rows), cut_rows(job, row + 1, run->rows)};
     const size_t all = job->Q / WIDTH;
@@ -247,26 +253,26 @@ static const lstm_job *lstm_share(const lstm_run *run, size_t task, range *rows,
     return job;
 }
 
-PK_INLINE range panels_of(const lstm_job *job, range columns)
+PK_INLINE range panels_of(const rnn_job *job, range columns)
 {
     const size_t all = job->P / LANES;
     return (range){columns.from * COLS, smaller(columns.to * COLS, all)};
 }
 
 /* What is done at the i-th of the steps of a run, for some rows or some columns. */
-typedef void lstm_step(const lstm_job *job, range steps, size_t i, range rows, range columns);
+typedef void rnn_step(const rnn_job *job, range steps, size_t i, range rows, range columns);
 
 typedef struct {
-    const lstm_run *run;
-    lstm_step *step;
+    const rnn_run *run;
+    rnn_step *step;
     size_t from, to; /* i */
-} lstm_walk;
+} rnn_walk;
 
-static void lstm_walk_share(void *arg, size_t task)
+static void rnn_walk_share(void *arg, size_t task)
 {
-    const lstm_walk *walk = arg;
+    const rnn_walk *walk = arg;
     range rows, columns;
-    const lstm_job *job = lstm_share(walk->run, task, &rows, &columns);
+    const rnn_job *job = rnn_share(walk->run, task, &rows, &columns);
     const fp_mode mode = flush_denormals();
     for (size_t i = walk->from; i < walk->to; i++)
         walk->step(job, walk->run->steps, i, rows, columns);
@@ -274,12 +280,12 @@ static void lstm_walk_share(void *arg, size_t task)
 }
 
 /* step(.., i, ..) for i < n: each share of rows by itself, shares of units with a wait after each i. */
-static void lstm_walk_all(const lstm_run *run, lstm_step *step, size_t n)
+static void rnn_walk_all(const rnn_run *run, rnn_step *step, size_t n)
 {
     const size_t at_a_time = run->units > 1 ? 1 : n;
     for (size_t i = 0; i < n; i += at_a_time) {
-        lstm_walk walk = {run, step, i, i + at_a_time};
-        pk_parallel(lstm_walk_share, &walk, run->count * run->rows * run->units, run->nthreads);
+        rnn_walk walk = {run, step, i, i + at_a_time};
+        pk_parallel(rnn_walk_share, &walk, run->count * run->rows * run->units, run->nthreads);
     }
 }
 

@@ -14,10 +14,10 @@ static int is_read_as_it_lies(const pk_rnn_shape *s, size_t N)
 }
 
 /* Task: the rows of a panel of units in WIDTH columns of w_hh, then of w_ih, of a job. */
-static void lstm_prepare_backward(void *arg, size_t task)
+static void rnn_prepare_backward(void *arg, size_t task)
 {
-    const lstm_run *run = arg;
-    const lstm_job *job = run->jobs + task % run->count;
+    const rnn_run *run = arg;
+    const rnn_job *job = run->jobs + task % run->count;
     const size_t panels = job->P / LANES, of_w_hh = job->Q / WIDTH;
     const size_t panel = task / run->count % panels, n = task / run->count / panels;
     const size_t H = job->s.H, I = job->s.I, size = GATES * H * WIDTH;
@@ -28,75 +28,33 @@ static void lstm_prepare_backward(void *arg, size_t task)
                        panel);
 }
 
-/* c before step t; B * P further on, c after it. */
-PK_INLINE real *c_around(const lstm_job *job, size_t t, size_t b)
-{
-    return job->c_again + (t % job->kept * job->s.B + b) * job->P;
-}
-
 /* ---- what forward did not keep --------------------------------------------------------------- */
 
 /* Gates and c of all steps of a run, by the operations of forward, as one product. */
-static void lstm_again(const lstm_job *job, range steps, size_t i, range rows, range columns)
+static void rnn_again(const rnn_job *job, range steps, size_t i, range rows, range columns)
 {
     const size_t B = job->s.B, P = job->P;
     const pk_sequence h = {job->h, (ptrdiff_t)(B * P), (ptrdiff_t)P};
     const range panels = panels_of(job, columns), with_h = steps_with_h(job, steps);
     (void)i; /* there is but one */
-    lstm_inputs(job, steps, rows, panels);
+    rnn_inputs(job, steps, rows, panels);
     for (size_t panel = panels.from; panel < panels.to; panel++)
-        lstm_products(job, h, job->s.H, packed_panel(job, panel) + (1 + job->s.I) * WIDTH, panel,
-                      with_h, rows, NULL);
+        rnn_products(job, h, job->s.H, packed_panel(job, panel) + (1 + job->s.I) * WIDTH, panel,
+                     with_h, rows, NULL);
     for (size_t b = rows.from; b < rows.to; b++)
         for (size_t unit = panels.from * LANES; unit < panels.to * LANES; unit += LANES)
             store(c_around(job, steps.from, b) + unit, load(c_at(job, steps.from, b) + unit));
     for (size_t t = steps.from; t < steps.to; t++)
         for (size_t panel = panels.from; panel < panels.to; panel++)
-            for (size_t b = rows.from; b < rows.to; b++) {
-                real *a = gates_at(job, panel, t, b);
-                real *c = c_around(job, t, b) + panel * LANES;
-                const vec c_prev = load(c);
-                const size_t n = units_of(panel, job->s.H);
-                const lstm_gates gates = lstm_activate(lstm_load(a, n));
-                lstm_store(a, n, gates);
-                store(c + B * P, active(job, t, b) ? lstm_c(gates, c_prev) : c_prev);
-            }
+            for (size_t b = rows.from; b < rows.to; b++)
+                cell_again(job, t, b, panel);
 }
 
 /* ---- the recurrence -------------------------------------------------------------------------- */
 
-/* The gradient of the pre-activations of a panel at step t for one batch row, over the gates; dc goes
- * back a step.  What it consumes of dh it leaves 0, so that the product with w_hh can be added. */
-PK_INLINE void lstm_cell_backward(const lstm_job *job, size_t t, size_t b, size_t panel)
-{
-    const size_t unit = panel * LANES, n = units_of(panel, job->s.H);
-    real *gates = gates_at(job, panel, t, b);
-    real *dh_b = job->dh + b * job->Q + unit, *dc_b = job->dc + b * job->P + unit;
-    const int is_active = active(job, t, b);
-    vec dh = load(dh_b), dc = load(dc_b);
-    if (job->dy.data && (is_active || job->s.repeat_last)) {
-        const real *dy = row_at(job->dy, t, b) + unit;
-        dh += n == LANES ? load(dy) : load_part(dy, n);
-    }
-    if (!is_active) {
-        memset(gates, 0, WIDTH * sizeof *gates);
-        store(dh_b, dh);
-        return;
-    }
-    const real *c = c_around(job, t, b) + unit;
-    const lstm_gates da =
-        lstm_gradient(lstm_load(gates, n), load(c), load(c + job->s.B * job->P), dh, &dc);
-    /* behind H dA is 0, even where a NaN came */
-    lstm_store(gates, n,
-               (lstm_gates){first(da.i, n), first(da.f, n), first(da.g, n), first(da.o, n)});
-    store(dc_b, dc);
-    store(dh_b, broadcast(0));
-}
-
 /* The i-th step from the end: dh += dA w_hh of the step after it, for which all units are needed, then
  * the cell. */
-static void lstm_backward_step(const lstm_job *job, range steps, size_t i, range rows,
-                               range columns)
+static void rnn_backward_step(const rnn_job *job, range steps, size_t i, range rows, range columns)
 {
     const size_t H = job->s.H, t = steps.to - i;
     const range panels = panels_of(job, columns);
@@ -110,15 +68,15 @@ static void lstm_backward_step(const lstm_job *job, range steps, size_t i, range
     if (i < length(steps))
         for (size_t panel = panels.from; panel < panels.to; panel++)
             for (size_t b = rows.from; b < rows.to; b++)
-                lstm_cell_backward(job, t - 1, b, panel);
+                cell_backward(job, t - 1, b, panel);
 }
 
 /* ---- the whole pass -------------------------------------------------------------------------- */
 
 /* A job with the scratch memory cut up for backward. */
-static lstm_job lstm_backward_job(const pk_lstm *layer)
+static rnn_job rnn_backward_job(const pk_lstm *layer)
 {
-    lstm_job job = lstm_job_for(layer);
+    rnn_job job = rnn_job_for(layer);
     const size_t B = job.s.B, K = GATES * job.s.H;
     job.packed_w_hh = align(layer->scratch);
     job.packed_w_ih = job.packed_w_hh + packed_size(K, job.s.H);
@@ -142,30 +100,30 @@ static lstm_job lstm_backward_job(const pk_lstm *layer)
 
 static void lstm_backward(const pk_lstm *layers, size_t count, int nthreads)
 {
-    lstm_job jobs[2];
+    rnn_job jobs[2];
     for (size_t i = 0; i < count; i++)
-        jobs[i] = lstm_backward_job(layers + i);
+        jobs[i] = rnn_backward_job(layers + i);
     const int again = jobs->s.save == PK_SAVE_MINIMAL;
     const size_t of_w_ih = round_up(jobs->s.I, WIDTH) / WIDTH;
     size_t to = jobs->s.T;
-    lstm_run run = lstm_cut(jobs, count, nthreads);
-    pk_parallel(lstm_prepare_backward, &run,
+    rnn_run run = rnn_cut(jobs, count, nthreads);
+    pk_parallel(rnn_prepare_backward, &run,
                 count * (jobs->Q / WIDTH + (jobs->dx.data ? of_w_ih : 0)) * (jobs->P / LANES),
                 run.nthreads);
     if (again)
-        pk_parallel(lstm_pack_forward, &run, count * jobs->P / LANES, run.nthreads);
+        pk_parallel(rnn_pack_forward, &run, count * jobs->P / LANES, run.nthreads);
     do {
         run.steps = (range){to > jobs->kept ? (to - 1) / jobs->kept * jobs->kept : 0, to};
         if (again)
-            lstm_walk_all(&run, lstm_again, 1);
-        lstm_walk_all(&run, lstm_backward_step, length(run.steps) + 1);
-        lstm_gradients_of(&run);
+            rnn_walk_all(&run, rnn_again, 1);
+        rnn_walk_all(&run, rnn_backward_step, length(run.steps) + 1);
+        rnn_gradients_of(&run);
         for (size_t i = 0; i < count; i++)
             jobs[i].accumulate = 1;
         to = run.steps.from;
     } while (to > 0);
     for (size_t i = 0; i < count; i++) {
-        const lstm_job *job = jobs + i;
+        const rnn_job *job = jobs + i;
         copy_out(layers[i].dh0, job->dh, job->Q, job->s.H, job->s.B);
         copy_out(layers[i].dc0, job->dc, job->P, job->s.H, job->s.B);
     }

@@ -2,18 +2,18 @@
 #ifndef PK_RNN_FORWARD_H
 #define PK_RNN_FORWARD_H
 
-#include "rnn.h"
+#include "lstm_cell.h"
 
-PK_INLINE real *packed_panel(const lstm_job *job, size_t panel)
+PK_INLINE real *packed_panel(const rnn_job *job, size_t panel)
 {
     return job->packed_w + panel * (1 + job->s.I + job->s.H) * WIDTH;
 }
 
 /* Task: a panel of a job, [1 + I + H, WIDTH]. */
-static void lstm_pack_forward(void *arg, size_t task)
+static void rnn_pack_forward(void *arg, size_t task)
 {
-    const lstm_run *run = arg;
-    const lstm_job *job = run->jobs + task % run->count;
+    const rnn_run *run = arg;
+    const rnn_job *job = run->jobs + task % run->count;
     const size_t panel = task / run->count, I = job->s.I, H = job->s.H, n = units_of(panel, H);
     const real *biases[] = {job->w.b_ih, job->w.b_hh};
     real *bias = packed_panel(job, panel);
@@ -27,15 +27,15 @@ static void lstm_pack_forward(void *arg, size_t task)
 }
 
 /* The columns of a panel that there is something in: whole vectors. */
-PK_INLINE size_t width_of(const lstm_job *job, size_t panel)
+PK_INLINE size_t width_of(const rnn_job *job, size_t panel)
 {
     return round_up(GATES * units_of(panel, job->s.H), LANES);
 }
 
 /* a[rows, WIDTH] = begin + w s_t of a panel, for steps; s is x with w_ih, or h with w_hh.  Where rows of all
  * steps are at one distance, they are rows of one product. */
-static void lstm_products(const lstm_job *job, pk_sequence s, size_t N, const real *w, size_t panel,
-                          range steps, range rows, const real *begin)
+static void rnn_products(const rnn_job *job, pk_sequence s, size_t N, const real *w, size_t panel,
+                         range steps, range rows, const real *begin)
 {
     const size_t B = job->s.B;
     const int one_row = length(rows) == 1;
@@ -52,45 +52,16 @@ static void lstm_products(const lstm_job *job, pk_sequence s, size_t N, const re
 }
 
 /* Pre-activations so far, in the place of the gates: bias + w_ih x, for a block of steps. */
-static void lstm_inputs(const lstm_job *job, range steps, range rows, range panels)
+static void rnn_inputs(const rnn_job *job, range steps, range rows, range panels)
 {
     for (size_t panel = panels.from; panel < panels.to; panel++) {
         const real *w = packed_panel(job, panel);
-        lstm_products(job, job->x, job->s.I, w + WIDTH, panel, steps, rows, w);
+        rnn_products(job, job->x, job->s.I, w + WIDTH, panel, steps, rows, w);
     }
-}
-
-/* The units of a panel at step t for one batch row: gates and c from the pre-activations; o goes over
- * these. */
-PK_INLINE void lstm_cell_c(const lstm_job *job, size_t t, size_t b, size_t panel, real *a)
-{
-    const size_t unit = panel * LANES, n = units_of(panel, job->s.H);
-    vec c = load(c_at(job, t, b) + unit);
-    if (active(job, t, b)) {
-        const lstm_gates gates = lstm_activate(lstm_load(a, n));
-        c = lstm_c(gates, c);
-        store(a, gates.o);
-        if (job->s.save == PK_SAVE_FULL)
-            lstm_store(gates_at(job, panel, t, b), n, gates);
-    }
-    store(c_after(job, t, b) + unit, c);
-}
-
-/* h and y from o and c. */
-PK_INLINE void lstm_cell_h(const lstm_job *job, size_t t, size_t b, size_t panel, const real *o)
-{
-    const size_t unit = panel * LANES, n = units_of(panel, job->s.H);
-    vec h = load(h_at(job, t, b) + unit);
-    vec y = job->s.repeat_last ? h : broadcast(0);
-    if (active(job, t, b))
-        y = h = lstm_h(load(o), load(c_after(job, t, b) + unit));
-    store(h_at(job, t + 1, b) + unit, h);
-    if (job->y.data)
-        store_first(row_at(job->y, t, b) + unit, y, n);
 }
 
 /* One step of one panel for at most ROW_BLOCK rows, of which the `live` ones need products. */
-static void lstm_panel(const lstm_job *job, size_t t, range rows, range live, size_t panel)
+static void rnn_panel(const rnn_job *job, size_t t, range rows, range live, size_t panel)
 {
     _Alignas(ALIGNMENT) real a[ROW_BLOCK * WIDTH]; /* pre-activations: never leave the L1 cache */
     const size_t I = job->s.I, H = job->s.H, b = live.from, n = length(live),
@@ -114,21 +85,21 @@ static void lstm_panel(const lstm_job *job, size_t t, range rows, range live, si
     }
     /* In two loops: the way from a pre-activation to h is too long to overlap with the next row's. */
     for (size_t r = 0; r < length(rows); r++)
-        lstm_cell_c(job, t, rows.from + r, panel, a + r * WIDTH);
+        cell_gates(job, t, rows.from + r, panel, a + r * WIDTH);
     for (size_t r = 0; r < length(rows); r++)
-        lstm_cell_h(job, t, rows.from + r, panel, a + r * WIDTH);
+        cell_output(job, t, rows.from + r, panel, a + r * WIDTH);
 }
 
-static void lstm_forward_step(const lstm_job *job, range steps, size_t t, range rows, range columns)
+static void rnn_forward_step(const rnn_job *job, range steps, size_t t, range rows, range columns)
 {
     const range panels = panels_of(job, columns);
     if (job->block > 1 && t % job->block == 0)
-        lstm_inputs(job, (range){t, smaller(t + job->block, steps.to)}, rows, panels);
+        rnn_inputs(job, (range){t, smaller(t + job->block, steps.to)}, rows, panels);
     for (size_t b = rows.from; b < rows.to; b += ROW_BLOCK) {
         const range block = {b, smaller(b + ROW_BLOCK, rows.to)};
         const range live = active_rows(job, t, block);
         for (size_t i = 0; i < length(panels); i++)
-            lstm_panel(job, t, block, live, t % 2 ? panels.to - 1 - i : panels.from + i);
+            rnn_panel(job, t, block, live, t % 2 ? panels.to - 1 - i : panels.from + i);
     }
 }
 
@@ -150,10 +121,10 @@ static void copy_out(real *to, const real *from, size_t stride, size_t H, size_t
 
 static void lstm_forward(const pk_lstm *layers, size_t count, int nthreads)
 {
-    lstm_job jobs[2];
+    rnn_job jobs[2];
     for (size_t i = 0; i < count; i++) {
-        lstm_job *job = jobs + i;
-        *job = lstm_job_for(layers + i);
+        rnn_job *job = jobs + i;
+        *job = rnn_job_for(layers + i);
         copy_in(h_at(job, 0, 0), job->P, layers[i].h0, job->s.H, job->s.B);
         copy_in(c_at(job, 0, 0), job->P, layers[i].c0, job->s.H, job->s.B);
         if (job->s.save != PK_SAVE_FULL) {
@@ -161,11 +132,11 @@ static void lstm_forward(const pk_lstm *layers, size_t count, int nthreads)
             job->kept = job->block;
         }
     }
-    const lstm_run run = lstm_cut(jobs, count, nthreads);
-    pk_parallel(lstm_pack_forward, (void *)&run, count * jobs->P / LANES, run.nthreads);
-    lstm_walk_all(&run, lstm_forward_step, jobs->s.T);
+    const rnn_run run = rnn_cut(jobs, count, nthreads);
+    pk_parallel(rnn_pack_forward, (void *)&run, count * jobs->P / LANES, run.nthreads);
+    rnn_walk_all(&run, rnn_forward_step, jobs->s.T);
     for (size_t i = 0; i < count; i++) {
-        const lstm_job *job = jobs + i;
+        const rnn_job *job = jobs + i;
         copy_out(layers[i].h_last, h_at(job, job->s.T, 0), job->P, job->s.H, job->s.B);
         copy_out(layers[i].c_last, c_at(job, job->s.T, 0), job->P, job->s.H, job->s.B);
     }

@@ -10,53 +10,52 @@ enum {
 };
 
 /* Those of some steps that h enters in products. */
-static range steps_with_h(const lstm_job *job, range steps)
+static range steps_with_h(const rnn_job *job, range steps)
 {
     const int none = job->from_zeros && steps.from == 0 && steps.to > 0;
     return (range){steps.from + (size_t)none, steps.to};
 }
 
 /* dA of step t as the left-hand side of a product: rows b.., columns in the order of the gates. */
-PK_INLINE operand da_at(const lstm_job *job, size_t t, size_t b)
+PK_INLINE operand da_at(const rnn_job *job, size_t t, size_t b)
 {
     return (operand){gates_at(job, 0, t, b), WIDTH, 1, WIDTH,
                      (ptrdiff_t)(job->kept * job->s.B * WIDTH)};
 }
 
 /* The right-hand side that goes with it: w [4H, N], packed or as it lies. */
-PK_INLINE right_operand gate_rows(const lstm_job *job, const real *packed_w, const real *w,
-                                  size_t N)
+PK_INLINE right_operand gate_rows(const rnn_job *job, const real *packed_w, const real *w, size_t N)
 {
     const size_t H = job->s.H;
     return packed_w ? in_panels(packed_w, GATES * H) : (right_operand){w, N, WIDTH, GATES, H * N};
 }
 
 typedef struct {
-    const lstm_run *run;
-    const lstm_job *job;
+    const rnn_run *run;
+    const rnn_job *job;
     range steps;   /* of dx, */
     size_t tasks;  /* and how many tasks share them */
     size_t groups; /* of unit panels: a task of a weight gradient does PANELS columns for one */
-} lstm_gradients;
+} rnn_gradients;
 
 /* Whether nothing has been added yet to dx of step t, which two directions may share: each does the
  * later half of its steps before the other comes to them as the earlier half of its own. */
-static int is_new_dx(const lstm_gradients *of, size_t t)
+static int is_new_dx(const rnn_gradients *of, size_t t)
 {
-    const lstm_job *job = of->job, *jobs = of->run->jobs;
+    const rnn_job *job = of->job, *jobs = of->run->jobs;
     if (of->run->count == 1)
         return 1;
-    const lstm_job *other = jobs + (job == jobs);
+    const rnn_job *other = jobs + (job == jobs);
     const size_t of_other = job->s.reverse == other->s.reverse ? t : job->s.T - 1 - t;
     const int shared = other->dx.data && row_at(job->dx, t, 0) == row_at(other->dx, of_other, 0);
     return !shared || t > of_other || (t == of_other && job == jobs);
 }
 
 /* Task: dx (+)= dA w_ih for a block of steps; in the order that reads w_ih once. */
-static void lstm_dx(void *arg, size_t task)
+static void rnn_dx(void *arg, size_t task)
 {
-    const lstm_gradients *of = arg;
-    const lstm_job *job = of->job;
+    const rnn_gradients *of = arg;
+    const rnn_job *job = of->job;
     const size_t B = job->s.B, I = job->s.I, K = GATES * job->s.H, row = (size_t)job->dx.row;
     const size_t from = of->steps.from + pk_cut(length(of->steps), task, of->tasks);
     const size_t to = of->steps.from + pk_cut(length(of->steps), task + 1, of->tasks);
@@ -79,25 +78,25 @@ static void lstm_dx(void *arg, size_t task)
 }
 
 /* dx of some steps, the jobs one after the other, because they may share it. */
-static void lstm_dx_of(const lstm_run *run, range steps)
+static void rnn_dx_of(const rnn_run *run, range steps)
 {
     for (size_t i = 0; i < run->count && steps.from < steps.to; i++) {
-        const lstm_job *job = run->jobs + i;
+        const rnn_job *job = run->jobs + i;
         const size_t rows = 1 + smaller(512, (1 << 17) / job->s.I), threads = (size_t)run->nthreads;
-        lstm_gradients of = {run, job, steps, 1 + length(steps) * (job->s.B + 1) / rows, 1};
+        rnn_gradients of = {run, job, steps, 1 + length(steps) * (job->s.B + 1) / rows, 1};
         if (threads > 1)
             of.tasks = round_up(of.tasks, 2 * threads);
         of.tasks = smaller(of.tasks, length(steps));
         if (job->dx.data)
-            pk_parallel(lstm_dx, &of, of.tasks, run->nthreads);
+            pk_parallel(rnn_dx, &of, of.tasks, run->nthreads);
     }
 }
 
 /* Task: a panel.  Its dA of the rows that are active, of all steps of the run, without gaps. */
-static void lstm_close_gaps(void *arg, size_t panel)
+static void rnn_close_gaps(void *arg, size_t panel)
 {
-    const lstm_gradients *of = arg;
-    const lstm_job *job = of->job;
+    const rnn_gradients *of = arg;
+    const rnn_job *job = of->job;
     const range steps = of->run->steps;
     real *to = gates_at(job, panel, steps.from, 0);
     for (size_t t = steps.from; t < steps.to; t++)
@@ -111,7 +110,7 @@ static void lstm_close_gaps(void *arg, size_t panel)
 }
 
 /* How many rows that makes of these steps. */
-static size_t active_in(const lstm_job *job, range steps)
+static size_t active_in(const rnn_job *job, range steps)
 {
     const size_t B = job->s.B;
     size_t n = 0;
@@ -124,7 +123,7 @@ static size_t active_in(const lstm_job *job, range steps)
 }
 
 /* The active row after the last one, which was before row b of step t. */
-PK_INLINE const real *next_row(const lstm_job *job, pk_sequence s, size_t *t, size_t *b)
+PK_INLINE const real *next_row(const rnn_job *job, pk_sequence s, size_t *t, size_t *b)
 {
     for (;;) {
         const size_t step = *t, row = *b;
@@ -146,14 +145,14 @@ static void turn(real *w_t, real *w, size_t H, size_t N, size_t n, int back)
             }
 }
 
-/* As lstm_weight_gradient, for all of N < LANES columns: dw^T, with dA on the right, because that has
+/* As rnn_weight_gradient, for all of N < LANES columns: dw^T, with dA on the right, because that has
  * whole vectors. */
-static void lstm_narrow_gradient(const lstm_gradients *of, range units, real *dw, size_t N,
-                                 pk_sequence right, range steps)
+static void rnn_narrow_gradient(const rnn_gradients *of, range units, real *dw, size_t N,
+                                pk_sequence right, range steps)
 {
     enum { DEPTH = 2 * K_BLOCK };
     _Alignas(ALIGNMENT) real packed[DEPTH * LANES], dw_t[LANES * WIDTH];
-    const lstm_job *job = of->job;
+    const rnn_job *job = of->job;
     const size_t H = job->s.H, total = active_in(job, steps);
     const size_t before = active_in(job, (range){of->run->steps.from, steps.from});
     size_t k0 = 0, t = steps.from, b = 0;
@@ -176,17 +175,17 @@ static void lstm_narrow_gradient(const lstm_gradients *of, range units, real *dw
 
 /* The part of dw [4H, N] += dA^T [4H, rows] right [rows, N] with the columns from `column` on, at most
  * PANELS panels of them, and some unit panels; right is x or h, and rows those active at `steps`. */
-static void lstm_weight_gradient(const lstm_gradients *of, size_t column, size_t columns,
-                                 range units, real *dw, size_t N, pk_sequence right, range steps)
+static void rnn_weight_gradient(const rnn_gradients *of, size_t column, size_t columns, range units,
+                                real *dw, size_t N, pk_sequence right, range steps)
 {
     _Alignas(ALIGNMENT) real packed[PANELS][K_BLOCK * WIDTH]; /* 128 KiB */
-    const lstm_job *job = of->job;
+    const rnn_job *job = of->job;
     const size_t H = job->s.H, end = column + columns;
     const size_t total = active_in(job, steps);
     const size_t before = active_in(job, (range){of->run->steps.from, steps.from});
     size_t k0 = 0, t = steps.from, b = 0;
     if (N < LANES) {
-        lstm_narrow_gradient(of, units, dw, N, right, steps);
+        rnn_narrow_gradient(of, units, dw, N, right, steps);
         return;
     }
     do { /* once even if there is nothing to add */
@@ -212,9 +211,9 @@ static void lstm_weight_gradient(const lstm_gradients *of, size_t column, size_t
 }
 
 /* db_ih = db_hh (+)= the sum of dA over steps and rows, for one panel of units. */
-static void lstm_bias_gradient(const lstm_gradients *of, size_t panel)
+static void rnn_bias_gradient(const rnn_gradients *of, size_t panel)
 {
-    const lstm_job *job = of->job;
+    const rnn_job *job = of->job;
     const size_t unit = panel * LANES, H = job->s.H, n = units_of(panel, H);
     vec sum[GATES] = {{0}};
     const real *da = gates_at(job, panel, of->run->steps.from, 0);
@@ -230,10 +229,10 @@ static void lstm_bias_gradient(const lstm_gradients *of, size_t panel)
 }
 
 /* Task: a group of unit panels of some columns of dw_ih, then of dw_hh, then of the biases. */
-static void lstm_gradient_task(void *arg, size_t task)
+static void rnn_gradient_task(void *arg, size_t task)
 {
-    const lstm_gradients *of = arg;
-    const lstm_job *job = of->job;
+    const rnn_gradients *of = arg;
+    const rnn_job *job = of->job;
     const size_t I = job->s.I, H = job->s.H, P = job->P, width = GRADIENT_WIDTH;
     const size_t of_w_ih = round_up(I, width) / width, of_w_hh = round_up(H, width) / width;
     const size_t part = task / of->groups, group = task % of->groups;
@@ -243,38 +242,38 @@ static void lstm_gradient_task(void *arg, size_t task)
     if (part < of_w_ih) {
         const size_t n = part * width;
         if (job->dw.w_ih)
-            lstm_weight_gradient(of, n, smaller(I - n, width), units, job->dw.w_ih, I, job->x,
-                                 of->run->steps);
+            rnn_weight_gradient(of, n, smaller(I - n, width), units, job->dw.w_ih, I, job->x,
+                                of->run->steps);
     } else if (part < of_w_ih + of_w_hh) {
         const size_t n = (part - of_w_ih) * width;
         const pk_sequence h = {job->h, (ptrdiff_t)(job->s.B * P), (ptrdiff_t)P};
         if (job->dw.w_hh)
-            lstm_weight_gradient(of, n, smaller(H - n, width), units, job->dw.w_hh, H, h,
-                                 steps_with_h(job, of->run->steps));
+            rnn_weight_gradient(of, n, smaller(H - n, width), units, job->dw.w_hh, H, h,
+                                steps_with_h(job, of->run->steps));
     } else {
         for (size_t panel = units.from; panel < units.to; panel++)
-            lstm_bias_gradient(of, panel);
+            rnn_bias_gradient(of, panel);
     }
     restore_denormals(mode);
 }
 
 /* What the dA of some steps give, cut by elements of the result, so that each is summed by one thread
  * in one order, however many rows there are and so steps at a time. */
-static void lstm_gradients_of(const lstm_run *run)
+static void rnn_gradients_of(const rnn_run *run)
 {
     const size_t threads = (size_t)run->nthreads, width = GRADIENT_WIDTH;
     const size_t half = run->count > 1 ? run->jobs->s.T / 2 : 0; /* see is_new_dx */
-    lstm_dx_of(run, (range){run->steps.from > half ? run->steps.from : half, run->steps.to});
-    lstm_dx_of(run, (range){run->steps.from, smaller(run->steps.to, half)});
+    rnn_dx_of(run, (range){run->steps.from > half ? run->steps.from : half, run->steps.to});
+    rnn_dx_of(run, (range){run->steps.from, smaller(run->steps.to, half)});
     for (size_t i = 0; i < run->count; i++) {
-        const lstm_job *job = run->jobs + i;
-        lstm_gradients of = {run, job, run->steps, 1, 1};
+        const rnn_job *job = run->jobs + i;
+        rnn_gradients of = {run, job, run->steps, 1, 1};
         const size_t parts = (round_up(job->s.I, width) + round_up(job->s.H, width)) / width + 1;
         if (threads > 1)
             of.groups = smaller(job->P / LANES, 1 + 4 * threads / parts);
         if (job->s.lengths)
-            pk_parallel(lstm_close_gaps, &of, job->P / LANES, run->nthreads);
-        pk_parallel(lstm_gradient_task, &of, parts * of.groups, run->nthreads);
+            pk_parallel(rnn_close_gaps, &of, job->P / LANES, run->nthreads);
+        pk_parallel(rnn_gradient_task, &of, parts * of.groups, run->nthreads);
     }
 }
 

@@ -7,6 +7,7 @@
 #ifndef PK_RNN_STEP_H
 #define PK_RNN_STEP_H
 
+#include "lstm.h"
 #include "rnn.h"
 
 enum {
