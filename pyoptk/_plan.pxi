@@ -268,7 +268,8 @@ cdef class Plan:
         cdef int flags = NPY_ARRAY_CARRAY_RO | self.zero_grad * NPY_ARRAY_WRITEABLE
         if (type(grad) is not _ndarray or not PyArray_CHKFLAGS(array, flags)
                 or PyArray_DESCR(array) != self.descr or PyArray_NDIM(array) != param.ndim
-                or memcmp(PyArray_DIMS(array), param.shape, param.ndim * sizeof(Py_ssize_t))):
+                or param.ndim and memcmp(PyArray_DIMS(array), param.shape,
+                                         param.ndim * sizeof(Py_ssize_t))):
             return False
         view.buf = PyArray_DATA(array)  # view.obj is NULL still: there is nothing to release
         view.len = param.len
