@@ -25,7 +25,7 @@ def parts(folder: Path, peers: list[str], rounds: int, quick: bool) -> dict[str,
     turns = ["--rounds", "1", "--block", "0.01"] if quick else ["--rounds", str(rounds)]
     commands = {
         "kernels": ["-m", "pytest", "-q", "bench", *(["--quick"] if quick else [])],
-        "scaling": ["-m", "bench.scaling", *(turns if quick else [])],
+        "scaling": ["bench/scaling.py", *(turns if quick else [])],
     }
     for threads in sorted({1, most}):
         few = ["--only", "forecaster"] if quick else []

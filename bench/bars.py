@@ -195,8 +195,7 @@ def after_product(scaling: Result) -> list[Outcome]:
                 f"{step:.2f}",
                 step <= AFTER_PRODUCT,
                 "the product has put the arrays out of the cache: the roof, which only adds to "
-                f"them, takes {roof:.2f} times as long as alone, and "
-                f"{one['roof']['after'] / one['step']['after']:.2f} times as long as the step",
+                f"such arrays, takes {roof:.2f} times as long as alone",
             )
         )
     return found

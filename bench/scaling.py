@@ -1,6 +1,6 @@
 """Time per step as a function of bytes, FLOPs, cores and bandwidth: measured, fitted, predicted.
 
-    python -m bench.scaling --json FILE          needs NumPy and pyoptk, nothing else
+    python bench/scaling.py --json FILE          needs NumPy and pyoptk, nothing else
 
 Every case is measured on 1, 2, 4, ... threads, all by turns in one process; the least of the rounds
 counts, because the model is of a quiet machine. It is a sum of terms whose coefficients are at
@@ -43,10 +43,9 @@ from typing import Any
 import numpy as np
 
 import pyoptk
-from bench import after_product
 from pyoptk import _core, kernels
+from pyoptk.bench import after_product, rows
 from pyoptk.bench import machine as this_machine
-from pyoptk.bench import rows
 from pyoptk.bench.contenders.roof import arrays
 
 SIZES = (16, 1_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000)

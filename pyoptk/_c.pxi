@@ -163,8 +163,8 @@ cdef extern from * nogil:
     enum:
         NPY_ARRAY_CARRAY_RO  # C-contiguous and aligned
         NPY_ARRAY_WRITEABLE
-    int PyArray_CHKFLAGS(const PyArrayObject *array, int flags) noexcept
-    int PyArray_NDIM(const PyArrayObject *array) noexcept
-    const Py_ssize_t *PyArray_DIMS(const PyArrayObject *array) noexcept
-    void *PyArray_DATA(const PyArrayObject *array) noexcept
-    void *PyArray_DESCR(const PyArrayObject *array) noexcept
+    int PyArray_CHKFLAGS(PyArrayObject *array, int flags) noexcept
+    int PyArray_NDIM(PyArrayObject *array) noexcept
+    const Py_ssize_t *PyArray_DIMS(PyArrayObject *array) noexcept
+    void *PyArray_DATA(PyArrayObject *array) noexcept
+    void *PyArray_DESCR(PyArrayObject *array) noexcept

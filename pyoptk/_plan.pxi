@@ -263,7 +263,7 @@ cdef class Plan:
 
     cdef bint take_at_once(self, Py_ssize_t i, grad) noexcept:
         """Take gradient i, which the caller keeps, if there is nothing to say about it."""
-        cdef const PyArrayObject *array = <const PyArrayObject *> <PyObject *> grad
+        cdef PyArrayObject *array = <PyArrayObject *> <PyObject *> grad
         cdef Py_buffer *view = &self.taken[i], *param = &self.held[i]
         cdef int flags = NPY_ARRAY_CARRAY_RO | self.zero_grad * NPY_ARRAY_WRITEABLE
         if (type(grad) is not _ndarray or not PyArray_CHKFLAGS(array, flags)

@@ -43,8 +43,8 @@ def test_every_part_of_the_measurements_writes_the_file_of_its_name():
     assert {"kernels", "scaling", "peers-1"} <= set(commands)
     for name, command in commands.items():
         assert command[-1] == str(Path("folder") / f"{name}.json")
-        assert command[0] == "-m"
-        assert importlib.util.find_spec(command[1]), name
+        module = importlib.util.find_spec(command[1]) if command[0] == "-m" else None
+        assert module or (ROOT / command[0]).is_file(), name
 
 
 def test_a_part_that_fails_costs_no_other(monkeypatch, tmp_path, capfd):
@@ -138,7 +138,7 @@ def test_a_step_after_a_product_is_compared_with_itself_and_with_its_roof():
     met, unmet = bars.after_product({"after": after})
     assert (met.met, met.measured, met.threads) == (True, "2.00", 1)
     assert (unmet.met, unmet.measured, unmet.threads) == (False, "3.00", 2)
-    assert "takes 1.50 times as long as alone, and 1.00 times as long as the step" in unmet.reason
+    assert unmet.reason.endswith("takes 1.50 times as long as alone")
 
 
 def test_losses_are_bold_and_stay():

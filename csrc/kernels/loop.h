@@ -107,15 +107,15 @@ PK_INLINE void store_pair(const pk_tensor *t, size_t i, pair x, int changes, int
     store_vectors(t, i + LANES, x.odd, changes, all, zero_grad);
 }
 
-/* Elements i..i+n-1 of what a step reads of a tensor, into the L2 cache: the L1 cache is too small for two
- * tensors. */
+/* Elements i..i+n-1, or beyond the end none, of what a step reads of a tensor, into the L2 cache: the L1
+ * cache is too small for two tensors. */
 PK_INLINE void fetch(const pk_tensor *t, size_t i, size_t n, int reads)
 {
-    for (size_t j = i; j < i + n; j += LANES) {
+    for (size_t j = i; j < i + n && i < t->n; j += LANES) {
         __builtin_prefetch((const real *)t->param + j, 0, 2);
         __builtin_prefetch((const real *)t->grad + j, 0, 2);
         for (int s = 0; s < PK_MAX_STATES; s++)
-            if (reads >> s & 1)
+            if (reads >> s & 1 && t->state[s])
                 __builtin_prefetch((const real *)t->state[s] + j, 0, 2);
     }
 }
