@@ -46,6 +46,16 @@ def test_every_option_equals_the_twin(row, dtype, isa, threads, rng):
     assert_near(by_pyoptk(*arguments, **call), by_twin(*arguments, **call), dtype)
 
 
+@pytest.mark.parametrize("row", ROWS)
+def test_without_a_state_every_option_equals_the_twin_from_zeros(row, dtype, threads, rng):
+    shape, options, call = ROWS[row]
+    lstm, x, state, *slopes = case(rng, shape, dtype, **options)
+    expected = by_twin(lstm, x, tuple(np.zeros_like(s) for s in state), *slopes, **call)
+    ours = by_pyoptk(lstm, x, None, *slopes, **call)
+    assert not {"dh0", "dc0"} & set(ours)
+    assert_near(ours, expected, dtype)
+
+
 @pytest.mark.parametrize("row", [row for row in ROWS if np.prod(ROWS[row][0]) < 1300])
 def test_their_gradients_equal_central_differences(row, rng):
     """Dropout gets the mask of the call, by setting the counter back."""

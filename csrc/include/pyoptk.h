@@ -252,10 +252,10 @@ typedef struct {
 typedef struct {
     pk_rnn_shape shape;
     pk_lstm_weights weights;
-    pk_sequence x;         /* [T, B, I] in */
-    pk_sequence y;         /* [T, B, H] out */
-    const void *h0, *c0;   /* [B, H] in: the state before the first step; of h0, backward looks only
-                             * at whether it is NULL, and so enters no product */
+    pk_sequence x;       /* [T, B, I] in */
+    pk_sequence y;       /* [T, B, H] out */
+    const void *h0, *c0; /* [B, H] in: the state before the first step.  For backward, too, h0 must
+                             * be NULL if and only if it was; it is not read again */
     void *h_last, *c_last; /* [B, H] out: the state after the last */
     void *h, *c, *gates;   /* kept from forward to backward, which overwrites gates.  With P =
                              * padded(H), h is [T+1, B, P], the state before and after each step, if

@@ -1,6 +1,6 @@
 /* The LSTM's cell as the passes call it: on the units of a panel at step t for one batch row, past whose
- * end the state stays.  The equations are in lstm.h; of the passes and of how they store and cut things,
- * only this file knows, and the passes know of no gate.  Another cell has these four functions. */
+ * end the state stays.  The equations are in lstm.h, which knows of no layout; the passes know how many
+ * gates there are, but not what they do.  Another cell has these four functions. */
 #ifndef PK_LSTM_CELL_H
 #define PK_LSTM_CELL_H
 

@@ -78,8 +78,8 @@ typedef struct {
     right_operand right;
 } term;
 
-/* A tile of c: rows by cols vectors += the sum of the terms, in which K is at most K_BLOCK altogether.
- * It begins at `row` of their left-hand sides. */
+/* A tile of c: rows by cols vectors += the sum of the terms.  It begins at `row` of their left-hand sides.
+ * Where many rows pass over the same right-hand sides, these had better fit the L1 cache: K_BLOCK. */
 typedef struct {
     const term *terms;
     size_t count, row;

@@ -145,10 +145,11 @@ static void turn(real *w_t, real *w, size_t H, size_t N, size_t n, int back)
             }
 }
 
-/* As rnn_weight_gradient, for all of N < LANES columns: dw^T, with dA on the right, because that has
- * whole vectors. */
-static void rnn_narrow_gradient(const rnn_gradients *of, range units, real *dw, size_t N,
-                                pk_sequence right, range steps)
+/* As rnn_wide_gradient, for all of N < LANES columns: dw^T, with dA on the right, because that has whole
+ * vectors.  A function of its own, as is the other: their arrays together would be too much stack. */
+__attribute__((noinline)) static void rnn_narrow_gradient(const rnn_gradients *of, range units,
+                                                          real *dw, size_t N, pk_sequence right,
+                                                          range steps)
 {
     enum { DEPTH = 2 * K_BLOCK };
     _Alignas(ALIGNMENT) real packed[DEPTH * LANES], dw_t[LANES * WIDTH];
@@ -175,8 +176,9 @@ static void rnn_narrow_gradient(const rnn_gradients *of, range units, real *dw, 
 
 /* The part of dw [4H, N] += dA^T [4H, rows] right [rows, N] with the columns from `column` on, at most
  * PANELS panels of them, and some unit panels; right is x or h, and rows those active at `steps`. */
-static void rnn_weight_gradient(const rnn_gradients *of, size_t column, size_t columns, range units,
-                                real *dw, size_t N, pk_sequence right, range steps)
+__attribute__((noinline)) static void rnn_wide_gradient(const rnn_gradients *of, size_t column,
+                                                        size_t columns, range units, real *dw,
+                                                        size_t N, pk_sequence right, range steps)
 {
     _Alignas(ALIGNMENT) real packed[PANELS][K_BLOCK * WIDTH]; /* 128 KiB */
     const rnn_job *job = of->job;
@@ -184,10 +186,6 @@ static void rnn_weight_gradient(const rnn_gradients *of, size_t column, size_t c
     const size_t total = active_in(job, steps);
     const size_t before = active_in(job, (range){of->run->steps.from, steps.from});
     size_t k0 = 0, t = steps.from, b = 0;
-    if (N < LANES) {
-        rnn_narrow_gradient(of, units, dw, N, right, steps);
-        return;
-    }
     do { /* once even if there is nothing to add */
         const size_t depth = smaller(total - k0, K_BLOCK);
         for (size_t k = 0; k < depth; k++) {
@@ -208,6 +206,15 @@ static void rnn_weight_gradient(const rnn_gradients *of, size_t column, size_t c
                         k0 == 0 && !job->accumulate ? ZEROS : NULL);
                 }
     } while ((k0 += K_BLOCK) < total);
+}
+
+static void rnn_weight_gradient(const rnn_gradients *of, size_t column, size_t columns, range units,
+                                real *dw, size_t N, pk_sequence right, range steps)
+{
+    if (N < LANES)
+        rnn_narrow_gradient(of, units, dw, N, right, steps);
+    else
+        rnn_wide_gradient(of, column, columns, units, dw, N, right, steps);
 }
 
 /* db_ih = db_hh (+)= the sum of dA over steps and rows, for one panel of units. */

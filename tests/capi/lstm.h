@@ -93,6 +93,48 @@ static void test_lstm_gradient_is_the_difference_quotient(pk_rnn_shape shape)
     free_layer(&layer);
 }
 
+static void lstm_slopes(pk_lstm *layer, const double *dy, lstm_values *gradient)
+{
+    layer->dy = (pk_sequence){(void *)dy, B * H, H};
+    layer->dx = (pk_sequence){gradient->x, B * I, I};
+    layer->dc0 = gradient->c0;
+    layer->grads = weights_of(gradient);
+    lstm_loss(layer);
+    pk_rnn(PK_F64)->lstm_backward(layer, 1, 2);
+}
+
+/* No state is one of zeros, whose gradient may still be wanted; and a state's gradient may not be. */
+static void test_a_state_and_its_gradient_may_be_absent(pk_save save)
+{
+    lstm_values in, all, some;
+    double *values = (double *)&in, dy[T * B * H];
+    pk_lstm layer = new_layer((pk_rnn_shape){.T = T, .B = B, .I = I, .H = H, .save = save});
+    for (int i = 0; i < N_VALUES; i++)
+        values[i] = sin(1.7 * i + 0.3);
+    for (int i = 0; i < T * B * H; i++)
+        dy[i] = weight_of_output(i);
+    layer.weights = weights_of(&in);
+    layer.x = (pk_sequence){in.x, B * I, I};
+    layer.c0 = in.c0;
+    layer.h0 = in.h0;
+    layer.dh0 = all.h0;
+    lstm_slopes(&layer, dy, &all);
+    layer.dh0 = NULL;
+    lstm_slopes(&layer, dy, &some);
+    memcpy(some.h0, all.h0, sizeof some.h0);
+    for (int i = 0; i < N_VALUES; i++)
+        CHECK(((double *)&some)[i] == ((double *)&all)[i]);
+    memset(in.h0, 0, sizeof in.h0);
+    layer.dh0 = all.h0;
+    lstm_slopes(&layer, dy, &all);
+    layer.h0 = NULL;
+    layer.dh0 = some.h0;
+    lstm_slopes(&layer, dy, &some);
+    for (int i = 0; i < N_VALUES; i++)
+        CHECK(((double *)&some)[i] == ((double *)&all)[i]);
+    free_layer(&layer);
+}
+
 /* Each of two sequences gets its own answer; all in C, from the loss's gradient to the weights. */
 static void test_a_tiny_lstm_trains(void)
 {
@@ -218,6 +260,8 @@ static void test_lstm(void)
     shape.save = PK_SAVE_MINIMAL;
     shape.reverse = shape.repeat_last = 1;
     test_lstm_gradient_is_the_difference_quotient(shape);
+    test_a_state_and_its_gradient_may_be_absent(PK_SAVE_FULL);
+    test_a_state_and_its_gradient_may_be_absent(PK_SAVE_MINIMAL);
     test_a_tiny_lstm_trains();
     test_layers_may_share_dx(PK_SAVE_FULL);
     test_layers_may_share_dx(PK_SAVE_MINIMAL);
