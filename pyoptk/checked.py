@@ -1,22 +1,23 @@
-"""Arguments that are checked by their name: for schedules and wrappers, not public."""
+"""Checks of an argument by a rule that belongs to its name, for schedules and wrappers.
+
+Not public."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# What is expected; what makes a value of one type, or raises TypeError; whether it then is as
-# expected.
+# (description for messages, conversion that may raise TypeError, test of the converted value)
 Rule = tuple[str, Callable[[Any], Any], Callable[[Any], Any]]
 
 
 def real(value: Any) -> float:
-    """A float; a str, which float() alone would take, raises TypeError."""
+    """The value as float; TypeError for a str, which float() alone would accept."""
     return float(value / 1)
 
 
 def checked(rules: Mapping[str, Rule], name: str, value: Any, shown: str | None = None) -> Any:
-    """The value as its rule converts it; raises if it breaks that, calling it `shown` or `name`."""
+    """The value as the rule of `name` converts it; an error calls it `shown`, else `name`."""
     expected, convert, accepts = rules[name]
     try:
         converted = convert(value)
