@@ -1,23 +1,22 @@
-"""Checks of an argument by a rule that belongs to its name, for schedules and wrappers.
-
-Not public."""
+"""Arguments that are checked by their name: for schedules and wrappers, not public."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# (description for messages, conversion that may raise TypeError, test of the converted value)
+# What is expected; what makes a value of one type, or raises TypeError; whether it then is as
+# expected.
 Rule = tuple[str, Callable[[Any], Any], Callable[[Any], Any]]
 
 
 def real(value: Any) -> float:
-    """The value as float; TypeError for a str, which float() alone would accept."""
+    """A float; a str, which float() alone would take, raises TypeError."""
     return float(value / 1)
 
 
 def checked(rules: Mapping[str, Rule], name: str, value: Any, shown: str | None = None) -> Any:
-    """The value as the rule of `name` converts it; an error calls it `shown`, else `name`."""
+    """The value as its rule converts it; raises if it breaks that, calling it `shown` or `name`."""
     expected, convert, accepts = rules[name]
     try:
         converted = convert(value)

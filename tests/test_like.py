@@ -125,8 +125,8 @@ def test_like_sklearn_equals_sklearn(name, theirs, given, rng):
     np.testing.assert_allclose(param, expected, rtol=1e-12, atol=1e-12)
 
 
-# The operators of ai.onnx.preview.training, version 1, with R = 0.1 and norm_coefficient 0.01.  T is
-# the number of steps before this one; for Adam it includes this one.
+# The operators of ai.onnx.preview.training, version 1, with R = 0.1 and norm_coefficient 0.01.  T
+# is the number of steps before this one; for Adam it includes this one.
 
 
 def onnx_momentum(x, g, s, t, alpha=0.9, beta=0.8):

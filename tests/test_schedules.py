@@ -311,7 +311,7 @@ def torch_steps(make, steps):
 
 
 def assert_equal_to_1e_12(ours, theirs):
-    """Relative to each value; relative to the largest where a recursion makes small values inexact."""
+    """Relative to the value, or to the largest: recursions make small values inexact."""
     values = [ours(t) for t in range(len(theirs))]
     np.testing.assert_allclose(values, theirs, rtol=1e-12, atol=1e-12 * max(np.abs(theirs)))
 
