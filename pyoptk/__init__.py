@@ -23,7 +23,7 @@ except ModuleNotFoundError as error:
 
 from importlib.metadata import version as _version
 
-from . import kernels, schedules
+from . import kernels, optim, schedules
 from ._core import (
     get_num_threads,
     isa,
@@ -34,54 +34,15 @@ from ._core import (
 )
 from ._sparse import SparseRows
 from .checkpoint import load, save
-from .optim import (
-    LAMB,
-    SGD,
-    SWA,
-    Accumulation,
-    Adadelta,
-    AdaGrad,
-    Adam,
-    Adamax,
-    AdamW,
-    Lion,
-    Lookahead,
-    LossScaler,
-    NAdam,
-    Optimizer,
-    RAdam,
-    RMSprop,
-    clip_by_global_norm,
-    clip_by_value,
-    global_norm,
-)
+from .optim import *
 from .rnn import LSTM
 
 __version__ = _version("pyoptk")
 
 __all__ = [
-    "LAMB",
     "LSTM",
-    "SGD",
-    "SWA",
-    "Accumulation",
-    "AdaGrad",
-    "Adadelta",
-    "Adam",
-    "AdamW",
-    "Adamax",
-    "Lion",
-    "Lookahead",
-    "LossScaler",
-    "NAdam",
-    "Optimizer",
-    "RAdam",
-    "RMSprop",
     "SparseRows",
-    "clip_by_global_norm",
-    "clip_by_value",
     "get_num_threads",
-    "global_norm",
     "isa",
     "isas",
     "kernels",
@@ -92,3 +53,4 @@ __all__ = [
     "threads_backend",
     "use_isa",
 ]
+__all__ += optim.__all__
