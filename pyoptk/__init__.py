@@ -34,15 +34,36 @@ from ._core import (
 )
 from ._sparse import SparseRows
 from .checkpoint import load, save
-from .optim import *
+from .optim import (
+    SWA,
+    Accumulation,
+    Lookahead,
+    LossScaler,
+    Optimizer,
+    clip_by_global_norm,
+    clip_by_value,
+    global_norm,
+)
+from .optim.adam import *
+from .optim.classic import *
+from .optim.lamb import *
+from .optim.lion import *
 from .rnn import LSTM
 
 __version__ = _version("pyoptk")
 
 __all__ = [
     "LSTM",
+    "SWA",
+    "Accumulation",
+    "Lookahead",
+    "LossScaler",
+    "Optimizer",
     "SparseRows",
+    "clip_by_global_norm",
+    "clip_by_value",
     "get_num_threads",
+    "global_norm",
     "isa",
     "isas",
     "kernels",
@@ -53,4 +74,4 @@ __all__ = [
     "threads_backend",
     "use_isa",
 ]
-__all__ += optim.__all__
+__all__ += [name for name in optim.__all__ if name not in __all__]

@@ -23,7 +23,4 @@ __all__ = [
     "clip_by_value",
     "global_norm",
 ]
-__all__ += adam.__all__
-__all__ += classic.__all__
-__all__ += lamb.__all__
-__all__ += lion.__all__
+__all__ += adam.__all__ + classic.__all__ + lamb.__all__ + lion.__all__
