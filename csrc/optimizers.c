@@ -137,5 +137,14 @@ static const pk_optimizer lamb = {
 };
 #undef PK_CONFIG
 
+#define PK_CONFIG pk_adabelief_config
+static const pk_optimizer adabelief = {
+    HEAD(adabelief),
+    .fields = {BETAS(0.999), EPS(1e-16)},
+    .states = {{"m", NULL, NULL}, {"s", NULL, NULL}},
+    .abilities = PK_CAUTIOUS,
+};
+#undef PK_CONFIG
+
 #define PK_ROW(number, name) &name,
 const pk_optimizer *const pk_optimizers[PK_N_OPTIMIZERS] = {PK_OPTIMIZERS(PK_ROW)};

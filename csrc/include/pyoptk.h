@@ -35,7 +35,8 @@ typedef enum { PK_F32, PK_F64, PK_N_DTYPES } pk_dtype;
     X(PK_RADAM, radam)                                                                             \
     X(PK_ADAMAX, adamax)                                                                           \
     X(PK_LION, lion)                                                                               \
-    X(PK_LAMB, lamb)
+    X(PK_LAMB, lamb)                                                                               \
+    X(PK_ADABELIEF, adabelief)
 
 #define PK_ENUMERATOR(number, name) number,
 typedef enum {
@@ -197,6 +198,14 @@ typedef struct {
     pk_common common;
     double beta1, beta2, eps;
 } pk_lamb_config;
+
+/* state: m, s.  Zhuang et al. 2020; m as adam's
+ *     s = beta2 * s + (1-beta2) * (g - m) * (g - m) + eps
+ *     p -= lr / (1-beta1^step) * m / (sqrt(s) / sqrt(1-beta2^step) + eps) */
+typedef struct {
+    pk_common common;
+    double beta1, beta2, eps;
+} pk_adabelief_config;
 
 /* ---- descriptions of the optimizers ---- */
 

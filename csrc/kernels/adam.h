@@ -221,6 +221,38 @@ static size_t lion_update(const piece *p, const context *k)
 static const optimizer lion = {
     .prepare = lion_context, .update = lion_update, .config_size = sizeof(pk_lion_config)};
 
+/* ---- AdaBelief ------------------------------------------------------------------------------- */
+
+static void adabelief_context(const void *config, int64_t step, context *k)
+{
+    const pk_adabelief_config *c = config;
+    const double root_unbias2 = sqrt(1 - pow(c->beta2, (double)step));
+    common_context(&c->common, k);
+    moment_context(c->beta1, c->beta2, k);
+    k->rate = (real)(c->common.lr * root_unbias2 / (1 - pow(c->beta1, (double)step)));
+    k->eps = scaled_eps(c->eps, root_unbias2);
+    k->eps_inside = (real)c->eps;
+}
+
+PK_INLINE vectors adabelief_rule(vectors x, context k)
+{
+    vec *const m = &x.s[0], *const s = &x.s[1];
+    *m = k.beta1 * *m + k.rest1 * x.g;
+    const vec surprise = x.g - *m;
+    *s = k.beta2 * *s + k.rest2 * surprise * surprise + k.eps_inside;
+    x.p = k.shrink * x.p - k.rate * *m / (root_of(*s, k) + k.eps);
+    return x;
+}
+
+static size_t adabelief_update(const piece *p, const context *k)
+{
+    return update_arrays(adabelief_rule, 0, STATES_01, PARAM | STATES_01, ROOTS_1_IN_4, p, *k);
+}
+
+static const optimizer adabelief = {.prepare = adabelief_context,
+                                    .update = adabelief_update,
+                                    .config_size = sizeof(pk_adabelief_config)};
+
 /* ---- LAMB ------------------------------------------------------------------------------------ */
 
 /* Two sweeps: the first updates the moments and sums squares, the second, which knows the norms,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "adabelief",
     "adadelta",
     "adagrad",
     "adam",
@@ -337,6 +338,31 @@ def lion(
         real(lr) * np.sign(real(beta1) * m + real(1 - beta1) * g), g, cautious
     )
     m[...] = real(beta2) * m + real(1 - beta2) * g
+
+
+def adabelief(
+    param: Array,
+    grad: Array,
+    m: Array,
+    s: Array,
+    *,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    **common: Any,
+) -> None:
+    """AdaBelief (Zhuang et al. 2020). Changes `param`, `m` and `s`."""
+    real = param.dtype.type
+    p, g, cautious = _prepare(param, grad, lr, **common)
+    m[...] = real(beta1) * m + real(1 - beta1) * g
+    surprise = g - m
+    s[...] = real(beta2) * s + real(1 - beta2) * surprise * surprise + real(eps)
+    root_unbias2 = math.sqrt(1 - beta2**step)
+    rate = real(lr * root_unbias2 / (1 - beta1**step))
+    outside = _scaled_eps(eps, root_unbias2, real)
+    param[...] = p - _applied(rate * m / (np.sqrt(s) + outside), g, cautious)
 
 
 def _sum_of_squares(array: Array) -> float:
