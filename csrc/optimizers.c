@@ -146,5 +146,16 @@ static const pk_optimizer adabelief = {
 };
 #undef PK_CONFIG
 
+#define PK_CONFIG pk_rprop_config
+static const pk_optimizer rprop = {
+    HEAD(rprop),
+    .fields = {NUMBER(eta_minus, 0.5, FRACTION),
+               NUMBER(eta_plus, 1.2, 1, INFINITY, "a finite number >= 1"),
+               NUMBER(min_size, 1e-6, AT_LEAST_0), NUMBER(max_size, 50, AT_LEAST_0)},
+    .states = {{"prev", NULL, NULL}, {"size", NULL, NULL}},
+    .rules = {{"min_size", PK_AT_MOST, "max_size"}},
+};
+#undef PK_CONFIG
+
 #define PK_ROW(number, name) &name,
 const pk_optimizer *const pk_optimizers[PK_N_OPTIMIZERS] = {PK_OPTIMIZERS(PK_ROW)};

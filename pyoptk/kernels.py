@@ -32,6 +32,7 @@ __all__ = [
     "nadam",
     "radam",
     "rmsprop",
+    "rprop",
     "sgd",
     "sigmoid",
     "tanh",
@@ -295,3 +296,29 @@ def adabelief(
 ) -> None:
     """One AdaBelief step; changes `param`, `m` and `s`. See `pyoptk.AdaBelief`."""
     once("adabelief", locals())
+
+
+def rprop(
+    param: Array,
+    grad: Array,
+    prev: Array,
+    size: Array,
+    *,
+    step: int = 1,
+    lr: float = 1e-2,
+    eta_minus: float = 0.5,
+    eta_plus: float = 1.2,
+    min_size: float = 1e-6,
+    max_size: float = 50.0,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_value: float | None = None,
+    cautious: bool = False,
+) -> None:
+    """One Rprop step; changes `param`, `prev` and `size`; in step 1 `size` is `lr`.
+
+    See `pyoptk.Rprop`.
+    """
+    once("rprop", locals())

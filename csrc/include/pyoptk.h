@@ -36,7 +36,8 @@ typedef enum { PK_F32, PK_F64, PK_N_DTYPES } pk_dtype;
     X(PK_ADAMAX, adamax)                                                                           \
     X(PK_LION, lion)                                                                               \
     X(PK_LAMB, lamb)                                                                               \
-    X(PK_ADABELIEF, adabelief)
+    X(PK_ADABELIEF, adabelief)                                                                     \
+    X(PK_RPROP, rprop)
 
 #define PK_ENUMERATOR(number, name) number,
 typedef enum {
@@ -206,6 +207,16 @@ typedef struct {
     pk_common common;
     double beta1, beta2, eps;
 } pk_adabelief_config;
+
+/* state: prev, size.  Riedmiller & Braun 1993; each element has a step size, which begins at lr
+ *     size = min(max(size * factor, min_size), max_size), where factor is
+ *         eta_plus where g has the sign of prev, eta_minus where it has the other, 1 where one is 0
+ *     g = 0 where it has the other      p -= sign(g) * size      prev = g
+ * Signs are compared; PyTorch multiplies g and prev, which may underflow. */
+typedef struct {
+    pk_common common;
+    double eta_minus, eta_plus, min_size, max_size;
+} pk_rprop_config;
 
 /* ---- descriptions of the optimizers ---- */
 

@@ -20,6 +20,7 @@ __all__ = [
     "nadam",
     "radam",
     "rmsprop",
+    "rprop",
     "sgd",
     "touched_rows",
 ]
@@ -403,6 +404,33 @@ def lamb(
     if param_sum != 0 and direction_sum != 0:
         ratio = math.sqrt(param_sum) / math.sqrt(direction_sum)
     param[...] = p - real(lr * ratio) * direction
+
+
+def rprop(
+    param: Array,
+    grad: Array,
+    prev: Array,
+    size: Array,
+    *,
+    step: int,
+    lr: float,
+    eta_minus: float,
+    eta_plus: float,
+    min_size: float,
+    max_size: float,
+    **common: Any,
+) -> None:
+    """Rprop (Riedmiller & Braun 1993). Changes `param`, `prev` and `size`."""
+    real = param.dtype.type
+    p, g, _ = _prepare(param, grad, lr, **common)
+    if step == 1:
+        prev[...], size[...] = 0, real(lr)
+    same = ((g > 0) & (prev > 0)) | ((g < 0) & (prev < 0))
+    other = ((g > 0) & (prev < 0)) | ((g < 0) & (prev > 0))
+    factor = np.where(same, real(eta_plus), np.where(other, real(eta_minus), real(1)))
+    size[...] = np.minimum(np.maximum(size * factor, real(min_size)), real(max_size))
+    prev[...] = np.where(other, real(0), g)
+    param[...] = p - size * np.sign(prev)
 
 
 def touched_rows(indices: NDArray[np.integer], values: Array) -> tuple[list[int], Array]:
