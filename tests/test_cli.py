@@ -1,4 +1,4 @@
-"""The shorter demos, info, and how the command line ends."""
+"""The shorter demos, `info`, and exit statuses of the command line."""
 
 import os
 import signal
@@ -91,7 +91,7 @@ def test_no_command_prints_the_help(capsys):
 def start(*arguments, **environment):
     """`python -m pyoptk` as a process of its own, unbuffered."""
     command = [sys.executable, "-P", "-u", "-m", "pyoptk", *arguments]
-    # A background job of a shell inherits that interrupts are ignored; a user's command does not.
+    # A shell starts background jobs with SIGINT ignored, and children inherit that: restore it.
     heed = None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, preexec_fn=heed, env=os.environ | environment, **pipes)  # noqa: PLW1509
