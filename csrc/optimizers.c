@@ -1,6 +1,6 @@
-/* What each optimizer is called, takes and can do: the one description that the binding, its checks and
- * its messages are made from.  Compiled once; the arithmetic is in kernels/optim.h and kernels/adam.h,
- * the formulas are in pyoptk.h.  A new optimizer is a row here. */
+/* What each optimizer is called, takes and can do: the one description that the binding, its checks
+ * and its messages are made from.  Compiled once; the arithmetic is in kernels/optim.h and
+ * kernels/adam.h, the formulas are in pyoptk.h.  A new optimizer is a row here. */
 #include "pyoptk.h"
 
 /* Bounds, and what a message says that was expected. */
@@ -18,8 +18,8 @@
 #define SWITCH(name, fallback) FIELD(name, PK_SWITCH, fallback, TRUE_OR_FALSE)
 #define BETAS(beta2_fallback) NUMBER(beta1, 0.9, FRACTION), NUMBER(beta2, beta2_fallback, FRACTION)
 
-/* The fallbacks of lr, weight_decay and decoupled are those of most optimizers; a class may have its
- * own. */
+/* The fallbacks of lr, weight_decay and decoupled are those of most optimizers; a class may have
+ * its own. */
 const pk_field pk_common_fields[] = {
 #define PK_CONFIG pk_common
     NUMBER(lr, 1e-3, AT_LEAST_0),

@@ -1,5 +1,5 @@
-/* Adam and its relatives, as optim.h has the others: a context in double, one rule, an update.  optim.c
- * lists them. */
+/* Adam and its relatives, as optim.h has the others: a context in double, one rule, an update.
+ * optim.c lists them. */
 #ifndef PK_ADAM_H
 #define PK_ADAM_H
 
@@ -14,8 +14,8 @@ static void moment_context(double beta1, double beta2, context *k)
     k->rest2 = (real)(1 - beta2);
 }
 
-/* sqrt(v) / r + eps is (sqrt(v) + eps * r) / r, where the rate takes in the division by r.  An eps that
- * is not 0 must not become 0, or gradients of zeros would give 0 / 0. */
+/* sqrt(v) / r + eps is (sqrt(v) + eps * r) / r, where the rate takes in the division by r.  An eps
+ * that is not 0 must not become 0, or gradients of zeros would give 0 / 0. */
 static real scaled_eps(double eps, double r)
 {
     return (real)(eps > 0 && eps * r < REAL_MIN ? REAL_MIN : eps * r);
@@ -67,9 +67,9 @@ static const optimizer adam = {
 
 /* ---- NAdam ----------------------------------------------------------------------------------- */
 
-/* The product of mu_1 .. mu_t, where mu_i = beta1 * (1 - q^i / 2) and q = 0.96^momentum_decay, from t
- * alone: log(1 - x) = -sum x^n / n, and the powers of q add up to geometric series,
- *     log(product) = t * log(beta1) - sum over n of  2^-n / n * q^n * (1 - q^(n t)) / (1 - q^n).  */
+/* The product of mu_1 .. mu_t, where mu_i = beta1 * (1 - q^i / 2) and q = 0.96^momentum_decay, from
+ * t alone: log(1 - x) = -sum x^n / n, and the powers of q add up to geometric series,
+ *     log(product) = t * log(beta1) - sum over n of  2^-n / n * q^n * (1 - q^(n t)) / (1 - q^n) */
 static double nadam_product(double beta1, double log_q, int64_t step)
 {
     const double without_q = pow(beta1, (double)step);
@@ -256,8 +256,8 @@ static const optimizer adabelief = {.prepare = adabelief_context,
 /* ---- LAMB ------------------------------------------------------------------------------------ */
 
 /* Two sweeps: the first updates the moments and sums squares, the second, which knows the norms,
- * computes the direction again, with the same bits, and moves the parameter.  The direction of a stage
- * stays in the L1 cache. */
+ * computes the direction again, with the same bits, and moves the parameter.  The direction of a
+ * stage stays in the L1 cache. */
 
 static void lamb_context(const void *config, int64_t step, context *k)
 {

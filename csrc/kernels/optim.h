@@ -1,8 +1,8 @@
-/* The optimizers other than Adam's relatives (adam.h).  Each is a function that turns a config into a
- * context, in double, one rule in the dtype of the arrays, and an update: the loop of loop.h with the
- * rule and, as literals, the switches that the rule must know, so that each combination is a loop of
- * its own with nothing to decide inside.  A switch that can be a number of the context (eps_hat,
- * eps_inside_sqrt, lr_in_momentum) is one.  optim.c lists them.
+/* The optimizers other than Adam's relatives (adam.h).  Each is a function that turns a config into
+ * a context, in double, one rule in the dtype of the arrays, and an update: the loop of loop.h with
+ * the rule and, as literals, the switches that the rule must know, so that each combination is a
+ * loop of its own with nothing to decide inside.  A switch that can be a number of the context
+ * (eps_hat, eps_inside_sqrt, lr_in_momentum) is one.  optim.c lists them.
  *
  * Compiled without contraction to FMA: the operations below are the operations done, so that every
  * instruction set gives the same bits, and the twins in pyoptk/reference do too. */
@@ -239,7 +239,8 @@ static size_t rprop_update(const piece *p, const context *k)
 static const optimizer rprop = {
     .prepare = rprop_context, .update = rprop_update, .config_size = sizeof(pk_rprop_config)};
 
-/* ---- the lower bound of all -------------------------------------------------------------------------------- */
+/* ---- the lower bound of all
+ * -------------------------------------------------------------------------------- */
 
 static void memory_roof_context(const void *config, int64_t step, context *k)
 {
