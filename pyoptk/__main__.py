@@ -256,7 +256,7 @@ def _run_demo(options: argparse.Namespace) -> None:
 
 def bench(options: argparse.Namespace) -> int:
     """Run the benchmark; the exit status."""
-    from .bench import command
+    from .duel import command
 
     for name in ("json", "plot"):
         path = getattr(options, name)

@@ -10,15 +10,15 @@ from typing import Any
 import pyoptk
 
 from . import machine, rows, svg
-from .duel import OURS, Entry, Row, fastest, median, ratios, run
+from .referee import OURS, Entry, Row, duration, fastest, median, noise, ratios, run
 
 ENTRIES = [
-    Entry("pyoptk", OURS / "pyoptk.py"),
-    Entry("roof", OURS / "roof.py"),
-    Entry("NumPy", OURS / "numpy.py", options={"implementation": "in place"}),
-    Entry("NumPy, plain", OURS / "numpy.py", options={"implementation": "plain"}),
-    Entry("PyTorch", OURS / "torch.py", options={"implementation": "fused"}),
-    Entry("PyTorch, foreach", OURS / "torch.py", options={"implementation": "foreach"}),
+    Entry("pyoptk", [OURS / "pyoptk.py"]),
+    Entry("roof", [OURS / "roof.py"]),
+    Entry("NumPy", [OURS / "numpy.py"], options={"implementation": "in place"}),
+    Entry("NumPy, plain", [OURS / "numpy.py"], options={"implementation": "plain"}),
+    Entry("PyTorch", [OURS / "torch.py"], options={"implementation": "fused"}),
+    Entry("PyTorch, foreach", [OURS / "torch.py"], options={"implementation": "foreach"}),
 ]
 PEERS = {"NumPy": ("NumPy", "NumPy, plain"), "PyTorch": ("PyTorch", "PyTorch, foreach")}
 ROWS = [
@@ -26,12 +26,12 @@ ROWS = [
     rows.step("Adam", 1_000_000, max_norm=1.0),
     rows.step("Adam", 1_000, count=1_000),
     rows.step("RMSprop", 1_000_000),
-    *(rows.lstm(*size) for size in rows.LSTM[:3]),
+    *(rows.layer(*size) for size in rows.LSTM[:3]),
     rows.forecaster(32),
     rows.mlp(),
 ]
 ABOUT = """\
-Every library works in a process of its own, and they take turns. How many times longer NumPy and
+Every library works in a process of its own, and they take turns. How many times as long NumPy and
 PyTorch take: the median of {rounds} rounds, and the range. Each in the faster of its ways: NumPy
 with temporaries or in place, PyTorch fused or foreach. Roof: the share of what memory, or the
 multiply-add units, would allow."""
@@ -75,40 +75,29 @@ def measure(
     for row in result["rows"]:
         for name, error in row["errors"].items():
             print(f"{name}, {row['label']}: {error}")
-    return {**result, "machine": told, "rounds": rounds, "block": block}
+    if busy := noise(result["rows"]):
+        print(busy)
+    return {**result, "machine": told}
 
 
 def line(row: Row) -> str:
     """One row of the table."""
-    cells = [f"{row['label']:34}{duration(median(row, 'pyoptk')):>10}{share(row):>7}"]
+    roof = ratios(row, "roof")
+    share = f"{roof[len(roof) // 2]:.0%}" if roof else "-"
+    cells = [f"{row['label']:34}{duration(median(row)):>10}{share:>7}"]
     for names in PEERS.values():
-        found = ratios(row, fastest(row, names), "pyoptk")
-        middle = found[len(found) // 2] if found else 0.0
+        found = ratios(row, fastest(row, names))
         range_ = f"({found[0]:.2f} to {found[-1]:.2f})" if found else ""
-        cells.append(f"{middle:7.2f} {range_:>14}" if found else f"{'-':>22}")
+        cells.append(f"{found[len(found) // 2]:7.2f} {range_:>14}" if found else f"{'-':>22}")
     return "".join(cells)
 
 
-def share(row: Row) -> str:
-    """The roof's time as a share of ours."""
-    found = ratios(row, "roof", "pyoptk")
-    return f"{found[len(found) // 2]:.0%}" if found else "-"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
-    for size, unit in ((1, "s"), (1e-3, "ms"), (1e-6, "us")):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds * 1e9:.3g} ns"
-
-
 def picture(result: dict[str, Any]) -> str:
-    """How many times longer the others take, as bars on a logarithmic scale."""
+    """How many times as long the others take, as bars on a logarithmic scale."""
     palette = ["PyTorch", "NumPy"]
     groups = []
     for row in result["rows"]:
-        found = {peer: ratios(row, fastest(row, PEERS[peer]), "pyoptk") for peer in palette}
+        found = {peer: ratios(row, fastest(row, PEERS[peer])) for peer in palette}
         members = [
             (peer, times[len(times) // 2], f"{times[len(times) // 2]:.2f}x")
             for peer, times in found.items()
@@ -118,7 +107,7 @@ def picture(result: dict[str, Any]) -> str:
             groups.append((row["label"], members))
     told = result["machine"]
     return svg.bars(
-        "How many times longer they take than pyoptk",
+        "How many times as long as pyoptk",
         groups,
         palette=palette,
         x_title="times as long; below 1 the other is faster",
@@ -127,19 +116,19 @@ def picture(result: dict[str, Any]) -> str:
     )
 
 
-def bench(threads: int | None, kept: Path | None, plot: Path | None) -> None:
+def bench(threads: int | None, saved: Path | None, plot: Path | None) -> None:
     """The whole command.
 
     Parameters
     ----------
     threads : int or None
         None: as many as pyoptk uses by default.
-    kept, plot : Path or None
+    saved, plot : Path or None
         Where to write the result as JSON, and the picture as SVG.
     """
     result = measure(threads=threads or pyoptk.get_num_threads())
-    if kept is not None:
-        kept.write_text(json.dumps(result, indent=1) + "\n")
+    if saved is not None:
+        saved.write_text(json.dumps(result, indent=1) + "\n")
     if plot is not None:
         plot.write_text(picture(result))
         print(f"picture: {plot}")

@@ -1,7 +1,7 @@
 """The referee: contenders take turns, each in a process of its own, one at work at a time.
 
-In one process two OpenMP runtimes would spin against each other, and every figure would be wrong.
-The figure of a round is the median over a block of time; contenders are compared round by round, so
+In one process, two OpenMP runtimes would spin against each other and every figure would be wrong.
+The figure of a round is the median over a block of time. Contenders are compared round by round, so
 that a machine that slows down for a while slows down all of them.
 """
 
@@ -10,22 +10,22 @@ from __future__ import annotations
 import json
 import math
 import os
+import select
+import signal
 import statistics
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 SCRIPT = Path(__file__).with_name("contender.py")
 OURS = Path(__file__).with_name("contenders")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")  # NPROC: XLA
-# How far from ours an answer may be, relative and absolute.
-TOLERANCE = {"step": 1e-4, "lstm": 1e-3, "forecaster": 1e-4, "mlp": 1e-4}
+# Largest relative and absolute distance of an answer from ours; 1e-4 where nothing stands.
+TOLERANCE = {"layer": 1e-3}
 
 PATIENCE = 300.0  # seconds after which a contender that does not answer is ended
 ONE_BY_ONE = 1e9  # bytes of a step from which preparing all contenders at once takes much memory
@@ -35,12 +35,17 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Entry:
-    """Who takes part: a name, the file with its work, the Python that has the library."""
+    """A contender's name, the files with its work, and the Python that has the library.
+
+    `threads` is for those that do not take the number of threads of the whole run.
+    """
 
     name: str
-    file: Path
+    files: Sequence[Path]
     python: str = sys.executable
     options: Mapping[str, Any] = field(default_factory=dict)
+    threads: int | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class Contender:
@@ -49,13 +54,14 @@ class Contender:
     def __init__(self, entry: Entry, threads: int) -> None:
         self.name, self.missing = entry.name, ""
         self.versions: dict[str, str] = {}
+        threads = entry.threads or threads
         environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_CORETYPE"}
-        environment |= dict.fromkeys(THREADS, str(threads))
+        environment |= {**dict.fromkeys(THREADS, str(threads)), **entry.environment}
         tools = str(Path(entry.python).parent)  # DeepSpeed looks for ninja on the path
         environment["PATH"] = os.pathsep.join([tools, environment.get("PATH", "")])
-        given = str(entry.file), str(threads), json.dumps(dict(entry.options))
+        files = json.dumps([str(file) for file in entry.files])
         self.process = subprocess.Popen(
-            [entry.python, "-P", str(SCRIPT), *given],
+            [entry.python, "-P", str(SCRIPT), files, str(threads), json.dumps(dict(entry.options))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -72,17 +78,16 @@ class Contender:
     def tell(self, **message: Any) -> None:
         """Send a question; `listen` waits for the answer."""
         assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # it has ended, which `listen` tells
+        with suppress(BrokenPipeError):  # the process has ended, and `listen` returns that
             self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
 
     def listen(self) -> dict[str, Any]:
-        """The answer; an ended process answers with an error, too."""
+        """The answer, which is one line; an ended process answers with an error, too."""
         assert self.process.stdout is not None
-        limit = threading.Timer(PATIENCE, self.process.kill)
-        limit.start()
+        if not select.select([self.process.stdout], [], [], PATIENCE)[0]:
+            self.process.kill()
         answer = self.process.stdout.readline()
-        limit.cancel()
         if not answer:
             return {"error": f"ended with status {self.process.wait()}"}
         said: dict[str, Any] = json.loads(answer)
@@ -91,13 +96,9 @@ class Contender:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.process.kill()
+    def __exit__(self, *error: object) -> None:
+        with suppress(ProcessLookupError):  # its own session: whatever it has started ends as well
+            os.killpg(self.process.pid, signal.SIGKILL)
         with suppress(BrokenPipeError):  # where a question was still on its way
             self.process.communicate()
 
@@ -107,9 +108,9 @@ def fight(
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
     """Seconds per round of every contender that does this work, and the errors of the others.
 
-    The first contender is the one whose answer the others must reach.
+    The others must arrive at the numbers of the first contender.
     """
-    case = {key: row[key] for key in ("task", "sizes", "settings")}
+    case = {key: row[key] for key in ("task", "sizes", "settings", *AMOUNTS) if key in row}
     answers = {}
     if row.get("bytes", 0) > ONE_BY_ONE:
         for contender in contenders:
@@ -125,19 +126,22 @@ def fight(
     for contender, said in answers.items():
         if said.get("sample") is None:
             continue
-        if same(said["sample"], expected, TOLERANCE.get(row["task"], 0.0)):
+        if same(said["sample"], expected, TOLERANCE.get(row["task"], 1e-4)):
             ready.append(contender)
         else:
             errors[contender.name] = "its numbers are not ours"
     seconds: dict[str, list[float]] = {contender.name: [] for contender in ready}
     for _ in range(rounds):
         for contender in ready:
-            contender.tell(block=block)
+            contender.tell(block=row.get("block", block))
             said = contender.listen()
             if "error" in said:
                 errors[contender.name] = said["error"]
             seconds[contender.name].append(said.get("seconds", math.nan))
     return {k: v for k, v in seconds.items() if k not in errors}, errors
+
+
+AMOUNTS = ("bytes", "flop", "only_read")  # of the work in a row; see rows.py
 
 
 def same(found: Sequence[float], expected: Sequence[float], tolerance: float) -> bool:
@@ -160,11 +164,11 @@ def run(
     Parameters
     ----------
     entries : iterable of Entry
-        The first is the one whose answers the others must reach.
+        The others must arrive at the numbers of the first.
     rows : iterable of dict
-        See `pyoptk.bench.rows`.
+        See `pyoptk.duel.rows`.
     threads : int
-        For everybody.
+        Of every contender that has no number of its own.
     rounds, block : int, float
         How many turns each contender takes, and how many seconds a turn lasts.
     show : callable
@@ -188,8 +192,10 @@ def run(
                 seconds, errors = fight(present, row, rounds, block)
                 done.append({**row, "seconds": seconds, "errors": errors})
             show(done[-1])
-    versions = {name: v for c in present for name, v in c.versions.items()}
-    return {"threads": threads, "versions": versions, "missing": missing, "rows": done}
+    return {
+        "threads": threads, "rounds": rounds, "block": block, "missing": missing, "rows": done,
+        "versions": {name: v for c in present for name, v in c.versions.items()},
+    }  # fmt: skip
 
 
 def free_memory() -> float:
@@ -201,15 +207,20 @@ def free_memory() -> float:
     return next((1024.0 * int(x.split()[1]) for x in lines if "MemAvailable" in x), math.inf)
 
 
-def ratios(row: Row, peer: str, base: str) -> list[float]:
-    """How many times longer `peer` takes, round by round, sorted; empty where one is absent."""
+def ratios(row: Row, peer: str, base: str = "pyoptk") -> list[float]:
+    """How many times as long `peer` takes, round by round, sorted; empty where one is absent."""
     seconds = row["seconds"]
     if peer not in seconds or base not in seconds:
         return []
     return sorted(a / b for a, b in zip(seconds[peer], seconds[base], strict=True))
 
 
-def median(row: Row, name: str) -> float:
+def spread(found: Sequence[float]) -> str:
+    """Sorted ratios in words: their median and their range; empty where there are none."""
+    return f"{statistics.median(found):.2f} ({found[0]:.2f} to {found[-1]:.2f})" if found else ""
+
+
+def median(row: Row, name: str = "pyoptk") -> float:
     """Seconds of one contender: the median over its rounds; NaN where it is absent."""
     return float(statistics.median(row["seconds"].get(name, [math.nan])))
 
@@ -218,3 +229,34 @@ def fastest(row: Row, names: Iterable[str]) -> str:
     """The one of these with the least median; empty where none took part."""
     present = [name for name in names if name in row["seconds"]]
     return min(present, key=lambda name: median(row, name), default="")
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
+    for size, unit in ((1, "s"), (1e-3, "ms"), (1e-6, "us")):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+# ---- how quiet the machine was -------------------------------------------------------------------
+
+APART, BEYOND = 1.3, 1.15
+FEW = 0.2  # of the rows
+BRIEF = 10e-6  # seconds: where the call of the roof counts, too
+
+
+def noise(rows: Sequence[Row]) -> str:
+    """A sentence if the machine was too busy for these figures to mean much; else nothing.
+
+    Two signs: rounds of the same work that are far apart, and work that is faster than the roof,
+    which happens where something else slows down the roof.
+    """
+    ours = {row["label"]: row["seconds"]["pyoptk"] for row in rows if "pyoptk" in row["seconds"]}
+    apart = [label for label, times in ours.items() if max(times) > APART * min(times)]
+    above = [row for row in rows if median(row, "roof") > max(BEYOND * median(row), BRIEF)]
+    if len(apart) <= FEW * len(ours) and not above:
+        return ""
+    found = f"the rounds of {len(apart)} of {len(ours)} rows are more than {APART:g} times apart"
+    found += f", and {len(above)} rows are faster than their roof" if above else ""
+    return f"This machine was busy with something else: {found}. Measure again."

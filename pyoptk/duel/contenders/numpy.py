@@ -1,16 +1,12 @@
 """NumPy's work, as its users write it, and written with care for memory.
 
 The optimizers come in both ways, because most code is the first and the second is fairer: `plain`
-are whole-array expressions with a temporary for every operation; `in place` goes through the arrays
+are whole-array expressions with a temporary for every operation; `in place` works on the arrays
 block by block with `out=`, so that temporaries stay in the L2 cache and every array is swept once.
 The recurrent layers are pyoptk's twins, whose products over time are one matmul each.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -18,34 +14,32 @@ PACKAGES = ("numpy", "pyoptk")
 LR = 1e-3
 BLOCK = 16_384  # elements: the fastest of the powers of two from 1 k to 256 k, at 1 M and 10 M
 
-Step = Callable[[Any], None]
-
 
 # ---- optimizers ----------------------------------------------------------------------------------
 
 
-def plain_adam(p: Any, g: Any, m: Any, v: Any, t: int) -> None:
+def plain_adam(p, g, m, v, t):
     m[:] = 0.9 * m + (1 - 0.9) * g
     v[:] = 0.999 * v + (1 - 0.999) * g**2
     p -= LR * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
 
 
-def plain_sgd(p: Any, g: Any, velocity: Any, unused: Any, t: int) -> None:
+def plain_sgd(p, g, velocity, unused, t):
     velocity[:] = 0.9 * velocity + g
     p -= LR * velocity
 
 
-def plain_rmsprop(p: Any, g: Any, v: Any, unused: Any, t: int) -> None:
+def plain_rmsprop(p, g, v, unused, t):
     v[:] = 0.99 * v + (1 - 0.99) * g**2
     p -= LR * g / (np.sqrt(v) + 1e-8)
 
 
-def plain_adagrad(p: Any, g: Any, s: Any, unused: Any, t: int) -> None:
+def plain_adagrad(p, g, s, unused, t):
     s += g**2
     p -= LR * g / (np.sqrt(s) + 1e-10)
 
 
-def adam(p: Any, g: Any, m: Any, v: Any, t: int, a: Any, b: Any) -> None:
+def adam(p, g, m, v, t, a, b):
     np.multiply(g, 1 - 0.9, out=a)
     np.multiply(m, 0.9, out=m)
     np.add(m, a, out=m)
@@ -61,14 +55,14 @@ def adam(p: Any, g: Any, m: Any, v: Any, t: int, a: Any, b: Any) -> None:
     np.subtract(p, a, out=p)
 
 
-def sgd(p: Any, g: Any, velocity: Any, unused: Any, t: int, a: Any, b: Any) -> None:
+def sgd(p, g, velocity, unused, t, a, b):
     np.multiply(velocity, 0.9, out=velocity)
     np.add(velocity, g, out=velocity)
     np.multiply(velocity, LR, out=a)
     np.subtract(p, a, out=p)
 
 
-def rmsprop(p: Any, g: Any, v: Any, unused: Any, t: int, a: Any, b: Any) -> None:
+def rmsprop(p, g, v, unused, t, a, b):
     np.multiply(g, g, out=a)
     np.multiply(a, 1 - 0.99, out=a)
     np.multiply(v, 0.99, out=v)
@@ -76,13 +70,13 @@ def rmsprop(p: Any, g: Any, v: Any, unused: Any, t: int, a: Any, b: Any) -> None
     _descend(p, g, v, 1e-8, a, b)
 
 
-def adagrad(p: Any, g: Any, s: Any, unused: Any, t: int, a: Any, b: Any) -> None:
+def adagrad(p, g, s, unused, t, a, b):
     np.multiply(g, g, out=a)
     np.add(s, a, out=s)
     _descend(p, g, s, 1e-10, a, b)
 
 
-def _descend(p: Any, g: Any, s: Any, eps: float, a: Any, b: Any) -> None:
+def _descend(p, g, s, eps, a, b):
     np.sqrt(s, out=a)
     np.add(a, eps, out=a)
     np.multiply(g, LR, out=b)
@@ -94,14 +88,14 @@ PLAIN = {"Adam": plain_adam, "SGD": plain_sgd, "RMSprop": plain_rmsprop, "AdaGra
 IN_PLACE = {"Adam": adam, "SGD": sgd, "RMSprop": rmsprop, "AdaGrad": adagrad}
 
 
-def _blocked(update: Any, p: Any, g: Any, m: Any, v: Any, t: int, a: Any, b: Any) -> None:
+def _blocked(update, p, g, m, v, t, a, b):
     for i in range(0, p.size, BLOCK):
         part = slice(i, i + BLOCK)
         n = len(p[part])
         update(p[part], g[part], m[part], v[part], t, a[:n], b[:n])
 
 
-def _updates(optimizer: str, params: Any, implementation: str) -> Step:
+def _updates(optimizer, params, implementation):
     """The step of one optimizer over these parameters."""
     ms, vs = ([np.zeros(p.size, p.dtype) for p in params] for _ in range(2))
     flat, t = [p.reshape(-1) for p in params], 0
@@ -111,7 +105,7 @@ def _updates(optimizer: str, params: Any, implementation: str) -> Step:
         a, b = np.empty((2, min(BLOCK, max(p.size for p in params))), flat[0].dtype)
         update = partial(_blocked, IN_PLACE[optimizer])
 
-    def take(grads: Any) -> None:
+    def take(grads):
         nonlocal t
         t += 1
         scratch = () if implementation == "plain" else (a, b)
@@ -122,24 +116,16 @@ def _updates(optimizer: str, params: Any, implementation: str) -> Step:
 
 
 def step(
-    params: Any,
-    grads: Any,
-    *,
-    optimizer: str,
-    threads: int,
-    implementation: str = "in place",
-    momentum: float = 0.9,
-    max_norm: float | None = None,
-    ema_decay: float | None = None,
-    zero_grad: bool = False,
-) -> Any:
+    params, grads, *, optimizer, threads, implementation="in place",
+    momentum=0.9, max_norm=None, ema_decay=None, zero_grad=False,
+):  # fmt: skip
     """One step over a list of parameters."""
     if optimizer not in PLAIN:
         raise NotImplementedError
     take = _updates(optimizer, params, implementation)
     averages = [p.copy() for p in params] if ema_decay is not None else []
 
-    def work() -> None:
+    def work():
         scaled = grads
         if max_norm is not None:
             norm = sum(float(np.dot(g, g)) for g in grads) ** 0.5
@@ -158,40 +144,43 @@ def step(
 # ---- layers --------------------------------------------------------------------------------------
 
 
-def lstm(
-    x: Any,
-    dy: Any,
-    weights: Any,
-    *,
-    threads: int,
-    implementation: str = "in place",
-    packed: bool = False,
-    **stacked: int,
-) -> Any:
+def layer(
+    x, dy, weights, *, cell, threads, implementation="in place", part="", **stacked
+):  # fmt: skip
     """Forward and backward of pyoptk's twin."""
     from pyoptk import reference
 
-    if packed or stacked or implementation == "plain":  # there is one way only
+    if cell != "LSTM" or stacked or implementation == "plain":  # there is one way only
         raise NotImplementedError
-    w_ih, w_hh, b_ih, b_hh = weights
+    w_ih, w_hh, *_ = weights
     zeros = np.zeros_like(dy[0])
-    found: Any = None
+    saved = found = None
+    if part == "step":
+        return partial(reference.lstm_step, x[0], zeros, zeros, *weights), list
 
-    def work() -> None:
+    def forward():
+        nonlocal saved
+        saved = reference.lstm_forward(x, zeros, zeros, *weights)
+
+    def backward():
         nonlocal found
-        saved = reference.lstm_forward(x, zeros, zeros, w_ih, w_hh, b_ih, b_hh)
         found = reference.lstm_backward(x, *saved, w_ih, w_hh, dy, zeros, zeros)
 
-    def outcome() -> Any:
+    def both():
+        forward()
+        backward()
+
+    def outcome():
         dx, _, _, dw_ih, dw_hh, db = found
         return [dx, dw_ih, dw_hh, db, db]
 
-    return work, outcome
+    if part == "forward":
+        return forward, list
+    work, more = (backward, {"before": forward}) if part else (both, {})
+    return work, outcome, more
 
 
-def forecaster(
-    windows: Any, targets: Any, weights: Any, *, threads: int, implementation: str = "in place"
-) -> Any:
+def forecaster(windows, targets, weights, *, threads, implementation="in place"):
     """The training step of `pyoptk.demo.numpy_step`, the weights its own copies."""
     from pyoptk.demo.forecaster import Forecaster
     from pyoptk.demo.numpy_step import NumpyForecaster
@@ -204,7 +193,7 @@ def forecaster(
         param[...] = value
     twin = NumpyForecaster(model.params, lr=LR, max_norm=np.inf)
 
-    def outcome() -> Any:
+    def outcome():
         for name, param in model.params.items():
             param[...] = twin.params[name]
         return [model.forward(windows)]
@@ -212,7 +201,7 @@ def forecaster(
     return partial(twin.step, windows, targets), outcome
 
 
-def train_mlp(x: Any, labels: Any, params: Any, take: Step) -> Any:
+def train_mlp(x, labels, params, take):
     """A training loop as NumPy users write it; `take(grads)` is the optimizer's step.
 
     Dense layers with ReLU, softmax and cross-entropy; `params` are weight [outputs, inputs] and
@@ -221,7 +210,7 @@ def train_mlp(x: Any, labels: Any, params: Any, take: Step) -> Any:
     depth = len(params) // 2
     rows = np.arange(len(x))
 
-    def work() -> None:
+    def work():
         activations = [x]
         for k in range(depth):
             z = activations[-1] @ params[2 * k].T + params[2 * k + 1]
@@ -242,9 +231,7 @@ def train_mlp(x: Any, labels: Any, params: Any, take: Step) -> Any:
     return work, lambda: params
 
 
-def mlp(
-    x: Any, labels: Any, weights: Any, *, threads: int, implementation: str = "in place"
-) -> Any:
+def mlp(x, labels, weights, *, threads, implementation="in place"):
     """The loop with Adam in NumPy."""
     params = [array for layer in weights for array in layer]
     return train_mlp(x, labels, params, _updates("Adam", params, implementation))

@@ -1,10 +1,8 @@
-"""Who takes part, and the environments in which the peers are installed.
+"""The contenders, and the environments in which other libraries are installed.
 
 Libraries that disagree about versions of others live in environments of their own. What cannot be
 installed is named and skipped; the rest runs without it.
 """
-
-from __future__ import annotations
 
 import os
 import subprocess
@@ -12,11 +10,11 @@ import sys
 import venv
 from pathlib import Path
 
-from pyoptk.bench.duel import OURS, Entry
+from pyoptk.duel.referee import OURS, Entry
 
 HERE = Path(__file__).parent / "contenders"
 # Environment: packages, in the order in which they are installed, and what is run once afterwards.
-ENVIRONMENTS: dict[str, tuple[list[str], str]] = {
+ENVIRONMENTS = {
     "torch": (
         ["numpy==2.4.6", "setuptools", "ninja", "torch==2.13.0", "deepspeed==0.19.8"],
         # DeepSpeed compiles its kernel when it is first used.
@@ -29,12 +27,12 @@ ENVIRONMENTS: dict[str, tuple[list[str], str]] = {
 }
 
 
-def python_of(folder: Path, name: str) -> str:
+def python_of(folder, name):
     """The Python of one environment."""
     return str(folder / name / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
 
 
-def set_up(folder: Path) -> list[str]:
+def set_up(folder):
     """Make the environments under `folder`; what could not be installed, with the reason."""
     failed = []
     for name, (packages, first) in ENVIRONMENTS.items():
@@ -48,7 +46,7 @@ def set_up(folder: Path) -> list[str]:
     return failed
 
 
-def attempt(what: str, command: list[str]) -> list[str]:
+def attempt(what, command):
     """Run a command of an environment's Python; what went wrong, or nothing."""
     # With its own folder first on PATH, a package finds the tools installed beside it.
     path = os.pathsep.join([str(Path(command[0]).parent), os.environ["PATH"]])
@@ -62,40 +60,52 @@ def attempt(what: str, command: list[str]) -> list[str]:
 
 
 # These step on one thread whatever they are given, or are never the fastest way of their library
-# with more; one run shows what there is to see.
+# with more; one run is enough.
 ONE_THREAD = ("NumPy plain", "PyTorch for-loop", "thinc", "scikit-learn")
 
 
-def entries(folder: Path | None, given: dict[str, str], threads: int = 1) -> list[Entry]:
-    """The contenders for so many threads, pyoptk first.
-
-    Parameters
-    ----------
-    folder : Path or None
-        Where the environments are; None takes this Python for all of them.
-    given : dict
-        Pythons by environment that take precedence.
-    threads : int
-        With more than one, those are left out to whom it makes no difference.
-    """
-    pythons = {
+def pythons(folder, given):
+    """The Python of each environment: the one given, that under `folder`, or this one."""
+    return {
         name: given.get(name, sys.executable if folder is None else python_of(folder, name))
         for name in ENVIRONMENTS
     }
-    ways = {"PyTorch fused": "fused", "PyTorch foreach": "foreach", "PyTorch for-loop": "for-loop"}
+
+
+def peers(python, threads=1):
+    """Who takes part in the duels with other libraries, pyoptk first."""
+    numpy, torch = (OURS / "numpy.py",), (OURS / "torch.py",)
     every = [
-        Entry("pyoptk", OURS / "pyoptk.py"),
-        Entry("roof", OURS / "roof.py"),
-        Entry("NumPy in place", OURS / "numpy.py", options={"implementation": "in place"}),
-        Entry("NumPy plain", OURS / "numpy.py", options={"implementation": "plain"}),
+        Entry("pyoptk", (OURS / "pyoptk.py",)),
+        Entry("roof", (OURS / "roof.py",)),
+        *(Entry(f"NumPy {way}", numpy, options=how(way)) for way in ("in place", "plain")),
         *(
-            Entry(name, OURS / "torch.py", pythons["torch"], {"implementation": way})
-            for name, way in ways.items()
+            Entry(f"PyTorch {way}", torch, python["torch"], how(way))
+            for way in ("fused", "foreach", "for-loop")
         ),
-        Entry("DeepSpeed", HERE / "deepspeed.py", pythons["torch"]),
-        Entry("JAX", HERE / "jax.py", pythons["jax"]),
-        Entry("Keras", HERE / "keras.py", pythons["keras"]),
-        Entry("thinc", HERE / "thinc.py", pythons["thinc"]),
-        Entry("scikit-learn", HERE / "sklearn.py", pythons["sklearn"]),
+        Entry("DeepSpeed", (HERE / "deepspeed.py",), python["torch"]),
+        Entry("JAX", (HERE / "jax.py",), python["jax"]),
+        Entry("Keras", (HERE / "keras.py",), python["keras"]),
+        Entry("thinc", (HERE / "thinc.py",), python["thinc"]),
+        Entry("scikit-learn", (HERE / "sklearn.py",), python["sklearn"]),
     ]
     return [entry for entry in every if threads == 1 or entry.name not in ONE_THREAD]
+
+
+def how(way):
+    return {"implementation": way}
+
+
+def files(name, ours=""):
+    """The files of a contender that does the rows of single kernels, too."""
+    return OURS / f"{ours or name}.py", HERE / "inputs.py", HERE / f"{name}.py"
+
+
+def kernels(python):
+    """Who takes part in the rows of single kernels: pyoptk, its twin, the roof and PyTorch."""
+    return [
+        Entry("pyoptk", files("pyoptk")),
+        Entry("twin", files("twin", "numpy")),
+        Entry("roof", files("roof"), options={"smallest": 0}),
+        Entry("PyTorch", files("torch"), python["torch"], how("fastest")),
+    ]

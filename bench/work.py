@@ -1,0 +1,175 @@
+"""The table of work: every row that is measured, by the part of the measurements it belongs to.
+
+A new optimizer is a name in OPTIMIZERS, a new cell one in CELLS. Rows of single kernels name their
+`kernel`; its twin, the roof and PyTorch stand beside it.
+"""
+
+from functools import partial
+
+import numpy as np
+
+from pyoptk.duel import rows
+from pyoptk.duel.rows import layer, of, other, step
+
+OPTIMIZERS = (
+    "SGD", "AdaGrad", "RMSprop", "Adadelta", "Adam", "NAdam", "RAdam", "Adamax", "Lion", "LAMB",
+)  # fmt: skip
+CELLS = ("LSTM",)
+# Functions of an array, and how often they read or write it.
+FUNCTIONS = {"exp": 2, "sigmoid": 2, "tanh": 2}
+OF_A_GRADIENT = {"dropout": 2, "global_norm": 1, "clip_by_global_norm": 3, "clip_by_value": 2}
+
+SIZES = (1_000, 100_000, 1_000_000, 4_000_000)  # the last is larger than most caches
+# M, N, K: h [B, H] times w_hh^T [H, 4H], as an LSTM does at every step
+MATMUL = ((1, 256, 64), (32, 512, 128), (32, 1024, 256), (128, 1024, 256), (16, 4096, 1024))
+# T, B, I, H
+LAYERS = (
+    (10, 1, 64, 64), (10, 32, 64, 64), (50, 32, 64, 128), (100, 32, 128, 256), (30, 128, 256, 256),
+    (50, 16, 256, 1024),
+)  # fmt: skip
+# The optimizer, and how many rows of a table of 50,000 x 64 its gradient has.
+SPARSE = (
+    ("Adam", 512), ("Adam", 8192), ("SGD", 512), ("SGD", 8192), ("AdaGrad", 512), ("AdaGrad", 8192),
+)  # fmt: skip
+
+
+# ---- single kernels ------------------------------------------------------------------------------
+
+
+def array(function, n, dtype):
+    """A function of one array, element by element; a norm, or clipping by it."""
+    streams = (FUNCTIONS | OF_A_GRADIENT)[function]
+    work = {"bytes": streams * n * np.dtype(dtype).itemsize}
+    if function == "global_norm":
+        work["only_read"] = True
+    sizes = {"n": n, "dtype": dtype}
+    return (
+        other(f"{function}, {n:,} elements{of(dtype)}", "array", sizes, {"function": function})
+        | work
+    )
+
+
+def matmul(M, N, K, dtype):
+    sizes = {"M": M, "N": N, "K": K, "dtype": dtype}
+    return other(f"matmul, [{M}, {K}] x [{K}, {N}]{of(dtype)}", "matmul", sizes, flop=2 * M * N * K)
+
+
+def touched_rows(optimizer, count, dtype, **more):
+    """A step for the touched rows of a table."""
+    settings = {"optimizer": optimizer, **more} | ({"eps_hat": True} if optimizer == "Adam" else {})
+    states = {"SGD": 0, "AdaGrad": 1, "Adam": 2}[optimizer]
+    kind = ", dense" * bool(more) + of(dtype)
+    return other(
+        f"sparse rows, {optimizer}, {count:,} of 50,000 rows of 64{kind}",
+        "touched_rows",
+        {"count": count, "dtype": dtype},
+        settings,
+        bytes=(2 * (1 + states) + 1) * count * 64 * np.dtype(dtype).itemsize,
+    )
+
+
+def part_of_layer(cell, part, *size):
+    *size, dtype = size
+    return layer(*size, cell=cell, dtype=dtype, part=part)
+
+
+def step_of(optimizer, n, dtype):
+    return step(optimizer, n, dtype=dtype)
+
+
+KERNELS = {  # the sizes of each, and its row
+    **{name.lower(): (SIZES, partial(step_of, name)) for name in OPTIMIZERS},
+    **{name: (SIZES[:3], partial(array, name)) for name in FUNCTIONS},
+    **{name: (SIZES, partial(array, name)) for name in OF_A_GRADIENT},
+    "matmul": (MATMUL, matmul),
+    **{
+        f"{cell.lower()}_{part}": (LAYERS, partial(part_of_layer, cell, part))
+        for cell in CELLS
+        for part in ("forward", "backward", "step")
+    },
+    "touched_rows": (SPARSE, touched_rows),
+}
+
+
+def kernels(quick=False):
+    """Every kernel by size and dtype; `quick`: its first two sizes."""
+    for kernel, (sizes, row) in KERNELS.items():
+        for size in sizes[:2] if quick else sizes:
+            for dtype in ("float32", "float64"):
+                given = size if isinstance(size, tuple) else (size,)
+                yield row(*given, dtype) | {"kernel": kernel}
+
+
+def calls():
+    """What a call costs; steps long after the last gradient; dense steps beside sparse ones."""
+    for optimizer in ("SGD", "AdaGrad", "RMSprop", "Adam"):
+        yield step(optimizer, 16)
+    yield other("kernels.adam (as twin: numpy.add), 16 elements", "call", {})
+    for age in (1, 10_000):
+        label = f"Adam, 10,000 elements, 100 steps with zero gradients after {age:,} of them"
+        yield other(label, "decayed", {"n": 10_000, "age": age})
+    for optimizer in ("SGD", "AdaGrad", "Adam"):
+        yield touched_rows(optimizer, 512, "float32", dense=True)
+
+
+# ---- against other libraries ---------------------------------------------------------------------
+
+
+def peers():
+    """Every row of the duels with other libraries, from the smallest to the largest of its kind."""
+    for n in (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 50_000_000):
+        yield step("Adam", n)
+    yield step("Adam", 1_000, count=1_000)
+    for optimizer in ("SGD", "RMSprop", "AdaGrad"):
+        yield step(optimizer, 1_000_000)
+    yield step("Adam", 10_000_000, max_norm=1.0)
+    yield step("Adam", 10_000_000, max_norm=1.0, ema_decay=0.999, zero_grad=True)
+    for size in rows.LSTM:
+        yield layer(*size)
+    yield layer(50, 32, 64, 128, dtype="float64")
+    yield layer(50, 32, 64, 128, packed=True)
+    yield rows.stack(50, 32, 64, 128)
+    yield rows.forecaster(32)
+    yield rows.forecaster(256)
+    yield rows.mlp()
+
+
+# ---- by threads ----------------------------------------------------------------------------------
+
+SCALED = (16, 1_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000)
+SCALED_LSTM = (*rows.LSTM, (20, 64, 128, 128), (20, 256, 64, 256), (20, 8, 128, 512))
+BATCHES = (32, 128, 512, 1_000)  # rows of the product before a step
+FMA, CELL = "multiply-adds", 1_024  # elements of the functions in a cell
+
+
+def scaling():
+    """The rows of the model of scaling.py, with their `family` and `size` in it."""
+    for n in SCALED:
+        yield step("Adam", n) | {"family": "Adam", "size": [n]}
+    for size in SCALED_LSTM:
+        yield layer(*size) | {"family": "LSTM", "size": list(size)}
+
+
+def machine(caches):
+    """What a core may reach: multiply-adds, bytes of each level, the functions in a cell.
+
+    Four arrays fill half of a cache, or many times the last one.
+    """
+    yield other(FMA, FMA, {}, flop=2e8)
+    for level, size in (*caches.items(), ("memory", 8 * caches["L3"])):
+        yield other(level, "streams", {}, bytes=28 * (size // 32))
+    for function in ("sigmoid", "tanh"):
+        yield array(function, CELL, "float32")
+
+
+def after_product():
+    """A step over a million elements, alone and right after the product of its gradient.
+
+    The product puts arrays out of the caches, as far as it has rows, and threads of NumPy's BLAS
+    look for another one for a while, on cores that the step could use.
+    """
+    for batch in BATCHES:
+        label = f"step after a product of {batch:,} rows"
+        yield other(label, "after_product", {"batch": batch, "side": 1_000}) | {"block": 0.3}
+    alone = other("step alone", "after_product", {"batch": 32, "side": 1_000}, {"alone": True})
+    yield alone | {"block": 0.3}
