@@ -21,7 +21,7 @@ import pyoptk
 from pyoptk.duel import machine
 from pyoptk.duel.referee import duration, median, noise, ratios, run, spread
 
-from . import environments, scaling, work
+from . import environments, report, scaling, work
 
 ROOT = Path(__file__).parents[1]
 

@@ -4,23 +4,11 @@ Its best settings: state in float32, parameters in PyTorch's memory, threads by 
 (its kernel uses the same OpenMP); clipping is PyTorch's, as in its own training loop on a CPU.
 """
 
-from __future__ import annotations
-
-from typing import Any
-
 PACKAGES = ("deepspeed", "torch")
 LR = 1e-3
 
 
-def step(
-    params: Any,
-    grads: Any,
-    *,
-    optimizer: str,
-    threads: int,
-    max_norm: float | None = None,
-    **more: Any,
-) -> Any:
+def step(params, grads, *, optimizer, threads, max_norm=None, **more):
     import torch
     from deepspeed.ops.adam import DeepSpeedCPUAdam
 
@@ -32,7 +20,7 @@ def step(
         tensor.grad = torch.tensor(grad)
     opt = DeepSpeedCPUAdam(tensors, lr=LR, adamw_mode=optimizer == "AdamW")
 
-    def work() -> None:
+    def work():
         if max_norm is not None:
             torch.nn.utils.clip_grad_norm_(tensors, max_norm)
         opt.step()

@@ -8,15 +8,11 @@ are one flat vector to Optax (`optax.flatten`), which made a step over a thousan
 faster.
 """
 
-from __future__ import annotations
-
-from typing import Any
-
 PACKAGES = ("jax", "jaxlib", "optax")
 LR = 1e-3
 
 
-def _rule(optimizer: str, count: int, max_norm: float | None = None, **settings: Any) -> Any:
+def _rule(optimizer, count, max_norm=None, **settings):
     import optax
 
     rules = {
@@ -33,16 +29,7 @@ def _rule(optimizer: str, count: int, max_norm: float | None = None, **settings:
     return optax.flatten(rule) if count > 100 else rule
 
 
-def step(
-    params: Any,
-    grads: Any,
-    *,
-    optimizer: str,
-    threads: int,
-    ema_decay: float | None = None,
-    zero_grad: bool = False,
-    **settings: Any,
-) -> Any:
+def step(params, grads, *, optimizer, threads, ema_decay=None, zero_grad=False, **settings):
     import jax
     import jax.numpy as jnp
     import optax
@@ -51,7 +38,7 @@ def step(
     params, grads = [jnp.array(p) for p in params], [jnp.array(g) for g in grads]
     carried = (params, rule.init(params), grads, [p + 0 for p in params] if ema_decay else [])
 
-    def whole(params: Any, state: Any, grads: Any, averages: Any) -> Any:
+    def whole(params, state, grads, averages):
         updates, state = rule.update(grads, state, params)
         params = optax.apply_updates(params, updates)
         averages = [a + (1 - (ema_decay or 0)) * (p - a) for a, p in zip(averages, params)]  # noqa: B905
@@ -61,14 +48,14 @@ def step(
 
     compiled = jax.jit(whole, donate_argnums=(0, 1, 2, 3))
 
-    def work() -> None:
+    def work():
         nonlocal carried
         carried = jax.block_until_ready(compiled(*carried))
 
     return work, lambda: [carried[0][0], *carried[3][:1]]
 
 
-def _layer(weights: Any, x: Any) -> Any:
+def _layer(weights, x):
     """The outputs [T, B, H] of one LSTM layer; gates in PyTorch's order."""
     import jax
     import jax.numpy as jnp
@@ -77,7 +64,7 @@ def _layer(weights: Any, x: Any) -> Any:
     inputs = x @ w_ih.T + (b_ih + b_hh)
     zeros = jnp.zeros((x.shape[1], w_hh.shape[1]), x.dtype)
 
-    def one(carry: Any, a: Any) -> Any:
+    def one(carry, a):
         h, c = carry
         i, f, g, o = jnp.split(a + h @ w_hh.T, 4, -1)
         c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
@@ -88,31 +75,29 @@ def _layer(weights: Any, x: Any) -> Any:
     return jax.lax.scan(one, (zeros, zeros), inputs, unroll=unroll)[1]
 
 
-def lstm(
-    x: Any, dy: Any, weights: Any, *, threads: int, packed: bool = False, **stacked: int
-) -> Any:
+def layer(x, dy, weights, *, cell, threads, **more):
     import jax
 
-    if packed or stacked:
+    if cell != "LSTM" or more:
         raise NotImplementedError
     if x.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
 
     @jax.jit
-    def whole(x: Any, weights: Any, dy: Any) -> Any:
+    def whole(x, weights, dy):
         return jax.vjp(lambda x, w: _layer(w, x), x, weights)[1](dy)
 
     arguments = jax.device_put((x, list(weights), dy))
     found = None
 
-    def work() -> None:
+    def work():
         nonlocal found
         found = jax.block_until_ready(whole(*arguments))
 
     return work, lambda: [found[0], *found[1]]
 
 
-def _train(loss: Any, weights: Any, batch: Any) -> Any:
+def _train(loss, weights, batch):
     """A jitted training step with Adam, and the parameters it has arrived at."""
     import jax
     import optax
@@ -121,38 +106,38 @@ def _train(loss: Any, weights: Any, batch: Any) -> Any:
     batch, weights = jax.device_put((batch, weights))
     carried = weights, rule.init(weights)
 
-    def whole(weights: Any, state: Any, batch: Any) -> Any:
+    def whole(weights, state, batch):
         updates, state = rule.update(jax.grad(loss)(weights, *batch), state)
         return optax.apply_updates(weights, updates), state
 
     compiled = jax.jit(whole, donate_argnums=(0, 1))
 
-    def work() -> None:
+    def work():
         nonlocal carried
         carried = jax.block_until_ready(compiled(*carried, batch))
 
     return work, lambda: carried[0]
 
 
-def forecaster(windows: Any, targets: Any, weights: Any, *, threads: int) -> Any:
+def forecaster(windows, targets, weights, *, threads):
     import jax.numpy as jnp
 
-    def forward(weights: Any, windows: Any) -> Any:
+    def forward(weights, windows):
         lower, upper, (w, b) = weights
         return (_layer(upper, _layer(lower, windows))[-1] @ w.T + b)[:, 0]
 
-    def loss(weights: Any, windows: Any, targets: Any) -> Any:
+    def loss(weights, windows, targets):
         return jnp.mean((forward(weights, windows) - targets) ** 2)
 
     work, weights_now = _train(loss, weights, (windows, targets))
     return work, lambda: [forward(weights_now(), windows)]
 
 
-def mlp(x: Any, labels: Any, weights: Any, *, threads: int) -> Any:
+def mlp(x, labels, weights, *, threads):
     import jax
     import optax
 
-    def loss(weights: Any, x: Any, labels: Any) -> Any:
+    def loss(weights, x, labels):
         for w, b in weights[:-1]:
             x = jax.nn.relu(x @ w.T + b)
         w, b = weights[-1]

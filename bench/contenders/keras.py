@@ -7,16 +7,13 @@ case. Dense layers are not compiled. Batch first, as its layers want it. Keras h
 where PyTorch has two: it gets their sum.
 """
 
-from __future__ import annotations
-
 import os
-from typing import Any
 
 PACKAGES = ("keras", "tensorflow-cpu")
 LR = 1e-3
 
 
-def _start(threads: int) -> Any:
+def _start(threads):
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf
@@ -28,20 +25,20 @@ def _start(threads: int) -> Any:
 
 
 def step(
-    params: Any,
-    grads: Any,
+    params,
+    grads,
     *,
-    optimizer: str,
-    threads: int,
-    max_norm: float | None = None,
-    ema_decay: float | None = None,
-    zero_grad: bool = False,
-    momentum: float = 0.0,
-) -> Any:
+    optimizer,
+    threads,
+    max_norm=None,
+    ema_decay=None,
+    zero_grad=False,
+    momentum=0.0,
+):
     tf = _start(threads)
     import keras
 
-    more: dict[str, Any] = {"global_clipnorm": max_norm} if max_norm is not None else {}
+    more = {"global_clipnorm": max_norm} if max_norm is not None else {}
     if ema_decay is not None:
         more |= {"use_ema": True, "ema_momentum": ema_decay}
     rules = {
@@ -60,7 +57,7 @@ def step(
     opt.build(variables)
 
     @tf.function(jit_compile=True)
-    def work() -> None:
+    def work():
         opt.apply(gradients, variables)
         if zero_grad:
             for g in gradients:
@@ -70,7 +67,7 @@ def step(
     return work, lambda: [v.numpy() for v in variables[:1]]
 
 
-def _lstm_layer(weights: Any, *, unroll: bool, **more: Any) -> Any:
+def _lstm_layer(weights, *, unroll, **more):
     """A layer with PyTorch's weights: Keras has the same order of gates."""
     import keras
 
@@ -81,35 +78,33 @@ def _lstm_layer(weights: Any, *, unroll: bool, **more: Any) -> Any:
     return layer
 
 
-def lstm(
-    x: Any, dy: Any, weights: Any, *, threads: int, packed: bool = False, **stacked: int
-) -> Any:
+def layer(x, dy, weights, *, cell, threads, **more):
     tf = _start(threads)
-    if packed or stacked:
+    if cell != "LSTM" or more:
         raise NotImplementedError
     layer = _lstm_layer(weights, unroll=True, return_sequences=True)
     x, dy = (tf.constant(a.swapaxes(0, 1)) for a in (x, dy))
     found = None
 
     @tf.function
-    def whole() -> Any:
+    def whole():
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = layer(x)
         return tape.gradient(y, [x, *(w.value for w in layer.trainable_variables)], dy)
 
-    def work() -> None:
+    def work():
         nonlocal found
         found = whole()
 
-    def outcome() -> Any:
+    def outcome():
         dx, dw_ih, dw_hh, db = (a.numpy() for a in found)
         return [dx.swapaxes(0, 1), dw_ih.T, dw_hh.T, db, db]
 
     return work, outcome
 
 
-def _train(model: Any, loss: Any, x: Any, y: Any, compiled: bool) -> Any:
+def _train(model, loss, x, y, compiled):
     import keras
     import tensorflow as tf
 
@@ -118,7 +113,7 @@ def _train(model: Any, loss: Any, x: Any, y: Any, compiled: bool) -> Any:
     x, y = tf.constant(x), tf.constant(y)
 
     @tf.function(jit_compile=compiled)
-    def work() -> None:
+    def work():
         with tf.GradientTape() as tape:
             found = loss(y, model(x, training=True))
         variables = model.trainable_variables
@@ -127,7 +122,7 @@ def _train(model: Any, loss: Any, x: Any, y: Any, compiled: bool) -> Any:
     return work
 
 
-def forecaster(windows: Any, targets: Any, weights: Any, *, threads: int) -> Any:
+def forecaster(windows, targets, weights, *, threads):
     _start(threads)
     import keras
 
@@ -148,7 +143,7 @@ def forecaster(windows: Any, targets: Any, weights: Any, *, threads: int) -> Any
     return work, list  # with one bias per gate it goes another way
 
 
-def mlp(x: Any, labels: Any, weights: Any, *, threads: int) -> Any:
+def mlp(x, labels, weights, *, threads):
     _start(threads)
     import keras
 

@@ -4,18 +4,13 @@ Its best settings: float32 throughout, one call for all parameters; the classifi
 nor shuffling, and each `partial_fit` one batch.
 """
 
-from __future__ import annotations
-
 import warnings
-from typing import Any
 
 PACKAGES = ("scikit-learn",)
 LR = 1e-3
 
 
-def step(
-    params: Any, grads: Any, *, optimizer: str, threads: int, momentum: float = 0.9, **more: Any
-) -> Any:
+def step(params, grads, *, optimizer, threads, momentum=0.9, **more):
     from sklearn.neural_network import _stochastic_optimizers as optimizers
 
     if optimizer not in ("Adam", "SGD") or more:
@@ -27,7 +22,7 @@ def step(
     return lambda: opt.update_params(params, grads), lambda: params[:1]
 
 
-def mlp(x: Any, labels: Any, weights: Any, *, threads: int) -> Any:
+def mlp(x, labels, weights, *, threads):
     from sklearn.neural_network import MLPClassifier
 
     warnings.simplefilter("ignore")

@@ -5,17 +5,11 @@ gradient to zero, so each call gets a fresh copy of it, as it would from a backw
 would make its moments decay into denormal numbers, which are slow.
 """
 
-from __future__ import annotations
-
-from typing import Any
-
 PACKAGES = ("thinc",)
 LR = 1e-3
 
 
-def step(
-    params: Any, grads: Any, *, optimizer: str, threads: int, max_norm: float = 0.0, **more: Any
-) -> Any:
+def step(params, grads, *, optimizer, threads, max_norm=0.0, **more):
     from thinc.api import Adam
 
     if optimizer != "Adam" or more or (max_norm and len(params) > 1):  # it clips each tensor alone
@@ -23,7 +17,7 @@ def step(
     opt = Adam(LR, L2=0.0, eps=1e-8, grad_clip=max_norm, use_averages=False)
     used = [g.copy() for g in grads]
 
-    def work() -> None:
+    def work():
         for i, (p, g, once) in enumerate(zip(params, grads, used, strict=True)):
             once[...] = g
             params[i], _ = opt((i, "W"), p, once)
