@@ -9,6 +9,7 @@ from threadpoolctl import ThreadpoolController
 
 import pyoptk
 from pyoptk.duel.contender import Worker
+from pyoptk.duel.referee import ASKED
 
 from . import environments, work
 
@@ -38,7 +39,7 @@ def pytest_generate_tests(metafunc):
 
 def bench_row(benchmark, row, threads, name):
     contender = worker(name, threads)
-    case = {key: row[key] for key in ("task", "sizes", "settings", "bytes", "flop") if key in row}
+    case = {key: row[key] for key in ASKED if key in row}
     with LIBRARIES.limit(limits=threads, user_api="blas"):
         if contender.prepare(**case) is None:
             pytest.skip(f"not in {name}")

@@ -15,3 +15,6 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.option.benchmark_disable_gc = True
+
+
+collect_ignore = ["contenders"]  # they need libraries that may not be here

@@ -27,18 +27,21 @@ ENVIRONMENTS = {
 }
 
 
-def python_of(folder, name):
-    """The Python of one environment."""
-    return str(folder / name / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
+def pythons(folder, given):
+    """The Python of each environment: the one given, that under `folder`, or this one."""
+    found = dict.fromkeys(ENVIRONMENTS, sys.executable)
+    if folder is not None:
+        found = {name: str(folder / name / "bin" / "python") for name in ENVIRONMENTS}
+    return found | given
 
 
 def set_up(folder):
     """Make the environments under `folder`; what could not be installed, with the reason."""
     failed = []
-    for name, (packages, first) in ENVIRONMENTS.items():
-        python = python_of(folder, name)
+    for name, python in pythons(folder, {}).items():
         if not Path(python).exists():
             venv.create(folder / name, with_pip=True)
+        packages, first = ENVIRONMENTS[name]
         for package in packages:
             print(f"{name}: {package}", flush=True)
             failed += attempt(package, [python, "-m", "pip", "install", "-q", package])
@@ -50,55 +53,41 @@ def attempt(what, command):
     """Run a command of an environment's Python; what went wrong, or nothing."""
     # With its own folder first on PATH, a package finds the tools installed beside it.
     path = os.pathsep.join([str(Path(command[0]).parent), os.environ["PATH"]])
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "PATH": path}
-    )
-    if done.returncode == 0:
-        return []
-    last = (done.stderr or done.stdout or "no output").strip().splitlines()[-1]
-    return [f"{what}: {last}"]
+    environment = os.environ | {"PATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    last = (done.stderr or done.stdout or "no output").strip().splitlines()[-1:]
+    return [f"{what}: {last[0]}"] if done.returncode else []
 
 
 # These step on one thread whatever they are given, or are never the fastest way of their library
 # with more; one run is enough.
 ONE_THREAD = ("NumPy plain", "PyTorch for-loop", "thinc", "scikit-learn")
-
-
-def pythons(folder, given):
-    """The Python of each environment: the one given, that under `folder`, or this one."""
-    return {
-        name: given.get(name, sys.executable if folder is None else python_of(folder, name))
-        for name in ENVIRONMENTS
-    }
+NUMPY = ("in place", "plain")
+TORCH = ("fused", "foreach", "for-loop")
 
 
 def peers(python, threads=1):
     """Who takes part in the duels with other libraries, pyoptk first."""
-    numpy, torch = (OURS / "numpy.py",), (OURS / "torch.py",)
+    numpy, torch, here = [OURS / "numpy.py"], [OURS / "torch.py"], sys.executable
     every = [
-        Entry("pyoptk", (OURS / "pyoptk.py",)),
-        Entry("roof", (OURS / "roof.py",)),
-        *(Entry(f"NumPy {way}", numpy, options=how(way)) for way in ("in place", "plain")),
+        *(Entry(name, [OURS / f"{name}.py"]) for name in ("pyoptk", "roof")),
+        *(Entry(f"NumPy {way}", numpy, here, {"implementation": way}) for way in NUMPY),
         *(
-            Entry(f"PyTorch {way}", torch, python["torch"], how(way))
-            for way in ("fused", "foreach", "for-loop")
+            Entry(f"PyTorch {way}", torch, python["torch"], {"implementation": way})
+            for way in TORCH
         ),
-        Entry("DeepSpeed", (HERE / "deepspeed.py",), python["torch"]),
-        Entry("JAX", (HERE / "jax.py",), python["jax"]),
-        Entry("Keras", (HERE / "keras.py",), python["keras"]),
-        Entry("thinc", (HERE / "thinc.py",), python["thinc"]),
-        Entry("scikit-learn", (HERE / "sklearn.py",), python["sklearn"]),
+        Entry("DeepSpeed", [HERE / "deepspeed.py"], python["torch"]),
+        Entry("JAX", [HERE / "jax.py"], python["jax"]),
+        Entry("Keras", [HERE / "keras.py"], python["keras"]),
+        Entry("thinc", [HERE / "thinc.py"], python["thinc"]),
+        Entry("scikit-learn", [HERE / "sklearn.py"], python["sklearn"]),
     ]
     return [entry for entry in every if threads == 1 or entry.name not in ONE_THREAD]
 
 
-def how(way):
-    return {"implementation": way}
-
-
 def files(name, ours=""):
     """The files of a contender that does the rows of single kernels, too."""
-    return OURS / f"{ours or name}.py", HERE / "inputs.py", HERE / f"{name}.py"
+    return [OURS / f"{ours or name}.py", HERE / "inputs.py", HERE / f"{name}.py"]
 
 
 def kernels(python):
@@ -107,5 +96,5 @@ def kernels(python):
         Entry("pyoptk", files("pyoptk")),
         Entry("twin", files("twin", "numpy")),
         Entry("roof", files("roof"), options={"smallest": 0}),
-        Entry("PyTorch", files("torch"), python["torch"], how("fastest")),
+        Entry("PyTorch", files("torch"), python["torch"], {"implementation": "fastest"}),
     ]

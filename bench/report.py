@@ -33,7 +33,9 @@ IN_README = [
 
 def markdown(heads, lines):
     """A table."""
-    told = ["|" + "|".join(f" {c} " if c else " " for c in cells) + "|" for cells in (heads, *lines)]
+    told = [
+        "|" + "|".join(f" {c} " if c else " " for c in cells) + "|" for cells in (heads, *lines)
+    ]
     return "\n".join([told[0], "|---" * len(heads) + "|", *told[1:]])
 
 

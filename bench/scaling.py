@@ -243,7 +243,7 @@ def measure(counts, rounds, block, show):
 def after(rows, counts):
     """Median seconds of a step and of its roof, alone and after each product."""
     rows = [row for row in rows if row["task"] == "after_product"]
-    alone = next(row for row in rows if row["settings"])
+    alone = next(row for row in rows if row["settings"]["alone"])
 
     def both(row, who):
         return {"alone": median(alone, who), "after": median(row, who)}

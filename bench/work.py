@@ -4,8 +4,6 @@ A new optimizer is a name in OPTIMIZERS, a new cell one in CELLS. Rows of single
 `kernel`; its twin, the roof and PyTorch stand beside it.
 """
 
-from functools import partial
-
 import numpy as np
 
 from pyoptk.duel import rows
@@ -15,10 +13,11 @@ OPTIMIZERS = (
     "SGD", "AdaGrad", "RMSprop", "Adadelta", "Adam", "NAdam", "RAdam", "Adamax", "Lion", "LAMB",
 )  # fmt: skip
 CELLS = ("LSTM",)
-# Functions of an array, and how often they read or write it.
-FUNCTIONS = {"exp": 2, "sigmoid": 2, "tanh": 2}
-OF_A_GRADIENT = {"dropout": 2, "global_norm": 1, "clip_by_global_norm": 3, "clip_by_value": 2}
-
+# Functions of an array, how often they read or write it, and how many of SIZES they have.
+FUNCTIONS = {
+    "exp": (2, 3), "sigmoid": (2, 3), "tanh": (2, 3), "dropout": (2, 4), "global_norm": (1, 4),
+    "clip_by_global_norm": (3, 4), "clip_by_value": (2, 4),
+}  # fmt: skip
 SIZES = (1_000, 100_000, 1_000_000, 4_000_000)  # the last is larger than most caches
 # M, N, K: h [B, H] times w_hh^T [H, 4H], as an LSTM does at every step
 MATMUL = ((1, 256, 64), (32, 512, 128), (32, 1024, 256), (128, 1024, 256), (16, 4096, 1024))
@@ -27,26 +26,19 @@ LAYERS = (
     (10, 1, 64, 64), (10, 32, 64, 64), (50, 32, 64, 128), (100, 32, 128, 256), (30, 128, 256, 256),
     (50, 16, 256, 1024),
 )  # fmt: skip
-# The optimizer, and how many rows of a table of 50,000 x 64 its gradient has.
-SPARSE = (
-    ("Adam", 512), ("Adam", 8192), ("SGD", 512), ("SGD", 8192), ("AdaGrad", 512), ("AdaGrad", 8192),
-)  # fmt: skip
+# An optimizer, and how many rows of a table of 50,000 x 64 its gradient has.
+SPARSE = tuple((name, count) for name in ("Adam", "SGD", "AdaGrad") for count in (512, 8192))
 
 
 # ---- single kernels ------------------------------------------------------------------------------
 
 
-def array(function, n, dtype):
+def array(function, n, dtype="float32"):
     """A function of one array, element by element; a norm, or clipping by it."""
-    streams = (FUNCTIONS | OF_A_GRADIENT)[function]
-    work = {"bytes": streams * n * np.dtype(dtype).itemsize}
-    if function == "global_norm":
-        work["only_read"] = True
-    sizes = {"n": n, "dtype": dtype}
-    return (
-        other(f"{function}, {n:,} elements{of(dtype)}", "array", sizes, {"function": function})
-        | work
-    )
+    amount = {"bytes": FUNCTIONS[function][0] * n * np.dtype(dtype).itemsize}
+    amount |= {"only_read": True} if function == "global_norm" else {}
+    sizes, label = {"n": n, "dtype": dtype}, f"{function}, {n:,} elements{of(dtype)}"
+    return other(label, "array", sizes, {"function": function}, **amount)
 
 
 def matmul(M, N, K, dtype):
@@ -55,38 +47,37 @@ def matmul(M, N, K, dtype):
 
 
 def touched_rows(optimizer, count, dtype, **more):
-    """A step for the touched rows of a table."""
-    settings = {"optimizer": optimizer, **more} | ({"eps_hat": True} if optimizer == "Adam" else {})
-    states = {"SGD": 0, "AdaGrad": 1, "Adam": 2}[optimizer]
-    kind = ", dense" * bool(more) + of(dtype)
+    """A step for the touched rows of a table; `more` says `dense`."""
+    label = f"sparse rows, {optimizer}, {count:,} of 50,000 rows of 64{', dense' * bool(more)}"
+    more |= {"eps_hat": True} if optimizer == "Adam" else {}
+    size = rows.streams(optimizer) * count * 64 * np.dtype(dtype).itemsize
+    sizes = {"count": count, "dtype": dtype}
     return other(
-        f"sparse rows, {optimizer}, {count:,} of 50,000 rows of 64{kind}",
-        "touched_rows",
-        {"count": count, "dtype": dtype},
-        settings,
-        bytes=(2 * (1 + states) + 1) * count * 64 * np.dtype(dtype).itemsize,
+        label + of(dtype), "touched_rows", sizes, {"optimizer": optimizer, **more}, bytes=size
     )
 
 
-def part_of_layer(cell, part, *size):
-    *size, dtype = size
-    return layer(*size, cell=cell, dtype=dtype, part=part)
+def step_of(optimizer):
+    return lambda n, dtype: step(optimizer, n, dtype=dtype)
 
 
-def step_of(optimizer, n, dtype):
-    return step(optimizer, n, dtype=dtype)
+def array_of(function):
+    return lambda n, dtype: array(function, n, dtype)
+
+
+def part_of(cell, part):
+    return lambda T, B, I, H, dtype: layer(T, B, I, H, cell=cell, dtype=dtype, part=part)
 
 
 KERNELS = {  # the sizes of each, and its row
-    **{name.lower(): (SIZES, partial(step_of, name)) for name in OPTIMIZERS},
-    **{name: (SIZES[:3], partial(array, name)) for name in FUNCTIONS},
-    **{name: (SIZES, partial(array, name)) for name in OF_A_GRADIENT},
-    "matmul": (MATMUL, matmul),
+    **{name.lower(): (SIZES, step_of(name)) for name in OPTIMIZERS},
+    **{name: (SIZES[:count], array_of(name)) for name, (_, count) in FUNCTIONS.items()},
     **{
-        f"{cell.lower()}_{part}": (LAYERS, partial(part_of_layer, cell, part))
+        f"{cell.lower()}_{part}": (LAYERS, part_of(cell, part))
         for cell in CELLS
         for part in ("forward", "backward", "step")
     },
+    "matmul": (MATMUL, matmul),
     "touched_rows": (SPARSE, touched_rows),
 }
 
@@ -143,7 +134,7 @@ FMA, CELL = "multiply-adds", 1_024  # elements of the functions in a cell
 
 
 def scaling():
-    """The rows of the model of scaling.py, with their `family` and `size` in it."""
+    """The rows of the model of scaling.py, with their `family` and `size`."""
     for n in SCALED:
         yield step("Adam", n) | {"family": "Adam", "size": [n]}
     for size in SCALED_LSTM:
@@ -158,8 +149,7 @@ def machine(caches):
     yield other(FMA, FMA, {}, flop=2e8)
     for level, size in (*caches.items(), ("memory", 8 * caches["L3"])):
         yield other(level, "streams", {}, bytes=28 * (size // 32))
-    for function in ("sigmoid", "tanh"):
-        yield array(function, CELL, "float32")
+    yield from (array(function, CELL) for function in ("sigmoid", "tanh"))
 
 
 def after_product():
@@ -168,8 +158,7 @@ def after_product():
     The product puts arrays out of the caches, as far as it has rows, and threads of NumPy's BLAS
     look for another one for a while, on cores that the step could use.
     """
-    for batch in BATCHES:
-        label = f"step after a product of {batch:,} rows"
-        yield other(label, "after_product", {"batch": batch, "side": 1_000}) | {"block": 0.3}
-    alone = other("step alone", "after_product", {"batch": 32, "side": 1_000}, {"alone": True})
-    yield alone | {"block": 0.3}
+    for batch in (*BATCHES, None):
+        label = f"step after a product of {batch:,} rows" if batch else "step alone"
+        sizes = {"batch": batch or BATCHES[0], "side": 1_000}
+        yield other(label, "after_product", sizes, {"alone": not batch}, block=0.3)

@@ -165,7 +165,7 @@ def test_who_dies_is_lost_alone_and_for_good(tmp_path):
     lost.write_text(
         "import os\nPACKAGES = ()\ncalls = []\n"
         "def work():\n    calls.append(1)\n    if len(calls) > 3: os._exit(3)\n"
-        "def step(**given): return work, list\n"
+        "def step(**given): return work\n"
     )
     both = [rows.step("Adam", 100), rows.step("Adam", 200)]
     found = referee.run([PYOPTK, Entry("lost", [lost])], both, threads=1, rounds=2, block=0)
@@ -225,7 +225,7 @@ def test_before_is_called_before_every_work_and_not_timed(tmp_path):
         "import time\nPACKAGES = ()\ncalls = []\n"
         "def step(**given):\n"
         "    more = {'before': lambda: (time.sleep(0.02), calls.append('before')), 'times': 2}\n"
-        "    return lambda: calls.append('work'), list, more\n"
+        "    return lambda: calls.append('work'), None, more\n"
     )
     worker = contender.Worker([str(file)], 1, {})
     assert worker.prepare("step", {"count": 1, "n": 1}, {}) == []

@@ -4,17 +4,17 @@ Its best settings: state in float32, parameters in PyTorch's memory, threads by 
 (its kernel uses the same OpenMP); clipping is PyTorch's, as in its own training loop on a CPU.
 """
 
+import torch
+from deepspeed.ops.adam import DeepSpeedCPUAdam
+
 PACKAGES = ("deepspeed", "torch")
 LR = 1e-3
+start = torch.set_num_threads
 
 
-def step(params, grads, *, optimizer, threads, max_norm=None, **more):
-    import torch
-    from deepspeed.ops.adam import DeepSpeedCPUAdam
-
+def step(params, grads, *, optimizer, max_norm=None, **more):
     if optimizer not in ("Adam", "AdamW") or more:
         raise NotImplementedError
-    torch.set_num_threads(threads)
     tensors = [torch.nn.Parameter(torch.tensor(p)) for p in params]
     for tensor, grad in zip(tensors, grads, strict=True):
         tensor.grad = torch.tensor(grad)
@@ -25,4 +25,4 @@ def step(params, grads, *, optimizer, threads, max_norm=None, **more):
             torch.nn.utils.clip_grad_norm_(tensors, max_norm)
         opt.step()
 
-    return work, lambda: [t.detach() for t in tensors[:1]]
+    return work, lambda _: [t.detach() for t in tensors[:1]]

@@ -8,58 +8,57 @@ are one flat vector to Optax (`optax.flatten`), which made a step over a thousan
 faster.
 """
 
+import jax
+import jax.numpy as jnp
+import optax
+
 PACKAGES = ("jax", "jaxlib", "optax")
 LR = 1e-3
+RULES = {
+    "Adam": lambda momentum: optax.adam(LR),
+    "SGD": lambda momentum: optax.sgd(LR, momentum),
+    "RMSprop": lambda momentum: optax.rmsprop(LR, 0.99, 1e-8, eps_in_sqrt=False),
+    "AdaGrad": lambda momentum: optax.adagrad(LR, 0.0, 1e-20),
+}
 
 
-def _rule(optimizer, count, max_norm=None, **settings):
-    import optax
+def repeated(whole, carried, batch=()):
+    """Calls that hand on what they return, which is donated, and the last of that."""
+    compiled = jax.jit(whole, donate_argnums=range(len(carried)))
 
-    rules = {
-        "Adam": lambda: optax.adam(LR),
-        "AdamW": lambda: optax.adamw(LR, weight_decay=settings.get("weight_decay", 1e-2)),
-        "SGD": lambda: optax.sgd(LR, settings.get("momentum")),
-        "RMSprop": lambda: optax.rmsprop(LR, 0.99, 1e-8, eps_in_sqrt=False),
-        "AdaGrad": lambda: optax.adagrad(LR, 0.0, 1e-20),
-    }
-    if optimizer not in rules:
+    def work():
+        nonlocal carried
+        carried = jax.block_until_ready(compiled(*carried, *batch))
+        return carried
+
+    return work
+
+
+def step(
+    params, grads, *, optimizer, momentum=None, max_norm=None, ema_decay=None, zero_grad=False
+):  # fmt: skip
+    if optimizer not in RULES:
         raise NotImplementedError
     clip = [] if max_norm is None else [optax.clip_by_global_norm(max_norm)]
-    rule = optax.chain(*clip, rules[optimizer]())
-    return optax.flatten(rule) if count > 100 else rule
-
-
-def step(params, grads, *, optimizer, threads, ema_decay=None, zero_grad=False, **settings):
-    import jax
-    import jax.numpy as jnp
-    import optax
-
-    rule = _rule(optimizer, len(params), **settings)
+    rule = optax.chain(*clip, RULES[optimizer](momentum))
+    rule = optax.flatten(rule) if len(params) > 100 else rule
     params, grads = [jnp.array(p) for p in params], [jnp.array(g) for g in grads]
-    carried = (params, rule.init(params), grads, [p + 0 for p in params] if ema_decay else [])
+    averages = [p + 0 for p in params] if ema_decay else []
 
     def whole(params, state, grads, averages):
         updates, state = rule.update(grads, state, params)
         params = optax.apply_updates(params, updates)
-        averages = [a + (1 - (ema_decay or 0)) * (p - a) for a, p in zip(averages, params)]  # noqa: B905
+        averages = [a + (1 - ema_decay) * (p - a) for a, p in zip(averages, params)]  # noqa: B905
         if zero_grad:
             grads = [jnp.zeros_like(g) for g in grads]
         return params, state, grads, averages
 
-    compiled = jax.jit(whole, donate_argnums=(0, 1, 2, 3))
-
-    def work():
-        nonlocal carried
-        carried = jax.block_until_ready(compiled(*carried))
-
-    return work, lambda: [carried[0][0], *carried[3][:1]]
+    work = repeated(whole, (params, rule.init(params), grads, averages))
+    return work, lambda carried: [carried[0][0], *carried[3][:1]]
 
 
-def _layer(weights, x):
-    """The outputs [T, B, H] of one LSTM layer; gates in PyTorch's order."""
-    import jax
-    import jax.numpy as jnp
-
+def lstm(weights, x):
+    """The outputs [T, B, H] of one layer; gates in PyTorch's order."""
     w_ih, w_hh, b_ih, b_hh = weights
     inputs = x @ w_ih.T + (b_ih + b_hh)
     zeros = jnp.zeros((x.shape[1], w_hh.shape[1]), x.dtype)
@@ -75,9 +74,7 @@ def _layer(weights, x):
     return jax.lax.scan(one, (zeros, zeros), inputs, unroll=unroll)[1]
 
 
-def layer(x, dy, weights, *, cell, threads, **more):
-    import jax
-
+def layer(x, dy, weights, *, cell, **more):
     if cell != "LSTM" or more:
         raise NotImplementedError
     if x.dtype == "float64":
@@ -85,63 +82,40 @@ def layer(x, dy, weights, *, cell, threads, **more):
 
     @jax.jit
     def whole(x, weights, dy):
-        return jax.vjp(lambda x, w: _layer(w, x), x, weights)[1](dy)
+        return jax.vjp(lambda x, w: lstm(w, x), x, weights)[1](dy)
 
     arguments = jax.device_put((x, list(weights), dy))
-    found = None
-
-    def work():
-        nonlocal found
-        found = jax.block_until_ready(whole(*arguments))
-
-    return work, lambda: [found[0], *found[1]]
+    return lambda: jax.block_until_ready(whole(*arguments)), lambda found: [found[0], *found[1]]
 
 
-def _train(loss, weights, batch):
-    """A jitted training step with Adam, and the parameters it has arrived at."""
-    import jax
-    import optax
-
+def train(loss, weights, batch):
+    """A training step with Adam, which returns the parameters first."""
     rule = optax.adam(LR)
     batch, weights = jax.device_put((batch, weights))
-    carried = weights, rule.init(weights)
 
-    def whole(weights, state, batch):
+    def whole(weights, state, *batch):
         updates, state = rule.update(jax.grad(loss)(weights, *batch), state)
         return optax.apply_updates(weights, updates), state
 
-    compiled = jax.jit(whole, donate_argnums=(0, 1))
-
-    def work():
-        nonlocal carried
-        carried = jax.block_until_ready(compiled(*carried, batch))
-
-    return work, lambda: carried[0]
+    return repeated(whole, (weights, rule.init(weights)), batch)
 
 
-def forecaster(windows, targets, weights, *, threads):
-    import jax.numpy as jnp
-
+def forecaster(windows, targets, weights):
     def forward(weights, windows):
-        lower, upper, (w, b) = weights
-        return (_layer(upper, _layer(lower, windows))[-1] @ w.T + b)[:, 0]
+        h = lstm(weights[4:8], lstm(weights[:4], windows))[-1]
+        return (h @ weights[8].T + weights[9])[:, 0]
 
     def loss(weights, windows, targets):
         return jnp.mean((forward(weights, windows) - targets) ** 2)
 
-    work, weights_now = _train(loss, weights, (windows, targets))
-    return work, lambda: [forward(weights_now(), windows)]
+    return train(loss, weights, (windows, targets)), lambda now: [forward(now[0], windows)]
 
 
-def mlp(x, labels, weights, *, threads):
-    import jax
-    import optax
-
+def mlp(x, labels, weights):
     def loss(weights, x, labels):
-        for w, b in weights[:-1]:
-            x = jax.nn.relu(x @ w.T + b)
-        w, b = weights[-1]
-        return optax.softmax_cross_entropy_with_integer_labels(x @ w.T + b, labels).mean()
+        for k in range(0, len(weights) - 2, 2):
+            x = jax.nn.relu(x @ weights[k].T + weights[k + 1])
+        logits = x @ weights[-2].T + weights[-1]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-    work, weights_now = _train(loss, list(weights), (x, labels))
-    return work, lambda: [array for layer in weights_now() for array in layer]
+    return train(loss, weights, (x, labels)), lambda now: now[0]

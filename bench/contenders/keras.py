@@ -9,49 +9,37 @@ where PyTorch has two: it gets their sum.
 
 import os
 
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import tensorflow as tf
+
 PACKAGES = ("keras", "tensorflow-cpu")
 LR = 1e-3
+RULES = {
+    "Adam": ("Adam", {"epsilon": 1e-8}),
+    "SGD": ("SGD", {}),
+    "RMSprop": ("RMSprop", {"rho": 0.99, "epsilon": 1e-16}),
+    "AdaGrad": ("Adagrad", {"initial_accumulator_value": 0.0, "epsilon": 1e-20}),
+}
 
 
-def _start(threads):
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow as tf
-
+def start(threads):
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
-    return tf
 
 
-def step(
-    params,
-    grads,
-    *,
-    optimizer,
-    threads,
-    max_norm=None,
-    ema_decay=None,
-    zero_grad=False,
-    momentum=0.0,
-):
-    tf = _start(threads)
-    import keras
-
-    more = {"global_clipnorm": max_norm} if max_norm is not None else {}
+def step(params, grads, *, optimizer, max_norm=None, ema_decay=None, zero_grad=False, **more):
+    if optimizer not in RULES:
+        raise NotImplementedError
+    name, settings = RULES[optimizer]
+    if max_norm is not None:
+        more["global_clipnorm"] = max_norm
     if ema_decay is not None:
         more |= {"use_ema": True, "ema_momentum": ema_decay}
-    rules = {
-        "Adam": lambda: keras.optimizers.Adam(LR, epsilon=1e-8, **more),
-        "SGD": lambda: keras.optimizers.SGD(LR, momentum, **more),
-        "RMSprop": lambda: keras.optimizers.RMSprop(LR, 0.99, epsilon=1e-16, **more),
-        "AdaGrad": lambda: keras.optimizers.Adagrad(
-            LR, initial_accumulator_value=0.0, epsilon=1e-20, **more
-        ),
-    }
-    if optimizer not in rules:
-        raise NotImplementedError
-    opt = rules[optimizer]()
+    opt = getattr(keras.optimizers, name)(LR, **settings, **more)
     variables = [keras.Variable(p) for p in params]
     gradients = [tf.Variable(g) for g in grads]
     opt.build(variables)
@@ -64,50 +52,39 @@ def step(
                 g.assign(tf.zeros_like(g))
 
     # Its averages start a step later, at the parameters after the first one.
-    return work, lambda: [v.numpy() for v in variables[:1]]
+    return work, lambda _: [v.numpy() for v in variables[:1]]
 
 
-def _lstm_layer(weights, *, unroll, **more):
+def lstm(weights, *, unroll, **more):
     """A layer with PyTorch's weights: Keras has the same order of gates."""
-    import keras
-
     w_ih, w_hh, b_ih, b_hh = weights
-    layer = keras.layers.LSTM(w_hh.shape[1], unroll=unroll, dtype=w_hh.dtype.name, **more)
-    layer.build((None, None, w_ih.shape[1]))
-    layer.set_weights([w_ih.T, w_hh.T, b_ih + b_hh])
-    return layer
+    made = keras.layers.LSTM(w_hh.shape[1], unroll=unroll, dtype=w_hh.dtype.name, **more)
+    made.build((None, None, w_ih.shape[1]))
+    made.set_weights([w_ih.T, w_hh.T, b_ih + b_hh])
+    return made
 
 
-def layer(x, dy, weights, *, cell, threads, **more):
-    tf = _start(threads)
+def layer(x, dy, weights, *, cell, **more):
     if cell != "LSTM" or more:
         raise NotImplementedError
-    layer = _lstm_layer(weights, unroll=True, return_sequences=True)
+    made = lstm(weights, unroll=True, return_sequences=True)
     x, dy = (tf.constant(a.swapaxes(0, 1)) for a in (x, dy))
-    found = None
 
     @tf.function
-    def whole():
+    def work():
         with tf.GradientTape() as tape:
             tape.watch(x)
-            y = layer(x)
-        return tape.gradient(y, [x, *(w.value for w in layer.trainable_variables)], dy)
+            y = made(x)
+        return tape.gradient(y, [x, *(w.value for w in made.trainable_variables)], dy)
 
-    def work():
-        nonlocal found
-        found = whole()
-
-    def outcome():
+    def outcome(found):
         dx, dw_ih, dw_hh, db = (a.numpy() for a in found)
         return [dx.swapaxes(0, 1), dw_ih.T, dw_hh.T, db, db]
 
     return work, outcome
 
 
-def _train(model, loss, x, y, compiled):
-    import keras
-    import tensorflow as tf
-
+def train(model, loss, x, y, *, compiled):
     opt = keras.optimizers.Adam(LR, epsilon=1e-8)
     opt.build(model.trainable_variables)
     x, y = tf.constant(x), tf.constant(y)
@@ -122,40 +99,25 @@ def _train(model, loss, x, y, compiled):
     return work
 
 
-def forecaster(windows, targets, weights, *, threads):
-    _start(threads)
-    import keras
-
-    lower, upper, (w, b) = weights
+def forecaster(windows, targets, weights):
     small = len(targets) <= 32
-    dense = keras.layers.Dense(1)
-    model = keras.Sequential(
-        [
-            keras.layers.Input((len(windows), 1)),
-            _lstm_layer(lower, unroll=not small, return_sequences=True),
-            _lstm_layer(upper, unroll=not small),
-            dense,
-        ]
-    )
-    dense.set_weights([w.T, b])
-    x = windows.swapaxes(0, 1)
-    work = _train(model, keras.losses.MeanSquaredError(), x, targets[:, None], small)
-    return work, list  # with one bias per gate it goes another way
+    lower = lstm(weights[:4], unroll=not small, return_sequences=True)
+    upper, dense = lstm(weights[4:8], unroll=not small), keras.layers.Dense(1)
+    made = keras.Sequential([keras.layers.Input((len(windows), 1)), lower, upper, dense])
+    dense.set_weights([weights[8].T, weights[9]])
+    loss, x = keras.losses.MeanSquaredError(), windows.swapaxes(0, 1)
+    # No outcome: with one bias per gate it takes other steps.
+    return train(made, loss, x, targets[:, None], compiled=small)
 
 
-def mlp(x, labels, weights, *, threads):
-    _start(threads)
-    import keras
-
-    kinds = ["relu"] * (len(weights) - 1) + [None]
+def mlp(x, labels, weights):
+    kinds = ["relu"] * (len(weights) // 2 - 1) + [None]
     layers = [
         keras.layers.Dense(len(b), activation=kind)
-        for (_, b), kind in zip(weights, kinds, strict=True)
+        for b, kind in zip(weights[1::2], kinds, strict=True)
     ]
-    model = keras.Sequential([keras.layers.Input(x.shape[1:]), *layers])
-    for layer, (w, b) in zip(layers, weights, strict=True):
-        layer.set_weights([w.T, b])
+    made = keras.Sequential([keras.layers.Input(x.shape[1:]), *layers])
+    made.set_weights([value.T for value in weights])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    work = _train(model, loss, x, labels, False)
-    outcome = [(layer.kernel, layer.bias) for layer in layers]
-    return work, lambda: [a for w, b in outcome for a in (w.numpy().T, b.numpy())]
+    work = train(made, loss, x, labels, compiled=False)
+    return work, lambda _: [array.T for array in made.get_weights()]

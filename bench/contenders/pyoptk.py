@@ -4,54 +4,44 @@ from functools import partial
 
 import numpy as np
 
+import pyoptk
+from pyoptk import kernels
+
 LR = 1e-3
 
 
-def start(threads):
-    import pyoptk
-    from pyoptk import kernels
-
-    pyoptk.set_num_threads(threads)
-    return pyoptk, kernels
-
-
-def array(x, y, *, function, threads):
+def array(x, y, *, function):
     """A function of one array; dropout as between two recurrent layers."""
-    pyoptk, kernels = start(threads)
-    a, b = (array.reshape(10, -1, 100) if x.size % 1_000 == 0 else array for array in (x, y))
-    calls = {
-        "dropout": lambda: partial(kernels.dropout, a, b, 0.2, seed=1),
-        "global_norm": lambda: partial(kernels.global_norm, [x]),
-        "clip_by_global_norm": lambda: partial(pyoptk.clip_by_global_norm, [x], 0.1),
-        "clip_by_value": lambda: partial(pyoptk.clip_by_value, [x], 1e-3),
-    }
-    made = calls.get(function, lambda: partial(getattr(kernels, function), x, y))
-    return made(), lambda: [x, y]
+    if function == "dropout":
+        a, b = (array.reshape(10, -1, 100) for array in (x, y))
+        work = partial(kernels.dropout, a, b, 0.2, seed=1)
+    elif function == "global_norm":
+        work = partial(kernels.global_norm, [x])
+    elif function in ("clip_by_global_norm", "clip_by_value"):
+        limit = 0.1 if function == "clip_by_global_norm" else 1e-3
+        work = partial(getattr(pyoptk, function), [x], limit)
+    else:
+        work = partial(getattr(kernels, function), x, y)
+    return work, lambda _: [x, y]
 
 
-def matmul(a, b, c, *, threads):
-    return partial(start(threads)[1].matmul, a, b, c), lambda: [c]
+def matmul(a, b, c):
+    return partial(kernels.matmul, a, b, c), lambda _: [c]
 
 
-def touched_rows(table, indices, values, *, optimizer, threads, dense=False, **settings):
+def touched_rows(table, indices, values, *, optimizer, dense=False, **settings):
     """A step for some rows of a table; `dense`: for all of them, with zeros in the others."""
-    pyoptk, _ = start(threads)
     opt = getattr(pyoptk, optimizer)(table, lr=LR, **settings)
-
-    def grad():
-        return pyoptk.SparseRows(indices, values, table.shape)
-
-    full = grad().dense() if dense else None
-    work = partial(opt.step, full) if dense else lambda: opt.step(grad())
-    return work, lambda: [table[indices[:4]]]
+    grad = partial(pyoptk.SparseRows, indices, values, table.shape)
+    work = partial(opt.step, grad().dense()) if dense else lambda: opt.step(grad())
+    return work, lambda _: [table[indices[:4]]]
 
 
-def decayed(param, grad, age, *, threads):
+def decayed(param, grad, age):
     """A hundred steps with zero gradients, `age` of them after the last one that was not zero.
 
     Long after it, both moments are denormal numbers, unless a kernel takes those for zero.
     """
-    pyoptk, _ = start(threads)
     opt = pyoptk.Adam(param, beta2=0.99, lr=LR)
     return aged(opt.step, [param, *opt.state.values()], grad, age)
 
@@ -70,17 +60,17 @@ def aged(step, arrays, grad, age):
     step(grad)
     steps(age)
     start = [array.copy() for array in arrays]
-    return steps, list, {"before": restore}
+    return steps, None, {"before": restore}
 
 
-def call(*, threads):
+def call():
     """The bare kernel over 16 elements, where arithmetic takes no time."""
-    return partial(start(threads)[1].adam, *np.zeros((4, 16), np.float32)), list
+    return partial(kernels.adam, *np.zeros((4, 16), np.float32))
 
 
-def after_product(weight, gradient, x, dy, *, threads, alone=False):
+def after_product(weight, gradient, x, dy, *, alone):
     """Adam's step right after the NumPy product of its gradient, or alone."""
-    step = partial(start(threads)[0].Adam(weight, lr=LR).step, gradient)
     product = partial(np.matmul, dy.T, x, out=gradient)
     product()
-    return step, list, {} if alone else {"before": product}
+    step = partial(pyoptk.Adam(weight, lr=LR).step, gradient)
+    return step, None, {"before": None if alone else product}

@@ -7,14 +7,11 @@ import numpy as np
 
 from pyoptk.duel.referee import OURS
 
+ROOF = runpy.run_path(str(OURS / "roof.py"))
 
-def after_product(weight, gradient, x, dy, *, threads, alone=False, **options):
+
+def after_product(weight, gradient, x, dy, *, alone):
     """The same streams with additions only, from the same gradient."""
-    import pyoptk
-
-    pyoptk.set_num_threads(threads)
-    roof = runpy.run_path(str(OURS / "roof.py"))
-    param, _, *states = roof["arrays"](weight.size)
-    streams = partial(roof["roofs"]()[0], param, gradient.reshape(-1), *states)
-    product = partial(np.matmul, dy.T, x, out=gradient)
-    return streams, list, {} if alone else {"before": product}
+    param, _, *states = ROOF["arrays"](weight.size)
+    streams = partial(ROOF["roofs"]()[0], param, gradient.reshape(-1), *states)
+    return streams, None, {"before": None if alone else partial(np.matmul, dy.T, x, out=gradient)}

@@ -6,39 +6,35 @@ nor shuffling, and each `partial_fit` one batch.
 
 import warnings
 
+from sklearn.neural_network import MLPClassifier
+from sklearn.neural_network import _stochastic_optimizers as optimizers
+
 PACKAGES = ("scikit-learn",)
 LR = 1e-3
 
 
-def step(params, grads, *, optimizer, threads, momentum=0.9, **more):
-    from sklearn.neural_network import _stochastic_optimizers as optimizers
-
+def step(params, grads, *, optimizer, momentum=0.9, **more):
     if optimizer not in ("Adam", "SGD") or more:
         raise NotImplementedError
     if optimizer == "Adam":
         opt = optimizers.AdamOptimizer(params, LR)
     else:
         opt = optimizers.SGDOptimizer(params, LR, momentum=momentum, nesterov=False)
-    return lambda: opt.update_params(params, grads), lambda: params[:1]
+    return lambda: opt.update_params(params, grads), lambda _: params[:1]
 
 
-def mlp(x, labels, weights, *, threads):
-    from sklearn.neural_network import MLPClassifier
-
+def mlp(x, labels, weights):
     warnings.simplefilter("ignore")
-    hidden = [len(b) for _, b in weights[:-1]]
-    classes = list(range(len(weights[-1][1])))
     model = MLPClassifier(
-        hidden, alpha=0, batch_size=len(x), learning_rate_init=LR, shuffle=False, random_state=0
-    )
+        [len(b) for b in weights[1:-1:2]], alpha=0, batch_size=len(x), learning_rate_init=LR,
+        shuffle=False, random_state=0,
+    )  # fmt: skip
     # The first call makes the parameters and the optimizer; then both start from ours.
-    model.partial_fit(x, labels, classes=classes)
-    for k, (w, b) in enumerate(weights):
-        model.coefs_[k][...], model.intercepts_[k][...] = w.T, b
-    opt = model._optimizer
-    opt.t = 0
-    for array in opt.ms + opt.vs:
+    model.partial_fit(x, labels, classes=list(range(len(weights[-1]))))
+    arrays = [a for pair in zip(model.coefs_, model.intercepts_, strict=True) for a in pair]
+    for array, value in zip(arrays, weights, strict=True):
+        array[...] = value.T
+    model._optimizer.t = 0
+    for array in model._optimizer.ms + model._optimizer.vs:
         array[...] = 0
-    outcome = zip(model.coefs_, model.intercepts_, strict=True)
-    arrays = [array for w, b in outcome for array in (w.T, b)]
-    return lambda: model.partial_fit(x, labels), lambda: arrays
+    return lambda: model.partial_fit(x, labels), lambda _: [array.T for array in arrays]

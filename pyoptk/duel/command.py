@@ -45,30 +45,17 @@ def measure(
     rounds: int = 5,
     block: float = 0.05,
 ) -> dict[str, Any]:
-    """Run the duels and print a line for each; the result, as `--json` writes it.
-
-    Parameters
-    ----------
-    chosen, entries : sequences
-        The work, and who does it.
-    threads : int
-        Of every library.
-    rounds, block : int, float
-        How many turns each takes at each row, and how many seconds a turn lasts.
-    """
+    """Run the duels (see `referee.run`), print a line for each; the result that `--json` writes."""
     told = machine.describe()
     plural = "" if threads == 1 else "s"
     print(f"pyoptk {pyoptk.__version__}, {told['isa']}, {threads} thread{plural}, {told['cpu']}\n")
     print(ABOUT.format(rounds=rounds), end="\n\n")
     print(f"{'float32':34}{'time':>10}{'roof':>7}" + "".join(f"{peer:>22}" for peer in PEERS))
-    result = run(
-        entries,
-        chosen,
-        threads=threads,
-        rounds=rounds,
-        block=block,
-        show=lambda row: print(line(row), flush=True),
-    )
+
+    def show(row: Row) -> None:
+        print(line(row), flush=True)
+
+    result = run(entries, chosen, threads=threads, rounds=rounds, block=block, show=show)
     print("\n" + ", ".join(f"{name} {version}" for name, version in result["versions"].items()))
     for package in sorted(set(result["missing"].values())):
         print(f"{package} is not installed: left out")
@@ -98,11 +85,8 @@ def picture(result: dict[str, Any]) -> str:
     groups = []
     for row in result["rows"]:
         found = {peer: ratios(row, fastest(row, PEERS[peer])) for peer in palette}
-        members = [
-            (peer, times[len(times) // 2], f"{times[len(times) // 2]:.2f}x")
-            for peer, times in found.items()
-            if times
-        ]
+        middles = {peer: times[len(times) // 2] for peer, times in found.items() if times}
+        members = [(peer, middle, f"{middle:.2f}x") for peer, middle in middles.items()]
         if members:
             groups.append((row["label"], members))
     told = result["machine"]
@@ -117,15 +101,7 @@ def picture(result: dict[str, Any]) -> str:
 
 
 def bench(threads: int | None, saved: Path | None, plot: Path | None) -> None:
-    """The whole command.
-
-    Parameters
-    ----------
-    threads : int or None
-        None: as many as pyoptk uses by default.
-    saved, plot : Path or None
-        Where to write the result as JSON, and the picture as SVG.
-    """
+    """The whole command; `saved` and `plot` are where to write the JSON and the picture."""
     result = measure(threads=threads or pyoptk.get_num_threads())
     if saved is not None:
         saved.write_text(json.dumps(result, indent=1) + "\n")

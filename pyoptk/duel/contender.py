@@ -4,11 +4,13 @@ referee.py runs this file as a script, in a Python that may lack pyoptk: it need
 makes the inputs, the same for every library, and holds the process to as many cores as it has
 threads. The work is in other files, one per library, with one function per task:
 
-    task(**inputs, threads=..., **settings) -> work, outcome[, {"before": ..., "times": ...}]
+    task(**inputs, **settings) -> work[, outcome[, {"before": ..., "times": ...}]]
 
-`work()` is timed, `outcome()` returns the arrays that it changed, `before()` is called before every
-`work()` and not timed, `times` says how often one call does the work. A library that cannot do the
-task raises NotImplementedError. A file with a function `every` takes any task: the roof.
+`work()` is timed; `outcome(found)` gets what it returned and returns the arrays to compare;
+`before()` is called before every `work()` and not timed; `times` says how often one call does the
+work. A pair of works is forward and backward: a row can ask for one of them. A library that cannot
+do the task raises NotImplementedError. `start(threads, **options)` of a file may return the names
+of the only tasks it does. A function `every` does any task: the roof.
 """
 
 import gc
@@ -27,12 +29,12 @@ TICK = 20e-6  # seconds: shorter calls are timed several at once
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
-# ---- the inputs of each task ---------------------------------------------------------------------
+# ---- the inputs of each task; NumPy is imported once the cores are chosen ------------------------
 
 
 def step_inputs(count: int, n: int, dtype: str = "float32") -> dict[str, Any]:
     """`count` parameters of n elements, with gradients."""
-    import numpy as np  # here and below: once the cores are chosen
+    import numpy as np
 
     base = np.random.default_rng(0).standard_normal(min(n, 1 << 20)).astype(dtype)
     params = [np.resize(base, n) for _ in range(count)]
@@ -60,9 +62,8 @@ def layer_inputs(
         shapes = (rows, below), (rows, H), (rows,), (rows,)
         weights += [uniform(*shape) / np.sqrt(H).astype(dtype) for shape in shapes]
     lengths = {"lengths": np.linspace(T, T // 2, B).astype(int)} if packed else {}
-    return {
-        "x": uniform(T, B, I), "dy": uniform(T, B, directions * H), "weights": weights, **lengths,
-    }  # fmt: skip
+    x, dy = uniform(T, B, I), uniform(T, B, directions * H)
+    return {"x": x, "dy": dy, "weights": weights, **lengths}
 
 
 def forecaster_inputs(B: int, T: int) -> dict[str, Any]:
@@ -73,26 +74,27 @@ def forecaster_inputs(B: int, T: int) -> dict[str, Any]:
     series = np.sin(np.arange(B + T) * 0.05) + 0.1 * rng.standard_normal(B + T)
     windows = np.stack([series[t : t + B] for t in range(T)])[:, :, None].astype("f4")
     lower, upper = (layer_inputs(1, 1, I, H)["weights"] for I, H in ((1, 64), (64, 32)))
-    head = [rng.uniform(-0.2, 0.2, (1, 32)).astype("f4"), np.zeros(1, "f4")]
-    weights = [lower, upper, head]
-    return {"windows": windows, "targets": series[T:].astype("f4"), "weights": weights}
+    head = rng.uniform(-0.2, 0.2, (1, 32)).astype("f4"), np.zeros(1, "f4")
+    return {
+        "windows": windows, "targets": series[T:].astype("f4"), "weights": [*lower, *upper, *head],
+    }  # fmt: skip
 
 
 def mlp_inputs(layers: list[int], B: int) -> dict[str, Any]:
-    """A batch, its labels, and per layer the weight [outputs, inputs] and the bias."""
+    """A batch, its labels, and of each layer in turn the weight [outputs, inputs] and the bias."""
     import numpy as np
 
     rng = np.random.default_rng(0)
-    weights = [
-        (rng.normal(0, np.sqrt(2 / a), (b, a)).astype("f4"), np.zeros(b, "f4"))
-        for a, b in pairwise(layers)
-    ]
+    weights = []
+    for a, b in pairwise(layers):
+        weights += [rng.normal(0, np.sqrt(2 / a), (b, a)).astype("f4"), np.zeros(b, "f4")]
     x = rng.standard_normal((B, layers[0])).astype("f4")
     return {"x": x, "labels": np.arange(B) % layers[-1], "weights": weights}
 
 
 INPUTS: dict[str, Callable[..., dict[str, Any]]] = {
-    "step": step_inputs, "layer": layer_inputs, "forecaster": forecaster_inputs, "mlp": mlp_inputs,
+    "step": step_inputs, "layer": layer_inputs, "stream": layer_inputs,
+    "forecaster": forecaster_inputs, "mlp": mlp_inputs,
 }  # fmt: skip
 
 
@@ -116,14 +118,13 @@ class Worker:
     def __init__(self, files: Sequence[str], threads: int, options: dict[str, Any]) -> None:
         self.tasks: dict[str, Any] = {}
         self.inputs = dict(INPUTS)
-        self.packages: list[str] = []
+        self.versions: dict[str, str] = {}
         for file in files:
             found = runpy.run_path(file)
-            self.packages += found.get("PACKAGES", ())
-            if "INPUTS" in found:
-                self.inputs |= found["INPUTS"]
-            else:
-                self.tasks |= found
+            for name in found.get("PACKAGES", ()):  # raises ModuleNotFoundError
+                self.versions[name] = importlib.metadata.version(name)
+            self.inputs |= found.get("INPUTS", {})
+            self.tasks |= {} if "INPUTS" in found else found
         self.threads, self.options = threads, options
         self.forget()
 
@@ -134,49 +135,54 @@ class Worker:
         self.times, self.seconds = 1, 0.0
         gc.collect()
 
-    def versions(self) -> dict[str, str]:
-        """Of the packages that the files name; ModuleNotFoundError for one that is missing."""
-        return {name: importlib.metadata.version(name) for name in self.packages}
-
     def prepare(
-        self, task: str, sizes: dict[str, Any], settings: dict[str, Any], **amount: Any
-    ) -> list[float] | None:
+        self, task: str, sizes: dict[str, Any], settings: dict[str, Any], *,
+        part: str = "", **amount: Any,
+    ) -> list[float] | None:  # fmt: skip
         """Make the work, do it twice, return a sample of the outcome; None: it has no such task."""
         self.forget()
+        able = self.tasks["start"](self.threads, **self.options) if "start" in self.tasks else None
+        if able and task not in able:
+            return None
         if task in self.tasks:
-            given = self.inputs[task](**sizes) if task in self.inputs else dict(sizes)
-            given |= settings
+            given = settings | (self.inputs[task](**sizes) if task in self.inputs else sizes)
         elif "every" in self.tasks:
-            task, given = "every", {**amount, "dtype": sizes.get("dtype", "float32")}
+            task, given, part = "every", {**amount, "dtype": sizes.get("dtype", "float32")}, ""
         else:
             return None
         try:
-            made = self.tasks[task](**given, threads=self.threads, **self.options)
+            made = self.tasks[task](**given)
         except NotImplementedError:
             return None
-        self.work, outcome, *more = made
-        self.before = more[0].get("before") if more else None
-        self.times = more[0].get("times", 1) if more else 1
+        work, outcome, more = (*(made if isinstance(made, tuple) else [made]), None, None)[:3]
+        self.before, self.times = (more or {}).get("before"), (more or {}).get("times", 1)
+        if isinstance(work, tuple):
+            forward, backward = work
+            both = {"forward": (None, forward), "backward": (forward, backward)}
+            self.before, work = both.get(part, (None, lambda: (forward(), backward())[1]))
+        elif part:
+            return None
+        self.work = work
         del given, made
-        self.time(CALLS_BEFORE_SAMPLE)
-        shown = sample(outcome())
+        for _ in range(CALLS_BEFORE_SAMPLE):
+            if self.before:
+                self.before()
+            found = work()
+        shown = sample(outcome(found)) if outcome else []
         self.seconds = self.time(1)
         return shown
 
     def time(self, calls: int) -> float:
         """Seconds of one call of the work, over `calls` of them."""
-        assert self.work is not None
-        work, before, every = self.work, self.before, range(calls)
-        if before is None:
+        work, before, total = self.work, self.before, 0.0
+        assert work is not None
+        turns, every = (1, range(calls)) if before is None else (calls, range(1))
+        for _ in range(turns):
+            if before is not None:
+                before()
             start = time.perf_counter()
             for _ in every:
                 work()
-            return (time.perf_counter() - start) / calls
-        total = 0.0
-        for _ in every:
-            before()
-            start = time.perf_counter()
-            work()
             total += time.perf_counter() - start
         return total / calls
 
@@ -191,8 +197,7 @@ class Worker:
         found, end = [self.time(calls)], time.perf_counter() + seconds - self.seconds
         while time.perf_counter() < end:
             found.append(self.time(calls))
-        found.sort()
-        return found[len(found) // 2] / self.times
+        return sorted(found)[len(found) // 2] / self.times
 
 
 def answer(worker: Worker, message: dict[str, Any]) -> Any:
@@ -214,18 +219,16 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints must not get between the answers
 
-    def say(what: Any) -> None:
-        answers.write(json.dumps(what) + "\n")
-        answers.flush()
+    def say(**what: Any) -> None:
+        print(json.dumps(what), file=answers, flush=True)
 
     try:
         worker = Worker(files, threads, options)
-        say({"versions": worker.versions()})
     except ModuleNotFoundError as missing:
-        say({"missing": missing.name or str(missing)})
-        return
+        return say(missing=missing.name or str(missing))
+    say(versions=worker.versions)
     for line in sys.stdin:
-        say(answer(worker, json.loads(line)))
+        say(**answer(worker, json.loads(line)))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import datetime
 import os
 import platform
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pyoptk
@@ -13,13 +14,11 @@ import pyoptk
 
 def cpu_name() -> str:
     """The processor's name as the system tells it."""
-    try:
-        with Path("/proc/cpuinfo").open() as lines:
-            return next(
-                line.split(":")[1].strip() for line in lines if line.startswith("model name")
-            )
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    with suppress(OSError), Path("/proc/cpuinfo").open() as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.split(":")[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def without_folders(word: str) -> str:

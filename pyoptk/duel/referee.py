@@ -31,20 +31,18 @@ PATIENCE = 300.0  # seconds after which a contender that does not answer is ende
 ONE_BY_ONE = 1e9  # bytes of a step from which preparing all contenders at once takes much memory
 
 Row = dict[str, Any]
+ASKED = ("task", "sizes", "settings", "part", "bytes", "flop", "only_read")  # of a row
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A contender's name, the files with its work, and the Python that has the library.
-
-    `threads` is for those that do not take the number of threads of the whole run.
-    """
+    """A contender's name, the files with its work, and the Python that has the library."""
 
     name: str
     files: Sequence[Path]
     python: str = sys.executable
     options: Mapping[str, Any] = field(default_factory=dict)
-    threads: int | None = None
+    threads: int | None = None  # where not those of the whole run
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -110,26 +108,21 @@ def fight(
 
     The others must arrive at the numbers of the first contender.
     """
-    case = {key: row[key] for key in ("task", "sizes", "settings", *AMOUNTS) if key in row}
-    answers = {}
-    if row.get("bytes", 0) > ONE_BY_ONE:
-        for contender in contenders:
+    case = {key: row[key] for key in ASKED if key in row}
+    answers: dict[Contender, dict[str, Any]] = {}
+    # Mostly all at once: preparing is not timed, and compiling takes long.
+    some = [[c] for c in contenders] if row.get("bytes", 0) > ONE_BY_ONE else [contenders]
+    for asked in some:
+        for contender in asked:
             contender.tell(**case)
-            answers[contender] = contender.listen()
-    else:  # all at once: preparing is not timed, and compiling takes long
-        for contender in contenders:
-            contender.tell(**case)
-        answers = {contender: contender.listen() for contender in contenders}
+        answers |= {contender: contender.listen() for contender in asked}
     errors = {c.name: said["error"] for c, said in answers.items() if "error" in said}
+    ready = [c for c in contenders if answers[c].get("sample") is not None]
     expected = answers[contenders[0]].get("sample") or []
-    ready = []
-    for contender, said in answers.items():
-        if said.get("sample") is None:
-            continue
-        if same(said["sample"], expected, TOLERANCE.get(row["task"], 1e-4)):
-            ready.append(contender)
-        else:
+    for contender in ready:
+        if not same(answers[contender]["sample"], expected, TOLERANCE.get(row["task"], 1e-4)):
             errors[contender.name] = "its numbers are not ours"
+    ready = [contender for contender in ready if contender.name not in errors]
     seconds: dict[str, list[float]] = {contender.name: [] for contender in ready}
     for _ in range(rounds):
         for contender in ready:
@@ -139,9 +132,6 @@ def fight(
                 errors[contender.name] = said["error"]
             seconds[contender.name].append(said.get("seconds", math.nan))
     return {k: v for k, v in seconds.items() if k not in errors}, errors
-
-
-AMOUNTS = ("bytes", "flop", "only_read")  # of the work in a row; see rows.py
 
 
 def same(found: Sequence[float], expected: Sequence[float], tolerance: float) -> bool:

@@ -82,9 +82,10 @@ def layer(
         flop = products * 2 * GATES[cell] * (1 if part == "step" else T) * B * H * (I + H)
     return {
         "label": f"{cell}, T {T}, B {B}, I {I}, H {H}{kind}",
-        "task": "layer",
+        "task": "stream" if part == "step" else "layer",
         "sizes": sizes | ({"packed": True} if packed else {}),
-        "settings": {"cell": cell} | ({"part": part} if part else {}),
+        "settings": {"cell": cell},
+        "part": part.replace("step", ""),
         "flop": flop,
     }
 

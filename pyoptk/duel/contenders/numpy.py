@@ -10,119 +10,95 @@ from functools import partial
 
 import numpy as np
 
+from pyoptk import reference
+from pyoptk.demo.forecaster import Forecaster
+from pyoptk.demo.numpy_step import NumpyForecaster
+
 PACKAGES = ("numpy", "pyoptk")
 LR = 1e-3
 BLOCK = 16_384  # elements: the fastest of the powers of two from 1 k to 256 k, at 1 M and 10 M
 
 
+def start(threads, implementation="in place"):
+    """There is one way only to write the layers."""
+    global PLAIN
+    PLAIN = implementation == "plain"
+    return ["step", "mlp"] if PLAIN else None
+
+
 # ---- optimizers ----------------------------------------------------------------------------------
 
-
-def plain_adam(p, g, m, v, t):
-    m[:] = 0.9 * m + (1 - 0.9) * g
-    v[:] = 0.999 * v + (1 - 0.999) * g**2
-    p -= LR * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+OPTIMIZERS = ("Adam", "SGD", "RMSprop", "AdaGrad")
 
 
-def plain_sgd(p, g, velocity, unused, t):
-    velocity[:] = 0.9 * velocity + g
-    p -= LR * velocity
+def plain(optimizer, p, g, m, v, t):
+    if optimizer == "Adam":
+        m[:] = 0.9 * m + (1 - 0.9) * g
+        v[:] = 0.999 * v + (1 - 0.999) * g**2
+        p -= LR * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    elif optimizer == "SGD":
+        m[:] = 0.9 * m + g
+        p -= LR * m
+    elif optimizer == "RMSprop":
+        v[:] = 0.99 * v + (1 - 0.99) * g**2
+        p -= LR * g / (np.sqrt(v) + 1e-8)
+    else:
+        v += g**2
+        p -= LR * g / (np.sqrt(v) + 1e-10)
 
 
-def plain_rmsprop(p, g, v, unused, t):
-    v[:] = 0.99 * v + (1 - 0.99) * g**2
-    p -= LR * g / (np.sqrt(v) + 1e-8)
-
-
-def plain_adagrad(p, g, s, unused, t):
-    s += g**2
-    p -= LR * g / (np.sqrt(s) + 1e-10)
-
-
-def adam(p, g, m, v, t, a, b):
-    np.multiply(g, 1 - 0.9, out=a)
-    np.multiply(m, 0.9, out=m)
-    np.add(m, a, out=m)
+def in_place(optimizer, p, g, m, v, t, a, b):
+    if optimizer == "SGD":
+        np.multiply(m, 0.9, out=m)
+        np.add(m, g, out=m)
+        np.multiply(m, LR, out=a)
+        np.subtract(p, a, out=p)
+        return
     np.multiply(g, g, out=a)
-    np.multiply(a, 1 - 0.999, out=a)
-    np.multiply(v, 0.999, out=v)
+    if optimizer != "AdaGrad":
+        beta = 0.999 if optimizer == "Adam" else 0.99
+        np.multiply(a, 1 - beta, out=a)
+        np.multiply(v, beta, out=v)
     np.add(v, a, out=v)
     np.sqrt(v, out=a)
-    np.multiply(a, (1 - 0.999**t) ** -0.5, out=a)
-    np.add(a, 1e-8, out=a)
-    np.divide(m, a, out=a)
-    np.multiply(a, LR / (1 - 0.9**t), out=a)
+    if optimizer == "Adam":
+        np.multiply(g, 1 - 0.9, out=b)
+        np.multiply(m, 0.9, out=m)
+        np.add(m, b, out=m)
+        np.multiply(a, (1 - 0.999**t) ** -0.5, out=a)
+    np.add(a, 1e-10 if optimizer == "AdaGrad" else 1e-8, out=a)
+    np.divide(m if optimizer == "Adam" else g, a, out=a)
+    np.multiply(a, LR / (1 - 0.9**t) if optimizer == "Adam" else LR, out=a)
     np.subtract(p, a, out=p)
 
 
-def sgd(p, g, velocity, unused, t, a, b):
-    np.multiply(velocity, 0.9, out=velocity)
-    np.add(velocity, g, out=velocity)
-    np.multiply(velocity, LR, out=a)
-    np.subtract(p, a, out=p)
-
-
-def rmsprop(p, g, v, unused, t, a, b):
-    np.multiply(g, g, out=a)
-    np.multiply(a, 1 - 0.99, out=a)
-    np.multiply(v, 0.99, out=v)
-    np.add(v, a, out=v)
-    _descend(p, g, v, 1e-8, a, b)
-
-
-def adagrad(p, g, s, unused, t, a, b):
-    np.multiply(g, g, out=a)
-    np.add(s, a, out=s)
-    _descend(p, g, s, 1e-10, a, b)
-
-
-def _descend(p, g, s, eps, a, b):
-    np.sqrt(s, out=a)
-    np.add(a, eps, out=a)
-    np.multiply(g, LR, out=b)
-    np.divide(b, a, out=a)
-    np.subtract(p, a, out=p)
-
-
-PLAIN = {"Adam": plain_adam, "SGD": plain_sgd, "RMSprop": plain_rmsprop, "AdaGrad": plain_adagrad}
-IN_PLACE = {"Adam": adam, "SGD": sgd, "RMSprop": rmsprop, "AdaGrad": adagrad}
-
-
-def _blocked(update, p, g, m, v, t, a, b):
-    for i in range(0, p.size, BLOCK):
-        part = slice(i, i + BLOCK)
-        n = len(p[part])
-        update(p[part], g[part], m[part], v[part], t, a[:n], b[:n])
-
-
-def _updates(optimizer, params, implementation):
+def updates(optimizer, params):
     """The step of one optimizer over these parameters."""
     ms, vs = ([np.zeros(p.size, p.dtype) for p in params] for _ in range(2))
     flat, t = [p.reshape(-1) for p in params], 0
-    if implementation == "plain":
-        update = PLAIN[optimizer]
-    else:
-        a, b = np.empty((2, min(BLOCK, max(p.size for p in params))), flat[0].dtype)
-        update = partial(_blocked, IN_PLACE[optimizer])
+    scratch = np.empty((2, min(BLOCK, max(p.size for p in params))), flat[0].dtype)
 
     def take(grads):
         nonlocal t
         t += 1
-        scratch = () if implementation == "plain" else (a, b)
-        for p, g, m, v in zip(flat, grads, ms, vs, strict=True):
-            update(p, g.reshape(-1), m, v, t, *scratch)
+        for p, *arrays in zip(flat, (g.reshape(-1) for g in grads), ms, vs, strict=True):
+            if PLAIN:
+                plain(optimizer, p, *arrays, t)
+                continue
+            for i in range(0, p.size, BLOCK):
+                parts = [array[i : i + BLOCK] for array in (p, *arrays)]
+                in_place(optimizer, *parts, t, *scratch[:, : len(parts[0])])
 
     return take
 
 
 def step(
-    params, grads, *, optimizer, threads, implementation="in place",
-    momentum=0.9, max_norm=None, ema_decay=None, zero_grad=False,
+    params, grads, *, optimizer, momentum=0.9, max_norm=None, ema_decay=None, zero_grad=False
 ):  # fmt: skip
     """One step over a list of parameters."""
-    if optimizer not in PLAIN:
+    if optimizer not in OPTIMIZERS:
         raise NotImplementedError
-    take = _updates(optimizer, params, implementation)
+    take = updates(optimizer, params)
     averages = [p.copy() for p in params] if ema_decay is not None else []
 
     def work():
@@ -138,62 +114,43 @@ def step(
             for g in grads:
                 g.fill(0)
 
-    return work, lambda: [*params[:1], *averages[:1]]
+    return work, lambda _: [*params[:1], *averages[:1]]
 
 
 # ---- layers --------------------------------------------------------------------------------------
 
 
-def layer(
-    x, dy, weights, *, cell, threads, implementation="in place", part="", **stacked
-):  # fmt: skip
-    """Forward and backward of pyoptk's twin."""
-    from pyoptk import reference
-
-    if cell != "LSTM" or stacked or implementation == "plain":  # there is one way only
+def layer(x, dy, weights, *, cell, **stacked):
+    """pyoptk's twin."""
+    if cell != "LSTM" or stacked:
         raise NotImplementedError
-    w_ih, w_hh, *_ = weights
-    zeros = np.zeros_like(dy[0])
-    saved = found = None
-    if part == "step":
-        return partial(reference.lstm_step, x[0], zeros, zeros, *weights), list
+    zeros, saved = np.zeros_like(dy[0]), None
 
     def forward():
         nonlocal saved
         saved = reference.lstm_forward(x, zeros, zeros, *weights)
+        return [saved[0][1:]]
 
     def backward():
-        nonlocal found
-        found = reference.lstm_backward(x, *saved, w_ih, w_hh, dy, zeros, zeros)
+        found = reference.lstm_backward(x, *saved, *weights[:2], dy, zeros, zeros)
+        return [found[0], *found[3:], found[5]]
 
-    def both():
-        forward()
-        backward()
-
-    def outcome():
-        dx, _, _, dw_ih, dw_hh, db = found
-        return [dx, dw_ih, dw_hh, db, db]
-
-    if part == "forward":
-        return forward, list
-    work, more = (backward, {"before": forward}) if part else (both, {})
-    return work, outcome, more
+    return (forward, backward), list
 
 
-def forecaster(windows, targets, weights, *, threads, implementation="in place"):
+def stream(x, dy, weights, *, cell):
+    zeros = np.zeros_like(dy[0])
+    return partial(reference.lstm_step, x[0], zeros, zeros, *weights)
+
+
+def forecaster(windows, targets, weights):
     """The training step of `pyoptk.demo.numpy_step`, the weights its own copies."""
-    from pyoptk.demo.forecaster import Forecaster
-    from pyoptk.demo.numpy_step import NumpyForecaster
-
-    if implementation == "plain":
-        raise NotImplementedError
-    flat = [array for layer in weights for array in layer]
     model = Forecaster(np.random.default_rng(0))
-    for param, value in zip(model.params.values(), flat, strict=True):
+    for param, value in zip(model.params.values(), weights, strict=True):
         param[...] = value
     twin = NumpyForecaster(model.params, lr=LR, max_norm=np.inf)
 
-    def outcome():
+    def outcome(_):
         for name, param in model.params.items():
             param[...] = twin.params[name]
         return [model.forward(windows)]
@@ -228,10 +185,9 @@ def train_mlp(x, labels, params, take):
                 d = (d @ params[2 * k]) * (activations[k] > 0)
         take(grads[::-1])
 
-    return work, lambda: params
+    return work, lambda _: params
 
 
-def mlp(x, labels, weights, *, threads, implementation="in place"):
+def mlp(x, labels, weights):
     """The loop with Adam in NumPy."""
-    params = [array for layer in weights for array in layer]
-    return train_mlp(x, labels, params, _updates("Adam", params, implementation))
+    return train_mlp(x, labels, weights, updates("Adam", weights))

@@ -9,80 +9,59 @@ from pathlib import Path
 
 import numpy as np
 
+import pyoptk
+
 PACKAGES = ("pyoptk",)
 LR = 1e-3
+start = pyoptk.set_num_threads
 
 
-def step(params, grads, *, optimizer, threads, **settings):
-    """One step over a list of parameters, clipping and all the rest in the same call."""
-    pyoptk = start(threads)
-    opt = attribute(pyoptk, optimizer)(params, lr=LR, **settings)
-    averages = opt.ema[:1] if "ema_decay" in settings else []
-    return partial(opt.step, grads), lambda: [*params[:1], *averages]
-
-
-def start(threads):
-    import pyoptk
-
-    pyoptk.set_num_threads(threads)
-    return pyoptk
-
-
-def attribute(module, name):
-    """A class or function of pyoptk; an older commit may not have it."""
-    if not hasattr(module, name):
+def known(name):
+    """A class of pyoptk, which an older commit may not have."""
+    if not hasattr(pyoptk, name):
         raise NotImplementedError
-    return getattr(module, name)
+    return getattr(pyoptk, name)
 
 
-def layer(x, dy, weights, lengths=None, *, cell, threads, part="", layers=1, directions=1):
-    """Forward and backward with the gradient of the input."""
-    made = attribute(start(threads), cell)(
-        x.shape[2],
-        dy.shape[2] // directions,
-        num_layers=layers,
-        bidirectional=directions == 2,
-        dtype=x.dtype,
-    )
-    for array, value in zip(made.params.values(), weights, strict=True):
-        array[...] = value
-    if part == "step":
-        return partial(made.step, x[0], made.step(x[0])[1]), list
-    y = dx = None
-
-    def forward():
-        nonlocal y
-        y = made.forward(x, lengths=lengths)[0]
-
-    def backward():
-        nonlocal dx
-        dx = made.backward(dy)[0]
-
-    def both():
-        forward()
-        backward()
-
-    if part == "forward":
-        return forward, lambda: [y]
-    work, more = (backward, {"before": forward}) if part else (both, {})
-    return work, lambda: [dx, *made.grads.values()], more
+def filled(model, weights):
+    for param, value in zip(model.params.values(), weights, strict=True):
+        param[...] = value
+    return model
 
 
-def forecaster(windows, targets, weights, *, threads):
+def step(params, grads, *, optimizer, **settings):
+    """One step over a list of parameters, clipping and all the rest in the same call."""
+    opt = known(optimizer)(params, lr=LR, **settings)
+    averages = opt.ema[:1] if "ema_decay" in settings else []
+    return partial(opt.step, grads), lambda _: [*params[:1], *averages]
+
+
+def made(x, dy, weights, cell, layers=1, directions=1):
+    sizes = x.shape[2], dy.shape[2] // directions, layers
+    return filled(known(cell)(*sizes, bidirectional=directions == 2, dtype=x.dtype), weights)
+
+
+def layer(x, dy, weights, lengths=None, **how):
+    lstm = made(x, dy, weights, **how)
+    forward = partial(lstm.forward, x, lengths=lengths)
+    return (forward, partial(lstm.backward, dy)), lambda y: [y[0], *lstm.grads.values()]
+
+
+def stream(x, dy, weights, **how):
+    lstm = made(x, dy, weights, **how)
+    return partial(lstm.step, x[0], lstm.step(x[0])[1])
+
+
+def forecaster(windows, targets, weights):
     """The training step of `pyoptk.demo.forecaster`, without its clipping."""
-    pyoptk = start(threads)
     from pyoptk.demo.forecaster import Forecaster
 
-    model = Forecaster(np.random.default_rng(0))
-    flat = [array for layer in weights for array in layer]
-    for param, value in zip(model.params.values(), flat, strict=True):
-        param[...] = value
+    model = filled(Forecaster(np.random.default_rng(0)), weights)
     model.optimizer = pyoptk.Adam(model.params, lr=LR)
-    return partial(model.step, windows, targets), lambda: [model.forward(windows)]
+    return partial(model.step, windows, targets), lambda _: [model.forward(windows)]
 
 
-def mlp(x, labels, weights, *, threads):
+def mlp(x, labels, weights):
     """The NumPy training loop with pyoptk's step dropped in: one line differs."""
     train_mlp = runpy.run_path(str(Path(__file__).with_name("numpy.py")))["train_mlp"]
-    params = [array for layer in weights for array in layer]
-    return train_mlp(x, labels, params, start(threads).Adam(params, lr=LR).step)
+    return train_mlp(x, labels, weights, pyoptk.Adam(weights, lr=LR).step)

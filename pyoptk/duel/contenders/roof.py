@@ -5,8 +5,16 @@ from functools import partial
 
 import numpy as np
 
+import pyoptk
+
 PACKAGES = ("pyoptk",)
 STREAMS = 7  # of memory_roof: those of Adam
+
+
+def start(threads, smallest=20_000):
+    global THREADS, SMALLEST
+    THREADS, SMALLEST = threads, smallest
+    pyoptk.set_num_threads(threads)
 
 
 def roofs():
@@ -23,50 +31,46 @@ def arrays(n, dtype="float32"):
     aliasing): 64 bytes apart they are 1.3 times as slow in L2. Not zeros: the system keeps pages of
     zeros that are only read in one page, which stays in L1.
     """
-    found = []
-    for i in range(4):
-        raw = np.empty(n * np.dtype(dtype).itemsize + 2 * 4096, np.uint8)
-        start = -raw.ctypes.data % 4096 + 1024 * i
-        found.append(raw[start : start + n * np.dtype(dtype).itemsize].view(dtype))
-        found[-1][:] = 1
+    size = n * np.dtype(dtype).itemsize
+    raw = [np.empty(size + 2 * 4096, np.uint8) for _ in range(4)]
+    starts = [-array.ctypes.data % 4096 + 1024 * i for i, array in enumerate(raw)]
+    found = [array[k : k + size].view(dtype) for array, k in zip(raw, starts, strict=True)]
+    for array in found:
+        array[:] = 1
     return found
 
 
-def every(*, threads, dtype, bytes=0, flop=0, only_read=False, smallest=20_000):
+def every(*, dtype, bytes=0, flop=0, only_read=False):
     """As many bytes as the task moves, in the streams of Adam with additions only; or its FLOPs.
 
-    Below `smallest` elements a call takes longer than its streams. What is only read is read by
-    BLAS.
+    Below SMALLEST elements a call takes longer than its streams. What is only read is read by BLAS.
     """
-    import pyoptk
-
-    pyoptk.set_num_threads(threads)
     if flop:
-        return multiply_adds(flop, dtype, threads)
+        return multiply_adds(flop, dtype)
     elements = bytes // np.dtype(dtype).itemsize
-    if elements < max(1, STREAMS * smallest):
+    if elements < max(1, STREAMS * SMALLEST):
         raise NotImplementedError
     if only_read:
         x = np.ones(elements, dtype)
-        return partial(np.dot, x, x), list
-    return partial(roofs()[0], *arrays(elements // STREAMS, dtype)), list
+        return partial(np.dot, x, x)
+    return partial(roofs()[0], *arrays(elements // STREAMS, dtype))
 
 
-def multiply_adds(flop, dtype, threads):
+def multiply_adds(flop, dtype):
     """`flop` floating-point operations in registers, an equal share on each thread.
 
     So many times over that starting threads does not count.
     """
     fma = roofs()[1]
-    times = max(1, int(2e8 * threads / flop))
-    rounds = 1 + int(flop * times / threads / fma(dtype, 1))
+    times = max(1, int(2e8 * THREADS / flop))
+    rounds = 1 + int(flop * times / THREADS / fma(dtype, 1))
 
     def work():
-        others = [threading.Thread(target=fma, args=(dtype, rounds)) for _ in range(threads - 1)]
+        others = [threading.Thread(target=fma, args=(dtype, rounds)) for _ in range(THREADS - 1)]
         for other in others:
             other.start()
         fma(dtype, rounds)
         for other in others:
             other.join()
 
-    return work, list, {"times": times}
+    return work, None, {"times": times}

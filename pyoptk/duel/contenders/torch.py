@@ -8,6 +8,9 @@ are those of `torch.nn`, time first, which go to oneDNN in float32.
 
 from functools import partial
 
+import torch
+from torch import nn
+
 PACKAGES = ("torch",)
 LR = 1e-3
 FUSED = ("Adam", "AdamW", "SGD", "AdaGrad")
@@ -15,94 +18,77 @@ THEIRS = {"AdaGrad": "Adagrad"}  # where it has another name
 HOW = {"fused": {"fused": True}, "foreach": {"foreach": True}, "for-loop": {"foreach": False}}
 
 
-def start(threads, implementation="fused"):
-    """The module; its ways other than "fused" are for optimizers alone."""
-    import torch
-
-    if implementation not in ("fused", "fastest"):
-        raise NotImplementedError
+def start(threads, implementation):
+    """The other ways of its optimizers do nothing else."""
+    global WAY
+    WAY = implementation
     torch.set_num_threads(threads)
-    return torch
+    return ["step"] if implementation in ("foreach", "for-loop") else None
 
 
 def step(
-    params, grads, *, optimizer, threads, implementation="fused",
-    max_norm=None, ema_decay=None, zero_grad=False, **settings,
+    params, grads, *, optimizer, max_norm=None, ema_decay=None, zero_grad=False, **settings
 ):  # fmt: skip
     """One step over a list of parameters; clipping, averages and zeros as its users add them."""
-    torch = start(threads)
-    if implementation == "fastest":
-        implementation = "fused" if optimizer in FUSED else "foreach"
+    way = WAY if WAY != "fastest" else "fused" if optimizer in FUSED else "foreach"
     theirs = getattr(torch.optim, THEIRS.get(optimizer, optimizer), None)
-    if theirs is None or (implementation == "fused" and optimizer not in FUSED):
+    if theirs is None or (way == "fused" and optimizer not in FUSED):
         raise NotImplementedError
-    tensors = [torch.nn.Parameter(torch.tensor(p)) for p in params]
+    tensors = [nn.Parameter(torch.tensor(p)) for p in params]
     for tensor, grad in zip(tensors, grads, strict=True):
         tensor.grad = torch.tensor(grad)
-    opt = theirs(tensors, lr=LR, **settings, **HOW[implementation])
-    each = implementation == "for-loop"
+    opt = theirs(tensors, lr=LR, **settings, **HOW[way])
     averages = [t.detach().clone() for t in tensors] if ema_decay is not None else []
 
     def work():
         if max_norm is not None:
-            torch.nn.utils.clip_grad_norm_(tensors, max_norm, foreach=not each)
+            nn.utils.clip_grad_norm_(tensors, max_norm, foreach=way != "for-loop")
         opt.step()
         if ema_decay is not None:
             torch._foreach_lerp_(averages, [t.detach() for t in tensors], 1 - ema_decay)
         if zero_grad:
             opt.zero_grad(set_to_none=False)
 
-    return work, lambda: [*(t.detach() for t in tensors[:1]), *averages[:1]]
+    return work, lambda _: [*(t.detach() for t in tensors[:1]), *averages[:1]]
 
 
-def filled(torch, module, weights):
+def filled(module, weights):
     """The module with these weights."""
     for param, value in zip(module.parameters(), weights, strict=True):
         param.data = torch.tensor(value)
     return module
 
 
-def layer(
-    x, dy, weights, lengths=None, *, cell, threads, implementation="fused",
-    part="", layers=1, directions=1,
-):  # fmt: skip
-    """Forward and backward with the gradient of the input."""
-    torch = start(threads, implementation)
-    nn, x, dy = torch.nn, torch.tensor(x), torch.tensor(dy)
-    I, H = x.shape[2], dy.shape[2] // directions
-    if part == "step":
-        made = filled(torch, getattr(nn, f"{cell}Cell")(I, H, dtype=x.dtype), weights)
-        return partial(made.requires_grad_(False).forward, x[0]), list
-    made = getattr(nn, cell)(I, H, layers, bidirectional=directions == 2, dtype=x.dtype)
-    filled(torch, made, weights)
-    x.requires_grad_()
-    y = None
+def layer(x, dy, weights, lengths=None, *, cell, layers=1, directions=1):
+    x, dy = torch.tensor(x, requires_grad=True), torch.tensor(dy)
+    sizes = x.shape[2], dy.shape[2] // directions, layers
+    made = getattr(nn, cell)(*sizes, bidirectional=directions == 2, dtype=x.dtype)
+    y, packed = None, nn.utils.rnn.pack_padded_sequence
+    filled(made, weights)
     if lengths is not None:  # the ends of sequences are not in its output
-        ends = torch.tensor(lengths)
-        dy = nn.utils.rnn.pack_padded_sequence(dy, ends).data
+        lengths = torch.tensor(lengths)
+        dy = packed(dy, lengths).data
 
     def forward():
         nonlocal y
         made.zero_grad(set_to_none=True)
         x.grad = None
-        given = x if lengths is None else nn.utils.rnn.pack_padded_sequence(x, ends)
-        y = made(given)[0]
-        y = y if lengths is None else y.data
+        y = made(x)[0] if lengths is None else made(packed(x, lengths))[0].data
 
-    def backward():
-        y.backward(dy)
+    def outcome(_):
+        grads = [x.grad, *(param.grad for param in made.parameters())]
+        return [y.detach()] if x.grad is None else grads
 
-    def both():
-        forward()
-        backward()
-
-    if part == "forward":
-        return forward, lambda: [y.detach()]
-    work, more = (backward, {"before": forward}) if part else (both, {})
-    return work, lambda: [x.grad, *(p.grad for p in made.parameters())], more
+    return (forward, lambda: y.backward(dy)), outcome
 
 
-def train(torch, model, loss, x, y, forward):
+def stream(x, dy, weights, *, cell):
+    x = torch.tensor(x[0])
+    made = getattr(nn, f"{cell}Cell")(x.shape[1], dy.shape[2], dtype=x.dtype)
+    return partial(filled(made, weights).requires_grad_(False).forward, x)
+
+
+def train(model, loss, x, y, forward):
     """A training step with Adam."""
     opt = torch.optim.Adam(model.parameters(), lr=LR, fused=True)
 
@@ -114,29 +100,22 @@ def train(torch, model, loss, x, y, forward):
     return work
 
 
-def forecaster(windows, targets, weights, *, threads, implementation="fused"):
+def forecaster(windows, targets, weights):
     """LSTM(64) -> LSTM(32) -> Linear(1), MSE, Adam."""
-    torch = start(threads, implementation)
-    nn = torch.nn
-    flat = [array for layer in weights for array in layer]
     made = nn.ModuleList([nn.LSTM(1, 64), nn.LSTM(64, 32), nn.Linear(32, 1)])
-    lower, upper, head = filled(torch, made, flat)
+    lower, upper, head = filled(made, weights)
     x, y = torch.tensor(windows), torch.tensor(targets)[:, None]
 
     def forward(x):
         return head(upper(lower(x)[0])[0][-1])
 
-    return train(torch, made, nn.MSELoss(), x, y, forward), lambda: [forward(x).detach()]
+    return train(made, nn.MSELoss(), x, y, forward), lambda _: [forward(x).detach()]
 
 
-def mlp(x, labels, weights, *, threads, implementation="fused"):
+def mlp(x, labels, weights):
     """The whole training step in PyTorch: Linear and ReLU, cross-entropy, Adam."""
-    torch = start(threads, implementation)
-    nn = torch.nn
-    linears = [nn.Linear(w.shape[1], w.shape[0]) for w, _ in weights]
+    linears = [nn.Linear(w.shape[1], w.shape[0]) for w in weights[::2]]
     hidden = [part for linear in linears[:-1] for part in (linear, nn.ReLU())]
-    model = nn.Sequential(*hidden, linears[-1])
-    filled(torch, model, [array for layer in weights for array in layer])
-    x, labels = torch.tensor(x), torch.tensor(labels)
-    work = train(torch, model, nn.CrossEntropyLoss(), x, labels, model)
-    return work, lambda: [p.detach() for p in model.parameters()]
+    made = filled(nn.Sequential(*hidden, linears[-1]), weights)
+    work = train(made, nn.CrossEntropyLoss(), torch.tensor(x), torch.tensor(labels), made)
+    return work, lambda _: [p.detach() for p in made.parameters()]
