@@ -23,79 +23,65 @@ from pyoptk.duel.referee import duration, median, noise, ratios, run, spread
 
 from . import environments, report, scaling, work
 
-ROOT = Path(__file__).parents[1]
-
 
 def parts(options):
     """What measures each part, and returns its result."""
     python = environments.pythons(options.peers, dict(p.split("=", 1) for p in options.python))
-    most = pyoptk.get_num_threads()
     turns = {"rounds": options.rounds, "block": options.block, "show": show}
-    found = {}
-    for k in [options.threads] if options.threads else sorted({1, most}):
-        found[f"peers-{k}"] = partial(
-            duel, "peers", environments.peers(python, k), work.peers(), options.only, k, turns
-        )
-        rows = [*work.kernels(options.quick), *work.calls()]
-        found[f"kernels-{k}"] = partial(
-            duel, "kernels", environments.kernels(python), rows, options.only, k, turns
-        )
-    counts = [options.threads] if options.threads else scaling.thread_counts()
+    cores, found = pyoptk.get_num_threads(), {}
+    rows = [*work.kernels(options.quick), *work.calls()]
+    for k in [options.threads] if options.threads else sorted({1, cores}):
+        for kind, entries, every in (
+            ("peers", environments.peers(python, k), work.peers()),
+            ("kernels", environments.kernels(python), rows),
+        ):
+            chosen = [row for row in every if options.only in row["label"]]
+            found[f"{kind}-{k}"] = partial(duel, kind, entries, chosen, threads=k, **turns)
+    counts = [*(2**k for k in range(cores.bit_length()) if 2**k < cores), cores]
+    counts = [options.threads] if options.threads else counts
     return found | {"scaling": partial(scaling.measure, counts, **turns)}
 
 
-def duel(kind, entries, rows, only, threads, turns):
-    """The duels over these rows."""
-    chosen = [row for row in rows if only in row["label"]]
-    result = run(entries, chosen, threads=threads, **turns)
+def duel(kind, entries, rows, **how):
+    result = run(entries, rows, **how)
     for name, package in result["missing"].items():
         print(f"{name} is left out: {package}", file=sys.stderr)
     print(noise(result["rows"]))
     return {"kind": kind, "machine": machine.describe(), **result}
 
 
-def commit():
-    """What is checked out here; "" where it is no repository."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    except OSError:
-        return ""
-
-
 def show(row):
     """One row for the terminal: our time, then how many times as long each of the others takes."""
-    first = next(iter(row["seconds"]), "pyoptk")
+    first, *others = row["seconds"] or ["pyoptk"]
     told = [f"{row['label']}: {duration(median(row, first))}"]
-    if "flop" in row:
-        told.append(f"({row['flop'] / median(row, first) / 1e9:.0f} GFLOP/s)")
-    told += [f"{peer} {spread(ratios(row, peer, first))}" for peer in [*row["seconds"]][1:]]
+    told += [f"({row['flop'] / median(row, first) / 1e9:.0f} GFLOP/s)"] if "flop" in row else []
+    told += [f"{peer} {spread(ratios(row, peer, first))}" for peer in others]
     told += [f"{name}: {error}" for name, error in row["errors"].items()]
     print("  ".join(told), flush=True)
 
 
 def measure(name, part, folder):
     """Write the result of a part to the file of its name; whether all went well."""
-    file = folder / f"{name}.json"
+    file, start = folder / f"{name}.json", time.monotonic()
     file.unlink(missing_ok=True)  # an older one must not get into the report
     print(f"\n== {name}", flush=True)
-    start = time.monotonic()
     try:
         result = part()
     except Exception:  # noqa: BLE001
         traceback.print_exc()
         return False
-    result["machine"] |= {"commit": commit(), "part": name, "seconds": time.monotonic() - start}
+    git = ["git", "-C", str(report.ROOT), "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    result["machine"] |= {"commit": commit, "part": name, "seconds": time.monotonic() - start}
     file.write_text(json.dumps(result, indent=1) + "\n")
     print(f"== {time.monotonic() - start:.0f} s", flush=True)
     return True
 
 
 def arguments():
+    how = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog="python -m bench",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m bench", description=__doc__, formatter_class=how
     )
     add = parser.add_argument
     add("parts", nargs="*", help="such as kernels-1, peers-2 or scaling; default: all")
@@ -121,11 +107,11 @@ def main():
         return
     if options.quick:
         options.rounds, options.block = 1, 0.01
-    options.folder.mkdir(parents=True, exist_ok=True)
     known = parts(options)
     if unknown := set(options.parts) - set(known):
         parser.error(f"expected parts among {', '.join(known)}, got {', '.join(unknown)}")
-    chosen = [] if options.report else options.parts or [*known]
+    options.folder.mkdir(parents=True, exist_ok=True)
+    chosen = [] if options.report else options.parts or known
     failed = [name for name in chosen if not measure(name, known[name], options.folder)]
     if not options.quick and not options.parts:
         report.write([file for name in known if (file := options.folder / f"{name}.json").exists()])

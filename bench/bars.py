@@ -21,11 +21,11 @@ class Bar(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """A bar beside what was measured; `wanted` and `measured` are words."""
+    """A bar beside what was measured."""
 
     what: str
     threads: int
-    wanted: str
+    wanted: str  # in words, as is `measured`
     measured: str
     met: bool
     reason: str
@@ -83,15 +83,13 @@ TWO_THREADS = 1.7  # times as fast as one for the larger LSTMs; the two smallest
 def outcomes(results, scaled):
     """Every bar with what was measured: the duels by threads, and the result of scaling or None."""
     cell = scaled["machine"]["limits"]["cell"] if scaled else None
-    found = []
     for result in results:
         by_label = {row["label"]: row for row in result["rows"]}
         for bar in bars():
             if bar.label in by_label:
-                found += against(bar, by_label[bar.label], result["threads"], cell)
-    return found + (
-        call_cost(scaled) + after_product(scaled) + two_threads(scaled) if scaled else []
-    )
+                yield from against(bar, by_label[bar.label], result["threads"], cell)
+    if scaled:
+        yield from of_scaling(scaled)
 
 
 def against(bar, row, threads, cell=None):
@@ -101,7 +99,7 @@ def against(bar, row, threads, cell=None):
     """
     peer = fastest(row, bar.peers)
     if not (found := ratios(row, peer)):
-        return []
+        return
     reason = REASONS.get((bar.label, bar.peers[0]), "")
     share = statistics.median(ratios(row, peer, ROOF) or [0])
     if peer != ROOF and share and (asked := bar.times / share) > NEAR_ROOF:
@@ -112,7 +110,7 @@ def against(bar, row, threads, cell=None):
         reason = spent(row, threads, cell)
     what = f"{bar.label}, against {'the roof' if peer == ROOF else peer}"
     met = statistics.median(found) >= bar.times
-    return [Outcome(what, threads, f"{bar.times:g}", spread(found), met, reason)]
+    yield Outcome(what, threads, f"{bar.times:g}", spread(found), met, reason)
 
 
 def spent(row, threads, cell):
@@ -129,23 +127,14 @@ def spent(row, threads, cell):
     )
 
 
-def scaled_rows(scaled):
-    return {row["label"]: row["measured"] for one in scaled["families"] for row in one["rows"]}
-
-
-def call_cost(scaled):
-    """What a step over next to nothing takes."""
+def of_scaling(scaled):
+    """The cost of a call, of steps right after the product of their gradient, and two threads."""
+    measured = {row["label"]: row["measured"] for one in scaled["families"] for row in one["rows"]}
     label = rows.step("Adam", 16)["label"]
-    if label not in (measured := scaled_rows(scaled)):
-        return []
-    seconds, wanted = measured[label]["1"], f"below {CALL_LIMIT * 1e6:g} us"
-    reason, met = REASONS.get((label, "call"), ""), seconds < CALL_LIMIT
-    return [Outcome(f"{label}, the call", 1, wanted, f"{seconds * 1e6:.2f} us", met, reason)]
-
-
-def after_product(scaled):
-    """How many times as long a step takes right after the product that made its gradient."""
-    found = []
+    if label in measured:
+        call, wanted = measured[label]["1"], f"below {CALL_LIMIT * 1e6:g} us"
+        said, met = f"{call * 1e6:.2f} us", call < CALL_LIMIT
+        yield Outcome(f"{label}, the call", 1, wanted, said, met, REASONS.get((label, "call"), ""))
     for one in scaled["after"]:
         step, roof = (one[name]["after"] / one[name]["alone"] for name in ("step", "roof"))
         what = (
@@ -156,19 +145,11 @@ def after_product(scaled):
             "the product has put the arrays out of the cache: the roof, which only adds to "
             f"such arrays, takes {roof:.2f} times as long as alone"
         )
-        met, wanted = step <= AFTER_PRODUCT, f"at most {AFTER_PRODUCT:g}"
-        found.append(Outcome(what, one["threads"], wanted, f"{step:.2f}", met, reason))
-    return found
-
-
-def two_threads(scaled):
-    """How many times as fast two threads are as one."""
-    found, measured = [], scaled_rows(scaled)
+        wanted, met = f"at most {AFTER_PRODUCT:g}", step <= AFTER_PRODUCT
+        yield Outcome(what, one["threads"], wanted, f"{step:.2f}", met, reason)
     for k, size in enumerate(rows.LSTM):
         label, least = rows.layer(*size)["label"], 1.0 if k < 2 else TWO_THREADS
         if "2" in (seconds := measured.get(label, ())):
-            ratio = seconds["1"] / seconds["2"]
+            ratio, what = seconds["1"] / seconds["2"], f"{label}, against one thread"
             met, reason = round(ratio, 2) >= least, REASONS.get((label, "one thread"), "")
-            what = f"{label}, against one thread"
-            found.append(Outcome(what, 2, f"{least:g}", f"{ratio:.2f}", met, reason))
-    return found
+            yield Outcome(what, 2, f"{least:g}", f"{ratio:.2f}", met, reason)

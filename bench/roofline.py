@@ -9,7 +9,7 @@ speed that they have by themselves, and all else: packing the weights, edges of 
 waiting for caches.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pyoptk.duel import rows
 from pyoptk.duel.referee import duration
@@ -19,8 +19,7 @@ GREY = 6
 COLORS = (0, 1, 2, 3, 4, 5, 7)
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(NamedTuple):
     """One shape; all times in seconds."""
 
     label: str
@@ -31,11 +30,7 @@ class Shape:
     at_peak: float  # the multiply-adds
     moving: float  # the bytes at the bandwidth of that level
     cells: float  # exp and what is made of it
-
-    @property
-    def rest(self):
-        """What neither multiply-adds nor cells explain."""
-        return self.seconds - self.at_peak - self.cells
+    rest: float  # what neither multiply-adds nor cells explain
 
     def limit(self):
         """What limits it, in words."""
@@ -57,17 +52,15 @@ def shape(size, seconds, machine):
     flop, limits = rows.layer_flop(*size), machine["limits"]
     at_peak, moving = flop / machine["peak"]["1"], moved / limits["bandwidth"][level]
     label, cells = f"T {T}, B {B}, I {I}, H {H}", T * B * H * limits["cell"]
-    return Shape(label, seconds, flop, moved, level, at_peak, moving, cells)
+    rest = seconds - at_peak - cells
+    return Shape(label, seconds, flop, moved, level, at_peak, moving, cells, rest)
 
 
 def shapes(result):
     """The shapes of the bars, as scaling.py measured them."""
     found = [row for family in result["families"] for row in family["rows"]]
-    return [
-        shape(row["size"], row["measured"]["1"], result["machine"])
-        for row in found
-        if tuple(row["size"]) in rows.LSTM
-    ]
+    found = [row for row in found if tuple(row["size"]) in rows.LSTM]
+    return [shape(row["size"], row["measured"]["1"], result["machine"]) for row in found]
 
 
 def picture(result):
@@ -93,14 +86,13 @@ def picture(result):
     )
 
 
-def table(result):
-    """The same in figures, with what limits each shape: how to read them, heads and lines."""
+def table(result, markdown):
+    """The same in figures, with what limits each shape."""
     bandwidth = result["machine"]["limits"]["bandwidth"]
     rates = ", ".join(f"{level} {rate / 1e9:.0f} GB/s" for level, rate in bandwidth.items())
     how = (
         f"Multiply-adds in registers: {result['machine']['peak']['1'] / 1e9:.0f} GFLOP/s; {rates}. "
-        "Per cent of the time. What counts as a byte, and why, stands at the top of "
-        "bench/roofline.py."
+        "Per cent of the time. bench/roofline.py says at its top what counts as a byte."
     )
     heads = ["", "GFLOP/s", "FLOP per byte", "FMA at the peak", "cells", "all else"]
     lines = []
@@ -109,4 +101,5 @@ def table(result):
         speed = f"{one.flop / one.seconds / 1e9:.0f}", f"{one.flop / one.bytes:.1f}"
         shares[-1] += f" ({one.level})"
         lines.append([one.label, *speed, *shares, one.limit()])
-    return how, [*heads, "bytes would take", "limited by"], lines
+    heads += ["bytes would take", "limited by"]
+    return ["## What limits the LSTM on one thread", how, markdown(heads, lines)]

@@ -30,7 +30,6 @@ from pathlib import Path
 
 import numpy as np
 
-import pyoptk
 from pyoptk.duel import machine
 from pyoptk.duel.referee import Entry, median, run
 
@@ -41,9 +40,6 @@ FORETOLD = (8, 16, 64)
 MIB = 1 << 20
 AT_PEAK = "products at the peak"  # the one term that is not fitted
 SERIAL_BELOW = 16_384  # elements of a step that stay on one thread: csrc/kernels/sweep.h
-
-
-# ---- the machine ---------------------------------------------------------------------------------
 
 
 @dataclass
@@ -73,18 +69,14 @@ def cache(index):
     """Bytes of a cache, and how many cores share it, as Linux says; a guess elsewhere."""
     folder = Path("/sys/devices/system/cpu/cpu0/cache") / index
     try:
-        size = (folder / "size").read_text().strip()
-        sharing = (folder / "shared_cpu_list").read_text().strip()
+        size, shared = ((folder / k).read_text().strip() for k in ("size", "shared_cpu_list"))
     except OSError:
         return (MIB, 1) if index == "index2" else (32 * MIB, 8)
-    cores = sum(  # "0-7,16-23"
-        int(last or first) - int(first) + 1
-        for first, _, last in (part.partition("-") for part in sharing.split(","))
-    )
-    return int(size.removesuffix("K")) * 1024, cores
+    parts = (part.partition("-") for part in shared.split(","))  # "0-7,16-23"
+    return int(size.removesuffix("K")) * 1024, sum(int(b or a) - int(a) + 1 for a, _, b in parts)
 
 
-# ---- the terms -----------------------------------------------------------------------------------
+# ---- the model -----------------------------------------------------------------------------------
 
 
 def adam_terms(n, k, chip):
@@ -123,9 +115,6 @@ def lstm_terms(T, B, I, H, k, chip):
 TERMS = {"Adam": adam_terms, "LSTM": lstm_terms}
 
 
-# ---- the model -----------------------------------------------------------------------------------
-
-
 def fit(points):
     """Coefficients, at least 0, with the least sum of squared relative errors.
 
@@ -162,21 +151,16 @@ def model(cases, chip):
         return TERMS[case["family"]](*case["size"], k, chip)
 
     def fitted(some):
-        return fit([
-            (terms(case, k), t) for case in some for k, t in case["measured"].items() if k <= 2
-        ])  # fmt: skip
+        every = [(case, k) for case in some for k in case["measured"] if k <= 2]
+        return fit([(terms(case, k), case["measured"][k]) for case, k in every])
 
     def told(case, coefficients, counts):
         return {k: predict(coefficients, terms(case, k)) for k in counts}
 
     coefficients, found = fitted(cases), []
     for case in cases:
-        without = fitted([other for other in cases if other is not case])
-        counts = list(case["measured"])
-        found.append({
-            "label": case["label"],
-            "size": case["size"],
-            "measured": case["measured"],
+        without, counts = fitted([other for other in cases if other is not case]), case["measured"]
+        found.append({key: case[key] for key in ("label", "size", "measured")} | {
             "model": told(case, coefficients, counts),
             "left out": told(case, without, [k for k in counts if k <= 2]),
             "foretold": told(case, coefficients, FORETOLD),
@@ -197,12 +181,7 @@ def errors(fitted, which, least=1):
 # ---- measuring -----------------------------------------------------------------------------------
 
 
-def thread_counts():
-    cores = pyoptk.get_num_threads()
-    return [*(2**k for k in range(cores.bit_length()) if 2**k < cores), cores]
-
-
-def measure(counts, rounds, block, show):
+def measure(counts, **turns):
     """The machine, the model of each family, and steps right after products.
 
     The result has `machine` with the `limits` of a core besides multiply-adds: `bandwidth` by
@@ -210,50 +189,39 @@ def measure(counts, rounds, block, show):
     in backward.
     """
     (l2, _), (l3, l3_cores) = cache("index2"), cache("index3")
-    entries = [
-        Entry(f"{name} {k}", files(name), threads=k) for name in ("pyoptk", "roof") for k in counts
-    ]
-    chosen = [*work.machine({"L2": l2, "L3": l3}), *work.after_product(), *work.scaling()]
-    result = run(entries, chosen, threads=1, rounds=rounds, block=block, show=show)
-    least = {
-        row["label"]: {name: min(times) for name, times in row["seconds"].items()}
-        for row in result["rows"]
-    }
-    peak = {k: 2e8 / least[work.FMA][f"roof {k}"] for k in counts}
-    chip = Machine(max(counts), l2, l3, l3_cores, peak)
-    streams = {row["label"]: row["bytes"] for row in result["rows"] if row["task"] == "streams"}
-    cells = [least[row["label"]]["pyoptk 1"] for row in result["rows"] if row["task"] == "array"]
-    limits = {
-        "bandwidth": {level: n / least[level]["roof 1"] for level, n in streams.items()},
-        "cell": 3 * sum(cells) / work.CELL,
-    }
-    families = {}
-    for row in result["rows"]:
-        if "family" in row:
-            measured = {k: least[row["label"]][f"pyoptk {k}"] for k in counts}
+    both = [(name, k) for name in ("pyoptk", "roof") for k in counts]
+    entries = [Entry(f"{name} {k}", files(name), threads=k) for name, k in both]
+    rows = [*work.machine({"L2": l2, "L3": l3}), *work.after_product(), *work.scaling()]
+    done = run(entries, rows, threads=1, **turns)["rows"]
+    least = {row["label"]: {who: min(t) for who, t in row["seconds"].items()} for row in done}
+    chip = Machine(max(counts), l2, l3, l3_cores, {})
+    bandwidth, cell, families = {}, 0.0, {}
+    for row in done:
+        seconds = least[row["label"]]
+        if row["task"] == work.FMA:
+            chip.peak = {k: row["flop"] / seconds[f"roof {k}"] for k in counts}
+        elif row["task"] == "streams":
+            bandwidth[row["label"]] = row["bytes"] / seconds[f"roof {counts[0]}"]
+        elif row["task"] == "array":
+            cell += 3 * seconds[f"pyoptk {counts[0]}"] / work.CELL
+        elif "family" in row:
+            measured = {k: seconds[f"pyoptk {k}"] for k in counts}
             families.setdefault(row["family"], []).append(row | {"measured": measured})
+    limits = {"limits": {"bandwidth": bandwidth, "cell": cell}}
     return {
         "kind": "scaling",
-        "machine": {**machine.describe(), **vars(chip), "limits": limits},
+        "machine": {**machine.describe(), **vars(chip), **limits},
         "families": [model(cases, chip) for cases in families.values()],
-        "after": after(result["rows"], counts),
+        "after": [*after([row for row in done if row["task"] == "after_product"], counts)],
     }
 
 
 def after(rows, counts):
     """Median seconds of a step and of its roof, alone and after each product."""
-    rows = [row for row in rows if row["task"] == "after_product"]
-    alone = next(row for row in rows if row["settings"]["alone"])
-
-    def both(row, who):
-        return {"alone": median(alone, who), "after": median(row, who)}
-
-    return [
-        {
-            "threads": k, "batch": row["sizes"]["batch"],
-            "step": both(row, f"pyoptk {k}"), "roof": both(row, f"roof {k}"),
-        }
-        for k in counts
-        for row in rows
-        if row is not alone
-    ]  # fmt: skip
+    *products, alone = rows
+    for k in counts:
+        for row in products:
+            found = {"threads": k, "batch": row["sizes"]["batch"]}
+            for name, who in (("step", f"pyoptk {k}"), ("roof", f"roof {k}")):
+                found[name] = {"alone": median(alone, who), "after": median(row, who)}
+            yield found

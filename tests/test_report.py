@@ -87,13 +87,14 @@ def test_a_bar_is_met_by_the_median_against_the_fastest_of_its_peers():
         assert found.met is met
         assert found.what == "label, against x"
         assert found.measured == "2.00 (1.90 to 9.00)"
-    assert bars.against(bars.Bar("label", 1, ("absent",)), row, 1) == []
+    assert [*bars.against(bars.Bar("label", 1, ("absent",)), row, 1)] == []
 
 
 def test_a_bar_that_asks_for_more_than_the_roof_says_so():
     row = {"seconds": {"pyoptk": [1.0], "x": [2.0], "roof": [0.8]}}
     reasons = [
-        bars.against(bars.Bar("label", times, ("x",)), row, 1)[0].reason for times in (1.9, 2.1, 3)
+        next(bars.against(bars.Bar("label", times, ("x",)), row, 1)).reason
+        for times in (1.9, 2.1, 3)
     ]
     told = "x takes only 2.50 times as long as the roof"
     assert reasons == ["", f"{told}, of which the bar asks for 84%", told]
@@ -113,14 +114,14 @@ def test_two_threads_are_held_against_one():
         {"label": rows.layer(*size)["label"], "measured": {"1": 1.0, "2": two}}
         for size, two in zip(rows.LSTM, (1.0, 1.01, 0.5, 0.58, 0.59, 0.6, 0.5), strict=True)
     ]
-    found = bars.two_threads({"families": [{"family": "LSTM", "rows": made}]})
+    found = [*bars.of_scaling({"after": [], "families": [{"family": "LSTM", "rows": made}]})]
     assert [one.met for one in found] == [True, False, True, True, False, False, True]
 
 
 @pytest.mark.parametrize(("seconds", "met"), [(1.4e-6, True), (1.6e-6, False)])
 def test_the_cost_of_a_call_is_that_of_a_step_over_16_elements(seconds, met):
     row = {"label": rows.step("Adam", 16)["label"], "measured": {"1": seconds, "2": 9.0}}
-    (found,) = bars.call_cost({"families": [{"rows": [row]}]})
+    (found,) = bars.of_scaling({"after": [], "families": [{"rows": [row]}]})
     assert found.met is met
 
 
@@ -133,7 +134,7 @@ def test_a_step_after_a_product_is_compared_with_itself_and_with_its_roof():
         {"threads": 1, "batch": 8, "step": alone, "roof": alone},
         {"threads": 2, "batch": 9, "step": alone | {"after": 3}, "roof": {"alone": 2, "after": 3}},
     ]
-    met, unmet = bars.after_product({"after": after})
+    met, unmet = bars.of_scaling({"after": after, "families": []})
     assert (met.met, met.measured, met.threads) == (True, "2.00", 1)
     assert (unmet.met, unmet.measured, unmet.threads) == (False, "3.00", 2)
     assert unmet.reason.endswith("takes 1.50 times as long as alone")
@@ -185,7 +186,7 @@ def test_kernels_are_shown_with_their_roof_and_their_twin():
     seconds = {"pyoptk": [2e-6] * 3, "twin": [9e-6] * 3, "roof": [1e-6] * 3, "PyTorch": [1e-6] * 3}
     made = [{**row, "seconds": seconds, "errors": {}} for row in work.kernels(quick=True)]
     made += [{**row, "seconds": seconds, "errors": {}} for row in work.calls()]
-    text = report.kernels([result(1) | {"kind": "kernels", "rows": made}])
+    text = "\n\n".join(report.kernels([result(1) | {"kind": "kernels", "rows": made}]))
     assert "`python -m bench`: 3 rounds of 0.1 s. a processor, 4 cores" in text
     assert "lie within 0% of its median (median row)" in text
     for kernel in work.KERNELS:
@@ -293,8 +294,8 @@ def test_the_roofline_shows_every_shape_of_the_bars():
     ]
     machine = MACHINE | vars(CHIP) | {"peak": {"1": 1e11}, "limits": LIMITS}
     told = {"machine": machine, "families": [{"family": "LSTM", "rows": made}]}
-    _, heads, lines = roofline.table(told)
-    assert [len(cells) for cells in lines] == [len(heads)] * len(rows.LSTM)
+    text = "\n".join(roofline.table(told, report.markdown))
+    assert text.count("\n| T ") == len(rows.LSTM)
     picture = roofline.picture(told)
     ET.fromstring(picture)
     assert picture.count("<circle") == len(rows.LSTM)
@@ -326,7 +327,7 @@ def compared(**seconds):
 def test_a_difference_counts_if_it_is_beyond_the_noise(head, other_head, other_base, said):
     given = {"head": head, "head'": other_head, "base'": other_base}
     row = compared(**{name: [t * 1e-6 for t in times] for name, times in given.items()})
-    assert compare.verdict(row) == ("" if "left out" in said else said)
+    assert compare.verdict(row) == said
     assert compare.line(row).endswith(said)
 
 

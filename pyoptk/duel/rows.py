@@ -42,14 +42,10 @@ def step(optimizer: str, n: int, count: int = 1, dtype: str = "float32", **setti
     what = optimizer + " with momentum" * ("momentum" in settings)
     size = f"{n:,} elements" if count == 1 else f"{count:,} tensors of {n:,}"
     what = " + ".join([what, *(text for key, text in EXTRAS.items() if key in settings)])
-    itemsize = np.dtype(dtype).itemsize
-    return {
-        "label": f"{what}, {size}{of(dtype)}",
-        "task": "step",
-        "sizes": {"count": count, "n": n, "dtype": dtype},
-        "settings": {"optimizer": optimizer, **settings},
-        "bytes": itemsize * count * n * streams(optimizer, **settings),
-    }
+    sizes = {"count": count, "n": n, "dtype": dtype}
+    work = np.dtype(dtype).itemsize * count * n * streams(optimizer, **settings)
+    settings["optimizer"] = optimizer
+    return other(f"{what}, {size}{of(dtype)}", "step", sizes, settings, bytes=work)
 
 
 def of(dtype: str) -> str:
@@ -80,14 +76,11 @@ def layer(
     if part:
         products = 2 if part == "backward" else 1
         flop = products * 2 * GATES[cell] * (1 if part == "step" else T) * B * H * (I + H)
-    return {
-        "label": f"{cell}, T {T}, B {B}, I {I}, H {H}{kind}",
-        "task": "stream" if part == "step" else "layer",
-        "sizes": sizes | ({"packed": True} if packed else {}),
-        "settings": {"cell": cell},
-        "part": part.replace("step", ""),
-        "flop": flop,
-    }
+    label, task = f"{cell}, T {T}, B {B}, I {I}, H {H}{kind}", "layer"
+    if part == "step":
+        task, part = "stream", ""
+    sizes |= {"packed": True} if packed else {}
+    return other(label, task, sizes, {"cell": cell}, part=part, flop=flop)
 
 
 def stack(T: int, B: int, I: int, H: int) -> Row:
@@ -114,6 +107,6 @@ def mlp(B: int = 128) -> Row:
     return other(label, "mlp", {"layers": MLP, "B": B}, flop=flop)
 
 
-def other(label: str, task: str, sizes: Row, settings: Row | None = None, **amount: Any) -> Row:
-    """Any other row."""
-    return {"label": label, "task": task, "sizes": sizes, "settings": settings or {}, **amount}
+def other(label: str, task: str, sizes: Row, settings: Row | None = None, **more: Any) -> Row:
+    """Any other row; `more` is the work in it."""
+    return {"label": label, "task": task, "sizes": sizes, "settings": settings or {}, **more}
