@@ -30,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pyoptk import _rnn
 from pyoptk.duel import machine
 from pyoptk.duel.referee import Entry, median, run
 
@@ -91,12 +92,14 @@ def adam_terms(n, k, chip):
 
 
 def partition(T, B, I, H, k):
-    """How C divides a recurrence: threads, and into how many chunks of rows and of hidden units."""
-    return k, min(k, B), 1
+    """How C divides a recurrence: shares of the rows, shares of the hidden units, and threads."""
+    if not hasattr(_rnn, "partition"):
+        return min(k, B), 1, k
+    return _rnn.partition("lstm", "float32", T, B, I, H, nthreads=k)
 
 
 def lstm_terms(T, B, I, H, k, chip):
-    k, by_rows, by_units = partition(T, B, I, H, k)
+    by_rows, by_units, k = partition(T, B, I, H, k)
     r = by_rows * by_units
     x, h = (8 * steps * B * H * n / chip.peak_of_a_core(k) for steps, n in ((T, I), (T - 1, H)))
     recurrence, others = x + 2 * h, 2 * x + h

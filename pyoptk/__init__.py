@@ -9,6 +9,8 @@
 True
 """
 
+from . import _interrupt  # noqa: F401  (first: the rest takes long)
+
 try:
     from . import _core  # noqa: F401  (first, for the message below)
 except ModuleNotFoundError as error:
@@ -23,7 +25,6 @@ from importlib.metadata import version as _version
 
 from . import kernels, schedules
 from ._core import (
-    SparseRows,
     get_num_threads,
     isa,
     isas,
@@ -31,6 +32,7 @@ from ._core import (
     threads_backend,
     use_isa,
 )
+from ._sparse import SparseRows
 from .checkpoint import load, save
 from .optim import (
     LAMB,

@@ -246,7 +246,7 @@ def test_products_are_never_foretold_to_be_faster_than_the_peak():
     ],
 )
 def test_the_recurrence_is_divided_as_c_says(size, k, shared):
-    threads, by_rows, by_units = scaling.partition(*size, k)
+    by_rows, by_units, threads = scaling.partition(*size, k)
     assert (by_rows * by_units > 1) is shared
     assert 1 in (by_rows, by_units)
     assert threads in (1, k)

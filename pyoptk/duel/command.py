@@ -9,6 +9,7 @@ from typing import Any
 
 import pyoptk
 
+from .. import _interrupt
 from . import machine, rows, svg
 from .referee import OURS, Entry, Row, duration, fastest, median, noise, ratios, run
 
@@ -103,8 +104,10 @@ def picture(result: dict[str, Any]) -> str:
 def bench(threads: int | None, saved: Path | None, plot: Path | None) -> None:
     """The whole command; `saved` and `plot` are where to write the JSON and the picture."""
     result = measure(threads=threads or pyoptk.get_num_threads())
-    if saved is not None:
-        saved.write_text(json.dumps(result, indent=1) + "\n")
+    with _interrupt.held():
+        if saved is not None:
+            saved.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        if plot is not None:
+            plot.write_text(picture(result), encoding="utf-8")
     if plot is not None:
-        plot.write_text(picture(result))
         print(f"picture: {plot}")

@@ -18,6 +18,7 @@ import importlib.metadata
 import json
 import os
 import runpy
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -216,6 +217,8 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         # Not every library heeds the number of threads; the system does.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a referee that is gone ends it silently
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints must not get between the answers
 

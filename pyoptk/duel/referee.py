@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from .. import _interrupt
+
 SCRIPT = Path(__file__).with_name("contender.py")
 OURS = Path(__file__).with_name("contenders")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")  # NPROC: XLA
@@ -66,6 +68,7 @@ class Contender:
             env=environment,
             start_new_session=True,  # an interrupt from the keyboard is for the referee alone
         )
+        _interrupt.before_leaving.add(self.end)
 
     def greet(self) -> None:
         """Learn its versions, or what is missing."""
@@ -91,12 +94,17 @@ class Contender:
         said: dict[str, Any] = json.loads(answer)
         return said
 
+    def end(self) -> None:
+        """End it, and whatever it has started, which is in the session that it leads."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        with suppress(ProcessLookupError):  # its own session: whatever it has started ends as well
-            os.killpg(self.process.pid, signal.SIGKILL)
+        self.end()
+        _interrupt.before_leaving.discard(self.end)
         with suppress(BrokenPipeError):  # where a question was still on its way
             self.process.communicate()
 

@@ -18,10 +18,10 @@ def start(threads, smallest=20_000):
 
 
 def roofs():
-    """memory_roof and fma_roof, wherever this version of pyoptk keeps them."""
-    from pyoptk import _core
+    """memory_roof and fma_roof; the one place that knows where they are."""
+    from pyoptk import _optim, _products
 
-    return _core.memory_roof, _core.fma_roof
+    return _optim.memory_roof, _products.fma_roof
 
 
 def arrays(n, dtype="float32"):
