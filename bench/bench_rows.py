@@ -1,39 +1,37 @@
-"""The rows of single kernels by pytest-benchmark; see conftest.py."""
+"""``pytest bench`` times the rows of single kernels in this process, for a quick look.
+
+The rows and the contenders are those of ``python -m bench``; pytest-benchmark is the timer. Only
+ratios inside a group mean anything. ``--quick`` takes small sizes and one thread.
+"""
 
 import functools
-import importlib.util
-import sys
 
 import pytest
 from threadpoolctl import ThreadpoolController
 
 import pyoptk
-from pyoptk.duel.contender import Worker
+from pyoptk.duel.contender import TICK, Worker
 from pyoptk.duel.referee import ASKED
 
 from . import environments, work
 
 LIBRARIES = ThreadpoolController()  # NumPy's BLAS; looking for it takes long
-HERE = dict.fromkeys(environments.ENVIRONMENTS, sys.executable)
-ENTRIES = {
-    entry.name: entry
-    for entry in environments.kernels(HERE)
-    if entry.name != "PyTorch" or importlib.util.find_spec("torch")
-}
+ENTRIES = {e.name: e for e in environments.kernels(environments.pythons(None, {}))}
+BLOCK = 0.05  # seconds
 
 
 @functools.cache
 def worker(name, threads):
-    entry = ENTRIES[name]
-    return Worker([str(file) for file in entry.files], threads, dict(entry.options))
+    try:
+        return Worker([*map(str, ENTRIES[name].files)], threads, dict(ENTRIES[name].options))
+    except ModuleNotFoundError:
+        return None
 
 
 def pytest_generate_tests(metafunc):
     quick = metafunc.config.getoption("quick")
-    rows = [*work.kernels(quick), *work.calls()]
-    counts = [1] if quick else sorted({1, pyoptk.get_num_threads()})
-    metafunc.parametrize("row", rows, ids=[f"{row['task']}-{row['label']}" for row in rows])
-    metafunc.parametrize("threads", counts)
+    metafunc.parametrize("row", [*work.kernels(quick), *work.calls()], ids=lambda row: row["label"])
+    metafunc.parametrize("threads", [1] if quick else sorted({1, pyoptk.get_num_threads()}))
     metafunc.parametrize("name", ENTRIES)
 
 
@@ -41,12 +39,12 @@ def bench_row(benchmark, row, threads, name):
     contender = worker(name, threads)
     case = {key: row[key] for key in ASKED if key in row}
     with LIBRARIES.limit(limits=threads, user_api="blas"):
-        if contender.prepare(**case) is None:
-            pytest.skip(f"not in {name}")
+        if contender is None or contender.prepare(**case) is None:
+            pytest.skip(f"{name} is not here, or has no such work")
         benchmark.group, benchmark.name = f"{row['label']}, {threads} threads", name
-        calls = max(1, int(20e-6 / contender.seconds)) if contender.before is None else 1
-        rounds = int(min(1000, max(3, 0.05 / contender.seconds / calls)))
-        before = contender.before and (lambda: contender.before() and None)
+        before = contender.before and (lambda: [contender.before(), None][1])
+        calls = 1 if before else max(1, int(TICK / contender.seconds))
+        rounds = int(min(1000, max(3, BLOCK / contender.seconds / calls)))
         benchmark.pedantic(contender.work, setup=before, rounds=rounds, iterations=calls)
     contender.forget()
     pyoptk.set_num_threads()

@@ -108,9 +108,6 @@ def readme_table(result):
     return f"{table}\n\n{where(result)} {UNDER_TABLE}"
 
 
-# ---- docs/performance.md -------------------------------------------------------------------------
-
-
 def how(result):
     """The command, the turns, and how far apart rounds of the same work were."""
     ours = [row["seconds"]["pyoptk"] for row in result["rows"] if "pyoptk" in row["seconds"]]

@@ -77,9 +77,6 @@ def cache(index):
     return int(size.removesuffix("K")) * 1024, sum(int(b or a) - int(a) + 1 for a, _, b in parts)
 
 
-# ---- the model -----------------------------------------------------------------------------------
-
-
 def adam_terms(n, k, chip):
     k = 1 if n < SERIAL_BELOW else k
     levels = chip.levels(16 * n, k)
@@ -179,9 +176,6 @@ def errors(fitted, which, least=1):
         for k in row[which]
         if int(k) >= least  # as text, where it comes from a file
     )
-
-
-# ---- measuring -----------------------------------------------------------------------------------
 
 
 def measure(counts, **turns):

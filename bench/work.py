@@ -30,9 +30,6 @@ LAYERS = (
 SPARSE = tuple((name, count) for name in ("Adam", "SGD", "AdaGrad") for count in (512, 8192))
 
 
-# ---- single kernels ------------------------------------------------------------------------------
-
-
 def array(function, n, dtype="float32"):
     """A function of one array, element by element; a norm, or clipping by it."""
     amount = {"bytes": FUNCTIONS[function][0] * n * np.dtype(dtype).itemsize}
@@ -103,9 +100,6 @@ def calls():
         yield touched_rows(optimizer, 512, "float32", dense=True)
 
 
-# ---- against other libraries ---------------------------------------------------------------------
-
-
 def peers():
     """Every row of the duels with other libraries, from the smallest to the largest of its kind."""
     for n in (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 50_000_000):
@@ -124,8 +118,6 @@ def peers():
     yield rows.forecaster(256)
     yield rows.mlp()
 
-
-# ---- by threads ----------------------------------------------------------------------------------
 
 SCALED = (16, 1_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000)
 SCALED_LSTM = (*rows.LSTM, (20, 64, 128, 128), (20, 256, 64, 256), (20, 8, 128, 512))

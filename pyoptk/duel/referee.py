@@ -237,8 +237,6 @@ def duration(seconds: float) -> str:
     return f"{seconds * 1e9:.3g} ns"
 
 
-# ---- how quiet the machine was -------------------------------------------------------------------
-
 APART, BEYOND = 1.3, 1.15
 FEW = 0.2  # of the rows
 BRIEF = 10e-6  # seconds: where the call of the roof counts, too

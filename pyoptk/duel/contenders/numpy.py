@@ -26,8 +26,6 @@ def start(threads, implementation="in place"):
     return ["step", "mlp"] if PLAIN else None
 
 
-# ---- optimizers ----------------------------------------------------------------------------------
-
 OPTIMIZERS = ("Adam", "SGD", "RMSprop", "AdaGrad")
 
 
@@ -115,9 +113,6 @@ def step(
                 g.fill(0)
 
     return work, lambda _: [*params[:1], *averages[:1]]
-
-
-# ---- layers --------------------------------------------------------------------------------------
 
 
 def layer(x, dy, weights, *, cell, **stacked):
