@@ -1,17 +1,18 @@
 """The table of work: every row that is measured, by the part of the measurements it belongs to.
 
-A new optimizer is a name in OPTIMIZERS, a new cell one in CELLS. Rows of single kernels name their
+A new optimizer needs no line here; a new cell is a name in CELLS. Rows of single kernels name their
 `kernel`; its twin, the roof and PyTorch stand beside it.
 """
 
 import numpy as np
 
+import pyoptk
+from pyoptk import _optim
 from pyoptk.duel import rows
 from pyoptk.duel.rows import layer, of, other, step
 
-OPTIMIZERS = (
-    "SGD", "AdaGrad", "RMSprop", "Adadelta", "Adam", "NAdam", "RAdam", "Adamax", "Lion", "LAMB",
-)  # fmt: skip
+NAMES = {name.lower(): name for name in pyoptk.__all__}
+OPTIMIZERS = [NAMES[kernel] for kernel in _optim.ROWS]  # those that C describes
 CELLS = ("LSTM",)
 # Functions of an array, how often they read or write it, and how many of SIZES they have.
 FUNCTIONS = {
