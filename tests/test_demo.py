@@ -1,4 +1,4 @@
-"""The demos do what they print; every wrong input ends with one line and exit status 2."""
+"""The command line: the demos do what they say, and each wrong input gets one line and status 2."""
 
 from pathlib import Path
 
