@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from pyoptk import _core, kernels, reference
+from pyoptk import _optim, kernels, reference
 
 SIZES = [1_000, 100_000, 1_000_000]
 KERNELS = ("exp", "sigmoid", "tanh")
@@ -36,7 +36,7 @@ def roof(kernel, dtype, size, threads):
     """As many bytes in the streams of Adam, with additions only."""
     from pyoptk.bench.contenders.roof import arrays
 
-    return functools.partial(_core.memory_roof, *arrays(2 * size // 7, dtype))
+    return functools.partial(_optim.memory_roof, *arrays(2 * size // 7, dtype))
 
 
 def torch(kernel, dtype, size, threads):

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from pyoptk import _core, kernels, reference
+from pyoptk import _products, kernels, reference
 
 # M, N, K
 SIZES = [(1, 256, 64), (32, 512, 128), (32, 1024, 256), (128, 1024, 256), (16, 4096, 1024)]
@@ -38,7 +38,9 @@ def twin(kernel, dtype, size, threads):
 def roof(kernel, dtype, size, threads):
     """A core's share of the multiply-adds, in registers alone."""
     flop = work(kernel, dtype, size)["flop"] / threads
-    return functools.partial(_core.fma_roof, dtype, 1 + int(flop / _core.fma_roof(dtype, 1)))
+    return functools.partial(
+        _products.fma_roof, dtype, 1 + int(flop / _products.fma_roof(dtype, 1))
+    )
 
 
 def torch(kernel, dtype, size, threads):

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 import pyoptk
-from pyoptk import _core, kernels, reference
+from pyoptk import _optim, kernels, reference
 
 SIZES = [1_000, 100_000, 1_000_000, 4_000_000]  # the last is larger than most caches
 # How often the gradient goes over the bus, and PyTorch's function.
@@ -61,7 +61,7 @@ def roof(kernel, dtype, size, threads):
         return functools.partial(np.dot, grad, grad)
     from pyoptk.bench.contenders.roof import arrays
 
-    return functools.partial(_core.memory_roof, *arrays(KERNELS[kernel][0] * size // 7, dtype))
+    return functools.partial(_optim.memory_roof, *arrays(KERNELS[kernel][0] * size // 7, dtype))
 
 
 def torch(kernel, dtype, size, threads):

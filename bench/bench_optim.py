@@ -6,7 +6,7 @@ import inspect
 import numpy as np
 
 import pyoptk
-from pyoptk import _core, kernels, reference
+from pyoptk import _optim, kernels, reference
 
 SIZES = [1_000, 100_000, 1_000_000, 4_000_000]  # the last is larger than most caches
 # Each kernel of pyoptk.kernels: its class, how many state arrays, settings, PyTorch's name.
@@ -66,7 +66,7 @@ def roof(kernel, dtype, size, threads):
     from pyoptk.bench.contenders.roof import arrays
 
     n = work(kernel, dtype, size)["bytes"] // (7 * np.dtype(dtype).itemsize)
-    return functools.partial(_core.memory_roof, *arrays(n, dtype))
+    return functools.partial(_optim.memory_roof, *arrays(n, dtype))
 
 
 def torch(kernel, dtype, size, threads):

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 import pyoptk
-from pyoptk import _core, reference
+from pyoptk import _products, reference
 
 # T, B, I, H
 SIZES = [
@@ -61,7 +61,9 @@ def twin(kernel, dtype, size, threads):
 def roof(kernel, dtype, size, threads):
     """A core's share of the multiply-adds, in registers alone."""
     flop = work(kernel, dtype, size)["flop"] / threads
-    return functools.partial(_core.fma_roof, dtype, 1 + int(flop / _core.fma_roof(dtype, 1)))
+    return functools.partial(
+        _products.fma_roof, dtype, 1 + int(flop / _products.fma_roof(dtype, 1))
+    )
 
 
 def torch(kernel, dtype, size, threads):

@@ -6,7 +6,7 @@ import inspect
 import numpy as np
 
 import pyoptk
-from pyoptk import _core, kernels, reference
+from pyoptk import _optim, kernels, reference
 
 # The optimizer, and how many rows the gradient has, drawn with return.
 SIZES = [
@@ -76,7 +76,7 @@ def roof(kernel, dtype, size, threads):
     from pyoptk.bench.contenders.roof import arrays
 
     n = work(kernel, dtype, size)["bytes"] // (7 * np.dtype(dtype).itemsize)
-    return functools.partial(_core.memory_roof, *arrays(n, dtype))
+    return functools.partial(_optim.memory_roof, *arrays(n, dtype))
 
 
 def torch_step(torch, opt, tensor, indices, values):

@@ -43,7 +43,7 @@ from typing import Any
 import numpy as np
 
 import pyoptk
-from pyoptk import _core, kernels
+from pyoptk import _optim, _products, kernels
 from pyoptk.bench import after_product, rows
 from pyoptk.bench import machine as this_machine
 from pyoptk.bench.contenders.roof import arrays
@@ -99,19 +99,19 @@ def cache(index: str) -> tuple[int, int]:
 def fma_seconds(rounds: int, k: int) -> float:
     """Seconds of multiply-adds in registers on k threads at once."""
     others = [
-        threading.Thread(target=_core.fma_roof, args=("float32", rounds)) for _ in range(k - 1)
+        threading.Thread(target=_products.fma_roof, args=("float32", rounds)) for _ in range(k - 1)
     ]
     start = time.perf_counter()
     for other in others:
         other.start()
-    _core.fma_roof("float32", rounds)
+    _products.fma_roof("float32", rounds)
     for other in others:
         other.join()
     return time.perf_counter() - start
 
 
 def measure_machine(counts: list[int], rounds: int = 1_000_000) -> Machine:
-    flop = _core.fma_roof("float32", 1) * rounds
+    flop = _products.fma_roof("float32", 1) * rounds
     peak = {k: k * flop / min(fma_seconds(rounds, k) for _ in range(5)) for k in counts}
     (l2, _), (l3, l3_cores) = cache("index2"), cache("index3")
     return Machine(max(counts), l2, l3, l3_cores, peak)
@@ -133,7 +133,7 @@ def limits(machine: Machine) -> dict[str, Any]:
     rate = {}
     for level, size in (("L2", machine.l2), ("L3", machine.l3), ("memory", 8 * machine.l3)):
         n = size // 32
-        rate[level] = 28 * n / least(functools.partial(_core.memory_roof, *arrays(n)))
+        rate[level] = 28 * n / least(functools.partial(_optim.memory_roof, *arrays(n)))
     x = np.linspace(-4, 4, 1024, dtype=np.float32)
     y = np.empty_like(x)
     sigmoid, tanh = (

@@ -23,7 +23,6 @@ from importlib.metadata import version as _version
 
 from . import kernels, schedules
 from ._core import (
-    SparseRows,
     get_num_threads,
     isa,
     isas,
@@ -31,6 +30,7 @@ from ._core import (
     threads_backend,
     use_isa,
 )
+from ._sparse import SparseRows
 from .checkpoint import load, save
 from .optim import (
     LAMB,

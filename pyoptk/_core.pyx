@@ -1,47 +1,34 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
 # cython: embedsignature=True, embedsignature.format=python, binding=True
 # cython: autotestdict=False, auto_pickle=False
-"""The binding: take the buffers, check them, release the GIL, call the kernel.
+"""Buffers, instruction sets and threads: what every compiled module of the package needs.
 
-No arithmetic on elements happens here. Every check and every message of the package stands in this
-module: a message names the argument, then says what was expected and what came, and when one is
-raised nothing has been written. This file holds buffers, instruction sets and threads; the two
-families follow in _optim.pxi, _sparse.pxi, _plan.pxi and _kernels.pxi, and in _rnn.pxi, _lstm.pxi,
-_rnn_step.pxi and _rnn_kernels.pxi.
+libpyoptk is linked into this module alone; the others call its kernels through the tables that
+_core.pxd declares. No arithmetic on elements happens in any of them: they take buffers, check them,
+release the GIL and call a kernel. Checks that need no C are in _checks.py.
 """
 import os as _os
-from collections.abc import Mapping as _Mapping
-from fnmatch import fnmatchcase as _fnmatchcase
-from operator import index as _index
 
 import numpy as _np
 
+from ._checks import check_integer, described
+
 from cpython.buffer cimport (
     Py_buffer, PyBuffer_IsContiguous, PyBuffer_Release, PyBUF_FORMAT, PyBUF_STRIDES,
-    PyBUF_WRITABLE, PyObject_GetBuffer,
+    PyObject_GetBuffer,
 )
-from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
-from cpython.object cimport PyObject
-from libc.float cimport FLT_MAX, FLT_MIN
-from libc.math cimport INFINITY
-from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int64_t, uint64_t, uintptr_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.stdint cimport uintptr_t
 
-include "_c.pxi"
+from .capi cimport (
+    PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, pk_clip_coefficient, pk_dtype, pk_isa,
+    pk_isa_at, pk_num_threads, pk_optim, pk_optim_kernels, pk_rnn, pk_rnn_kernels,
+    pk_set_num_threads, pk_threads_backend, pk_use_isa,
+)
 
-cdef object _ndarray = _np.ndarray, _empty = _np.empty
-cdef object _f32 = _np.dtype("f4"), _f64 = _np.dtype("f8")
+cdef object _ndarray = _np.ndarray
 
 
 # ---- buffers ------------------------------------------------------------------------------------
-
-cdef str described(object array):
-    """What came, for an error message: "float32 (3, 4)", or the type of what is no array."""
-    if isinstance(array, _np.ndarray):
-        return f"{array.dtype} {array.shape}"
-    return type(array).__name__
-
 
 cdef str described_view(Py_buffer *view):
     """The same for a buffer that was taken."""
@@ -85,14 +72,6 @@ cdef int acquire(object array, Py_buffer *view, str name, bint writable, bint st
     return 0
 
 
-cdef inline pk_dtype dtype_of(Py_buffer *view) noexcept nogil:
-    return PK_F32 if view.itemsize == 4 else PK_F64
-
-
-cdef inline size_t size_of(Py_buffer *view) noexcept nogil:
-    return view.len // view.itemsize
-
-
 cdef int check_like(Py_buffer *view, str name, Py_buffer *model, str model_name) except -1:
     """Raise unless `view` has the dtype and the shape of `model`."""
     cdef bint same = view.ndim == model.ndim
@@ -124,9 +103,6 @@ cdef int check_shape(Py_buffer *view, str name, tuple shape) except -1:
     return 0
 
 
-cdef enum: MOST_BUFFERS = 12  # LSTMPlan.backward takes 7
-
-
 cdef object contiguous(array):
     """The array itself, or a C-contiguous copy where it is strided."""
     if isinstance(array, _ndarray) and not array.flags.c_contiguous:
@@ -136,11 +112,6 @@ cdef object contiguous(array):
 
 cdef class _Buffers:
     """The arrays of one call, released when it is over. All have the dtype of the first."""
-    cdef Py_buffer held[MOST_BUFFERS]
-    cdef bint written[MOST_BUFFERS]
-    cdef int count
-    cdef list names
-
     def __cinit__(self):
         self.names = []
 
@@ -149,10 +120,10 @@ cdef class _Buffers:
             self.count -= 1
             PyBuffer_Release(&self.held[self.count])
 
-    cdef int release(self, int kept) except -1:
-        """All but the first `kept`."""
-        del self.names[kept:]
-        while self.count > kept:
+    cdef int release(self, int count) except -1:
+        """All but the first `count`."""
+        del self.names[count:]
+        while self.count > count:
             self.count -= 1
             PyBuffer_Release(&self.held[self.count])
         return 0
@@ -201,48 +172,22 @@ cdef bint overlap(Py_buffer *a, Py_buffer *b) noexcept:
     return a_begin < b_end and b_begin < a_end
 
 
-# ---- numbers ------------------------------------------------------------------------------------
+# ---- the C library, for the other modules --------------------------------------------------------
 
-cdef double number(dict hyper, str name, double low, double high, str expected) except? -1:
-    """hyper[name] as a double with low <= number < high."""
-    cdef double value
-    given = hyper[name]
-    if given is True or given is False:  # a limit that was taken for a switch
-        raise TypeError(f"{name}: expected {expected}, got {given}")
-    try:
-        value = given
-    except (TypeError, ValueError):
-        raise TypeError(f"{name}: expected {expected}, got {type(given).__name__}") from None
-    except OverflowError:
-        value = INFINITY
-    if not (value >= low and value < high):
-        raise ValueError(f"{name}: expected {expected}, got {given!r}")
-    return value
+cdef const pk_optim_kernels *optim_table(pk_dtype dtype) noexcept nogil:
+    return pk_optim(dtype)
 
 
-cdef double at_least_zero(dict hyper, str name) except? -1:
-    return number(hyper, name, 0, INFINITY, "a finite number >= 0")
+cdef const pk_rnn_kernels *rnn_table(pk_dtype dtype) noexcept nogil:
+    return pk_rnn(dtype)
 
 
-cdef double fraction(dict hyper, str name) except? -1:
-    return number(hyper, name, 0, 1, "a number in [0, 1)")
+cdef int num_threads() noexcept nogil:
+    return pk_num_threads()
 
 
-cdef double limit(dict hyper, str name) except? -1:
-    """A number >= 0, or None for no limit."""
-    if hyper[name] is None:
-        return INFINITY
-    return number(hyper, name, 0, INFINITY, "None or a finite number >= 0")
-
-
-cdef bint on(str name, value) except -1:
-    if value is not True and value is not False and not isinstance(value, _np.bool_):
-        raise TypeError(f"{name}: expected True or False, got {value!r}")
-    return value
-
-
-cdef bint switch(dict hyper, str name) except -1:
-    return on(name, hyper[name])
+cdef double clip_coefficient(double norm, double max_norm) noexcept nogil:
+    return pk_clip_coefficient(norm, max_norm)
 
 
 # ---- instruction sets ---------------------------------------------------------------------------
@@ -313,29 +258,10 @@ def set_num_threads(n=None):
     if n is None:
         pk_set_num_threads(0)
         return
-    if not isinstance(n, int) or isinstance(n, bool):
-        raise TypeError(f"n: expected an integer >= 1 or None, got {n!r}")
-    if not 1 <= n <= PK_MAX_THREADS:
-        raise ValueError(f"n: expected an integer in 1..{PK_MAX_THREADS} or None, got {n!r}")
-    pk_set_num_threads(n)
+    pk_set_num_threads(check_integer("n", n, 1, PK_MAX_THREADS + 1,
+                                     f"an integer in 1..{PK_MAX_THREADS} or None"))
 
 
 def threads_backend():
     """What runs the threads: "pool", "openmp" or "none", chosen when the package was built."""
     return pk_threads_backend().decode("ascii")
-
-
-def cut(size_t n, size_t chunk, size_t chunks):
-    """Where chunk `chunk` of `n` elements begins: the arithmetic by which all work is cut."""
-    return pk_cut(n, chunk, chunks)
-
-
-include "_optim.pxi"
-include "_sparse.pxi"
-include "_states.pxi"
-include "_plan.pxi"
-include "_kernels.pxi"
-include "_rnn.pxi"
-include "_lstm.pxi"
-include "_rnn_step.pxi"
-include "_rnn_kernels.pxi"

@@ -4,24 +4,20 @@ Each changes the arrays that its docstring names, in place, and returns None. Ev
 twin of the same name in `pyoptk.reference`, which is its specification.
 """
 
-from ._core import (
+from ._optim import (
     adadelta,
     adagrad,
     adam,
     adamax,
-    dropout,
-    exp,
     global_norm,
     lamb,
     lion,
-    matmul,
     nadam,
     radam,
     rmsprop,
     sgd,
-    sigmoid,
-    tanh,
 )
+from ._products import dropout, exp, matmul, sigmoid, tanh
 
 __all__ = [
     "adadelta",

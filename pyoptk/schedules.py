@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any, Concatenate, Literal, ParamSpec
 
-from .checked import Rule, checked, real
+from ._checks import Rule, checked, real
 from .checkpoint import check_arrays
 
 Schedule = Callable[[int], float]

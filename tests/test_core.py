@@ -1,15 +1,14 @@
-"""Bad input is refused by name before anything is written; how work is split into chunks."""
+"""Bad input is refused by name before anything is written."""
 
 import copy
 import pickle
 import weakref
-from itertools import pairwise
 
 import numpy as np
 import pytest
 
 import pyoptk
-from pyoptk import _core, kernels
+from pyoptk import _plan, _rnn, _rnn_step, kernels
 
 F32, F64 = np.float32, np.float64
 
@@ -279,14 +278,10 @@ def test_functions_and_products_refuse_bad_arguments():
             call()
 
 
-@pytest.mark.parametrize("n", [0, 1, 15, 1 << 20, (1 << 31) + 5, (1 << 62) - 1, (1 << 63) + 12345])
-@pytest.mark.parametrize("chunks", [1, 2, 7, 64, 1020])
-def test_cutting_work_neither_overflows_nor_leaves_gaps(n, chunks):
-    cuts = [_core.cut(n, c, chunks) for c in range(chunks + 1)]
-    assert cuts[0] == 0
-    assert cuts[-1] == n
-    sizes = {b - a for a, b in pairwise(cuts)}
-    assert sizes <= {n // chunks, n // chunks + 1}
+@pytest.mark.parametrize("kind", [_plan.Plan, _rnn.LSTMPlan, _rnn_step.LSTMStepper])
+def test_a_compiled_class_cannot_be_made_in_part(kind):
+    with pytest.raises(TypeError, match="positional arguments"):
+        kind.__new__(kind)
 
 
 def test_an_optimizer_keeps_its_parameters_alive_and_lets_go_of_gradients():

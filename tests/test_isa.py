@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import pyoptk
-from pyoptk import _core, kernels
+from pyoptk import _core, _optim, _plan, _products, _rnn, _rnn_step, _sparse, kernels
 
+COMPILED = [_core, _optim, _plan, _products, _rnn, _rnn_step, _sparse]
 USABLE = [name for name, usable in pyoptk.isas().items() if usable]
 
 
@@ -103,10 +104,11 @@ def test_every_set_has_its_kernels(name):
         assert (out == 0.5).all()
 
 
+@pytest.mark.parametrize("module", COMPILED)
 @pytest.mark.skipif(not shutil.which("nm"), reason="nm is not installed")
-def test_core_exports_one_symbol():
+def test_compiled_modules_export_one_symbol_each(module):
     """Any other exported symbol could be mixed up with a function of another library."""
     flags = ["-gU"] if sys.platform == "darwin" else ["-D", "--defined-only"]
-    listing = subprocess.check_output(["nm", *flags, Path(_core.__file__)], text=True)
+    listing = subprocess.check_output(["nm", *flags, Path(module.__file__)], text=True)
     names = [line.split()[-1].removeprefix("_") for line in listing.splitlines()]
-    assert names == ["PyInit__core"]
+    assert names == [f"PyInit_{module.__name__.removeprefix('pyoptk.')}"]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import pyoptk
-from pyoptk import _core
+from pyoptk import _optim
 from pyoptk.bench.contenders.roof import arrays
 
 SIDE = 1_000  # of the weight [outputs, inputs] of a layer
@@ -38,7 +38,7 @@ def measure(counts: list[int], rounds: int = 40) -> list[dict[str, Any]]:
     weight, gradient = rng.standard_normal((2, SIDE, SIDE), np.float32)
     step = functools.partial(pyoptk.Adam(weight).step, gradient)
     param, _, *states = arrays(SIDE * SIDE)
-    streams = functools.partial(_core.memory_roof, param, gradient.reshape(-1), *states)
+    streams = functools.partial(_optim.memory_roof, param, gradient.reshape(-1), *states)
     works = {"step": step, "roof": streams}
     found = []
     for k in counts:

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from .. import _core
+from .. import _checks, _plan
 from ..checkpoint import check_arrays, check_mapping
 from .hyper import (
     Array,
@@ -32,7 +32,7 @@ from .like import settings_like
 
 
 @contextmanager
-def swapped(plan: _core.Plan, params: list[Array], others: list[Array]) -> Iterator[None]:
+def swapped(plan: _plan.Plan, params: list[Array], others: list[Array]) -> Iterator[None]:
     """Within, `params` have the values of `others`, and no step can be taken."""
     kept = [param.copy() for param in params]
     plan.swap(True)
@@ -129,11 +129,11 @@ class Optimizer(Uncopied):
         groups = {} if hyper["groups"] is None else hyper["groups"]
         del hyper["groups"]
         mask = hyper.pop("decay_mask")
-        decay_mask = _core.check_patterns("decay_mask", ("*",) if mask is None else mask)
-        no_decay = _core.check_patterns("no_decay", hyper.pop("no_decay"))
+        decay_mask = _checks.check_patterns("decay_mask", ("*",) if mask is None else mask)
+        no_decay = _checks.check_patterns("no_decay", hyper.pop("no_decay"))
         names = [""] if keys is None else [str(key) for key in keys]
-        _core.check_params(keys, names)
-        _core.check_groups(groups, hyper, names)
+        _checks.check_params(keys, names)
+        _checks.check_groups(groups, hyper, names)
         overrides = [override(name, groups, no_decay, decay_mask) for name in names]
         kinds = list(dict.fromkeys(overrides)) or [((), True)]
         of = [kinds.index(kind) for kind in overrides]
@@ -142,7 +142,7 @@ class Optimizer(Uncopied):
         put["_mapping"] = isinstance(params, Mapping)
         hyper, groups = plain(hyper), {pattern: plain(own) for pattern, own in groups.items()}
         first = at_step(0, by_kind(kinds, hyper, groups))
-        put["_plan"] = _core.Plan(self._kernel, keys, self._mapping, arrays, of, first, initial)
+        put["_plan"] = _plan.Plan(self._kernel, keys, self._mapping, arrays, of, first, initial)
         self._set(hyper, groups)
 
     def _set(self, hyper: dict[str, Any], groups: Mapping[str, Mapping[str, Any]]) -> None:
@@ -217,10 +217,10 @@ class Optimizer(Uncopied):
         ValueError
             For a name or a key that there is not.
         """
-        _core.check_choice("name", name, self.hyper)
+        _checks.check_choice("name", name, self.hyper)
         value = self.hyper[name]
         if param is not None:
-            _core.check_choice("param", param, self._keys or [])
+            _checks.check_choice("param", param, self._keys or [])
             numbers, functions = self._merged[dict(zip(self._keys, self._of, strict=True))[param]]
             value = {**numbers, **functions}[name]
         return value(self._plan.calls) if callable(value) else value
@@ -324,7 +324,7 @@ class Optimizer(Uncopied):
         settings = self._settings()
         expected = {k: v for k, v in self.state_dict().items() if k not in settings}
         check_arrays(expected, {k: v for k, v in state.items() if k not in settings}, "state")
-        _core.check_state(self._kernel, state)
+        _checks.check_state(self._kernel, state)
         settings |= {k: state[k] for k, v in settings.items() if k in state and not callable(v)}
         hyper = plain({name: settings[f"hyper.{name}"] for name in self.hyper})
         groups = {
@@ -362,7 +362,7 @@ class Optimizer(Uncopied):
             return
         hyper, groups, calls = dict(self.hyper), dict(self.groups), self._plan.calls
         if name == "groups":
-            _core.check_groups(value, hyper, self._names, list(groups))
+            _checks.check_groups(value, hyper, self._names, list(groups))
             groups = {pattern: plain(own) for pattern, own in value.items()}
         elif name in hyper:
             hyper = plain({**hyper, name: value})

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _core
+from .. import _optim
 from .hyper import Array, Grads, listed
 
 
@@ -43,7 +43,7 @@ def global_norm(grads: Grads) -> float:
     >>> pyoptk.global_norm({"weight": np.array([[3.0]]), "bias": np.array([4.0])})
     5.0
     """
-    return _core.norm_of(_named(grads))
+    return _optim.norm_of(_named(grads))
 
 
 def clip_by_global_norm(grads: Grads, max_norm: float) -> float:
@@ -81,7 +81,7 @@ def clip_by_global_norm(grads: Grads, max_norm: float) -> float:
     True
     """
     named = _named(grads)
-    norm, factor = _core.clip_factor(named, max_norm)
+    norm, factor = _optim.clip_factor(named, max_norm)
     if factor != 1:
         with np.errstate(invalid="ignore", under="ignore"):
             for grad in map(np.asarray, named.values()):
@@ -113,6 +113,6 @@ def clip_by_value(grads: Grads, clip_value: float) -> None:
     array([-1. ,  0.5,  nan])
     """
     named = _named(grads)
-    limit = _core.check_writable(named, clip_value)
+    limit = _optim.check_writable(named, clip_value)
     for grad in map(np.asarray, named.values()):
         np.clip(grad, -limit, limit, out=grad)

@@ -9,12 +9,13 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core
+from .._checks import check_names
+from .._sparse import SparseRows
 
 Array = NDArray[np.floating[Any]]
 Arrays = Array | Iterable[Array] | Mapping[Any, Array]
 Value = float | Callable[[int], float]
-Grad = Array | _core.SparseRows | None
+Grad = Array | SparseRows | None
 Grads = Grad | Sequence[Grad] | Mapping[Any, Grad]
 Kind = tuple[tuple[str, ...], bool]  # which patterns of `groups`, and whether it decays
 Merged = list[tuple[dict[str, Any], dict[str, Callable[[int], Any]]]]  # see `by_kind`
@@ -126,5 +127,5 @@ def hyper_of(arguments: dict[str, Any]) -> dict[str, Any]:
     """The hyper-parameters among the locals() of a constructor, with what all optimizers share."""
     given: dict[str, Any] = arguments.pop("shared")
     own = {k: v for k, v in arguments.items() if k not in ("self", "params", "__class__")}
-    _core.check_names(given, [*own, *SHARED])
+    check_names(given, [*own, *SHARED])
     return own | SHARED | given

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import _core
+from .. import _checks
 
 _KERAS_ADAM = {"eps_hat": True, "eps": 1e-7}
 _INSIDE = {"eps_inside_sqrt": True}
@@ -80,7 +80,7 @@ LIKE: dict[str, dict[str, dict[str, Any]]] = {
 def settings_like(optimizer: type, library: str, given: dict[str, Any]) -> dict[str, Any]:
     """The keywords for `optimizer` as in `library`, those that are given taking precedence."""
     known = next((LIKE[c.__name__] for c in optimizer.__mro__ if c.__name__ in LIKE), {})
-    _core.check_choice("library", library, known)
+    _checks.check_choice("library", library, known)
     settings = {**known[library], **given}
     if library == "optax" and settings.get("amsgrad"):
         settings.setdefault("amsgrad_on_corrected", True)

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._core import SparseRows
-from ..checked import Rule, checked, real
+from .._checks import Rule, checked, real
+from .._sparse import SparseRows
 from ..checkpoint import check_arrays, fill_arrays
 from .base import Optimizer, Uncopied
 from .hyper import Array, Grads, at_step

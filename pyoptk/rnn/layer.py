@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .. import _core
+from .. import _checks
 from ..checkpoint import check_arrays, fill_arrays
 from .weights import INITIALIZERS, Array, aligned, initialize, views
 
@@ -53,12 +53,12 @@ class Layer:
         init: str = "torch",
         rng: np.random.Generator | None = None,
     ) -> None:
-        _core.check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
-        _core.check_switches(bias=bias, batch_first=batch_first, bidirectional=bidirectional)
-        _core.check_choice("save", save, ("full", "minimal"))
-        _core.check_choice("init", init, INITIALIZERS)
-        _core.check_rng(rng)
-        dropout = _core.check_dropout(dropout, seed, num_layers)
+        _checks.check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+        _checks.check_switches(bias=bias, batch_first=batch_first, bidirectional=bidirectional)
+        _checks.check_choice("save", save, ("full", "minimal"))
+        _checks.check_choice("init", init, INITIALIZERS)
+        _checks.check_rng(rng)
+        dropout = _checks.check_dropout(dropout, seed, num_layers)
         rng = np.random.default_rng() if rng is None else rng
         self.__setstate__(
             {
@@ -72,7 +72,7 @@ class Layer:
                 "seed": int(seed or 0),
                 "dropout_calls": 0,
                 "save": save,
-                "dtype": _core.check_float_dtype(dtype),
+                "dtype": _checks.check_float_dtype(dtype),
             }
         )
         initialize(self.flat_params, self.params, init, rng)
@@ -131,4 +131,4 @@ class Layer:
         """Raise what `load_state_dict` would."""
         check_arrays(dict(self.params) | self._counters, state, "state")
         for name in self._counters:
-            _core.check_uint64(f"state[{name!r}]", state[name])
+            _checks.check_uint64(f"state[{name!r}]", state[name])

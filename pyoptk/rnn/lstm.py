@@ -6,7 +6,9 @@ from typing import Literal, overload
 
 from numpy.typing import ArrayLike
 
-from .. import _core
+from .. import _rnn
+from .._checks import check_switches
+from .._rnn_step import LSTMStepper
 from .convert import LSTMWeights
 from .weights import Array, lstm_shapes
 
@@ -152,7 +154,7 @@ class LSTM(LSTMWeights):
             self._refuse()
         try:
             if train is not True:
-                _core.check_switches(train=train)
+                check_switches(train=train)
             purpose = "train" if train else "infer"
             plan = self._kept.get(purpose)
             if plan is None or not plan.serves(x):
@@ -231,7 +233,7 @@ class LSTM(LSTMWeights):
         if not self._lock.acquire(False):
             self._refuse()
         try:
-            plan = _core.check_due(self._kept.get("train"))
+            plan = _rnn.check_due(self._kept.get("train"))
             return plan.backward(dy, dstate, accumulate, need_dx, out)
         finally:
             self._lock.release()
@@ -269,7 +271,7 @@ class LSTM(LSTMWeights):
                     "step: expected a layer of one direction, got a bidirectional one"
                 )
             sizes = (self.input_size, self.hidden_size, self.num_layers)
-            stepper = self._kept["stepper"] = _core.LSTMStepper(self.flat_params, sizes, self.bias)
+            stepper = self._kept["stepper"] = LSTMStepper(self.flat_params, sizes, self.bias)
         return stepper.step(x, state)
 
     def __repr__(self) -> str:
@@ -277,15 +279,15 @@ class LSTM(LSTMWeights):
         settings = ", ".join(f"{name}={getattr(self, name)}" for name in names)
         return f"LSTM({self.input_size}, {self.hidden_size}, {settings})"
 
-    def _new_plan(self, x: Array, purpose: str) -> _core.LSTMPlan:
+    def _new_plan(self, x: Array, purpose: str) -> _rnn.LSTMPlan:
         """A plan for the shape of `x`, in the place of the last one that is not due any more.
 
         A call that is refused uses nothing up: one that is due stays until the new one has run.
         """
-        T, B = _core.steps_and_rows(x, self.input_size, self.batch_first, self.flat_params)
+        T, B = _rnn.steps_and_rows(x, self.input_size, self.batch_first, self.flat_params)
         if purpose in self._kept and not self._kept[purpose].due:
             del self._kept[purpose]
-        return _core.LSTMPlan(
+        return _rnn.LSTMPlan(
             self.flat_params,
             self.flat_grads,
             (self.input_size, self.hidden_size, self.num_layers, 1 + self.bidirectional),

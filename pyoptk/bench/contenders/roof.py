@@ -26,7 +26,7 @@ def streams(
 
 
 def arrays(n: int, dtype: str = "float32") -> list[Any]:
-    """Four arrays of ones for `_core.memory_roof`, which begin a quarter of a page apart.
+    """Four arrays of ones for `_optim.memory_roof`, which begin a quarter of a page apart.
 
     At nearly the same place of their pages, loads from one wait for stores to another: 64 bytes
     apart they are 1.3 times as slow in L2.
@@ -44,14 +44,14 @@ def arrays(n: int, dtype: str = "float32") -> list[Any]:
 def step(params: Any, grads: Any, *, threads: int, **settings: Any) -> Any:
     """As many bytes as the step moves, in the streams of Adam with additions only."""
     import pyoptk
-    from pyoptk import _core
+    from pyoptk import _optim
 
     pyoptk.set_num_threads(threads)
     elements = sum(p.size for p in params)
     if elements < 20_000:  # the call takes longer than the streams
         raise NotImplementedError
     n = elements * streams(**settings) // 7
-    return partial(_core.memory_roof, *arrays(n)), list
+    return partial(_optim.memory_roof, *arrays(n)), list
 
 
 def lengths(T: int, B: int) -> Any:
@@ -73,19 +73,19 @@ def multiply_adds(flop: float, dtype: str, threads: int) -> Any:
 
     So many times over that starting threads does not count.
     """
-    from pyoptk import _core
+    from pyoptk import _products
 
     times = max(1, int(2e8 * threads / flop))
-    rounds = 1 + int(flop * times / threads / _core.fma_roof(dtype, 1))
+    rounds = 1 + int(flop * times / threads / _products.fma_roof(dtype, 1))
 
     def work() -> None:
         others = [
-            threading.Thread(target=_core.fma_roof, args=(dtype, rounds))
+            threading.Thread(target=_products.fma_roof, args=(dtype, rounds))
             for _ in range(threads - 1)
         ]
         for other in others:
             other.start()
-        _core.fma_roof(dtype, rounds)
+        _products.fma_roof(dtype, rounds)
         for other in others:
             other.join()
 

@@ -1,5 +1,10 @@
-# The C API of csrc/include/pyoptk.h, as far as the binding uses it. Every member is noexcept nogil:
-# without noexcept, each call would come back asking for the GIL to look for an exception.
+# The C API: csrc/include/pyoptk.h, as far as the binding uses it, and NumPy's macros. Declarations
+# only. libpyoptk is linked into _core alone: other modules take the types from here and call its
+# functions through _core. Every function is noexcept nogil: without noexcept, each call would take
+# the GIL to look for an exception.
+
+from libc.stddef cimport ptrdiff_t
+from libc.stdint cimport int64_t, uint64_t
 
 cdef extern from "pyoptk.h" nogil:
     ctypedef enum pk_dtype:
@@ -79,7 +84,7 @@ cdef extern from "pyoptk.h" nogil:
         double (*global_norm)(const pk_tensor *, size_t, void *, int) noexcept nogil
         size_t (*norm_scratch_size)(const pk_tensor *, size_t) noexcept nogil
         void (*memory_roof)(const pk_tensor *, size_t, int) noexcept nogil
-    double pk_clip_coefficient(double norm, double max_norm) noexcept
+    double pk_clip_coefficient(double norm, double max_norm) noexcept nogil
 
     ctypedef enum pk_save:
         PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING
@@ -145,14 +150,13 @@ cdef extern from "pyoptk.h" nogil:
     const char *pk_isa() noexcept
     const char *pk_isa_at(int i, int *usable) noexcept
 
-    size_t pk_cut(size_t n, size_t c, size_t chunks) noexcept
     enum: PK_MAX_THREADS
     int pk_num_threads() noexcept
     void pk_set_num_threads(int n) noexcept
     const char *pk_threads_backend() noexcept
 
 
-# What NumPy's own macros read of an array: to take its buffer is five times as much work.
+# NumPy's macros read an array's fields directly: five times faster than the buffer protocol.
 cdef extern from * nogil:
     """
     #include <numpy/ndarraytypes.h>

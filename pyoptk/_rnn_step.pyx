@@ -1,4 +1,24 @@
-# Single steps of a stack of layers, for inference on a stream, where the call is much of the cost.
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: embedsignature=True, embedsignature.format=python, binding=True
+# cython: autotestdict=False, auto_pickle=False
+"""Single steps of a stack of layers, for inference on a stream, where the call is much of the cost.
+"""
+import numpy as _np
+
+from ._checks import described
+
+from cpython.buffer cimport Py_buffer, PyBuffer_Release, PyBUF_WRITABLE, PyObject_GetBuffer
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from libc.string cimport memcpy
+
+from ._core cimport (
+    acquire, check_dtype, check_shape, contiguous, dtype_of, num_threads, rnn_table, shape_of,
+)
+from ._rnn cimport place_weights
+from .capi cimport pk_lstm, pk_sequence
+
+cdef object _empty = _np.empty
+
 
 cdef class LSTMStepper:
     """Steps of a stack of layers, on weights whose addresses it keeps: each step reads them anew.
@@ -10,7 +30,7 @@ cdef class LSTMStepper:
     cdef size_t I, H, L
     cdef object dtype
 
-    def __init__(self, params, sizes, bint bias):
+    def __cinit__(self, params, sizes, bint bias):
         cdef size_t i
         cdef char *at
         acquire(params, &self.params, "params", False, False)
@@ -78,8 +98,8 @@ cdef class LSTMStepper:
         cdef size_t i, at = 0, size = of[1].len
         cdef pk_lstm layer
         cdef pk_sequence below
-        cdef int nthreads = pk_num_threads()
-        kernels = pk_rnn(dtype_of(&self.params))
+        cdef int nthreads = num_threads()
+        kernels = rnn_table(dtype_of(&self.params))
         below.data, below.row = of[0].buf, of[0].strides[0] // of[0].itemsize
         below.step = 0
         with nogil:

@@ -1,8 +1,53 @@
-# LSTM layers: their memory, and calls of both passes. A call takes its buffers, compares them with
-# what was settled when the memory was made, and makes its results; a short sequence takes less time
-# than a handful of checks in Python would.
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: embedsignature=True, embedsignature.format=python, binding=True
+# cython: autotestdict=False, auto_pickle=False
+"""LSTM layers: the memory of a batch of sequences, and calls of both passes.
+
+`LSTM` (pyoptk/rnn/lstm.py) makes a plan for each T and B. A call takes its buffers, compares them
+with what was settled when the plan was made, and makes its results: a short sequence takes less
+time than a handful of checks in Python would.
+"""
+import numpy as _np
+
+from ._checks import check_choice, check_lengths, check_switch, described
+
+from cpython.buffer cimport (
+    Py_buffer, PyBuffer_IsContiguous, PyBuffer_Release, PyBUF_STRIDES, PyObject_GetBuffer,
+)
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from libc.stdint cimport int64_t, uintptr_t
+from libc.string cimport memset
+
+from ._core cimport (
+    _Buffers, check_shape, dtype_of, num_threads, rnn_table, shape_of, strides_of,
+)
+from .capi cimport (
+    PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING, pk_dropout_config, pk_lstm, pk_lstm_sizes,
+    pk_lstm_weights, pk_rnn_kernels, pk_rnn_shape, pk_sequence,
+)
+
+cdef object _empty = _np.empty
 
 _SAVES = {"full": PK_SAVE_FULL, "minimal": PK_SAVE_MINIMAL, "nothing": PK_SAVE_NOTHING}
+
+
+cdef pk_sequence sequence_of(Py_buffer *view) noexcept:
+    cdef pk_sequence s
+    s.data = view.buf
+    s.step, s.row = view.strides[0] // view.itemsize, view.strides[1] // view.itemsize
+    return s
+
+
+cdef bint is_adjacent(Py_buffer *view) noexcept:
+    cdef int last = view.ndim - 1
+    return view.shape[last] <= 1 or view.strides[last] == view.itemsize
+
+
+cdef int check_adjacent(Py_buffer *view, str name) except -1:
+    if not is_adjacent(view):
+        raise ValueError(f"{name}: expected the last axis to be adjacent in memory, got strides "
+                         f"{strides_of(view)}")
+    return 0
 
 
 cdef char *place_weights(pk_lstm_weights *w, pk_rnn_shape *shape, char *at, bint bias,
@@ -43,20 +88,17 @@ cdef class LSTMPlan:
     cdef pk_dropout_config config
     cdef bint drops  # in this forward, and so in the backward that follows
 
-    def __cinit__(self):
-        self.owned = []
-
     def __dealloc__(self):
-        for at in self.owned:
+        for at in self.owned or ():
             PyMem_Free(<void *> <uintptr_t> at)
         PyMem_Free(self.layers)
         PyMem_Free(self.outputs)
         if self.due:
             PyBuffer_Release(&self.x)
 
-    def __init__(self, params, grads, sizes, bint bias, bint batch_first, size_t T, size_t B,
-                 str save, bint dropout=False):
-        self.held = _Buffers()
+    def __cinit__(self, params, grads, sizes, bint bias, bint batch_first, size_t T, size_t B,
+                  str save, bint dropout=False):
+        self.owned, self.held = [], _Buffers()
         cdef char *weights = <char *> self.held.take("the weights", params, False).buf
         cdef char *slopes = <char *> self.held.take("grads", grads, True).buf
         cdef pk_lstm_sizes need
@@ -66,7 +108,7 @@ cdef class LSTMPlan:
         self.I, self.H, self.count, self.directions = sizes
         self.count *= self.directions
         self.T, self.B, self.itemsize = T, B, self.held.held[0].itemsize
-        self.kernels = pk_rnn(dtype_of(&self.held.held[0]))
+        self.kernels = rnn_table(dtype_of(&self.held.held[0]))
         self.layers = <pk_lstm *> PyMem_Calloc(self.count, sizeof(pk_lstm))
         self.outputs = <pk_sequence *> PyMem_Calloc(self.count, sizeof(pk_sequence))
         if self.layers == NULL or self.outputs == NULL:
@@ -151,7 +193,7 @@ cdef class LSTMPlan:
         cdef pk_dropout_config config = self.config
         config.stream += level
         self.kernels.dropout(self.T, self.B, self.directions * self.H, x, y, &config,
-                             pk_num_threads())
+                             num_threads())
 
     cdef void *of_layer(self, const void *state, size_t i) noexcept:
         return NULL if state == NULL else <char *> state + i * self.B * self.H * self.itemsize
@@ -166,7 +208,7 @@ cdef class LSTMPlan:
             return False
         fits = (view.ndim == 3 and <size_t> view.shape[self.batch_first] == self.T
                 and <size_t> view.shape[not self.batch_first] == self.B
-                and self.kernels == pk_rnn(dtype_of(&self.held.held[0])))
+                and self.kernels == rnn_table(dtype_of(&self.held.held[0])))
         PyBuffer_Release(&view)
         return fits
 
@@ -271,7 +313,7 @@ cdef class LSTMPlan:
 
     cdef void run_forward(self) noexcept nogil:
         cdef size_t i
-        cdef int nthreads = pk_num_threads()
+        cdef int nthreads = num_threads()
         for i in range(self.count // self.directions):
             if i > 0 and self.drops:
                 self.drop(i, self.output_below(i * self.directions), self.dropped)
@@ -295,7 +337,7 @@ cdef class LSTMPlan:
             if dy is not None:
                 dy_ = self.sequence(self.read("dy", dy, self.of_y, False))
             dx = out
-            if not on("need_dx", need_dx):
+            if not check_switch("need_dx", need_dx):
                 if out is not None:
                     raise ValueError("out: expected None without need_dx, got an array")
             elif out is None:
@@ -309,7 +351,7 @@ cdef class LSTMPlan:
                 dh, dc = _empty(self.of_state, self.dtype), _empty(self.of_state, self.dtype)
                 first[0], first[1] = self.new(dh).data, self.new(dc).data
                 dinitial = dh, dc
-            self.place_backward(dy_, dx_, last, first, on("accumulate", accumulate))
+            self.place_backward(dy_, dx_, last, first, check_switch("accumulate", accumulate))
             self.due = False  # the gates are about to be overwritten
             with nogil:
                 self.run_backward()
@@ -334,7 +376,7 @@ cdef class LSTMPlan:
     cdef void run_backward(self) noexcept nogil:
         cdef pk_lstm *layer
         cdef size_t i, level, top = self.count // self.directions - 1
-        cdef int nthreads = pk_num_threads()
+        cdef int nthreads = num_threads()
         for i in range(top + 1):
             level = top - i
             layer = &self.layers[level * self.directions]
@@ -351,3 +393,14 @@ def check_due(LSTMPlan plan):
         raise RuntimeError("backward: expected a forward before it, got none since the last "
                            "backward")
     return plan
+
+
+def steps_and_rows(x, size_t I, bint batch_first, model):
+    """T and B of an input; raises unless it has the weights' dtype and I features."""
+    cdef _Buffers arrays = _Buffers()
+    cdef Py_buffer *view
+    arrays.take("the weights", model, False)
+    view = arrays.take("x", x, False, True)
+    if view.ndim != 3 or <size_t> view.shape[2] != I:
+        raise ValueError(f"x: expected shape (any, any, {I}), got {shape_of(view)}")
+    return view.shape[batch_first], view.shape[not batch_first]

@@ -1,4 +1,25 @@
-# Row-sparse gradients: what is checked of them, and the list of tensors of a step that has some.
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: embedsignature=True, embedsignature.format=python, binding=True
+# cython: autotestdict=False, auto_pickle=False
+"""Row-sparse gradients: their checks, and the list of tensors that a step with some consists of.
+
+_plan.pyx calls this for a gradient that is `SparseRows`.
+"""
+from operator import index as _index
+
+import numpy as _np
+
+from ._checks import described
+
+from cpython.buffer cimport (
+    Py_buffer, PyBuffer_Release, PyBUF_STRIDES, PyObject_GetBuffer,
+)
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.stdint cimport int64_t
+
+from ._core cimport acquire, check_shape, contiguous, described_view, shape_of
+from .capi cimport pk_optim_kernels, pk_rows, pk_tensor
+
 
 cdef class SparseRows:
     """The gradient of an array that is zero but for some rows, for example of an embedding.
@@ -34,11 +55,6 @@ cdef class SparseRows:
            [0. , 1. ],
            [1. , 1. ]])
     """
-    cdef readonly object indices, values
-    cdef readonly tuple shape
-    cdef Py_buffer held  # the indices: bytes, which nobody can change any more
-    cdef pk_rows rows    # all but the values, which are taken at each step
-
     def __cinit__(self, indices, values, shape):
         cdef Py_buffer view
         cdef Py_ssize_t width = 1
@@ -80,19 +96,6 @@ cdef class SparseRows:
         return f"SparseRows({self.rows.count} rows of {self.values.dtype} {self.shape})"
 
 
-cdef int check_takes_rows(kernel which, const pk_tensor *tensor, const pk_common *common, str name,
-                          grad) except -1:
-    """Raise if a step of this parameter cannot be one of single rows."""
-    if which not in (SGD, ADAGRAD, ADAM):
-        raise TypeError(f"{name}: expected an array, because only SGD, AdaGrad, Adam and AdamW "
-                        f"step single rows, got {grad}; its dense() is an array")
-    for option, on in (("ema_decay", tensor.ema != NULL), ("zero_grad", common.zero_grad),
-                       ("cautious", common.cautious)):
-        if on:
-            raise TypeError(f"{name}: expected an array where {option} is on, got {grad}")
-    return 0
-
-
 cdef int check_rows_like(Py_buffer *values, str name, SparseRows grad, Py_buffer *param,
                          str param_name) except -1:
     """Raise unless these are rows of such a parameter."""
@@ -130,10 +133,6 @@ cdef void *room_for(void **block, size_t *size, size_t wanted) except NULL:
 
 cdef class _Touched:
     """A step's tensors: one for each touched row, and those with dense gradients as they are."""
-    cdef pk_tensor *tensors
-    cdef size_t count, tensors_size, scratch_size
-    cdef void *scratch
-
     def __dealloc__(self):
         PyMem_Free(self.tensors)
         PyMem_Free(self.scratch)
@@ -144,7 +143,7 @@ cdef class _Touched:
         cdef size_t most = 0, scratch = 0
         cdef Py_ssize_t i
         cdef pk_rows rows
-        for i, grad in enumerate(grads):
+        for grad in grads:
             if type(grad) is SparseRows:
                 most += (<SparseRows> grad).rows.count
                 scratch += kernels.touched_scratch_size(&(<SparseRows> grad).rows)

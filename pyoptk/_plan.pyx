@@ -1,4 +1,78 @@
-# The arrays of an optimizer, held from its construction on.
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: embedsignature=True, embedsignature.format=python, binding=True
+# cython: autotestdict=False, auto_pickle=False
+"""The plan of an optimizer: its arrays, held from construction on, so that a step takes only
+gradients. `Optimizer` (pyoptk/optim/base.py) makes one and calls `step`.
+"""
+import numpy as _np
+
+from . import _checks
+from ._places import states_beside
+
+from cpython.buffer cimport Py_buffer, PyBuffer_IsContiguous, PyBuffer_Release
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.object cimport PyObject
+from libc.float cimport FLT_MAX
+from libc.math cimport INFINITY
+from libc.stdint cimport int64_t, uintptr_t
+from libc.string cimport memcmp, memcpy
+
+from ._core cimport (
+    acquire, check_dtype, check_like, clip_coefficient, contiguous, dtype_of, num_threads,
+    optim_table, shape_of, size_of,
+)
+from ._optim cimport (
+    ADAGRAD, ADAM, KERNELS, NEEDED_BY, SGD, at_least_zero, check_fits, config, config_size,
+    configure, limit, optim, run, scratch_size,
+)
+from ._optim import state_names
+from ._sparse cimport SparseRows, _Touched, check_rows_like, room_for
+from .capi cimport (
+    NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_F32, PK_F64, PK_MAX_STATES, PyArray_CHKFLAGS,
+    PyArray_DATA, PyArray_DESCR, PyArray_DIMS, PyArray_NDIM, PyArrayObject, pk_common, pk_dtype,
+    pk_optim_kernels, pk_tensor,
+)
+
+cdef object _ndarray = _np.ndarray, _f32 = _np.dtype("f4"), _f64 = _np.dtype("f8")
+
+_ON_NONFINITE = ("propagate", "skip", "raise")
+
+
+cdef struct span:
+    char *begin
+    char *end
+    Py_ssize_t owner  # index into Plan.held_names
+
+
+cdef list in_order(list keys, bint mapping, grads):
+    """The gradients as a list in the order of the parameters."""
+    cdef list listed
+    if keys is None:
+        return [grads]
+    if not mapping and isinstance(grads, (list, tuple)):
+        listed = list(grads)  # whose length is what it is, whatever len() of a subclass says
+        if len(listed) == len(keys):
+            return listed
+    if mapping and type(grads) is dict and len(grads) == len(keys):
+        try:
+            return [grads[key] for key in keys]
+        except KeyError:
+            pass
+    return _checks.in_order(keys, mapping, grads)
+
+
+cdef int check_takes_rows(optim which, const pk_tensor *tensor, const pk_common *common, str name,
+                          grad) except -1:
+    """Raise if a step of this parameter cannot be one of single rows."""
+    if which not in (SGD, ADAGRAD, ADAM):
+        raise TypeError(f"{name}: expected an array, because only SGD, AdaGrad, Adam and AdamW "
+                        f"step single rows, got {grad}; its dense() is an array")
+    for option, on in (("ema_decay", tensor.ema != NULL), ("zero_grad", common.zero_grad),
+                       ("cautious", common.cautious)):
+        if on:
+            raise TypeError(f"{name}: expected an array where {option} is on, got {grad}")
+    return 0
+
 
 cdef class Plan:
     """The arrays of one optimizer, taken and checked once, so that a step takes only gradients.
@@ -31,7 +105,7 @@ cdef class Plan:
     skips : bool
         Whether one of them has non-finite steps skipped, whatever `on_nonfinite` says.
     """
-    cdef kernel which
+    cdef optim which
     cdef str which_name
     cdef config *configs
     cdef size_t n_groups
@@ -58,12 +132,10 @@ cdef class Plan:
     cdef public double factor
     cdef public bint skips
 
-    def __init__(self, str which, keys, bint mapping, list params, list group_of, list hypers,
-                 initial=0.0):
+    def __cinit__(self, str which, keys, bint mapping, list params, list group_of, list hypers,
+                  initial=0.0):
         cdef Py_ssize_t i
-        if self.tensors != NULL:
-            raise RuntimeError("a Plan is made once")
-        self.which_name, self.which = which, _KERNELS[which]
+        self.which_name, self.which = which, KERNELS[which]
         self.keys, self.mapping = keys, mapping
         self.names = self.names_of(hypers[0])
         self.held_names = []
@@ -97,7 +169,7 @@ cdef class Plan:
         for i in range(self.count):
             self.tensors[i].grad = self.tensors[i].param  # any: the size counts all tensors
         room_for(&self.scratch, &self.scratch_size,
-                 max(pk_optim(self.dtype).norm_scratch_size(self.tensors, self.count),
+                 max(optim_table(self.dtype).norm_scratch_size(self.tensors, self.count),
                      scratch_size(self.which, self.dtype, self.tensors, self.count)))
         for i in range(self.count):
             self.tensors[i].grad = NULL
@@ -132,7 +204,8 @@ cdef class Plan:
         cdef Py_ssize_t i, slot, held
         dtype = _np.dtype("f4" if self.dtype == PK_F32 else "f8")
         used = [(slot, name) for slot, name in enumerate(self.names) if name is not None]
-        beside = states_beside(self.held, self.count, len(used), dtype)
+        beside = states_beside([(<uintptr_t> self.held[i].buf, shape_of(&self.held[i]))
+                                for i in range(self.count)], len(used), dtype)
         self.states = {name: [states[k] for states in beside] for k, (_, name) in enumerate(used)}
         for i in range(self.count):
             for slot, name in used:
@@ -190,7 +263,7 @@ cdef class Plan:
             needed = self.names_of(hypers[g])
             for had, needs in zip(self.names, needed) if needed != self.names else ():
                 if had != needs:
-                    name = _NEEDED_BY[had or needs]
+                    name = NEEDED_BY[had or needs]
                     raise ValueError(f"{name}: expected to be {'on' if had else 'off'} in every "
                                      f"group and from the start, because of its state "
                                      f"{had or needs}, got {hypers[g][name]!r}")
@@ -331,7 +404,7 @@ cdef class Plan:
         if self.on_nonfinite == "propagate":
             return 0
         for i in range(count):
-            norm = pk_optim(self.dtype).global_norm(&tensors[i], 1, self.scratch, 1)
+            norm = optim_table(self.dtype).global_norm(&tensors[i], 1, self.scratch, 1)
             if not norm < INFINITY:
                 name = self.label("grads", self.owner(tensors[i].param))
                 raise FloatingPointError(f"{name}: expected finite elements, got ones whose norm "
@@ -349,7 +422,7 @@ cdef class Plan:
         cdef config clipped
         cdef char *packed = <char *> (self.configs + self.n_groups)
         cdef double clip = 1, scale = self.configs[0].common.grad_scale * self.factor
-        cdef const pk_optim_kernels *kernels = pk_optim(self.dtype)
+        cdef const pk_optim_kernels *kernels = optim_table(self.dtype)
         self.check_idle("step")
         self.busy = True
         try:
@@ -374,11 +447,11 @@ cdef class Plan:
                          kernels.norm_scratch_size(tensors, count))
                 with nogil:
                     self.norm = scale * kernels.global_norm(tensors, count, self.scratch,
-                                                            pk_num_threads())
+                                                            num_threads())
                 if self.look_for_nonfinite(tensors, count):
                     return
                 if self.max_norm < INFINITY:
-                    clip = pk_clip_coefficient(self.norm, self.max_norm)
+                    clip = clip_coefficient(self.norm, self.max_norm)
             for i in range(self.count):
                 self.tensors[i].step += self.tensors[i].grad != NULL
             if sparse:

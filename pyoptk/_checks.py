@@ -1,0 +1,248 @@
+"""Checks of arguments that need no C, for the compiled modules and for the Python ones.
+
+Every function raises an error that starts with the argument's name, then says what was expected
+and what came; otherwise it returns the value as its caller uses it, or None. Private.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from operator import index
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+# What is expected; what makes a value of one type, or raises TypeError; whether it then is as
+# expected.
+Rule = tuple[str, Callable[[Any], Any], Callable[[Any], Any]]
+
+
+def real(value: Any) -> float:
+    """A float; a str, which float() alone would take, raises TypeError."""
+    return float(value / 1)
+
+
+def checked(rules: Mapping[str, Rule], name: str, value: Any, shown: str | None = None) -> Any:
+    """The value as its rule converts it; raises if it breaks that, calling it `shown` or `name`."""
+    expected, convert, accepts = rules[name]
+    try:
+        converted = convert(value)
+        fits = accepts(converted)
+    except TypeError:
+        raise TypeError(f"{shown or name}: expected {expected}, got {value!r}") from None
+    except OverflowError:
+        fits = False
+    if not fits:
+        raise ValueError(f"{shown or name}: expected {expected}, got {value!r}")
+    return converted
+
+
+def described(array: object) -> str:
+    """What came, for an error message: "float32 (3, 4)", or the type of what is no array."""
+    if isinstance(array, np.ndarray):
+        return f"{array.dtype} {array.shape}"
+    return type(array).__name__
+
+
+# ---- numbers, switches and names -----------------------------------------------------------------
+
+
+def number(name: str, value: Any, low: float, high: float, expected: str) -> float:
+    """The value as a float with low <= value < high."""
+    if value is True or value is False:  # a limit that was taken for a switch
+        raise TypeError(f"{name}: expected {expected}, got {value}")
+    try:
+        converted = value.__float__() if hasattr(value, "__float__") else float(index(value))
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}") from None
+    except OverflowError:
+        converted = float("inf")
+    if not low <= converted < high:
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    return float(converted)
+
+
+def check_switch(name: str, value: Any) -> bool:
+    if value is not True and value is not False and not isinstance(value, np.bool_):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+    return bool(value)
+
+
+def check_switches(**switches: Any) -> None:
+    for name, value in switches.items():
+        check_switch(name, value)
+
+
+def check_integer(name: str, value: Any, low: int, high: int, expected: str) -> int:
+    """The value as an int with low <= value < high."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected {expected}, got {value!r}")
+    if not low <= value < high:
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    return int(value)
+
+
+def check_uint64(name: str, value: Any) -> int:
+    return check_integer(name, value, 0, 2**64, "an integer in 0..2**64-1")
+
+
+def check_sizes(**sizes: Any) -> None:
+    for name, size in sizes.items():
+        check_integer(name, size, 1, 2**63, "an integer >= 1")
+
+
+def check_names(names: Iterable[str], known: Sequence[str]) -> None:
+    """Raise unless every name is a known keyword."""
+    for name in names:
+        if name not in known:
+            raise TypeError(
+                f"{name}: expected one of the keywords {', '.join(known)}, got an unknown one"
+            )
+
+
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
+    """Raise unless the value is one of the choices."""
+    try:
+        known = value in choices
+    except (TypeError, ValueError):  # a dict, an array: what has no hash, no one truth
+        known = False
+    if not known:
+        raise ValueError(f"{name}: expected one of {', '.join(map(str, choices))}, got {value!r}")
+
+
+# ---- what an optimizer takes ---------------------------------------------------------------------
+
+# These belong to the step as a whole.
+_NOT_IN_GROUPS = ("grad_scale", "max_norm", "on_nonfinite")
+
+
+def in_order(keys: list[Any], mapping: bool, grads: Any) -> list[Any]:
+    """The gradients as a list in the order of the parameters; lists are Plan's own part."""
+    if mapping:
+        if not isinstance(grads, Mapping):
+            raise TypeError(f"grads: expected a dict like params, got {described(grads)}")
+        missing = [key for key in keys if key not in grads]
+        if missing:
+            raise ValueError(
+                f"grads: expected {len(keys)} keys, got none for "
+                f"{', '.join(map(repr, missing))} (None leaves a parameter alone)"
+            )
+        if len(grads) != len(keys):
+            extra = ", ".join(repr(key) for key in grads if key not in keys)
+            raise ValueError(f"grads: expected the keys of params, got {extra} too")
+        return [grads[key] for key in keys]
+    if not isinstance(grads, list | tuple):
+        raise TypeError(f"grads: expected a list or tuple like params, got {described(grads)}")
+    raise ValueError(f"grads: expected {len(keys)} arrays, got {len(list(grads))}")
+
+
+def check_patterns(name: str, value: Any) -> tuple[str, ...]:
+    """The patterns as a tuple; raises for anything else, a str alone among it."""
+    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+        return tuple(value)
+    raise TypeError(f"{name}: expected a list or tuple of str, got {value!r}")
+
+
+def check_params(keys: list[Any] | None, names: list[str]) -> None:
+    """Raise if two parameters would have the same name in patterns and checkpoints."""
+    if keys is not None and len(set(names)) != len(names):
+        alike = [key for key, name in zip(keys, names, strict=True) if names.count(name) > 1]
+        raise ValueError(
+            f"params: expected keys that differ as str, got {' and '.join(map(repr, alike[:2]))}"
+        )
+
+
+def check_groups(
+    groups: Any, hyper: Mapping[str, Any], names: list[str], patterns: list[str] | None = None
+) -> None:
+    """Raise unless every pattern of `groups` matches a name and sets what may differ.
+
+    `patterns`: those that there must be, in their order.
+    """
+    if not isinstance(groups, Mapping):
+        raise TypeError(f"groups: expected None or a dict of dicts, got {groups!r}")
+    if patterns is not None and list(groups) != patterns:
+        raise ValueError(f"groups: expected the patterns {patterns}, got {list(groups)}")
+    for pattern, own in groups.items():
+        if not isinstance(pattern, str) or not isinstance(own, Mapping):
+            raise TypeError(
+                f"groups[{pattern!r}]: expected a dict for a pattern of type str, got {own!r}"
+            )
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(
+                f"groups[{pattern!r}]: expected a pattern of {', '.join(names)}, got one that "
+                "matches none"
+            )
+        for name in own:
+            if name not in hyper or name in _NOT_IN_GROUPS:
+                raise ValueError(
+                    f"groups[{pattern!r}]: expected hyper-parameters that may differ, got {name!r}"
+                )
+
+
+def check_state(which: str, state: Mapping[str, Any]) -> None:
+    """Raise unless the numbers of an optimizer's state_dict can be."""
+    if state["kernel"] != which:
+        raise ValueError(f"state['kernel']: expected {which!r}, got {state['kernel']!r}")
+    for name in ("calls", "skipped"):
+        try:
+            count = index(state[name])
+        except TypeError:
+            raise TypeError(f"state[{name!r}]: expected an integer, got {state[name]!r}") from None
+        if not 0 <= count < 2**63:
+            raise ValueError(f"state[{name!r}]: expected an integer in 0..2**63 - 1, got {count}")
+    if (state["steps"] < 0).any():
+        raise ValueError(f"state['steps']: expected numbers >= 0, got {state['steps'].min()}")
+
+
+# ---- what a recurrent layer takes ----------------------------------------------------------------
+
+
+def check_float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    try:
+        given = np.dtype(dtype) if dtype is not None else None
+    except TypeError:
+        given = None
+    if given is None or given not in (np.float32, np.float64) or not given.isnative:
+        raise TypeError(f"dtype: expected float32 or float64, got {dtype!r}")
+    return given
+
+
+def check_lengths(lengths: ArrayLike, B: int, T: int) -> NDArray[np.int64]:
+    """`lengths` as a contiguous int64 array [B] of numbers in 0..T."""
+    if isinstance(lengths, np.ma.MaskedArray):
+        raise TypeError(
+            f"lengths: expected {B} integers, got a masked array, whose mask would have no effect"
+        )
+    try:
+        given = np.asarray(lengths)
+    except ValueError:
+        raise ValueError(f"lengths: expected {B} integers, got a ragged sequence") from None
+    if given.size == 0:  # of a list, whatever dtype NumPy gives it
+        given = given.astype(np.int64)
+    if given.dtype.kind not in "iu":
+        raise TypeError(f"lengths: expected {B} integers, got {described(given)}")
+    if given.shape != (B,):
+        raise ValueError(f"lengths: expected {B} integers, got {described(given)}")
+    if given.size and (given.min() < 0 or given.max() > T):
+        raise ValueError(f"lengths: expected numbers in 0..{T}, got {given.min()}..{given.max()}")
+    return np.array(given, np.int64)
+
+
+def check_dropout(p: Any, seed: Any, num_layers: int) -> float:
+    """`p` as a float; `seed` is None or a number that dropout takes."""
+    fraction = number("dropout", p, 0, 1, "a number in [0, 1)")
+    if fraction > 0 and num_layers == 1:
+        raise ValueError(
+            f"dropout: expected 0 for one layer, as it acts between layers, got {fraction}"
+        )
+    if seed is not None:
+        check_uint64("seed", seed)
+    return fraction
+
+
+def check_rng(rng: Any) -> None:
+    if rng is not None and not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng: expected a numpy.random.Generator or None, got {type(rng).__name__}")
