@@ -12,7 +12,7 @@
 
 enum { PAIR = 2 * LANES };
 
-/* Bit flags: which arrays a rule reads or changes.  The parameter and the gradient are not listed. */
+/* Bit flags: which arrays a rule reads, besides the parameter and the gradient, or changes. */
 enum { STATE_0 = 1, STATE_1 = 2, STATE_2 = 4, STATES_01 = STATE_0 | STATE_1, PARAM = 8 };
 
 /* One unit of a core does both divisions and roots, and most rules wait for it.  So of four vectors

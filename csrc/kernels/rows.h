@@ -1,6 +1,6 @@
 /* Row-sparse gradients: the rows of a parameter that a gradient touches, as a list of tensors, so
- * that a step changes those rows and no others.  optim.c lists touched_rows; the binding calls it.
- * */
+ * that a step changes those rows and no others.  optim.c lists touched_rows; the binding calls
+ * it. */
 #ifndef PK_ROWS_H
 #define PK_ROWS_H
 
@@ -41,8 +41,8 @@ static size_t touched_rows(const pk_tensor *whole, const pk_rows *g, pk_tensor *
         const size_t begin = (size_t)g->indices[k] * g->width;
         const real *restrict row = (const real *)g->values + k * g->width;
         const void *param = element(whole->param, begin, whole->stored.param);
-        /* Fibonacci hashing: neighbours end up far apart, and so do the rows of a regular pattern
-         * */
+        /* Fibonacci hashing: neighbours end up far apart, and so do the rows of a regular
+         * pattern */
         size_t slot = (size_t)((uint64_t)g->indices[k] * 0x9E3779B97F4A7C15u >> (64 - bits));
         while (slots[slot] && touched[slots[slot] - 1].param != param)
             slot = (slot + 1) & last_slot;

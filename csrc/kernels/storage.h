@@ -5,8 +5,8 @@
  * rule changes.
  *
  * sweep.h calls this.  Every multiple of PK_BLOCK is a place where a piece may begin, and a stage
- * is a whole number of blocks, so that the scale of a block is found by one thread, from all of it.
- * */
+ * is a whole number of blocks, so that the scale of a block is found by one thread, from all of
+ * it. */
 #ifndef PK_STORAGE_H
 #define PK_STORAGE_H
 

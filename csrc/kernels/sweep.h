@@ -20,8 +20,8 @@ enum {
     CAUTIOUS_AT_ONCE = 512 /* tensors whose agreeing elements are counted in one parallel region */
 };
 
-/* What an optimizer's loop needs besides the arrays: computed in double, once per group and step.
- * */
+/* What an optimizer's loop needs besides the arrays: computed in double, once per group and
+ * step. */
 typedef struct {
     real scale, clip, sign, decay; /* of the gradient before the rule */
     real shrink; /* 1 - lr * weight_decay if decoupled, else 1: multiplies the parameter */
