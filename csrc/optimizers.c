@@ -1,6 +1,6 @@
 /* What each optimizer is called, takes and can do: the one description that the binding, its checks
  * and its messages are made from.  Compiled once; the arithmetic is in kernels/optim.h and
- * kernels/adam.h, the formulas are in pyoptk.h.  A new optimizer is a row here. */
+ * kernels/adam.h, the formulas are in pyoptk_optim.h.  A new optimizer is a row here. */
 #include "pyoptk.h"
 
 /* Bounds, and what a message says that was expected. */
