@@ -17,6 +17,7 @@ cdef str described_view(Py_buffer *view)
 cdef int check_like(Py_buffer *view, str name, Py_buffer *model, str model_name) except -1
 cdef int check_dtype(Py_buffer *view, str name, Py_buffer *model, str model_name) except -1
 cdef int check_shape(Py_buffer *view, str name, tuple shape) except -1
+cdef bint switch(str name, value) except -1
 cdef bint overlap(Py_buffer *a, Py_buffer *b) noexcept
 
 

@@ -11,7 +11,7 @@ import os as _os
 
 import numpy as _np
 
-from ._checks import check_integer, described
+from ._checks import check_integer, check_switch, described
 
 from cpython.buffer cimport (
     Py_buffer, PyBuffer_IsContiguous, PyBuffer_Release, PyBUF_FORMAT, PyBUF_STRIDES,
@@ -170,6 +170,10 @@ cdef bint overlap(Py_buffer *a, Py_buffer *b) noexcept:
         else:
             b_end += (b.shape[i] - 1) * b.strides[i]
     return a_begin < b_end and b_begin < a_end
+
+
+cdef bint switch(str name, value) except -1:
+    return value if value is True or value is False else check_switch(name, value)
 
 
 # ---- the C library, for the other modules --------------------------------------------------------

@@ -20,7 +20,7 @@ from libc.string cimport memset
 
 from ._core cimport (
     _Buffers, acquire, check_dtype, check_like, clip_coefficient, contiguous, dtype_of, num_threads,
-    optim_table, shape_of, size_of, strides_of,
+    optim_table, shape_of, size_of, strides_of, switch,
 )
 from .capi cimport (
     PK_F32, PK_F64, pk_adadelta_config, pk_adagrad_config, pk_adam_config, pk_adamax_config,
@@ -51,11 +51,6 @@ cdef double limit(dict hyper, str name) except? -1:
     return number(hyper, name, 0, INFINITY, "None or a finite number >= 0")
 
 
-cdef bint switch(dict hyper, str name) except -1:
-    given = hyper[name]
-    return given if given is True or given is False else _checks.check_switch(name, given)
-
-
 # The hyper-parameter that a state is there for.
 NEEDED_BY = {"velocity": "momentum", "avg": "centered", "vmax": "amsgrad", "ema": "ema_decay"}
 
@@ -70,33 +65,33 @@ cdef int configure(optim which, config *out, dict hyper) except -1:
     memset(&c, 0, sizeof(c))
     c.common.lr = at_least_zero(hyper, "lr")
     c.common.weight_decay = at_least_zero(hyper, "weight_decay")
-    c.common.decoupled = switch(hyper, "decoupled")
-    c.common.maximize = switch(hyper, "maximize")
+    c.common.decoupled = switch("decoupled", hyper["decoupled"])
+    c.common.maximize = switch("maximize", hyper["maximize"])
     c.common.grad_scale = at_least_zero(hyper, "grad_scale")
     c.common.clip_value = limit(hyper, "clip_value")
     if hyper.get("ema_decay") is not None:
         c.common.ema_decay = fraction(hyper, "ema_decay")
-    c.common.zero_grad = "zero_grad" in hyper and switch(hyper, "zero_grad")
-    c.common.cautious = switch(hyper, "cautious")
+    c.common.zero_grad = "zero_grad" in hyper and switch("zero_grad", hyper["zero_grad"])
+    c.common.cautious = switch("cautious", hyper["cautious"])
     if which == SGD:
         c.sgd.momentum = fraction(hyper, "momentum")
         c.sgd.dampening = number(hyper, "dampening", 0, 1 + 2e-16, "a number in [0, 1]")
-        c.sgd.nesterov = switch(hyper, "nesterov")
-        c.sgd.lr_in_momentum = switch(hyper, "lr_in_momentum")
+        c.sgd.nesterov = switch("nesterov", hyper["nesterov"])
+        c.sgd.lr_in_momentum = switch("lr_in_momentum", hyper["lr_in_momentum"])
         if c.sgd.nesterov and (c.sgd.momentum == 0 or c.sgd.dampening != 0):
             raise ValueError("nesterov: expected momentum > 0 and dampening = 0 with it, got "
                              f"momentum={c.sgd.momentum!r}, dampening={c.sgd.dampening!r}")
     elif which == ADAGRAD:
         c.adagrad.lr_decay = at_least_zero(hyper, "lr_decay")
         c.adagrad.eps = at_least_zero(hyper, "eps")
-        c.adagrad.eps_inside_sqrt = switch(hyper, "eps_inside_sqrt")
+        c.adagrad.eps_inside_sqrt = switch("eps_inside_sqrt", hyper["eps_inside_sqrt"])
     elif which == RMSPROP:
         c.rmsprop.rho = fraction(hyper, "rho")
         c.rmsprop.eps = at_least_zero(hyper, "eps")
         c.rmsprop.momentum = fraction(hyper, "momentum")
-        c.rmsprop.centered = switch(hyper, "centered")
-        c.rmsprop.eps_inside_sqrt = switch(hyper, "eps_inside_sqrt")
-        c.rmsprop.lr_in_momentum = switch(hyper, "lr_in_momentum")
+        c.rmsprop.centered = switch("centered", hyper["centered"])
+        c.rmsprop.eps_inside_sqrt = switch("eps_inside_sqrt", hyper["eps_inside_sqrt"])
+        c.rmsprop.lr_in_momentum = switch("lr_in_momentum", hyper["lr_in_momentum"])
     elif which == ADADELTA:
         c.adadelta.rho = fraction(hyper, "rho")
         c.adadelta.eps = at_least_zero(hyper, "eps")
@@ -104,9 +99,9 @@ cdef int configure(optim which, config *out, dict hyper) except -1:
         c.adam.beta1 = fraction(hyper, "beta1")
         c.adam.beta2 = fraction(hyper, "beta2")
         c.adam.eps = at_least_zero(hyper, "eps")
-        c.adam.amsgrad = switch(hyper, "amsgrad")
-        c.adam.amsgrad_on_corrected = switch(hyper, "amsgrad_on_corrected")
-        c.adam.eps_hat = switch(hyper, "eps_hat")
+        c.adam.amsgrad = switch("amsgrad", hyper["amsgrad"])
+        c.adam.amsgrad_on_corrected = switch("amsgrad_on_corrected", hyper["amsgrad_on_corrected"])
+        c.adam.eps_hat = switch("eps_hat", hyper["eps_hat"])
         if c.adam.amsgrad_on_corrected and not c.adam.amsgrad:
             raise ValueError("amsgrad_on_corrected: expected amsgrad=True with it, got False")
     elif which == NADAM:
@@ -118,12 +113,12 @@ cdef int configure(optim which, config *out, dict hyper) except -1:
         c.radam.beta1 = fraction(hyper, "beta1")
         c.radam.beta2 = fraction(hyper, "beta2")
         c.radam.eps = at_least_zero(hyper, "eps")
-        c.radam.eps_hat = switch(hyper, "eps_hat")
+        c.radam.eps_hat = switch("eps_hat", hyper["eps_hat"])
     elif which == ADAMAX:
         c.adamax.beta1 = fraction(hyper, "beta1")
         c.adamax.beta2 = fraction(hyper, "beta2")
         c.adamax.eps = at_least_zero(hyper, "eps")
-        c.adamax.eps_outside_max = switch(hyper, "eps_outside_max")
+        c.adamax.eps_outside_max = switch("eps_outside_max", hyper["eps_outside_max"])
     elif which == LION:
         c.lion.beta1 = fraction(hyper, "beta1")
         c.lion.beta2 = fraction(hyper, "beta2")
@@ -157,10 +152,10 @@ def state_names(str which, dict hyper):
     if which == "adagrad":
         return ("s",)
     if which == "rmsprop":
-        return ("v", "avg" if switch(hyper, "centered") else None,
+        return ("v", "avg" if switch("centered", hyper["centered"]) else None,
                 "velocity" if fraction(hyper, "momentum") != 0 else None)
     if which == "adam":
-        return ("m", "v", "vmax" if switch(hyper, "amsgrad") else None)
+        return ("m", "v", "vmax" if switch("amsgrad", hyper["amsgrad"]) else None)
     return {"adadelta": ("v", "acc_delta"), "adamax": ("m", "u"), "lion": ("m",)}.get(
         which, ("m", "v"))
 
