@@ -1,9 +1,10 @@
-"""Schedules: hyper-parameters, mostly learning rates, as functions of the step.
+"""Schedules: functions of the step that give a hyper-parameter, mostly the learning rate.
 
 A schedule is called with t, the number of steps already taken: f(0) is the value of the first step,
-as with PyTorch's `last_epoch` and Optax's `count`. All lengths are in steps. A schedule made here
-can be printed, compared and pickled, and never changes, except for `ReduceOnPlateau`. Arguments
-are checked when it is made, t when it is called. Any other function of the step does as well.
+as with PyTorch's `last_epoch` and Optax's `count`. All lengths are in steps. The schedules of this
+module can be printed, compared and pickled; all but `ReduceOnPlateau` are immutable. Arguments are
+checked when the schedule is made, t when it is called. Optimizers accept any other function of the
+step, too.
 
 >>> from pyoptk import schedules
 >>> lr = schedules.join([schedules.linear_warmup(0, 0.1, 100), schedules.cosine(0.1, 900)], [100])
@@ -70,7 +71,7 @@ def _checked(name: str, value: Any) -> Any:
 
 @dataclass(frozen=True, repr=False)
 class _Made:
-    """A formula with all its arguments but t."""
+    """A formula whose arguments are fixed, all but t."""
 
     maker: Any
     arguments: dict[str, Any]
@@ -79,7 +80,7 @@ class _Made:
         t = _checked("step", step)
         try:
             return float(self.maker.__wrapped__(t, **self.arguments))
-        except OverflowError:  # from math.pow; an optimizer will refuse it by the name
+        except OverflowError:  # from math.pow; the optimizer refuses inf by its name
             return math.inf
 
     def __repr__(self) -> str:
@@ -88,7 +89,7 @@ class _Made:
 
 
 def _schedule(formula: Callable[Concatenate[int, _P], float]) -> Callable[_P, Schedule]:
-    """Turn formula(t, ...) into a function of the other arguments that makes the schedule."""
+    """Turn formula(t, ...) into a function that takes the other arguments and returns a schedule."""
     _, *parameters = inspect.signature(formula).parameters.values()
     signature = inspect.Signature(parameters, return_annotation="Schedule")
 
@@ -97,7 +98,7 @@ def _schedule(formula: Callable[Concatenate[int, _P], float]) -> Callable[_P, Sc
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
         made = _Made(maker, {name: _checked(name, v) for name, v in given.arguments.items()})
-        made(0)  # a formula may find that its arguments do not go together
+        made(0)  # raises if the formula finds that its arguments contradict each other
         return made
 
     maker.__signature__ = signature  # type: ignore[attr-defined]
@@ -106,7 +107,7 @@ def _schedule(formula: Callable[Concatenate[int, _P], float]) -> Callable[_P, Sc
 
 @_schedule
 def constant(t: int, value: float) -> float:
-    """``value``, always: `optax.constant_schedule`.
+    """Always ``value``: `optax.constant_schedule`.
 
     >>> constant(0.1)(1000)
     0.1
@@ -126,7 +127,7 @@ def step(t: int, initial: float, step_size: int, gamma: float = 0.1) -> float:
 
 @_schedule
 def multi_step(t: int, initial: float, milestones: Sequence[int], gamma: float = 0.1) -> float:
-    """``initial * gamma ** (how many milestones <= t)``: `torch.optim.lr_scheduler.MultiStepLR`.
+    """``initial * gamma ** (number of milestones <= t)``: `torch.optim.lr_scheduler.MultiStepLR`.
 
     `milestones` are increasing integers >= 1.
 
@@ -164,7 +165,7 @@ def inverse_time(t: int, initial: float, decay_rate: float, decay_steps: int = 1
 def polynomial(
     t: int, initial: float, decay_steps: int, power: float = 1.0, final: float = 0.0
 ) -> float:
-    """``final + (initial - final) * (1 - t / decay_steps) ** power``, then `final`.
+    """``final + (initial - final) * (1 - t / decay_steps) ** power``, `final` from decay_steps on.
 
     `optax.polynomial_schedule`; with ``final=0`` also `torch.optim.lr_scheduler.PolynomialLR`.
 
@@ -177,10 +178,10 @@ def polynomial(
 
 @_schedule
 def linear_warmup(t: int, initial: float, peak: float, warmup_steps: int) -> float:
-    """``initial + (peak - initial) * t / warmup_steps``, then `peak`.
+    """``initial + (peak - initial) * t / warmup_steps``, `peak` from warmup_steps on.
 
     `optax.warmup_constant_schedule`, and `torch.optim.lr_scheduler.LinearLR` with ``initial = peak
-    * start_factor``. With ``warmup_steps=0`` it is `peak` at once.
+    * start_factor``. With ``warmup_steps=0`` it is `peak` from the first step.
 
     >>> [linear_warmup(0, 1, warmup_steps=4)(t) for t in (0, 1, 4, 99)]
     [0.0, 0.25, 1.0, 1.0]
@@ -189,7 +190,7 @@ def linear_warmup(t: int, initial: float, peak: float, warmup_steps: int) -> flo
 
 
 def _along_cosine(first: float, last: float, done: float) -> float:
-    """From `first` to `last` along half a period, as `done` goes from 0 to 1."""
+    """Half a period of a cosine, from `first` at done = 0 to `last` at done = 1."""
     return last + (first - last) * (1 + math.cos(math.pi * done)) / 2
 
 
@@ -197,7 +198,7 @@ def _along_cosine(first: float, last: float, done: float) -> float:
 def cosine(t: int, initial: float, decay_steps: int, final: float = 0.0) -> float:
     """``final + (initial - final) * (1 + cos(pi * t / decay_steps)) / 2``, then `final`.
 
-    `optax.cosine_decay_schedule` with ``alpha = final / initial``. Up to `decay_steps` also
+    `optax.cosine_decay_schedule` with ``alpha = final / initial``. Up to `decay_steps` it is also
     `torch.optim.lr_scheduler.CosineAnnealingLR`, which rises again after that.
 
     >>> [cosine(1, decay_steps=10)(t) for t in (0, 5, 10, 99)]
@@ -208,11 +209,11 @@ def cosine(t: int, initial: float, decay_steps: int, final: float = 0.0) -> floa
 
 @_schedule
 def cosine_restarts(t: int, initial: float, T_0: int, T_mult: int = 1, final: float = 0.0) -> float:
-    """`cosine` over and over: SGDR (Loshchilov & Hutter 2017).
+    """`cosine` in repeated cycles: SGDR (Loshchilov & Hutter 2017).
 
-    `torch.optim.lr_scheduler.CosineAnnealingWarmRestarts`. The first cycle has `T_0` steps, each
-    later one `T_mult` times as many as the one before. Each starts at `initial`, and would be at
-    `final` where the next one starts.
+    `torch.optim.lr_scheduler.CosineAnnealingWarmRestarts`. The first cycle has `T_0` steps; each
+    later cycle is `T_mult` times as long as the one before. A cycle starts at `initial` and would
+    reach `final` at the step where the next one starts.
 
     >>> [cosine_restarts(1, T_0=10, T_mult=2)(t) for t in (0, 5, 10, 20, 30)]
     [1.0, 0.5, 1.0, 0.5, 1.0]
@@ -235,20 +236,21 @@ def one_cycle(
     anneal_strategy: Literal["cos", "linear"] = "cos",
     three_phase: bool = False,
 ) -> float:
-    """Up to `peak` and then far down (Smith & Topin 2019): `torch.optim.lr_scheduler.OneCycleLR`.
+    """One rise and one fall (Smith & Topin 2019): `torch.optim.lr_scheduler.OneCycleLR`.
 
-    From ``initial = peak / div_factor`` to `peak`, at ``t = pct_start * total_steps - 1``, and from
-    there to ``initial / final_div_factor`` at the last step, after which it stays (PyTorch raises
-    an error). `one_cycle_momentum` goes with it.
+    Rises from ``initial = peak / div_factor`` to `peak` at ``t = pct_start * total_steps - 1``, then
+    falls to ``initial / final_div_factor`` at the last step and stays there (PyTorch raises an
+    error instead). `one_cycle_momentum` is the schedule of the momentum for it.
 
     Parameters
     ----------
     peak, total_steps, pct_start, div_factor, final_div_factor
         As above; `pct_start` in [0, 1]. `peak` is PyTorch's ``max_lr``.
     anneal_strategy : {"cos", "linear"}
-        The way from one value to the next.
+        The shape of the curve between two values.
     three_phase : bool
-        From `peak` to ``initial`` in as many steps as up, and only then to the end.
+        Fall from `peak` to ``initial`` in as many steps as the rise takes, and only then to the
+        last value.
 
     Examples
     --------
@@ -278,10 +280,10 @@ def one_cycle_momentum(
     anneal_strategy: Literal["cos", "linear"] = "cos",
     three_phase: bool = False,
 ) -> Schedule:
-    """From `max_momentum` to `base_momentum`, where `one_cycle` is at its peak, and back.
+    """Falls from `max_momentum` to `base_momentum` at the peak of `one_cycle`, then rises again.
 
-    What `torch.optim.lr_scheduler.OneCycleLR` sets momentum, or beta1, to. Both momenta are in
-    (0, 1); the other arguments are those of `one_cycle`.
+    The values that `torch.optim.lr_scheduler.OneCycleLR` gives momentum or beta1. Both momenta are
+    in (0, 1); the other arguments are those of `one_cycle`.
 
     >>> beta1 = one_cycle_momentum(total_steps=10, pct_start=0.5)
     >>> [round(beta1(t), 4) for t in (0, 2, 4, 9)]
@@ -296,7 +298,8 @@ def one_cycle_momentum(
 def join(t: int, schedules: Sequence[Schedule], boundaries: Sequence[int]) -> float:
     """One schedule after the other, each counting from 0: `optax.join_schedules`.
 
-    At each of the `boundaries`, increasing and one fewer than `schedules`, the next one begins.
+    `boundaries` are the steps at which the next schedule begins: increasing, one fewer than
+    `schedules`.
 
     >>> [join([constant(1), step(2, 5, gamma=0.5)], [10])(t) for t in (9, 10, 15)]
     [1.0, 2.0, 1.0]
@@ -310,25 +313,25 @@ def join(t: int, schedules: Sequence[Schedule], boundaries: Sequence[int]) -> fl
 
 @dataclass
 class ReduceOnPlateau:
-    """Smaller when a metric stops improving: `torch.optim.lr_scheduler.ReduceLROnPlateau`.
+    """Reduced when a metric stops improving: `torch.optim.lr_scheduler.ReduceLROnPlateau`.
 
-    Called with whatever step, it gives the value that the last `update` left.
+    Its value depends on the calls of `update` alone; the step it is called with does not matter.
 
     Parameters
     ----------
     initial, factor
-        The first value; what multiplies it, in (0, 1).
+        The first value; the factor of each reduction, in (0, 1).
     mode : {"min", "max"}
         Whether lower or higher is better.
     patience : int
-        So many updates in a row without improvement are put up with; the next one reduces.
+        How many updates in a row without improvement to accept; the next one reduces.
     threshold, threshold_mode
-        An improvement is by more than `threshold` ("abs"), or by more than `threshold` times the
-        best so far ("rel", for metrics > 0).
+        A metric improves if it beats the best so far by more than `threshold` ("abs"), or by more
+        than `threshold` times that best ("rel", for metrics > 0).
     cooldown : int
-        For so many updates after a reduction none counts as bad.
+        How many updates after a reduction are not counted as bad.
     min_lr, eps
-        The value stays >= `min_lr`, and as it is rather than to change by `eps` or less.
+        The value never falls below `min_lr`; a reduction by `eps` or less is not made.
 
     Examples
     --------
@@ -365,7 +368,7 @@ class ReduceOnPlateau:
         return self.value
 
     def update(self, metric: float) -> None:
-        """Reduce the value if it is time, by a new metric; NaN is no improvement."""
+        """Take a new metric and reduce the value if it is time; NaN is no improvement."""
         metric = _checked("metric", metric)
         beyond = -self.threshold if self.mode == "min" else self.threshold
         goal = self.best * (1 + beyond) if self.threshold_mode == "rel" else self.best + beyond
@@ -382,11 +385,11 @@ class ReduceOnPlateau:
             self.cooldown_left, self.bad_updates = self.cooldown, 0
 
     def state_dict(self) -> dict[str, float]:
-        """All that changes: `value`, `best`, `bad_updates` and `cooldown_left`."""
+        """Everything that `update` changes: `value`, `best`, `bad_updates`, `cooldown_left`."""
         return {f.name: getattr(self, f.name) for f in fields(self) if not f.init}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Go on from a `state_dict`. One that does not fit raises an error and changes nothing."""
+        """Continue from a `state_dict`; raises and changes nothing if it does not fit."""
         check_arrays(self.state_dict(), state, "state")
         fresh = {name: checked(_RULES, name, state[name], f"state[{name!r}]") for name in state}
         self.__dict__.update(fresh)

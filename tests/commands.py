@@ -1,4 +1,4 @@
-"""Calling the command line, for the tests of the demos."""
+"""Helpers that call the command line, for the tests of the demos."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ SEASONAL, CHANGE, TREND = series.seasonal_naive, series.seasonal_change, series.
 
 
 def call(*arguments):
-    """The exit status of `python -m pyoptk` with these arguments."""
+    """Runs `python -m pyoptk` with these arguments in this process; returns the exit status."""
     try:
         return main(arguments)
     except SystemExit as stop:
@@ -19,14 +19,14 @@ def call(*arguments):
 
 
 def write(cells, header="day,x", name="own.csv"):
-    """A CSV file with a row per cell, in the current folder."""
+    """Writes a CSV file with one row per cell into the current folder."""
     rows = [f"d{k},{cell}" for k, cell in enumerate(cells, 1)]
     Path(name).write_text("\n".join([header, *rows]) + "\n")
     return name
 
 
 def wave(rows=120):
-    """A season of 4 with noise, as text."""
+    """Cells of a series with a period of 4 and noise, as text."""
     rng = np.random.default_rng(0)
     return [f"{v:.4f}" for v in np.sin(np.arange(rows) * np.pi / 2) + rng.normal(0, 0.1, rows)]
 

@@ -1,4 +1,4 @@
-"""Fixtures that make a test run for every instruction set here, number of threads and dtype."""
+"""Fixtures that run a test for every instruction set of this machine, thread count and dtype."""
 
 import numpy as np
 import pytest
@@ -40,11 +40,11 @@ def empty_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def _no_duel(monkeypatch):
-    """Leaves out what takes longest in the demo, the comparison with NumPy."""
+    """Skips the slowest part of the demo, the comparison with NumPy."""
     monkeypatch.setattr("pyoptk.demo.forecast.time_steps", lambda *_: (1.0, 1.0))
 
 
 @pytest.fixture(scope="module")
 def co2():
-    """The shipped series, cut as by default."""
+    """The shipped series, split into training and test data as by default."""
     return forecast.prepare(series.read(forecast.SHIPPED, None, 12), None)

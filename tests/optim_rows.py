@@ -69,7 +69,7 @@ ROWS = {
 }
 SETTINGS = [(name, settings) for name, row in ROWS.items() for settings in row[2]]
 IDS = [f"{name}-{'-'.join(settings) or 'defaults'}" for name, settings in SETTINGS]
-# What happens to the gradient first.
+# Settings of what every optimizer does to the gradient before its rule.
 COMMON = {
     "plain": {},
     "l2": {"weight_decay": 0.1, "decoupled": False},
@@ -87,13 +87,13 @@ SIZES = [0, 1, 7, 1009, 4097, 100_003]
 
 
 def data(rng, shape, dtype, steps):
-    """A parameter and a gradient for each step; sizes as in training, far from denormals."""
+    """A parameter and one gradient per step; magnitudes as in training, far from denormals."""
     param = rng.standard_normal(shape).astype(dtype)
     return param, [(0.1 * rng.standard_normal(shape)).astype(dtype) for _ in range(steps)]
 
 
 def hyper_of(opt):
-    """The hyper-parameters that the twin takes too."""
+    """Those hyper-parameters that the twin takes as well."""
     names = inspect.signature(getattr(kernels, opt._kernel)).parameters
     return {name: value for name, value in opt.hyper.items() if name in names}
 

@@ -21,7 +21,7 @@ def case(rng, shape, dtype, **options):
 
 
 def dropped(x, lstm, level, call):
-    """What dropout leaves of [T, B, features] that go to this level of layers."""
+    """The input [T, B, features] of this layer after dropout."""
     y = np.empty_like(x)
     if lstm.dropout == 0 or level == 0:
         return x
@@ -31,7 +31,7 @@ def dropped(x, lstm, level, call):
 
 
 def by_twin(lstm, x, state, dy, dstate, lengths=None, past_end="zeros", call=0):
-    """Everything that forward and backward give, by the twin in float64: a dict of arrays."""
+    """All results of forward and backward from the twin in float64, as a dict of arrays."""
     x, dy, state, dstate = (
         tuple(np.asarray(a, np.float64) for a in some) if isinstance(some, tuple) else
         some.astype(np.float64)
@@ -83,7 +83,7 @@ def by_pyoptk(lstm, x, state, dy, dstate, lengths=None, past_end="zeros", **back
 
 
 def assert_near(ours, exact, dtype):
-    """Forward to 2e-6 absolute, gradients to 1e-5 of their largest element; float64 to 1e-12."""
+    """Tolerances: forward 2e-6 absolute, gradients 1e-5 of their largest element; float64 1e-12."""
     single = dtype == np.float32
     for name, array in ours.items():
         assert array.dtype == dtype, name

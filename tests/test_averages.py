@@ -1,4 +1,4 @@
-"""Lookahead and SWA: averages of the weights that are kept beside an optimizer."""
+"""Lookahead and SWA: slow and averaged weights beside an optimizer."""
 
 import numpy as np
 import pytest

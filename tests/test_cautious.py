@@ -1,4 +1,4 @@
-"""Cautious updates: against the twins, the authors' formula, and what follows from it."""
+"""Cautious updates: against the twins, the authors' formula and its consequences."""
 
 import numpy as np
 import pytest
@@ -97,7 +97,7 @@ def test_only_elements_that_agree_move_and_by_as_much_more(dtype):
     kernels.sgd(p, g, velocity, step=2, momentum=0.5, lr=0.25, cautious=True)
     np.testing.assert_array_equal(velocity, [1.5, 0.25, 0.5, -0.25, -1.5, 0.25, 0, 0.25])
     np.testing.assert_array_equal(p, [-1.5, 0, 0, 0, 1.5, 0, 0, 0])  # two of eight: times four
-    # one that agrees in 2000 counts 1000 times, and not 2000 times
+    # one element of 2000 agrees: its factor is 1000, the inverse of the floor, and not 2000
     g, p = np.zeros(2000, dtype), np.zeros(2000, dtype)
     g[7] = 1
     pyoptk.Lion(p, lr=0.5, cautious=True).step(g)

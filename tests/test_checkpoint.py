@@ -1,4 +1,4 @@
-"""What is saved comes back bit for bit; what is damaged or does not fit is refused, unchanged."""
+"""Saved state loads bit for bit; a damaged or mismatched one is refused and changes nothing."""
 
 import os
 import struct
@@ -104,7 +104,7 @@ def test_others_can_read_the_arrays(path):
 
 
 class Model:
-    """A model with weights; `checks` says whether it has check_state_dict."""
+    """A model with weights; it has check_state_dict if `checks`."""
 
     def __init__(self, value=0.0, checks=True):
         self.w = np.full(3, value)
@@ -132,7 +132,7 @@ def test_objects_dicts_and_arrays_are_loaded_in_place(path):
     assert s == 5
 
 
-# what is to be loaded into in place of what was saved, error, message
+# target to load into, which differs from what was saved; error, message
 MISFITS = {
     "missing part": ({"w": None}, ValueError, r"state\.\w+: expected 3 parts, got 'w' too$"),
     "extra part": ({"ema": SOME}, ValueError, r"state\.\w+: expected 5 parts, got none for 'ema'$"),

@@ -1,4 +1,4 @@
-"""The shorter demos, info, and how the command line ends."""
+"""The shorter demos, `info`, and exit statuses of the command line."""
 
 import contextlib
 import os
@@ -93,7 +93,7 @@ def test_no_command_prints_the_help(capsys):
 def start(*arguments):
     """`python -m pyoptk` as a process of its own, unbuffered."""
     command = [sys.executable, "-P", "-u", "-m", "pyoptk", *arguments]
-    # A background job of a shell inherits that interrupts are ignored; a user's command does not.
+    # A shell starts background jobs with SIGINT ignored, and children inherit that: restore it.
     heed = None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed)  # noqa: PLW1509

@@ -81,7 +81,7 @@ def test_bad_parameters_are_refused(cls, bad):
         cls(params)
 
 
-# how grads differ from [ones(3, 4), ones(5)]; a callable gets the parameters
+# grads in place of [ones(3, 4), ones(5)], or a function that makes them from the parameters
 BAD_GRADS = {
     "missing": ([ones(3, 4)], ValueError, r"^grads: expected 2 arrays, got 1$"),
     "extra": ([ones(3, 4), ones(5), ones(1)], ValueError, r"^grads: expected 2 arrays, got 3$"),

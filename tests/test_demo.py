@@ -1,4 +1,4 @@
-"""The command line: the demos do what they say, and each wrong input gets one line and status 2."""
+"""The demos do what they print; every wrong input ends with one line and exit status 2."""
 
 from pathlib import Path
 
@@ -152,7 +152,7 @@ def test_byte_order_mark_and_windows_line_ends_are_read():
 
 
 NAMED = "own.csv, column 'x': "
-# The file's text or the cells of its column x, further arguments, the one line that answers.
+# text of the file or cells of its column x, further arguments, the one line that is printed
 WRONG_DATA = {
     "missing file": (None, (), "own.csv: No such file or directory"),
     "no text": (b"day,x\nd1,\xff\n", (), "own.csv, line 2: expected UTF-8 text"),

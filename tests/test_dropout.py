@@ -1,4 +1,4 @@
-"""Dropout: the kernel against its twin, the twin against the paper's numbers, and the mask's odds."""
+"""Dropout: the kernel against its twin, the twin against published numbers, odds of the mask."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ FAR = {"seed": 2**63 + 5, "stream": 2**40 + 9}
 
 
 def dropped(shape, dtype, p, **where):
-    """The mask alone: where ones become zeros."""
+    """The mask: True where a one became zero."""
     y = np.ones(shape, dtype)
     kernels.dropout(y, y, p, **where)
     return y == 0
@@ -71,7 +71,7 @@ def test_the_mask_depends_on_nothing_but_seed_stream_and_place():
 
 @pytest.mark.parametrize("p", [0.001, 0.1, 0.2, 0.5, 0.9])
 def test_the_share_of_zeros_is_p(p):
-    """Within five standard deviations of a binomial: the seed is fixed, so this never changes."""
+    """Within five standard deviations of the binomial; the seed is fixed, so the result is, too."""
     n, bound = 1_000_000, 5 * np.sqrt(1_000_000 * p * (1 - p))
     mask = dropped((10, 100, 1000), np.float32, p, seed=11)
     assert abs(mask.sum() - n * p) < bound

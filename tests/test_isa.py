@@ -38,7 +38,7 @@ def set_in_new_process(**environment):
 
 
 def test_build_has_every_set_of_its_processor():
-    """CMake leaves out a set whose flags the compiler refuses; that must never happen unseen."""
+    """CMake leaves out a set whose flags the compiler refuses; here that is a failure."""
     if platform.machine().lower() in ("x86_64", "amd64"):
         assert list(pyoptk.isas()) == ["avx512", "avx2", "baseline"]
     else:
@@ -93,7 +93,7 @@ def test_unknown_set_is_refused_and_nothing_changes(name):
 
 @pytest.mark.parametrize("name", USABLE)
 def test_every_set_has_its_kernels(name):
-    """That they compute the right thing is tested where the kernels are."""
+    """Only the switch is tested here; the tests of the kernels run on every set."""
     pyoptk.use_isa(name)
     for dtype in (np.float32, np.float64):
         param, grad = np.ones((2, 1001), dtype)
@@ -107,7 +107,7 @@ def test_every_set_has_its_kernels(name):
 @pytest.mark.parametrize("module", COMPILED)
 @pytest.mark.skipif(not shutil.which("nm"), reason="nm is not installed")
 def test_compiled_modules_export_one_symbol_each(module):
-    """Whatever else it exported could be taken for a function of another library."""
+    """Any other exported symbol could be mixed up with a function of another library."""
     flags = ["-gU"] if sys.platform == "darwin" else ["-D", "--defined-only"]
     listing = subprocess.check_output(["nm", *flags, Path(module.__file__)], text=True)
     names = [line.split()[-1].removeprefix("_") for line in listing.splitlines()]

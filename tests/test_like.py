@@ -1,4 +1,4 @@
-"""`Optimizer.like` against the libraries themselves, where installed; and clipping alone."""
+"""`Optimizer.like` against the other libraries, where installed; clipping by itself."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from pyoptk.optim.like import LIKE
 
 
 def data(rng, steps=50):
-    """Half of the gradients as small as eps, so that it matters where that is added."""
+    """Half of the gradients are as small as eps, so that the place where eps is added matters."""
     param, size = rng.standard_normal(200), np.repeat([0.1, 1e-7], 100)
     return param, [size * rng.standard_normal(200) for _ in range(steps)]
 
@@ -16,7 +16,7 @@ def data(rng, steps=50):
 NESTEROV = {"momentum": 0.9, "nesterov": True}
 CENTERED = {"momentum": 0.9, "centered": True}
 
-# class, what is given, Optax's function and its arguments
+# class, its arguments, Optax's function and its arguments
 OPTAX = [
     ("SGD", {"lr": 0.1, "momentum": 0.9}, "sgd", {"momentum": 0.9}),
     ("SGD", {"lr": 0.1, **NESTEROV}, "sgd", NESTEROV),
@@ -52,7 +52,7 @@ def test_like_optax_equals_optax(name, given, theirs, arguments, rng):
     np.testing.assert_allclose(param, np.asarray(expected), rtol=1e-12, atol=1e-12)
 
 
-# class, what is given, Keras's class and its arguments
+# class, its arguments, Keras's class and its arguments
 KERAS = [
     ("SGD", {}, "SGD", {}),
     ("SGD", {"momentum": 0.9}, "SGD", {"momentum": 0.9}),
@@ -76,7 +76,7 @@ def test_like_keras_equals_keras(name, given, theirs, arguments, rng, monkeypatc
     monkeypatch.setenv("KERAS_BACKEND", "numpy")
     keras = pytest.importorskip("keras")
     dtypes = pytest.importorskip("keras.src.backend.common.dtypes")
-    # only TensorFlow's backend computes in float64 of its own accord; the formulas are the same
+    # only the TensorFlow backend computes in float64 by default; the formulas are the same in all
     monkeypatch.setitem(dtypes.BIT64_TO_BIT32_DTYPE, "float64", "float64")
     param, grads = data(rng)
     keras.config.set_floatx("float64")
@@ -125,8 +125,8 @@ def test_like_sklearn_equals_sklearn(name, theirs, given, rng):
     np.testing.assert_allclose(param, expected, rtol=1e-12, atol=1e-12)
 
 
-# The operators of ai.onnx.preview.training, version 1, with R = 0.1 and norm_coefficient 0.01; T is
-# the number of steps before, but for Adam the number with this one.
+# The operators of ai.onnx.preview.training, version 1, with R = 0.1 and norm_coefficient 0.01.  T
+# is the number of steps before this one; for Adam it includes this one.
 
 
 def onnx_momentum(x, g, s, t, alpha=0.9, beta=0.8):

@@ -1,4 +1,4 @@
-"""exp, sigmoid and tanh over their whole range, against NumPy in longer precision."""
+"""exp, sigmoid and tanh over their whole range, against NumPy in higher precision."""
 
 import numpy as np
 import pytest
@@ -10,12 +10,12 @@ FUNCTIONS = {
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "tanh": np.tanh,
 }
-# NUMERICS: one ulp for exp, 2.5 for sigmoid, 1.5 for tanh; in float64 2.5 for all.
+# The bounds of pyoptk.h: 1 ulp for exp, 2.5 for sigmoid, 1.5 for tanh; in float64 2.5 for all.
 LIMITS = {"exp": (1.0, 2.5), "sigmoid": (2.5, 2.5), "tanh": (1.5, 2.5)}
 
 
 def sweep(dtype, rng):
-    """Every exponent with random mantissas and both signs; and the ranges where things happen."""
+    """Every exponent with random mantissas and both signs; and the ranges where formulas change."""
     info = np.finfo(dtype)
     exponents = np.arange(info.minexp - info.nmant, info.maxexp)  # denormal ones too
     x = np.ldexp(rng.uniform(1, 2, (80, exponents.size)), exponents).ravel()

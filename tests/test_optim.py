@@ -29,7 +29,7 @@ def test_every_kernel_equals_its_twin_bit_for_bit(name, settings, common, dtype,
 
 @pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=IDS)
 def test_late_steps_equal_their_twins_too(name, settings, dtype, isa, rng):
-    """Step counts are 64-bit integers, and RAdam changes its formula with its sixth step."""
+    """Step counts are 64-bit integers; RAdam changes its formula at the sixth step."""
     cls, states, _ = ROWS[name]
     param, grads = data(rng, 1009, dtype, 4)
     hyper = hyper_of(cls(param.copy(), lr=0.01, **settings))
@@ -47,7 +47,7 @@ def test_one_step_in_float32_is_within_4_ulp_of_float64(name, settings, rng):
     opt = ROWS[name][0](param.copy(), lr=0.01, **settings)
     exact, _ = by_twin(name, param.astype(np.float64), [grad.astype(np.float64)], hyper_of(opt))
     opt.step(grad)
-    # an ulp of the larger of parameter and update: where they cancel, it is of what was subtracted
+    # one ulp of the larger of parameter and update, because the two may cancel
     ulp = np.spacing(np.maximum(np.abs(param), np.abs(exact - param)).astype(np.float32))
     assert np.max(np.abs(opt.params - exact) / ulp) <= 4
 
@@ -137,7 +137,7 @@ def test_lamb_moves_a_parameter_of_zeros(dtype):
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_tail_rounds_like_the_body(name, dtype, isa):
-    """Where all elements are equal, they stay so, whichever instructions get them."""
+    """Equal elements stay equal, whichever path of the loop computes them."""
     for size in range(1, 70):
         opt = ROWS[name][0](np.full(size, 0.7, dtype), lr=0.1)
         for grad in (0.3, -0.1):
@@ -146,7 +146,7 @@ def test_a_tail_rounds_like_the_body(name, dtype, isa):
 
 
 def test_states_lie_where_a_step_is_fast(dtype):
-    """At the same place in a cache line as their parameter, at others in a page than it."""
+    """States have the offset of their parameter in a cache line, but another one in a page."""
     memory = np.ones(3000, dtype)
     params = [memory[1:4], memory[10:90], memory[101:1200], memory[1203:]]
     opt = pyoptk.Adam(params, amsgrad=True, ema_decay=0.9)
@@ -325,7 +325,7 @@ def test_nadam_s_product_is_that_of_all_steps(beta1, momentum_decay):
     for step in range(1, 2001):
         product *= beta1 * (1 - 0.5 * 0.96 ** (step * momentum_decay))
         ours = reference.optim._mu_product(beta1, momentum_decay, step)
-        # a relative 1e-13 for the 2000 roundings; what is nothing beside 1 may be nothing
+        # relative 1e-13 for the 2000 roundings; absolute 0x1p-60, which is lost when added to 1
         assert ours == pytest.approx(product, rel=1e-13, abs=1e-18)
 
 

@@ -62,7 +62,7 @@ def test_gradients_equal_central_differences(rng):
         assert np.abs(ours[name] - numeric).max() <= 1e-7 * np.abs(numeric).max(), name
 
 
-# Of the second, weights are packed for all rows, and read as they lie for few.
+# For the second, backward packs weights if all rows are given and reads them in place for few.
 @pytest.mark.parametrize("shape", [(20, 40, 33, 65, 2), (6, 40, 32, 48, 2)], ids=str)
 def test_the_same_bits_for_any_number_of_threads_and_any_neighbours(shape, dtype, isa, rng):
     lstm, x, state, dy, dstate = case(rng, shape, dtype)

@@ -1,4 +1,4 @@
-"""What an LSTM refuses, by name; and how layers are copied and shared."""
+"""Input that an LSTM refuses, by name; copies of layers and shared layers."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""How much memory training takes, and that later steps take no more."""
+"""Memory that training takes; later steps take no more than the first."""
 
 import tracemalloc
 
@@ -9,7 +9,7 @@ import pyoptk
 
 T, B, I, H = 40, 64, 16, 48  # H: a whole number of vectors on every instruction set
 ROW = T * B * H * 4  # bytes of an array [T, B, H]
-# keywords of the layer; arrays [T, B, H] that a step keeps, as the docstring counts them
+# keywords of the layer; how many arrays [T, B, H] a step keeps according to the docstring
 MEMORY = {
     "plain": ({}, 6),
     "two layers": ({"num_layers": 2}, 12 + 1),

@@ -1,5 +1,6 @@
-"""An LSTM's options against the float64 twin, finite differences and PyTorch: directions, dropout,
-lengths, what is kept, and whose arrays results are written to."""
+"""Options of an LSTM against the float64 twin, finite differences and PyTorch.
+
+Directions, dropout, lengths, save, out."""
 
 import copy
 
@@ -58,7 +59,7 @@ def test_without_a_state_every_option_equals_the_twin_from_zeros(row, dtype, thr
 
 @pytest.mark.parametrize("row", [row for row in ROWS if np.prod(ROWS[row][0]) < 1300])
 def test_their_gradients_equal_central_differences(row, rng):
-    """Dropout gets the mask of the call, by setting the counter back."""
+    """Sets the dropout counter back, so that every call gets the same mask."""
     shape, options, call = ROWS[row]
     lstm, x, state, dy, dstate = case(rng, shape, np.dtype(np.float64), **options)
 
@@ -208,7 +209,7 @@ def test_outputs_may_be_the_callers_arrays(batch_first, dtype, rng):
 
 
 def test_a_sequence_in_pieces_is_the_whole_one(dtype, rng):
-    """Truncated backpropagation: the state is carried over, its gradient is not."""
+    """Truncated backpropagation: the state passes to the next call, its gradient does not."""
     lstm, x, state, _, _ = case(rng, (12, 5, 3, 17, 2), dtype)
     whole, (h, _) = lstm.forward(x, state)
     pieces, carried = [], state
@@ -224,7 +225,7 @@ def test_a_sequence_in_pieces_is_the_whole_one(dtype, rng):
 
 
 def run(lstm, x, times):
-    """Outputs and gradients of so many calls in a row."""
+    """Outputs and gradients of several calls in a row."""
     out = []
     for _ in range(times):
         y, _ = lstm.forward(x)

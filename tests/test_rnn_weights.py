@@ -1,4 +1,4 @@
-"""The first values of an LSTM's weights, and weights from other libraries and back."""
+"""Initial weights of an LSTM; weights from and to other libraries."""
 
 import os
 
@@ -34,7 +34,7 @@ def test_keras_weights_are_glorot_orthogonal_and_open_the_forget_gate(dtype):
 
 
 def test_orthogonal_weights_favour_no_direction():
-    """Without the signs of R, the QR of NumPy gives a matrix whose diagonal is never positive."""
+    """NumPy's QR alone gives a Q whose diagonal is never positive: the signs of R correct it."""
     rng = np.random.default_rng(0)
     corners = [
         pyoptk.LSTM(1, 4, init="keras", rng=rng).params["weight_hh_l0"][0, 0] for _ in range(400)
@@ -58,7 +58,7 @@ LAYERS = [
 
 
 def exactly(options, dtype, rng):
-    """A layer, a sequence, and what the layer makes of it."""
+    """A layer, a sequence, and the output of the layer for it."""
     lstm = pyoptk.LSTM(5, 7, **options, dtype=dtype, rng=rng)
     x = rng.standard_normal((6, 3, 5)).astype(dtype)
     return lstm, x, lstm.forward(x, train=False)[0]

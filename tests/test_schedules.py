@@ -1,4 +1,4 @@
-"""Schedules against values worked out by hand, and against PyTorch, Optax and JAX if installed."""
+"""Schedules against values computed by hand, and PyTorch, Optax and JAX where installed."""
 
 import inspect
 import json
@@ -29,7 +29,7 @@ from pyoptk.schedules import (
 # ---- by hand -------------------------------------------------------------------------------------
 
 HALF = math.sqrt(0.5)
-# A schedule and its values at some steps: the first, the last, beyond, either side of a corner.
+# schedule, {step: value}: first, last, beyond the last, both sides of a corner
 BY_HAND = [
     (constant(3), {0: 3, 10**9: 3}),
     (step(8, step_size=3, gamma=0.5), {0: 8, 2: 8, 3: 4, 5: 4, 6: 2, 300: 8 * 0.5**100}),
@@ -51,9 +51,9 @@ BY_HAND = [
     (cosine(8, decay_steps=1, final=2), {0: 8, 1: 2, 2: 2}),
     (cosine_restarts(8, T_0=4), {0: 8, 2: 4, 3: 4 - 4 * HALF, 4: 8, 6: 4, 4 * 10**9: 8}),
     (cosine_restarts(8, T_0=4, T_mult=3, final=2), {0: 8, 2: 5, 4: 8, 10: 5, 16: 8, 34: 5, 52: 8}),
-    # exactly at the restarts, where a logarithm would be off by one
+    # exactly at the restarts, where a formula with a logarithm would be off by one
     (cosine_restarts(8, T_0=1, T_mult=10), {(10**n - 1) // 9: 8 for n in range(16)}),
-    # corners at t = 3 (up), 6 (down again, three phases) and 9 (the last of the 10 steps)
+    # corners at t = 3 (peak), 6 (end of the fall, three phases) and 9 (the last of 10 steps)
     (
         one_cycle(8, 10, pct_start=0.4, div_factor=4, final_div_factor=2, anneal_strategy="linear"),
         {0: 2, 1: 4, 2: 6, 3: 8, 4: 8 - 7 / 6, 6: 4.5, 9: 1, 10: 1, 10**9: 1},
@@ -297,7 +297,7 @@ ONE_CYCLE = [
 
 
 def torch_steps(make, steps):
-    """The learning rate and momentum of every step, with a scheduler of PyTorch."""
+    """Learning rate and momentum of every step under a PyTorch scheduler."""
     torch = pytest.importorskip("torch")
     opt = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.5)
     schedule = make(torch.optim.lr_scheduler, opt)
@@ -311,7 +311,7 @@ def torch_steps(make, steps):
 
 
 def assert_equal_to_1e_12(ours, theirs):
-    """Of the value itself; of the largest one where values vanish, which recursions do roughly."""
+    """Relative to the value, or to the largest: recursions make small values inexact."""
     values = [ours(t) for t in range(len(theirs))]
     np.testing.assert_allclose(values, theirs, rtol=1e-12, atol=1e-12 * max(np.abs(theirs)))
 
@@ -377,7 +377,7 @@ OPTAX = [  # ours, Optax's (x is the module), how many steps
 
 @pytest.fixture
 def jax():
-    """JAX, in double precision."""
+    """The module jax, set to double precision."""
     jax = pytest.importorskip("jax")
     before = jax.config.jax_enable_x64
     jax.config.update("jax_enable_x64", True)

@@ -1,4 +1,4 @@
-"""Row-sparse gradients: against the twins, dense gradients and PyTorch; and what is refused."""
+"""Row-sparse gradients: against twins, dense gradients and PyTorch; refusals."""
 
 import copy
 import doctest
@@ -13,12 +13,12 @@ from pyoptk import reference
 
 TAKEN = ("sgd", "adagrad", "adam")
 SPARSE = [(name, settings) for name, settings in SETTINGS if name in TAKEN]
-# rows, what follows in the shape, how many indices
+# rows, rest of the shape, number of indices
 TABLES = [(5, (3,), 0), (1, (4, 2), 9), (40, (), 30), (300, (7, 3), 200), (900, (65,), 700)]
 
 
 def rows_of(rng, shape, count, dtype, scale=0.1):
-    """Some rows come several times, and next to one another, too."""
+    """Random indices; some rows come several times, also next to one another."""
     indices = np.sort(rng.integers(0, shape[0], count))
     indices[count // 2 :] = rng.permutation(indices[count // 2 :])
     values = (scale * rng.standard_normal((count, *shape[1:]))).astype(dtype)
@@ -110,7 +110,7 @@ def test_the_norm_is_that_of_the_summed_gradient(dtype, threads, rng):
     grad = rows_of(rng, table.shape, 100, dtype)
     opt.step([grad, np.ones(4, dtype)])
     dense = grad.dense()
-    # the sums of dense() are those of the step: only the norm's own rounding is left
+    # dense() has the same sums as the step: only the rounding of the norm differs
     norm = 2 * float(np.sqrt(np.sum(dense.astype(np.longdouble) ** 2) + 4))
     assert opt.grad_norm == pytest.approx(norm, rel=1e-13)
     factor = 2 * 0.5 / (norm + 1e-6)
@@ -320,7 +320,7 @@ def test_it_is_neither_copied_nor_pickled(how):
 
 
 ROW = pyoptk.SparseRows([1], np.ones((1, 3)), (4, 3))
-# what makes the optimizer, the gradient (a callable gets the parameter), error, message
+# function that makes the optimizer, gradient (or a function of the parameter), error, message
 UNFIT = {
     "shape": (pyoptk.SGD, {}, pyoptk.SparseRows([1], np.ones((1, 2)), (4, 2)), ValueError,
               r"^grads\['w'\]: expected rows of float64 \(4, 3\) like params\['w'\], got Sparse"),

@@ -1,4 +1,4 @@
-"""How many threads kernels use, and that threads, processes and signals do not hurt them."""
+"""How many threads kernels use; safety with Python threads, forks and signals."""
 
 import multiprocessing
 import os
@@ -23,7 +23,7 @@ def _default_threads_afterwards():
 
 
 def output_of(code, **environment):
-    """What `code` prints in a new process with these variables."""
+    """The output of `code` in a new process with these environment variables."""
     ours = ("PYOPTK_NUM_THREADS", "OMP_NUM_THREADS")
     clean = {k: v for k, v in os.environ.items() if k not in ours}
     command = [sys.executable, "-P", "-c", code]
@@ -98,7 +98,7 @@ def test_result_does_not_depend_on_the_number_of_threads(dtype):
 
 
 def test_many_python_threads_at_once():
-    """Calls that find the workers busy run alone, and still do all of their work."""
+    """A call that finds the workers busy runs on its own thread and does all of its work."""
     pyoptk.set_num_threads(3)
     params = np.zeros((6, SIZE))
     callers = [threading.Thread(target=descend, args=(100, param)) for param in params]

@@ -1,4 +1,4 @@
-"""What stands around a step: groups, schedules, averages, non-finite gradients, state."""
+"""Groups, schedules, moving averages, non-finite gradients and state of an optimizer."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What goes around an optimizer: accumulation, slow and averaged weights, loss scaling."""
+"""Wrappers of an optimizer: accumulation and loss scaling, alone and nested."""
 
 import copy as copy_module
 import itertools
@@ -117,7 +117,7 @@ def test_a_step_that_raises_drops_the_micro_batches():
 
 
 def test_the_scale_goes_as_torchs():
-    """By hand: x is a step left undone, growth after 3 in a row."""
+    """By hand: x is a skipped step; the scale grows after 3 steps in a row."""
     param = np.zeros(1)
     scaler = pyoptk.LossScaler(pyoptk.SGD(param), 8.0, growth=4.0, backoff=0.25, interval=3)
     scales = []

@@ -1,4 +1,4 @@
-"""A small model and helpers for the tests of what goes around an optimizer."""
+"""A small model and helpers for the tests of wrappers."""
 
 import inspect
 
@@ -30,7 +30,7 @@ def assert_equal(got, expected):
 
 
 def state_of(opt):
-    """A copy of all that an optimizer or a wrapper holds."""
+    """A copy of everything that an optimizer or a wrapper holds."""
     return {k: np.array(v) for k, v in opt.state_dict().items()}
 
 

@@ -1,10 +1,10 @@
-"""The kernels' arithmetic in plain NumPy: the specification, and what every test compares with.
+"""The kernels in plain NumPy: the specification, and what every test compares with.
 
 Each function has the name, the arguments and the in-place effect of its compiled twin in
-`pyoptk.kernels`, and states the operations in the order in which the kernel does them. Constants
-are computed in double and rounded once to the arrays' dtype (`real`); the rest happens in that
-dtype. Hyper-parameters have no defaults here: their home is `pyoptk.optim`. Slow and short on
-purpose.
+`pyoptk.kernels`, and does the same operations in the same order. Constants are computed in double
+and rounded once to the dtype of the arrays (`real`); all else is computed in that dtype. The
+functions are written by hand and are slow and short on purpose. Their hyper-parameters have no
+defaults: those are in `pyoptk.optim`.
 """
 
 from .optim import (

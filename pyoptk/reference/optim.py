@@ -1,4 +1,4 @@
-"""Twins of the optimizer kernels."""
+"""Twins of the optimizer kernels: the same results bit for bit, for normal numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Twins of the recurrent kernels."""
+"""Twins of the recurrent kernels: the same results within rounding."""
 
 from __future__ import annotations
 

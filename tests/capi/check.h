@@ -1,4 +1,4 @@
-/* CHECK, which counts, and comparison of numbers. */
+/* CHECK, which counts failures, and comparison of numbers; for the C tests only. */
 #ifndef CHECK_H
 #define CHECK_H
 

@@ -1,6 +1,6 @@
-# Every object of the library defines what it should and nothing else: a kernel object its one
-# table, the rest only names of pyoptk.h.  Two objects that shared a function would let the linker
-# keep the copy for the wrong instruction set.
+# Every object of the library defines only the symbols it should: a kernel object its one table, the
+# other objects names of pyoptk.h.  If two kernel objects defined the same function, the linker would
+# keep one copy, perhaps that of an instruction set that the CPU does not have.
 execute_process(COMMAND ${NM} -g --defined-only ${LIBRARY}
   OUTPUT_VARIABLE listing COMMAND_ERROR_IS_FATAL ANY)
 string(REGEX MATCHALL "[0-9a-fA-F]+ [A-Z] [^\n]+" symbols "${listing}")

@@ -1,5 +1,5 @@
-/* The library without Python.  Numbers are checked against formulas written out here or against
- * difference quotients; how they compare with NumPy is the business of the Python tests. */
+/* The test of the library without Python.  Results are checked against formulas written out here or
+ * against difference quotients; the Python tests compare them with NumPy. */
 #include "lstm.h"
 
 #include <pthread.h>
@@ -44,7 +44,7 @@ static void test_every_set_can_be_chosen_or_says_why_not(void)
 
 /* ---- threads --------------------------------------------------------------------------------- */
 
-enum { MANY = 1000003 }; /* more chunks than a ticket of the pool counts */
+enum { MANY = 1000003 }; /* more chunks than the field of a pool ticket can count */
 static atomic_uchar visits[MANY];
 
 static void visit(void *arg, size_t chunk) { ((atomic_uchar *)arg)[chunk]++; }
@@ -180,7 +180,7 @@ static void test_cuts_cover_huge_ranges(void)
             int even = 1;
             for (size_t c = 0; c < parts[j]; c++) {
                 const size_t length = pk_cut(n, c + 1, parts[j]) - pk_cut(n, c, parts[j]);
-                even &= length == share || length == share + 1; /* so it never goes back */
+                even &= length == share || length == share + 1; /* so chunks never overlap */
             }
             CHECK(even && pk_cut(n, 0, parts[j]) == 0 && pk_cut(n, parts[j], parts[j]) == n);
         }
@@ -259,13 +259,13 @@ static void test_touched_rows_come_once_and_in_order(void)
         CHECK(t->n == 2 && t->step == 7 && t->group == 1);
         CHECK(!memcmp(t->grad, want[i], sizeof want[i]));
     }
-    CHECK(touched[1].grad == values[1]); /* what comes once is not copied */
+    CHECK(touched[1].grad == values[1]); /* a row that occurs once is not copied */
     free(scratch);
 }
 
 /* ---- recurrent layers ------------------------------------------------------------------------ */
 
-#ifdef __SANITIZE_THREAD__ /* which keeps its own books on the stack */
+#ifdef __SANITIZE_THREAD__ /* the sanitizer itself needs stack */
 enum { PROMISED_STACK = 4 << 20 };
 #else
 enum { PROMISED_STACK = 192 << 10 };
@@ -312,7 +312,7 @@ int main(void)
         test_touched_rows_come_once_and_in_order();
         test_lstm_with_the_stack_it_asks_for();
     }
-    test_more_threads_than_anybody_has(); /* last, as they all stay */
+    test_more_threads_than_anybody_has(); /* last, because its threads stay alive */
     printf("%d passed, %d failed\n", (int)passed, (int)failed);
     return failed != 0;
 }
