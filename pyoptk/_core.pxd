@@ -1,6 +1,7 @@
 # What the other compiled modules take from _core: buffers, the kernel tables, threads.
 
 from cpython.buffer cimport Py_buffer
+from libc.stdint cimport uintptr_t
 
 from .capi cimport PK_F32, PK_F64, pk_dtype, pk_optim_kernels, pk_rnn_kernels
 
@@ -18,7 +19,9 @@ cdef int check_like(Py_buffer *view, str name, Py_buffer *model, str model_name)
 cdef int check_dtype(Py_buffer *view, str name, Py_buffer *model, str model_name) except -1
 cdef int check_shape(Py_buffer *view, str name, tuple shape) except -1
 cdef bint switch(str name, value) except -1
-cdef bint overlap(Py_buffer *a, Py_buffer *b) noexcept
+cdef int extent(Py_buffer *view, uintptr_t *begin, uintptr_t *end) noexcept
+cdef bint overlap(Py_buffer *a, Py_buffer *b) except -1
+cdef bint overlaps_itself(Py_buffer *view) noexcept
 
 
 cdef inline pk_dtype dtype_of(Py_buffer *view) noexcept nogil:

@@ -3,32 +3,38 @@ from typing import Any, Self, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
+from ._held import Held
+
 _Array: TypeAlias = NDArray[np.floating[Any]]
 
 @final
 class Plan:
+    held: Held
+    settings: Any
     states: dict[str, list[_Array]]
     calls: int
     skipped: int
-    factor: float
-    skips: bool
     def __new__(
         cls,
+        held: Held,
         which: str,
-        keys: list[Any] | None,
-        mapping: bool,
-        params: list[Any],
         group_of: list[int],
         hypers: list[dict[str, Any]],
+        settings: Any,
         initial: float = 0.0,
     ) -> Self: ...
     def check(self, hypers: list[dict[str, Any]]) -> None: ...
-    def configure(self, hypers: list[dict[str, Any]]) -> None: ...
+    def configure(self, hypers: list[dict[str, Any]], settings: Any = None) -> None: ...
     def set_lr(self, lrs: list[float]) -> None: ...
-    def check_idle(self, what: str) -> int: ...
-    def swap(self, averaging: bool) -> None: ...
+    def restore(
+        self,
+        hypers: list[dict[str, Any]],
+        settings: Any,
+        states: dict[str, list[_Array]],
+        steps: NDArray[np.int64],
+        calls: int,
+        skipped: int,
+    ) -> None: ...
     def steps(self) -> list[int]: ...
-    def set_steps(self, steps: list[int]) -> None: ...
     def grad_norm(self) -> float | None: ...
-    def ordered(self, grads: Any) -> list[Any]: ...
     def step(self, grads: Any) -> None: ...

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import ClassVar, Unpack
 
+from ..params import Arrays
 from .base import Optimizer
-from .hyper import Arrays, Shared, Value, hyper_of
+from .hyper import Shared, Value, hyper_of
 
 
 class LAMB(Optimizer):
@@ -38,6 +39,7 @@ class LAMB(Optimizer):
     """
 
     _kernel = "lamb"
+    _shared: ClassVar = {"decoupled": True}
     beta1: Value
     beta2: Value
     eps: Value
@@ -52,5 +54,4 @@ class LAMB(Optimizer):
         weight_decay: Value = 1e-2,
         **shared: Unpack[Shared],
     ) -> None:
-        shared.setdefault("decoupled", True)
         super().__init__(params, hyper_of(locals()))
