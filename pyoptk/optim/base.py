@@ -173,8 +173,10 @@ class Optimizer(Uncopied):
 
         The message names what is wrong, and nothing has been changed.
         """
-        self._prepare()
-        self._plan.step(grads)
+        plan = self._plan
+        if plan.settings.scheduled:
+            self._prepare()
+        plan.step(grads)
 
     def _prepare(self) -> None:
         """Evaluate what is a function of the step, for the next one; may be repeated."""
