@@ -13,35 +13,36 @@ from ._places import states_beside
 from cpython.buffer cimport Py_buffer, PyBuffer_IsContiguous, PyBuffer_Release
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
-from libc.float cimport FLT_MAX
 from libc.math cimport INFINITY
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport INT64_MAX, int64_t, uintptr_t
 from libc.string cimport memcpy
 
 from ._core cimport (
     acquire, check_like, clip_coefficient, contiguous, num_threads, optim_table, shape_of, size_of,
 )
 from ._held cimport Held
-from ._optim cimport (
-    ADAGRAD, ADAM, KERNELS, NEEDED_BY, SGD, at_least_zero, check_fits, config, config_size,
-    configure, limit, optim, run, scratch_size,
-)
-from ._optim import state_names
+from ._optim cimport Row, at_least_zero, check_fits, limit, row_named
+from ._optim import ROWS
 from ._sparse cimport SparseRows, _Touched, check_rows_like, room_for
 from .capi cimport (
-    NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_F32, PyArray_DATA, PyArrayObject, pk_common,
-    pk_optim_kernels, pk_tensor,
+    NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_BF16, PK_F16, PK_F32, PK_NATIVE, PK_SPARSE_ROWS,
+    PyArray_DATA, PyArrayObject, pk_common, pk_optim_kernels, pk_tensor,
 )
+
+# Gradients of float32 parameters may be these: what NumPy calls them, and how C does.
+cdef dict _NARROW = {"float16": PK_F16, "bfloat16": PK_BF16}
+cdef object _ndarray = _np.ndarray
 
 _ON_NONFINITE = ("propagate", "skip", "raise")
 
 
-cdef int check_takes_rows(optim which, const pk_tensor *tensor, const pk_common *common, str name,
+cdef int check_takes_rows(Row row, const pk_tensor *tensor, const pk_common *common, str name,
                           grad) except -1:
     """Raise if a step of this parameter cannot be one of single rows."""
-    if which not in (SGD, ADAGRAD, ADAM):
-        raise TypeError(f"{name}: expected an array, because only SGD, AdaGrad, Adam and AdamW "
-                        f"step single rows, got {grad}; its dense() is an array")
+    if not row.row.abilities & PK_SPARSE_ROWS:
+        able = ", ".join([other.name for other in ROWS.values() if other.sparse_rows])
+        raise TypeError(f"{name}: expected an array, because of all kernels only {able} step "
+                        f"single rows, got {grad}; its dense() is an array")
     for option, on in (("ema_decay", tensor.ema != NULL), ("zero_grad", common.zero_grad),
                        ("cautious", common.cautious)):
         if on:
@@ -64,8 +65,8 @@ cdef class Plan:
         Hyper-parameters, numbers only.
     settings : object
         What the optimizer made `hypers` from.
-    initial : float
-        What the state begins with.
+    start : dict
+        Numbers that states hold before step 1, by their names in the description.
 
     Attributes
     ----------
@@ -80,14 +81,14 @@ cdef class Plan:
     """
 
     def __cinit__(self, Held held not None, str which, list group_of, list hypers, settings,
-                  initial=0.0):
+                  dict start={}):
         cdef Py_ssize_t i
-        self.held, self.which_name, self.which = held, which, KERNELS[which]
-        self.names = self.names_of(hypers[0])
+        self.held, self.row, self.copies = held, row_named(which), []
+        self.config_size = self.row.row.config_size
         self.touched = _Touched()
         self.norm = -1
         self.count, self.n_groups, self.dtype = held.count, len(hypers), held.dtype
-        self.configs = <config *> PyMem_Calloc(2 * self.n_groups, sizeof(config))
+        self.configs = <char *> PyMem_Calloc(2 * self.n_groups, self.config_size)
         self.tensors = <pk_tensor *> PyMem_Calloc(self.count + 1, sizeof(pk_tensor))
         self.taken = <Py_buffer *> PyMem_Calloc(self.count + 1, sizeof(Py_buffer))
         self.known = <void **> PyMem_Calloc(self.count + 1, sizeof(void *))
@@ -98,15 +99,14 @@ cdef class Plan:
             self.tensors[i].n = size_of(&held.held[i])
             self.tensors[i].group = group_of[i]
         self.configure(hypers, settings)
-        at_least_zero({"initial_accumulator": initial}, "initial_accumulator")
-        check_fits({"initial_accumulator": initial}, self.dtype)
-        self.add_states(initial)
+        self.add_states(self.row.start_of(start, self.dtype))
         held.sort_spans()
         for i in range(self.count):
             self.tensors[i].grad = self.tensors[i].param  # any: the size counts all tensors
         room_for(&self.scratch, &self.scratch_size,
                  max(optim_table(self.dtype).norm_scratch_size(self.tensors, self.count),
-                     scratch_size(self.which, self.dtype, self.tensors, self.count)))
+                     optim_table(self.dtype).scratch_size(self.row.which, self.tensors,
+                                                          self.count)))
         for i in range(self.count):
             self.tensors[i].grad = NULL
 
@@ -120,9 +120,13 @@ cdef class Plan:
     cdef tuple names_of(self, dict hyper):
         """The states that are needed: the kernel's, and the average."""
         ema = "ema" if hyper["ema_decay"] is not None else None
-        return (*state_names(self.which_name, hyper), ema)
+        return (*self.row.state_names(hyper), ema)
 
-    cdef int add_states(self, double initial) except -1:
+    cdef pk_common *common(self, size_t group) noexcept:
+        """What all configs begin with; from n_groups on, of the new ones."""
+        return <pk_common *> (self.configs + group * self.config_size)
+
+    cdef int add_states(self, list start) except -1:
         cdef Py_ssize_t i, slot, place
         cdef Held held = self.held
         dtype = _np.dtype("f4" if self.dtype == PK_F32 else "f8")
@@ -135,8 +139,8 @@ cdef class Plan:
                 state = self.states[name][i]
                 if name == "ema":
                     state[...] = _np.asarray(held.arrays[i])  # begins at the parameter
-                elif initial:
-                    state.fill(initial)
+                elif start[slot]:
+                    state.fill(start[slot])
                 place = held.hold(state, held.label(name, i))
                 if name == "ema":
                     self.tensors[i].ema = held.held[place].buf
@@ -147,17 +151,17 @@ cdef class Plan:
     def check(self, list hypers):
         """Raise if `configure` would."""
         cdef size_t g
-        cdef config *fresh = self.configs + self.n_groups
         if self.held.busy:
             raise RuntimeError("hyper-parameters: expected to be set between steps, got set during "
                                "one in another thread")
         for g in range(self.n_groups):
-            configure(self.which, &fresh[g], hypers[g])
-            check_fits(hypers[g], self.dtype)
+            self.row.configure(<char *> self.common(self.n_groups + g), hypers[g], self.dtype)
             needed = self.names_of(hypers[g])
+            if self.names is None:
+                self.names = needed
             for had, needs in zip(self.names, needed) if needed != self.names else ():
                 if had != needs:
-                    name = NEEDED_BY[had or needs]
+                    name = self.row.needed_by.get(had or needs, "ema_decay")
                     raise ValueError(f"{name}: expected to be {'on' if had else 'off'} in every "
                                      f"group and from the start, because of its state "
                                      f"{had or needs}, got {hypers[g][name]!r}")
@@ -167,7 +171,7 @@ cdef class Plan:
     def configure(self, list hypers, settings=None):
         """Take new hyper-parameters, a dict for each group; nothing changes if one is refused."""
         self.check(hypers)
-        memcpy(self.configs, self.configs + self.n_groups, self.n_groups * sizeof(config))
+        memcpy(self.configs, self.common(self.n_groups), self.n_groups * self.config_size)
         self.max_norm, self.on_nonfinite = limit(hypers[0], "max_norm"), hypers[0]["on_nonfinite"]
         self.knows_norm = hypers[0]["max_norm"] is not None
         self.zero_grad = any([h["zero_grad"] for h in hypers])
@@ -176,14 +180,13 @@ cdef class Plan:
     def set_lr(self, list lrs):
         """As `configure`, for a number for each group, where nothing but lr is new."""
         cdef size_t g
-        cdef config *fresh = self.configs + self.n_groups
         self.held.check_idle("step")
         for g in range(self.n_groups):
             hyper = {"lr": lrs[g]}
-            fresh[g].common.lr = at_least_zero(hyper, "lr")
-            check_fits(hyper, self.dtype)
+            self.common(self.n_groups + g).lr = at_least_zero(hyper, "lr")
+            check_fits("lr", self.common(self.n_groups + g).lr, self.dtype)
         for g in range(self.n_groups):
-            self.configs[g].common.lr = fresh[g].common.lr
+            self.common(g).lr = self.common(self.n_groups + g).lr
 
     def restore(self, list hypers, settings, dict states, steps, calls, skipped):
         """Take over all that a checkpoint has, checked before: `states` has arrays like ours."""
@@ -215,6 +218,7 @@ cdef class Plan:
             if ordered[i] is not None:
                 self.take(i, ordered[i])
                 PyBuffer_Release(&self.taken[i])
+        self.copies.clear()
         return ordered
 
     cdef bint take_at_once(self, Py_ssize_t i, grad) noexcept:
@@ -238,9 +242,11 @@ cdef class Plan:
         if self.take_at_once(i, grad):
             return 0
         name, param_name = self.held.label("grads", i), self.held.labels[i]
+        if self.dtype == PK_F32 and isinstance(grad, _ndarray) and grad.dtype.name in _NARROW:
+            return self.take_narrow(i, grad, name)
         if type(grad) is SparseRows:
-            check_takes_rows(self.which, &self.tensors[i],
-                             &self.configs[self.tensors[i].group].common, name, grad)
+            check_takes_rows(self.row, &self.tensors[i], self.common(self.tensors[i].group), name,
+                             grad)
             acquire(grad.values, view, name, False, False)
         else:
             acquire(grad, view, name, self.zero_grad, not self.zero_grad)
@@ -259,6 +265,29 @@ cdef class Plan:
         except BaseException:
             PyBuffer_Release(view)
             raise
+        return 0
+
+    cdef int take_narrow(self, Py_ssize_t i, grad, str name) except -1:
+        """Take gradient i in 16 bits, by NumPy's pointer: the buffer protocol has no bfloat16."""
+        cdef Py_buffer *view = &self.taken[i], *param = &self.held.held[i]
+        if type(grad) is not _ndarray or not grad.dtype.isnative:
+            raise TypeError(f"{name}: expected a plain array in native byte order, "
+                            f"got {_checks.described(grad)}")
+        if grad.shape != shape_of(param):
+            raise ValueError(f"{name}: expected shape {shape_of(param)} like "
+                             f"{self.held.labels[i]}, got {grad.shape}")
+        if self.zero_grad and not (grad.flags.writeable and grad.flags.c_contiguous):
+            raise ValueError(f"{name}: expected a writable C-contiguous array, because zero_grad "
+                             f"writes it, got a read-only or strided one")
+        aligned = grad if grad.flags.carray_ro else _np.require(grad, requirements="CA")
+        self.copies.append(aligned)  # keeps a copy until the step is done
+        view.buf = PyArray_DATA(<PyArrayObject *> <PyObject *> aligned)
+        view.len = aligned.nbytes
+        shared = self.held.owner(view.buf, view.len)
+        if shared >= 0:
+            raise ValueError(f"{name}: expected memory of its own, got an array that overlaps "
+                             f"{self.held.labels[shared]}")
+        self.tensors[i].stored.grad = _NARROW[grad.dtype.name]
         return 0
 
     cdef int check_gradients_apart(self) except -1:
@@ -315,15 +344,14 @@ cdef class Plan:
         cdef size_t g, count = self.count
         cdef pk_tensor *tensors = self.tensors
         cdef bint sparse = False
-        cdef config clipped
-        cdef char *packed = <char *> (self.configs + self.n_groups)
-        cdef double clip = 1, scale = self.configs[0].common.grad_scale * factor
+        cdef void *scaled = self.common(self.n_groups)
+        cdef double clip = 1, scale = self.common(0).grad_scale * factor
         cdef const pk_optim_kernels *kernels = optim_table(self.dtype)
         try:
-            if scale > FLT_MAX:
-                check_fits({"grad_scale": scale}, self.dtype)
+            check_fits("grad_scale", scale, self.dtype)
             for i in range(self.count):
                 self.tensors[i].grad = NULL
+                self.tensors[i].stored.grad = PK_NATIVE
                 if ordered[i] is not None:
                     self.take(i, ordered[i])
                     self.tensors[i].grad = self.taken[i].buf
@@ -346,18 +374,19 @@ cdef class Plan:
                 if self.max_norm < INFINITY:
                     clip = clip_coefficient(self.norm, self.max_norm)
             for i in range(self.count):
-                self.tensors[i].step += self.tensors[i].grad != NULL
+                self.tensors[i].step += (self.tensors[i].grad != NULL
+                                         and self.tensors[i].step < INT64_MAX)
             if sparse:
                 for g in range(count):
-                    tensors[g].step += 1
+                    tensors[g].step += tensors[g].step < INT64_MAX
+            memcpy(scaled, self.configs, self.n_groups * self.config_size)
             for g in range(self.n_groups):
-                clipped = self.configs[g]
-                clipped.common.grad_scale = scale * clip
-                memcpy(packed + g * config_size(self.which), &clipped, config_size(self.which))
+                self.common(self.n_groups + g).grad_scale = scale * clip
             with nogil:
-                run(self.which, self.dtype, tensors, count, packed, self.scratch)
-            self.calls += 1
+                kernels.step(self.row.which, tensors, count, scaled, self.scratch, num_threads())
+            self.calls += self.calls < INT64_MAX
         finally:
+            self.copies.clear()
             for i in range(taken):
                 if self.tensors[i].grad != NULL:
                     PyBuffer_Release(&self.taken[i])

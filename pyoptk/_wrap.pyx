@@ -201,7 +201,7 @@ cdef class Gathered(Link):
             if array is not None:
                 self._given[i] = True
         for i, grad in enumerate(grads):
-            if grad is not None and self.plan.configs[self.plan.tensors[i].group].common.zero_grad:
+            if grad is not None and self.plan.common(self.plan.tensors[i].group).zero_grad:
                 _np.asarray(grad)[...] = 0
         self.count += 1
         self.weight += weight
@@ -228,7 +228,7 @@ cdef class Gathered(Link):
         return arrays
 
     cdef list means(self):
-        """The sums, divided by the sum of the weights in place; None where there was no gradient."""
+        """The sums over the sum of the weights, divided in place; None where nothing was given."""
         cdef Py_ssize_t i
         means = [sum_ if given else None for sum_, given in zip(self._sums, self._given)]
         for i, parts in self._rows.items():

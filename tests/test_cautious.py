@@ -131,8 +131,10 @@ def test_a_nan_stays_one(dtype, isa):
         (pyoptk.LAMB, {}),
     ],
 )
-def test_without_momentum_there_is_nothing_to_be_cautious_about(cls, settings):
-    message = r"^cautious: expected False without momentum and for LAMB, .*got True$"
+def test_without_momentum_and_for_lamb_cautious_is_refused(cls, settings):
+    able = cls in (pyoptk.SGD, pyoptk.RMSprop)
+    expected = "momentum to be set with it, got momentum=0.0" if able else "False for .*, got True"
+    message = rf"^cautious: expected {expected}$"
     with pytest.raises(ValueError, match=message):
         cls(np.ones(3), cautious=True, **settings)
     opt = cls([np.ones(3)], **settings)

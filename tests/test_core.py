@@ -153,7 +153,7 @@ SWITCH = [1, 0, None, "yes"]
 BAD_HYPER = {
     pyoptk.SGD: {"lr": NOT_NEGATIVE, "momentum": FRACTION, "dampening": [NAN, -0.1, 1.1], "nesterov": [*SWITCH, True],
                  "lr_in_momentum": SWITCH, "weight_decay": NOT_NEGATIVE, "maximize": SWITCH, "decoupled": SWITCH,
-                 "grad_scale": NOT_NEGATIVE, "clip_value": [NAN, -1, -INF, "x", True],
+                 "grad_scale": NOT_NEGATIVE, "clip_value": [NAN, -1, INF, "x", True],
                  "max_norm": [NAN, -1, -INF, "x", True]},
     pyoptk.AdaGrad: {"lr": NOT_NEGATIVE, "lr_decay": NOT_NEGATIVE, "eps": NOT_NEGATIVE, "eps_inside_sqrt": SWITCH,
                      "initial_accumulator": NOT_NEGATIVE},

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from .. import _checks
+from .. import _checks, _optim
 from .._plan import Plan
 from .._wrap import Averaged
 from ..checkpoint import check_arrays, check_mapping
@@ -100,7 +100,10 @@ class Optimizer(Uncopied):
     zero_grad: bool
     on_nonfinite: str
 
-    def __init__(self, params: Arrays, hyper: dict[str, Any], initial: float = 0.0) -> None:
+    def __init__(self, params: Arrays, hyper: dict[str, Any]) -> None:
+        row = _optim.ROWS[self._kernel]
+        _checks.check_arguments(hyper, (*row.fields, *row.starts, "lr", "weight_decay", *SHARED))
+        start = {name: hyper.pop(name) for name in row.starts}
         tree = Params(params)
         groups = hyper.pop("groups")
         groups = {} if groups is None else groups
@@ -114,7 +117,7 @@ class Optimizer(Uncopied):
         of = [kinds.index(kind) for kind in overrides]
         settings = Settings.of(kinds, hyper, groups)
         first = at_step(0, settings.merged)
-        plan = Plan(tree.held, self._kernel, of, first, settings, initial)
+        plan = Plan(tree.held, self._kernel, of, first, settings, start)
         self.__dict__.update(params=params, _params=tree, _kinds=kinds, _of=of, _plan=plan)
 
     @property

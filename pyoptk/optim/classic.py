@@ -108,8 +108,7 @@ class AdaGrad(Optimizer):
         weight_decay: Value = 0.0,
         **shared: Unpack[Shared],
     ) -> None:
-        hyper = hyper_of(locals())
-        super().__init__(params, hyper, hyper.pop("initial_accumulator"))
+        super().__init__(params, hyper_of(locals()))
 
 
 class RMSprop(Optimizer):
