@@ -1,6 +1,3 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: embedsignature=True, embedsignature.format=python, binding=True
-# cython: autotestdict=False, auto_pickle=False
 """Buffers, instruction sets and threads: what every compiled module of the package needs.
 
 libpyoptk is linked into this module alone; the others call its kernels through the tables that

@@ -13,7 +13,7 @@ from cpython.list cimport PyList_GetItem, PyList_Size
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
 from libc.stdint cimport uintptr_t
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memcpy
 
 from ._core cimport acquire, check_dtype, check_like, dtype_of
 from .capi cimport (
@@ -180,4 +180,46 @@ cdef class Held:
                                  f"optimizer was made, got other memory")
         finally:
             PyBuffer_Release(&view)
+        return 0
+
+    def begin(self, str what):
+        """Take the parameters for `what`, until `end`; raise if it cannot be done now."""
+        self.check_idle(what)
+        self.busy = True
+
+    def end(self):
+        self.busy = False
+
+
+cdef class Averaged:
+    """``with averaged:`` the parameters have the values of `others`, and no step can be taken."""
+    cdef Held held
+    cdef list others, saved
+
+    def __cinit__(self, Held held not None, list others):
+        self.held, self.others = held, others
+
+    def __enter__(self):
+        cdef Py_ssize_t i
+        self.held.check_idle("averaged")
+        for i in range(self.held.count):
+            self.held.check_writable(i)
+        self.saved = [_np.array(array) for array in self.held.arrays]
+        self.held.averaging = True
+        self.fill(self.others)
+
+    def __exit__(self, *error):
+        if self.saved is not None:
+            self.fill(self.saved)
+            self.held.averaging, self.saved = False, None
+
+    def __del__(self):
+        self.__exit__()
+
+    cdef int fill(self, list arrays) except -1:
+        """Bytes to where the parameters are, also if they were made read-only in between."""
+        cdef Py_ssize_t i
+        for i in range(self.held.count):
+            memcpy(self.held.held[i].buf, PyArray_DATA(<PyArrayObject *> <PyObject *> arrays[i]),
+                   self.held.held[i].len)
         return 0

@@ -1,6 +1,3 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: embedsignature=True, embedsignature.format=python, binding=True
-# cython: autotestdict=False, auto_pickle=False
 """The optimizer family: from descriptions in C to configs, one step by name, norms of gradients.
 
 All that differs between optimizers is read from the rows of csrc/optimizers.c; nothing here names

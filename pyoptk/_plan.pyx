@@ -1,9 +1,6 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: embedsignature=True, embedsignature.format=python, binding=True
-# cython: autotestdict=False, auto_pickle=False
 """An optimizer's parameters, states and hyper-parameters, so that a step takes only gradients.
 
-`Optimizer` (pyoptk/optim/base.py) makes a Plan and calls `step`; wrappers (_wrap.pyx) `run_step`.
+`Optimizer` (pyoptk/optim/base.py) makes a Plan and calls `step`; wrappers call `run_step`.
 """
 import numpy as _np
 
@@ -26,7 +23,7 @@ from ._optim import ROWS
 from ._sparse cimport SparseRows, _Touched, check_rows_like, room_for
 from .capi cimport (
     NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_BF16, PK_F16, PK_F32, PK_NATIVE, PK_SPARSE_ROWS,
-    PyArray_DATA, PyArrayObject, pk_common, pk_optim_kernels, pk_tensor,
+    PyArray_DATA, PyArrayObject, pk_common, pk_dtype, pk_optim_kernels, pk_tensor,
 )
 
 # Gradients of float32 parameters may be these: what NumPy calls them, and how C does.
@@ -79,9 +76,27 @@ cdef class Plan:
     calls, skipped : int
         How many steps were taken, and how many were not because of `on_nonfinite`.
     """
+    cdef readonly Held held
+    cdef Row row
+    cdef char *configs     # one for each group, then room for as many that are new
+    cdef size_t n_groups, config_size, count, scratch_size
+    cdef pk_dtype dtype
+    cdef double max_norm, norm
+    cdef bint knows_norm, zero_grad
+    cdef str on_nonfinite
+    cdef pk_tensor *tensors
+    cdef Py_buffer *taken  # the gradients of the step under way
+    cdef void **known      # where gradients were when they were last seen not to overlap
+    cdef void *scratch
+    cdef _Touched touched  # the tensors of a step with SparseRows, in place of `tensors`
+    cdef tuple names
+    cdef list copies       # of gradients in 16 bits, until the step is done
+    cdef readonly object settings
+    cdef readonly dict states
+    cdef public int64_t calls, skipped
 
     def __cinit__(self, Held held not None, str which, list group_of, list hypers, settings,
-                  dict start={}):
+                  dict start not None):
         cdef Py_ssize_t i
         self.held, self.row, self.copies = held, row_named(which), []
         self.config_size = self.row.row.config_size
@@ -209,7 +224,11 @@ cdef class Plan:
         """The global norm of the last step's gradients before clipping, or None."""
         return None if self.norm < 0 else self.norm
 
-    cdef list checked(self, grads):
+    def zeroes(self):
+        """For each parameter whether its gradient is set to zero once it is used."""
+        return [bool(self.common(self.tensors[i].group).zero_grad) for i in range(self.count)]
+
+    def checked(self, grads):
         """The gradients as a list like the parameters; raises what `step` would say about them."""
         cdef Py_ssize_t i
         cdef list ordered = self.held.in_order(grads)
@@ -269,7 +288,8 @@ cdef class Plan:
 
     cdef int take_narrow(self, Py_ssize_t i, grad, str name) except -1:
         """Take gradient i in 16 bits, by NumPy's pointer: the buffer protocol has no bfloat16."""
-        cdef Py_buffer *view = &self.taken[i], *param = &self.held.held[i]
+        cdef Py_buffer *view = &self.taken[i]
+        cdef Py_buffer *param = &self.held.held[i]
         if type(grad) is not _ndarray or not grad.dtype.isnative:
             raise TypeError(f"{name}: expected a plain array in native byte order, "
                             f"got {_checks.described(grad)}")
@@ -326,19 +346,18 @@ cdef class Plan:
 
     def step(self, grads):
         """Take one step. Changes every parameter that has a gradient, and its state."""
-        self.held.check_idle("step")
-        self.held.busy = True
+        self.held.begin("step")
         try:
             self.held.check_entries()
             self.run_step(self.held.in_order(grads), 1, False)
         finally:
             self.held.busy = False
 
-    cdef bint run_step(self, list ordered, double factor, bint skips) except -1:
+    def run_step(self, list ordered not None, double factor, bint skips):
         """Whether a step was taken: with `grad_scale` times `factor`, which wrappers multiply.
 
         `skips`: leave it undone if a gradient is not finite, whatever `on_nonfinite` says. Nothing
-        can interrupt this between the first change and the last.
+        can interrupt this between the first change and the last. After `held.begin`.
         """
         cdef Py_ssize_t i, taken = 0
         cdef size_t g, count = self.count
@@ -349,6 +368,8 @@ cdef class Plan:
         cdef const pk_optim_kernels *kernels = optim_table(self.dtype)
         try:
             check_fits("grad_scale", scale, self.dtype)
+            if len(ordered) != self.count or not self.held.busy:
+                raise RuntimeError("run_step: expected a list from `checked`, after `begin`")
             for i in range(self.count):
                 self.tensors[i].grad = NULL
                 self.tensors[i].stored.grad = PK_NATIVE

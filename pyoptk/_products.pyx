@@ -1,6 +1,3 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: embedsignature=True, embedsignature.format=python, binding=True
-# cython: autotestdict=False, auto_pickle=False
 """The bare kernels of the recurrent family, and the roof of the benchmarks."""
 from ._checks import check_float_dtype, check_uint64, number
 

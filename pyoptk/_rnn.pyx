@@ -1,6 +1,3 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: embedsignature=True, embedsignature.format=python, binding=True
-# cython: autotestdict=False, auto_pickle=False
 """LSTM layers: the memory of a batch of sequences, and calls of both passes.
 
 `LSTM` (pyoptk/rnn/lstm.py) makes a plan for each T and B. A call takes its buffers, compares them

@@ -1,6 +1,3 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: embedsignature=True, embedsignature.format=python, binding=True
-# cython: autotestdict=False, auto_pickle=False
 """Row-sparse gradients: their checks, and the list of tensors that a step with some consists of.
 
 _plan.pyx calls this for a gradient that is `SparseRows`.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pyoptk
-from pyoptk import _held, _plan, _wrap
+from pyoptk import _held, _plan
 
 KEEP = {"ema_decay": 0.5}
 
@@ -384,10 +384,7 @@ def test_outputs_that_overlap_themselves_are_refused(bad):
         lstm.backward(np.ones((5, 2, 4), np.float32), out=out(5, 2, 3))
 
 
-@pytest.mark.parametrize("kind", [_held.Held, _plan.Plan, _wrap.Averaged, _wrap.Link, _wrap.Slow])
+@pytest.mark.parametrize("kind", [_held.Held, _held.Averaged, _plan.Plan])
 def test_a_compiled_class_cannot_be_made_in_part(kind):
     with pytest.raises(TypeError, match="argument"):
         kind.__new__(kind)
-    if issubclass(kind, _wrap.Link):
-        with pytest.raises(TypeError, match=r"^opt: expected an optimizer or a wrapper"):
-            kind.__new__(kind, 5)

@@ -1,7 +1,7 @@
 """Weights to evaluate with besides those being trained: `Lookahead` and `SWA`.
 
 A moving average needs no wrapper: it is `ema_decay` of every optimizer. The wrappers' common part
-is in wrappers.py.
+is in wrappers.py. This file is compiled as that one is, and for the same reason.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from .._wrap import Averaged, Mean, Slow
+from .._held import Averaged
 from ..params import Arrays, Params
 from .base import Optimizer
-from .wrappers import Stateful, Wrapper
+from .wrappers import Stateful, Wrapper, approach
 
 
-class Lookahead(Wrapper, Slow):
+class Lookahead(Wrapper):
     """Lookahead (Zhang et al. 2019, algorithm 1): slow weights that follow those of `opt`.
 
     After every k steps of `opt`, ``slow += alpha * (p - slow); p = slow``. The state of `opt`
@@ -49,13 +49,25 @@ class Lookahead(Wrapper, Slow):
     """
 
     _numbers = ("k", "alpha", "count")
+    k: int
+    alpha: float
 
     def __init__(self, opt: Optimizer | Wrapper, k: int = 5, alpha: float = 0.5) -> None:
         super().__init__(opt)
         self.k, self.alpha = k, alpha
-        self._params = self._tree.arrays
-        self._slow = [param.copy() for param in self._params]
+        self._slow = [param.copy() for param in self._tree.arrays]
         self._own = self._tree.named("slow", self._slow)
+
+    def _go(self, grads: list[Any] | None, factor: float, skips: bool, weight: float) -> bool:
+        stepped = self._within(grads, factor, skips, weight)
+        count = self.count + stepped
+        if count >= self.k:
+            count = 0
+            approach(self._slow, self._tree.arrays, self.alpha, divide=False)
+            for param, slow in zip(self._tree.arrays, self._slow, strict=True):
+                param[...] = slow
+        vars(self)["count"] = count
+        return stepped
 
     @property
     def slow(self) -> Any:
@@ -70,7 +82,7 @@ class Lookahead(Wrapper, Slow):
         return Averaged(self._tree.held, self._slow)
 
 
-class SWA(Stateful, Mean):
+class SWA(Stateful):
     """Stochastic weight averaging (Izmailov et al. 2018): the plain mean of some parameters.
 
     ``average += (p - average) / (n + 1)`` at the update after n others, the first being a copy: the
@@ -112,8 +124,16 @@ class SWA(Stateful, Mean):
 
     def update(self) -> None:
         """Change the averages in place: take in the parameters as they are now."""
+        tree = self._tree
         with np.errstate(all="ignore"):
-            self._take_in(self._tree.held, self._tree.arrays)
+            tree.held.begin("update")
+            if self.count:
+                approach(self._averages, tree.arrays, self.count + 1, divide=True)
+            else:
+                for average, param in zip(self._averages, tree.arrays, strict=True):
+                    average[...] = param
+            vars(self)["count"] = self.count + 1
+            tree.held.end()
 
     @property
     def weights(self) -> Any:

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from .. import _checks, _optim
+from .._held import Averaged
 from .._plan import Plan
-from .._wrap import Averaged
 from ..checkpoint import check_arrays, check_mapping
 from ..params import Array, Arrays, Params
 from .hyper import SHARED, Grads, Settings, Switch, Value, at_step, lrs_at_step, override

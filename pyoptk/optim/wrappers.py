@@ -5,22 +5,27 @@ count only steps that the optimizer took; `SWA` stands beside it. Each keeps its
 numbers, which `pyoptk.save` writes next to the optimizer's: ``save(path, params=params, opt=opt,
 lookahead=lookahead)``. What happens in every step is compiled with the optimizer; these are a few
 NumPy passes, most of them every k-th step.
+
+This file is compiled by Cython as it stands, so that no signal handler (Ctrl-C) runs between two
+changes that belong together: Python runs handlers between its own instructions only. Everything
+that may raise, or that calls what is not compiled, comes before the first change.
 """
 
 from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._checks import Rule, checked, real
-from .._wrap import Gathered, Link, Scaled, restore
+from .._plan import Plan
+from .._sparse import SparseRows
 from ..checkpoint import check_arrays
-from ..params import Params
+from ..params import Array, Params
 from .base import Optimizer, Uncopied
 from .hyper import Grads
 
@@ -47,6 +52,7 @@ class Stateful(Uncopied):
     _numbers: tuple[str, ...]
     _own: dict[str, NDArray[Any]]
     _tree: Params
+    count: int
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _RULES:
@@ -68,8 +74,11 @@ class Stateful(Uncopied):
             of range; nothing has been changed then.
         """
         numbers = self.check_state_dict(state)
-        sources = [state[name] for name in self._own]
-        restore(self, self._tree.held, list(self._own.values()), sources, numbers)
+        self._tree.held.begin("load_state_dict")
+        for name, array in self._own.items():
+            array[...] = state[name]
+        vars(self).update(numbers)
+        self._tree.held.end()
 
     def check_state_dict(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """Raise what `load_state_dict` would; returns the numbers there would be."""
@@ -84,14 +93,18 @@ class Stateful(Uncopied):
         return f"{type(self).__name__}({', '.join(within + shown)})"
 
 
-class Wrapper(Stateful, Link):
+class Wrapper(Stateful):
     """Around `opt`; `optimizer` is the innermost one."""
 
     opt: Optimizer | Wrapper
     optimizer: Optimizer
 
     def __init__(self, opt: Optimizer | Wrapper) -> None:
-        self.opt = opt
+        if not isinstance(opt, Optimizer | Wrapper):
+            raise TypeError(
+                f"opt: expected an optimizer or a wrapper of one, got {type(opt).__name__}"
+            )
+        self.opt, self.count = opt, 0
         self.optimizer = opt.optimizer if isinstance(opt, Wrapper) else opt
         self._tree, self._own = self.optimizer._params, {}
 
@@ -103,18 +116,50 @@ class Wrapper(Stateful, Link):
         weight = checked(_RULES, "weight", weight)
         if weight == 0:
             raise ValueError("weight: expected a number > 0, got 0")
-        self.optimizer._prepare()
-        with np.errstate(all="ignore"):  # `on_nonfinite` is there for these
-            return self._step(grads, weight, False)
+        return self._whole_step(lambda plan: plan.checked(grads), weight)
 
     def flush(self) -> bool:
         """Take a step on what an `Accumulation` has gathered; returns whether there was one."""
+        return self._whole_step(lambda plan: None, 1.0)
+
+    def _whole_step(self, take: Callable[[Plan], Any], weight: float) -> bool:
+        plan = self.optimizer._plan
         self.optimizer._prepare()
-        with np.errstate(all="ignore"):
-            return self._step(None, 1.0, True)
+        with np.errstate(all="ignore"):  # `on_nonfinite` is there for these
+            plan.held.begin("step")
+            try:
+                return self._go(take(plan), 1.0, False, weight)
+            finally:
+                plan.held.end()
+
+    def _go(self, grads: list[Any] | None, factor: float, skips: bool, weight: float) -> bool:
+        """This wrapper's part; whether the optimizer took a step. `grads` is None to flush."""
+        raise NotImplementedError
+
+    def _within(self, grads: list[Any] | None, factor: float, skips: bool, weight: float) -> bool:
+        """The same of the wrapper within, or the optimizer's step."""
+        if isinstance(self.opt, Wrapper):
+            return self.opt._go(grads, factor, skips, weight)
+        if weight != 1:
+            raise TypeError(
+                "weight: expected an Accumulation around the optimizer, which knows what to do "
+                f"with it, got none and {weight}"
+            )
+        return grads is not None and bool(self.opt._plan.run_step(grads, factor, skips))
 
 
-class Accumulation(Wrapper, Gathered):
+def approach(averages: list[Array], params: list[Array], factor: float, divide: bool) -> None:
+    """``average += (p - average) * factor``, or ``/ factor``; changes the averages."""
+    scale, by = np.divide if divide else np.multiply, averages[0].dtype.type(factor)
+    room = np.empty(max([average.size for average in averages]), averages[0].dtype)
+    for average, param in zip(averages, params, strict=True):
+        way = room[: average.size].reshape(average.shape)
+        np.subtract(param, average, way)
+        scale(way, by, way)
+        np.add(average, way, average)
+
+
+class Accumulation(Wrapper):
     """Gradient accumulation: one step of `opt` on the mean gradient of k micro-batches.
 
     ``sum = g_1; sum += g_2; ...; sum += g_k``, then ``opt.step(sum / k)``; clipping by norm, like
@@ -157,14 +202,16 @@ class Accumulation(Wrapper, Gathered):
     """
 
     _numbers = ("k", "count", "weight")
+    k: int
+    weight: float
 
     def __init__(self, opt: Optimizer | Wrapper, k: int) -> None:
         super().__init__(opt)
-        self.k = k
+        self.k, self.weight = k, 0.0
         self._sums = [np.zeros_like(param) for param in self._tree.arrays]
         self._given = np.zeros(len(self._sums), bool)
         self._own = {**self._tree.named("sum", self._sums), "given": self._given}
-        self._rows = {}
+        self._rows: dict[int, list[SparseRows]] = {}
 
     def step(self, grads: Grads, *, weight: float = 1.0) -> bool:
         """Add the gradients of a micro-batch; every k-th time change the parameters in place.
@@ -193,6 +240,67 @@ class Accumulation(Wrapper, Gathered):
         """
         return super().step(grads, weight=weight)
 
+    def _go(self, grads: list[Any] | None, factor: float, skips: bool, weight: float) -> bool:
+        if grads is not None:
+            self._add(grads, self._weighted(grads, weight), weight)
+        if self.count == 0 or (grads is not None and self.count < self.k):
+            return False
+        try:
+            return self._within(self._means(), factor, skips, 1.0)
+        finally:
+            vars(self).update(count=0, weight=0.0)
+            self._given.fill(False)
+            self._rows.clear()
+
+    def _weighted(self, grads: list[Any], weight: float) -> list[Any]:
+        """What is to be added. Raises for rows where an array was, and the other way round."""
+        found: list[Any] = []
+        for i, grad in enumerate(grads):
+            sparse = isinstance(grad, SparseRows)
+            if grad is not None and self._given[i] and sparse != (i in self._rows):
+                keys = self._tree.keys
+                raise TypeError(
+                    f"grads{'' if keys is None else f'[{keys[i]!r}]'}: expected "
+                    f"{'SparseRows' if i in self._rows else 'an array'} as in this step's other "
+                    f"micro-batches, got {type(grad).__name__}"
+                )
+            if sparse:
+                grad = SparseRows(grad.indices, grad.values * weight, grad.shape)
+            elif grad is not None:
+                grad = np.asarray(grad)
+                if weight != 1:
+                    grad = np.multiply(grad, weight, dtype=self._sums[i].dtype)
+            found.append(grad)
+        return found
+
+    def _add(self, grads: list[Any], weighted: list[Any], weight: float) -> None:
+        zeroes = self.optimizer._plan.zeroes()
+        for i, grad in enumerate(weighted):
+            if isinstance(grad, SparseRows):
+                self._rows.setdefault(i, []).append(grad)
+            elif grad is not None and self._given[i]:
+                np.add(self._sums[i], grad, self._sums[i])
+            elif grad is not None:
+                self._sums[i][...] = grad
+            if grad is not None:
+                self._given[i] = True
+                if zeroes[i]:
+                    np.asarray(grads[i])[...] = 0
+        vars(self).update(count=self.count + 1, weight=self.weight + weight)
+
+    def _means(self) -> list[Any]:
+        """The sums over the sum of the weights, divided in place; None where nothing was given."""
+        means: list[Any] = [s if g else None for s, g in zip(self._sums, self._given, strict=True)]
+        for i, parts in self._rows.items():
+            indices = np.concatenate([part.indices for part in parts])
+            values = np.concatenate([part.values for part in parts])
+            means[i] = SparseRows(indices, values, parts[0].shape)
+        for mean in means:
+            if mean is not None:
+                values = mean.values if isinstance(mean, SparseRows) else mean
+                np.divide(values, values.dtype.type(self.weight), values)
+        return means
+
     def check_state_dict(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """Raise what `load_state_dict` would; returns the numbers there would be."""
         return super().check_state_dict(state) | {"_rows": {}}
@@ -213,7 +321,7 @@ class Accumulation(Wrapper, Gathered):
         return super().state_dict()
 
 
-class LossScaler(Wrapper, Scaled):
+class LossScaler(Wrapper):
     """Dynamic loss scaling (Micikevicius et al. 2018), for gradients that overflow or underflow.
 
     Multiply the loss, or its gradient, with `scale` before going backward; `step` divides the
@@ -256,6 +364,10 @@ class LossScaler(Wrapper, Scaled):
     """
 
     _numbers = ("scale", "growth", "backoff", "interval", "count")
+    scale: float
+    growth: float
+    backoff: float
+    interval: int
 
     def __init__(
         self,
@@ -277,3 +389,15 @@ class LossScaler(Wrapper, Scaled):
         been changed.
         """
         return super().step(grads, weight=weight)
+
+    def _go(self, grads: list[Any] | None, factor: float, skips: bool, weight: float) -> bool:
+        plan = self.optimizer._plan
+        skipped = plan.skipped
+        stepped = self._within(grads, factor * (1 / self.scale), True, weight)
+        count, scale = self.count + stepped, self.scale
+        if plan.skipped != skipped:
+            count, scale = 0, scale * self.backoff
+        elif count >= self.interval:
+            count, scale = 0, scale * self.growth
+        vars(self).update(count=count, scale=scale if _LEAST <= scale <= _MOST else self.scale)
+        return stepped
