@@ -19,6 +19,8 @@ class Row:
     sparse_rows: bool
     def state_names(self, hyper: dict[str, Any]) -> tuple[str | None, ...]: ...
 
+NEEDS: int
+AT_MOST: int
 ROWS: dict[str, Row]
 
 def once(name: str, arguments: dict[str, Any]) -> None: ...

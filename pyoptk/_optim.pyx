@@ -160,13 +160,14 @@ cdef Row described_by(int which):
     made.states = tuple([(text(made.row.states[i].name), text(made.row.states[i].needed_by),
                           text(made.row.states[i].start))
                          for i in range(PK_MAX_STATES) if made.row.states[i].name != NULL])
-    made.rules = tuple([(text(made.row.rules[i].field), made.row.rules[i].relation,
+    made.rules = tuple([(text(made.row.rules[i].field), <int> made.row.rules[i].relation,
                          text(made.row.rules[i].other))
                         for i in range(PK_MAX_RULES) if made.row.rules[i].field != NULL])
     made.needed_by = {name: needed_by for name, needed_by, _ in made.states}
     return made
 
 
+NEEDS, AT_MOST = <int> PK_NEEDS, <int> PK_AT_MOST  # relations of rules
 ROWS = {row.name: row for row in map(described_by, range(PK_N_OPTIMIZERS))}
 
 

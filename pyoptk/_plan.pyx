@@ -299,8 +299,8 @@ cdef class Plan:
         if self.zero_grad and not (grad.flags.writeable and grad.flags.c_contiguous):
             raise ValueError(f"{name}: expected a writable C-contiguous array, because zero_grad "
                              f"writes it, got a read-only or strided one")
-        aligned = grad if grad.flags.carray_ro else _np.require(grad, requirements="CA")
-        self.copies.append(aligned)  # keeps a copy until the step is done
+        aligned = _np.require(grad, requirements="CA")  # itself, or a copy
+        self.copies.append(aligned)  # until the step is done
         view.buf = PyArray_DATA(<PyArrayObject *> <PyObject *> aligned)
         view.len = aligned.nbytes
         shared = self.held.owner(view.buf, view.len)

@@ -8,6 +8,8 @@ from ..params import Arrays
 from .base import Optimizer
 from .hyper import Shared, Value, hyper_of
 
+__all__ = ["SGD", "AdaGrad", "Adadelta", "RMSprop"]
+
 
 class SGD(Optimizer):
     """Stochastic gradient descent, with momentum if asked for (Sutskever et al. 2013).
@@ -103,8 +105,8 @@ class AdaGrad(Optimizer):
         *,
         lr_decay: Value = 0.0,
         eps: Value = 1e-10,
-        initial_accumulator: float = 0.0,
         eps_inside_sqrt: bool = False,
+        initial_accumulator: float = 0.0,
         weight_decay: Value = 0.0,
         **shared: Unpack[Shared],
     ) -> None:

@@ -8,6 +8,8 @@ from ..params import Arrays
 from .base import Optimizer
 from .hyper import Shared, Value, hyper_of
 
+__all__ = ["LAMB"]
+
 
 class LAMB(Optimizer):
     """Adam whose step has a length relative to the parameter (You et al. 2020, algorithm 2).

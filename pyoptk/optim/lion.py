@@ -8,6 +8,8 @@ from ..params import Arrays
 from .base import Optimizer
 from .hyper import Shared, Value, hyper_of
 
+__all__ = ["Lion"]
+
 
 class Lion(Optimizer):
     """Lion (Chen et al. 2023): every element moves by `lr`, only its sign is learnt.
