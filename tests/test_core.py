@@ -2,7 +2,9 @@
 
 import copy
 import pickle
+import re
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -282,6 +284,14 @@ def test_functions_and_products_refuse_bad_arguments():
 def test_a_compiled_class_cannot_be_made_in_part(kind):
     with pytest.raises(TypeError, match="positional arguments"):
         kind.__new__(kind)
+
+
+def test_the_header_has_the_version_of_the_package():
+    header = Path(__file__).parents[1] / "csrc/include/pyoptk.h"
+    macros = dict(re.findall(r"#define PK_VERSION(\w*) (.*)", header.read_text()))
+    parts = ("_MAJOR", "_MINOR", "_PATCH")
+    assert macros[""] == f'"{pyoptk.__version__}"'
+    assert ".".join(macros[part] for part in parts) == pyoptk.__version__
 
 
 def test_an_optimizer_keeps_its_parameters_alive_and_lets_go_of_gradients():
