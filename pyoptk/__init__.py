@@ -9,6 +9,8 @@
 True
 """
 
+from . import _interrupt  # noqa: F401  (first: the rest takes long)
+
 try:
     from . import _core  # noqa: F401  (first, for the message below)
 except ModuleNotFoundError as error:

@@ -1,12 +1,13 @@
 """The command line: `python -m pyoptk info`, `demo` and `bench`.
 
-Whatever is wrong with the user's input is said in one line on stderr, with exit status 2 and no
-traceback. The demos and the benchmark are imported only when one is asked for.
+An error in the user's input is one line on stderr and exit status 2, never a traceback. The demos
+(demo/command.py) and the benchmark (bench/command.py) are imported only when one is asked for.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import platform
 import subprocess
@@ -19,16 +20,20 @@ import numpy as np
 
 import pyoptk
 
+from . import _interrupt
+
 DEMO = """\
 forecast  LSTM(64) -> LSTM(32) -> Dense(1) on the monthly CO2 at Mauna Loa, or on your own series
           (--data), one row ahead, beside three simple baselines
-mlp       a ReLU and softmax classifier: Adam, RMSprop, AdaGrad, momentum and SGD side by side
-linear    the line y = 3x + 2, recovered from noisy points
+mlp       a ReLU and softmax classifier: Adam, RMSprop, AdaGrad, momentum and SGD side by side, on
+          the handwritten digits of scikit-learn where it is installed, else on made-up points
+linear    the line y = 3x + 2, recovered from made-up noisy points
 """
 SERIES = """\
---data takes a CSV file with a header line and one row per step in time, oldest first; the first of
-several columns labels the rows. An empty cell or 'nan' is a gap. Gaps of up to a quarter of a
-season are interpolated; rows without a value at either end are cut off.
+--data takes a CSV file in UTF-8 with a header line and one row per step in time; the first of
+several columns labels the rows. Rows with the newest first are turned round if their dates say so.
+An empty cell or 'nan' is a gap. Gaps of up to a quarter of a season are interpolated; rows without
+a value at either end are cut off.
 
 example: python -m pyoptk demo --data sales.csv --column units --season 12
 """
@@ -46,7 +51,8 @@ def at_least(least: int) -> Callable[[str], int]:
     """A parser of whole numbers of at least `least`."""
 
     def parse(text: str) -> int:
-        if not text.isdecimal() or len(text) > 18 or int(text) < least:
+        digits = text.isascii() and text.isdecimal() and len(text) <= 18
+        if not digits or int(text) < least:
             raise argparse.ArgumentTypeError(
                 f"expected a whole number of at least {least}, got {text[:40]!r}"
             )
@@ -74,12 +80,13 @@ def build_parser() -> Parser:
         prog="python -m pyoptk",
         description="Compiled optimizer and LSTM kernels that work in place on NumPy buffers.",
     )
+    parser.add_argument("--version", action="version", version=f"pyoptk {pyoptk.__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
     about = "version, instruction sets, threads, NumPy and caches"
     commands.add_parser("info", help=about, description=f"Print {about}.")
     demo = commands.add_parser(
         "demo",
-        help="train a model on real data and report how good and how fast it is",
+        help="train a small model and report how good and how fast it is",
         description=f"Train a model and report how good and how fast it is.\n\n{DEMO}",
         epilog=SERIES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -197,61 +204,14 @@ def _bytes(size: int) -> str:
     return f"{size / 2**20:g} MiB" if size >= 2**20 else f"{size / 2**10:g} KiB"
 
 
-# ---- demo ---------------------------------------------------------------------------------------
+# ---- demo and bench -----------------------------------------------------------------------------
 
 
 def demo(options: argparse.Namespace) -> int:
     """Run the demo that `options` name; the exit status."""
-    from .demo.parts import DemoError
+    from .demo import command
 
-    try:
-        _check_demo(options)
-        _run_demo(options)
-    except DemoError as error:
-        message = " ".join(str(error).splitlines())
-        print(f"pyoptk: error: {message}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _check_demo(options: argparse.Namespace) -> None:
-    """Refuse what would fail only after the training, and what would have no effect."""
-    from .demo.parts import DemoError
-
-    if options.what != "forecast":
-        for name in ("data", "column", "season", "holdout"):
-            if getattr(options, name) is not None:
-                raise DemoError(f"argument --{name}: not for demo {options.what}")
-    if options.output is None:
-        options.output = Path(f"pyoptk-{options.what}.png")
-    folder = options.output.parent
-    if not options.no_plot and (options.output.is_dir() or not os.access(folder, os.W_OK)):
-        raise DemoError(f"argument --output: cannot write {options.output}")
-    if options.threads is not None:
-        try:
-            pyoptk.set_num_threads(options.threads)
-        except (ValueError, OverflowError) as error:
-            raise DemoError(f"argument --threads: {error}") from error
-
-
-def _run_demo(options: argparse.Namespace) -> None:
-    from .demo import forecast, linear, mlp
-
-    output = None if options.no_plot else options.output
-    if options.what == "forecast":
-        forecast.run(
-            data=options.data,
-            column=options.column,
-            season=options.season or 12,
-            held_out=options.holdout,
-            epochs=options.epochs,
-            seed=options.seed,
-            output=output,
-        )
-    elif options.what == "mlp":
-        mlp.run(epochs=options.epochs, seed=options.seed, output=output)
-    else:
-        linear.run(epochs=options.epochs, seed=options.seed, output=output)
+    return command.demo(options)
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -281,6 +241,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 if nobody reads the output, 2 for what the user gave, 130 if
         interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that the terminal lacks: \u2082
+            stream.reconfigure(errors="backslashreplace")
     parser = build_parser()
     options = parser.parse_args(arguments)
     try:
@@ -301,4 +264,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    _interrupt.catch()
     sys.exit(main())

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyoptk
 
+from .. import _interrupt
 from . import machine, rows, svg
 from .duel import OURS, Entry, Row, fastest, median, ratios, run
 
@@ -138,8 +139,10 @@ def bench(threads: int | None, kept: Path | None, plot: Path | None) -> None:
         Where to write the result as JSON, and the picture as SVG.
     """
     result = measure(threads=threads or pyoptk.get_num_threads())
-    if kept is not None:
-        kept.write_text(json.dumps(result, indent=1) + "\n")
+    with _interrupt.held():
+        if kept is not None:
+            kept.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        if plot is not None:
+            plot.write_text(picture(result), encoding="utf-8")
     if plot is not None:
-        plot.write_text(picture(result))
         print(f"picture: {plot}")

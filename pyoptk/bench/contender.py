@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import os
 import runpy
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -189,6 +190,8 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         # Settings for the number of threads are not heeded everywhere; the system's are.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a referee that is gone ends it silently
     answers: IO[str] = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries that print must not disturb the conversation
 

@@ -21,6 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from .. import _interrupt
+
 SCRIPT = Path(__file__).with_name("contender.py")
 OURS = Path(__file__).with_name("contenders")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")  # NPROC: XLA
@@ -62,6 +64,7 @@ class Contender:
             env=environment,
             start_new_session=True,  # an interrupt from the keyboard is for the referee alone
         )
+        _interrupt.before_leaving.add(self.process.kill)
 
     def greet(self) -> None:
         """Learn its versions, or what is missing."""
@@ -80,9 +83,12 @@ class Contender:
         """The answer; an ended process answers with an error, too."""
         assert self.process.stdout is not None
         limit = threading.Timer(PATIENCE, self.process.kill)
+        limit.daemon = True  # an exception before `cancel` must not keep the program alive
         limit.start()
-        answer = self.process.stdout.readline()
-        limit.cancel()
+        try:
+            answer = self.process.stdout.readline()
+        finally:
+            limit.cancel()
         if not answer:
             return {"error": f"ended with status {self.process.wait()}"}
         said: dict[str, Any] = json.loads(answer)
@@ -98,6 +104,7 @@ class Contender:
         trace: TracebackType | None,
     ) -> None:
         self.process.kill()
+        _interrupt.before_leaving.discard(self.process.kill)
         with suppress(BrokenPipeError):  # where a question was still on its way
             self.process.communicate()
 
