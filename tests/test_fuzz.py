@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from fuzz import arrays, driver, trial
+from fuzz import arrays, driver, threads, trial
 
 
 def test_tries_of_every_class_find_nothing(capfd):
@@ -62,3 +62,11 @@ def test_a_crash_is_told_with_the_line_that_repeats_it(capfd):
         "python -m tests.fuzz --class die --seed 1 --try 0  # the process ended"
         in capfd.readouterr()[0]
     )
+
+
+@pytest.mark.parametrize("size", [10, 200_000])
+@pytest.mark.parametrize("kind", threads.KINDS, ids=lambda kind: kind.__name__)
+def test_many_threads_at_once(kind, size):
+    """Where the interpreter has no lock of its own, the guards of objects are all there is."""
+    for number in range(3):
+        kind(trial.Try("threads", 1, number), size, 8, 40)

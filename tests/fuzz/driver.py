@@ -53,6 +53,14 @@ def classes():
     }
 
 
+def table():
+    """A row for each class: name, how many tries make a round, the first line of its docstring."""
+    return [
+        [name, str(times), function.__doc__.splitlines()[0].rstrip(".")]
+        for name, (function, times) in classes().items()
+    ]
+
+
 def die(t):
     """A try that ends the process, for the test of this file; in no run unless it is named."""
     os.kill(os.getpid(), signal.SIGSEGV)
@@ -202,6 +210,7 @@ def main(arguments=None):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", "--class", dest="only", help="one class, or several: a,b")
     parser.add_argument("--try", dest="number", type=int, help="this one alone, in this process")
+    parser.add_argument("--table", action="store_true", help="the table of docs/testing.md")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.child:
@@ -213,6 +222,9 @@ def main(arguments=None):
             options["rounds"],
             options["start"],
         )
+    if given.table:
+        print("\n".join(f"| {' | '.join(row)} |" for row in table()))
+        return 0
     names = given.only.split(",") if given.only else list(classes())
     if given.number is not None:
         faulthandler.enable()

@@ -42,16 +42,6 @@ def at_once(works, stack=0):
         raise errors[0]
 
 
-def threads(t):
-    """Threads on one object and on different ones: refused, or as if one after the other."""
-    pyoptk.set_num_threads(t.pick([1, 2]))
-    size, count, times = t.pick([10, 3000, 200_000]), t.pick([2, 3, 4]), t.pick([5, 20])
-    kind = t.pick(
-        ["shared", "shared", "different", "accumulation", "layer", "layers", "stream", "load"]
-    )
-    globals()[f"_{kind}"](t, size, count, times)
-
-
 def _sgd(size, **settings):
     param = np.zeros(size, np.float32)
     return param, pyoptk.SGD(param, lr=1.0, **settings), np.ones(size, np.float32)
@@ -68,7 +58,7 @@ def _tried(function, done):
         done.append(None)
 
 
-def _shared(t, size, count, times):
+def shared_optimizer(t, size, count, times):
     param, opt, grad = _sgd(size, ema_decay=t.pick([None, 0.5]))
     done = []
     at_once([lambda: [_tried(lambda: opt.step(grad), done) for _ in range(times)]] * count)
@@ -76,14 +66,14 @@ def _shared(t, size, count, times):
     t.equal("shared optimizer", param, np.full(size, -len(done), np.float32))
 
 
-def _different(t, size, count, times):
+def optimizers(t, size, count, times):
     many = [_sgd(size) for _ in range(count)]
     at_once([lambda o=opt, g=grad: [o.step(g) for _ in range(times)] for _, opt, grad in many])
     for param, _, _ in many:
         t.equal("own optimizer", param, np.full(size, -times, np.float32))
 
 
-def _accumulation(t, size, count, times):
+def shared_accumulation(t, size, count, times):
     param, opt, grad = _sgd(size)
     outer, done = pyoptk.Accumulation(opt, k=2), []
     at_once([lambda: [_tried(lambda: outer.step(grad), done) for _ in range(times)]] * count)
@@ -95,7 +85,7 @@ def _layer_of(seed):
     return pyoptk.LSTM(8, 16, rng=np.random.default_rng(seed))
 
 
-def _layer(t, size, count, times):
+def shared_layer(t, size, count, times):
     layer, x = _layer_of(0), t.normal((20, 16, 8), np.float32)
     exact = layer.forward(x)[0]
     found = []
@@ -109,7 +99,7 @@ def _layer(t, size, count, times):
         t.equal("shared layer", y, exact)
 
 
-def _layers(t, size, count, times):
+def layers(t, size, count, times):
     x = t.normal((20, 16, 8), np.float32)
 
     def work(layer, kept):
@@ -125,7 +115,7 @@ def _layers(t, size, count, times):
             t.equal("own layer", list(result), list(kept[0][0]))
 
 
-def _stream(t, size, count, times):
+def stream(t, size, count, times):
     layer, x = _layer_of(0), t.normal((16, 8), np.float32)
     exact, found = layer.step(x)[0], []
     at_once([lambda: [found.append(layer.step(x)[0]) for _ in range(times)]] * count)
@@ -133,7 +123,7 @@ def _stream(t, size, count, times):
         t.equal("steps of a stream", y, exact)
 
 
-def _load(t, size, count, times):
+def steps_and_loads(t, size, count, times):
     """Steps and loads at once: afterwards a whole number of steps, of everything alike."""
     _, opt, grad = _sgd(size, momentum=0.5)
     state = copied(dict(opt.state_dict()))
@@ -149,6 +139,24 @@ def _load(t, size, count, times):
         abs(velocity.flat[0] - expected) < 1e-5,
         f"velocity {velocity.flat[0]} after {opt.steps} steps",
     )
+
+
+# What several threads do at once: each takes a Try, a size, how many threads and how often.
+KINDS = [
+    shared_optimizer,
+    optimizers,
+    shared_accumulation,
+    shared_layer,
+    layers,
+    stream,
+    steps_and_loads,
+]
+
+
+def threads(t):
+    """Threads on one object and on different ones: refused, or as if one after the other."""
+    pyoptk.set_num_threads(t.pick([1, 2]))
+    t.pick(KINDS)(t, t.pick([10, 3000, 200_000]), t.pick([2, 3, 4]), t.pick([5, 20]))
 
 
 def small_stack(t):
