@@ -104,7 +104,9 @@ class Twin:
                 for array, part in zip((param, *states.values()), parts, strict=True):
                     array[rows] = part
             else:
-                self.rule(param, np.asarray(grad), **states, step=self.steps[i], **hyper)
+                self.rule(
+                    param, np.asarray(grad, param.dtype), **states, step=self.steps[i], **hyper
+                )
             if ema is not None:
                 real, decay = param.dtype.type, mine["ema_decay"]
                 ema[...] = real(decay) * ema + real(1 - decay) * param
@@ -134,9 +136,10 @@ def listed(opt, values):
 class Model:
     """Parameters in memory with guards, an optimizer of them and its twin."""
 
-    def __init__(self, t, wrong=0.0, cls=None, **forced):
+    def __init__(self, t, wrong=0.0, cls=None, narrow=True, **forced):
         self.t, self.cls = t, cls or t.pick(CLASSES)
         self.dtype = np.dtype(t.pick(["f4", "f4", "f8"]))
+        self.narrow = narrow and self.dtype == np.float32
         self.structure = t.pick(["one", "list", "tuple", "dict", "dict"])
         count = 1 if self.structure == "one" else t.pick([1, 2, 3, 5])
         self.arrays = [t.place(t.normal(t.pick(SHAPES), self.dtype)) for _ in range(count)]
@@ -176,9 +179,12 @@ class Model:
             indices = t.rng.integers(0, max(len(array), 1), count)
             return pyoptk.SparseRows(indices, t.place(values), array.shape)
         values = t.normal(array.shape, self.dtype, scale)
+        if self.narrow and t.chance(0.1):
+            values = values.astype(np.float16)
         if t.chance(0.04) and values.size:
             values.flat[t.rng.integers(values.size)] = t.pick([np.nan, np.inf, -np.inf, 0.0])
-        return t.place(values, "C" if zeroed else t.pick(READABLE))
+        layout = "C" if zeroed else t.pick(READABLE)
+        return t.place(values, "C" if layout == "subclass" and values.itemsize == 2 else layout)
 
     def wrong_gradients(self):
         """Gradients of which one thing is wrong, at least one element in size."""
@@ -189,7 +195,7 @@ class Model:
         if kind == "layout" and array.size:
             grads[i] = t.place(t.normal(array.shape, self.dtype), t.pick(UNREADABLE))
         elif kind == "dtype":
-            other = t.pick(["f2", "f8" if self.dtype == "f4" else "f4", "i4", "c8", "O", "?"])
+            other = t.pick(["f8" if self.dtype == "f4" else "f4", "i4", "c8", "O", "?"])
             grads[i] = np.zeros(array.shape, other)
         elif kind == "overlap" and array.size:
             grads[i] = array

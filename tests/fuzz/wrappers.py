@@ -126,7 +126,7 @@ KINDS = {
 def wrapper(t):
     """A nest of wrappers; gradients that are right, or wrong and refused."""
     pyoptk.set_num_threads(t.pick([1, 2]))
-    model = Model(t, wrong=0)
+    model = Model(t, wrong=0, narrow=False)
     if not model.made:
         return
     opt, twin, names = model.opt, _Innermost(model), []
