@@ -18,7 +18,7 @@ import sys
 import time
 
 from . import bare, calls, files, layers, moments, optimizers, threads, wrappers
-from .trial import Try
+from .trial import SANITIZED, Try
 
 PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
 LONGEST = 60  # seconds that a try may take
@@ -80,7 +80,7 @@ def run_one(name, seed, number):
 def child(pipe, seed, seconds, rounds, start):
     """Tries of all classes by turns, from `start` on ({class: number}), for some time or rounds."""
     faulthandler.enable()
-    if "libasan" not in os.environ.get("LD_PRELOAD", ""):  # its shadow is larger than any limit
+    if not SANITIZED:
         resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
 
     def tell(*what):

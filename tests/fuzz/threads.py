@@ -12,7 +12,7 @@ import pyoptk
 from pyoptk import kernels
 
 from .optimizers import CLASSES
-from .trial import copied
+from .trial import SANITIZED, copied
 
 
 def at_once(works, stack=0):
@@ -161,7 +161,7 @@ def threads(t):
 
 def small_stack(t):
     """A public call on a thread with a small stack."""
-    size = t.pick([64, 64, 128, 256]) * 1024
+    size = t.pick([64, 64, 128, 256]) * 1024 * (64 if SANITIZED else 1)
     threads_, isas = t.pick([1, 2]), [name for name, usable in pyoptk.isas().items() if usable]
     pyoptk.set_num_threads(threads_)
     pyoptk.use_isa(t.pick(isas))

@@ -1,5 +1,6 @@
 """One try: its random numbers, its arrays, and the calls that are watched."""
 
+import os
 import re
 import traceback
 import warnings
@@ -8,6 +9,9 @@ import zlib
 import numpy as np
 
 from .arrays import Memory
+
+# A sanitizer needs more stack, and its shadow memory is larger than any limit.
+SANITIZED = "libasan" in os.environ.get("LD_PRELOAD", "")
 
 # What a refusal may be. Its message begins with the name of what is wrong; NumPy's own words for
 # want of memory will do.
