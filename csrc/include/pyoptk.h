@@ -8,8 +8,8 @@
  * This is the whole C API; Python is one of its users.  Kernels never allocate, print, lock or
  * fail: the caller has checked shapes, and nothing overlaps unless a comment allows it.  Arrays
  * have the dtype of the table that the kernel was taken from.  Shapes stand in [brackets], the
- * last index running fastest.  A NULL pointer is allowed where a comment says so.  A thread that calls
- * needs 192 KiB of stack.
+ * last index running fastest.  A NULL pointer is allowed where a comment says so.  A thread that
+ * calls needs 192 KiB of stack.
  */
 #ifndef PYOPTK_H
 #define PYOPTK_H
@@ -35,13 +35,15 @@ typedef enum { PK_F32, PK_F64, PK_N_DTYPES } pk_dtype;
     X(PK_RADAM, radam)                                                                             \
     X(PK_ADAMAX, adamax)                                                                           \
     X(PK_LION, lion)                                                                               \
-    X(PK_LAMB, lamb)
+    X(PK_LAMB, lamb)                                                                               \
+    X(PK_ADABELIEF, adabelief)                                                                     \
+    X(PK_RPROP, rprop)
 
 #define PK_ENUMERATOR(number, name) number,
 typedef enum {
     PK_OPTIMIZERS(PK_ENUMERATOR) PK_N_OPTIMIZERS,
     /* For benchmarks: the memory streams of adam with an addition each, which no step over as many
-     * arrays can beat.  param, state[0] and state[1] += grad; the config is a pk_common of zeros. */
+     * arrays can beat.  param, state[0] and state[1] += grad; the config is a pk_common of 0. */
     PK_MEMORY_ROOF = PK_N_OPTIMIZERS
 } pk_which;
 #undef PK_ENUMERATOR
@@ -60,8 +62,8 @@ typedef enum {
 enum { PK_BLOCK = 256 }; /* elements with one scale; the last block of an array may be shorter */
 
 /* One parameter with its gradient and state.  A kernel takes a list of them, so that one call and
- * one parallel region serve a whole model.  No array overlaps another.  What a designated initializer
- * leaves out is 0: no state, no average, everything stored natively. */
+ * one parallel region serve a whole model.  No array overlaps another.  What a designated
+ * initializer leaves out is 0: no state, no average, everything stored natively. */
 typedef struct {
     void *param;                 /* [n] in/out */
     const void *grad;            /* [n] in, out with zero_grad; NULL: leave this tensor alone */
@@ -87,8 +89,8 @@ typedef struct {
 /* What every optimizer does to the gradient first, in this order:
  *     g *= grad_scale;  g = min(max(g, -clip_value), clip_value);  g = -g if maximize;
  *     g += weight_decay * p, or, decoupled (Loshchilov & Hutter 2019), p *= 1 - lr * weight_decay.
- * cautious (Liang et al. 2024): of the update u, what is subtracted from p, only the elements with the
- * sign of g count, and more the fewer they are; the mean is that of the tensor.
+ * cautious (Liang et al. 2024): of the update u, what is subtracted from p, only the elements with
+ * the sign of g count, and more the fewer they are; the mean is that of the tensor.
  *     agree = u * g > 0      u *= agree / max(mean(agree), 1e-3)
  * And after the update, in the same sweep over memory:
  *     ema = ema_decay * ema + (1-ema_decay) * p, where there is one;
@@ -119,10 +121,12 @@ typedef struct {
     int eps_inside_sqrt;
 } pk_adagrad_config;
 
-/* state: v; avg if centered; velocity if momentum is not 0; NULL where unused.  Tieleman & Hinton 2012
+/* state: v; avg if centered; velocity if momentum is not 0; NULL where unused.  
+ *                                                                      Tieleman & Hinton 2012
  *     v = rho * v + (1-rho) * g * g      avg = rho * avg + (1-rho) * g
  *     den = sqrt(centered ? max(v - avg * avg, 0) : v) + eps
- *     p -= lr * g / den, or with momentum: velocity = momentum * velocity + g / den, p -= lr * velocity */
+ *     p -= lr * g / den
+ * with momentum: velocity = momentum * velocity + g / den      p -= lr * velocity */
 typedef struct {
     pk_common common;
     double rho, eps, momentum;
@@ -140,8 +144,8 @@ typedef struct {
 /* state: m, v; vmax if amsgrad.  Kingma & Ba 2015, algorithm 1; Reddi et al. 2018 for amsgrad
  *     m = beta1 * m + (1-beta1) * g      v = beta2 * v + (1-beta2) * g * g
  *     p -= lr / (1-beta1^step) * m / (sqrt(v) / sqrt(1-beta2^step) + eps)
- * amsgrad: vmax = max(vmax, v), used in place of v; amsgrad_on_corrected: of the corrected v (Optax).
- * eps_hat: eps is added before the bias correction of v (Keras, scikit-learn, ONNX). */
+ * amsgrad: vmax = max(vmax, v), used in place of v; amsgrad_on_corrected: of the corrected v
+ * (Optax).  eps_hat: eps is added before the bias correction of v (Keras, scikit-learn, ONNX). */
 typedef struct {
     pk_common common;
     double beta1, beta2, eps;
@@ -152,8 +156,8 @@ typedef struct {
  *     mu(t) = beta1 * (1 - 0.96^(t * momentum_decay) / 2)      product = mu(1) * ... * mu(step)
  *     ahead = mu(step+1) / (1 - product * mu(step+1)) * m + (1 - mu(step)) / (1 - product) * g
  *     p -= lr * ahead / (sqrt(v) / sqrt(1-beta2^step) + eps)
- * The product is that of the config at hand, for all steps.  momentum_decay 1: Keras; from 1e5 on mu
- * is beta1 itself: Optax. */
+ * The product is that of the config at hand, for all steps.  momentum_decay 1: Keras; from 1e5 on
+ * mu is beta1 itself: Optax. */
 typedef struct {
     pk_common common;
     double beta1, beta2, eps, momentum_decay;
@@ -191,12 +195,30 @@ typedef struct {
 /* state: m, v.  You et al. 2020, algorithm 2; m and v as adam's
  *     direction = m / (1-beta1^step) / (sqrt(v) / sqrt(1-beta2^step) + eps) + weight_decay * p
  *     p -= lr * ||p|| / ||direction|| * direction, or, where a norm is 0, p -= lr * direction
- * The norms are those of the one tensor, summed in double.  Not decoupled, the decay is in g instead
- * of in direction. */
+ * The norms are those of the one tensor, summed in double.  Not decoupled, the decay is in g
+ * instead of in direction. */
 typedef struct {
     pk_common common;
     double beta1, beta2, eps;
 } pk_lamb_config;
+
+/* state: m, s.  Zhuang et al. 2020; m as adam's
+ *     s = beta2 * s + (1-beta2) * (g - m) * (g - m) + eps
+ *     p -= lr / (1-beta1^step) * m / (sqrt(s) / sqrt(1-beta2^step) + eps) */
+typedef struct {
+    pk_common common;
+    double beta1, beta2, eps;
+} pk_adabelief_config;
+
+/* state: prev, size.  Riedmiller & Braun 1993; each element has a step size, which begins at lr
+ *     size = min(max(size * factor, min_size), max_size), where factor is
+ *         eta_plus where g has the sign of prev, eta_minus where it has the other, 1 where one is 0
+ *     g = 0 where it has the other      p -= sign(g) * size      prev = g
+ * Signs are compared; PyTorch multiplies g and prev, which may underflow. */
+typedef struct {
+    pk_common common;
+    double eta_minus, eta_plus, min_size, max_size;
+} pk_rprop_config;
 
 /* ---- descriptions of the optimizers ---- */
 
@@ -258,15 +280,15 @@ typedef struct {
      * NaN.  Denormal numbers count as zero.
      *   tensors  [count] in
      *   configs  in: an array of this optimizer's config, an element for each group
-     *   scratch  [scratch_size(which, tensors, count) bytes, aligned as by malloc]; NULL if that is 0
+     *   scratch  [scratch_size(which, tensors, count) bytes, aligned as by malloc]; NULL for 0
      *   nthreads at most; 1 for the calling thread alone */
     void (*step)(pk_which which, const pk_tensor *tensors, size_t count, const void *configs,
                  void *scratch, int nthreads);
     size_t (*scratch_size)(pk_which which, const pk_tensor *tensors, size_t count); /* bytes */
 
-    /* The rows that a gradient touches, each as a tensor, in the order in which they first come: the
-     * list that makes a step change these rows alone, with their part of the state.  Sums are taken
-     * in the order of `indices`.  Returns how many rows there are.
+    /* The rows that a gradient touches, each as a tensor, in the order in which they first come:
+     * the list that makes a step change these rows alone, with their part of the state.  Sums are
+     * taken in the order of `indices`.  Returns how many rows there are.
      *   whole    in: the parameter with its states, none as PK_INT8; its grad is not looked at
      *   gradient in
      *   touched  [gradient->count] out; their grad points into the values or into scratch

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "adabelief",
     "adadelta",
     "adagrad",
     "adam",
@@ -19,6 +20,7 @@ __all__ = [
     "nadam",
     "radam",
     "rmsprop",
+    "rprop",
     "sgd",
     "touched_rows",
 ]
@@ -339,6 +341,31 @@ def lion(
     m[...] = real(beta2) * m + real(1 - beta2) * g
 
 
+def adabelief(
+    param: Array,
+    grad: Array,
+    m: Array,
+    s: Array,
+    *,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    **common: Any,
+) -> None:
+    """AdaBelief (Zhuang et al. 2020). Changes `param`, `m` and `s`."""
+    real = param.dtype.type
+    p, g, cautious = _prepare(param, grad, lr, **common)
+    m[...] = real(beta1) * m + real(1 - beta1) * g
+    surprise = g - m
+    s[...] = real(beta2) * s + real(1 - beta2) * surprise * surprise + real(eps)
+    root_unbias2 = math.sqrt(1 - beta2**step)
+    rate = real(lr * root_unbias2 / (1 - beta1**step))
+    outside = _scaled_eps(eps, root_unbias2, real)
+    param[...] = p - _applied(rate * m / (np.sqrt(s) + outside), g, cautious)
+
+
 def _sum_of_squares(array: Array) -> float:
     """In double, in the order of the kernel: blocks of 4 pieces of 64 times 16 lanes."""
     blocks = -(-array.size // 4096)
@@ -377,6 +404,33 @@ def lamb(
     if param_sum != 0 and direction_sum != 0:
         ratio = math.sqrt(param_sum) / math.sqrt(direction_sum)
     param[...] = p - real(lr * ratio) * direction
+
+
+def rprop(
+    param: Array,
+    grad: Array,
+    prev: Array,
+    size: Array,
+    *,
+    step: int,
+    lr: float,
+    eta_minus: float,
+    eta_plus: float,
+    min_size: float,
+    max_size: float,
+    **common: Any,
+) -> None:
+    """Rprop (Riedmiller & Braun 1993). Changes `param`, `prev` and `size`."""
+    real = param.dtype.type
+    p, g, _ = _prepare(param, grad, lr, **common)
+    if step == 1:
+        prev[...], size[...] = 0, real(lr)
+    same = ((g > 0) & (prev > 0)) | ((g < 0) & (prev < 0))
+    other = ((g > 0) & (prev < 0)) | ((g < 0) & (prev > 0))
+    factor = np.where(same, real(eta_plus), np.where(other, real(eta_minus), real(1)))
+    size[...] = np.minimum(np.maximum(size * factor, real(min_size)), real(max_size))
+    prev[...] = np.where(other, real(0), g)
+    param[...] = p - size * np.sign(prev)
 
 
 def touched_rows(indices: NDArray[np.integer], values: Array) -> tuple[list[int], Array]:
