@@ -345,10 +345,9 @@ def test_parameters_of_different_age_step_together(dtype, threads, rng):
     np.testing.assert_array_equal(young, alone[1].params)
 
 
-@pytest.mark.parametrize("empty", [[], {}, [np.zeros(0), np.zeros((3, 0))]], ids=repr)
-def test_nothing_to_do_is_done(empty):
-    opt = pyoptk.Adam(empty, max_norm=1.0)
-    opt.step(empty if not len(empty) else [np.zeros(0), np.zeros((3, 0))])
+def test_nothing_to_do_is_done():
+    opt = pyoptk.Adam([np.zeros(0), np.zeros((3, 0))], max_norm=1.0)
+    opt.step([np.zeros(0), np.zeros((3, 0))])
     assert opt.grad_norm == 0
 
 

@@ -18,6 +18,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define PK_VERSION_MAJOR 0
+#define PK_VERSION_MINOR 1
+#define PK_VERSION_PATCH 0
+#define PK_VERSION "0.1.0"
+
 typedef enum { PK_F32, PK_F64, PK_N_DTYPES } pk_dtype;
 
 /* ---- optimizers ------------------------------------------------------------------------------ */
@@ -454,5 +463,9 @@ int pk_num_threads(void);
 enum { PK_MAX_THREADS = 256 };
 void pk_set_num_threads(int n);       /* 1 .. PK_MAX_THREADS; 0 for the default again */
 const char *pk_threads_backend(void); /* "pool", "openmp" or "none" */
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

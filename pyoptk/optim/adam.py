@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import ClassVar, Unpack
 
+from ..params import Arrays
 from .base import Optimizer
-from .hyper import Arrays, Shared, Value, hyper_of
+from .hyper import Shared, Value, hyper_of
 
 __all__ = ["AdaBelief", "Adam", "AdamW", "Adamax", "NAdam", "RAdam"]
 
@@ -82,6 +83,8 @@ class AdamW(Adam):
     array([0.95, 0.95, 0.95], dtype=float32)
     """
 
+    _shared: ClassVar = {"decoupled": True}
+
     def __init__(
         self,
         params: Arrays,
@@ -96,7 +99,6 @@ class AdamW(Adam):
         eps_hat: bool = False,
         **shared: Unpack[Shared],
     ) -> None:
-        shared.setdefault("decoupled", True)
         Optimizer.__init__(self, params, hyper_of(locals()))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Unpack
 
+from ..params import Arrays
 from .base import Optimizer
-from .hyper import Arrays, Shared, Value, hyper_of
+from .hyper import Shared, Value, hyper_of
 
 __all__ = ["SGD", "AdaGrad", "Adadelta", "RMSprop", "Rprop"]
 
