@@ -119,7 +119,7 @@ static void find_cuts(cut *cuts, size_t chunks, const pk_tensor *tensors, size_t
 {
     size_t i = 0, before = 0;
     for (size_t c = 0; c < chunks; c++) {
-        const size_t from = pk_cut(total, c, chunks);
+        const size_t from = pk_chunk_begin(total, c, chunks);
         while (from < total && before + length_of(&tensors[i]) <= from)
             before += length_of(&tensors[i++]);
         cuts[c] = (cut){i, before};
@@ -131,7 +131,7 @@ static void sweep_chunk(void *arg, size_t c)
 {
     const sweep *s = arg;
     const fp_mode mode = flush_denormals();
-    const size_t from = pk_cut(s->total, c, s->chunks), to = pk_cut(s->total, c + 1, s->chunks);
+    const size_t from = pk_chunk_begin(s->total, c, s->chunks), to = pk_chunk_begin(s->total, c + 1, s->chunks);
     const pk_tensor *prepared = NULL; /* the tensor whose group and step k is for */
     constants k;
 
