@@ -53,13 +53,14 @@ from .optim import (
     clip_by_value,
     global_norm,
 )
-from .rnn import LSTM
+from .rnn import LSTM, RNN
 
 __version__ = _version("pyoptk")
 
 __all__ = [
     "LAMB",
     "LSTM",
+    "RNN",
     "SGD",
     "SWA",
     "Accumulation",

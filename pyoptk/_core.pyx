@@ -20,9 +20,9 @@ from cpython.buffer cimport (
 from libc.stdint cimport uintptr_t
 
 from .capi cimport (
-    PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, pk_clip_coefficient, pk_dtype, pk_isa,
-    pk_isa_at, pk_num_threads, pk_optim, pk_optim_kernels, pk_rnn, pk_rnn_kernels,
-    pk_set_num_threads, pk_threads_backend, pk_use_isa,
+    PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, pk_cell, pk_cell_id, pk_cell_kernels,
+    pk_clip_coefficient, pk_dtype, pk_isa, pk_isa_at, pk_math, pk_math_kernels, pk_num_threads,
+    pk_optim, pk_optim_kernels, pk_set_num_threads, pk_threads_backend, pk_use_isa,
 )
 
 cdef object _ndarray = _np.ndarray
@@ -178,8 +178,12 @@ cdef const pk_optim_kernels *optim_table(pk_dtype dtype) noexcept nogil:
     return pk_optim(dtype)
 
 
-cdef const pk_rnn_kernels *rnn_table(pk_dtype dtype) noexcept nogil:
-    return pk_rnn(dtype)
+cdef const pk_math_kernels *math_table(pk_dtype dtype) noexcept nogil:
+    return pk_math(dtype)
+
+
+cdef const pk_cell_kernels *cell_table(pk_cell_id cell, pk_dtype dtype) noexcept nogil:
+    return pk_cell(cell, dtype)
 
 
 cdef int num_threads() noexcept nogil:

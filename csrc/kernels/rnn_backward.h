@@ -64,11 +64,13 @@ static void rnn_again(const rnn_job *job, range steps, size_t i, int phase, rang
                     const place p = place_of(job, panel, v);
                     real *a = gates_at(job, panel, t, b) + v * LANES;
                     real *c = CELL_HAS_C ? c_around(job, t, b) + p.unit : NULL;
-                    const vec c_prev = c ? load(c) : (vec){0};
-                    const vec c_next = cell_c(a, a, p.n, c_prev);
-                    cell_h(&job->s, a, a, p.n, c_next, load(h_at(job, t, b) + p.unit));
+                    vec state = c ? load(c) : (vec){0};
+                    if (active(job, t, b)) {
+                        state = cell_c(a, a, p.n, state);
+                        cell_h(&job->s, a, a, p.n, state, load(h_at(job, t, b) + p.unit));
+                    }
                     if (c)
-                        store(c + B * job->P_c, active(job, t, b) ? c_next : c_prev);
+                        store(c + B * job->P_c, state);
                 }
 }
 

@@ -47,7 +47,7 @@ def philox(counters: NDArray[np.uint64], stream: int, seed: int) -> NDArray[np.u
 
 
 def dropout(x: Array, y: Array, p: float, *, seed: int, stream: int = 0) -> None:
-    """y = x / (1 - p), or 0 with probability p (Srivastava et al. 2014).
+    """y = x / (1 - p), or 0 with probability p (Srivastava et al. 2014); p in steps of 2**-16.
 
     Of each 512 elements, which take 64 counters, the e-th one takes counter e % 64, of it word
     e / 64 % 4, of it the low half if e < 256, else the high one.
@@ -56,7 +56,8 @@ def dropout(x: Array, y: Array, p: float, *, seed: int, stream: int = 0) -> None
     words = philox(np.arange(-(-x.size // 512) * 64, dtype=np.uint64), stream, seed)
     words = words.reshape(-1, 64, 4).swapaxes(1, 2)
     numbers = np.stack([words & 0xFFFF, words >> 16], axis=1).ravel()[: x.size].reshape(x.shape)
-    y[...] = np.where(numbers >= int(p * 2**16 + 0.5), x * real(1 / (1 - p)), real(0))
+    least = int(p * 2**16 + 0.5)
+    y[...] = np.where(numbers >= least, x * real(2**16 / (2**16 - least)), real(0))
 
 
 def lstm_cell(a: Array, c: Array, gates: Array) -> tuple[Array, Array]:
