@@ -3,10 +3,13 @@
 from cpython.buffer cimport Py_buffer
 
 from .capi cimport (
-    PK_F32, PK_F64, pk_cell_id, pk_cell_kernels, pk_dtype, pk_math_kernels, pk_optim_kernels,
+    PK_F32, PK_F64, pk_cell_id, pk_cell_kernels, pk_dtype, pk_field, pk_math_kernels,
+    pk_optim_kernels, pk_optimizer,
 )
 
 cdef const pk_optim_kernels *optim_table(pk_dtype dtype) noexcept nogil
+cdef const pk_optimizer *optimizer_at(int which) noexcept nogil
+cdef const pk_field *common_fields() noexcept nogil
 cdef const pk_math_kernels *math_table(pk_dtype dtype) noexcept nogil
 cdef const pk_cell_kernels *cell_table(pk_cell_id cell, pk_dtype dtype) noexcept nogil
 cdef int num_threads() noexcept nogil

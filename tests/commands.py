@@ -21,7 +21,7 @@ def call(*arguments):
 def write(cells, header="day,x", name="own.csv"):
     """Writes a CSV file with one row per cell into the current folder."""
     rows = [f"d{k},{cell}" for k, cell in enumerate(cells, 1)]
-    Path(name).write_text("\n".join([header, *rows]) + "\n")
+    Path(name).write_text("\n".join([header, *rows]) + "\n", "utf-8")
     return name
 
 

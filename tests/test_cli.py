@@ -1,21 +1,19 @@
 """The shorter demos, `info`, and exit statuses of the command line."""
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import (
-    call,
-)
+from commands import call, swapped, wave, write
 
 import pyoptk
 from pyoptk.__main__ import cache_sizes
-from pyoptk.demo import linear, mlp
+from pyoptk.demo import forecast, linear, mlp
 from pyoptk.demo.parts import Extras
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
@@ -62,7 +60,7 @@ def test_demo_runs_without_its_extra_and_says_what_is_missing(monkeypatch, capsy
     shown = capsys.readouterr().out
     assert "no progress bar: tqdm is not installed" in shown
     assert "no picture: matplotlib is not installed" in shown
-    assert "pip install 'pyoptk[demo]'" in shown
+    assert "to install: python -m pip install tqdm matplotlib\n" in shown
     assert not list(Path().iterdir())
 
 
@@ -90,13 +88,13 @@ def test_no_command_prints_the_help(capsys):
     assert "demo" in shown
 
 
-def start(*arguments):
+def start(*arguments, **environment):
     """`python -m pyoptk` as a process of its own, unbuffered."""
     command = [sys.executable, "-P", "-u", "-m", "pyoptk", *arguments]
     # A shell starts background jobs with SIGINT ignored, and children inherit that: restore it.
     heed = None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed)  # noqa: PLW1509
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, preexec_fn=heed, env=os.environ | environment, **pipes)  # noqa: PLW1509
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
@@ -104,14 +102,151 @@ def test_interrupt_ends_the_demo_without_a_traceback():
     process = start("demo", "--epochs", "1000000", "--no-plot")
     while "training" not in process.stdout.readline():
         assert process.poll() is None
-    for _ in range(3):  # Python drops an interrupt that comes while it runs a __del__
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            _, shown = process.communicate(timeout=10)
-            break
-    process.kill()
-    assert process.wait() == 130
+    process.send_signal(signal.SIGINT)
+    _, shown = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert shown == "\ninterrupted\n"
+
+
+# Interrupts the process it is loaded into when Python reports this event about such a thing.
+INTERRUPTER = """
+import os, signal, sys
+
+event, text, times = os.environ["INTERRUPT_AT"].split("|")
+
+
+def heed(name, arguments):
+    if name == event and text in str(arguments[0]) and not sys.is_finalizing():
+        for _ in range(int(times)):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+sys.addaudithook(heed)
+"""
+DEMO = ("demo", "--epochs", "1", "--no-plot")
+LINE = ("demo", "linear", "--output", "own.png")
+# What is interrupted: event, part of its first argument, how often; the command.
+MOMENTS = {
+    "NumPy": ("import|numpy|1", DEMO),
+    "within NumPy": ("import|numpy.linalg|1", DEMO),
+    "the extension": ("import|pyoptk._core|1", DEMO),
+    "the optimizers": ("import|pyoptk.optim|2", ("info",)),
+    "the demo": ("import|pyoptk.demo.forecast|1", DEMO),
+    "matplotlib": ("import|matplotlib|1", LINE),
+    "within matplotlib": ("import|matplotlib.font_manager|2", LINE),
+    "a contender's start": ("subprocess.Popen|python|2", DEMO),
+    "the bench's contenders": ("subprocess.Popen|python|1", ("bench",)),
+    "the picture": ("open|own.png|1", LINE),
+    "the picture, twice": ("open|own.png|2", LINE),
+    "the data": ("open|own.csv|1", ("demo", "--data", "own.csv")),
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_interrupt_ends_a_command_at_once_wherever_it_is(moment, tmp_path):
+    at, arguments = MOMENTS[moment]
+    if "matplotlib" in moment or "picture" in moment:
+        pytest.importorskip("matplotlib")
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTER)
+    write(wave())
+    process = start(*arguments, PYTHONPATH=str(tmp_path), INTERRUPT_AT=at)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == 130
     assert shown.strip() == "interrupted"
+    pictures = list(Path().glob("*.png"))
+    assert [path.read_bytes()[-8:-4] for path in pictures] in ([], [b"IEND"])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_interrupt_ends_the_contenders_too():
+    process = start("bench")
+    while "roof" not in process.stdout.readline():
+        assert process.poll() is None
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        process.kill()
+        pytest.skip("only Linux lists the children")
+    process.send_signal(signal.SIGINT)
+    contenders = children.read_text().split()
+    assert contenders or process.wait(10) == 130
+    _, shown = process.communicate(timeout=10)
+    assert (process.returncode, shown) == (130, "\ninterrupted\n")
+    deadline = time.monotonic() + 10
+    while any(is_alive(pid) for pid in contenders):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def is_alive(pid):
+    """Whether a process runs; a dead one may wait for somebody to ask for its status."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_a_program_that_imports_pyoptk_keeps_its_handler():
+    code = "import signal, pyoptk; print(signal.getsignal(signal.SIGINT).__name__)"
+    shown = subprocess.check_output([sys.executable, "-P", "-c", code], text=True)
+    assert shown.strip() == "default_int_handler" or signal.getsignal(signal.SIGINT) == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+@pytest.mark.parametrize("wrong", [False, True])
+def test_any_character_can_be_printed_on_any_terminal(encoding, wrong):
+    cells = swapped(wave(), r7="\u0663") if wrong else wave()
+    write(cells, header="d\u00e4y,CO\u2082 \u6e29")
+    arguments = ("demo", "--data", "own.csv", "--season", "4", "--epochs", "1", "--no-plot")
+    command = [sys.executable, "-P", "-m", "pyoptk", *arguments]
+    done = subprocess.run(
+        command,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == (2 if wrong else 0), done.stderr
+    shown = (done.stderr if wrong else done.stdout).decode(encoding)
+    assert ("CO\u2082" if encoding == "utf-8" else r"CO\u2082") in shown
+    assert b"Traceback" not in done.stderr
+
+
+def test_version_is_printed(capsys):
+    assert call("--version") == 0
+    assert capsys.readouterr() == (f"pyoptk {pyoptk.__version__}\n", "")
+
+
+def test_help_says_on_which_data_the_demos_train(capsys):
+    assert call("demo", "--help") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "digits of scikit-learn where it is installed, else on made-up points" in shown
+    assert "real data" not in shown
+
+
+@pytest.mark.parametrize("name", ["x", "CO\u2082", "\u6e29\u5ea6", "$a$ " * 30, "w" * 300])
+@pytest.mark.usefixtures("_no_duel")
+def test_no_picture_cuts_its_text(name, monkeypatch):
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    cut = []
+
+    def check(self, *_, **__):
+        self.draw_without_rendering()
+        for axes in self.axes:
+            legend = axes.get_legend()
+            inside = [axes.title, axes.xaxis.label, axes.yaxis.label]
+            for part in inside + (legend.get_texts() if legend else []):
+                (left, low), (right, high) = part.get_window_extent().get_points()
+                if min(left, low) < 0 or right > self.bbox.width or high > self.bbox.height:
+                    cut.append(part.get_text())
+
+    monkeypatch.setattr(figure, "savefig", check)
+    write(wave(), header=f"day,{name}", name="w" * 100 + ".csv")
+    forecast.run(data=Path("w" * 100 + ".csv"), season=4, epochs=1)
+    if name == "x":
+        mlp.run(epochs=2)
+        linear.run()
+        forecast.run(epochs=1)
+    assert not cut
 
 
 def test_closed_output_ends_the_demo_without_a_traceback():

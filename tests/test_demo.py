@@ -1,18 +1,10 @@
-"""The demos do what they print; every wrong input ends with one line and exit status 2."""
+"""The command line: the demos do what they say, and each wrong input gets one line and status 2."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import (
-    CHANGE,
-    SEASONAL,
-    TREND,
-    call,
-    swapped,
-    wave,
-    write,
-)
+from commands import CHANGE, SEASONAL, TREND, call, wave, write
 
 from pyoptk.demo import forecast, series
 from pyoptk.demo.forecaster import MAX_NORM, Forecaster
@@ -36,11 +28,9 @@ def test_shipped_series_is_read_whole_and_its_gaps_are_known():
     ids=lambda x: str(x)[:24],
 )
 def test_baselines_have_their_known_errors(co2, baseline, ppm):
-    error, scored = series.mean_absolute_error(
-        co2.series, co2.start, baseline(co2.series, co2.start)
-    )
-    assert scored == 120
-    assert round(error, 2) == ppm
+    errors = series.absolute_errors(co2.series, co2.start, baseline(co2.series, co2.start))
+    assert errors.size == 120
+    assert round(errors.mean(), 2) == ppm
 
 
 def test_linear_trend_is_the_least_squares_solution(co2):
@@ -115,142 +105,29 @@ def test_a_model_that_loses_is_reported(capsys):
     assert "The model does not beat: last value + change a season ago" in capsys.readouterr().out
 
 
-# ---- the user's own series ----------------------------------------------------------------------
+def test_next_row_is_forecast_with_the_spread_of_past_errors(capsys):
+    outcome = forecast.run(data=Path(write(wave())), season=4, epochs=30, output=None)
+    wanted = [0, 1, 0, -1][120 % 4]  # the wave goes on
+    assert abs(outcome.next_value - wanted) < 0.5
+    task = outcome.task
+    errors = series.absolute_errors(task.series, task.start, outcome.forecasts[forecast.MODEL])
+    assert np.count_nonzero(errors <= outcome.spread) in (27, 28)  # of 30
+    line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("  next"))
+    assert "the row after d120; 9 of 10 held-out errors are below" in line
 
 
-@pytest.mark.usefixtures("_no_duel")
-def test_own_series_with_gaps_and_empty_ends_is_forecast(capsys):
-    cells = swapped(wave(), r1="", r2="nan", r40="", r60="NaN", r120="")
-    own = write(cells)
-    arguments = ("--column", "x", "--season", "4", "--epochs", "1", "--no-plot")
-    assert call("demo", "--data", own, *arguments) == 0
-    shown = capsys.readouterr().out
-    assert "rows       117, d3 to d119, season 4" in shown
-    assert "gaps       2 values interpolated: d40, d60" in shown
-    assert "cut off    3 rows without a value at the ends" in shown
-    assert "held out   29 rows, d91 to d119" in shown
+def test_window_of_the_next_row_ends_with_the_last_change(co2):
+    changes = (np.diff(co2.series.values) - co2.mean) / co2.deviation
+    np.testing.assert_allclose(co2.latest[:, 0, 0], changes[-24:], rtol=1e-5)
 
 
-def test_row_next_to_a_held_out_gap_is_not_scored():
-    data = series.read(Path(write(swapped(wave(), r110=""))), None, 4)
-    task = forecast.prepare(data, 20)
-    error, scored = series.mean_absolute_error(data, 100, SEASONAL(data, 100))
-    assert (task.start, scored) == (100, 18)
-    assert np.isfinite(error)
-
-
-def test_single_column_file_is_labelled_by_line():
-    Path("own.csv").write_text("x\n" + "\n".join(wave()) + "\n")
-    data = series.read(Path("own.csv"), None, 4)
-    assert (data.labels[0], data.labels[-1]) == ("line 2", "line 121")
-
-
-def test_byte_order_mark_and_windows_line_ends_are_read():
-    text = "\ufeffday,x\r\n" + "\r\n".join(f"d{k},{v}" for k, v in enumerate(wave())) + "\r\n"
-    Path("own.csv").write_bytes(text.encode())
-    assert series.read(Path("own.csv"), "x", 4).values.size == 120
-
-
-NAMED = "own.csv, column 'x': "
-# text of the file or cells of its column x, further arguments, the one line that is printed
-WRONG_DATA = {
-    "missing file": (None, (), "own.csv: No such file or directory"),
-    "no text": (b"day,x\nd1,\xff\n", (), "own.csv, line 2: expected UTF-8 text"),
-    "empty file": (b"", (), "own.csv, line 1: expected a header, got nothing"),
-    "missing column": (
-        wave(),
-        ("--column", "price"),
-        "own.csv, line 1: no column 'price'; there are 'day', 'x'",
-    ),
-    "several columns": (
-        b"day,x,y\nd1,1,2\n",
-        (),
-        "own.csv, line 1: several columns, choose with --column: 'day', 'x', 'y'",
-    ),
-    "column twice": (b"x,x\n1,2\n", (), "own.csv, line 1: column 'x' stands there twice"),
-    "no header": (b"d1,1.5\n", (), "own.csv, line 1: expected column names, got the number 1.5"),
-    "text": (
-        swapped(wave(), r7="n/a"),
-        (),
-        "own.csv, line 8, column 'x': expected a number, got 'n/a'",
-    ),
-    "infinity": (
-        swapped(wave(), r7="inf"),
-        (),
-        "own.csv, line 8, column 'x': expected a number of at most 1e+30, got inf",
-    ),
-    "decimal comma": (
-        swapped(wave(), r7="1,5"),
-        (),
-        "own.csv, line 8: expected 2 cells as in the header, got 3",
-    ),
-    "long gap": (
-        swapped(wave(), r7="", r8="nan"),
-        (),
-        (
-            "own.csv, lines 8-9, column 'x': 2 missing in a row;"
-            " at most 1 can be interpolated (a quarter of season 4)"
-        ),
-    ),
-    "gap and short season": (
-        swapped(wave(), r7=""),
-        ("--season", "3"),
-        (
-            "own.csv, line 8, column 'x': 1 missing in a row;"
-            " at most 0 can be interpolated (a quarter of season 3)"
-        ),
-    ),
-    "no values": (["", "", "nan"], (), NAMED + "expected numbers, got no value in 3 rows"),
-    "no rows": ([], (), NAMED + "expected numbers, got no value in 0 rows"),
-    "few rows": (
-        wave(40),
-        (),
-        NAMED + "too few rows: 40, of which 10 are held out; season 4 needs 41 to train on",
-    ),
-    "much held out": (
-        wave(),
-        ("--holdout", "100"),
-        NAMED + "too few rows: 120, of which 100 are held out; season 4 needs 41 to train on",
-    ),
-    "long season": (
-        wave(),
-        ("--season", "365"),
-        NAMED + "too few rows: 120, of which 30 are held out; season 365 needs 367 to train on",
-    ),
-    "every other row missing": (
-        [cell if k % 2 else "" for k, cell in enumerate(wave())],
-        (),
-        NAMED + "too few rows whose neighbours have a value, too",
-    ),
-    "constant": (
-        ["7"] * 120,
-        (),
-        NAMED + "the change from row to row is the same in all training rows;"
-        " there is nothing to learn",
-    ),
-    "straight line": (
-        [f"{k / 10}" for k in range(120)],
-        (),
-        NAMED + "the change from row to row is the same in all training rows;"
-        " there is nothing to learn",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", WRONG_DATA)
-def test_unusable_data_gets_one_line_that_names_the_place(case, capsys):
-    content, arguments, line = WRONG_DATA[case]
-    if isinstance(content, bytes):
-        Path("own.csv").write_bytes(content)
-    elif content is not None:
-        write(content)
-    season = () if "--season" in arguments else ("--season", "4")
-    assert call("demo", "--no-plot", "--data", "own.csv", *season, *arguments) == 2
-    assert capsys.readouterr() == ("", f"pyoptk: error: {line}\n")
+# ---- arguments ----------------------------------------------------------------------------------
 
 
 WRONG_ARGUMENTS = {
     ("demo", "--season", "0"): "--season: expected a whole number of at least 1, got '0'",
+    ("demo", "--season", "\u0661"): "--season: expected a whole number of at least 1, got '\u0661'",
+    ("demo", "--seed", "1_0"): "--seed: expected a whole number of at least 0, got '1_0'",
     ("demo", "--season", "x"): "--season: expected a whole number of at least 1, got 'x'",
     ("demo", "--epochs", "0"): "--epochs: expected a whole number of at least 1, got '0'",
     ("demo", "--holdout", "-1"): "--holdout: expected a whole number of at least 1, got '-1'",

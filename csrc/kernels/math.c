@@ -42,7 +42,8 @@ static void matmul_rows(void *arg, size_t chunk)
 {
     const matmul_job *j = arg;
     const fp_mode mode = flush_denormals();
-    const size_t from = pk_chunk_begin(j->M, chunk, j->chunks), to = pk_chunk_begin(j->M, chunk + 1, j->chunks);
+    const size_t from = pk_chunk_begin(j->M, chunk, j->chunks),
+                 to = pk_chunk_begin(j->M, chunk + 1, j->chunks);
     product(to - from, j->N, j->K, strided(j->a + from * j->lda, (ptrdiff_t)j->lda, 1),
             in_panels(j->packed, j->K), j->c + from * j->ldc, j->ldc, j->accumulate ? NULL : ZEROS);
     restore_denormals(mode);

@@ -23,7 +23,7 @@ enum {
     COLS = 4,             /* vectors in a row of a panel */
     WIDTH = COLS * LANES, /* elements in a row of a panel */
     TILE_ROWS = PK_TILE_ROWS,
-    K_BLOCK = 128,  /* rows of a panel that are multiplied at a time: 32 KiB, most of the L1 cache */
+    K_BLOCK = 128, /* rows of a panel that are multiplied at a time: 32 KiB, most of the L1 cache */
     ROW_BLOCK = 48, /* rows of the left-hand side that are multiplied with such a block at a time */
 };
 

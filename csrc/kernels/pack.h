@@ -54,7 +54,9 @@ static void pack_columns(real *to, size_t ldt, const real *from, size_t ldf, siz
 static void pack_gate_columns(real *to, size_t ldt, const real *w, size_t H, size_t N, size_t unit,
                               size_t units, const size_t *gates, size_t count)
 {
-    enum { DEPTH = 64 }; /* columns of w at a time, so that the lines written stay in the L1 cache */
+    enum {
+        DEPTH = 64
+    }; /* columns of w at a time, so that the lines written stay in the L1 cache */
     if (count * units < ldt)
         memset(to, 0, N * ldt * sizeof *to);
     for (size_t k = 0; k < N; k += DEPTH)

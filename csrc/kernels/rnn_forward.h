@@ -166,7 +166,8 @@ static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phas
     for (size_t b = rows.from; b < rows.to; b += ROW_BLOCK) {
         const range block = {b, smaller(b + ROW_BLOCK, rows.to)};
         const range live = active_rows(job, t, block);
-        for (size_t i = 0; i < length(panels); i++) /* there and back: the last panels are in cache */
+        for (size_t i = 0; i < length(panels);
+             i++) /* there and back: the last panels are in cache */
             rnn_panel(job, t, block, live, t % 2 ? panels.to - 1 - i : panels.from + i);
     }
 }

@@ -41,8 +41,7 @@ PK_INLINE right_operand weight_rows(const rnn_job *job, columns of, const real *
                                     const real *w, size_t N)
 {
     const size_t H = job->s.H;
-    return packed ? in_panels(packed, of.count * H)
-                  : (right_operand){w, N, WIDTH, of.count, H * N};
+    return packed ? in_panels(packed, of.count * H) : (right_operand){w, N, WIDTH, of.count, H * N};
 }
 
 /* c[rows, N] += dA of step t times w */
@@ -61,9 +60,10 @@ static void rnn_da_product(const rnn_job *job, columns of, size_t t, range rows,
 typedef struct {
     const rnn_run *run;
     const rnn_job *job;
-    range steps;   /* of dx, */
-    size_t tasks;  /* and how many tasks share them */
-    size_t groups; /* of unit panels: a task of a weight gradient does GRADIENT_WIDTH columns of one */
+    range steps;  /* of dx, */
+    size_t tasks; /* and how many tasks share them */
+    size_t
+        groups; /* of unit panels: a task of a weight gradient does GRADIENT_WIDTH columns of one */
 } rnn_sums;
 
 /* Whether this is the first contribution to dx of step t, which two directions may share: each first
@@ -190,8 +190,8 @@ static void turn(real *w_t, real *w, columns of, size_t H, size_t N, size_t n, i
 
 /* For N < LANES: dw^T, with dA on the right, because that has whole vectors.  Not inline, as is the
  * other: the arrays of both together would be too much stack. */
-__attribute__((noinline)) static void rnn_narrow_gradient(const rnn_sums *sums,
-                                                          const rnn_weight *g, range panels)
+__attribute__((noinline)) static void rnn_narrow_gradient(const rnn_sums *sums, const rnn_weight *g,
+                                                          range panels)
 {
     enum { DEPTH = 2 * K_BLOCK };
     _Alignas(ALIGNMENT) real packed[DEPTH * LANES], dw_t[LANES * WIDTH];
@@ -258,7 +258,8 @@ static void rnn_bias_gradient(const rnn_sums *sums, size_t panel)
     const real *da = gates_at(job, panel, sums->run->steps.from, 0);
     for (size_t k = active_in(job, sums->run->steps); k > 0; k--, da += WIDTH)
         for (size_t j = 0; j < CELL_COLUMNS; j++)
-            for (size_t v = 0; v < VECTORS; v++) /* more than there may be: none is worth a branch */
+            for (size_t v = 0; v < VECTORS;
+                 v++) /* more than there may be: none is worth a branch */
                 sum[j][v] += load(da + j * units + v * LANES);
     real *outs[] = {job->dw.b_ih, job->dw.b_hh};
     const columns of[] = {OF_X, OF_H};

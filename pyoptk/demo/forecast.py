@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bench import duel, rows
+from ..duel import referee, rows
 from . import plot, series
 from .forecaster import LR, MAX_NORM, Forecaster
 from .parts import Array, DemoError, Extras, say_what_runs
@@ -47,6 +47,8 @@ class Task:
     targets : float32 array [N]
     trainable : int array
         The columns to train on.
+    latest : float32 array [T, 1, 1]
+        The window of the row after the last.
     mean, deviation : float
         Of the training rows' changes.
     """
@@ -56,6 +58,7 @@ class Task:
     windows: Array
     targets: Array
     trainable: NDArray[np.intp]
+    latest: Array
     mean: float
     deviation: float
 
@@ -88,6 +91,8 @@ class Outcome:
         Of each step, in standardized changes.
     seconds, seconds_in_pyoptk, samples
         Of the training.
+    next_value, spread : float
+        The forecast of the row after the last, and what 9 of 10 held-out errors stay below.
     step_ms, numpy_step_ms : float
         One training step, by pyoptk and in NumPy, on one thread each.
     """
@@ -100,6 +105,8 @@ class Outcome:
     seconds: float
     seconds_in_pyoptk: float
     samples: int
+    next_value: float
+    spread: float
     step_ms: float
     numpy_step_ms: float
 
@@ -139,10 +146,10 @@ def prepare(data: Series, held_out: int | None) -> Task:
         raise DemoError(f"{data.name}: too few rows whose neighbours have a value, too")
     training = changes[: start - 1][known[: start - 1]]
     mean, deviation = float(training.mean()), float(training.std())
-    if not deviation > 1e-9 * np.abs(data.values).max():
+    if not deviation > 2 * np.finfo(np.float64).eps * np.abs(data.values).max():
         raise DemoError(
-            f"{data.name}: the change from row to row is the same in all training rows;"
-            " there is nothing to learn"
+            f"{data.name}: the change from row to row is the same in all training rows, to the"
+            " precision of float64; there is nothing to learn"
         )
     standard = ((changes - mean) / deviation).astype(np.float32)
     windows = np.lib.stride_tricks.sliding_window_view(standard[:-1], T).T[:, :, None]
@@ -152,6 +159,7 @@ def prepare(data: Series, held_out: int | None) -> Task:
         windows=np.ascontiguousarray(windows),
         targets=standard[T:],
         trainable=trainable,
+        latest=standard[-T:, None, None].copy(),
         mean=mean,
         deviation=deviation,
     )
@@ -187,6 +195,12 @@ def predict(model: Forecaster, task: Task) -> NDArray[np.float64]:
     return task.series.values[task.start - 1 : -1] + change
 
 
+def predict_next(model: Forecaster, task: Task) -> float:
+    """The forecast of the row after the last, which nobody knows yet."""
+    change = float(model.forward(task.latest)[0]) * task.deviation + task.mean
+    return float(task.series.values[-1]) + change
+
+
 def evaluate(task: Task, epochs: int | None, seed: int, extras: Extras) -> Outcome:
     """Train on the training rows, then forecast the held-out ones beside the baselines."""
     rng = np.random.default_rng(seed)
@@ -202,8 +216,8 @@ def evaluate(task: Task, epochs: int | None, seed: int, extras: Extras) -> Outco
         "seasonal naive": series.seasonal_naive(task.series, task.start),
         "linear trend + season": series.linear_trend(task.series, task.start),
     }
-    scores = {
-        name: series.mean_absolute_error(task.series, task.start, forecast)
+    errors = {
+        name: series.absolute_errors(task.series, task.start, forecast)
         for name, forecast in forecasts.items()
     }
     batch = task.trainable[:BATCH]
@@ -211,12 +225,14 @@ def evaluate(task: Task, epochs: int | None, seed: int, extras: Extras) -> Outco
     return Outcome(
         task=task,
         forecasts=forecasts,
-        errors={name: error for name, (error, _) in scores.items()},
-        scored=next(iter(scores.values()))[1],
+        errors={name: float(error.mean()) for name, error in errors.items()},
+        scored=errors[MODEL].size,
         losses=losses,
         seconds=seconds,
         seconds_in_pyoptk=inside,
         samples=epochs * task.trainable.size,
+        next_value=predict_next(model, task),
+        spread=float(np.quantile(errors[MODEL], 0.9)),
         step_ms=step_ms,
         numpy_step_ms=numpy_step_ms,
     )
@@ -224,9 +240,9 @@ def evaluate(task: Task, epochs: int | None, seed: int, extras: Extras) -> Outco
 
 def time_steps(B: int, T: int) -> tuple[float, float]:
     """Milliseconds of a training step on B windows of T, by pyoptk and in NumPy, by turns."""
-    entries = [duel.Entry(name, duel.OURS / f"{name}.py") for name in ("pyoptk", "numpy")]
-    (row,) = duel.run(entries, [rows.forecaster(B, T)], threads=1)["rows"]
-    return duel.median(row, "pyoptk") * 1e3, duel.median(row, "numpy") * 1e3
+    entries = [referee.Entry(n, [referee.OURS / f"{n}.py"]) for n in ("pyoptk", "numpy")]
+    (row,) = referee.run(entries, [rows.forecaster(B, T)], threads=1)["rows"]
+    return referee.median(row, "pyoptk") * 1e3, referee.median(row, "numpy") * 1e3
 
 
 def beaten_by(outcome: Outcome) -> list[str]:
@@ -300,6 +316,8 @@ def _print_task(task: Task, words: Words) -> None:
         more = f" and {len(gaps) - 8} more" if len(gaps) > 8 else ""
         filled = np.count_nonzero(~data.observed)
         print(f"  gaps       {filled} values interpolated: {', '.join(gaps[:8])}{more}")
+    if data.turned:
+        print("  order      newest first in the file, turned round")
     if data.cut:
         print(f"  cut off    {data.cut} rows without a value at the ends")
     print(f"  held out   {len(labels) - start} rows, {labels[start]} to {labels[-1]}")
@@ -316,7 +334,7 @@ def _print_outcome(outcome: Outcome, words: Words) -> None:
     plural = "" if outcome.scored == 1 else "s"
     title = f"one {words.row} ahead, {outcome.scored} held-out {words.row}{plural}"
     print(f"\n{title:{width}}   mean absolute error{unit}")
-    smallest = min(error for error in outcome.errors.values() if error > 0)
+    smallest = min((error for error in outcome.errors.values() if error > 0), default=1.0)
     digits = max(0, 2 - math.floor(math.log10(smallest)))
     for name, error in outcome.errors.items():
         print(f"  {name:{width}} {error:20.{digits}f}")
@@ -326,7 +344,12 @@ def _print_outcome(outcome: Outcome, words: Words) -> None:
     else:
         print("  The model beats all three baselines.")
     print(
-        f"\n  training   {len(outcome.losses)} steps in {outcome.seconds:.1f} s,"
+        f"\n  next       {outcome.next_value:.{digits}f}{unit.replace(',', '')}, the {words.row}"
+        f" after {outcome.task.series.labels[-1]};"
+        f" 9 of 10 held-out errors are below {outcome.spread:.{digits}f}"
+    )
+    print(
+        f"  training   {len(outcome.losses)} steps in {outcome.seconds:.1f} s,"
         f" {outcome.samples / outcome.seconds:,.0f} samples per second,"
         f" {outcome.seconds_in_pyoptk / outcome.seconds:.0%} of the time in pyoptk"
     )

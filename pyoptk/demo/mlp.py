@@ -88,7 +88,7 @@ def load(rng: np.random.Generator) -> Data:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        title = "made-up data: ten clouds of points in 20 dimensions (scikit-learn has real digits)"
+        title = "made-up data: ten clouds of points in 20 dimensions"
         labels = np.arange(1800) % 10
         centres = rng.normal(size=(10, 20))
         x = (centres[labels] + rng.normal(size=(1800, 20))) / 4
@@ -150,7 +150,8 @@ def run(
     features = data.x.shape[1]
     title = f"{features} -> 64 -> 10, ReLU and softmax"
     say_what_runs()
-    print(data.title)
+    real = " (handwritten digits, if scikit-learn is installed)" if "made-up" in data.title else ""
+    print(data.title + real)
     print(f"  rows   {data.labels.size} for training, {data.test_labels.size} for the test")
     print(f"  model  {title}, batches of {BATCH}\n", flush=True)
     names = list(OPTIMIZERS)
@@ -165,7 +166,7 @@ def run(
         )
     if output is not None:
         extras.picture(
-            lambda figure: plot.losses(figure, outcomes, f"{data.title}: {title}"), output
+            lambda figure: plot.losses(figure, outcomes, f"{data.title}\n{title}"), output
         )
     extras.report()
     return outcomes

@@ -6,7 +6,9 @@ cannot show is collected in an `Extras` and said at the end of the report.
 
 from __future__ import annotations
 
+import io
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pyoptk
+
+from .. import _interrupt
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -103,14 +107,14 @@ class Extras:
     """The optional packages: used where installed, otherwise remembered for the report."""
 
     def __init__(self) -> None:
-        self._missing: list[str] = []
+        self._missing: dict[str, str] = {}  # by package, what the demo does without
 
     def progress(self, work: Iterable[int], title: str) -> Iterable[int]:
         """`work` behind a progress bar, where there is tqdm and a terminal to show it."""
         try:
             from tqdm import tqdm
         except ImportError:
-            self._miss("no progress bar: tqdm is not installed")
+            self._missing["tqdm"] = "no progress bar"
             return work
         bar: Iterable[int] = tqdm(work, desc=title, leave=False, disable=None)
         return bar
@@ -119,24 +123,27 @@ class Extras:
         """Let `draw` fill a matplotlib figure, save it at `path` and say so."""
         try:
             from matplotlib.figure import Figure
+
+            from .plot import fit
         except ImportError:
-            self._miss("no picture: matplotlib is not installed")
+            self._missing["matplotlib"] = "no picture"
             return
-        figure = Figure(layout="constrained")
-        draw(figure)
+        figure, image = Figure(layout="constrained"), io.BytesIO()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # a script that the font lacks
+            draw(figure)
+            fit(figure)
+            figure.savefig(image, format="png", dpi=120)
         try:
-            figure.savefig(path, dpi=120)
+            with _interrupt.held():
+                path.write_bytes(image.getbuffer())
         except OSError as error:
             raise DemoError(f"{path}: cannot save the picture: {error.strerror}") from error
         print(f"\npicture: {path}")
 
     def report(self) -> None:
         """Print what was missing, and the command that installs it."""
-        for line in self._missing:
-            print(line)
+        for package, lack in self._missing.items():
+            print(f"{lack}: {package} is not installed")
         if self._missing:
-            print("tqdm and matplotlib come with: pip install 'pyoptk[demo]'")
-
-    def _miss(self, line: str) -> None:
-        if line not in self._missing:
-            self._missing.append(line)
+            print(f"to install: python -m pip install {' '.join(self._missing)}")

@@ -53,6 +53,23 @@ def forecast(figure: Figure, outcome: Outcome, words: Words) -> None:
         axes.grid(alpha=0.3)
 
 
+def fit(figure: Figure) -> None:
+    """Make titles and labels smaller that would be cut at the edges."""
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        box = axes.get_window_extent()
+        across = min(box.x0 + box.x1, 2 * figure.bbox.width - box.x0 - box.x1)  # centred
+        for text, room in (
+            (axes.title, across),
+            (axes.xaxis.label, across),
+            (axes.yaxis.label, figure.bbox.height / len(figure.axes)),
+        ):
+            size = text.get_window_extent()
+            longest = size.height if text is axes.yaxis.label else size.width
+            if longest > 0.96 * room:
+                text.set_fontsize(float(text.get_fontsize()) * 0.96 * room / longest)
+
+
 def _plain(text: str, length: int = 60) -> str:
     """The user's text without TeX, cut to `length`."""
     short = text if len(text) <= length else text[: length - 3] + "..."

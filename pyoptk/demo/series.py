@@ -1,9 +1,10 @@
 """Reading a series from a CSV file, its gaps, and the forecasts that any model has to beat.
 
-A file has a header line and one row per step in time, oldest first. The first column, if it is not
-the value column, labels the rows. An empty cell or ``nan`` is a gap: gaps at either end are cut
-off, gaps inside of up to a quarter of a season are filled by linear interpolation, and both are
-reported. Whatever cannot be read raises `DemoError` with file, line and column.
+A file has a header line and one row per step in time. The first column, if it is not the value
+column, labels the rows. Rows whose dates go down are turned round; dates that go up and down are
+refused. An empty cell or ``nan`` is a gap: gaps at either end are cut off, gaps inside of up to a
+quarter of a season are filled by linear interpolation, and both are reported. What cannot be read
+raises `DemoError` with file, line and column.
 """
 
 from __future__ import annotations
@@ -11,15 +12,24 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import order
 from .parts import DemoError
 
 LARGEST = 1e30  # beyond it the squares of float32 changes are not safe, and no measurement lies
+# What pandas and NumPy read, too; Python's float() reads 2020_01 and the digits of any script.
+NUMBER = re.compile(
+    r"[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|inf|Inf|INF|infinity|Infinity)", re.ASCII
+)
+GAPS = ("", "nan", "NaN", "NAN")
+BLANKS = " \t\r\n\f\v"
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,8 @@ class Series:
         Rows per season.
     cut : int
         Rows without a value that were cut off at the two ends.
+    turned : bool
+        True if the file has the newest row first.
     """
 
     name: str
@@ -50,6 +62,7 @@ class Series:
     observed: NDArray[np.bool_]
     season: int
     cut: int
+    turned: bool = False
 
     def gaps(self) -> list[str]:
         """The labels of the filled gaps: ``'1958-06'``, ``'1964-02 to 1964-04'``."""
@@ -70,6 +83,7 @@ class Rows:
     lines: list[int]
     labels: list[str]
     cells: list[str]
+    turned: bool
 
 
 def read(path: Path, column: str | None, season: int) -> Series:
@@ -116,17 +130,19 @@ def read(path: Path, column: str | None, season: int) -> Series:
         observed=observed,
         season=season,
         cut=raw.size - values.size,
+        turned=rows.turned,
     )
 
 
 def _read_rows(path: Path, column: str | None) -> Rows:
-    """The cells of `column` with their line numbers and labels."""
+    """The cells of `column` with their line numbers and labels, oldest first."""
     reader = csv.reader(io.StringIO(_text(path), newline=""))
     try:
         header = [name.strip() for name in next(reader, [])]
-        at = _find_column(path, header, column)
-        lines, labels, cells = [], [], []
-        for row in reader:
+        start = next(reader, [])
+        at = _find_column(path, header, start, column)
+        lines, rows = [], []
+        for row in chain([start], reader):
             if not row:
                 continue
             if len(row) != len(header):
@@ -135,11 +151,32 @@ def _read_rows(path: Path, column: str | None) -> Rows:
                     f" as in the header, got {len(row)}"
                 )
             lines.append(reader.line_num)
-            labels.append(row[0].strip() if at else f"line {reader.line_num}")
-            cells.append(row[at].strip())
+            rows.append([cell.strip(BLANKS) for cell in row])
     except csv.Error as error:
         raise DemoError(f"{path}, line {reader.line_num}: {error}") from error
-    return Rows(header[at], lines, labels, cells)
+    labels = [row[0] if at else f"line {line}" for line, row in zip(lines, rows, strict=True)]
+    turned = _newest_first(path, header, lines, rows, at)
+    way = slice(None, None, -1 if turned else 1)
+    return Rows(header[at], lines[way], labels[way], [row[at] for row in rows][way], turned)
+
+
+def _newest_first(
+    path: Path, header: list[str], lines: list[int], rows: list[list[str]], at: int
+) -> bool:
+    """Whether the dates of any other column go down, or the numbers of the first column."""
+    for k, name in enumerate(header):
+        try:
+            if k != at and order.newest_first([row[k] for row in rows], numbers=k == 0):
+                return True
+        except order.Unordered as error:
+            if k > 0:
+                continue  # dates of something else
+            before, there = rows[error.row - 1][k], rows[error.row][k]
+            raise DemoError(
+                f"{path}, line {lines[error.row]}, column '{name}': expected rows in the order of"
+                f" time, got {_shown(there)} after {_shown(before)}"
+            ) from None
+    return False
 
 
 def _text(path: Path) -> str:
@@ -157,8 +194,8 @@ def _text(path: Path) -> str:
         raise DemoError(f"{path}, line {line}: expected UTF-8 text") from error
 
 
-def _find_column(path: Path, header: list[str], column: str | None) -> int:
-    """The index of `column` in the header, or of the only one it can be."""
+def _find_column(path: Path, header: list[str], start: list[str], column: str | None) -> int:
+    """The index of `column` in the header, or of the only one it can be; `start` is line 2."""
     if not header:
         raise DemoError(f"{path}, line 1: expected a header, got nothing")
     known = ", ".join(f"'{name}'" for name in header)
@@ -172,33 +209,35 @@ def _find_column(path: Path, header: list[str], column: str | None) -> int:
         raise DemoError(f"{path}, line 1: no column '{column}'; there are {known}")
     if header.count(header[at]) > 1:
         raise DemoError(f"{path}, line 1: column '{header[at]}' stands there twice")
-    if _is_number(header[at]):
-        raise DemoError(f"{path}, line 1: expected column names, got the number {header[at]}")
+    # A number may be a name such as 2020, below a word and above labels that are none.
+    named = at > 0 and not _has_digit(header[0]) and _has_digit(*start[:1])
+    if column is None and NUMBER.fullmatch(header[at]) and not named:
+        raise DemoError(
+            f"{path}, line 1: expected column names, got the number {header[at]}"
+            f" (if it is a name: --column {header[at]})"
+        )
     return at
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+def _has_digit(text: str = "") -> bool:
+    return any(character.isdigit() for character in text)
+
+
+def _shown(cell: str) -> str:
+    return repr(cell if len(cell) <= 40 else cell[:37] + "...")
 
 
 def _number(path: Path, line: int, column: str, cell: str) -> float:
     """The cell's number; NaN for a gap."""
-    try:
-        number = float(cell or "nan")
-    except ValueError:
-        shown = repr(cell if len(cell) <= 40 else cell[:37] + "...")
-        raise DemoError(
-            f"{path}, line {line}, column '{column}': expected a number, got {shown}"
-        ) from None
+    if cell in GAPS:
+        return math.nan
+    place = f"{path}, line {line}, column '{column}'"
+    if not NUMBER.fullmatch(cell):
+        raise DemoError(f"{place}: expected a number, got {_shown(cell)}")
+    number = float(cell)
     if abs(number) > LARGEST:
-        raise DemoError(
-            f"{path}, line {line}, column '{column}':"
-            f" expected a number of at most {LARGEST:g}, got {cell}"
-        )
+        shown = cell if len(cell) <= 40 else cell[:37] + "..."
+        raise DemoError(f"{place}: expected a number of at most {LARGEST:g}, got {shown}")
     return number
 
 
@@ -215,7 +254,8 @@ def _check_gaps(
     for first, last in _runs(~observed):
         length = last - first + 1
         if length > longest:
-            where = f"line {lines[first]}" if length == 1 else f"lines {lines[first]}-{lines[last]}"
+            low, high = sorted((lines[first], lines[last]))
+            where = f"line {low}" if length == 1 else f"lines {low}-{high}"
             raise DemoError(
                 f"{path}, {where}, column '{column}': {length} missing in a row;"
                 f" at most {longest} can be interpolated (a quarter of season {season})"
@@ -252,14 +292,14 @@ def linear_trend(series: Series, start: int) -> NDArray[np.float64]:
     return fit[start:]
 
 
-def mean_absolute_error(
+def absolute_errors(
     series: Series, start: int, forecast: NDArray[np.float64]
-) -> tuple[float, int]:
-    """The mean over the rows that can be scored, and their number.
+) -> NDArray[np.float64]:
+    """The errors of the rows that can be scored.
 
     A filled row has no truth, and the row after it was used to fill it, so that a forecast of it
     would know the answer: neither is scored.
     """
     fair = (series.observed[1:] & series.observed[:-1])[start - 1 :]
-    errors = np.abs(series.values[start:] - forecast)[fair]
-    return (float(errors.mean()) if errors.size else math.nan), int(errors.size)
+    errors: NDArray[np.float64] = np.abs(series.values[start:] - forecast)[fair]
+    return errors

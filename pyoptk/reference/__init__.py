@@ -7,20 +7,8 @@ functions are written by hand and are slow and short on purpose. Their hyper-par
 defaults: those are in `pyoptk.optim`.
 """
 
-from .optim import (
-    adadelta,
-    adagrad,
-    adam,
-    adamax,
-    global_norm,
-    lamb,
-    lion,
-    nadam,
-    radam,
-    rmsprop,
-    sgd,
-    touched_rows,
-)
+from . import optim
+from .optim import *
 from .rnn import (
     dropout,
     exp,
@@ -31,32 +19,29 @@ from .rnn import (
     matmul,
     output,
     philox,
+    rnn_backward,
+    rnn_cell,
+    rnn_forward,
+    rnn_step,
     sigmoid,
     tanh,
 )
 
 __all__ = [
-    "adadelta",
-    "adagrad",
-    "adam",
-    "adamax",
     "dropout",
     "exp",
-    "global_norm",
-    "lamb",
-    "lion",
     "lstm_backward",
     "lstm_cell",
     "lstm_forward",
     "lstm_step",
     "matmul",
-    "nadam",
     "output",
     "philox",
-    "radam",
-    "rmsprop",
-    "sgd",
+    "rnn_backward",
+    "rnn_cell",
+    "rnn_forward",
+    "rnn_step",
     "sigmoid",
     "tanh",
-    "touched_rows",
 ]
+__all__ += optim.__all__

@@ -163,7 +163,7 @@ static void test_a_tiny_layer_trains(const pk_cell_kernels *cell, pk_rnn_shape s
         cell->backward(&c.layer, &c.gradients, 1, 1);
         pk_tensor all = {
             .param = v.w_ih, .grad = gradient.w_ih, .state = {m, s}, .n = N, .step = step};
-        pk_optim(PK_F64)->adam(&all, 1, &config, 1);
+        pk_optim(PK_F64)->step(PK_ADAM, &all, 1, &config, NULL, 1);
     }
     CHECK(first_loss > 0.01 && loss < 1e-3 * first_loss);
     free_case(&c);
@@ -185,8 +185,8 @@ static void test_layers_may_share_dx(const pk_cell_kernels *cell, pk_rnn_shape s
         pk_rnn_layer layers[2] = {cases[0].layer, cases[1].layer};
         pk_rnn_gradients gradients[2];
         for (int i = 0; i < 2; i++)
-            gradients[i] = (pk_rnn_gradients){.dy = {dy, B * H, H},
-                                              .dx = {dx[shared ? 2 : i], B * I, I}};
+            gradients[i] =
+                (pk_rnn_gradients){.dy = {dy, B * H, H}, .dx = {dx[shared ? 2 : i], B * I, I}};
         memset(dx[shared * 2], 0xff, (2 - shared) * sizeof dx[0]); /* NaN */
         cell->forward(layers, 2, 2);
         cell->backward(layers, gradients, 2, 2);
@@ -237,9 +237,8 @@ static void test_there_may_be_no_inputs_steps_or_rows(const pk_cell_kernels *cel
             small.T = (size_t)1 << 60; /* of nothing: must not take long */
         rnn_case c = new_case(cell, small, &v);
         c.layer.y = (pk_sequence){y, B * H, H};
-        c.gradients = (pk_rnn_gradients){.dy = {dy, B * H, H},
-                                         .dx = {v.x, B * I, I},
-                                         .grads = {.w_hh = dw}};
+        c.gradients =
+            (pk_rnn_gradients){.dy = {dy, B * H, H}, .dx = {v.x, B * I, I}, .grads = {.w_hh = dw}};
         dw[0] = 7;
         cell->forward(&c.layer, 1, 2);
         cell->backward(&c.layer, &c.gradients, 1, 2);
@@ -298,10 +297,10 @@ static size_t all_results(const pk_cell_kernels *cell, pk_rnn_shape s, int nthre
         in[i] = 0.2 * sin(1.7 * (double)i + 0.3);
     double *in_at = in, *out_at = d;
     const ptrdiff_t y_row = (ptrdiff_t)s.H, x_row = (ptrdiff_t)s.I, rows = (ptrdiff_t)s.B;
-    c.layer.weights = (pk_rnn_weights){in, in + w * s.I, in + w * (s.I + s.H),
-                                       in + w * (s.I + s.H + 1)};
-    c.gradients.grads = (pk_rnn_weights){d, d + w * s.I, d + w * (s.I + s.H),
-                                         d + w * (s.I + s.H + 1)};
+    c.layer.weights =
+        (pk_rnn_weights){in, in + w * s.I, in + w * (s.I + s.H), in + w * (s.I + s.H + 1)};
+    c.gradients.grads =
+        (pk_rnn_weights){d, d + w * s.I, d + w * (s.I + s.H), d + w * (s.I + s.H + 1)};
     in_at += w * (s.I + s.H + 2), out_at += w * (s.I + s.H + 2);
     c.layer.x = (pk_sequence){in_at, rows * x_row, x_row};
     c.gradients.dx = (pk_sequence){out_at, rows * x_row, x_row};
@@ -333,8 +332,12 @@ static void test_whole_rows_give_the_same_bits(const pk_cell_kernels *cell,
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         for (int save = PK_SAVE_FULL; save <= PK_SAVE_NOTHING; save++)
             for (int nthreads = 1; nthreads <= 2; nthreads++) {
-                pk_rnn_shape s = {.T = sizes[i][0], .B = sizes[i][1], .I = sizes[i][2],
-                                  .H = sizes[i][3], .save = save, .relu = save == PK_SAVE_MINIMAL};
+                pk_rnn_shape s = {.T = sizes[i][0],
+                                  .B = sizes[i][1],
+                                  .I = sizes[i][2],
+                                  .H = sizes[i][3],
+                                  .save = save,
+                                  .relu = save == PK_SAVE_MINIMAL};
                 double *expected, *got;
                 if (i == 0)
                     s.lengths = lengths;

@@ -1,0 +1,61 @@
+"""`python -m pyoptk demo`: checks the arguments that the parser cannot, then runs the demo."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import pyoptk
+
+from . import forecast, linear, mlp
+from .parts import DemoError
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Run the demo that `options` name; the exit status."""
+    try:
+        _check(options)
+        _run(options)
+    except DemoError as error:
+        message = " ".join(str(error).splitlines())
+        print(f"pyoptk: error: {message}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what would fail only after the training, and what would have no effect."""
+    if options.what != "forecast":
+        for name in ("data", "column", "season", "holdout"):
+            if getattr(options, name) is not None:
+                raise DemoError(f"argument --{name}: not for demo {options.what}")
+    if options.output is None:
+        options.output = Path(f"pyoptk-{options.what}.png")
+    folder = options.output.parent
+    if not options.no_plot and (options.output.is_dir() or not os.access(folder, os.W_OK)):
+        raise DemoError(f"argument --output: cannot write {options.output}")
+    if options.threads is not None:
+        try:
+            pyoptk.set_num_threads(options.threads)
+        except (ValueError, OverflowError) as error:
+            raise DemoError(f"argument --threads: {error}") from error
+
+
+def _run(options: argparse.Namespace) -> None:
+    output = None if options.no_plot else options.output
+    if options.what == "forecast":
+        forecast.run(
+            data=options.data,
+            column=options.column,
+            season=options.season or 12,
+            held_out=options.holdout,
+            epochs=options.epochs,
+            seed=options.seed,
+            output=output,
+        )
+    elif options.what == "mlp":
+        mlp.run(epochs=options.epochs, seed=options.seed, output=output)
+    else:
+        linear.run(epochs=options.epochs, seed=options.seed, output=output)
