@@ -1,6 +1,3 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: embedsignature=True, embedsignature.format=python, binding=True
-# cython: autotestdict=False, auto_pickle=False
 """Single steps of a recurrent layer, for inference on a stream, where the call is much of the cost.
 """
 import numpy as _np
@@ -14,7 +11,7 @@ from libc.string cimport memcpy
 from ._core cimport (
     acquire, cell_table, check_dtype, check_shape, contiguous, dtype_of, num_threads, shape_of,
 )
-from ._rnn cimport cell_of, check_flat, elements_of, place_weights
+from ._stack cimport cell_of, check_flat, elements_of, place_weights
 from .capi cimport NPY_ARRAY_CARRAY_RO, pk_cell_id, pk_rnn_layer, pk_sequence
 
 cdef object _empty = _np.empty
@@ -25,7 +22,7 @@ cdef class Stepper:
     cdef Py_buffer params
     cdef pk_rnn_layer *layers
     cdef pk_cell_id cell
-    cdef size_t I, H, L, states
+    cdef size_t I, H, L, states, elements
     cdef object flat_params, dtype
 
     def __cinit__(self, layer):
@@ -47,21 +44,24 @@ cdef class Stepper:
             elements += elements_of(&self.layers[i].shape, gates, bias)
             at = place_weights(&self.layers[i].weights, &self.layers[i].shape, at, gates, bias,
                                self.params.itemsize)
-        check_flat(self.flat_params, self.params.buf, self.dtype, elements, "flat_params",
-                   NPY_ARRAY_CARRAY_RO)
+        self.elements = elements
+        self.check_params()
 
     def __dealloc__(self):
         PyMem_Free(self.layers)
         if self.params.buf != NULL:
             PyBuffer_Release(&self.params)
 
+    cdef bint check_params(self) except -1:
+        return check_flat(self.flat_params, &self.params, self.dtype, self.elements, "flat_params",
+                          NPY_ARRAY_CARRAY_RO)
+
     def step(self, x, state):
         """y [B, H] and the state, arrays [L, B, H], all new, from x [B, I] and a state or None."""
         cdef Py_buffer of[6]  # x; y and the new h and c; h and c
         cdef int taken = 0, k
         cdef tuple shape
-        check_flat(self.flat_params, self.params.buf, self.dtype,
-                   self.params.len // self.params.itemsize, "flat_params", NPY_ARRAY_CARRAY_RO)
+        self.check_params()
         try:
             acquire(x, &of[0], "x", False, True)
             taken = 1

@@ -81,51 +81,10 @@ static void rnn_inputs(const rnn_job *job, range steps, range rows, range panels
     }
 }
 
-/* The first half of a step of some units of a row: what c is made of, and c. */
-PK_INLINE void rnn_cell_c(const rnn_job *job, size_t t, size_t b, place p, real *a)
+/* Pre-activations a[rows, WIDTH] of the `live` ones of some rows, for one step of one panel. */
+static void rnn_pre_activations(const rnn_job *job, size_t t, range rows, range live, size_t panel,
+                                real *a)
 {
-    vec c = CELL_HAS_C ? load(c_at(job, t, b) + p.unit) : (vec){0};
-    if (active(job, t, b)) {
-        real *gates = gates_at(job, p.panel, t, b) + p.vector * LANES;
-        c = cell_c(a, keeps_gates(&job->s) ? gates : NULL, p.n, c);
-    }
-    if (CELL_HAS_C)
-        store(c_after(job, t, b) + p.unit, c);
-}
-
-/* The second half: h and y.  Past its end, a sequence keeps its state. */
-PK_INLINE void rnn_cell_h(const rnn_job *job, size_t t, size_t b, place p, real *a)
-{
-    vec h = load(h_at(job, t, b) + p.unit);
-    vec y = job->s.repeat_last ? h : broadcast(0);
-    if (active(job, t, b)) {
-        real *gates = gates_at(job, p.panel, t, b) + p.vector * LANES;
-        const vec c = CELL_HAS_C ? load(c_after(job, t, b) + p.unit) : (vec){0};
-        y = h = cell_h(&job->s, a, keeps_gates(&job->s) ? gates : NULL, p.n, c, h);
-    }
-    store(h_at(job, t + 1, b) + p.unit, h);
-    if (job->y.data)
-        store_n(row_at(job->y, t, b) + p.unit, y, p.lanes);
-}
-
-/* The cell for rows of a panel with the pre-activations a[rows, WIDTH].  In two loops, because the
- * chain of operations from a pre-activation to h is too long to overlap with that of the next row. */
-PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel, real *a)
-{
-    const size_t vectors = vectors_of(job, panel);
-    for (size_t r = 0; r < length(rows); r++)
-        for (size_t v = 0; v < vectors; v++)
-            rnn_cell_c(job, t, rows.from + r, place_of(job, panel, v), a + r * WIDTH + v * LANES);
-    for (size_t r = 0; r < length(rows); r++)
-        for (size_t v = 0; v < vectors; v++)
-            rnn_cell_h(job, t, rows.from + r, place_of(job, panel, v), a + r * WIDTH + v * LANES);
-}
-
-/* One step of one panel for at most ROW_BLOCK rows, of which the `live` ones need products. */
-static void rnn_panel(const rnn_job *job, size_t t, range rows, range live, size_t panel)
-{
-    _Alignas(ALIGNMENT) real local[ROW_BLOCK * WIDTH]; /* never leaves the L1 cache */
-    real *a = CELL_WHOLE_ROW ? gates_at(job, panel, t, rows.from) : local;
     real *live_a = a + (live.from - rows.from) * WIDTH;
     const range with_h = rows_that(takes_h, job, t, live);
     const size_t I = job->s.I, R = job->R, n = units_of(panel, job->s.H), m = length(live);
@@ -138,23 +97,53 @@ static void rnn_panel(const rnn_job *job, size_t t, range rows, range live, size
         const term terms[] = {{I, x, w_ih}, {R, h, w_hh}};
         product_panel(m, width_of(OF_X, n), terms, length(with_h) ? 2 : 1, live_a, WIDTH,
                       packed_panel(job, panel));
-    } else {
-        if (job->block == 1)
-            product(m, width_of(OF_X, n), I, x, w_ih, live_a + OF_X.first * n, WIDTH,
-                    begin_at_bias(job, panel, live_a, m));
-        else if (!CELL_WHOLE_ROW)
-            memcpy(live_a, gates_at(job, panel, t, live.from), m * WIDTH * sizeof *a);
-        if (length(with_h))
-            product(length(with_h), width_of(OF_H, n), R, h, w_hh,
-                    a + (with_h.from - rows.from) * WIDTH + OF_H.first * n, WIDTH, NULL);
+        return;
     }
-    if (!CELL_WHOLE_ROW)
-        rnn_cells(job, t, rows, panel, a);
+    if (job->block == 1)
+        product(m, width_of(OF_X, n), I, x, w_ih, live_a + OF_X.first * n, WIDTH,
+                begin_at_bias(job, panel, live_a, m));
+    else if (!CELL_WHOLE_ROW) /* else they are there */
+        memcpy(live_a, gates_at(job, panel, t, live.from), m * WIDTH * sizeof *a);
+    if (length(with_h))
+        product(length(with_h), width_of(OF_H, n), R, h, w_hh,
+                a + (with_h.from - rows.from) * WIDTH + OF_H.first * n, WIDTH, NULL);
+}
+
+/* The cell for rows of a panel with these pre-activations.  In two loops, because the chain of
+ * operations from a pre-activation to h is too long to overlap with that of the next row. */
+PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel, real *a)
+{
+    const int keeps = keeps_gates(&job->s);
+    const size_t vectors = vectors_of(job, panel);
+    for (size_t b = rows.from; b < rows.to; b++)
+        for (size_t v = 0; v < vectors; v++) {
+            const place p = place_of(job, panel, v);
+            real *gates = keeps ? gates_at(job, panel, t, b) + v * LANES : NULL;
+            vec c = CELL_HAS_C ? load(c_at(job, t, b) + p.unit) : (vec){0};
+            if (active(job, t, b))
+                c = cell_c(a + (b - rows.from) * WIDTH + v * LANES, gates, p.n, c);
+            if (CELL_HAS_C)
+                store(c_after(job, t, b) + p.unit, c);
+        }
+    for (size_t b = rows.from; b < rows.to; b++)
+        for (size_t v = 0; v < vectors; v++) {
+            const place p = place_of(job, panel, v);
+            real *gates = keeps ? gates_at(job, panel, t, b) + v * LANES : NULL;
+            const vec c = CELL_HAS_C ? load(c_after(job, t, b) + p.unit) : (vec){0};
+            vec h = load(h_at(job, t, b) + p.unit); /* kept past the end of the sequence */
+            vec y = job->s.repeat_last ? h : broadcast(0);
+            if (active(job, t, b))
+                y = h = cell_h(&job->s, a + (b - rows.from) * WIDTH + v * LANES, gates, p.n, c, h);
+            store(h_at(job, t + 1, b) + p.unit, h);
+            if (job->y.data)
+                store_n(row_at(job->y, t, b) + p.unit, y, p.lanes);
+        }
 }
 
 static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phase, range rows,
                              range columns)
 {
+    _Alignas(ALIGNMENT) real local[ROW_BLOCK * WIDTH]; /* never leaves the L1 cache */
     const range panels = panels_of(job, columns);
     if (CELL_WHOLE_ROW && phase == 1) {
         for (size_t panel = panels.from; panel < panels.to; panel++)
@@ -166,9 +155,13 @@ static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phas
     for (size_t b = rows.from; b < rows.to; b += ROW_BLOCK) {
         const range block = {b, smaller(b + ROW_BLOCK, rows.to)};
         const range live = active_rows(job, t, block);
-        for (size_t i = 0; i < length(panels);
-             i++) /* there and back: the last panels are in cache */
-            rnn_panel(job, t, block, live, t % 2 ? panels.to - 1 - i : panels.from + i);
+        for (size_t i = 0; i < length(panels); i++) { /* there and back: the last ones are cached */
+            const size_t panel = t % 2 ? panels.to - 1 - i : panels.from + i;
+            real *a = CELL_WHOLE_ROW ? gates_at(job, panel, t, b) : local;
+            rnn_pre_activations(job, t, block, live, panel, a);
+            if (!CELL_WHOLE_ROW)
+                rnn_cells(job, t, block, panel, a);
+        }
     }
 }
 

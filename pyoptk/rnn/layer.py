@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
 
 import numpy as np
@@ -17,6 +16,7 @@ from .. import _checks
 from .._rnn import Passes
 from .._rnn_step import Stepper
 from ..checkpoint import check_arrays, fill_arrays
+from ..params import Fixed
 from .weights import INITIALIZERS, Array, aligned, initialize, shapes_of, views
 
 State = TypeVar("State")  # an array for each state of the cell: h, or the pair (h, c)
@@ -260,13 +260,16 @@ class Layer(Generic[State]):
             bidirectional=self.bidirectional,
         )
         size = sum(math.prod(shape) for shape in shapes.values())
+        instead = "write into the arrays, as in params[name][...] = value"
         for flat, name in (("flat_params", "params"), ("flat_grads", "grads")):
             put[flat] = aligned((size,), self.dtype)
             put[flat][:] = state.get(flat, 0)
-            put[name] = MappingProxyType(views(put[flat], shapes))
+            put[name] = Fixed(views(put[flat], shapes), instead)
         put.update(_passes=Passes(), _stepper=None)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if value is getattr(self, name, object()):
+            return  # `lstm.flat_params += 1` has changed the array, then sets the same one again
         raise AttributeError(
             f"{name}: cannot be assigned; weights are changed in place, as in "
             "layer.params['weight_ih_l0'][...] = value"
