@@ -296,9 +296,19 @@ def check_lengths(lengths: ArrayLike, B: int, T: int) -> NDArray[np.int64]:
     return np.array(given, np.int64)
 
 
+def check_fraction(name: str, p: Any) -> float:
+    """`p` as a float in [0, 1) that does not become 1 where dropout rounds it."""
+    fraction = number(name, p, 0, 1, "a number in [0, 1)")
+    if fraction * 2**16 + 0.5 >= 2**16:
+        raise ValueError(
+            f"{name}: expected a number that does not round to 1 in steps of 2**-16, got {p!r}"
+        )
+    return fraction
+
+
 def check_dropout(p: Any, seed: Any, num_layers: int) -> float:
     """`p` as a float; `seed` is None or a number that dropout takes."""
-    fraction = number("dropout", p, 0, 1, "a number in [0, 1)")
+    fraction = check_fraction("dropout", p)
     if fraction > 0 and num_layers == 1:
         raise ValueError(
             f"dropout: expected 0 for one layer, as it acts between layers, got {fraction}"

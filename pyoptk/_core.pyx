@@ -19,10 +19,10 @@ from libc.stdint cimport uintptr_t
 from libc.string cimport memset
 
 from .capi cimport (
-    PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, pk_clip_coefficient, pk_common_fields,
-    pk_dtype, pk_field, pk_isa, pk_isa_at, pk_num_threads, pk_optim, pk_optim_kernels,
-    pk_optimizer, pk_optimizers, pk_rnn, pk_rnn_kernels, pk_set_num_threads, pk_threads_backend,
-    pk_use_isa,
+    PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, pk_cell, pk_cell_id, pk_cell_kernels,
+    pk_clip_coefficient, pk_common_fields, pk_dtype, pk_field, pk_isa, pk_isa_at, pk_math,
+    pk_math_kernels, pk_num_threads, pk_optim, pk_optim_kernels, pk_optimizer, pk_optimizers,
+    pk_set_num_threads, pk_threads_backend, pk_use_isa,
 )
 
 cdef object _ndarray = _np.ndarray
@@ -52,6 +52,15 @@ cdef bint is_float(const char *code) noexcept:
     return code != NULL and code[0] in (c"f", c"d") and code[1] == 0
 
 
+cdef bint is_aligned(Py_buffer *view) noexcept:
+    """Whether every element is; strides that are no multiple of it come from fields of records."""
+    cdef uintptr_t places = <uintptr_t> view.buf
+    cdef int i
+    for i in range(view.ndim):
+        places |= <uintptr_t> view.strides[i]
+    return places % view.itemsize == 0  # a power of two
+
+
 cdef int acquire(object array, Py_buffer *view, str name, bint writable, bint strided) except -1:
     """Take the buffer of a float32 or float64 array; release it with PyBuffer_Release.
 
@@ -66,7 +75,7 @@ cdef int acquire(object array, Py_buffer *view, str name, bint writable, bint st
         if type(array) is not _ndarray and isinstance(array, _np.ma.MaskedArray):
             raise TypeError(f"{name}: expected a plain array, got a masked one, whose mask would "
                             f"have no effect")
-        if not is_float(view.format) or <uintptr_t> view.buf % view.itemsize != 0:
+        if not is_float(view.format) or not is_aligned(view):
             raise TypeError(f"{name}: expected float32 or float64 in native byte order, aligned, "
                             f"got {described(array)}")
         if writable and view.readonly:
@@ -230,8 +239,12 @@ cdef const pk_field *common_fields() noexcept nogil:
     return pk_common_fields
 
 
-cdef const pk_rnn_kernels *rnn_table(pk_dtype dtype) noexcept nogil:
-    return pk_rnn(dtype)
+cdef const pk_math_kernels *math_table(pk_dtype dtype) noexcept nogil:
+    return pk_math(dtype)
+
+
+cdef const pk_cell_kernels *cell_table(pk_cell_id cell, pk_dtype dtype) noexcept nogil:
+    return pk_cell(cell, dtype)
 
 
 cdef int num_threads() noexcept nogil:

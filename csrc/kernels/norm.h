@@ -55,8 +55,8 @@ static void walk_chunk(void *arg, size_t c)
 {
     const block_walk *walk = arg;
     const fp_mode mode = flush_denormals();
-    const size_t from = pk_cut(walk->blocks, c, walk->chunks),
-                 to = pk_cut(walk->blocks, c + 1, walk->chunks);
+    const size_t from = pk_chunk_begin(walk->blocks, c, walk->chunks),
+                 to = pk_chunk_begin(walk->blocks, c + 1, walk->chunks);
     const pk_tensor *prepared = NULL; /* k is the context of its group and step count */
     context k;
 

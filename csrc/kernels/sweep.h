@@ -105,7 +105,7 @@ static void find_starts(chunk_start *starts, size_t chunks, const pk_tensor *ten
 {
     size_t i = 0, before = 0;
     for (size_t c = 0; c < chunks; c++) {
-        const size_t from = pk_cut(total, c, chunks);
+        const size_t from = pk_chunk_begin(total, c, chunks);
         while (from < total && before + length_of(&tensors[i]) <= from)
             before += length_of(&tensors[i++]);
         starts[c] = (chunk_start){i, before};
@@ -136,7 +136,8 @@ static void sweep_chunk(void *arg, size_t c)
     const sweep *s = arg;
     const optimizer *const o = s->optimizer;
     const fp_mode mode = flush_denormals();
-    const size_t from = pk_cut(s->total, c, s->chunks), to = pk_cut(s->total, c + 1, s->chunks);
+    const size_t from = pk_chunk_begin(s->total, c, s->chunks),
+                 to = pk_chunk_begin(s->total, c + 1, s->chunks);
     const pk_tensor *const list_end = s->tensors + s->count;
     const pk_tensor *prepared = NULL; /* k is the context of its group and step count */
     context k;
