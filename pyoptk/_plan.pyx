@@ -19,7 +19,7 @@ from ._core cimport (
 )
 from ._held cimport Held
 from ._optim cimport Row, at_least_zero, check_fits, limit, row_named
-from ._optim import ROWS
+from ._optim import ROWS as _ROWS
 from ._sparse cimport SparseRows, _Touched, check_rows_like, room_for
 from .capi cimport (
     NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_BF16, PK_F16, PK_F32, PK_NATIVE, PK_SPARSE_ROWS,
@@ -37,7 +37,7 @@ cdef int check_takes_rows(Row row, const pk_tensor *tensor, const pk_common *com
                           grad) except -1:
     """Raise if a step of this parameter cannot be one of single rows."""
     if not row.row.abilities & PK_SPARSE_ROWS:
-        able = ", ".join([other.name for other in ROWS.values() if other.sparse_rows])
+        able = ", ".join([other.name for other in _ROWS.values() if other.sparse_rows])
         raise TypeError(f"{name}: expected an array, because of all kernels only {able} step "
                         f"single rows, got {grad}; its dense() is an array")
     for option, on in (("ema_decay", tensor.ema != NULL), ("zero_grad", common.zero_grad),
