@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from operator import index
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -245,6 +245,22 @@ def check_groups(
                 raise ValueError(
                     f"groups[{pattern!r}]: expected hyper-parameters that may differ, got {name!r}"
                 )
+
+
+def refuse_states(
+    had: Sequence[str | None],
+    needed: Sequence[str | None],
+    needed_by: Mapping[str, str],
+    hyper: Mapping[str, Any],
+) -> NoReturn:
+    """Say which hyper-parameter asks for a state that there is not, or the other way round."""
+    before, now = next(pair for pair in zip(had, needed, strict=True) if pair[0] != pair[1])
+    state = before or now or ""
+    name = needed_by.get(state, "ema_decay")
+    raise ValueError(
+        f"{name}: expected to be {'on' if before else 'off'} in every group and from the start, "
+        f"because of its state {state}, got {hyper[name]!r}"
+    )
 
 
 def check_state(which: str, state: Mapping[str, Any]) -> None:

@@ -45,20 +45,18 @@ cdef tuple strides_of(Py_buffer *view):
     return tuple([view.strides[i] for i in range(view.ndim)])
 
 
-cdef bint is_float(const char *code) noexcept:
-    """Whether a buffer's format is float32 or float64 in native byte order, in any spelling."""
+cdef bint is_float(Py_buffer *view) noexcept:
+    """Whether these are aligned float32 or float64 in native byte order, however that is spelt."""
+    cdef const char *code = view.format
+    cdef int i
     if code != NULL and code[0] in (c"=", c"@", NATIVE):
         code += 1
-    return code != NULL and code[0] in (c"f", c"d") and code[1] == 0
-
-
-cdef bint is_aligned(Py_buffer *view) noexcept:
-    """Whether every element is; strides that are no multiple of it come from fields of records."""
-    cdef uintptr_t places = <uintptr_t> view.buf
-    cdef int i
+    if code == NULL or code[0] not in (c"f", c"d") or code[1] != 0:
+        return False
     for i in range(view.ndim):
-        places |= <uintptr_t> view.strides[i]
-    return places % view.itemsize == 0  # a power of two
+        if view.strides[i] % view.itemsize != 0 and view.shape[i] > 1:
+            return False
+    return <uintptr_t> view.buf % view.itemsize == 0
 
 
 cdef int acquire(object array, Py_buffer *view, str name, bint writable, bint strided) except -1:
@@ -71,11 +69,14 @@ cdef int acquire(object array, Py_buffer *view, str name, bint writable, bint st
     except (TypeError, ValueError, BufferError):
         raise TypeError(f"{name}: expected a float32 or float64 array, "
                         f"got {described(array)}{advice(array)}") from None
+    if view.strides == NULL and view.ndim:  # as of ctypes's arrays, whatever one asks for
+        PyBuffer_Release(view)
+        return acquire(_np.asarray(array), view, name, writable, strided)
     try:
         if type(array) is not _ndarray and isinstance(array, _np.ma.MaskedArray):
             raise TypeError(f"{name}: expected a plain array, got a masked one, whose mask would "
                             f"have no effect")
-        if not is_float(view.format) or not is_aligned(view):
+        if not is_float(view):
             raise TypeError(f"{name}: expected float32 or float64 in native byte order, aligned, "
                             f"got {described(array)}")
         if writable and view.readonly:

@@ -19,7 +19,7 @@ from ._core cimport (
 )
 from ._held cimport Held
 from ._optim cimport Row, at_least_zero, check_fits, limit, row_named
-from ._optim import ROWS
+from ._optim import ROWS as _ROWS
 from ._sparse cimport SparseRows, _Touched, check_rows_like, room_for
 from .capi cimport (
     NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_BF16, PK_F16, PK_F32, PK_NATIVE, PK_SPARSE_ROWS,
@@ -33,48 +33,14 @@ cdef object _ndarray = _np.ndarray
 _ON_NONFINITE = ("propagate", "skip", "raise")
 
 
-cdef int check_takes_rows(Row row, const pk_tensor *tensor, const pk_common *common, str name,
-                          grad) except -1:
-    """Raise if a step of this parameter cannot be one of single rows."""
-    if not row.row.abilities & PK_SPARSE_ROWS:
-        able = ", ".join([other.name for other in ROWS.values() if other.sparse_rows])
-        raise TypeError(f"{name}: expected an array, because of all kernels only {able} step "
-                        f"single rows, got {grad}; its dense() is an array")
-    for option, on in (("ema_decay", tensor.ema != NULL), ("zero_grad", common.zero_grad),
-                       ("cautious", common.cautious)):
-        if on:
-            raise TypeError(f"{name}: expected an array where {option} is on, got {grad}")
-    return 0
-
-
 cdef class Plan:
     """An optimizer's parameters, states and hyper-parameters, checked once, for its steps.
 
-    Parameters
-    ----------
-    held : Held
-        The parameters.
-    which : str
-        The kernel: a name in pyoptk.kernels.
-    group_of : list of int
-        For each parameter which element of `hypers` is its own.
-    hypers : list of dicts
-        Hyper-parameters, numbers only.
-    settings : object
-        What the optimizer made `hypers` from.
-    start : dict
-        Numbers that states hold before step 1, by their names in the description.
-
-    Attributes
-    ----------
-    settings : object
-        The last that came with hyper-parameters. Both are set in one call, so that no exception can
-        come between them.
-    states : dict
-        For each state that the kernel uses, by name, a list with an array for each parameter; "ema"
-        is one of them when `ema_decay` is given.
-    calls, skipped : int
-        How many steps were taken, and how many were not because of `on_nonfinite`.
+    `which` is a name in pyoptk.kernels; `group_of` says for each parameter which of `hypers`, dicts
+    of numbers, is its own; `start` has what states hold before step 1, by its names in C.
+    `settings`, what `hypers` were made from, is replaced in the same call as they are. `states` has
+    for each state in use, by name, an array for each parameter; "ema" is one if `ema_decay` is
+    given. `calls` counts the steps, `skipped` those that `on_nonfinite` left undone.
     """
     cdef readonly Held held
     cdef Row row
@@ -174,12 +140,8 @@ cdef class Plan:
             needed = self.names_of(hypers[g])
             if self.names is None:
                 self.names = needed
-            for had, needs in zip(self.names, needed) if needed != self.names else ():
-                if had != needs:
-                    name = self.row.needed_by.get(had or needs, "ema_decay")
-                    raise ValueError(f"{name}: expected to be {'on' if had else 'off'} in every "
-                                     f"group and from the start, because of its state "
-                                     f"{had or needs}, got {hypers[g][name]!r}")
+            if needed != self.names:
+                _checks.refuse_states(self.names, needed, self.row.needed_by, hypers[g])
         limit(hypers[0], "max_norm")
         _checks.check_choice("on_nonfinite", hypers[0]["on_nonfinite"], _ON_NONFINITE)
 
@@ -264,8 +226,7 @@ cdef class Plan:
         if self.dtype == PK_F32 and isinstance(grad, _ndarray) and grad.dtype.name in _NARROW:
             return self.take_narrow(i, grad, name)
         if type(grad) is SparseRows:
-            check_takes_rows(self.row, &self.tensors[i], self.common(self.tensors[i].group), name,
-                             grad)
+            self.check_takes_rows(i, grad, name)
             acquire(grad.values, view, name, False, False)
         else:
             acquire(grad, view, name, self.zero_grad, not self.zero_grad)
@@ -284,6 +245,19 @@ cdef class Plan:
         except BaseException:
             PyBuffer_Release(view)
             raise
+        return 0
+
+    cdef int check_takes_rows(self, Py_ssize_t i, grad, str name) except -1:
+        """Raise if a step of this parameter cannot be one of single rows."""
+        cdef pk_common *common = self.common(self.tensors[i].group)
+        if not self.row.row.abilities & PK_SPARSE_ROWS:
+            able = [row.name for row in _ROWS.values() if row.sparse_rows]
+            raise TypeError(f"{name}: expected an array, because of all kernels only "
+                            f"{', '.join(able)} step single rows, got {grad}; its dense() is one")
+        for option, on in (("ema_decay", self.tensors[i].ema != NULL),
+                           ("zero_grad", common.zero_grad), ("cautious", common.cautious)):
+            if on:
+                raise TypeError(f"{name}: expected an array where {option} is on, got {grad}")
         return 0
 
     cdef int take_narrow(self, Py_ssize_t i, grad, str name) except -1:

@@ -16,7 +16,10 @@ from pyoptk import _core, _held, _optim, _plan, _products, _rnn, _rnn_step, _spa
 
 COMPILED = [
     *(_core, _held, _optim, _plan, _products, _rnn, _rnn_step, _sparse),
-    *(importlib.import_module(f"pyoptk.optim.{name}") for name in ("wrappers", "averages")),
+    *(
+        importlib.import_module(f"pyoptk.optim.{name}")
+        for name in ("stateful", "wrappers", "averages")
+    ),
 ]
 USABLE = [name for name, usable in pyoptk.isas().items() if usable]
 

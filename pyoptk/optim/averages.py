@@ -1,7 +1,7 @@
 """Weights to evaluate with besides those being trained: `Lookahead` and `SWA`.
 
 A moving average needs no wrapper: it is `ema_decay` of every optimizer. The wrappers' common part
-is in wrappers.py. This file is compiled as that one is, and for the same reason.
+is in stateful.py, which says why this file is compiled.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from .._held import Averaged
 from ..params import Arrays, Params
 from .base import Optimizer
-from .wrappers import Stateful, Wrapper, approach
+from .stateful import Stateful, Wrapper, approach
 
 
 class Lookahead(Wrapper):
@@ -127,13 +127,15 @@ class SWA(Stateful):
         tree = self._tree
         with np.errstate(all="ignore"):
             tree.held.begin("update")
-            if self.count:
-                approach(self._averages, tree.arrays, self.count + 1, divide=True)
-            else:
-                for average, param in zip(self._averages, tree.arrays, strict=True):
-                    average[...] = param
-            vars(self)["count"] = self.count + 1
-            tree.held.end()
+            try:
+                if self.count:
+                    approach(self._averages, tree.arrays, self.count + 1, divide=True)
+                else:
+                    for average, param in zip(self._averages, tree.arrays, strict=True):
+                        average[...] = param
+                vars(self)["count"] = self.count + 1
+            finally:
+                tree.held.end()
 
     @property
     def weights(self) -> Any:

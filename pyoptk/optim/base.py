@@ -69,7 +69,7 @@ class Optimizer(Uncopied):
         patterns of the keys of `params` (of "0", "1", ... for a sequence); later ones win. May be
         assigned like a hyper-parameter, with the same patterns.
     no_decay : list or tuple of str
-        Patterns of parameters without weight decay, ``["bias*"]``; some may match nothing.
+        Patterns of parameters without weight decay, ``["*bias*"]``; each must match one.
     decay_mask : list or tuple of str, or None
         Patterns of the parameters with weight decay, ``["*weight"]``; None: all.
 

@@ -82,7 +82,7 @@ def clip_by_global_norm(grads: Grads, max_norm: float) -> float:
     named = _named(grads)
     if not (isinstance(max_norm, float) and max_norm == np.inf):
         max_norm = number("max_norm", max_norm, 0, np.inf, "a number >= 0")
-    with np.errstate(all="ignore"):  # outside: nothing may come between two arrays
+    with np.errstate(all="ignore"):
         return _optim.clip(named, max_norm)
 
 
