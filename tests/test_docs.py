@@ -242,7 +242,9 @@ def test_the_table_of_defaults_is_that_of_the_code():
                 ("Keras", "keras"),
                 ("Optax", "optax"),
             ):
-                theirs = defaults | like.LIKE[name].get(library, {})
+                if not row[column]:
+                    continue  # a library without it
+                theirs = defaults | like.LIKE.get(name, {}).get(library, {})
                 for hyper, cell in zip(hypers, row[column].split(", "), strict=True):
                     if cell != "none":
                         assert float(cell.split()[0]) == theirs[hyper], (name, library, hyper)
