@@ -21,12 +21,12 @@ Rule = tuple[str, Callable[[Any], Any], Callable[[Any], Any]]
 
 
 def real(value: Any) -> float:
-    """A float; a str, which float() alone would take, raises TypeError."""
+    """The value as float; TypeError for a str, which float() alone would accept."""
     return float(value / 1)
 
 
 def checked(rules: Mapping[str, Rule], name: str, value: Any, shown: str | None = None) -> Any:
-    """The value as its rule converts it; raises if it breaks that, calling it `shown` or `name`."""
+    """The value as the rule of `name` converts it; an error calls it `shown`, else `name`."""
     expected, convert, accepts = rules[name]
     try:
         converted = convert(value)
@@ -41,14 +41,14 @@ def checked(rules: Mapping[str, Rule], name: str, value: Any, shown: str | None 
 
 
 def described(array: object) -> str:
-    """What came, for an error message: "float32 (3, 4)", or the type of what is no array."""
+    """What was passed, for error messages: "float32 (3, 4)", or the type if it is not an array."""
     if isinstance(array, np.ndarray):
         return f"{array.dtype} {array.shape}"
     return type(array).__name__
 
 
 def advice(array: Any) -> str:
-    """The call that makes an array of what came, for an error message; or nothing."""
+    """For error messages: the call that makes an array of the value, or an empty string."""
     if hasattr(array, "named_parameters"):
         call = "{n: p.detach().numpy() for n, p in module.named_parameters()} shares its memory"
     elif hasattr(array, "detach"):
@@ -163,7 +163,7 @@ _NOT_IN_GROUPS = ("grad_scale", "max_norm", "on_nonfinite")
 
 
 def in_order(keys: list[Any], mapping: bool, grads: Any) -> list[Any]:
-    """The gradients as a list in the order of the parameters; lists are Plan's own part."""
+    """The gradients as a list in the order of the parameters; `Held.in_order` does plain lists."""
     if mapping:
         if not isinstance(grads, Mapping):
             raise TypeError(f"grads: expected a dict like params, got {described(grads)}")
@@ -183,7 +183,7 @@ def in_order(keys: list[Any], mapping: bool, grads: Any) -> list[Any]:
 
 
 def check_matches(what: str, pattern: str, names: list[str]) -> None:
-    """Raise if the pattern matches no name: what it is about would silently not happen."""
+    """Raise if the pattern matches no name, because it would silently have no effect."""
     if not any(fnmatchcase(name, pattern) for name in names):
         raise ValueError(
             f"{what}: expected a pattern of {', '.join(names)}, got one that matches none"
@@ -191,7 +191,7 @@ def check_matches(what: str, pattern: str, names: list[str]) -> None:
 
 
 def check_patterns(name: str, value: Any, names: list[str]) -> tuple[str, ...]:
-    """The patterns as a tuple; raises for anything else, a str alone among it."""
+    """The patterns as a tuple; raises if they are not a list or tuple of str."""
     if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
         raise TypeError(f"{name}: expected a list or tuple of str, got {value!r}")
     for i, pattern in enumerate(value):
@@ -200,7 +200,7 @@ def check_patterns(name: str, value: Any, names: list[str]) -> tuple[str, ...]:
 
 
 def check_entries(given: Any, keys: list[Any], arrays: list[Any]) -> list[Any]:
-    """The entries of the dict or list `given`, if all are the memory of `arrays`, one for one."""
+    """The entries of the dict or list `given`; raises unless each is the memory of its array."""
     if len(given) != len(keys):
         raise ValueError(
             f"params: expected the {len(keys)} arrays that it had at first, got {len(given)}; make "
@@ -217,7 +217,7 @@ def check_entries(given: Any, keys: list[Any], arrays: list[Any]) -> list[Any]:
 
 
 def _layout(array: Any) -> Any:
-    """What two views of the same elements have in common."""
+    """Address, shape, strides and dtype: equal for views of the same elements."""
     if isinstance(array, np.ndarray):
         return array.ctypes.data, array.shape, array.strides, array.dtype
     return None
@@ -226,7 +226,7 @@ def _layout(array: Any) -> Any:
 def check_groups(
     groups: Any, hyper: Mapping[str, Any], names: list[str], patterns: list[str] | None = None
 ) -> None:
-    """Raise unless every pattern of `groups` matches a name and sets what may differ.
+    """Raise unless every pattern of `groups` matches a name and sets only what may differ.
 
     `patterns`: those that there must be, in their order.
     """
@@ -264,7 +264,7 @@ def refuse_states(
 
 
 def check_state(which: str, state: Mapping[str, Any]) -> None:
-    """Raise unless the numbers of an optimizer's state_dict can be."""
+    """Raise unless the numbers of an optimizer's state_dict are possible."""
     if state["kernel"] != which:
         raise ValueError(f"state['kernel']: expected {which!r}, got {state['kernel']!r}")
     for name in ("calls", "skipped"):

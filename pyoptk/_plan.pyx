@@ -1,6 +1,7 @@
-"""An optimizer's parameters, states and hyper-parameters, so that a step takes only gradients.
+"""`Plan`: the buffers, states and hyper-parameters of an optimizer, checked once.
 
-`Optimizer` (pyoptk/optim/base.py) makes a Plan and calls `step`; wrappers call `run_step`.
+A step then only takes gradients. `Optimizer` (pyoptk/optim/base.py) makes a Plan and calls `step`;
+wrappers (pyoptk/optim/wrappers.py) call `run_step`.
 """
 import numpy as _np
 
@@ -26,7 +27,7 @@ from .capi cimport (
     PyArray_DATA, PyArrayObject, pk_common, pk_dtype, pk_optim_kernels, pk_tensor,
 )
 
-# Gradients of float32 parameters may be these: what NumPy calls them, and how C does.
+# Gradients of float32 parameters may also have these dtypes: name in NumPy, storage in C.
 cdef dict _NARROW = {"float16": PK_F16, "bfloat16": PK_BF16}
 cdef object _ndarray = _np.ndarray
 
@@ -34,7 +35,7 @@ _ON_NONFINITE = ("propagate", "skip", "raise")
 
 
 cdef class Plan:
-    """An optimizer's parameters, states and hyper-parameters, checked once, for its steps.
+    """The parameters, states and hyper-parameters of an optimizer.
 
     `which` is a name in pyoptk.kernels; `group_of` says for each parameter which of `hypers`, dicts
     of numbers, is its own; `start` has what states hold before step 1, by its names in C.
@@ -44,19 +45,19 @@ cdef class Plan:
     """
     cdef readonly Held held
     cdef Row row
-    cdef char *configs     # one for each group, then room for as many that are new
+    cdef char *configs     # [2 * n_groups]: those in use, then new ones until they are checked
     cdef size_t n_groups, config_size, count, scratch_size
     cdef pk_dtype dtype
     cdef double max_norm, norm
     cdef bint knows_norm, zero_grad
     cdef str on_nonfinite
     cdef pk_tensor *tensors
-    cdef Py_buffer *taken  # the gradients of the step under way
-    cdef void **known      # where gradients were when they were last seen not to overlap
+    cdef Py_buffer *taken  # the gradients of the current step
+    cdef void **known      # addresses of gradients that are known not to overlap
     cdef void *scratch
-    cdef _Touched touched  # the tensors of a step with SparseRows, in place of `tensors`
+    cdef _Touched touched  # for a step with SparseRows: its tensors, used instead of `tensors`
     cdef tuple names
-    cdef list copies       # of gradients in 16 bits, until the step is done
+    cdef list copies       # copies of 16-bit gradients, kept alive until the step is done
     cdef readonly object settings
     cdef readonly dict states
     cdef public int64_t calls, skipped
@@ -83,7 +84,7 @@ cdef class Plan:
         self.add_states(self.row.start_of(start, self.dtype))
         held.sort_spans()
         for i in range(self.count):
-            self.tensors[i].grad = self.tensors[i].param  # any: the size counts all tensors
+            self.tensors[i].grad = self.tensors[i].param  # not NULL: sizes count tensors with grad
         room_for(&self.scratch, &self.scratch_size,
                  max(optim_table(self.dtype).norm_scratch_size(self.tensors, self.count),
                      optim_table(self.dtype).scratch_size(self.row.which, self.tensors,
@@ -99,12 +100,12 @@ cdef class Plan:
         PyMem_Free(self.scratch)
 
     cdef tuple names_of(self, dict hyper):
-        """The states that are needed: the kernel's, and the average."""
+        """The names of all states: those of the row, then "ema"; None for each not needed."""
         ema = "ema" if hyper["ema_decay"] is not None else None
         return (*self.row.state_names(hyper), ema)
 
     cdef pk_common *common(self, size_t group) noexcept:
-        """What all configs begin with; from n_groups on, of the new ones."""
+        """The common part of a config; from n_groups on, of a new one."""
         return <pk_common *> (self.configs + group * self.config_size)
 
     cdef int add_states(self, list start) except -1:
@@ -146,7 +147,7 @@ cdef class Plan:
         _checks.check_choice("on_nonfinite", hypers[0]["on_nonfinite"], _ON_NONFINITE)
 
     def configure(self, list hypers, settings=None):
-        """Take new hyper-parameters, a dict for each group; nothing changes if one is refused."""
+        """Set new hyper-parameters, a dict for each group; nothing changes if one is refused."""
         self.check(hypers)
         memcpy(self.configs, self.common(self.n_groups), self.n_groups * self.config_size)
         self.max_norm, self.on_nonfinite = limit(hypers[0], "max_norm"), hypers[0]["on_nonfinite"]
@@ -155,7 +156,7 @@ cdef class Plan:
         self.settings = self.settings if settings is None else settings
 
     def set_lr(self, list lrs):
-        """As `configure`, for a number for each group, where nothing but lr is new."""
+        """Like `configure` if only lr changes: a number for each group."""
         cdef size_t g
         self.held.check_idle("step")
         for g in range(self.n_groups):
@@ -166,7 +167,7 @@ cdef class Plan:
             self.common(g).lr = self.common(self.n_groups + g).lr
 
     def restore(self, list hypers, settings, dict states, steps, calls, skipped):
-        """Take over all that a checkpoint has, checked before: `states` has arrays like ours."""
+        """Set everything that a checkpoint holds; the caller has checked it."""
         cdef Py_ssize_t i
         cdef int64_t calls_ = calls, skipped_ = skipped
         cdef list steps_ = steps.tolist()
@@ -179,7 +180,7 @@ cdef class Plan:
         self.calls, self.skipped = calls_, skipped_
 
     def steps(self):
-        """How many steps each parameter has taken."""
+        """The number of steps that each parameter has taken."""
         return [self.tensors[i].step for i in range(self.count)]
 
     def grad_norm(self):
@@ -187,11 +188,11 @@ cdef class Plan:
         return None if self.norm < 0 else self.norm
 
     def zeroes(self):
-        """For each parameter whether its gradient is set to zero once it is used."""
+        """For each parameter, whether a step sets its gradient to zero."""
         return [bool(self.common(self.tensors[i].group).zero_grad) for i in range(self.count)]
 
     def checked(self, grads):
-        """The gradients as a list like the parameters; raises what `step` would say about them."""
+        """The gradients as a list in the order of the parameters; raises as `step` would."""
         cdef Py_ssize_t i
         cdef list ordered = self.held.in_order(grads)
         self.held.check_entries()
@@ -203,7 +204,7 @@ cdef class Plan:
         return ordered
 
     cdef bint take_at_once(self, Py_ssize_t i, grad) noexcept:
-        """Take gradient i, which the caller keeps; False if it has to be looked at closely."""
+        """Fast path: take gradient i without its buffer; False if `take` must check it."""
         cdef Py_buffer *view = &self.taken[i]
         cdef int flags = NPY_ARRAY_CARRAY_RO | self.zero_grad * NPY_ARRAY_WRITEABLE
         if not self.held.is_like(i, grad, flags):
@@ -216,7 +217,7 @@ cdef class Plan:
         return True
 
     cdef int take(self, Py_ssize_t i, grad) except -1:
-        """Take gradient i. One that is not C-contiguous is copied into one that is."""
+        """Take gradient i; copy it first if it is not C-contiguous."""
         cdef Py_buffer *view = &self.taken[i]
         cdef Py_buffer *param = &self.held.held[i]
         self.held.check_writable(i)
@@ -261,7 +262,7 @@ cdef class Plan:
         return 0
 
     cdef int take_narrow(self, Py_ssize_t i, grad, str name) except -1:
-        """Take gradient i in 16 bits, by NumPy's pointer: the buffer protocol has no bfloat16."""
+        """Take a 16-bit gradient by NumPy's data pointer: the buffer protocol has no bfloat16."""
         cdef Py_buffer *view = &self.taken[i]
         cdef Py_buffer *param = &self.held.held[i]
         if type(grad) is not _ndarray or not grad.dtype.isnative:
@@ -285,7 +286,7 @@ cdef class Plan:
         return 0
 
     cdef int check_gradients_apart(self) except -1:
-        """Gradients are going to be zeroed: raise if two of them share memory."""
+        """For zero_grad: raise if two gradients share memory."""
         end, before = 0, 0
         for begin, i in sorted([(<uintptr_t> self.tensors[i].grad, i) for i in range(self.count)
                                 if self.tensors[i].grad != NULL and self.tensors[i].n]):
@@ -299,7 +300,7 @@ cdef class Plan:
 
     cdef int look_for_nonfinite(self, const pk_tensor *tensors, size_t count,
                                 bint skips) except -1:
-        """1 if the step is to be skipped; raises if that is asked for."""
+        """Returns 1 if the step must be skipped because a gradient is not finite; may raise."""
         cdef size_t i
         cdef double norm
         if -INFINITY < self.norm < INFINITY:
@@ -328,10 +329,10 @@ cdef class Plan:
             self.held.busy = False
 
     def run_step(self, list ordered not None, double factor, bint skips):
-        """Whether a step was taken: with `grad_scale` times `factor`, which wrappers multiply.
+        """Take a step with `grad_scale` times `factor`; returns whether it was taken.
 
-        `skips`: leave it undone if a gradient is not finite, whatever `on_nonfinite` says. Nothing
-        can interrupt this between the first change and the last. After `held.begin`.
+        `skips`: skip it if a gradient is not finite, whatever `on_nonfinite` says. The caller has
+        called `held.begin`. No signal handler runs between the first change and the last.
         """
         cdef Py_ssize_t i, taken = 0
         cdef size_t g, count = self.count

@@ -6,10 +6,10 @@
  *     pk_optim(PK_F32)->step(PK_ADAM, &t, 1, &c, NULL, pk_num_threads());
  *
  * This is the whole C API; Python is one of its users.  Kernels never allocate, print, lock or
- * fail: the caller has checked shapes, and nothing overlaps unless a comment allows it.  Arrays
- * have the dtype of the table that the kernel was taken from.  Shapes stand in [brackets], the
- * last index running fastest.  A NULL pointer is allowed where a comment says so.  A thread that
- * calls needs 192 KiB of stack.
+ * fail: the caller has checked shapes, and no array overlaps another unless a comment allows it.
+ * Arrays have the dtype of the table that the kernel was taken from.  Shapes are in [brackets]; the
+ * last index is contiguous.  A pointer may be NULL where a comment says so.  A calling thread needs
+ * 192 KiB of stack.
  */
 #ifndef PYOPTK_H
 #define PYOPTK_H

@@ -1,5 +1,5 @@
-/* Adam and its relatives, in the form of optim.h: each a context, a rule, an update and a row of the
- * table in optim.c. */
+/* Adam and its relatives, in the form of optim.h: each a context, a rule, an update and a row of
+ * the table in optim.c. */
 #ifndef PK_ADAM_H
 #define PK_ADAM_H
 
@@ -14,8 +14,8 @@ static void moment_context(double beta1, double beta2, context *k)
     k->rest2 = (real)(1 - beta2);
 }
 
-/* sqrt(v) / r + eps = (sqrt(v) + eps * r) / r.  The rate contains the factor r.  If eps is not 0, eps
- * * r must not round to 0, or gradients of zeros would give 0 / 0. */
+/* sqrt(v) / r + eps = (sqrt(v) + eps * r) / r.  The rate contains the factor r.  If eps is not 0,
+ * eps * r must not round to 0, or gradients of zeros would give 0 / 0. */
 static real scaled_eps(double eps, double r)
 {
     return (real)(eps > 0 && eps * r < REAL_MIN ? REAL_MIN : eps * r);

@@ -1,12 +1,12 @@
-/* Reductions over whole tensors: the global norm of a list of gradients, which is a kernel of optim.c,
- * and the walk over blocks, which LAMB (adam.h) uses for its norms. */
+/* Reductions over whole tensors: the global norm of a list of gradients, which is a kernel of
+ * optim.c, and the walk over blocks, which LAMB (adam.h) uses for its norms. */
 #ifndef PK_NORM_H
 #define PK_NORM_H
 
 #include "sweep.h"
 
-/* Each block of a fixed size is summed in double, in a fixed number of lanes; the sums of blocks are
- * added in the order of the list.  So the bits depend neither on threads nor on the instruction
+/* Each block of a fixed size is summed in double, in a fixed number of lanes; the sums of blocks
+ * are added in the order of the list.  So the bits depend neither on threads nor on the instruction
  * set. */
 enum { NORM_BLOCK = 4096, NORM_LANES = 16 };
 

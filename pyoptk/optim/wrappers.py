@@ -1,10 +1,9 @@
-"""What goes around an optimizer: gradients added up, loss scaling; in averages.py averaged weights.
+"""Wrappers of an optimizer: `Accumulation` and `LossScaler` (averaged weights: averages.py).
 
-`Accumulation`, `LossScaler` and `Lookahead` take an optimizer or one another, in any order, and
-count only steps that the optimizer took; `SWA` stands beside it. Each keeps its own arrays and
-numbers, which `pyoptk.save` writes next to the optimizer's: ``save(path, params=params, opt=opt,
-lookahead=lookahead)``. What happens in every step is compiled with the optimizer; these are a few
-NumPy passes, most of them every k-th step.
+`Accumulation`, `LossScaler` and `Lookahead` wrap an optimizer or one another, in any order, and
+count only steps that the optimizer took; `SWA` does not wrap. Each has arrays and numbers of its
+own, which `pyoptk.save` writes beside those of the optimizer: ``save(path, params=params, opt=opt,
+lookahead=lookahead)``. A wrapper adds a few NumPy passes, most of them in every k-th step only.
 
 Compiled, see stateful.py.
 """
@@ -25,9 +24,9 @@ from .stateful import LEAST, MOST, Wrapper
 class Accumulation(Wrapper):
     """Gradient accumulation: one step of `opt` on the mean gradient of k micro-batches.
 
-    ``sum = g_1; sum += g_2; ...; sum += g_k``, then ``opt.step(sum / k)``; clipping by norm, like
-    all that `opt` does, sees the mean. With weights, ``sum += weight * g``, and the sum of the
-    weights takes the place of k. `flush` steps on what is left at the end of an epoch.
+    ``sum = g_1; sum += g_2; ...; sum += g_k``, then ``opt.step(sum / k)``. Clipping by norm applies
+    to the mean. With weights, ``sum += weight * g``, and the sum is divided by the sum of the
+    weights. `flush` takes a step on an incomplete set of micro-batches, at the end of an epoch.
 
     Parameters
     ----------
@@ -38,7 +37,7 @@ class Accumulation(Wrapper):
     Attributes
     ----------
     count : int
-        How many have been added up since the last step.
+        The number of micro-batches since the last step.
     weight : float
         The sum of their weights.
 
@@ -82,12 +81,11 @@ class Accumulation(Wrapper):
         Parameters
         ----------
         grads : array, sequence or dict of arrays
-            As for the optimizer's step. Only read, but set to zero if the optimizer has
-            `zero_grad`. Where it is None, there is nothing to add; a parameter with None in all k
-            micro-batches gets None. Rows of `SparseRows` are gathered, one micro-batch after the
-            other, and all that were in one of them are stepped.
+            As for the step of the optimizer. Only read, or set to zero if the optimizer has
+            `zero_grad`. A parameter whose gradient is None in all k micro-batches does not change.
+            `SparseRows` of the micro-batches are concatenated, and the step changes all their rows.
         weight : float
-            > 0, of this micro-batch in the mean: its number of rows, say, or of tokens.
+            > 0, the weight of this micro-batch in the mean: its number of rows or tokens, say.
 
         Returns
         -------
@@ -97,9 +95,9 @@ class Accumulation(Wrapper):
         Raises
         ------
         TypeError, ValueError
-            As from the optimizer's step, and if a gradient is `SparseRows` in some micro-batches of
-            a step and an array in others; nothing has been added then. If it is the step on the
-            mean that raises, the micro-batches are dropped and the next call begins anew.
+            As the step of the optimizer, and if a gradient is `SparseRows` in some micro-batches of
+            a step and an array in others; then nothing has been added. If the step on the mean
+            raises, the micro-batches are dropped, and the next call is the first of a new step.
         """
         return super().step(grads, weight=weight)
 
@@ -116,7 +114,7 @@ class Accumulation(Wrapper):
             self._rows.clear()
 
     def _weighted(self, grads: list[Any], weight: float) -> list[Any]:
-        """What is to be added. Raises for rows where an array was, and the other way round."""
+        """The gradients times `weight`; raises if a parameter gets both SparseRows and arrays."""
         found: list[Any] = []
         for i, grad in enumerate(grads):
             sparse = isinstance(grad, SparseRows)
@@ -152,7 +150,7 @@ class Accumulation(Wrapper):
         vars(self).update(count=self.count + 1, weight=self.weight + weight)
 
     def _means(self) -> list[Any]:
-        """The sums over the sum of the weights, divided in place; None where nothing was given."""
+        """The means, divided in place; None for a parameter without a gradient."""
         means: list[Any] = [s if g else None for s, g in zip(self._sums, self._given, strict=True)]
         for i, parts in self._rows.items():
             indices = np.concatenate([part.indices for part in parts])
@@ -165,11 +163,11 @@ class Accumulation(Wrapper):
         return means
 
     def check_state_dict(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """Raise what `load_state_dict` would; returns the numbers there would be."""
+        """Raise what `load_state_dict` would raise; returns the numbers that it would set."""
         return super().check_state_dict(state) | {"_rows": {}}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed training needs of this wrapper; its own arrays, not copies.
+        """Everything that resuming needs of this wrapper; its own arrays, not copies.
 
         Raises
         ------
@@ -187,17 +185,17 @@ class Accumulation(Wrapper):
 class LossScaler(Wrapper):
     """Dynamic loss scaling (Micikevicius et al. 2018), for gradients that overflow or underflow.
 
-    Multiply the loss, or its gradient, with `scale` before going backward; `step` divides the
-    gradients by it again within the optimizer's sweep. If one has a NaN or an infinity, the step is
-    left undone and ``scale *= backoff``; after `interval` steps in a row, ``scale *= growth``: as
-    PyTorch's ``torch.amp.GradScaler``, and with its defaults. The scale stays in [2**-126, 2**126].
+    Multiply the loss, or its gradient, by `scale` before the backward pass; `step` divides the
+    gradients by it in the optimizer's sweep. If one of them has a NaN or an infinity, the step is
+    skipped and ``scale *= backoff``; after `interval` steps in a row, ``scale *= growth``. This is
+    PyTorch's ``torch.amp.GradScaler``, with its defaults. The scale stays in [2**-126, 2**126].
 
     Parameters
     ----------
     opt : optimizer or wrapper
-        Its own `grad_scale` counts besides; its `on_nonfinite` does not matter here.
+        Its `grad_scale` applies as well; its `on_nonfinite` is ignored.
     scale : float
-        To begin with, in [2**-126, 2**126]; a power of two makes no rounding errors.
+        The first scale, in [2**-126, 2**126]; a power of two makes no rounding errors.
     growth : float
         > 1.
     backoff : float
@@ -208,9 +206,9 @@ class LossScaler(Wrapper):
     Attributes
     ----------
     scale : float
-        What to multiply the next loss with.
+        The factor of the next loss.
     count : int
-        How many steps were taken since the scale changed or one was left undone.
+        The number of steps since the scale changed or a step was skipped.
 
     Examples
     --------
@@ -245,11 +243,10 @@ class LossScaler(Wrapper):
         self.interval = interval
 
     def step(self, grads: Grads, *, weight: float = 1.0) -> bool:
-        """Take a step of `opt` on gradients / `scale`, or leave it undone; adapt `scale`.
+        """Take a step of `opt` on gradients / `scale`, or skip it; adapt `scale`.
 
-        One that is left undone changes nothing but `scale`, `count` and the optimizer's `skipped`.
-        Returns whether the optimizer took a step. Errors are those of its own step, and nothing has
-        been changed.
+        A skipped step changes only `scale`, `count` and the optimizer's `skipped`. Returns whether
+        the optimizer took a step. Raises as its step does; nothing has been changed then.
         """
         return super().step(grads, weight=weight)
 
