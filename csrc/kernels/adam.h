@@ -306,7 +306,10 @@ static void lamb_visit(const block_walk *walk, const pk_tensor *t, size_t from, 
             part.state[2] = direction;
             part.ema = NULL;
             piece p = {.counting = 0};
-            update_part(&lamb_moments, &part, 0, part.n, &p, &moments);
+            if (is_native(t))
+                lamb_moments_update(open_native(&p, &part, 0, part.n), &moments);
+            else
+                update_staged(&lamb_moments, &part, 0, part.n, p, &moments);
             param_sum += sum_of_squares(part.param, part.stored.param, part.n, 1);
             direction_sum += sum_of_squares(direction, PK_NATIVE, part.n, 1);
         }

@@ -188,8 +188,8 @@ PK_INLINE real *as_real(const void *array, size_t n, int kind, const float *scal
     return copy;
 }
 
-/* Elements begin..end-1 of a native tensor. */
-PK_INLINE void open_native(piece *p, const pk_tensor *t, size_t begin, size_t end)
+/* p, with the arrays of elements begin..end-1 of a native tensor. */
+PK_INLINE const piece *open_native(piece *p, const pk_tensor *t, size_t begin, size_t end)
 {
     p->n = end - begin;
     p->param = (real *)t->param + begin;
@@ -197,6 +197,7 @@ PK_INLINE void open_native(piece *p, const pk_tensor *t, size_t begin, size_t en
     p->ema = t->ema ? (real *)t->ema + begin : NULL;
     for (int s = 0; s < PK_MAX_STATES; s++)
         p->state[s] = t->state[s] ? (real *)t->state[s] + begin : NULL;
+    return p;
 }
 
 static void open_piece(piece *p, const pk_tensor *t, stage *copies)

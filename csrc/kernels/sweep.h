@@ -130,16 +130,6 @@ static size_t update_staged(const optimizer *o, const pk_tensor *t, size_t begin
     return agreeing;
 }
 
-/* One step of elements begin..end-1 of a tensor.  On entry `p` has every field but the arrays. */
-PK_INLINE size_t update_part(const optimizer *o, const pk_tensor *t, size_t begin, size_t end,
-                             piece *p, const context *k)
-{
-    if (!is_native(t))
-        return update_staged(o, t, begin, end, *p, k);
-    open_native(p, t, begin, end);
-    return o->update(p, k);
-}
-
 /* Chunk c of the list, counted in elements over all its tensors. */
 static void sweep_chunk(void *arg, size_t c)
 {
@@ -175,11 +165,10 @@ static void sweep_chunk(void *arg, size_t c)
         p.counting = s->counting;
         p.rate = s->rates ? (real)s->rates[i] : 0;
         p.caution = s->agreeing ? (real)caution_of(s->agreeing[i], t->n) : 0;
-        if (start + t->n < to && t + 1 < list_end && pays_to_prefetch(t + 1)) {
-            open_native(&next, t + 1, 0, t[1].n);
-            p.next = &next;
-        }
-        const size_t agreeing = update_part(o, t, begin, end, &p, &k);
+        if (start + t->n < to && t + 1 < list_end && pays_to_prefetch(t + 1))
+            p.next = open_native(&next, t + 1, 0, t[1].n);
+        const size_t agreeing = is_native(t) ? o->update(open_native(&p, t, begin, end), &k)
+                                             : update_staged(o, t, begin, end, p, &k);
         if (s->counting) /* integers: the order of the threads does not matter */
             __atomic_fetch_add(&s->agreeing[i], agreeing, __ATOMIC_RELAXED);
     }
