@@ -14,6 +14,8 @@ cdef const pk_rnn_kernels *rnn_table(pk_dtype dtype) noexcept nogil
 cdef int num_threads() noexcept nogil
 cdef double clip_coefficient(double norm, double max_norm) noexcept nogil
 
+cdef bint take_guard(int *guard) noexcept nogil
+cdef void drop_guard(int *guard) noexcept nogil
 cdef int acquire(object array, Py_buffer *view, str name, bint writable, bint strided) except -1
 cdef object contiguous(array)
 cdef tuple shape_of(Py_buffer *view)
