@@ -16,6 +16,8 @@ cdef const pk_cell_kernels *cell_table(pk_cell_id cell, pk_dtype dtype) noexcept
 cdef int num_threads() noexcept nogil
 cdef double clip_coefficient(double norm, double max_norm) noexcept nogil
 
+cdef bint take_guard(int *guard) noexcept nogil
+cdef void drop_guard(int *guard) noexcept nogil
 cdef int acquire(object array, Py_buffer *view, str name, bint writable, bint strided) except -1
 cdef object contiguous(array)
 cdef tuple shape_of(Py_buffer *view)

@@ -25,6 +25,13 @@ from .capi cimport (
     pk_set_num_threads, pk_threads_backend, pk_use_isa,
 )
 
+cdef extern from *:  # GCC's and Clang's
+    int __ATOMIC_RELAXED, __ATOMIC_ACQUIRE, __ATOMIC_RELEASE
+    int __atomic_load_n(int *at, int order) nogil
+    void __atomic_store_n(int *at, int value, int order) nogil
+    bint __atomic_compare_exchange_n(int *at, int *expected, int wanted, bint weak, int success,
+                                     int failure) nogil
+
 cdef object _ndarray = _np.ndarray
 cdef object _TooHard = getattr(_np, "exceptions", _np).TooHardError
 cdef char NATIVE = c"<" if _sys.byteorder == "little" else c">"
@@ -309,6 +316,33 @@ except ValueError as _error:
 
 
 # ---- threads ------------------------------------------------------------------------------------
+
+cdef int _process = 1  # one more in each forked child
+
+
+cdef bint take_guard(int *guard) noexcept nogil:
+    """Whether the caller has the guard now, which is 0 when it is free.
+
+    A guard that another thread had when the process forked is free in the child: no thread is left
+    there that would drop it. Correct without the GIL, too.
+    """
+    cdef int seen = __atomic_load_n(guard, __ATOMIC_RELAXED)
+    return seen != _process and __atomic_compare_exchange_n(
+        guard, &seen, _process, False, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)
+
+
+cdef void drop_guard(int *guard) noexcept nogil:
+    __atomic_store_n(guard, 0, __ATOMIC_RELEASE)
+
+
+def _count_child():
+    global _process
+    _process += 1
+
+
+if hasattr(_os, "register_at_fork"):
+    _os.register_at_fork(after_in_child=_count_child)
+
 
 def get_num_threads():
     """Number of threads that kernels use at most."""

@@ -15,7 +15,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uintptr_t
 from libc.string cimport memcmp, memcpy
 
-from ._core cimport acquire, check_dtype, check_like, dtype_of
+from ._core cimport acquire, check_dtype, check_like, drop_guard, dtype_of, take_guard
 from .capi cimport (
     NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_F32, PK_F64, PK_MAX_STATES, PyArray_CHKFLAGS,
     PyArray_DATA, PyArray_DESCR, PyArray_DIMS, PyArray_NDIM, PyArrayObject,
@@ -121,14 +121,25 @@ cdef class Held:
                 pass
         return _checks.in_order(self.keys, self.mapping, grads)
 
-    cdef int check_idle(self, str what) except -1:
-        """Raise if another thread is in a step, or within `averaged`."""
-        if self.busy:
+    cdef int lock(self, str what) except -1:
+        """Take the parameters for `what`, until `unlock`; raise if another thread has them."""
+        if not take_guard(&self.busy):
             raise RuntimeError(f"{what}: this optimizer is stepping in another thread already")
+        return 0
+
+    cdef void unlock(self) noexcept:
+        drop_guard(&self.busy)
+
+    def begin(self, str what):
+        """The same until `end`; raise if averages are in the place of the parameters, too."""
+        self.lock(what)
         if self.averaging:
+            self.unlock()
             raise RuntimeError(f"{what}: expected the parameters, got their averages, because this "
                                f"is within averaged()")
-        return 0
+
+    def end(self):
+        self.unlock()
 
     cdef bint has_same_entries(self) except -1:
         """Whether the caller's dict or list still contains the same arrays."""
@@ -182,14 +193,6 @@ cdef class Held:
             PyBuffer_Release(&view)
         return 0
 
-    def begin(self, str what):
-        """Lock the parameters until `end`; raise if they are in use. `what` is for the message."""
-        self.check_idle(what)
-        self.busy = True
-
-    def end(self):
-        self.busy = False
-
 
 cdef class Averaged:
     """``with averaged:`` the parameters have the values of `others`, and no step can be taken."""
@@ -201,12 +204,15 @@ cdef class Averaged:
 
     def __enter__(self):
         cdef Py_ssize_t i
-        self.held.check_idle("averaged")
-        for i in range(self.held.count):
-            self.held.check_writable(i)
-        self.saved = [_np.array(array) for array in self.held.arrays]
-        self.held.averaging = True
-        self.fill(self.others)
+        self.held.begin("averaged")
+        try:
+            for i in range(self.held.count):
+                self.held.check_writable(i)
+            self.saved = [_np.array(array) for array in self.held.arrays]
+            self.held.averaging = True
+            self.fill(self.others)
+        finally:
+            self.held.unlock()
 
     def __exit__(self, *error):
         if self.saved is not None:

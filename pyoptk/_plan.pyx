@@ -132,10 +132,15 @@ cdef class Plan:
 
     def check(self, list hypers):
         """Raise if `configure` would."""
+        self.held.lock("hyper-parameters")
+        try:
+            self.check_hypers(hypers)
+        finally:
+            self.held.unlock()
+
+    cdef int check_hypers(self, list hypers) except -1:
+        """Read them into the second half of `configs`."""
         cdef size_t g
-        if self.held.busy:
-            raise RuntimeError("hyper-parameters: expected to be set between steps, got set during "
-                               "one in another thread")
         for g in range(self.n_groups):
             self.row.configure(<char *> self.common(self.n_groups + g), hypers[g], self.dtype)
             needed = self.names_of(hypers[g])
@@ -145,39 +150,55 @@ cdef class Plan:
                 _checks.refuse_states(self.names, needed, self.row.needed_by, hypers[g])
         limit(hypers[0], "max_norm")
         _checks.check_choice("on_nonfinite", hypers[0]["on_nonfinite"], _ON_NONFINITE)
+        return 0
 
     def configure(self, list hypers, settings=None):
-        """Set new hyper-parameters, a dict for each group; nothing changes if one is refused."""
-        self.check(hypers)
+        """Take new hyper-parameters, a dict for each group; nothing changes if one is refused."""
+        self.held.lock("hyper-parameters")
+        try:
+            self.take_hypers(hypers, settings)
+        finally:
+            self.held.unlock()
+
+    cdef int take_hypers(self, list hypers, settings) except -1:
+        self.check_hypers(hypers)
         memcpy(self.configs, self.common(self.n_groups), self.n_groups * self.config_size)
         self.max_norm, self.on_nonfinite = limit(hypers[0], "max_norm"), hypers[0]["on_nonfinite"]
         self.knows_norm = hypers[0]["max_norm"] is not None
         self.zero_grad = any([h["zero_grad"] for h in hypers])
         self.settings = self.settings if settings is None else settings
+        return 0
 
     def set_lr(self, list lrs):
         """Like `configure` if only lr changes: a number for each group."""
         cdef size_t g
-        self.held.check_idle("step")
-        for g in range(self.n_groups):
-            hyper = {"lr": lrs[g]}
-            self.common(self.n_groups + g).lr = at_least_zero(hyper, "lr")
-            check_fits("lr", self.common(self.n_groups + g).lr, self.dtype)
-        for g in range(self.n_groups):
-            self.common(g).lr = self.common(self.n_groups + g).lr
+        self.held.begin("step")
+        try:
+            for g in range(self.n_groups):
+                hyper = {"lr": lrs[g]}
+                self.common(self.n_groups + g).lr = at_least_zero(hyper, "lr")
+                check_fits("lr", self.common(self.n_groups + g).lr, self.dtype)
+            for g in range(self.n_groups):
+                self.common(g).lr = self.common(self.n_groups + g).lr
+        finally:
+            self.held.unlock()
 
     def restore(self, list hypers, settings, dict states, steps, calls, skipped):
         """Set everything that a checkpoint holds; the caller has checked it."""
         cdef Py_ssize_t i
         cdef int64_t calls_ = calls, skipped_ = skipped
         cdef list steps_ = steps.tolist()
-        self.configure(hypers, settings)
-        for name, arrays in self.states.items():
+        self.held.lock("load_state_dict")
+        try:
+            self.take_hypers(hypers, settings)
+            for name, arrays in self.states.items():
+                for i in range(self.count):
+                    arrays[i][...] = states[name][i]
             for i in range(self.count):
-                arrays[i][...] = states[name][i]
-        for i in range(self.count):
-            self.tensors[i].step = steps_[i]
-        self.calls, self.skipped = calls_, skipped_
+                self.tensors[i].step = steps_[i]
+            self.calls, self.skipped = calls_, skipped_
+        finally:
+            self.held.unlock()
 
     def steps(self):
         """The number of steps that each parameter has taken."""
@@ -326,7 +347,7 @@ cdef class Plan:
             self.held.check_entries()
             self.run_step(self.held.in_order(grads), 1, False)
         finally:
-            self.held.busy = False
+            self.held.unlock()
 
     def run_step(self, list ordered not None, double factor, bint skips):
         """Take a step with `grad_scale` times `factor`; returns whether it was taken.
