@@ -1,5 +1,7 @@
 """`Optimizer.like` against the other libraries, where installed; clipping by itself."""
 
+import inspect
+
 import numpy as np
 import pytest
 
@@ -13,116 +15,224 @@ def data(rng, steps=50):
     return param, [size * rng.standard_normal(200) for _ in range(steps)]
 
 
-NESTEROV = {"momentum": 0.9, "nesterov": True}
-CENTERED = {"momentum": 0.9, "centered": True}
+# A library's name of an optimizer, and its arguments besides the defaults, by our name. Every option
+# of the library's that there is here occurs; `test_every_keyword...` sees to it.
+MOMENTUM, NESTEROV = {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}
+DECAY, BETAS, BETAS_12 = {"weight_decay": 0.1}, {"betas": (0.8, 0.9)}, {"beta_1": 0.8, "beta_2": 0.9}
 
-# class, its arguments, Optax's function and its arguments
-OPTAX = [
-    ("SGD", {"lr": 0.1, "momentum": 0.9}, "sgd", {"momentum": 0.9}),
-    ("SGD", {"lr": 0.1, **NESTEROV}, "sgd", NESTEROV),
-    ("AdaGrad", {"lr": 0.1}, "adagrad", {}),
-    ("RMSprop", {"lr": 0.01}, "rmsprop", {}),
-    ("RMSprop", {"lr": 0.01, "momentum": 0.9}, "rmsprop", {"momentum": 0.9}),
-    ("Adam", {"lr": 0.01}, "adam", {}),
-    ("Adam", {"lr": 0.01, "amsgrad": True}, "amsgrad", {}),
-    ("AdamW", {"lr": 0.01}, "adamw", {}),
-    ("NAdam", {"lr": 0.01}, "nadam", {}),
-    ("RAdam", {"lr": 0.01}, "radam", {}),
-    ("Adamax", {"lr": 0.01}, "adamax", {}),
-    ("Adadelta", {"lr": 0.5}, "adadelta", {}),
-    ("Lion", {"lr": 0.01}, "lion", {}),
-    ("LAMB", {"lr": 0.01}, "lamb", {}),
-]  # fmt: skip
+TORCH = {
+    "SGD": ("SGD", [MOMENTUM, NESTEROV, {"momentum": 0.9, "dampening": 0.2}]),
+    "AdaGrad": ("Adagrad", [{"lr_decay": 0.1, "initial_accumulator_value": 0.2, "eps": 1e-3}]),
+    "RMSprop": ("RMSprop", [{"alpha": 0.8, "eps": 1e-3}, MOMENTUM, {"centered": True}]),
+    "Adadelta": ("Adadelta", [{"rho": 0.8, "eps": 1e-3}]),
+    "Adam": ("Adam", [{**BETAS, "eps": 1e-3}, {"amsgrad": True}]),
+    "AdamW": ("AdamW", [{**BETAS, "eps": 1e-3}, {"amsgrad": True}]),
+    "NAdam": ("NAdam", [{**BETAS, "eps": 1e-3, "momentum_decay": 0.1}]),
+    "RAdam": ("RAdam", [{**BETAS, "eps": 1e-3}]),
+    "Adamax": ("Adamax", [{**BETAS, "eps": 1e-3}]),
+}
+TORCH_ALL = [{}, {"lr": 0.1}, DECAY, {"maximize": True}]
+TORCH_DECOUPLED = ("Adam", "NAdam", "RAdam")
+
+KERAS = {
+    "SGD": ("SGD", [MOMENTUM, NESTEROV, {"nesterov": True}, {**NESTEROV, **DECAY}]),
+    "AdaGrad": ("Adagrad", [{"initial_accumulator_value": 0.2, "epsilon": 1e-3}]),
+    "RMSprop": (
+        "RMSprop",
+        [{"rho": 0.8, "epsilon": 1e-3}, MOMENTUM, {**MOMENTUM, "centered": True}],
+    ),
+    "Adadelta": ("Adadelta", [{"rho": 0.8, "epsilon": 1e-3}]),
+    "Adam": ("Adam", [{**BETAS_12, "epsilon": 1e-3}, {"amsgrad": True}]),
+    "AdamW": ("AdamW", [{**BETAS_12, "epsilon": 1e-3}, {"amsgrad": True}]),
+    "NAdam": ("Nadam", [{**BETAS_12, "epsilon": 1e-3}]),
+    "Adamax": ("Adamax", [{**BETAS_12, "epsilon": 1e-3}]),
+    "Lion": ("Lion", [BETAS_12]),
+    "LAMB": ("Lamb", [{**BETAS_12, "epsilon": 1e-3}]),
+}
+KERAS_ALL = [
+    {},
+    {"learning_rate": 0.1},
+    {"learning_rate": 0.1, "weight_decay": 0.1},
+    {"clipnorm": 0.5},
+    {"clipvalue": 0.05},
+    {"global_clipnorm": 0.5, **DECAY},
+    {"global_clipnorm": 100.0},
+    {"use_ema": True, "ema_momentum": 0.9},
+    {"loss_scale_factor": 3.0},
+]
+
+B = {"b1": 0.8, "b2": 0.9}
+OPTAX = {
+    "SGD": ("sgd", [{}, MOMENTUM, NESTEROV, {"nesterov": True}]),
+    "AdaGrad": ("adagrad", [{}, {"initial_accumulator_value": 0.2, "eps": 1e-3}]),
+    "RMSprop": (
+        "rmsprop",
+        [{}, {"decay": 0.8, "eps": 1e-3, "eps_in_sqrt": False}, MOMENTUM, {"centered": True}],
+    ),
+    "Adam": ("adam", [{}, {**B, "eps": 1e-3}]),
+    "AdamW": ("adamw", [{}, {**B, **DECAY, "eps": 1e-3}]),
+    "NAdam": ("nadam", [{}, {**B, "eps": 1e-3}]),
+    "RAdam": ("radam", [{}, {**B, "eps": 1e-3}]),
+    "Adamax": ("adamax", [{}, {**B, "eps": 1e-3}]),
+    "Adadelta": ("adadelta", [{}, {"rho": 0.8, "eps": 1e-3, **DECAY}]),
+    "Lion": ("lion", [{}, {**B, **DECAY}]),
+    "LAMB": ("lamb", [{}, {**B, **DECAY, "eps": 1e-3}]),
+}
+OPTAX_MORE = [  # further functions of Optax's
+    ("Adam", "amsgrad", {}),  # with our amsgrad=True
+    ("Adam", "adamw", {**B, **DECAY}),
+    ("NAdam", "nadamw", {**B, **DECAY}),
+    ("Adamax", "adamaxw", {**B, **DECAY}),
+]
+
+SKLEARN = {
+    "SGD": (
+        "SGD",
+        [
+            {},
+            {"learning_rate_init": 0.2, "momentum": 0.5},
+            {"nesterov": False},
+            {"momentum": 0.0},
+            {"momentum": 0.0, "nesterov": True},
+        ],
+    ),
+    "Adam": ("Adam", [{}, {"learning_rate_init": 0.1, **BETAS_12, "epsilon": 1e-3}]),
+}
 
 
-@pytest.mark.parametrize(("name", "given", "theirs", "arguments"), OPTAX, ids=repr)
-def test_like_optax_equals_optax(name, given, theirs, arguments, rng):
-    jax = pytest.importorskip("jax")
-    optax = pytest.importorskip("optax")
-    jax.config.update("jax_enable_x64", True)
-    param, grads = data(rng)
-    tx = getattr(optax, theirs)(given["lr"], **arguments)
-    expected = jax.numpy.array(param)
-    state = tx.init(expected)
-    opt = getattr(pyoptk, name).like("optax", param, **given)
-    for grad in grads:
-        opt.step(grad)
-        updates, state = tx.update(jax.numpy.array(grad), state, expected)
-        expected = optax.apply_updates(expected, updates)
-    np.testing.assert_allclose(param, np.asarray(expected), rtol=1e-12, atol=1e-12)
-
-
-# class, its arguments, Keras's class and its arguments
-KERAS = [
-    ("SGD", {}, "SGD", {}),
-    ("SGD", {"momentum": 0.9}, "SGD", {"momentum": 0.9}),
-    ("SGD", NESTEROV, "SGD", NESTEROV),
-    ("AdaGrad", {}, "Adagrad", {}),
-    ("RMSprop", {}, "RMSprop", {}),
-    ("RMSprop", CENTERED, "RMSprop", CENTERED),
-    ("Adam", {}, "Adam", {}),
-    ("Adam", {"amsgrad": True}, "Adam", {"amsgrad": True}),
-    ("AdamW", {}, "AdamW", {}),
-    ("NAdam", {}, "Nadam", {}),
-    ("Adamax", {}, "Adamax", {}),
-    ("Adadelta", {}, "Adadelta", {}),
-    ("Lion", {}, "Lion", {}),
-    ("LAMB", {}, "Lamb", {}),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "given", "theirs", "arguments"), KERAS, ids=repr)
-def test_like_keras_equals_keras(name, given, theirs, arguments, rng, monkeypatch):
-    monkeypatch.setenv("KERAS_BACKEND", "numpy")
-    keras = pytest.importorskip("keras")
-    dtypes = pytest.importorskip("keras.src.backend.common.dtypes")
-    # only the TensorFlow backend computes in float64 by default; the formulas are the same in all
-    monkeypatch.setitem(dtypes.BIT64_TO_BIT32_DTYPE, "float64", "float64")
-    param, grads = data(rng)
-    keras.config.set_floatx("float64")
-    weight = keras.Variable(param)
-    other = getattr(keras.optimizers, theirs)(**arguments)
-    opt = getattr(pyoptk, name).like("keras", param, **given)
-    for grad in grads:
-        opt.step(grad)
-        other.apply([grad], [weight])
-    np.testing.assert_allclose(param, np.asarray(weight), rtol=1e-12, atol=1e-12)
-
-
-# class and PyTorch's, both with their defaults
-TORCH = [(name, "Adagrad" if name == "AdaGrad" else name) for name in LIKE if "torch" in LIKE[name]]
-
-
-@pytest.mark.parametrize(("name", "theirs"), TORCH)
-def test_like_torch_equals_torch(name, theirs, rng):
-    torch = pytest.importorskip("torch")
-    param, grads = data(rng)
-    weight = torch.nn.Parameter(torch.from_numpy(param.copy()))
-    other = getattr(torch.optim, theirs)([weight], foreach=False)
-    opt = getattr(pyoptk, name).like("torch", param)
-    for grad in grads:
-        opt.step(grad)
-        weight.grad = torch.from_numpy(grad)
-        other.step()
-    # NAdam keeps its product of mu in PyTorch's default dtype, float32
-    tolerance = 1e-7 if name == "NAdam" else 1e-12
-    np.testing.assert_allclose(param, weight.detach(), rtol=tolerance, atol=tolerance)
+def cases(table, every=()):
+    """Our name, theirs and arguments, for all rows."""
+    return [
+        pytest.param(name, theirs, arguments, id=f"{name}-{arguments}")
+        for name, (theirs, rows) in table.items()
+        for arguments in [*every, *rows]
+    ]
 
 
 @pytest.mark.parametrize(
-    ("name", "theirs", "given"),
-    [("SGD", "SGD", {}), ("SGD", "SGD", {"nesterov": False}), ("Adam", "Adam", {})],
+    ("name", "theirs", "arguments"),
+    [*cases(OPTAX), *(pytest.param(*row, id=f"{row[0]}-{row[1]}") for row in OPTAX_MORE)],
 )
-def test_like_sklearn_equals_sklearn(name, theirs, given, rng):
+@pytest.mark.parametrize("max_norm", [None, 0.5, 1e-7], ids=str)
+def test_like_optax_equals_optax(name, theirs, arguments, max_norm, rng):
+    jax = pytest.importorskip("jax")
+    optax = pytest.importorskip("optax")
+    param, grads = data(rng, 20)
+    more = {"amsgrad": True} if theirs == "amsgrad" else {}
+    opt = getattr(pyoptk, name).like(
+        "optax", param, learning_rate=0.1, max_norm=max_norm, **arguments, **more
+    )
+    with jax.enable_x64(True):
+        tx = getattr(optax, theirs)(0.1, **arguments)
+        if max_norm is not None:
+            tx = optax.chain(optax.clip_by_global_norm(max_norm), tx)
+        expected = jax.numpy.array(param)
+        state = tx.init(expected)
+        for grad in grads:
+            opt.step(grad)
+            updates, state = tx.update(jax.numpy.array(grad), state, expected)
+            expected = optax.apply_updates(expected, updates)
+        np.testing.assert_allclose(param, np.asarray(expected), rtol=1e-12, atol=1e-12)
+
+
+@pytest.fixture
+def keras64(monkeypatch):
+    """Keras in double: only its TensorFlow backend has that, the formulas are the same in all."""
+    monkeypatch.setenv("KERAS_BACKEND", "numpy")
+    keras = pytest.importorskip("keras")
+    dtypes = pytest.importorskip("keras.src.backend.common.dtypes")
+    monkeypatch.setitem(dtypes.BIT64_TO_BIT32_DTYPE, "float64", "float64")
+    keras.config.set_floatx("float64")
+    return keras
+
+
+@pytest.mark.parametrize(("name", "theirs", "arguments"), cases(KERAS, KERAS_ALL))
+def test_like_keras_equals_keras(name, theirs, arguments, rng, keras64):
+    param, grads = data(rng)
+    params, weights = [param, param[:7].copy()], [keras64.Variable(p) for p in (param, param[:7])]
+    other = getattr(keras64.optimizers, theirs)(**arguments)
+    opt = getattr(pyoptk, name).like("keras", params, **arguments)
+    for grad in grads:
+        opt.step([grad, grad[3:10]])
+        other.apply([grad, grad[3:10]], weights)
+    averages = other._model_variables_moving_average if "use_ema" in arguments else weights
+    for ours, theirs, average, weight in zip(
+        params, weights, opt.ema if "use_ema" in arguments else params, averages, strict=True
+    ):
+        np.testing.assert_allclose(ours, np.asarray(theirs), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(average, np.asarray(weight), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs", "arguments"),
+    [
+        *cases(TORCH, TORCH_ALL),
+        *cases({n: (n, [{**DECAY, "decoupled_weight_decay": True}]) for n in TORCH_DECOUPLED}),
+    ],
+)
+@pytest.mark.parametrize("max_norm", [None, 0.5], ids=str)
+def test_like_torch_equals_torch(name, theirs, arguments, max_norm, rng):
+    torch = pytest.importorskip("torch")
+    param, grads = data(rng)
+    weight = torch.nn.Parameter(torch.from_numpy(param.copy()))
+    other = getattr(torch.optim, theirs)([weight], foreach=False, **arguments)
+    opt = getattr(pyoptk, name).like("torch", param, max_norm=max_norm, **arguments)
+    for grad in grads:
+        opt.step(grad)
+        weight.grad = torch.from_numpy(grad.copy())
+        if max_norm is not None:
+            torch.nn.utils.clip_grad_norm_([weight], max_norm)
+        other.step()
+    # NAdam keeps its product of mu in PyTorch's default dtype, float32
+    tolerance = 1e-6 if name == "NAdam" else 1e-12
+    np.testing.assert_allclose(param, weight.detach(), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(("name", "theirs", "arguments"), cases(SKLEARN))
+def test_like_sklearn_equals_sklearn(name, theirs, arguments, rng):
     optimizers = pytest.importorskip("sklearn.neural_network._stochastic_optimizers")
     param, grads = data(rng)
     expected = param.copy()
-    other = getattr(optimizers, f"{theirs}Optimizer")([expected], **given)
-    opt = getattr(pyoptk, name).like("sklearn", param, **given)
+    other = getattr(optimizers, f"{theirs}Optimizer")([expected], **arguments)
+    opt = getattr(pyoptk, name).like("sklearn", param, **arguments)
     for grad in grads:
         opt.step(grad)
         other.update_params([expected], [grad])
     np.testing.assert_allclose(param, expected, rtol=1e-12, atol=1e-12)
+
+
+def their_defaults(library, theirs):
+    """All keywords of the library's optimizer with their defaults."""
+    if library == "keras":
+        return getattr(pytest.importorskip("keras").optimizers, theirs)().get_config()
+    if library == "torch":
+        torch = pytest.importorskip("torch")
+        return getattr(torch.optim, theirs)([torch.nn.Parameter(torch.zeros(1))]).defaults
+    if library == "optax":
+        function = getattr(pytest.importorskip("optax"), theirs)
+    else:
+        module = "sklearn.neural_network._stochastic_optimizers"
+        function = getattr(pytest.importorskip(module), f"{theirs}Optimizer")
+    parameters = inspect.signature(function).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return {"learning_rate": 0.1, **defaults} if library == "optax" else defaults
+
+
+TABLES = {"torch": TORCH, "keras": KERAS, "optax": OPTAX, "sklearn": SKLEARN}
+
+
+@pytest.mark.parametrize(
+    ("library", "name", "theirs"),
+    [(lib, name, row[0]) for lib, table in TABLES.items() for name, row in table.items()],
+)
+def test_every_keyword_is_known_and_has_their_default(library, name, theirs, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "numpy")
+    defaults = their_defaults(library, theirs)
+    cls, param = getattr(pyoptk, name), np.zeros(1)
+    lr = {"lr": 0.1} if library == "optax" else {}
+    bare, full = cls.like(library, param, **lr), cls.like(library, param, **defaults)
+    assert full.hyper == pytest.approx(bare.hyper, rel=1e-6)  # Keras has its lr in float32
+    assert set(bare.hyper) == set(full.hyper)
 
 
 # The operators of ai.onnx.preview.training, version 1, with R = 0.1 and norm_coefficient 0.01.  T
