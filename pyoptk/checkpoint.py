@@ -1,54 +1,54 @@
 """Saving and loading of state: `save`, `load`, and the checks that every `load_state_dict` shares.
 
-A file holds the arrays under the keys "part.name", and one JSON text with everything else: version,
-structure, numbers, and a checksum over it all. In .npz the text is the member `pyoptk.json`, in
-.safetensors the metadata entry "pyoptk". No pickle is ever written or read.
+A file holds the arrays under the keys "part.name", little-endian, and one JSON text with everything
+else: version, structure, numbers, and a checksum over it all. In .npz the text is the member
+`pyoptk.json`, in .safetensors the metadata entry "pyoptk". No pickle is ever written or read.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
-import secrets
-import stat
 import struct
-import zipfile
 import zlib
-from collections.abc import Callable, Mapping, MutableMapping
-from importlib import import_module
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, NoReturn, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-Arrays = dict[str, NDArray[Any]]
-Path = str | os.PathLike[str]
+from . import _files
+from ._files import DTYPES, Arrays, Path
 
 _VERSION = 1
-_DTYPES = "?bBhHiIlLqQefd"  # the type codes of what both formats can hold
+_LONGEST_NAME = 65_531  # bytes; with ".npy" as many as a zip file can hold
+_RANDOM = np.random.Generator | np.random.BitGenerator
 
 
 def save(path: Path, /, **parts: Any) -> None:
     """Write `parts` to the file at `path`, which is replaced as a whole or, on failure, not at all.
+
+    The temporary file beside it is removed; that of a process that was killed, by the next save.
 
     Parameters
     ----------
     path : str or PathLike
         Ends in .npz, or in .safetensors, which needs the package safetensors. A new file gets the
         permissions that the umask gives, an old one keeps its own.
-    **parts : object with ``state_dict()``, dict or array
-        What to save, by name. Dicts may be nested and hold arrays (float16 to float64, integers,
-        bool), int, float, bool, str and None. All come back as they were, bit for bit; only NumPy
-        scalars come back as Python's.
+    **parts : object with ``state_dict()``, dict, list, array or numpy.random.Generator
+        What to save, by name. Dicts may be nested and hold all of these, int, float, bool, str and
+        None; lists and tuples hold no arrays. Arrays are float16 to float64, integers or bool. All
+        load as they were, bit for bit; only NumPy scalars become Python's, a Generator a dict.
 
     Raises
     ------
     TypeError
         For a value that cannot be saved; the message names it.
     ValueError
-        For another suffix, and for names that are not printable or stand for two arrays.
+        For another suffix, and for names that are not printable, too long or stand for two arrays.
+    RuntimeError
+        If another thread changed an array meanwhile; the file at `path` is the old one.
     ImportError
         For .safetensors without the package.
 
@@ -66,18 +66,22 @@ def save(path: Path, /, **parts: Any) -> None:
     >>> w, run
     (array([ 3., -2.]), {'epoch': 7})
     """
-    write, _ = _format(path)
     if not parts:
         raise ValueError("parts: expected at least one to save, got none")
     arrays: Arrays = {}
     header: dict[str, Any] = {"pyoptk_checkpoint": _VERSION, "parts": {}}
     for key, part in parts.items():
         value = part.state_dict() if hasattr(part, "state_dict") else part
-        if not isinstance(value, np.ndarray | Mapping):
+        if not isinstance(value, np.ndarray | Mapping | list | _RANDOM):
             _refuse_part(key, "state_dict", part)
-        header["parts"][key] = _pack(key, value, arrays)
+        try:
+            header["parts"][key] = _pack(key, value, arrays)
+        except RecursionError:
+            raise ValueError(f"{key}: expected fewer dicts and lists inside each other") from None
     header["crc32"] = _checksum(header["parts"], arrays)
-    _replace(path, lambda temporary: write(temporary, json.dumps(header), arrays))
+    text, start = json.dumps(header), _checksum(header["parts"], {})
+    if not _files.write(path, text, arrays, start, header["crc32"]):
+        raise RuntimeError(f"{os.fsdecode(path)}: another thread changed an array that is saved")
 
 
 @overload
@@ -95,9 +99,9 @@ def load(path: Path, /, **parts: Any) -> dict[str, Any] | None:
     ----------
     path : str or PathLike
         Ends in .npz or .safetensors.
-    **parts : object with ``load_state_dict(state)``, dict or array
-        All the parts in the file, by name. Arrays, also those in dicts, are filled in place;
-        numbers in dicts are replaced.
+    **parts : object with ``load_state_dict(state)``, dict, list, array or numpy.random.Generator
+        All the parts in the file, by name. Arrays, lists and Generators, also those in dicts,
+        change in place; numbers in dicts are replaced.
 
     Returns
     -------
@@ -114,10 +118,9 @@ def load(path: Path, /, **parts: Any) -> dict[str, Any] | None:
     ImportError
         For .safetensors without the package.
     """
-    for key, part in parts.items():
-        if not hasattr(part, "load_state_dict") and not isinstance(
-            part, np.ndarray | MutableMapping
-        ):
+    plain = {key: part for key, part in parts.items() if not hasattr(part, "load_state_dict")}
+    for key, part in plain.items():
+        if not isinstance(part, np.ndarray | MutableMapping | list | _RANDOM):
             _refuse_part(key, "load_state_dict", part)
     found = _read(path)
     if not parts:
@@ -133,6 +136,7 @@ def load(path: Path, /, **parts: Any) -> dict[str, Any] | None:
         elif not has_method:
             check_value(part, found[key], key)
         checked[key] = hasattr(part, "check_state_dict") or not has_method
+    _check_targets(plain)
     for key in sorted(parts, key=checked.__getitem__):
         if hasattr(parts[key], "load_state_dict"):
             parts[key].load_state_dict(found[key])
@@ -185,12 +189,54 @@ def fill_arrays(target: MutableMapping[str, Any], got: Mapping[str, Any]) -> Non
     Nothing is checked; that is for `check_arrays`, before.
     """
     for name, value in got.items():
+        old = target.get(name)
         if isinstance(value, np.ndarray):
             np.copyto(target[name], value)
+        elif isinstance(old, _RANDOM):
+            _bits(old).state = value
         elif isinstance(value, Mapping):
             fill_arrays(target[name], value)
+        elif isinstance(old, list):
+            old[:] = value
         else:
             target[name] = value
+
+
+def _bits(random: _RANDOM) -> Any:
+    return random.bit_generator if isinstance(random, np.random.Generator) else random
+
+
+def _spans(key: str, part: Any) -> Iterator[tuple[int, int, str, NDArray[Any]]]:
+    """First byte, end, name and array of all that is filled; refuse what nobody would look at."""
+    if isinstance(part, Mapping):
+        if isinstance(part.get("bit_generator"), str):
+            raise TypeError(f"{key}: expected the Generator itself, got its state, which is a copy")
+        for name, value in part.items():
+            yield from _spans(f"{key}.{name}", value)
+    elif isinstance(part, np.ndarray) and part.size:
+        start, reach = part.__array_interface__["data"][0], part.itemsize
+        for size, stride, n in sorted(
+            (abs(s), s, n) for s, n in zip(part.strides, part.shape, strict=True)
+        ):
+            if n > 1 and size < reach:
+                raise ValueError(f"{key}: expected elements of their own, got some that overlap")
+            reach += size * (n - 1)
+            start += min(stride, 0) * (n - 1)
+        yield start, start + reach, key, part
+
+
+def _check_targets(parts: Mapping[str, Any]) -> None:
+    """Raise if two of the arrays in `parts` share memory, or two elements of one do."""
+    near: list[tuple[int, int, str, NDArray[Any]]] = []
+    spans = [span for key, part in parts.items() for span in _spans(key, part)]
+    for span in sorted(spans, key=lambda span: span[:3]):
+        near = [other for other in near if other[1] > span[0]]
+        for other in near:
+            if np.shares_memory(span[3], other[3]):
+                raise ValueError(
+                    f"{span[2]}: expected memory of its own, got an array that overlaps {other[2]}"
+                )
+        near.append(span)
 
 
 def _check_names(expected: Mapping[str, Any], got: Mapping[str, Any], what: str, kind: str) -> None:
@@ -204,11 +250,25 @@ def _check_names(expected: Mapping[str, Any], got: Mapping[str, Any], what: str,
 
 def check_value(expected: Any, got: Any, what: str) -> None:
     """The same for one value; `what` is what messages call it."""
-    if isinstance(expected, Mapping):
+    if isinstance(expected, _RANDOM):
+        bits = _bits(expected)
+        check_mapping(got, what)
+        if (name := got.get("bit_generator")) != bits.state["bit_generator"]:
+            raise ValueError(f"{what}: expected the state of {type(bits).__name__}, got {name}")
+        check_arrays(bits.state, got, what)
+        try:
+            type(bits)().state = got
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{what}: expected a state of {name}, got one with {error}") from error
+    elif isinstance(expected, Mapping):
         check_arrays(expected, got, what)
     elif not isinstance(expected, np.ndarray):
-        if isinstance(got, np.ndarray | Mapping):
-            raise TypeError(f"{what}: expected a number or str, got {_kind(got)}")
+        several = isinstance(expected, list | tuple)
+        if isinstance(got, np.ndarray | Mapping) or (
+            expected is not None and several != isinstance(got, list | tuple)
+        ):
+            one = "a list" if several else "a number or str"
+            raise TypeError(f"{what}: expected {one}, got {_kind(got)}")
     elif not _is_plain(got) or got.dtype != expected.dtype:
         raise TypeError(f"{what}: expected {_kind(expected)}, got {_kind(got)}")
     elif got.shape != expected.shape:
@@ -227,31 +287,46 @@ def _kind(value: Any) -> str:
 
 def _refuse_part(key: str, method: str, part: Any) -> NoReturn:
     raise TypeError(
-        f"{key}: expected an array, a dict or an object with {method}(), got {_kind(part)}"
+        f"{key}: expected an array, dict, list, Generator or an object with {method}(),"
+        f" got {_kind(part)}"
     )
 
 
-def _pack(key: str, value: Any, arrays: Arrays) -> Any:
+def _pack(key: str, value: Any, arrays: Arrays | None) -> Any:
     """`value` for JSON: arrays go to `arrays`; what JSON has no word for becomes a list."""
+    if isinstance(value, _RANDOM):
+        value = _bits(value).state
     if isinstance(value, Mapping):
         if odd := [name for name in value if not isinstance(name, str)]:
             raise TypeError(f"{key}: expected names of type str, got {odd[0]!r}")
         return {name: _pack(f"{key}.{name}", entry, arrays) for name, entry in value.items()}
-    if _is_plain(value):
-        if value.dtype.char not in _DTYPES or not value.dtype.isnative:
+    if type(value) in (list, tuple):
+        inside = [_pack(f"{key}[{k}]", entry, None) for k, entry in enumerate(value)]
+        return [type(value).__name__, inside]
+    if _is_plain(value) and arrays is not None:
+        if value.dtype.char not in DTYPES or not value.dtype.isnative:
             raise TypeError(
                 f"{key}: expected floats up to 64 bit, integers or bool in native byte order, "
                 f"got {_kind(value)}"
             )
         if key in arrays or key == "__metadata__" or not key.isprintable():
             raise ValueError(f"{key!r}: expected a printable name for one array, got this one")
-        arrays[key] = np.asarray(value, order="C")
+        if (length := len(key.encode())) > _LONGEST_NAME:
+            raise ValueError(
+                f"{key[:40]}...: expected a name of at most {_LONGEST_NAME:,} bytes, got {length:,}"
+            )
+        arrays[key] = np.asarray(value, value.dtype.newbyteorder("<"), order="C")
         return [value.dtype.name, list(value.shape)]
     value = value.item() if isinstance(value, np.generic) else value
     if type(value) not in (bool, int, float, str, type(None)):
-        raise TypeError(f"{key}: expected an array, a number, a str or None, got {_kind(value)}")
+        array = "" if arrays is None else "an array, "
+        raise TypeError(f"{key}: expected {array}a number, a str or None, got {_kind(value)}")
     if type(value) is float and not math.isfinite(value):
         return ["bits", struct.pack(">d", value).hex()]  # a NaN has a sign and a payload
+    if type(value) is int and value.bit_length() > 8192:  # JSON is read to 4,300 digits
+        raise ValueError(
+            f"{key}: expected an int of at most 8,192 bits, got {value.bit_length():,}"
+        )
     return value
 
 
@@ -260,8 +335,12 @@ def _unpack(key: str, value: Any, arrays: Arrays) -> Any:
         return {name: _unpack(f"{key}.{name}", entry, arrays) for name, entry in value.items()}
     if not isinstance(value, list):
         return value
-    if value[0] == "bits":
-        return struct.unpack(">d", bytes.fromhex(value[1]))[0]
+    kind, inside = value
+    if kind == "bits":
+        return struct.unpack(">d", bytes.fromhex(inside))[0]
+    if kind in ("list", "tuple"):
+        entries = [_unpack(f"{key}[{k}]", entry, {}) for k, entry in enumerate(inside)]
+        return entries if kind == "list" else tuple(entries)
     if value != [arrays[key].dtype.name, list(arrays[key].shape)]:
         raise ValueError(f"{key} is {_kind(arrays[key])}")
     return arrays[key]
@@ -270,7 +349,7 @@ def _unpack(key: str, value: Any, arrays: Arrays) -> Any:
 def _checksum(parts: Any, arrays: Arrays) -> int:
     crc = zlib.crc32(json.dumps(parts).encode())
     for key in sorted(arrays):
-        crc = zlib.crc32(arrays[key].data, crc)
+        crc = _files.pour(arrays[key], len, crc)
     return crc
 
 
@@ -288,15 +367,20 @@ def _header(text: str | bytes | None) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    _, read = _format(path)
-    with open(path, "rb") as file:  # a missing file fails as usual
-        empty = not file.read(1)
     name = os.fsdecode(path)
+    _files.suffix(name)
+    with open(name, "rb") as file:  # a missing file fails as usual
+        empty = not file.read(1)
     try:
-        header, arrays = read(name)
-        if header["crc32"] != _checksum(header["parts"], arrays):
+        header, stored = _files.read(name, _header)
+        parts = header["parts"]
+        versions = _files.ordered(stored, "<"), stored  # some big-endian machines sum what they see
+        if all(header["crc32"] != _checksum(parts, arrays) for arrays in versions):
             raise ValueError("the checksum is wrong")
-        return {key: _unpack(key, value, arrays) for key, value in header["parts"].items()}
+        arrays = _files.ordered(stored, "=")
+        return {key: _unpack(key, value, arrays) for key, value in parts.items()}
+    except (MemoryError, ImportError):
+        raise
     except _NewerVersion as error:
         raise ValueError(f"{name}: {error}; update pyoptk") from None
     except Exception as error:  # bytes at random make zipfile, json and NumPy raise anything
@@ -304,86 +388,3 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{name}: expected a checkpoint written by pyoptk.save, got {reason}"
         ) from error
-
-
-def _replace(path: Path, write: Callable[[str], None]) -> None:
-    """Put what `write` writes at `path` in one step: a crash leaves the old file or the new one."""
-    path = os.path.realpath(os.fsdecode(path))  # the file behind a link, not the link
-    folder = os.path.dirname(path)
-    temporary = os.path.join(folder, f".pyoptk-{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:  # unlike mkstemp, with the mode that the umask gives
-            mode = os.fstat(file.fileno()).st_mode
-        with contextlib.suppress(FileNotFoundError):
-            mode = os.stat(path).st_mode
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, stat.S_IMODE(mode))  # safetensors puts a new file in place of ours
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    with contextlib.suppress(OSError):  # not every system can
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _write_npz(path: str, text: str, arrays: Arrays) -> None:
-    with zipfile.ZipFile(path, "w") as archive:  # np.savez cannot save every name, "file" say
-        with archive.open("pyoptk.json", "w") as member:
-            member.write(text.encode())
-        for key, array in arrays.items():
-            with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
-
-
-def _read_npz(path: str) -> tuple[dict[str, Any], Arrays]:
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        names = [member.filename for member in members]
-        # Ours are not compressed: a small file cannot ask for much memory.
-        if sum(member.file_size for member in members) > os.path.getsize(path):
-            raise ValueError("it is compressed")
-        header = _header(archive.read("pyoptk.json") if "pyoptk.json" in names else None)
-        arrays = {}
-        for name in names:
-            if name.endswith(".npy"):
-                with archive.open(name) as file:
-                    array = np.lib.format.read_array(file, allow_pickle=False)
-                arrays[name.removesuffix(".npy")] = array
-        return header, arrays
-
-
-def _write_safetensors(path: str, text: str, arrays: Arrays) -> None:
-    import_module("safetensors.numpy").save_file(arrays, path, {"pyoptk": text})
-
-
-def _read_safetensors(path: str) -> tuple[dict[str, Any], Arrays]:
-    with import_module("safetensors").safe_open(path, "np") as file:
-        header = _header((file.metadata() or {}).get("pyoptk"))
-        keys = file.keys()
-        return header, {key: file.get_tensor(key) for key in keys}
-
-
-_Write = Callable[[str, str, Arrays], None]
-_Read = Callable[[str], tuple[dict[str, Any], Arrays]]
-
-
-def _format(path: Path) -> tuple[_Write, _Read]:
-    suffix = os.path.splitext(os.fsdecode(path))[1].lower()
-    if suffix == ".npz":
-        return _write_npz, _read_npz
-    if suffix != ".safetensors":
-        raise ValueError(f"path: expected a name in .npz or .safetensors, got {os.fsdecode(path)}")
-    try:
-        import_module("safetensors.numpy")
-    except ImportError as error:
-        raise ImportError(
-            f"{os.fsdecode(path)}: .safetensors needs a package: pip install safetensors"
-        ) from error
-    return _write_safetensors, _read_safetensors

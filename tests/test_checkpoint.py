@@ -144,7 +144,7 @@ MISFITS = {
     "no target": (
         {"w": 3},
         TypeError,
-        r"^w: expected an array, a dict or .*load_state_dict\(\), g",
+        r"^w: expected an array, dict, list, Generator or .*load_state_dict\(\), g",
     ),
     "read-only": (
         {"w": np.broadcast_to(np.float64(1), 4)},
@@ -216,6 +216,10 @@ def test_training_goes_on_as_if_never_interrupted(path, dtype, rng):
     assert same(resumed, w)
 
 
+FOREIGN = np.zeros(2, np.dtype("f4").newbyteorder())
+CYCLE = {}
+CYCLE["again"] = CYCLE
+
 # value, error, message
 UNSAVABLE = {
     "objects": (np.array([None]), TypeError, r"^part\.x: expected floats .*got object \(1,\)$"),
@@ -223,9 +227,31 @@ UNSAVABLE = {
     "text": (np.array(["a"]), TypeError, r"^part\.x: .*got <U1 \(1,\)$"),
     "long double": (np.ones(2, np.clongdouble).real, TypeError, r"^part\.x: .*\(2,\)$"),
     "dates": (np.zeros(2, "M8[s]"), TypeError, r"^part\.x: .*got datetime64\[s\] \(2,\)$"),
-    "swapped": (np.zeros(2, ">f4"), TypeError, r"^part\.x: .*native byte order, got >f4 \(2,\)$"),
+    "swapped": (FOREIGN, TypeError, r"^part\.x: .*native byte order, got [<>]f4 \(2,\)$"),
     "masked": (np.ma.zeros(2), TypeError, r"^part\.x: expected an array.*got MaskedArray$"),
-    "list": ([1, 2], TypeError, r"^part\.x: expected an array, a number.*got list$"),
+    "set": ({1, 2}, TypeError, r"^part\.x: expected an array, a number.*got set$"),
+    "array in a list": ([1, SOME], TypeError, r"^part\.x\[1\]: expected a number.*got float64 \(2"),
+    "array in a dict in a list": ([{"a": SOME}], TypeError, r"^part\.x\[0\]\.a: expected a numb"),
+    "long int": (
+        1 << 9000,
+        ValueError,
+        r"^part\.x: expected an int of at most 8,192 bits, got 9,0",
+    ),
+    "long name": (
+        {"n" * 70_000: SOME},
+        ValueError,
+        r"^part\.x\.nn+\.\.\.: .* at most 65,531 bytes",
+    ),
+    "long name in UTF-8": (
+        {"\u20ac" * 30_000: SOME},
+        ValueError,
+        r"at most 65,531 bytes, got 90,007",
+    ),
+    "dict in itself": (
+        CYCLE,
+        ValueError,
+        r"^part: expected fewer dicts and lists inside each other",
+    ),
     "complex number": (1j, TypeError, r"^part\.x: .*got complex$"),
     "bytes": (b"1", TypeError, r"^part\.x: .*got bytes$"),
     "int as name": ({1: 2}, TypeError, r"^part\.x: expected names of type str, got 1$"),
@@ -250,7 +276,7 @@ def test_bad_parts_and_names_are_refused(path):
         (
             {"n": 3},
             TypeError,
-            r"^n: expected an array, a dict or an object with state_dict\(\), got",
+            r"^n: expected an array, dict, list, Generator or an object with state_dict\(\), got",
         ),
         ({"m": {"w": SOME}, "m.w": SOME}, ValueError, r"^'m\.w': expected .*for one array"),
         ({"__metadata__": SOME}, ValueError, r"^'__metadata__': expected"),

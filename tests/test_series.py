@@ -184,7 +184,7 @@ def test_newest_first_is_said_and_gaps_are_named(capsys):
 
 NAMED = "own.csv, column 'x': "
 UNORDERED = [*dates("%Y-%m")[:59], "2004-12", "2004-11", *dates("%Y-%m")[59:]]
-# The file's text or the cells of its column x, further arguments, the one line that answers.
+# text of the file or cells of its column x, further arguments, the one line that is printed
 WRONG_DATA = {
     "missing file": (None, (), "own.csv: No such file or directory"),
     "no text": (b"day,x\nd1,\xff\n", (), "own.csv, line 2: expected UTF-8 text"),

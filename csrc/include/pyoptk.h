@@ -3,7 +3,7 @@
  *     pk_tensor t = {.param = p, .grad = g, .state = {m, v}, .n = n, .step = 1};
  *     pk_adam_config c = {.common = PK_COMMON_DEFAULTS, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8};
  *     c.common.lr = 1e-3;
- *     pk_optim(PK_F32)->adam(&t, 1, &c, pk_num_threads());
+ *     pk_optim(PK_F32)->step(PK_ADAM, &t, 1, &c, NULL, pk_num_threads());
  *
  * This is the whole C API; Python is one of its users.  Kernels never allocate, print, lock or
  * fail: the caller has checked shapes, and nothing overlaps unless a comment allows it.  Arrays
@@ -22,25 +22,65 @@ typedef enum { PK_F32, PK_F64, PK_N_DTYPES } pk_dtype;
 
 /* ---- optimizers ------------------------------------------------------------------------------ */
 
+/* Every optimizer once: its name in the enum, and the name that everything else is made from.  The
+ * enum, the table of descriptions (optimizers.c) and the table of kernels (kernels/optim.c) come
+ * from this list, so that an optimizer without one of its parts does not compile. */
+#define PK_OPTIMIZERS(X)                                                                           \
+    X(PK_SGD, sgd)                                                                                 \
+    X(PK_ADAGRAD, adagrad)                                                                         \
+    X(PK_RMSPROP, rmsprop)                                                                         \
+    X(PK_ADADELTA, adadelta)                                                                       \
+    X(PK_ADAM, adam)                                                                               \
+    X(PK_NADAM, nadam)                                                                             \
+    X(PK_RADAM, radam)                                                                             \
+    X(PK_ADAMAX, adamax)                                                                           \
+    X(PK_LION, lion)                                                                               \
+    X(PK_LAMB, lamb)
+
+#define PK_ENUMERATOR(number, name) number,
+typedef enum {
+    PK_OPTIMIZERS(PK_ENUMERATOR) PK_N_OPTIMIZERS,
+    /* For benchmarks: the memory streams of adam with an addition each, which no step over as many
+     * arrays can beat.  param, state[0] and state[1] += grad; the config is a pk_common. */
+    PK_MEMORY_ROOF = PK_N_OPTIMIZERS
+} pk_which;
+#undef PK_ENUMERATOR
+
 enum { PK_MAX_STATES = 3 };
 
+/* How an array is stored; the arithmetic is always that of the table's dtype.  The gradient may be
+ * stored in any way but PK_INT8, the parameter and its average natively or as bfloat16, a state in
+ * any way but PK_F16.  What is stored narrower is rounded to the nearest, ties to even. */
+typedef enum {
+    PK_NATIVE, /* as the dtype of the table that the kernel was taken from */
+    PK_BF16,   /* bfloat16: the upper half of a float32 */
+    PK_F16,    /* IEEE binary16 */
+    PK_INT8    /* blocks of PK_BLOCK codes -127..127; a code is that many 127ths of the scale */
+} pk_storage;
+enum { PK_BLOCK = 256 }; /* elements with one scale; the last block of an array may be shorter */
+
 /* One parameter with its gradient and state.  A kernel takes a list of them, so that one call and
- * one parallel region serve a whole model. */
+ * one parallel region serve a whole model.  No array overlaps another.  What a designated initializer
+ * leaves out is 0: no state, no average, everything stored natively. */
 typedef struct {
-    void *param;                /* [n] in/out */
-    const void *grad;           /* [n] in; NULL leaves this tensor alone */
-    void *state[PK_MAX_STATES]; /* [n] in/out each, zero before step 1; which: see the kernel */
-    void *ema;                  /* [n] in/out, NULL for none: the parameter's moving average */
-    size_t n;                   /* elements; may be 0 */
-    int64_t step;               /* counts from 1 */
-    size_t group;               /* which element of `configs` holds its hyper-parameters */
+    void *param;                 /* [n] in/out */
+    const void *grad;            /* [n] in, out with zero_grad; NULL: leave this tensor alone */
+    void *state[PK_MAX_STATES];  /* [n] in/out each, zero before step 1; NULL where unused */
+    void *ema;                   /* [n] in/out: the parameter's moving average; NULL: none */
+    size_t n;                    /* elements; may be 0 */
+    int64_t step;                /* of this tensor; the first is 1 */
+    size_t group;                /* which element of `configs` holds its hyper-parameters */
+    float *scale[PK_MAX_STATES]; /* [ceil(n / PK_BLOCK)] in/out: of a state in PK_INT8; else NULL */
+    struct {
+        uint8_t param, grad, ema, state[PK_MAX_STATES]; /* a pk_storage each */
+    } stored;
 } pk_tensor;
 
 /* A gradient of a parameter [rows, width] that is zero but for some rows.  A row may come several
  * times: its gradient is the sum. */
 typedef struct {
     const int64_t *indices; /* [count] in; each >= 0 and < rows */
-    const void *values;     /* [count, width] in */
+    const void *values;     /* [count, width] in, in the dtype of the table */
     size_t count, width;
 } pk_rows;
 
@@ -48,7 +88,7 @@ typedef struct {
  *     g *= grad_scale;  g = min(max(g, -clip_value), clip_value);  g = -g if maximize;
  *     g += weight_decay * p, or, decoupled (Loshchilov & Hutter 2019), p *= 1 - lr * weight_decay.
  * cautious (Liang et al. 2024): of the update u, what is subtracted from p, only the elements with the
- * sign of g count, and more the fewer they are; the mean is that of the tensor.  Not with lamb.
+ * sign of g count, and more the fewer they are; the mean is that of the tensor.
  *     agree = u * g > 0      u *= agree / max(mean(agree), 1e-3)
  * And after the update, in the same sweep over memory:
  *     ema = ema_decay * ema + (1-ema_decay) * p, where there is one;
@@ -158,48 +198,88 @@ typedef struct {
     double beta1, beta2, eps;
 } pk_lamb_config;
 
-/* Each kernel changes every param and state of the list; `configs` has one element per group.
- * Same bits for any nthreads and on every instruction set; denormal numbers count as zero. */
+/* ---- descriptions of the optimizers ---- */
+
+typedef enum {
+    PK_NUMBER,   /* a double with low <= x < high */
+    PK_EPS,      /* the same; not 0 must not become 0 in the dtype of the arrays */
+    PK_OPTIONAL, /* the same, or none: then `fallback` */
+    PK_SWITCH,   /* an int, 0 or 1 */
+    PK_START     /* a number in no config: what a state holds before step 1 */
+} pk_kind;
+
 typedef struct {
-    void (*sgd)(const pk_tensor *tensors, size_t count, const pk_sgd_config *configs, int nthreads);
-    void (*adagrad)(const pk_tensor *tensors, size_t count, const pk_adagrad_config *configs,
-                    int nthreads);
-    void (*rmsprop)(const pk_tensor *tensors, size_t count, const pk_rmsprop_config *configs,
-                    int nthreads);
-    void (*adadelta)(const pk_tensor *tensors, size_t count, const pk_adadelta_config *configs,
-                     int nthreads);
-    void (*adam)(const pk_tensor *tensors, size_t count, const pk_adam_config *configs,
-                 int nthreads);
-    void (*nadam)(const pk_tensor *tensors, size_t count, const pk_nadam_config *configs,
-                  int nthreads);
-    void (*radam)(const pk_tensor *tensors, size_t count, const pk_radam_config *configs,
-                  int nthreads);
-    void (*adamax)(const pk_tensor *tensors, size_t count, const pk_adamax_config *configs,
-                   int nthreads);
-    void (*lion)(const pk_tensor *tensors, size_t count, const pk_lion_config *configs,
-                 int nthreads);
-    void (*lamb)(const pk_tensor *tensors, size_t count, const pk_lamb_config *configs,
-                 void *scratch, int nthreads); /* scratch [lamb_scratch_size bytes] */
-    size_t (*lamb_scratch_size)(const pk_tensor *tensors, size_t count); /* bytes */
+    const char *name;
+    pk_kind kind;
+    size_t offset; /* in the config */
+    double fallback, low, high;
+    const char *expected; /* the bounds in words: "a number in [0, 1)" */
+} pk_field;
+
+/* What must hold between two fields. */
+typedef enum { PK_NEEDS, PK_EXCLUDES, PK_AT_MOST } pk_relation;
+typedef struct {
+    const char *field; /* NULL after the last rule */
+    pk_relation
+        relation; /* if field is not 0: other is not 0; other is 0; always: field <= other */
+    const char *other;
+} pk_rule;
+
+enum {
+    PK_CAUTIOUS = 1,     /* has a cautious step; a rule may say what that needs */
+    PK_SPARSE_ROWS = 2,  /* may step single rows of a parameter: nothing happens to the others */
+    PK_SCRATCH = 4,      /* needs scratch memory */
+    PK_NARROW_STATES = 8 /* states may be stored as PK_BF16 or PK_INT8 */
+};
+
+enum { PK_MAX_FIELDS = 8, PK_MAX_RULES = 4 };
+typedef struct {
+    const char *name;
+    size_t config_size;
+    pk_field
+        fields[PK_MAX_FIELDS]; /* besides those of pk_common; the name after the last is NULL */
+    struct {
+        const char *name;      /* NULL after the last state */
+        const char *needed_by; /* the field that must not be 0 for this state to be used, or NULL */
+        const char *start;     /* the field that it holds before step 1, or NULL: 0 */
+    } states[PK_MAX_STATES];
+    pk_rule rules[PK_MAX_RULES];
+    unsigned abilities;
+} pk_optimizer;
+
+extern const pk_optimizer *const pk_optimizers[PK_N_OPTIMIZERS];
+extern const pk_field pk_common_fields[]; /* of pk_common; the name after the last is NULL */
+
+/* ---- optimizer kernels ---- */
+
+typedef struct {
+    /* One step of each tensor whose grad is not NULL: changes its param, states and ema.  The same
+     * bits for any nthreads and on every instruction set, except for the sign and the payload of a
+     * NaN.  Denormal numbers count as zero.
+     *   tensors  [count] in
+     *   configs  in: an array of this optimizer's config, an element for each group
+     *   scratch  [scratch_size(which, tensors, count) bytes, aligned as by malloc]; NULL if that is 0
+     *   nthreads at most; 1 for the calling thread alone */
+    void (*step)(pk_which which, const pk_tensor *tensors, size_t count, const void *configs,
+                 void *scratch, int nthreads);
+    size_t (*scratch_size)(pk_which which, const pk_tensor *tensors, size_t count); /* bytes */
 
     /* The rows that a gradient touches, each as a tensor, in the order in which they first come: the
-     * list that makes a kernel step these rows alone, with their part of the state.  Sums are taken
+     * list that makes a step change these rows alone, with their part of the state.  Sums are taken
      * in the order of `indices`.  Returns how many rows there are.
-     *   whole    in: the parameter with its states; its grad is not looked at
+     *   whole    in: the parameter with its states, none as PK_INT8; its grad is not looked at
+     *   gradient in
      *   touched  [gradient->count] out; their grad points into the values or into scratch
-     *   scratch  [touched_scratch_size bytes, aligned as by malloc], as long as they are in use   */
+     *   scratch  [touched_scratch_size bytes, aligned as by malloc], as long as they are in use */
     size_t (*touched_rows)(const pk_tensor *whole, const pk_rows *gradient, pk_tensor *touched,
                            void *scratch);
     size_t (*touched_scratch_size)(const pk_rows *gradient); /* bytes */
 
     /* sqrt(sum of grad^2) over the list, summed in double; finite for finite float32 gradients.
-     *   scratch [norm_scratch_size bytes] */
+     *   tensors  [count] in: their grad, n and stored.grad; a grad may be NULL
+     *   scratch  [norm_scratch_size bytes, aligned as by malloc] */
     double (*global_norm)(const pk_tensor *tensors, size_t count, void *scratch, int nthreads);
     size_t (*norm_scratch_size)(const pk_tensor *tensors, size_t count); /* bytes */
-
-    /* For benchmarks: the memory streams of adam with an addition each, which no step over as many
-     * arrays can beat.  param, state[0] and state[1] += grad. */
-    void (*memory_roof)(const pk_tensor *tensors, size_t count, int nthreads);
 } pk_optim_kernels;
 
 /* The factor that clips a gradient of this global norm to max_norm (PyTorch's clip_grad_norm_). */

@@ -1,11 +1,12 @@
-/* Adam and its relatives, in the style of optim.h: constants in double, then one rule. */
+/* Adam and its relatives, as optim.h has the others: a context in double, one rule, an update.  optim.c
+ * lists them. */
 #ifndef PK_ADAM_H
 #define PK_ADAM_H
 
 #include "norm.h"
 #include "optim.h"
 
-static void moment_constants(double beta1, double beta2, constants *k)
+static void moment_context(double beta1, double beta2, context *k)
 {
     k->beta1 = (real)beta1;
     k->rest1 = (real)(1 - beta1);
@@ -13,8 +14,8 @@ static void moment_constants(double beta1, double beta2, constants *k)
     k->rest2 = (real)(1 - beta2);
 }
 
-/* sqrt(v) / r + eps is (sqrt(v) + eps * r) / r: the product with 1 / r can be had before the loop.  What
- * is not 0 stays so, or gradients of zeros would come to 0 / 0. */
+/* sqrt(v) / r + eps is (sqrt(v) + eps * r) / r, where the rate takes in the division by r.  An eps that
+ * is not 0 must not become 0, or gradients of zeros would give 0 / 0. */
 static real scaled_eps(double eps, double r)
 {
     return (real)(eps > 0 && eps * r < REAL_MIN ? REAL_MIN : eps * r);
@@ -22,62 +23,52 @@ static real scaled_eps(double eps, double r)
 
 /* ---- Adam ------------------------------------------------------------------------------------ */
 
-static void adam_constants(const void *config, int64_t step, constants *k)
+enum { AMSGRAD = 1, RECTIFIED = 1 }; /* variants */
+
+static void adam_context(const void *config, int64_t step, context *k)
 {
     const pk_adam_config *c = config;
     const double unbias1 = 1 - pow(c->beta1, (double)step);
     const double unbias2 = 1 - pow(c->beta2, (double)step), root_unbias2 = sqrt(unbias2);
     const int corrected = c->amsgrad_on_corrected;
-    common_constants(&c->common, k);
-    moment_constants(c->beta1, c->beta2, k);
-    k->amsgrad = c->amsgrad;
+    common_context(&c->common, k);
+    moment_context(c->beta1, c->beta2, k);
+    k->variant = c->amsgrad ? AMSGRAD : 0;
     k->correct2 = (real)(corrected ? 1 / unbias2 : 1);
     k->rate = (real)(c->common.lr * (corrected && !c->eps_hat ? 1 : root_unbias2) / unbias1);
     k->eps = scaled_eps(c->eps, corrected || c->eps_hat ? 1 : root_unbias2);
 }
 
 /* Here and below states 0 and 1 are m and v. */
-PK_INLINE vectors adam_rule(vectors x, constants k)
+PK_INLINE vectors adam_rule(vectors x, context k)
 {
     vec *const m = &x.s[0], *const v = &x.s[1], *const vmax = &x.s[2];
     *m = k.beta1 * *m + k.rest1 * x.g;
     *v = k.beta2 * *v + k.rest2 * x.g * x.g;
     vec second = *v;
-    if (k.amsgrad) {
+    if (k.variant & AMSGRAD) {
         second = k.correct2 * second;
-        *vmax = second = larger_of(*vmax, second); /* a NaN in v wins */
+        *vmax = second = maximum(*vmax, second);
     }
-    x.p = k.keep * x.p - k.rate * *m / (root_of(second, k) + k.eps);
+    x.p = k.shrink * x.p - k.rate * *m / (root_of(second, k) + k.eps);
     return x;
 }
 
-PK_INLINE size_t adam_loop(const pk_tensor *t, constants k, int amsgrad)
+static size_t adam_update(const piece *p, const context *k)
 {
-    k.amsgrad = amsgrad;
-    return update_by(adam_rule, amsgrad ? STATES_01 | STATE_2 : STATES_01, ROOTS_1_IN_4, t, k);
+    enum { ALL = STATES_01 | STATE_2 };
+    return k->variant
+               ? update_arrays(adam_rule, AMSGRAD, ALL, PARAM | ALL, ROOTS_1_IN_4, p, *k)
+               : update_arrays(adam_rule, 0, STATES_01, PARAM | STATES_01, ROOTS_1_IN_4, p, *k);
 }
 
-static size_t adam_update(const pk_tensor *t, const constants *k)
-{
-    return k->amsgrad ? adam_loop(t, *k, 1) : adam_loop(t, *k, 0);
-}
-
-static void adam(const pk_tensor *tensors, size_t count, const pk_adam_config *configs,
-                 int nthreads)
-{
-    run_sweep((sweep){.tensors = tensors,
-                      .count = count,
-                      .configs = (const char *)configs,
-                      .config_size = sizeof *configs,
-                      .prepare = adam_constants,
-                      .update = adam_update},
-              nthreads);
-}
+static const optimizer adam = {
+    .prepare = adam_context, .update = adam_update, .config_size = sizeof(pk_adam_config)};
 
 /* ---- NAdam ----------------------------------------------------------------------------------- */
 
-/* The product of mu_1 .. mu_t, where mu_i = beta1 * (1 - q^i / 2) and q = 0.96^momentum_decay.  Nobody
- * has to carry it along: log(1 - x) = -sum x^n / n, and the powers of q add up to geometric series,
+/* The product of mu_1 .. mu_t, where mu_i = beta1 * (1 - q^i / 2) and q = 0.96^momentum_decay, from t
+ * alone: log(1 - x) = -sum x^n / n, and the powers of q add up to geometric series,
  *     log(product) = t * log(beta1) - sum over n of  2^-n / n * q^n * (1 - q^(n t)) / (1 - q^n).  */
 static double nadam_product(double beta1, double log_q, int64_t step)
 {
@@ -95,7 +86,7 @@ static double nadam_product(double beta1, double log_q, int64_t step)
     return without_q * exp(-sum);
 }
 
-static void nadam_constants(const void *config, int64_t step, constants *k)
+static void nadam_context(const void *config, int64_t step, context *k)
 {
     const pk_nadam_config *c = config;
     const double t = (double)step, lr = c->common.lr;
@@ -103,53 +94,44 @@ static void nadam_constants(const void *config, int64_t step, constants *k)
     const double mu_next = c->beta1 * (1 - 0.5 * pow(0.96, (t + 1) * c->momentum_decay));
     const double root_unbias2 = sqrt(1 - pow(c->beta2, t));
     const double product = nadam_product(c->beta1, c->momentum_decay * log(0.96), step);
-    common_constants(&c->common, k);
-    moment_constants(c->beta1, c->beta2, k);
+    common_context(&c->common, k);
+    moment_context(c->beta1, c->beta2, k);
     k->gain = (real)(root_unbias2 * lr * (1 - mu) / (1 - product));
     k->rate = (real)(root_unbias2 * lr * mu_next / (1 - product * mu_next));
     k->eps = scaled_eps(c->eps, root_unbias2);
 }
 
-PK_INLINE vectors nadam_rule(vectors x, constants k)
+PK_INLINE vectors nadam_rule(vectors x, context k)
 {
     vec *const m = &x.s[0], *const v = &x.s[1];
     *m = k.beta1 * *m + k.rest1 * x.g;
     *v = k.beta2 * *v + k.rest2 * x.g * x.g;
     const vec ahead = k.rate * *m + k.gain * x.g;
-    x.p = k.keep * x.p - ahead / (root_of(*v, k) + k.eps);
+    x.p = k.shrink * x.p - ahead / (root_of(*v, k) + k.eps);
     return x;
 }
 
-static size_t nadam_update(const pk_tensor *t, const constants *k)
+static size_t nadam_update(const piece *p, const context *k)
 {
-    return update_by(nadam_rule, STATES_01, ROOTS_1_IN_4, t, *k);
+    return update_arrays(nadam_rule, 0, STATES_01, PARAM | STATES_01, ROOTS_1_IN_4, p, *k);
 }
 
-static void nadam(const pk_tensor *tensors, size_t count, const pk_nadam_config *configs,
-                  int nthreads)
-{
-    run_sweep((sweep){.tensors = tensors,
-                      .count = count,
-                      .configs = (const char *)configs,
-                      .config_size = sizeof *configs,
-                      .prepare = nadam_constants,
-                      .update = nadam_update},
-              nthreads);
-}
+static const optimizer nadam = {
+    .prepare = nadam_context, .update = nadam_update, .config_size = sizeof(pk_nadam_config)};
 
 /* ---- RAdam ----------------------------------------------------------------------------------- */
 
-static void radam_constants(const void *config, int64_t step, constants *k)
+static void radam_context(const void *config, int64_t step, context *k)
 {
     const pk_radam_config *c = config;
     const double power2 = pow(c->beta2, (double)step), unbias2 = 1 - power2;
     const double last = 2 / (1 - c->beta2) - 1; /* rho, of which this is the limit */
     const double rho = last - 2 * (double)step * power2 / unbias2;
-    common_constants(&c->common, k);
-    moment_constants(c->beta1, c->beta2, k);
-    k->rectified = rho > 5;
+    common_context(&c->common, k);
+    moment_context(c->beta1, c->beta2, k);
+    k->variant = rho > 5 ? RECTIFIED : 0;
     double rate = c->common.lr / (1 - pow(c->beta1, (double)step));
-    if (k->rectified) {
+    if (k->variant & RECTIFIED) {
         rate *= sqrt((rho - 4) * (rho - 2) * last / ((last - 4) * (last - 2) * rho));
         rate *= sqrt(unbias2);
     }
@@ -157,141 +139,111 @@ static void radam_constants(const void *config, int64_t step, constants *k)
     k->eps = scaled_eps(c->eps, c->eps_hat ? 1 : sqrt(unbias2));
 }
 
-PK_INLINE vectors radam_rule(vectors x, constants k)
+PK_INLINE vectors radam_rule(vectors x, context k)
 {
     vec *const m = &x.s[0], *const v = &x.s[1];
     *m = k.beta1 * *m + k.rest1 * x.g;
     *v = k.beta2 * *v + k.rest2 * x.g * x.g;
     vec step = k.rate * *m;
-    if (k.rectified)
+    if (k.variant & RECTIFIED)
         step /= root_of(*v, k) + k.eps;
-    x.p = k.keep * x.p - step;
+    x.p = k.shrink * x.p - step;
     return x;
 }
 
-PK_INLINE size_t radam_loop(const pk_tensor *t, constants k, int rectified)
+static size_t radam_update(const piece *p, const context *k)
 {
-    k.rectified = rectified;
-    return update_by(radam_rule, STATES_01, ROOTS_1_IN_4, t, k);
+    enum { CHANGES = PARAM | STATES_01 };
+    return k->variant
+               ? update_arrays(radam_rule, RECTIFIED, STATES_01, CHANGES, ROOTS_1_IN_4, p, *k)
+               : update_arrays(radam_rule, 0, STATES_01, CHANGES, NO_ROOTS, p, *k);
 }
 
-static size_t radam_update(const pk_tensor *t, const constants *k)
-{
-    return k->rectified ? radam_loop(t, *k, 1) : radam_loop(t, *k, 0);
-}
-
-static void radam(const pk_tensor *tensors, size_t count, const pk_radam_config *configs,
-                  int nthreads)
-{
-    run_sweep((sweep){.tensors = tensors,
-                      .count = count,
-                      .configs = (const char *)configs,
-                      .config_size = sizeof *configs,
-                      .prepare = radam_constants,
-                      .update = radam_update},
-              nthreads);
-}
+static const optimizer radam = {
+    .prepare = radam_context, .update = radam_update, .config_size = sizeof(pk_radam_config)};
 
 /* ---- Adamax ---------------------------------------------------------------------------------- */
 
-static void adamax_constants(const void *config, int64_t step, constants *k)
+static void adamax_context(const void *config, int64_t step, context *k)
 {
     const pk_adamax_config *c = config;
-    common_constants(&c->common, k);
-    moment_constants(c->beta1, c->beta2, k);
+    common_context(&c->common, k);
+    moment_context(c->beta1, c->beta2, k);
     k->rate = (real)(c->common.lr / (1 - pow(c->beta1, (double)step)));
     k->eps = (real)(c->eps_outside_max ? c->eps : 0);
     k->eps_inside = (real)(c->eps_outside_max ? 0 : c->eps);
 }
 
-PK_INLINE vectors adamax_rule(vectors x, constants k)
+PK_INLINE vectors adamax_rule(vectors x, context k)
 {
     vec *const m = &x.s[0], *const u = &x.s[1];
     *m = k.beta1 * *m + k.rest1 * x.g;
     const vec decayed = k.beta2 * *u, size = vec_abs(x.g) + k.eps_inside;
-    *u = larger_of(decayed, size); /* a NaN in g wins */
-    x.p = k.keep * x.p - k.rate * *m / (*u + k.eps);
+    *u = maximum(decayed, size);
+    x.p = k.shrink * x.p - k.rate * *m / (*u + k.eps);
     return x;
 }
 
-static size_t adamax_update(const pk_tensor *t, const constants *k)
+static size_t adamax_update(const piece *p, const context *k)
 {
-    return update_by(adamax_rule, STATES_01, NO_ROOTS, t, *k);
+    return update_arrays(adamax_rule, 0, STATES_01, PARAM | STATES_01, NO_ROOTS, p, *k);
 }
 
-static void adamax(const pk_tensor *tensors, size_t count, const pk_adamax_config *configs,
-                   int nthreads)
-{
-    run_sweep((sweep){.tensors = tensors,
-                      .count = count,
-                      .configs = (const char *)configs,
-                      .config_size = sizeof *configs,
-                      .prepare = adamax_constants,
-                      .update = adamax_update},
-              nthreads);
-}
+static const optimizer adamax = {
+    .prepare = adamax_context, .update = adamax_update, .config_size = sizeof(pk_adamax_config)};
 
 /* ---- Lion ------------------------------------------------------------------------------------ */
 
-static void lion_constants(const void *config, int64_t step, constants *k)
+static void lion_context(const void *config, int64_t step, context *k)
 {
     const pk_lion_config *c = config;
     (void)step;
-    common_constants(&c->common, k);
-    moment_constants(c->beta1, c->beta2, k);
+    common_context(&c->common, k);
+    moment_context(c->beta1, c->beta2, k);
     k->rate = (real)c->common.lr;
 }
 
-PK_INLINE vectors lion_rule(vectors x, constants k)
+PK_INLINE vectors lion_rule(vectors x, context k)
 {
     vec *const m = &x.s[0];
     const vec c = k.beta1 * *m + k.rest1 * x.g, one = broadcast(1);
     const vec sign = pick(c > 0, one, pick(c < 0, -one, c)); /* 0 and NaN are themselves */
-    x.p = k.keep * x.p - k.rate * sign;
+    x.p = k.shrink * x.p - k.rate * sign;
     *m = k.beta2 * *m + k.rest2 * x.g;
     return x;
 }
 
-static size_t lion_update(const pk_tensor *t, const constants *k)
+static size_t lion_update(const piece *p, const context *k)
 {
-    return update_by(lion_rule, STATE_0, NO_ROOTS, t, *k);
+    return update_arrays(lion_rule, 0, STATE_0, PARAM | STATE_0, NO_ROOTS, p, *k);
 }
 
-static void lion(const pk_tensor *tensors, size_t count, const pk_lion_config *configs,
-                 int nthreads)
-{
-    run_sweep((sweep){.tensors = tensors,
-                      .count = count,
-                      .configs = (const char *)configs,
-                      .config_size = sizeof *configs,
-                      .prepare = lion_constants,
-                      .update = lion_update},
-              nthreads);
-}
+static const optimizer lion = {
+    .prepare = lion_context, .update = lion_update, .config_size = sizeof(pk_lion_config)};
 
 /* ---- LAMB ------------------------------------------------------------------------------------ */
 
-/* Two sweeps: the first updates the moments and sums up squares, the second, which knows the norms,
- * computes the direction again, with the same bits, and moves the parameter. */
-enum { LAMB_BLOCK = 1024 }; /* elements of the direction at a time: stays in the L1 cache */
+/* Two sweeps: the first updates the moments and sums squares, the second, which knows the norms,
+ * computes the direction again, with the same bits, and moves the parameter.  The direction of a stage
+ * stays in the L1 cache. */
 
-static void lamb_constants(const void *config, int64_t step, constants *k)
+static void lamb_context(const void *config, int64_t step, context *k)
 {
     const pk_lamb_config *c = config;
     const double root_unbias2 = sqrt(1 - pow(c->beta2, (double)step));
-    common_constants(&c->common, k);
-    moment_constants(c->beta1, c->beta2, k);
+    common_context(&c->common, k);
+    moment_context(c->beta1, c->beta2, k);
     k->gain = (real)(root_unbias2 / (1 - pow(c->beta1, (double)step)));
     k->eps = scaled_eps(c->eps, root_unbias2);
     k->direct = (real)(c->common.decoupled ? c->common.weight_decay : 0);
 }
 
-PK_INLINE vec lamb_direction(vectors x, constants k)
+PK_INLINE vec lamb_direction(vectors x, context k)
 {
     return k.gain * x.s[0] / (root_of(x.s[1], k) + k.eps) + k.direct * x.p;
 }
 
-PK_INLINE vectors lamb_moments_rule(vectors x, constants k)
+PK_INLINE vectors lamb_moments_rule(vectors x, context k)
 {
     x.s[0] = k.beta1 * x.s[0] + k.rest1 * x.g;
     x.s[1] = k.beta2 * x.s[1] + k.rest2 * x.g * x.g;
@@ -299,43 +251,49 @@ PK_INLINE vectors lamb_moments_rule(vectors x, constants k)
     return x;
 }
 
-static void lamb_moments(const pk_tensor *t, constants k)
+static size_t lamb_moments_update(const piece *p, const context *k)
 {
-    k.zero_grad = 0; /* not yet */
-    update_arrays(lamb_moments_rule, STATES_01, STATES_01 | STATE_2, ROOTS_1_IN_4, t, k);
+    return update_arrays(lamb_moments_rule, 0, STATES_01, STATES_01 | STATE_2, ROOTS_1_IN_4, p, *k);
 }
+
+static const optimizer lamb_moments = {
+    .prepare = lamb_context, .update = lamb_moments_update, .config_size = sizeof(pk_lamb_config)};
 
 /* sums [2 * blocks]: of param^2 and of direction^2 in each block */
 static void lamb_visit(const block_walk *walk, const pk_tensor *t, size_t from, size_t to,
-                       size_t number, const constants *k)
+                       size_t number, const context *k)
 {
+    context moments = *k;
+    moments.zero_grad = 0; /* that comes with the second sweep, and so does the average */
     for (size_t b = from; b < to; b++, number++) {
         const size_t end = t->n - b * NORM_BLOCK < NORM_BLOCK ? t->n : (b + 1) * NORM_BLOCK;
         double param_sum = 0, direction_sum = 0;
-        for (size_t begin = b * NORM_BLOCK; begin < end; begin += LAMB_BLOCK) {
-            _Alignas(CACHE_LINE) real direction[LAMB_BLOCK];
-            pk_tensor piece =
-                piece_of(t, begin, end - begin < LAMB_BLOCK ? end : begin + LAMB_BLOCK);
-            piece.state[2] = direction;
-            piece.ema = NULL; /* not yet */
-            lamb_moments(&piece, *k);
-            param_sum += sum_of_squares(piece.param, piece.n, 1);
-            direction_sum += sum_of_squares(direction, piece.n, 1);
+        for (size_t begin = b * NORM_BLOCK; begin < end; begin += STAGE) {
+            _Alignas(CACHE_LINE) real direction[STAGE];
+            pk_tensor part = part_of(t, begin, end - begin < STAGE ? end : begin + STAGE);
+            part.state[2] = direction;
+            part.ema = NULL;
+            piece p = {.counting = 0};
+            update_part(&lamb_moments, &part, 0, part.n, &p, &moments);
+            param_sum += sum_of_squares(part.param, part.stored.param, part.n, 1);
+            direction_sum += sum_of_squares(direction, PK_NATIVE, part.n, 1);
         }
         walk->sums[2 * number] = param_sum;
         walk->sums[2 * number + 1] = direction_sum;
     }
 }
 
-PK_INLINE vectors lamb_rule(vectors x, constants k)
+PK_INLINE vectors lamb_rule(vectors x, context k)
 {
     x.p = x.p - k.rate * lamb_direction(x, k);
     return x;
 }
 
-static size_t lamb_update(const pk_tensor *t, const constants *k)
+static size_t lamb_update(const piece *p, const context *k)
 {
-    return update_arrays(lamb_rule, STATES_01, PARAM, ROOTS_1_IN_4, t, *k);
+    context own = *k;
+    own.rate = p->rate;
+    return update_arrays(lamb_rule, 0, STATES_01, PARAM, ROOTS_1_IN_4, p, own);
 }
 
 static size_t lamb_scratch_size(const pk_tensor *tensors, size_t count)
@@ -343,15 +301,15 @@ static size_t lamb_scratch_size(const pk_tensor *tensors, size_t count)
     return (2 * count_blocks(tensors, count) + count) * sizeof(double);
 }
 
-static void lamb(const pk_tensor *tensors, size_t count, const pk_lamb_config *configs,
-                 void *scratch, int nthreads)
+static const double *lamb_rates(const pk_tensor *tensors, size_t count, const void *configs,
+                                void *scratch, int nthreads)
 {
-    double *rates = scratch, *sums = rates + count;
+    const pk_lamb_config *const config = configs;
+    double *const rates = scratch, *sums = rates + count;
     run_walk((block_walk){.tensors = tensors,
                           .count = count,
-                          .configs = (const char *)configs,
-                          .config_size = sizeof *configs,
-                          .prepare = lamb_constants,
+                          .optimizer = &lamb_moments,
+                          .configs = configs,
                           .visit = lamb_visit,
                           .sums = sums},
              nthreads);
@@ -362,17 +320,16 @@ static void lamb(const pk_tensor *tensors, size_t count, const pk_lamb_config *c
             direction_sum += sums[1];
         }
         const int either_is_0 = param_sum == 0 || direction_sum == 0;
-        rates[i] = configs[tensors[i].group].common.lr *
+        rates[i] = config[tensors[i].group].common.lr *
                    (either_is_0 ? 1 : sqrt(param_sum) / sqrt(direction_sum));
     }
-    run_sweep((sweep){.tensors = tensors,
-                      .count = count,
-                      .configs = (const char *)configs,
-                      .config_size = sizeof *configs,
-                      .prepare = lamb_constants,
-                      .update = lamb_update,
-                      .rates = rates},
-              nthreads);
+    return rates;
 }
+
+static const optimizer lamb = {.prepare = lamb_context,
+                               .update = lamb_update,
+                               .config_size = sizeof(pk_lamb_config),
+                               .rates = lamb_rates,
+                               .scratch_size = lamb_scratch_size};
 
 #endif

@@ -1,7 +1,9 @@
-/* The loop of every optimizer, over a piece of one tensor.  What becomes of an element is a rule: a
+/* The loop of every optimizer, over a piece of one tensor.  What happens to an element is a rule: a
  * function of one vector of each array.  Around it, where the config asks for it and in the same
- * registers, is what all optimizers share: what happens to the gradient first, the choice of a cautious
- * step, the moving average of the parameter.  Included by optim.h and adam.h. */
+ * registers, is what all optimizers share: the preparation of the gradient, the choice of a cautious
+ * step, the moving average of the parameter.  The updates in optim.h and adam.h call update_arrays
+ * with literals, so that each combination is a loop of its own with nothing to decide inside.
+ * Take care with the order of operations: it is that of the twins in pyoptk/reference. */
 #ifndef PK_LOOP_H
 #define PK_LOOP_H
 
@@ -10,55 +12,66 @@
 
 enum { PAIR = 2 * LANES };
 
-/* Arrays besides the parameter and the gradient, which every rule reads, bit by bit. */
+/* Bit flags: which arrays a rule reads or changes.  The parameter and the gradient are always read. */
 enum { STATE_0 = 1, STATE_1 = 2, STATE_2 = 4, STATES_01 = STATE_0 | STATE_1, PARAM = 8 };
 
-/* One unit of a core does divisions and roots, and most rules wait for it.  So one root in four
- * vectors is taken by products; where the rule itself has few of those, two in four. */
-enum { NO_ROOTS = 0, ROOTS_1_IN_4 = 0, ROOTS_2_IN_4 = 1 };
+/* One unit of a core does both divisions and roots, and most rules wait for it.  So of four vectors
+ * one takes its root by products; two, where the rule itself has few products. */
+enum { NO_ROOTS, ROOTS_1_IN_4, ROOTS_2_IN_4 };
 
 /* One vector of each array. */
 typedef struct {
     vec p, g, s[PK_MAX_STATES], ema;
-    vec_bits kept; /* of a cautious step */
+    vec_bits agree; /* of a cautious step */
 } vectors;
 
 typedef struct {
     vectors even, odd;
 } pair;
 
-typedef vectors update_rule(vectors x, constants k);
+typedef vectors update_rule(vectors x, context k);
 
-PK_INLINE vec root_of(vec x, constants k) { return k.by_products ? root_by_products(x) : root(x); }
+PK_INLINE vec root_of(vec x, context k) { return k.by_products ? root_by_products(x) : root(x); }
 
-/* `all`: what is not the rule's too. */
-PK_INLINE vectors load_vectors(const pk_tensor *t, size_t i, int reads, int all)
+/* `all`: the moving average, too. */
+PK_INLINE vectors load_vectors(const piece *t, size_t i, int reads, int all)
 {
-    vectors x = {.p = load((const real *)t->param + i), .g = load((const real *)t->grad + i)};
+    vectors x = {.p = load(t->param + i), .g = load(t->grad + i)};
     for (int s = 0; s < PK_MAX_STATES; s++)
         if (reads >> s & 1)
-            x.s[s] = load((const real *)t->state[s] + i);
+            x.s[s] = load(t->state[s] + i);
     if (all && t->ema)
-        x.ema = load((const real *)t->ema + i);
+        x.ema = load(t->ema + i);
     return x;
 }
 
-PK_INLINE void store_vectors(const pk_tensor *t, size_t i, vectors x, int changes, int all,
+PK_INLINE void store_vectors(const piece *t, size_t i, vectors x, int changes, int all,
                              int zero_grad)
 {
     for (int s = 0; s < PK_MAX_STATES; s++)
         if (changes >> s & 1)
-            store((real *)t->state[s] + i, x.s[s]);
+            store(t->state[s] + i, x.s[s]);
     if (changes & PARAM)
-        store((real *)t->param + i, x.p);
+        store(t->param + i, x.p);
     if (all && t->ema)
-        store((real *)t->ema + i, x.ema);
+        store(t->ema + i, x.ema);
     if (all && zero_grad)
-        store((real *)(uintptr_t)t->grad + i, broadcast(0));
+        store(t->grad + i, broadcast(0));
+}
+
+PK_INLINE pair load_pair(const piece *t, size_t i, int reads, int all)
+{
+    return (pair){load_vectors(t, i, reads, all), load_vectors(t, i + LANES, reads, all)};
+}
+
+PK_INLINE void store_pair(const piece *t, size_t i, pair x, int changes, int all, int zero_grad)
+{
+    store_vectors(t, i, x.even, changes, all, zero_grad);
+    store_vectors(t, i + LANES, x.odd, changes, all, zero_grad);
 }
 
 /* The gradient after scaling, clipping, maximize and coupled decay, as pk_common says. */
-PK_INLINE vec prepared(vec g, vec p, constants k)
+PK_INLINE vec prepared(vec g, vec p, context k)
 {
     g = k.scale * g;
     g = smaller_of(broadcast(k.clip), g);
@@ -74,61 +87,54 @@ PK_INLINE vec_bits agreeing(vec moved, vec g)
     return ((moved < 0) & (g > 0)) | ((moved > 0) & (g < 0));
 }
 
-/* The rule, and what is not the rule's around it.  A cautious step applies it to a parameter of zeros,
- * and multiplies what is not to be kept by 0: a NaN stays one. */
-PK_INLINE vectors stepped(vectors x, constants k, update_rule *rule)
+/* Applies the rule and, around it, what all optimizers share.  A cautious step applies the rule to a
+ * parameter of zeros and multiplies what does not agree by 0: a NaN stays one. */
+PK_INLINE vectors stepped(vectors x, context k, real caution, update_rule *rule)
 {
     const vec p = x.p, g = x.g = prepared(x.g, p, k);
     if (k.cautious)
         x.p = broadcast(0);
     x = rule(x, k);
     if (k.cautious) {
-        x.kept = agreeing(x.p, g);
-        x.p = k.keep * p + x.p * pick(x.kept, broadcast(k.caution), broadcast(0));
+        x.agree = agreeing(x.p, g);
+        x.p = k.shrink * p + x.p * pick(x.agree, broadcast(caution), broadcast(0));
     }
     x.ema = k.ema_keep * x.ema + k.ema_rest * x.p;
     return x;
 }
 
-PK_INLINE pair pair_after(const pk_tensor *t, size_t i, constants k, int reads, int all,
-                          int by_products, update_rule *rule)
+PK_INLINE pair stepped_pair(const piece *t, size_t i, context k, int reads, update_rule *rule)
 {
-    pair x = {load_vectors(t, i, reads, all), load_vectors(t, i + LANES, reads, all)};
+    pair x = load_pair(t, i, reads, 1);
     k.by_products = 0;
-    x.even = all ? stepped(x.even, k, rule) : rule(x.even, k);
-    k.by_products = by_products;
-    x.odd = all ? stepped(x.odd, k, rule) : rule(x.odd, k);
+    x.even = stepped(x.even, k, t->caution, rule);
+    k.by_products = 1;
+    x.odd = stepped(x.odd, k, t->caution, rule);
     return x;
 }
 
-PK_INLINE void store_pair(const pk_tensor *t, size_t i, pair x, int changes, int all, int zero_grad)
+/* Elements i..i+n-1 of what a step reads, as far as there are any, into the L2 cache: the L1 cache is
+ * too small for two tensors. */
+PK_INLINE void prefetch_next(const piece *t, size_t i, size_t n, int reads)
 {
-    store_vectors(t, i, x.even, changes, all, zero_grad);
-    store_vectors(t, i + LANES, x.odd, changes, all, zero_grad);
-}
-
-/* Elements i..i+n-1, or beyond the end none, of what a step reads of a tensor, into the L2 cache: the L1
- * cache is too small for two tensors. */
-PK_INLINE void fetch(const pk_tensor *t, size_t i, size_t n, int reads)
-{
-    for (size_t j = i; j < i + n && i < t->n; j += LANES) {
-        __builtin_prefetch((const real *)t->param + j, 0, 2);
-        __builtin_prefetch((const real *)t->grad + j, 0, 2);
+    for (size_t j = i; j < i + n && j < t->n; j += LANES) {
+        __builtin_prefetch(t->param + j, 0, 2);
+        __builtin_prefetch(t->grad + j, 0, 2);
         for (int s = 0; s < PK_MAX_STATES; s++)
             if (reads >> s & 1 && t->state[s])
-                __builtin_prefetch((const real *)t->state[s] + j, 0, 2);
+                __builtin_prefetch(t->state[s] + j, 0, 2);
     }
 }
 
-/* How many of the elements from..to-1 of a pair are kept. */
-PK_INLINE size_t kept_of(pair x, size_t from, size_t to)
+/* How many of the elements from..to-1 of a pair agree. */
+PK_INLINE size_t count_agreeing(pair x, size_t from, size_t to)
 {
-    real_bits kept[PAIR];
+    real_bits agree[PAIR];
     size_t count = 0;
-    memcpy(kept, &x.even.kept, sizeof x.even.kept);
-    memcpy(kept + LANES, &x.odd.kept, sizeof x.odd.kept);
+    memcpy(agree, &x.even.agree, sizeof x.even.agree);
+    memcpy(agree + LANES, &x.odd.agree, sizeof x.odd.agree);
     for (size_t l = from; l < to; l++)
-        count += kept[l] != 0;
+        count += agree[l] != 0;
     return count;
 }
 
@@ -137,35 +143,34 @@ typedef struct {
     _Alignas(CACHE_LINE) real param[PAIR], grad[PAIR], ema[PAIR], state[PK_MAX_STATES][PAIR];
 } copies;
 
-static void *copy(real *to, const void *from, size_t n)
+static real *copy(real *to, const real *from, size_t n)
 {
-    return from ? memcpy(to, from, n * sizeof(real)) : NULL;
+    return from ? memcpy(to, from, n * sizeof *to) : NULL;
 }
 
-static pk_tensor filled_up(const pk_tensor *t, copies *c)
+static piece filled_up(const piece *t, copies *c)
 {
     memset(c, 0, sizeof *c);
-    pk_tensor filled = {.n = t->n,
-                        .param = copy(c->param, t->param, t->n),
-                        .grad = copy(c->grad, t->grad, t->n),
-                        .ema = copy(c->ema, t->ema, t->n)};
+    piece filled = *t;
+    filled.param = copy(c->param, t->param, t->n);
+    filled.grad = copy(c->grad, t->grad, t->n);
+    filled.ema = copy(c->ema, t->ema, t->n);
     for (int s = 0; s < PK_MAX_STATES; s++)
         filled.state[s] = copy(c->state[s], t->state[s], t->n);
     return filled;
 }
 
-static void copy_back(const pk_tensor *t, const copies *c, int changes, int zero_grad)
+static void copy_back(const piece *t, const copies *c, int changes, int zero_grad)
 {
-    const size_t size = t->n * sizeof(real);
     for (int s = 0; s < PK_MAX_STATES; s++)
         if (changes >> s & 1)
-            memcpy(t->state[s], c->state[s], size);
+            copy(t->state[s], c->state[s], t->n);
     if (changes & PARAM)
-        memcpy(t->param, c->param, size);
+        copy(t->param, c->param, t->n);
     if (t->ema)
-        memcpy(t->ema, c->ema, size);
+        copy(t->ema, c->ema, t->n);
     if (zero_grad)
-        memset((void *)(uintptr_t)t->grad, 0, size);
+        memset(t->grad, 0, t->n * sizeof *t->grad);
 }
 
 /* A pair that overlaps others, at an end of the piece: computed before these are stored, and stored
@@ -175,33 +180,41 @@ typedef struct {
 } edge;
 
 /* Two pairs at a time, from begin to end, with nothing but the rule. */
-PK_INLINE void update_plainly(const pk_tensor *t, size_t begin, size_t end, constants k, int reads,
-                              int changes, int roots, update_rule *rule)
+PK_INLINE void update_rule_only(const piece *t, const piece *next, size_t begin, size_t end,
+                                context k, int reads, int changes, int roots, update_rule *rule)
 {
-    if (k.next)
-        fetch(k.next, 0, 2 * PAIR, reads);
+    context slow = k, fast = k; /* roots by the instruction, and by products */
+    slow.by_products = 0;
+    fast.by_products = 1;
+    if (next)
+        prefetch_next(next, 0, 2 * PAIR, reads);
     for (size_t i = begin; i + 2 * PAIR <= end; i += 2 * PAIR) {
-        if (k.next)
-            fetch(k.next, i - begin + 2 * PAIR, 2 * PAIR, reads);
-        store_pair(t, i, pair_after(t, i, k, reads, 0, 1, rule), changes, 0, 0);
-        store_pair(t, i + PAIR, pair_after(t, i + PAIR, k, reads, 0, roots, rule), changes, 0, 0);
+        if (next)
+            prefetch_next(next, i - begin + 2 * PAIR, 2 * PAIR, reads);
+        pair x = load_pair(t, i, reads, 0);
+        x = (pair){rule(x.even, slow), rule(x.odd, fast)};
+        store_pair(t, i, x, changes, 0, 0);
+        x = load_pair(t, i + PAIR, reads, 0);
+        x = (pair){rule(x.even, slow), rule(x.odd, roots == ROOTS_2_IN_4 ? fast : slow)};
+        store_pair(t, i + PAIR, x, changes, 0, 0);
     }
 }
 
-/* Begins with the loop where vectors of the parameter do not straddle cache lines, as all of an array
- * from NumPy's allocator would, and has no tail.  Returns, when counting, how many elements a cautious
- * step keeps, and changes nothing then. */
-PK_INLINE size_t update_arrays(update_rule *rule, int reads, int changes, int roots,
-                               const pk_tensor *piece, constants k)
+/* Begins with the loop at an element from which vectors of the parameter do not cross cache lines, as
+ * all of an array from NumPy's allocator would, and has no tail.  Returns, when counting, how many
+ * elements of a cautious step agree, and changes nothing then. */
+PK_INLINE size_t update_arrays(update_rule *rule, int variant, int reads, int changes, int roots,
+                               const piece *p, context k)
 {
     copies filled;
-    const int is_short = piece->n < PAIR;
-    const pk_tensor t = is_short ? filled_up(piece, &filled) : *piece;
-    const int plain = k.plain && !t.ema;
+    k.variant = variant; /* a literal */
+    const int is_short = p->n < PAIR;
+    const piece t = is_short ? filled_up(p, &filled) : *p;
+    const int rule_only = k.rule_only && !t.ema;
     const size_t off = -(uintptr_t)t.param % PK_VECTOR_BYTES / sizeof(real);
-    const size_t begin = is_short ? 0 : off, stride = plain ? 2 * PAIR : PAIR;
+    const size_t begin = is_short ? 0 : off, stride = rule_only ? 2 * PAIR : PAIR;
     const size_t end = is_short ? 0 : t.n - (t.n - begin) % PAIR;
-    size_t kept = 0;
+    size_t agree = 0;
 
     edge edges[3];
     pair after[3];
@@ -215,40 +228,32 @@ PK_INLINE size_t update_arrays(update_rule *rule, int reads, int changes, int ro
                              ? (edge){.at = 0, .from = 0, .to = t.n}
                              : (edge){.at = t.n - PAIR, .from = PAIR - (t.n - end), .to = PAIR};
     for (int e = 0; e < count; e++)
-        after[e] = pair_after(&t, edges[e].at, k, reads, 1, 1, rule);
+        after[e] = stepped_pair(&t, edges[e].at, k, reads, rule);
 
-    if (plain && k.next) {
-        update_plainly(&t, begin, end, k, reads, changes, roots, rule);
-    } else if (plain) {
-        k.next = NULL; /* a literal: nothing to decide in the loop */
-        update_plainly(&t, begin, end, k, reads, changes, roots, rule);
+    if (rule_only && t.next) {
+        update_rule_only(&t, t.next, begin, end, k, reads, changes, roots, rule);
+    } else if (rule_only) { /* a literal NULL: nothing to decide in the loop */
+        update_rule_only(&t, NULL, begin, end, k, reads, changes, roots, rule);
     } else {
         for (size_t i = begin; i < end; i += PAIR) {
-            if (k.next)
-                fetch(k.next, i - begin, PAIR, reads);
-            const pair x = pair_after(&t, i, k, reads, 1, 1, rule);
-            if (k.counting)
-                kept += kept_of(x, 0, PAIR);
+            if (t.next)
+                prefetch_next(t.next, i - begin, PAIR, reads);
+            const pair x = stepped_pair(&t, i, k, reads, rule);
+            if (t.counting)
+                agree += count_agreeing(x, 0, PAIR);
             else
                 store_pair(&t, i, x, changes, 1, k.zero_grad);
         }
     }
 
     for (int e = 0; e < count; e++)
-        if (k.counting)
-            kept += kept_of(after[e], edges[e].from, edges[e].to);
+        if (t.counting)
+            agree += count_agreeing(after[e], edges[e].from, edges[e].to);
         else
             store_pair(&t, edges[e].at, after[e], changes, 1, k.zero_grad);
-    if (is_short && !k.counting)
-        copy_back(piece, &filled, changes, k.zero_grad);
-    return kept;
-}
-
-/* Of an optimizer that changes all that it reads. */
-PK_INLINE size_t update_by(update_rule *rule, int states, int roots, const pk_tensor *piece,
-                           constants k)
-{
-    return update_arrays(rule, states, PARAM | states, roots, piece, k);
+    if (is_short && !t.counting)
+        copy_back(p, &filled, changes, k.zero_grad);
+    return agree;
 }
 
 #endif

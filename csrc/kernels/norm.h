@@ -1,5 +1,5 @@
-/* Sums over whole tensors, the same on any number of threads: the global norm of a list of gradients
- * here, and the norms of LAMB in adam.h. */
+/* Sums over whole tensors, with the same bits for any number of threads: the global norm of a list of
+ * gradients, which optim.c lists, and the walk over blocks that LAMB (adam.h) takes for its norms. */
 #ifndef PK_NORM_H
 #define PK_NORM_H
 
@@ -13,13 +13,12 @@ enum { NORM_BLOCK = 4096, NORM_LANES = 16 };
 typedef struct block_walk {
     const pk_tensor *tensors;
     size_t count, blocks, chunks;
-    const cut *cuts;     /* [chunks], in blocks */
-    const char *configs; /* as a sweep's, or NULL: k is not set */
-    size_t config_size;
-    void (*prepare)(const void *config, int64_t step, constants *k);
+    const chunk_start *starts;  /* [chunks], in blocks */
+    const optimizer *optimizer; /* whose context k is, or NULL: k is not set */
+    const char *configs;        /* as a sweep's */
     void (*visit)(const struct block_walk *walk, const pk_tensor *t, size_t from, size_t to,
-                  size_t number, const constants *k); /* number: of block `from`, over the list */
-    double *sums;                                     /* what visit leaves, for each block */
+                  size_t number, const context *k); /* number: of block `from`, over the list */
+    double *sums;                                   /* what visit writes, for each block */
     double scale; /* multiplies every element before it is squared */
 } block_walk;
 
@@ -28,8 +27,11 @@ static size_t blocks_of(const pk_tensor *t)
     return t->grad ? (t->n + NORM_BLOCK - 1) / NORM_BLOCK : 0;
 }
 
-static double sum_of_squares(const real *restrict g, size_t n, double scale)
+/* n: at most NORM_BLOCK */
+static double sum_of_squares(const void *array, int kind, size_t n, double scale)
 {
+    real copy[NORM_BLOCK];
+    const real *restrict const g = as_real(array, n, kind, NULL, copy);
     double lane[NORM_LANES] = {0}, sum = 0;
     const size_t whole = n - n % NORM_LANES;
     for (size_t i = 0; i < whole; i += NORM_LANES) {
@@ -55,21 +57,20 @@ static void walk_chunk(void *arg, size_t c)
     const size_t from = pk_cut(walk->blocks, c, walk->chunks),
                  to = pk_cut(walk->blocks, c + 1, walk->chunks);
     const pk_tensor *prepared = NULL; /* the tensor whose group and step k is for */
-    constants k;
+    context k;
 
-    size_t start = walk->cuts[c].before; /* number of the tensor's first block */
-    for (const pk_tensor *t = walk->tensors + walk->cuts[c].tensor;
+    size_t start = walk->starts[c].before; /* number of the tensor's first block */
+    for (const pk_tensor *t = walk->tensors + walk->starts[c].tensor;
          t < walk->tensors + walk->count && start < to; start += blocks_of(t++)) {
         const size_t mine = blocks_of(t);
         const size_t first = from > start ? from - start : 0;
         const size_t last = start + mine < to ? mine : to - start;
         if (first >= last)
             continue;
-        if (walk->configs) {
-            if (!prepared || t->group != prepared->group || t->step != prepared->step)
-                walk->prepare(walk->configs + t->group * walk->config_size, t->step, &k);
-            prepared = t;
-        }
+        const optimizer *const o = walk->optimizer;
+        if (o && (!prepared || t->group != prepared->group || t->step != prepared->step))
+            o->prepare(walk->configs + t->group * o->config_size, t->step, &k);
+        prepared = t;
         walk->visit(walk, t, first, last, start + first, &k);
     }
     restore_denormals(mode);
@@ -85,25 +86,23 @@ static size_t count_blocks(const pk_tensor *tensors, size_t count)
 
 static void run_walk(block_walk walk, int nthreads)
 {
-    cut cuts[MOST_CHUNKS];
+    chunk_start starts[MOST_CHUNKS];
     walk.blocks = count_blocks(walk.tensors, walk.count);
     walk.chunks = chunks_for(walk.blocks * NORM_BLOCK, nthreads);
-    walk.cuts = cuts;
-    find_cuts(cuts, walk.chunks, walk.tensors, walk.blocks, blocks_of);
-    if (walk.chunks == 1)
-        walk_chunk(&walk, 0);
-    else
-        pk_parallel(walk_chunk, &walk, walk.chunks, nthreads);
+    walk.starts = starts;
+    find_starts(starts, walk.chunks, walk.tensors, walk.blocks, blocks_of);
+    pk_parallel(walk_chunk, &walk, walk.chunks, nthreads);
 }
 
 static void norm_visit(const block_walk *walk, const pk_tensor *t, size_t from, size_t to,
-                       size_t number, const constants *k)
+                       size_t number, const context *k)
 {
     (void)k;
     for (size_t b = from; b < to; b++) {
         const size_t left = t->n - b * NORM_BLOCK;
-        walk->sums[number++] = sum_of_squares((const real *)t->grad + b * NORM_BLOCK,
-                                              left < NORM_BLOCK ? left : NORM_BLOCK, walk->scale);
+        walk->sums[number++] =
+            sum_of_squares(element(t->grad, b * NORM_BLOCK, t->stored.grad), t->stored.grad,
+                           left < NORM_BLOCK ? left : NORM_BLOCK, walk->scale);
     }
 }
 

@@ -1,12 +1,12 @@
-/* Row-sparse gradients: the rows of a parameter that one touches, as a list of tensors, so that the
- * kernels of optim.h and adam.h step those rows and no others.  Included by optim.c. */
+/* Row-sparse gradients: the rows of a parameter that a gradient touches, as a list of tensors, so that
+ * a step changes those rows and no others.  optim.c lists touched_rows; the binding calls it. */
 #ifndef PK_ROWS_H
 #define PK_ROWS_H
 
-#include "sweep.h"
+#include "storage.h"
 
-/* Which tensor a row has become is looked up in a table of slots with open addressing, half of them
- * free: its size, and the time to clear it, go with the gradient, not with the parameter. */
+/* A hash table tells which tensor a row has become: slots with open addressing, half of them free.  Its
+ * size, and the time to clear it, depend on the gradient, not on the parameter. */
 static int slot_bits(size_t count)
 {
     int bits = 1;
@@ -35,17 +35,17 @@ static size_t touched_rows(const pk_tensor *whole, const pk_rows *g, pk_tensor *
     size_t found = 0;
 
     memset(slots, 0, (last_slot + 1) * sizeof *slots);
-    from.grad = from.param; /* any array of the parameter's size */
+    from.grad = NULL;
     for (size_t k = 0; k < g->count; k++) {
         const size_t begin = (size_t)g->indices[k] * g->width;
         const real *restrict row = (const real *)g->values + k * g->width;
-        const void *param = (const real *)whole->param + begin;
+        const void *param = element(whole->param, begin, whole->stored.param);
         /* Fibonacci hashing: neighbours end up far apart, and so do the rows of a regular pattern */
         size_t slot = (size_t)((uint64_t)g->indices[k] * 0x9E3779B97F4A7C15u >> (64 - bits));
         while (slots[slot] && touched[slots[slot] - 1].param != param)
             slot = (slot + 1) & last_slot;
         if (!slots[slot]) {
-            touched[found] = piece_of(&from, begin, begin + g->width);
+            touched[found] = part_of(&from, begin, begin + g->width);
             touched[found].grad = row;
             slots[slot] = ++found;
             continue;

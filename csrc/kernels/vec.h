@@ -1,6 +1,6 @@
-/* Vectors of `real`, as wide as the instruction set's registers, in GCC's and Clang's vector types:
- * the operators + - * / work element by element.  For what must stay in registers, or in the order in
- * which it is written; everything else is plain loops. */
+/* Vectors of `real`, as wide as the registers of the instruction set, in GCC's and Clang's vector types:
+ * the operators + - * / work element by element.  All kernels use them where values must stay in
+ * registers or keep their order of operations; elsewhere they are plain loops. */
 #ifndef PK_VEC_H
 #define PK_VEC_H
 
@@ -67,13 +67,13 @@ PK_INLINE real *align(void *p)
 /* v with zeros behind its first n <= LANES elements. */
 PK_INLINE vec first(vec v, size_t n) { return n == LANES ? v : load_part((const real *)&v, n); }
 
-/* mask ? a : b, where a mask is what a comparison of two vectors gives. */
+/* mask ? a : b; a mask is the result of a comparison of two vectors. */
 PK_INLINE vec pick(vec_bits mask, vec a, vec b)
 {
     return (vec)((mask & (vec_bits)a) | (~mask & (vec_bits)b));
 }
 
-/* By element, b where either is a NaN: one instruction, where compilers know the loop for what it is. */
+/* The larger of two elements; b if either is a NaN.  A loop that compilers turn into one instruction. */
 PK_INLINE vec larger_of(vec a, vec b)
 {
     real larger[LANES];
@@ -89,6 +89,17 @@ PK_INLINE vec smaller_of(vec a, vec b)
     for (int j = 0; j < LANES; j++)
         smaller[j] = a[j] < b[j] ? a[j] : b[j];
     return load(smaller);
+}
+
+/* The larger of two elements; a NaN if either is one. */
+PK_INLINE vec maximum(vec a, vec b)
+{
+    const vec larger = larger_of(a, b);
+    real either[LANES];
+    PK_SIMD
+    for (int j = 0; j < LANES; j++)
+        either[j] = a[j] == a[j] ? larger[j] : a[j];
+    return load(either);
 }
 
 PK_INLINE vec vec_abs(vec x) { return (vec)((vec_bits)x & ~(vec_bits)broadcast((real)-0.0)); }

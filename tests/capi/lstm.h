@@ -166,7 +166,7 @@ static void test_a_tiny_lstm_trains(void)
         pk_rnn(PK_F64)->lstm_backward(&layer, 1, 1);
         pk_tensor all = {
             .param = v.w_ih, .grad = gradient.w_ih, .state = {m, s}, .n = N, .step = step};
-        pk_optim(PK_F64)->adam(&all, 1, &config, 1);
+        pk_optim(PK_F64)->step(PK_ADAM, &all, 1, &config, NULL, 1);
     }
     CHECK(first_loss > 0.1 && loss < 1e-3 * first_loss);
     free_layer(&layer);

@@ -199,9 +199,9 @@ static void test_adam_by_hand(void)
     config.common.lr = lr;
     for (int step = 1; step <= 3; step++) {
         pk_tensor t = {.param = p, .grad = g, .state = {m, v}, .n = 5, .step = step};
-        pk_optim(PK_F64)->adam(&t, 1, &config, 1);
+        pk_optim(PK_F64)->step(PK_ADAM, &t, 1, &config, NULL, 1);
         pk_tensor t32 = {.param = p32, .grad = g32, .state = {m32, v32}, .n = 5, .step = step};
-        pk_optim(PK_F32)->adam(&t32, 1, &config, 1);
+        pk_optim(PK_F32)->step(PK_ADAM, &t32, 1, &config, NULL, 1);
         for (int i = 0; i < 5; i++) {
             want_m[i] = b1 * want_m[i] + (1 - b1) * g[i];
             want_v[i] = b2 * want_v[i] + (1 - b2) * g[i] * g[i];
@@ -235,7 +235,7 @@ static void test_threads_do_not_change_the_bits(void)
                            .state = {long_m[k], long_v[k]},
                            .n = LONG,
                            .step = step};
-            pk_optim(PK_F32)->adam(&t, 1, &config, k ? 4 : 1);
+            pk_optim(PK_F32)->step(PK_ADAM, &t, 1, &config, NULL, k ? 4 : 1);
         }
     CHECK(!memcmp(long_p[0], long_p[1], sizeof long_g));
     CHECK(!memcmp(long_v[0], long_v[1], sizeof long_g));

@@ -1,0 +1,226 @@
+/* How arrays are stored, apart from the arithmetic on them: the only file of the optimizers that knows
+ * element sizes and formats.  The loops see a `piece`, all of whose arrays are `real`.  An array that
+ * is stored otherwise is loaded into a copy in the L1 cache and stored from there, a stage at a time.
+ * A new format is a case in load_as, one in store_as and a size; no loop and no rule changes.
+ *
+ * sweep.h calls this.  Every multiple of PK_BLOCK is a place where a piece may begin, and a stage is a
+ * whole number of blocks, so that the scale of a block is found by one thread, from all of it. */
+#ifndef PK_STORAGE_H
+#define PK_STORAGE_H
+
+#include "real.h"
+
+#include <string.h>
+
+enum {
+    CACHE_LINE = 64,
+    STAGE = 1024 /* elements that are copied at once: five arrays of float fill 20 KiB of L1 */
+};
+
+/* A part of one tensor as a loop sees it, and what changes from one tensor to the next. */
+typedef struct piece {
+    real *param, *grad, *state[PK_MAX_STATES], *ema; /* [n] each; NULL where there is none */
+    size_t n;
+    const struct piece *next; /* the tensor after this one, where prefetching it pays; else NULL */
+    real rate;                /* in place of the context's, where each tensor has its own (LAMB) */
+    real caution;             /* multiplies the agreeing elements of a cautious update */
+    int counting;             /* change nothing: how many elements agree? */
+} piece;
+
+typedef struct {
+    _Alignas(CACHE_LINE) real param[STAGE], grad[STAGE], ema[STAGE], state[PK_MAX_STATES][STAGE];
+} stage;
+
+/* The table of doubles has native arrays only. */
+PK_INLINE int is_stored_as_real(int kind) { return sizeof(real) != 4 || kind == PK_NATIVE; }
+
+PK_INLINE int is_native(const pk_tensor *t)
+{
+    const uint8_t *states = t->stored.state;
+    return is_stored_as_real(t->stored.param | t->stored.grad | t->stored.ema | states[0] |
+                             states[1] | states[2]);
+}
+
+PK_INLINE int has_blocks(const pk_tensor *t)
+{
+    const uint8_t *states = t->stored.state;
+    return states[0] == PK_INT8 || states[1] == PK_INT8 || states[2] == PK_INT8;
+}
+
+PK_INLINE size_t size_as(int kind)
+{
+    return is_stored_as_real(kind) ? sizeof(real) : kind == PK_INT8 ? 1 : 2;
+}
+
+/* Element i of an array, which may be absent. */
+PK_INLINE void *element(const void *array, size_t i, int kind)
+{
+    return array ? (char *)(uintptr_t)array + i * size_as(kind) : NULL;
+}
+
+/* Elements begin..end-1 of a tensor, as a tensor. */
+PK_INLINE pk_tensor part_of(const pk_tensor *t, size_t begin, size_t end)
+{
+    pk_tensor part = *t;
+    part.n = end - begin;
+    part.param = element(t->param, begin, t->stored.param);
+    part.grad = element(t->grad, begin, t->stored.grad);
+    part.ema = element(t->ema, begin, t->stored.ema);
+    for (int s = 0; s < PK_MAX_STATES; s++) {
+        part.state[s] = element(t->state[s], begin, t->stored.state[s]);
+        part.scale[s] = t->scale[s] ? t->scale[s] + begin / PK_BLOCK : NULL;
+    }
+    return part;
+}
+
+/* The first index >= i, at most n, at which a piece may begin: that of a block, or of a cache line of
+ * the parameter, so that no two threads write to one line. */
+PK_INLINE size_t next_grain(const pk_tensor *t, size_t i)
+{
+    const size_t size = size_as(t->stored.param);
+    const size_t past =
+        has_blocks(t) ? i % PK_BLOCK * size : ((uintptr_t)t->param + i * size) % CACHE_LINE;
+    const size_t grain = has_blocks(t) ? PK_BLOCK * size : CACHE_LINE;
+    const size_t next = past ? i + (grain - past) / size : i;
+    return next < t->n ? next : t->n;
+}
+
+/* ---- formats --------------------------------------------------------------------------------- */
+
+PK_INLINE float float_of(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+PK_INLINE uint32_t bits_of(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+PK_INLINE float from_bf16(uint16_t half) { return float_of((uint32_t)half << 16); }
+
+/* To the nearest, ties to even; a NaN stays one. */
+PK_INLINE uint16_t to_bf16(float x)
+{
+    const uint32_t bits = bits_of(x), rounded = bits + 0x7fff + (bits >> 16 & 1);
+    return (uint16_t)((x == x ? rounded : bits | 0x400000) >> 16);
+}
+
+/* By integers, which have the same bits everywhere.  A denormal, m * 2^-24, is found as the difference
+ * of two numbers of 2^-14, because denormal floats count as zero here. */
+PK_INLINE float from_f16(uint16_t half)
+{
+    const uint32_t sign = (uint32_t)(half & 0x8000) << 16, rest = (uint32_t)(half & 0x7fff) << 13;
+    const uint32_t exponent = rest & 0x1fu << 23, bias = (127 - 15) << 23;
+    const float denormal = float_of(rest + bias + (1 << 23)) - float_of(bias + (1 << 23));
+    const uint32_t normal = rest + (exponent == 0x1fu << 23 ? 2 * bias : bias);
+    return float_of(sign | (exponent ? normal : bits_of(denormal)));
+}
+
+/* The largest magnitude of a block, found on bits: a NaN is larger than all else, and stays one. */
+PK_INLINE float scale_of(const real *x, size_t n)
+{
+    uint32_t largest = 0;
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t magnitude = bits_of((float)x[i]) & 0x7fffffff;
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    return float_of(largest);
+}
+
+static void load_int8(real *restrict to, const int8_t *from, size_t n, const float *scale)
+{
+    for (size_t i = 0; i < n; i++)
+        to[i] = (real)from[i] * (real)(scale[i / PK_BLOCK] / 127);
+}
+
+static void store_int8(int8_t *to, const real *restrict from, size_t n, float *scale)
+{
+    const float half = 0x1.8p23f; /* beside which nothing but whole numbers is left of a sum */
+    for (size_t i = 0; i < n; i++) {
+        if (i % PK_BLOCK == 0)
+            *scale++ = scale_of(from + i, n - i < PK_BLOCK ? n - i : PK_BLOCK);
+        const float inverse = scale[-1] > 1e-36f ? 127 / scale[-1] : 0;
+        to[i] = (int8_t)(bits_of((float)from[i] * inverse + half) - bits_of(half));
+    }
+}
+
+static void load_as(real *restrict to, const void *from, size_t n, int kind, const float *scale)
+{
+    const uint16_t *halves = from;
+    if (kind == PK_INT8) {
+        load_int8(to, from, n, scale);
+    } else if (kind == PK_BF16) {
+        PK_SIMD
+        for (size_t i = 0; i < n; i++)
+            to[i] = (real)from_bf16(halves[i]);
+    } else {
+        PK_SIMD
+        for (size_t i = 0; i < n; i++)
+            to[i] = (real)from_f16(halves[i]);
+    }
+}
+
+static void store_as(void *to, const real *restrict from, size_t n, int kind, float *scale)
+{
+    uint16_t *halves = to;
+    if (kind == PK_INT8) {
+        store_int8(to, from, n, scale);
+    } else {
+        PK_SIMD
+        for (size_t i = 0; i < n; i++)
+            halves[i] = to_bf16((float)from[i]);
+    }
+}
+
+/* ---- pieces ---------------------------------------------------------------------------------- */
+
+/* The array itself, or a copy of what it holds. */
+PK_INLINE real *as_real(const void *array, size_t n, int kind, const float *scale, real *copy)
+{
+    if (!array || is_stored_as_real(kind))
+        return (real *)(uintptr_t)array;
+    load_as(copy, array, n, kind, scale);
+    return copy;
+}
+
+/* Elements begin..end-1 of a native tensor. */
+PK_INLINE void open_native(piece *p, const pk_tensor *t, size_t begin, size_t end)
+{
+    p->n = end - begin;
+    p->param = (real *)t->param + begin;
+    p->grad = (real *)(uintptr_t)t->grad + begin;
+    p->ema = t->ema ? (real *)t->ema + begin : NULL;
+    for (int s = 0; s < PK_MAX_STATES; s++)
+        p->state[s] = t->state[s] ? (real *)t->state[s] + begin : NULL;
+}
+
+static void open_piece(piece *p, const pk_tensor *t, stage *copies)
+{
+    p->n = t->n;
+    p->param = as_real(t->param, t->n, t->stored.param, NULL, copies->param);
+    p->grad = as_real(t->grad, t->n, t->stored.grad, NULL, copies->grad);
+    p->ema = as_real(t->ema, t->n, t->stored.ema, NULL, copies->ema);
+    for (int s = 0; s < PK_MAX_STATES; s++)
+        p->state[s] = as_real(t->state[s], t->n, t->stored.state[s], t->scale[s], copies->state[s]);
+}
+
+/* Copies that the step has changed go back to where they came from. */
+static void close_piece(const piece *p, const pk_tensor *t, int zero_grad)
+{
+    if (p->param != t->param)
+        store_as(t->param, p->param, t->n, t->stored.param, NULL);
+    if (p->ema != t->ema)
+        store_as(t->ema, p->ema, t->n, t->stored.ema, NULL);
+    for (int s = 0; s < PK_MAX_STATES; s++)
+        if (p->state[s] != t->state[s])
+            store_as(t->state[s], p->state[s], t->n, t->stored.state[s], t->scale[s]);
+    if (zero_grad && p->grad != t->grad)
+        memset((void *)(uintptr_t)t->grad, 0, t->n * size_as(t->stored.grad));
+}
+
+#endif

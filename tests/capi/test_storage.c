@@ -1,0 +1,204 @@
+/* Storage apart from arithmetic: formats against their definition, steps over narrow arrays against
+ * steps over what they hold, and the partition of arrays that are stored in blocks.  Compiled with the
+ * kernels' own headers for float32 and the baseline, to reach what the library does not export. */
+#include "check.h"
+
+#include "../../csrc/kernels/sweep.h"
+
+#include <stdlib.h>
+
+enum { LONG = 20011 };
+
+/* ---- formats --------------------------------------------------------------------------------- */
+
+static float f16_by_definition(unsigned half)
+{
+    const int exponent = half >> 10 & 31, mantissa = half & 1023;
+    const float sign = half >> 15 ? -1.0f : 1.0f;
+    if (exponent == 31)
+        return mantissa ? NAN : sign * INFINITY;
+    return sign * (exponent ? ldexpf(1024.0f + (float)mantissa, exponent - 25)
+                            : ldexpf((float)mantissa, -24));
+}
+
+static void test_every_half_is_read_by_its_definition(void)
+{
+    const fp_mode mode = flush_denormals();
+    int same = 1;
+    for (unsigned half = 0; half < 1 << 16; half++) {
+        const float got = from_f16((uint16_t)half), want = f16_by_definition(half);
+        same &= isnan(want) ? isnan(got) : bits_of(got) == bits_of(want);
+        if (!isnan(from_bf16((uint16_t)half)))
+            same &= to_bf16(from_bf16((uint16_t)half)) == half;
+    }
+    restore_denormals(mode);
+    CHECK(same);
+    CHECK(to_bf16(1 + 0x1p-8f) == 0x3f80 && to_bf16(1 + 0x3p-8f) == 0x3f82); /* ties to even */
+    CHECK(to_bf16(1 + 0x1.1p-8f) == 0x3f81 && to_bf16(FLT_MAX) == 0x7f80);
+    CHECK(isnan(from_bf16(to_bf16(NAN))) && isnan(from_bf16(to_bf16(float_of(0x7f800001)))));
+}
+
+static void test_codes_are_within_half_a_127th_of_the_scale(void)
+{
+    enum { N = 3 * PK_BLOCK + 7 };
+    float x[N], back[N], scale[4];
+    int8_t codes[N];
+    for (int i = 0; i < N; i++)
+        x[i] = ldexpf(sinf((float)i), i / PK_BLOCK * 9 - 20);
+    x[2 * PK_BLOCK] = NAN;
+    store_as(codes, x, N, PK_INT8, scale);
+    load_as(back, codes, N, PK_INT8, scale);
+    int near = 1;
+    for (int i = 0; i < N; i++)
+        near &= i / PK_BLOCK == 2 ? isnan(back[i])
+                                  : fabsf(back[i] - x[i]) <= 0.501f / 127 * scale[i / PK_BLOCK];
+    CHECK(near && isnan(scale[2]));
+    memset(x, 0, sizeof x);
+    store_as(codes, x, N, PK_INT8, scale);
+    load_as(back, codes, N, PK_INT8, scale);
+    CHECK(!memcmp(back, x, sizeof x));
+}
+
+/* ---- the partition ----------------------------------------------------------------------------- */
+
+static void test_pieces_of_blocks_begin_and_end_at_blocks(void)
+{
+    const size_t sizes[] = {1, 255, 256, 257, 5000, LONG, 1 << 20};
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+        for (size_t chunks = 1; chunks < 200; chunks += 3)
+            for (int kind = PK_NATIVE; kind <= PK_INT8; kind++) {
+                const pk_tensor t = {.param = (char *)16, .n = sizes[s], .stored.state = {0, kind}};
+                size_t end = 0;
+                int good = 1;
+                for (size_t c = 0; c < chunks; c++) {
+                    const size_t begin = next_grain(&t, pk_cut(t.n, c, chunks));
+                    good &= c == 0 || begin == end; /* the chunk before ended there */
+                    good &= kind != PK_INT8 || begin % PK_BLOCK == 0 || begin == t.n;
+                    end = next_grain(&t, pk_cut(t.n, c + 1, chunks));
+                    good &= begin <= end;
+                }
+                CHECK(good && end == t.n);
+            }
+}
+
+/* ---- steps ------------------------------------------------------------------------------------- */
+
+static float p[2][LONG], g[LONG], m[2][LONG], v[2][LONG], ema[2][LONG];
+static uint16_t narrow_g[LONG], narrow_m[2][LONG];
+static int8_t codes[2][LONG];
+static float scales[2][LONG / PK_BLOCK + 1];
+
+static void begin(void)
+{
+    for (int i = 0; i < LONG; i++) {
+        p[0][i] = p[1][i] = ema[0][i] = ema[1][i] = cosf((float)i);
+        narrow_g[i] = to_bf16(sinf((float)i));
+        g[i] = from_bf16(narrow_g[i]);
+    }
+    memset(m, 0, sizeof m);
+    memset(v, 0, sizeof v);
+    memset(narrow_m, 0, sizeof narrow_m);
+    memset(codes, 0, sizeof codes);
+    memset(scales, 0, sizeof scales);
+}
+
+static void adam(pk_tensor t, int cautious, int64_t step, int nthreads)
+{
+    pk_adam_config config = {
+        .common = PK_COMMON_DEFAULTS, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8};
+    config.common.weight_decay = 0.01;
+    config.common.ema_decay = 0.9;
+    config.common.cautious = cautious;
+    t.step = step;
+    pk_optim(PK_F32)->step(PK_ADAM, &t, 1, &config, NULL, nthreads);
+}
+
+/* The same bits as a step over the float32 gradient that the narrow one holds. */
+static void test_narrow_gradients_are_read_as_what_they_hold(void)
+{
+    for (int kind = PK_BF16; kind <= PK_F16; kind++) {
+        begin();
+        for (int i = 0; i < LONG && kind == PK_F16; i++)
+            g[i] = from_f16(narrow_g[i]); /* other numbers */
+        for (int step = 1; step <= 4; step++) {
+            adam((pk_tensor){p[0], g, {m[0], v[0]}, ema[0], .n = LONG}, step > 2, step, 1);
+            adam(
+                (pk_tensor){
+                    p[1], narrow_g, {m[1], v[1]}, ema[1], .n = LONG, .stored.grad = (uint8_t)kind},
+                step > 2, step, step);
+        }
+        int same = 1;
+        for (int i = 0; i < LONG; i++) {
+            same &= p[0][i] == p[1][i] || (isnan(p[0][i]) && isnan(p[1][i]));
+            same &= ema[0][i] == ema[1][i] || isnan(ema[0][i]);
+        }
+        CHECK(same);
+        double scratch[8], norms[2];
+        const pk_tensor t[2] = {{.grad = g, .n = LONG},
+                                {.grad = narrow_g, .n = LONG, .stored.grad = (uint8_t)kind}};
+        for (int i = 0; i < 2; i++)
+            norms[i] = pk_optim(PK_F32)->global_norm(&t[i], 1, scratch, 1);
+        CHECK(norms[0] == norms[1] || (isnan(norms[0]) && isnan(norms[1])));
+    }
+}
+
+/* A step over narrow states is one over floats, and the rounding of what comes out. */
+static void test_narrow_states_are_rounded_after_each_step(int kind)
+{
+    begin();
+    for (int step = 1; step <= 4; step++) {
+        adam((pk_tensor){p[0], g, {m[0], v[0]}, ema[0], .n = LONG}, step > 2, step, 1);
+        if (kind == PK_BF16)
+            store_as(narrow_m[0], m[0], LONG, kind, NULL);
+        else
+            store_as(codes[0], m[0], LONG, kind, scales[0]);
+        load_as(m[0], kind == PK_BF16 ? (void *)narrow_m[0] : codes[0], LONG, kind, scales[0]);
+
+        pk_tensor t = {p[1], g, {NULL, v[1]}, ema[1], .n = LONG, .scale = {scales[1]}};
+        t.state[0] = kind == PK_BF16 ? (void *)narrow_m[1] : codes[1];
+        t.stored.state[0] = (uint8_t)kind;
+        adam(t, step > 2, step, step); /* threads do not change a bit */
+    }
+    CHECK(!memcmp(p[0], p[1], sizeof g) && !memcmp(v[0], v[1], sizeof g));
+    CHECK(!memcmp(narrow_m[0], narrow_m[1], sizeof narrow_g));
+    CHECK(!memcmp(codes[0], codes[1], LONG) && !memcmp(scales[0], scales[1], sizeof scales[0]));
+}
+
+static void test_a_narrow_gradient_is_zeroed_and_a_narrow_parameter_moves(void)
+{
+    begin();
+    pk_sgd_config config = {.common = PK_COMMON_DEFAULTS};
+    config.common.lr = 1;
+    config.common.zero_grad = 1;
+    for (int i = 0; i < LONG; i++)
+        narrow_m[0][i] = 0x4000; /* 2 */
+    for (int i = 0; i < LONG; i++)
+        narrow_g[i] = 0x3f80; /* 1 */
+    pk_tensor t = {.param = narrow_m[0], .grad = narrow_g, .n = LONG, .step = 1};
+    t.stored.param = t.stored.grad = PK_BF16;
+    pk_optim(PK_F32)->step(PK_SGD, &t, 1, &config, NULL, 3);
+    int good = 1;
+    for (int i = 0; i < LONG; i++)
+        good &= narrow_m[0][i] == 0x3f80 && narrow_g[i] == 0;
+    CHECK(good);
+}
+
+int main(void)
+{
+    test_every_half_is_read_by_its_definition();
+    test_codes_are_within_half_a_127th_of_the_scale();
+    test_pieces_of_blocks_begin_and_end_at_blocks();
+    int usable;
+    const char *isa;
+    for (int i = 0; (isa = pk_isa_at(i, &usable)); i++) {
+        if (!usable)
+            continue;
+        pk_use_isa(isa);
+        test_narrow_gradients_are_read_as_what_they_hold();
+        test_narrow_states_are_rounded_after_each_step(PK_BF16);
+        test_narrow_states_are_rounded_after_each_step(PK_INT8);
+        test_a_narrow_gradient_is_zeroed_and_a_narrow_parameter_moves();
+    }
+    printf("%d passed, %d failed\n", (int)passed, (int)failed);
+    return failed != 0;
+}
