@@ -192,10 +192,11 @@ typedef struct {
  *     direction = m / (1-beta1^step) / (sqrt(v) / sqrt(1-beta2^step) + eps) + weight_decay * p
  *     p -= lr * ||p|| / ||direction|| * direction, or, where a norm is 0, p -= lr * direction
  * The norms are those of the one tensor, summed in double.  Not decoupled, the decay is in g instead
- * of in direction. */
+ * of in direction; decoupled and with decay_outside_norm, it is p *= 1 - lr * weight_decay before. */
 typedef struct {
     pk_common common;
     double beta1, beta2, eps;
+    int decay_outside_norm;
 } pk_lamb_config;
 
 /* ---- descriptions of the optimizers ---- */
@@ -282,11 +283,12 @@ typedef struct {
     size_t (*norm_scratch_size)(const pk_tensor *tensors, size_t count); /* bytes */
 } pk_optim_kernels;
 
-/* The factor that clips a gradient of this global norm to max_norm (PyTorch's clip_grad_norm_). */
-static inline double pk_clip_coefficient(double norm, double max_norm)
+/* The factor that clips a gradient of this global norm to max_norm; eps: 1e-6 in PyTorch's
+ * clip_grad_norm_, 0 in Optax and Keras. */
+static inline double pk_clip_coefficient(double norm, double max_norm, double eps)
 {
-    const double coefficient = max_norm / (norm + 1e-6);
-    return coefficient > 1 ? 1 : coefficient; /* a NaN stays one */
+    const double coefficient = max_norm / (norm + eps);
+    return coefficient > 1 || norm == 0 ? 1 : coefficient; /* a NaN stays one */
 }
 
 /* ---- recurrent layers ------------------------------------------------------------------------ */
