@@ -22,6 +22,12 @@ KERNELS = {
     "lion": (pyoptk.Lion, 1, {}, None),
     "lamb": (pyoptk.LAMB, 2, {}, None),
 }
+classes = {cls._kernel: cls for cls in vars(pyoptk).values() if hasattr(cls, "_kernel")}
+KERNELS |= {
+    name: (classes[name], len(row.states), {}, None)
+    for name, row in _optim.ROWS.items()
+    if name not in KERNELS
+}
 NOT_IN_TORCH = [name for name, row in KERNELS.items() if row[3] is None]
 FUSED = ("SGD", "Adagrad", "Adam")  # those that PyTorch has fused
 

@@ -23,7 +23,7 @@ except ModuleNotFoundError as error:
 
 from importlib.metadata import version as _version
 
-from . import kernels, schedules
+from . import kernels, optim, schedules
 from ._core import (
     get_num_threads,
     isa,
@@ -35,48 +35,30 @@ from ._core import (
 from ._sparse import SparseRows
 from .checkpoint import load, save
 from .optim import (
-    LAMB,
-    SGD,
     SWA,
     Accumulation,
-    Adadelta,
-    AdaGrad,
-    Adam,
-    Adamax,
-    AdamW,
-    Lion,
     Lookahead,
     LossScaler,
-    NAdam,
     Optimizer,
-    RAdam,
-    RMSprop,
     clip_by_global_norm,
     clip_by_value,
     global_norm,
 )
+from .optim.adam import *
+from .optim.classic import *
+from .optim.lamb import *
+from .optim.lion import *
 from .rnn import LSTM
 
 __version__ = _version("pyoptk")
 
 __all__ = [
-    "LAMB",
     "LSTM",
-    "SGD",
     "SWA",
     "Accumulation",
-    "AdaGrad",
-    "Adadelta",
-    "Adam",
-    "AdamW",
-    "Adamax",
-    "Lion",
     "Lookahead",
     "LossScaler",
-    "NAdam",
     "Optimizer",
-    "RAdam",
-    "RMSprop",
     "SparseRows",
     "clip_by_global_norm",
     "clip_by_value",
@@ -92,3 +74,4 @@ __all__ = [
     "threads_backend",
     "use_isa",
 ]
+__all__ += [name for name in optim.__all__ if name not in __all__]

@@ -102,6 +102,13 @@ def check_names(names: Iterable[str], known: Sequence[str]) -> None:
             )
 
 
+def check_arguments(given: Iterable[str], described: Iterable[str]) -> None:
+    """Raise unless a constructor's arguments are those that the optimizer's description lists."""
+    if set(given) != set(described):
+        wrong = ", ".join(sorted(set(given) ^ set(described)))
+        raise TypeError(f"{wrong}: expected the hyper-parameters of csrc/optimizers.c alone")
+
+
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
     """Raise unless the value is one of the choices."""
     try:

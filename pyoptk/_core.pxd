@@ -2,9 +2,13 @@
 
 from cpython.buffer cimport Py_buffer
 
-from .capi cimport PK_F32, PK_F64, pk_dtype, pk_optim_kernels, pk_rnn_kernels
+from .capi cimport (
+    PK_F32, PK_F64, pk_dtype, pk_field, pk_optim_kernels, pk_optimizer, pk_rnn_kernels,
+)
 
 cdef const pk_optim_kernels *optim_table(pk_dtype dtype) noexcept nogil
+cdef const pk_optimizer *optimizer_at(int which) noexcept nogil
+cdef const pk_field *common_fields() noexcept nogil
 cdef const pk_rnn_kernels *rnn_table(pk_dtype dtype) noexcept nogil
 cdef int num_threads() noexcept nogil
 cdef double clip_coefficient(double norm, double max_norm) noexcept nogil

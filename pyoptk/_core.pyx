@@ -20,9 +20,10 @@ from cpython.buffer cimport (
 from libc.stdint cimport uintptr_t
 
 from .capi cimport (
-    PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, pk_clip_coefficient, pk_dtype, pk_isa,
-    pk_isa_at, pk_num_threads, pk_optim, pk_optim_kernels, pk_rnn, pk_rnn_kernels,
-    pk_set_num_threads, pk_threads_backend, pk_use_isa,
+    PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, pk_clip_coefficient, pk_common_fields,
+    pk_dtype, pk_field, pk_isa, pk_isa_at, pk_num_threads, pk_optim, pk_optim_kernels,
+    pk_optimizer, pk_optimizers, pk_rnn, pk_rnn_kernels, pk_set_num_threads, pk_threads_backend,
+    pk_use_isa,
 )
 
 cdef object _ndarray = _np.ndarray
@@ -176,6 +177,14 @@ cdef bint overlap(Py_buffer *a, Py_buffer *b) noexcept:
 
 cdef const pk_optim_kernels *optim_table(pk_dtype dtype) noexcept nogil:
     return pk_optim(dtype)
+
+
+cdef const pk_optimizer *optimizer_at(int which) noexcept nogil:
+    return pk_optimizers[which]
+
+
+cdef const pk_field *common_fields() noexcept nogil:
+    return pk_common_fields
 
 
 cdef const pk_rnn_kernels *rnn_table(pk_dtype dtype) noexcept nogil:

@@ -1,46 +1,20 @@
-# What _plan takes from _optim: configs, and the call of a kernel by its name.
+# What _plan takes from _optim: the descriptions of the optimizers, and how a config is made by them.
 
-from .capi cimport (
-    pk_adadelta_config, pk_adagrad_config, pk_adam_config, pk_adamax_config, pk_common, pk_dtype,
-    pk_lamb_config, pk_lion_config, pk_nadam_config, pk_radam_config, pk_rmsprop_config,
-    pk_sgd_config, pk_tensor,
-)
+from .capi cimport pk_dtype, pk_optimizer, pk_which
 
 
-cdef enum optim:
-    SGD
-    ADAGRAD
-    RMSPROP
-    ADADELTA
-    ADAM
-    NADAM
-    RADAM
-    ADAMAX
-    LION
-    LAMB
+cdef class Row:
+    cdef const pk_optimizer *row
+    cdef pk_which which
+    cdef readonly str name
+    cdef readonly tuple common_fields, fields, starts, states, rules
+    cdef readonly dict needed_by
 
-cdef union config:
-    pk_common common  # the first member of every one
-    pk_sgd_config sgd
-    pk_adagrad_config adagrad
-    pk_rmsprop_config rmsprop
-    pk_adadelta_config adadelta
-    pk_adam_config adam
-    pk_nadam_config nadam
-    pk_radam_config radam
-    pk_adamax_config adamax
-    pk_lion_config lion
-    pk_lamb_config lamb
+    cdef int configure(self, char *config, dict hyper, pk_dtype dtype) except -1
+    cdef list start_of(self, dict start, pk_dtype dtype)
 
 
-cdef dict KERNELS, NEEDED_BY
-
+cdef Row row_named(str name)
 cdef double at_least_zero(dict hyper, str name) except? -1
 cdef double limit(dict hyper, str name) except? -1
-cdef int configure(optim which, config *out, dict hyper) except -1
-cdef int check_fits(dict hyper, pk_dtype dtype) except -1
-cdef size_t config_size(optim which) noexcept
-cdef size_t scratch_size(optim which, pk_dtype dtype, const pk_tensor *tensors,
-                         size_t count) noexcept nogil
-cdef void run(optim which, pk_dtype dtype, const pk_tensor *tensors, size_t count,
-              const void *configs, void *scratch) noexcept nogil
+cdef int check_fits(str name, double value, pk_dtype dtype) except -1

@@ -1,4 +1,4 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -6,194 +6,24 @@ from numpy.typing import NDArray
 
 _Array: TypeAlias = NDArray[np.floating[Any]]
 
-def state_names(which: str, hyper: Mapping[str, Any]) -> tuple[str | None, ...]: ...
-def sgd(
-    param: _Array,
-    grad: _Array,
-    velocity: _Array | None = None,
-    *,
-    step: int = 1,
-    lr: float = 1e-3,
-    momentum: float = 0.0,
-    dampening: float = 0.0,
-    nesterov: bool = False,
-    lr_in_momentum: bool = False,
-    weight_decay: float = 0.0,
-    decoupled: bool = False,
-    maximize: bool = False,
-    grad_scale: float = 1.0,
-    clip_value: float | None = None,
-    cautious: bool = False,
-) -> None: ...
-def adagrad(
-    param: _Array,
-    grad: _Array,
-    s: _Array,
-    *,
-    step: int = 1,
-    lr: float = 1e-2,
-    lr_decay: float = 0.0,
-    eps: float = 1e-10,
-    eps_inside_sqrt: bool = False,
-    weight_decay: float = 0.0,
-    decoupled: bool = False,
-    maximize: bool = False,
-    grad_scale: float = 1.0,
-    clip_value: float | None = None,
-    cautious: bool = False,
-) -> None: ...
-def rmsprop(
-    param: _Array,
-    grad: _Array,
-    v: _Array,
-    avg: _Array | None = None,
-    velocity: _Array | None = None,
-    *,
-    step: int = 1,
-    lr: float = 1e-2,
-    rho: float = 0.99,
-    eps: float = 1e-8,
-    momentum: float = 0.0,
-    centered: bool = False,
-    eps_inside_sqrt: bool = False,
-    lr_in_momentum: bool = False,
-    weight_decay: float = 0.0,
-    decoupled: bool = False,
-    maximize: bool = False,
-    grad_scale: float = 1.0,
-    clip_value: float | None = None,
-    cautious: bool = False,
-) -> None: ...
-def adadelta(
-    param: _Array,
-    grad: _Array,
-    v: _Array,
-    acc_delta: _Array,
-    *,
-    step: int = 1,
-    lr: float = 1.0,
-    rho: float = 0.9,
-    eps: float = 1e-6,
-    weight_decay: float = 0.0,
-    decoupled: bool = False,
-    maximize: bool = False,
-    grad_scale: float = 1.0,
-    clip_value: float | None = None,
-    cautious: bool = False,
-) -> None: ...
-def adam(
-    param: _Array,
-    grad: _Array,
-    m: _Array,
-    v: _Array,
-    vmax: _Array | None = None,
-    *,
-    step: int = 1,
-    lr: float = 1e-3,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    eps: float = 1e-8,
-    amsgrad: bool = False,
-    amsgrad_on_corrected: bool = False,
-    eps_hat: bool = False,
-    weight_decay: float = 0.0,
-    decoupled: bool = False,
-    maximize: bool = False,
-    grad_scale: float = 1.0,
-    clip_value: float | None = None,
-    cautious: bool = False,
-) -> None: ...
-def nadam(
-    param: _Array,
-    grad: _Array,
-    m: _Array,
-    v: _Array,
-    *,
-    step: int = 1,
-    lr: float = 2e-3,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    eps: float = 1e-8,
-    momentum_decay: float = 4e-3,
-    weight_decay: float = 0.0,
-    decoupled: bool = False,
-    maximize: bool = False,
-    grad_scale: float = 1.0,
-    clip_value: float | None = None,
-    cautious: bool = False,
-) -> None: ...
-def radam(
-    param: _Array,
-    grad: _Array,
-    m: _Array,
-    v: _Array,
-    *,
-    step: int = 1,
-    lr: float = 1e-3,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    eps: float = 1e-8,
-    eps_hat: bool = True,
-    weight_decay: float = 0.0,
-    decoupled: bool = False,
-    maximize: bool = False,
-    grad_scale: float = 1.0,
-    clip_value: float | None = None,
-    cautious: bool = False,
-) -> None: ...
-def adamax(
-    param: _Array,
-    grad: _Array,
-    m: _Array,
-    u: _Array,
-    *,
-    step: int = 1,
-    lr: float = 2e-3,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    eps: float = 1e-8,
-    eps_outside_max: bool = False,
-    weight_decay: float = 0.0,
-    decoupled: bool = False,
-    maximize: bool = False,
-    grad_scale: float = 1.0,
-    clip_value: float | None = None,
-    cautious: bool = False,
-) -> None: ...
-def lion(
-    param: _Array,
-    grad: _Array,
-    m: _Array,
-    *,
-    step: int = 1,
-    lr: float = 1e-4,
-    beta1: float = 0.9,
-    beta2: float = 0.99,
-    weight_decay: float = 0.0,
-    decoupled: bool = True,
-    maximize: bool = False,
-    grad_scale: float = 1.0,
-    clip_value: float | None = None,
-    cautious: bool = False,
-) -> None: ...
-def lamb(
-    param: _Array,
-    grad: _Array,
-    m: _Array,
-    v: _Array,
-    *,
-    step: int = 1,
-    lr: float = 1e-3,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    eps: float = 1e-6,
-    weight_decay: float = 1e-2,
-    decoupled: bool = True,
-    maximize: bool = False,
-    grad_scale: float = 1.0,
-    clip_value: float | None = None,
-    cautious: bool = False,
-) -> None: ...
+class Row:
+    name: str
+    common_fields: tuple[str, ...]
+    fields: tuple[str, ...]
+    starts: tuple[str, ...]
+    states: tuple[tuple[str, str | None, str | None], ...]
+    rules: tuple[tuple[str, int, str], ...]
+    needed_by: dict[str, str | None]
+    fallbacks: dict[str, float | bool | None]
+    cautious: bool
+    sparse_rows: bool
+    def state_names(self, hyper: dict[str, Any]) -> tuple[str | None, ...]: ...
+
+NEEDS: int
+AT_MOST: int
+ROWS: dict[str, Row]
+
+def once(name: str, arguments: dict[str, Any]) -> None: ...
 def global_norm(grads: Sequence[_Array]) -> float: ...
 def norm_of(grads: dict[str, _Array]) -> float: ...
 def check_writable(

@@ -1,10 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
 # cython: embedsignature=True, embedsignature.format=python, binding=True
 # cython: autotestdict=False, auto_pickle=False
-"""The optimizer family: hyper-parameters to configs, the bare kernels, norms of gradients.
+"""The optimizer family: from descriptions in C to configs, one step by name, norms of gradients.
 
-The bare kernels are for users who keep their own state. An optimizer, whose arrays stay the same
-from step to step, has a Plan (_plan.pyx), which takes configs and `run` from here.
+All that differs between optimizers is read from the rows of csrc/optimizers.c; nothing here names
+one. An optimizer, whose arrays stay the same from step to step, has a Plan (_plan.pyx), which takes
+configs from here; pyoptk/kernels.py calls `once`.
 """
 import numpy as _np
 
@@ -19,325 +20,205 @@ from libc.stdint cimport uintptr_t
 from libc.string cimport memset
 
 from ._core cimport (
-    _Buffers, acquire, check_dtype, check_like, clip_coefficient, contiguous, dtype_of, num_threads,
-    optim_table, shape_of, size_of, strides_of,
+    _Buffers, acquire, check_dtype, check_like, clip_coefficient, common_fields, contiguous,
+    dtype_of, num_threads, optim_table, optimizer_at, shape_of, size_of, strides_of,
 )
 from .capi cimport (
-    PK_F32, PK_F64, pk_adadelta_config, pk_adagrad_config, pk_adam_config, pk_adamax_config,
-    pk_dtype, pk_lamb_config, pk_lion_config, pk_nadam_config, pk_optim_kernels, pk_radam_config,
-    pk_rmsprop_config, pk_sgd_config, pk_tensor,
+    PK_AT_MOST, PK_CAUTIOUS, PK_EPS, PK_F32, PK_F64, PK_MAX_FIELDS, PK_MAX_RULES, PK_MAX_STATES,
+    PK_MEMORY_ROOF, PK_N_OPTIMIZERS, PK_NEEDS, PK_OPTIONAL, PK_SPARSE_ROWS, PK_START, PK_SWITCH,
+    pk_common, pk_dtype, pk_field, pk_tensor, pk_which,
 )
-
-cdef double number(dict hyper, str name, double low, double high, str expected) except? -1:
-    """hyper[name] as a double with low <= number < high."""
-    given = hyper[name]
-    if type(given) is float and low <= <double> given < high:
-        return given
-    return _checks.number(name, given, low, high, expected)
 
 
 cdef double at_least_zero(dict hyper, str name) except? -1:
-    return number(hyper, name, 0, INFINITY, "a finite number >= 0")
-
-
-cdef double fraction(dict hyper, str name) except? -1:
-    return number(hyper, name, 0, 1, "a number in [0, 1)")
+    return _checks.number(name, hyper[name], 0, INFINITY, "a finite number >= 0")
 
 
 cdef double limit(dict hyper, str name) except? -1:
     """A number >= 0, or None for no limit."""
     if hyper[name] is None:
         return INFINITY
-    return number(hyper, name, 0, INFINITY, "None or a finite number >= 0")
+    return _checks.number(name, hyper[name], 0, INFINITY, "None or a finite number >= 0")
 
 
-cdef bint switch(dict hyper, str name) except -1:
-    given = hyper[name]
-    return given if given is True or given is False else _checks.check_switch(name, given)
-
-
-# The hyper-parameter that a state is there for.
-NEEDED_BY = {"velocity": "momentum", "avg": "centered", "vmax": "amsgrad", "ema": "ema_decay"}
-
-KERNELS = {"sgd": SGD, "adagrad": ADAGRAD, "rmsprop": RMSPROP, "adadelta": ADADELTA,
-           "adam": ADAM, "nadam": NADAM, "radam": RADAM, "adamax": ADAMAX, "lion": LION,
-           "lamb": LAMB}
-
-
-cdef int configure(optim which, config *out, dict hyper) except -1:
-    """Check every hyper-parameter, then set *out."""
-    cdef config c
-    memset(&c, 0, sizeof(c))
-    c.common.lr = at_least_zero(hyper, "lr")
-    c.common.weight_decay = at_least_zero(hyper, "weight_decay")
-    c.common.decoupled = switch(hyper, "decoupled")
-    c.common.maximize = switch(hyper, "maximize")
-    c.common.grad_scale = at_least_zero(hyper, "grad_scale")
-    c.common.clip_value = limit(hyper, "clip_value")
-    if hyper.get("ema_decay") is not None:
-        c.common.ema_decay = fraction(hyper, "ema_decay")
-    c.common.zero_grad = "zero_grad" in hyper and switch(hyper, "zero_grad")
-    c.common.cautious = switch(hyper, "cautious")
-    if which == SGD:
-        c.sgd.momentum = fraction(hyper, "momentum")
-        c.sgd.dampening = number(hyper, "dampening", 0, 1 + 2e-16, "a number in [0, 1]")
-        c.sgd.nesterov = switch(hyper, "nesterov")
-        c.sgd.lr_in_momentum = switch(hyper, "lr_in_momentum")
-        if c.sgd.nesterov and (c.sgd.momentum == 0 or c.sgd.dampening != 0):
-            raise ValueError("nesterov: expected momentum > 0 and dampening = 0 with it, got "
-                             f"momentum={c.sgd.momentum!r}, dampening={c.sgd.dampening!r}")
-    elif which == ADAGRAD:
-        c.adagrad.lr_decay = at_least_zero(hyper, "lr_decay")
-        c.adagrad.eps = at_least_zero(hyper, "eps")
-        c.adagrad.eps_inside_sqrt = switch(hyper, "eps_inside_sqrt")
-    elif which == RMSPROP:
-        c.rmsprop.rho = fraction(hyper, "rho")
-        c.rmsprop.eps = at_least_zero(hyper, "eps")
-        c.rmsprop.momentum = fraction(hyper, "momentum")
-        c.rmsprop.centered = switch(hyper, "centered")
-        c.rmsprop.eps_inside_sqrt = switch(hyper, "eps_inside_sqrt")
-        c.rmsprop.lr_in_momentum = switch(hyper, "lr_in_momentum")
-    elif which == ADADELTA:
-        c.adadelta.rho = fraction(hyper, "rho")
-        c.adadelta.eps = at_least_zero(hyper, "eps")
-    elif which == ADAM:
-        c.adam.beta1 = fraction(hyper, "beta1")
-        c.adam.beta2 = fraction(hyper, "beta2")
-        c.adam.eps = at_least_zero(hyper, "eps")
-        c.adam.amsgrad = switch(hyper, "amsgrad")
-        c.adam.amsgrad_on_corrected = switch(hyper, "amsgrad_on_corrected")
-        c.adam.eps_hat = switch(hyper, "eps_hat")
-        if c.adam.amsgrad_on_corrected and not c.adam.amsgrad:
-            raise ValueError("amsgrad_on_corrected: expected amsgrad=True with it, got False")
-    elif which == NADAM:
-        c.nadam.beta1 = fraction(hyper, "beta1")
-        c.nadam.beta2 = fraction(hyper, "beta2")
-        c.nadam.eps = at_least_zero(hyper, "eps")
-        c.nadam.momentum_decay = at_least_zero(hyper, "momentum_decay")
-    elif which == RADAM:
-        c.radam.beta1 = fraction(hyper, "beta1")
-        c.radam.beta2 = fraction(hyper, "beta2")
-        c.radam.eps = at_least_zero(hyper, "eps")
-        c.radam.eps_hat = switch(hyper, "eps_hat")
-    elif which == ADAMAX:
-        c.adamax.beta1 = fraction(hyper, "beta1")
-        c.adamax.beta2 = fraction(hyper, "beta2")
-        c.adamax.eps = at_least_zero(hyper, "eps")
-        c.adamax.eps_outside_max = switch(hyper, "eps_outside_max")
-    elif which == LION:
-        c.lion.beta1 = fraction(hyper, "beta1")
-        c.lion.beta2 = fraction(hyper, "beta2")
-    elif which == LAMB:
-        c.lamb.beta1 = fraction(hyper, "beta1")
-        c.lamb.beta2 = fraction(hyper, "beta2")
-        c.lamb.eps = at_least_zero(hyper, "eps")
-    if c.common.cautious and (which in (ADAGRAD, ADADELTA, LAMB) or hyper.get("momentum") == 0):
-        raise ValueError("cautious: expected False without momentum and for LAMB, whose update "
-                         "has a length of its own, got True")
-    out[0] = c
+cdef int check_fits(str name, double value, pk_dtype dtype) except -1:
+    """Raise if a number that a double holds would be infinite in the arrays' dtype."""
+    if value > FLT_MAX and dtype == PK_F32:
+        raise ValueError(f"{name}: expected a number that float32 can hold, got {value!r}")
     return 0
 
 
-cdef int check_fits(dict hyper, pk_dtype dtype) except -1:
-    """Raise if a number that a double holds would be infinite or zero in the arrays' dtype."""
+# ---- descriptions of the optimizers --------------------------------------------------------------
+
+cdef str text(const char *name):
+    return None if name == NULL else name.decode()
+
+
+cdef double checked(const pk_field *field, str name, given, pk_dtype dtype) except? -1:
+    """The value of a hyper-parameter as its field describes it; a switch is 0 or 1."""
     cdef double value
-    if dtype == PK_F64:
-        return 0
-    for name in ("lr", "weight_decay", "grad_scale", "eps", "initial_accumulator"):
-        value = hyper.get(name, 0.0)
-        if value > FLT_MAX or (0 < value < FLT_MIN and name == "eps"):
-            raise ValueError(f"{name}: expected a number that float32 can hold, got {value!r}")
+    if field.kind == PK_SWITCH:
+        return given if given is True or given is False else _checks.check_switch(name, given)
+    if given is None and field.kind == PK_OPTIONAL:
+        return field.fallback
+    if type(given) is float and field.low <= <double> given < field.high:
+        value = given
+    else:
+        value = _checks.number(name, given, field.low, field.high, text(field.expected))
+    if field.high == INFINITY and field.kind != PK_OPTIONAL:
+        check_fits(name, value, dtype)
+    if field.kind == PK_EPS and 0 < value < FLT_MIN and dtype == PK_F32:
+        raise ValueError(f"{name}: expected a number that float32 can hold, got {value!r}")
+    return value
+
+
+cdef int set_fields(const pk_field *fields, tuple names, char *config, dict hyper,
+                    pk_dtype dtype) except -1:
+    cdef double value
+    cdef Py_ssize_t i
+    for i, name in enumerate(names):
+        value = checked(&fields[i], name, hyper[name], dtype)
+        if fields[i].kind == PK_SWITCH:
+            (<int *> (config + fields[i].offset))[0] = <int> value
+        else:
+            (<double *> (config + fields[i].offset))[0] = value
     return 0
 
 
-def state_names(str which, dict hyper):
-    """The state arrays that a kernel needs, in its order; None where one is not used."""
-    if which == "sgd":
-        return ("velocity" if fraction(hyper, "momentum") != 0 else None,)
-    if which == "adagrad":
-        return ("s",)
-    if which == "rmsprop":
-        return ("v", "avg" if switch(hyper, "centered") else None,
-                "velocity" if fraction(hyper, "momentum") != 0 else None)
-    if which == "adam":
-        return ("m", "v", "vmax" if switch(hyper, "amsgrad") else None)
-    return {"adadelta": ("v", "acc_delta"), "adamax": ("m", "u"), "lion": ("m",)}.get(
-        which, ("m", "v"))
+cdef class Row:
+    """One row of csrc/optimizers.c, with its names as Python's.
+
+    common_fields, fields, starts : tuples of str
+        The hyper-parameters that all optimizers have, its own, and those that only say what a state
+        holds before step 1.
+    states : tuple of (name, needed_by, start)
+    rules : tuple of (field, relation, other)
+    """
+    @property
+    def fallbacks(self):
+        """The default of each field, as a signature has it."""
+        cdef const pk_field *field
+        fallbacks = {}
+        for fields, count in ((<size_t> common_fields(), len(self.common_fields)),
+                              (<size_t> self.row.fields, len(self.fields) + len(self.starts))):
+            for i in range(count):
+                field = <const pk_field *> <size_t> fields + <size_t> i
+                value = None if field.kind == PK_OPTIONAL else field.fallback
+                fallbacks[text(field.name)] = bool(value) if field.kind == PK_SWITCH else value
+        return fallbacks
+
+    @property
+    def cautious(self):
+        return bool(self.row.abilities & PK_CAUTIOUS)
+
+    @property
+    def sparse_rows(self):
+        return bool(self.row.abilities & PK_SPARSE_ROWS)
+
+    cdef int configure(self, char *config, dict hyper, pk_dtype dtype) except -1:
+        """Check every hyper-parameter, then set *config."""
+        set_fields(common_fields(), self.common_fields, config, hyper, dtype)
+        set_fields(self.row.fields, self.fields, config, hyper, dtype)
+        if hyper["cautious"] and not self.row.abilities & PK_CAUTIOUS:
+            raise ValueError(f"cautious: expected False for {self.name}, got True")
+        for field, relation, other in self.rules:
+            if relation == PK_AT_MOST:
+                if hyper[field] > hyper[other]:
+                    raise ValueError(f"{field}: expected at most {other}={hyper[other]!r}, "
+                                     f"got {hyper[field]!r}")
+            elif hyper[field] and bool(hyper[other]) != (relation == PK_NEEDS):
+                raise ValueError(f"{field}: expected {other} to be "
+                                 f"{'set' if relation == PK_NEEDS else '0'} with it, "
+                                 f"got {other}={hyper[other]!r}")
+        return 0
+
+    cdef list start_of(self, dict start, pk_dtype dtype):
+        """What each state holds before step 1."""
+        cdef Py_ssize_t i, first = len(self.fields)
+        values = {name: checked(&self.row.fields[first + i], name, start[name], dtype)
+                  for i, name in enumerate(self.starts)}
+        return [values.get(name, 0.0) for _, _, name in self.states]
+
+    def state_names(self, dict hyper):
+        """The states that are needed, in their order; None where one is not used."""
+        return tuple([name if needed_by is None or hyper[needed_by] else None
+                      for name, needed_by, _ in self.states])
 
 
-cdef size_t scratch_size(optim which, pk_dtype dtype, const pk_tensor *tensors,
-                         size_t count) noexcept nogil:
-    """Bytes of scratch memory that `run` needs."""
-    return optim_table(dtype).lamb_scratch_size(tensors, count) if which == LAMB else 0
+cdef Row described_by(int which):
+    cdef Row made = Row()
+    cdef const pk_field *field = common_fields()
+    cdef list names = [], own = [], starts = []
+    made.row, made.which = optimizer_at(which), <pk_which> which
+    made.name = text(made.row.name)
+    while field.name != NULL:
+        names.append(text(field.name))
+        field += 1
+    for i in range(PK_MAX_FIELDS):
+        field = &made.row.fields[i]
+        if field.name != NULL:
+            (starts if field.kind == PK_START else own).append(text(field.name))
+    made.common_fields, made.fields, made.starts = tuple(names), tuple(own), tuple(starts)
+    made.states = tuple([(text(made.row.states[i].name), text(made.row.states[i].needed_by),
+                          text(made.row.states[i].start))
+                         for i in range(PK_MAX_STATES) if made.row.states[i].name != NULL])
+    made.rules = tuple([(text(made.row.rules[i].field), <int> made.row.rules[i].relation,
+                         text(made.row.rules[i].other))
+                        for i in range(PK_MAX_RULES) if made.row.rules[i].field != NULL])
+    made.needed_by = {name: needed_by for name, needed_by, _ in made.states}
+    return made
 
 
-cdef size_t config_size(optim which) noexcept:
-    """A kernel takes an array of its own configs, one a group: how far they are apart."""
-    if which == SGD:
-        return sizeof(pk_sgd_config)
-    elif which == ADAGRAD:
-        return sizeof(pk_adagrad_config)
-    elif which == RMSPROP:
-        return sizeof(pk_rmsprop_config)
-    elif which == ADADELTA:
-        return sizeof(pk_adadelta_config)
-    elif which == ADAM:
-        return sizeof(pk_adam_config)
-    elif which == NADAM:
-        return sizeof(pk_nadam_config)
-    elif which == RADAM:
-        return sizeof(pk_radam_config)
-    elif which == ADAMAX:
-        return sizeof(pk_adamax_config)
-    elif which == LION:
-        return sizeof(pk_lion_config)
-    return sizeof(pk_lamb_config)
+NEEDS, AT_MOST = <int> PK_NEEDS, <int> PK_AT_MOST  # relations of rules
+ROWS = {row.name: row for row in map(described_by, range(PK_N_OPTIMIZERS))}
 
 
-cdef void run(optim which, pk_dtype dtype, const pk_tensor *tensors, size_t count,
-              const void *configs, void *scratch) noexcept nogil:
-    cdef const pk_optim_kernels *kernels = optim_table(dtype)
-    cdef int nthreads = num_threads()
-    if which == SGD:
-        kernels.sgd(tensors, count, <const pk_sgd_config *> configs, nthreads)
-    elif which == ADAGRAD:
-        kernels.adagrad(tensors, count, <const pk_adagrad_config *> configs, nthreads)
-    elif which == RMSPROP:
-        kernels.rmsprop(tensors, count, <const pk_rmsprop_config *> configs, nthreads)
-    elif which == ADADELTA:
-        kernels.adadelta(tensors, count, <const pk_adadelta_config *> configs, nthreads)
-    elif which == ADAM:
-        kernels.adam(tensors, count, <const pk_adam_config *> configs, nthreads)
-    elif which == NADAM:
-        kernels.nadam(tensors, count, <const pk_nadam_config *> configs, nthreads)
-    elif which == RADAM:
-        kernels.radam(tensors, count, <const pk_radam_config *> configs, nthreads)
-    elif which == ADAMAX:
-        kernels.adamax(tensors, count, <const pk_adamax_config *> configs, nthreads)
-    elif which == LION:
-        kernels.lion(tensors, count, <const pk_lion_config *> configs, nthreads)
-    elif which == LAMB:
-        kernels.lamb(tensors, count, <const pk_lamb_config *> configs, scratch, nthreads)
+cdef Row row_named(str name):
+    return ROWS[name]
 
 
-cdef int once(str which, dict arguments) except -1:
+# ---- one step, norms -----------------------------------------------------------------------------
+
+def once(str name, dict arguments):
     """One step of one tensor, on the caller's own state. `arguments`: the kernel's locals()."""
     cdef _Buffers arrays = _Buffers()
+    cdef Row kernel = ROWS[name]
     cdef Py_buffer *param
     cdef Py_buffer *view
     cdef pk_tensor tensor
-    cdef config c
-    cdef optim k = KERNELS[which]
     cdef int slot
-    cdef void *scratch
-    configure(k, &c, arguments)
-    step, grad = arguments["step"], arguments["grad"]
+    cdef void *scratch = NULL
+    cdef void *config = NULL
+    expected = 3 + len(kernel.states) + len(kernel.common_fields) - 2 + len(kernel.fields)
+    if len(arguments) != expected:
+        raise TypeError(f"{name}: expected {expected} arguments, got {', '.join(arguments)}")
+    arguments = {**arguments, "ema_decay": None, "zero_grad": False}
+    step = arguments["step"]
     if not isinstance(step, (int, _np.integer)) or not 1 <= step < 2**63:
         raise ValueError(f"step: expected an integer >= 1, got {step!r}")
     memset(&tensor, 0, sizeof(tensor))
     tensor.step = step
     param = arrays.take("param", arguments["param"], True)
-    view = arrays.take("grad", contiguous(grad), False)
+    view = arrays.take("grad", contiguous(arguments["grad"]), False)
     check_like(view, "grad", param, "param")
     tensor.param, tensor.grad, tensor.n = param.buf, view.buf, size_of(param)
-    for slot, name in enumerate(state_names(which, arguments)):
-        if name is not None:
-            view = arrays.take(name, arguments[name], True)
-            check_like(view, name, param, "param")
-            tensor.state[slot] = view.buf
-    check_fits(arguments, dtype_of(param))
-    scratch = PyMem_Malloc(scratch_size(k, dtype_of(param), &tensor, 1) + 1)
-    if scratch == NULL:
-        raise MemoryError
-    with nogil:
-        run(k, dtype_of(param), &tensor, 1, &c, scratch)
-    PyMem_Free(scratch)
-    return 0
-
-
-def sgd(param, grad, velocity=None, *, step=1, lr=1e-3, momentum=0.0, dampening=0.0,
-        nesterov=False, lr_in_momentum=False, weight_decay=0.0, decoupled=False, maximize=False,
-        grad_scale=1.0, clip_value=None,
-        cautious=False):
-    """One SGD step; changes `param`, and `velocity` unless `momentum` is 0.
-
-    All arrays have one shape and one dtype, float32 or float64. See `pyoptk.SGD` for the formula,
-    the hyper-parameters and the errors.
-    """
-    once("sgd", locals())
-
-
-def adagrad(param, grad, s, *, step=1, lr=1e-2, lr_decay=0.0, eps=1e-10, eps_inside_sqrt=False,
-            weight_decay=0.0, decoupled=False, maximize=False, grad_scale=1.0, clip_value=None,
-            cautious=False):
-    """One AdaGrad step; changes `param` and `s`. See `pyoptk.AdaGrad`."""
-    once("adagrad", locals())
-
-
-def rmsprop(param, grad, v, avg=None, velocity=None, *, step=1, lr=1e-2, rho=0.99, eps=1e-8,
-            momentum=0.0, centered=False, eps_inside_sqrt=False, lr_in_momentum=False,
-            weight_decay=0.0, decoupled=False, maximize=False, grad_scale=1.0, clip_value=None,
-            cautious=False):
-    """One RMSprop step; changes `param` and `v`, `avg` if `centered`, `velocity` with momentum.
-
-    See `pyoptk.RMSprop`.
-    """
-    once("rmsprop", locals())
-
-
-def adadelta(param, grad, v, acc_delta, *, step=1, lr=1.0, rho=0.9, eps=1e-6, weight_decay=0.0,
-             decoupled=False, maximize=False, grad_scale=1.0, clip_value=None,
-             cautious=False):
-    """One Adadelta step; changes `param`, `v` and `acc_delta`. See `pyoptk.Adadelta`."""
-    once("adadelta", locals())
-
-
-def adam(param, grad, m, v, vmax=None, *, step=1, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8,
-         amsgrad=False, amsgrad_on_corrected=False, eps_hat=False, weight_decay=0.0,
-         decoupled=False, maximize=False, grad_scale=1.0, clip_value=None,
-         cautious=False):
-    """One Adam step; changes `param`, `m` and `v`, and `vmax` if `amsgrad`.
-
-    `step` counts from 1. See `pyoptk.Adam` for the formula, the hyper-parameters and the errors.
-    """
-    once("adam", locals())
-
-
-def nadam(param, grad, m, v, *, step=1, lr=2e-3, beta1=0.9, beta2=0.999, eps=1e-8,
-          momentum_decay=4e-3, weight_decay=0.0, decoupled=False, maximize=False, grad_scale=1.0,
-          clip_value=None,
-          cautious=False):
-    """One NAdam step; changes `param`, `m` and `v`. See `pyoptk.NAdam`."""
-    once("nadam", locals())
-
-
-def radam(param, grad, m, v, *, step=1, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, eps_hat=True,
-          weight_decay=0.0, decoupled=False, maximize=False, grad_scale=1.0, clip_value=None,
-          cautious=False):
-    """One RAdam step; changes `param`, `m` and `v`. See `pyoptk.RAdam`."""
-    once("radam", locals())
-
-
-def adamax(param, grad, m, u, *, step=1, lr=2e-3, beta1=0.9, beta2=0.999, eps=1e-8,
-           eps_outside_max=False, weight_decay=0.0, decoupled=False, maximize=False,
-           grad_scale=1.0, clip_value=None,
-           cautious=False):
-    """One Adamax step; changes `param`, `m` and `u`. See `pyoptk.Adamax`."""
-    once("adamax", locals())
-
-
-def lion(param, grad, m, *, step=1, lr=1e-4, beta1=0.9, beta2=0.99, weight_decay=0.0,
-         decoupled=True, maximize=False, grad_scale=1.0, clip_value=None,
-         cautious=False):
-    """One Lion step; changes `param` and `m`. Weight decay is decoupled. See `pyoptk.Lion`."""
-    once("lion", locals())
-
-
-def lamb(param, grad, m, v, *, step=1, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-6,
-         weight_decay=1e-2, decoupled=True, maximize=False, grad_scale=1.0, clip_value=None,
-         cautious=False):
-    """One LAMB step; changes `param`, `m` and `v`. See `pyoptk.LAMB`."""
-    once("lamb", locals())
+    table, dtype = optim_table(dtype_of(param)), dtype_of(param)
+    scratch = PyMem_Malloc(table.scratch_size(kernel.which, &tensor, 1) + 1)
+    config = PyMem_Calloc(1, kernel.row.config_size)
+    try:
+        if scratch == NULL or config == NULL:
+            raise MemoryError
+        kernel.configure(<char *> config, arguments, dtype)
+        for slot, state in enumerate(kernel.state_names(arguments)):
+            if state is not None:
+                view = arrays.take(state, arguments[state], True)
+                check_like(view, state, param, "param")
+                tensor.state[slot] = view.buf
+        with nogil:
+            table.step(kernel.which, &tensor, 1, config, scratch, num_threads())
+    finally:
+        PyMem_Free(scratch)
+        PyMem_Free(config)
 
 
 def global_norm(grads):
@@ -412,7 +293,9 @@ def memory_roof(param, grad, m, v):
     """
     cdef _Buffers arrays = _Buffers()
     cdef pk_tensor tensor
+    cdef pk_common common
     cdef Py_buffer *view = arrays.take("param", param, True)
+    memset(&common, 0, sizeof(common))
     memset(&tensor, 0, sizeof(tensor))
     tensor.param, tensor.n = view.buf, size_of(view)
     kernels = optim_table(dtype_of(view))
@@ -422,4 +305,4 @@ def memory_roof(param, grad, m, v):
     tensor.state[0], tensor.state[1] = arrays.held[1].buf, arrays.held[2].buf
     tensor.grad = arrays.held[3].buf
     with nogil:
-        kernels.memory_roof(&tensor, 1, num_threads())
+        kernels.step(PK_MEMORY_ROOF, &tensor, 1, &common, NULL, num_threads())

@@ -12,27 +12,26 @@ from ._places import states_beside
 from cpython.buffer cimport Py_buffer, PyBuffer_IsContiguous, PyBuffer_Release
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
-from libc.float cimport FLT_MAX
 from libc.math cimport INFINITY
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport INT64_MAX, int64_t, uintptr_t
 from libc.string cimport memcmp, memcpy
 
 from ._core cimport (
     acquire, check_dtype, check_like, clip_coefficient, contiguous, dtype_of, num_threads,
     optim_table, shape_of, size_of,
 )
-from ._optim cimport (
-    ADAGRAD, ADAM, KERNELS, NEEDED_BY, SGD, at_least_zero, check_fits, config, config_size,
-    configure, limit, optim, run, scratch_size,
-)
-from ._optim import state_names
+from ._optim cimport Row, at_least_zero, check_fits, limit, row_named
+from ._optim import ROWS
 from ._sparse cimport SparseRows, _Touched, check_rows_like, room_for
 from .capi cimport (
-    NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_F32, PK_F64, PK_MAX_STATES, PyArray_CHKFLAGS,
+    NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_BF16, PK_F16, PK_F32, PK_F64, PK_MAX_STATES,
+    PK_NATIVE, PK_SPARSE_ROWS, PyArray_CHKFLAGS,
     PyArray_DATA, PyArray_DESCR, PyArray_DIMS, PyArray_NDIM, PyArrayObject, pk_common, pk_dtype,
     pk_optim_kernels, pk_tensor,
 )
 
+# Gradients of float32 parameters may be these: what NumPy calls them, and how C does.
+cdef dict _NARROW = {"float16": PK_F16, "bfloat16": PK_BF16}
 cdef object _ndarray = _np.ndarray, _f32 = _np.dtype("f4"), _f64 = _np.dtype("f8")
 
 _ON_NONFINITE = ("propagate", "skip", "raise")
@@ -61,12 +60,13 @@ cdef list in_order(list keys, bint mapping, grads):
     return _checks.in_order(keys, mapping, grads)
 
 
-cdef int check_takes_rows(optim which, const pk_tensor *tensor, const pk_common *common, str name,
+cdef int check_takes_rows(Row row, const pk_tensor *tensor, const pk_common *common, str name,
                           grad) except -1:
     """Raise if a step of this parameter cannot be one of single rows."""
-    if which not in (SGD, ADAGRAD, ADAM):
-        raise TypeError(f"{name}: expected an array, because only SGD, AdaGrad, Adam and AdamW "
-                        f"step single rows, got {grad}; its dense() is an array")
+    if not row.row.abilities & PK_SPARSE_ROWS:
+        able = ", ".join([other.name for other in ROWS.values() if other.sparse_rows])
+        raise TypeError(f"{name}: expected an array, because of all kernels only {able} step "
+                        f"single rows, got {grad}; its dense() is an array")
     for option, on in (("ema_decay", tensor.ema != NULL), ("zero_grad", common.zero_grad),
                        ("cautious", common.cautious)):
         if on:
@@ -90,8 +90,8 @@ cdef class Plan:
         For each parameter which element of `hypers` is its own.
     hypers : list of dicts
         Hyper-parameters, numbers only.
-    initial : float
-        What the state begins with.
+    start : dict
+        Numbers that states hold before step 1, by their names in the description.
 
     Attributes
     ----------
@@ -105,10 +105,9 @@ cdef class Plan:
     skips : bool
         Whether one of them has non-finite steps skipped, whatever `on_nonfinite` says.
     """
-    cdef optim which
-    cdef str which_name
-    cdef config *configs
-    cdef size_t n_groups
+    cdef Row row
+    cdef char *configs     # one for each group, then room for as many that are new
+    cdef size_t n_groups, config_size
     cdef pk_dtype dtype
     cdef void *descr       # NumPy's for it
     cdef double max_norm
@@ -125,7 +124,7 @@ cdef class Plan:
     cdef size_t scratch_size
     cdef _Touched touched  # what a step with SparseRows goes over, in place of tensors
     cdef bint busy, averaging, mapping, zero_grad
-    cdef list keys, held_names
+    cdef list keys, held_names, copies
     cdef tuple names
     cdef readonly dict states
     cdef public int64_t calls, skipped
@@ -133,17 +132,17 @@ cdef class Plan:
     cdef public bint skips
 
     def __cinit__(self, str which, keys, bint mapping, list params, list group_of, list hypers,
-                  initial=0.0):
+                  dict start={}):
         cdef Py_ssize_t i
-        self.which_name, self.which = which, KERNELS[which]
+        self.row = row_named(which)
+        self.config_size = self.row.row.config_size
         self.keys, self.mapping = keys, mapping
-        self.names = self.names_of(hypers[0])
-        self.held_names = []
+        self.held_names, self.copies = [], []
         self.touched = _Touched()
         self.norm, self.factor = -1, 1
         self.count, self.n_groups = len(params), len(hypers)
         slots = self.count * (2 + PK_MAX_STATES) + 1
-        self.configs = <config *> PyMem_Calloc(2 * self.n_groups, sizeof(config))
+        self.configs = <char *> PyMem_Calloc(2 * self.n_groups, self.config_size)
         self.tensors = <pk_tensor *> PyMem_Calloc(self.count + 1, sizeof(pk_tensor))
         self.taken = <Py_buffer *> PyMem_Calloc(self.count + 1, sizeof(Py_buffer))
         self.known = <void **> PyMem_Calloc(self.count + 1, sizeof(void *))
@@ -162,15 +161,14 @@ cdef class Plan:
         self.dtype = dtype_of(&self.held[0]) if self.count else PK_F64
         self.descr = <void *> <PyObject *> (_f32 if self.dtype == PK_F32 else _f64)
         self.configure(hypers)
-        at_least_zero({"initial_accumulator": initial}, "initial_accumulator")
-        check_fits({"initial_accumulator": initial}, self.dtype)
-        self.add_states(initial)
+        self.add_states(self.row.start_of(start, self.dtype))
         self.sort_spans()
         for i in range(self.count):
             self.tensors[i].grad = self.tensors[i].param  # any: the size counts all tensors
         room_for(&self.scratch, &self.scratch_size,
                  max(optim_table(self.dtype).norm_scratch_size(self.tensors, self.count),
-                     scratch_size(self.which, self.dtype, self.tensors, self.count)))
+                     optim_table(self.dtype).scratch_size(self.row.which, self.tensors,
+                                                          self.count)))
         for i in range(self.count):
             self.tensors[i].grad = NULL
 
@@ -192,7 +190,11 @@ cdef class Plan:
     cdef tuple names_of(self, dict hyper):
         """The states that are needed: the kernel's, and the average."""
         ema = "ema" if hyper["ema_decay"] is not None else None
-        return (*state_names(self.which_name, hyper), ema)
+        return (*self.row.state_names(hyper), ema)
+
+    cdef pk_common *common(self, size_t group) noexcept:
+        """What all configs begin with; from n_groups on, of the new ones."""
+        return <pk_common *> (self.configs + group * self.config_size)
 
     cdef Py_ssize_t hold(self, array, str name) except -1:
         acquire(array, &self.held[self.n_held], name, True, False)
@@ -200,7 +202,7 @@ cdef class Plan:
         self.held_names.append(name)
         return self.n_held - 1
 
-    cdef int add_states(self, double initial) except -1:
+    cdef int add_states(self, list start) except -1:
         cdef Py_ssize_t i, slot, held
         dtype = _np.dtype("f4" if self.dtype == PK_F32 else "f8")
         used = [(slot, name) for slot, name in enumerate(self.names) if name is not None]
@@ -212,8 +214,8 @@ cdef class Plan:
                 state = self.states[name][i]
                 if name == "ema":
                     state[...] = _np.asarray(<object> self.held[i].obj)  # begins at the parameter
-                elif initial:
-                    state.fill(initial)
+                elif start[slot]:
+                    state.fill(start[slot])
                 held = self.hold(state, self.label(name, i))
                 if name == "ema":
                     self.tensors[i].ema = self.held[held].buf
@@ -253,17 +255,17 @@ cdef class Plan:
     def check(self, list hypers):
         """Raise if `configure` would."""
         cdef size_t g
-        cdef config *fresh = self.configs + self.n_groups
         if self.busy:
             raise RuntimeError("hyper-parameters: expected to be set between steps, got set during "
                                "one in another thread")
         for g in range(self.n_groups):
-            configure(self.which, &fresh[g], hypers[g])
-            check_fits(hypers[g], self.dtype)
+            self.row.configure(<char *> self.common(self.n_groups + g), hypers[g], self.dtype)
             needed = self.names_of(hypers[g])
+            if self.names is None:
+                self.names = needed
             for had, needs in zip(self.names, needed) if needed != self.names else ():
                 if had != needs:
-                    name = NEEDED_BY[had or needs]
+                    name = self.row.needed_by.get(had or needs, "ema_decay")
                     raise ValueError(f"{name}: expected to be {'on' if had else 'off'} in every "
                                      f"group and from the start, because of its state "
                                      f"{had or needs}, got {hypers[g][name]!r}")
@@ -275,21 +277,20 @@ cdef class Plan:
     def configure(self, list hypers):
         """Take new hyper-parameters, a dict for each group; nothing changes if one is refused."""
         self.check(hypers)
-        memcpy(self.configs, self.configs + self.n_groups, self.n_groups * sizeof(config))
+        memcpy(self.configs, self.common(self.n_groups), self.n_groups * self.config_size)
         self.max_norm, self.on_nonfinite = limit(hypers[0], "max_norm"), hypers[0]["on_nonfinite"]
         self.zero_grad = any([h["zero_grad"] for h in hypers])
 
     def set_lr(self, list lrs):
         """As `configure`, for a number for each group, where nothing but lr is new."""
         cdef size_t g
-        cdef config *fresh = self.configs + self.n_groups
         self.check_idle("step")
         for g in range(self.n_groups):
             hyper = {"lr": lrs[g]}
-            fresh[g].common.lr = at_least_zero(hyper, "lr")
-            check_fits(hyper, self.dtype)
+            self.common(self.n_groups + g).lr = at_least_zero(hyper, "lr")
+            check_fits("lr", self.common(self.n_groups + g).lr, self.dtype)
         for g in range(self.n_groups):
-            self.configs[g].common.lr = fresh[g].common.lr
+            self.common(g).lr = self.common(self.n_groups + g).lr
 
     cpdef int check_idle(self, str what) except -1:
         """Raise if `what` cannot be done now."""
@@ -357,9 +358,11 @@ cdef class Plan:
         if self.take_at_once(i, grad):
             return 0
         name = self.label("grads", i)
+        if self.dtype == PK_F32 and isinstance(grad, _ndarray) and grad.dtype.name in _NARROW:
+            return self.take_narrow(i, grad, name)
         if type(grad) is SparseRows:
-            check_takes_rows(self.which, &self.tensors[i],
-                             &self.configs[self.tensors[i].group].common, name, grad)
+            check_takes_rows(self.row, &self.tensors[i], self.common(self.tensors[i].group), name,
+                             grad)
             acquire(grad.values, view, name, False, False)
         else:
             acquire(grad, view, name, self.zero_grad, not self.zero_grad)
@@ -378,6 +381,29 @@ cdef class Plan:
         except BaseException:
             PyBuffer_Release(view)
             raise
+        return 0
+
+    cdef int take_narrow(self, Py_ssize_t i, grad, str name) except -1:
+        """Take gradient i in 16 bits, by NumPy's pointer: the buffer protocol has no bfloat16."""
+        cdef Py_buffer *view = &self.taken[i], *param = &self.held[i]
+        if type(grad) is not _ndarray or not grad.dtype.isnative:
+            raise TypeError(f"{name}: expected a plain array in native byte order, "
+                            f"got {_checks.described(grad)}")
+        if grad.shape != shape_of(param):
+            raise ValueError(f"{name}: expected shape {shape_of(param)} like "
+                             f"{self.held_names[i]}, got {grad.shape}")
+        if self.zero_grad and not (grad.flags.writeable and grad.flags.c_contiguous):
+            raise ValueError(f"{name}: expected a writable C-contiguous array, because zero_grad "
+                             f"writes it, got a read-only or strided one")
+        aligned = _np.require(grad, requirements="CA")  # itself, or a copy
+        self.copies.append(aligned)  # until the step is done
+        view.buf = PyArray_DATA(<PyArrayObject *> <PyObject *> aligned)
+        view.len = aligned.nbytes
+        shared = self.owner(view.buf, view.len)
+        if shared >= 0:
+            raise ValueError(f"{name}: expected memory of its own, got an array that overlaps "
+                             f"{self.held_names[shared]}")
+        self.tensors[i].stored.grad = _NARROW[grad.dtype.name]
         return 0
 
     cdef int check_gradients_apart(self) except -1:
@@ -419,18 +445,17 @@ cdef class Plan:
         cdef pk_tensor *tensors = self.tensors
         cdef bint sparse = False
         cdef list ordered
-        cdef config clipped
-        cdef char *packed = <char *> (self.configs + self.n_groups)
-        cdef double clip = 1, scale = self.configs[0].common.grad_scale * self.factor
+        cdef void *scaled = self.common(self.n_groups)
+        cdef double clip = 1, scale = self.common(0).grad_scale * self.factor
         cdef const pk_optim_kernels *kernels = optim_table(self.dtype)
         self.check_idle("step")
         self.busy = True
         try:
-            if scale > FLT_MAX:
-                check_fits({"grad_scale": scale}, self.dtype)
+            check_fits("grad_scale", scale, self.dtype)
             ordered = in_order(self.keys, self.mapping, grads)
             for i in range(self.count):
                 self.tensors[i].grad = NULL
+                self.tensors[i].stored.grad = PK_NATIVE
                 if ordered[i] is not None:
                     self.take(i, ordered[i])
                     self.tensors[i].grad = self.taken[i].buf
@@ -453,18 +478,19 @@ cdef class Plan:
                 if self.max_norm < INFINITY:
                     clip = clip_coefficient(self.norm, self.max_norm)
             for i in range(self.count):
-                self.tensors[i].step += self.tensors[i].grad != NULL
+                self.tensors[i].step += (self.tensors[i].grad != NULL
+                                         and self.tensors[i].step < INT64_MAX)
             if sparse:
                 for g in range(count):
-                    tensors[g].step += 1
+                    tensors[g].step += tensors[g].step < INT64_MAX
+            memcpy(scaled, self.configs, self.n_groups * self.config_size)
             for g in range(self.n_groups):
-                clipped = self.configs[g]
-                clipped.common.grad_scale = scale * clip
-                memcpy(packed + g * config_size(self.which), &clipped, config_size(self.which))
+                self.common(self.n_groups + g).grad_scale = scale * clip
             with nogil:
-                run(self.which, self.dtype, tensors, count, packed, self.scratch)
-            self.calls += 1
+                kernels.step(self.row.which, tensors, count, scaled, self.scratch, num_threads())
+            self.calls += self.calls < INT64_MAX
         finally:
+            self.copies.clear()
             for i in range(taken):
                 if self.tensors[i].grad != NULL:
                     PyBuffer_Release(&self.taken[i])

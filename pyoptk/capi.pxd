@@ -11,7 +11,14 @@ cdef extern from "pyoptk.h" nogil:
         PK_F32
         PK_F64
 
+    ctypedef enum pk_which:
+        PK_N_OPTIMIZERS
+        PK_MEMORY_ROOF
+    ctypedef enum pk_storage:
+        PK_NATIVE, PK_BF16, PK_F16, PK_INT8
     enum: PK_MAX_STATES
+    ctypedef struct pk_stored:  # a struct without a name in C
+        unsigned char grad
     ctypedef struct pk_tensor:
         void *param
         const void *grad
@@ -20,70 +27,55 @@ cdef extern from "pyoptk.h" nogil:
         size_t n
         int64_t step
         size_t group
+        pk_stored stored
     ctypedef struct pk_rows:
         const int64_t *indices
         const void *values
         size_t count, width
 
     ctypedef struct pk_common:
-        double lr, weight_decay, grad_scale, clip_value, ema_decay
-        int decoupled, maximize, zero_grad, cautious
-    ctypedef struct pk_sgd_config:
-        pk_common common
-        double momentum, dampening
-        int nesterov, lr_in_momentum
-    ctypedef struct pk_adagrad_config:
-        pk_common common
-        double lr_decay, eps
-        int eps_inside_sqrt
-    ctypedef struct pk_rmsprop_config:
-        pk_common common
-        double rho, eps, momentum
-        int centered, eps_inside_sqrt, lr_in_momentum
-    ctypedef struct pk_adam_config:
-        pk_common common
-        double beta1, beta2, eps
-        int amsgrad, amsgrad_on_corrected, eps_hat
-    ctypedef struct pk_adadelta_config:
-        pk_common common
-        double rho, eps
-    ctypedef struct pk_nadam_config:
-        pk_common common
-        double beta1, beta2, eps, momentum_decay
-    ctypedef struct pk_radam_config:
-        pk_common common
-        double beta1, beta2, eps
-        int eps_hat
-    ctypedef struct pk_adamax_config:
-        pk_common common
-        double beta1, beta2, eps
-        int eps_outside_max
-    ctypedef struct pk_lion_config:
-        pk_common common
-        double beta1, beta2
-    ctypedef struct pk_lamb_config:
-        pk_common common
-        double beta1, beta2, eps
+        double lr, grad_scale
+        int zero_grad, cautious
+    ctypedef enum pk_kind:
+        PK_NUMBER, PK_EPS, PK_OPTIONAL, PK_SWITCH, PK_START
+    ctypedef struct pk_field:
+        const char *name
+        pk_kind kind
+        size_t offset
+        double fallback, low, high
+        const char *expected
+    ctypedef enum pk_relation:
+        PK_NEEDS, PK_EXCLUDES, PK_AT_MOST
+    ctypedef struct pk_rule:
+        const char *field
+        pk_relation relation
+        const char *other
+    enum: PK_CAUTIOUS
+    enum: PK_SPARSE_ROWS
+    enum: PK_MAX_FIELDS
+    enum: PK_MAX_RULES
+    ctypedef struct pk_state:  # a struct without a name in C
+        const char *name
+        const char *needed_by
+        const char *start
+    ctypedef struct pk_optimizer:
+        const char *name
+        size_t config_size
+        pk_field fields[8]
+        pk_state states[3]
+        pk_rule rules[4]
+        unsigned abilities
+    const pk_optimizer **pk_optimizers
+    const pk_field *pk_common_fields
 
     ctypedef struct pk_optim_kernels:
-        void (*sgd)(const pk_tensor *, size_t, const pk_sgd_config *, int) noexcept nogil
-        void (*adagrad)(const pk_tensor *, size_t, const pk_adagrad_config *, int) noexcept nogil
-        void (*rmsprop)(const pk_tensor *, size_t, const pk_rmsprop_config *, int) noexcept nogil
-        void (*adadelta)(const pk_tensor *, size_t, const pk_adadelta_config *, int) noexcept nogil
-        void (*adam)(const pk_tensor *, size_t, const pk_adam_config *, int) noexcept nogil
-        void (*nadam)(const pk_tensor *, size_t, const pk_nadam_config *, int) noexcept nogil
-        void (*radam)(const pk_tensor *, size_t, const pk_radam_config *, int) noexcept nogil
-        void (*adamax)(const pk_tensor *, size_t, const pk_adamax_config *, int) noexcept nogil
-        void (*lion)(const pk_tensor *, size_t, const pk_lion_config *, int) noexcept nogil
-        void (*lamb)(const pk_tensor *, size_t, const pk_lamb_config *, void *,
-                     int) noexcept nogil
-        size_t (*lamb_scratch_size)(const pk_tensor *, size_t) noexcept nogil
+        void (*step)(pk_which, const pk_tensor *, size_t, const void *, void *, int) noexcept nogil
+        size_t (*scratch_size)(pk_which, const pk_tensor *, size_t) noexcept nogil
         size_t (*touched_rows)(const pk_tensor *, const pk_rows *, pk_tensor *,
                                void *) noexcept nogil
         size_t (*touched_scratch_size)(const pk_rows *) noexcept nogil
         double (*global_norm)(const pk_tensor *, size_t, void *, int) noexcept nogil
         size_t (*norm_scratch_size)(const pk_tensor *, size_t) noexcept nogil
-        void (*memory_roof)(const pk_tensor *, size_t, int) noexcept nogil
     double pk_clip_coefficient(double norm, double max_norm) noexcept nogil
 
     ctypedef enum pk_save:

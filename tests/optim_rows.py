@@ -5,67 +5,73 @@ import inspect
 import numpy as np
 
 import pyoptk
-from pyoptk import kernels, reference
+from pyoptk import _optim, kernels, reference
+
+# Settings to test a kernel with. One that is not here gets those that `settings_of` makes.
+CHOSEN = {
+    "sgd": [
+        {},
+        {"momentum": 0.9},
+        {"momentum": 0.9, "nesterov": True},
+        {"momentum": 0.9, "dampening": 0.25},
+        {"momentum": 0.9, "lr_in_momentum": True},
+        {"momentum": 0.9, "lr_in_momentum": True, "nesterov": True},
+    ],
+    "adagrad": [{}, {"lr_decay": 0.1}, {"eps_inside_sqrt": True, "eps": 1e-3}],
+    "rmsprop": [
+        {},
+        {"momentum": 0.9},
+        {"centered": True},
+        {"centered": True, "momentum": 0.9},
+        {"centered": True, "momentum": 0.9, "eps_inside_sqrt": True, "lr_in_momentum": True},
+    ],
+    "adadelta": [{}, {"rho": 0.95, "eps": 1e-3}],
+    "adam": [
+        {},
+        {"eps_hat": True, "eps": 1e-3},
+        {"amsgrad": True},
+        {"amsgrad": True, "amsgrad_on_corrected": True},
+    ],
+    "nadam": [{}, {"momentum_decay": 0.0}, {"momentum_decay": 1.0}, {"momentum_decay": 1e5}],
+    "radam": [
+        {},
+        {"beta2": 0.5},  # never rectified
+        {"beta2": 0.9},  # from step 6 on
+        {"eps_hat": False, "eps": 1e-3},
+    ],
+    "adamax": [{}, {"eps_outside_max": True, "eps": 1e-3}],
+    "lion": [{}, {"beta1": 0.0, "beta2": 0.9}],
+    "lamb": [{}, {"eps": 1e-3}],
+}
+
+
+def settings_of(row):
+    """The defaults, every number of its own at another value, and each switch the other way."""
+    own = {name: row.fallbacks[name] for name in row.fields}
+    needs = {field: other for field, relation, other in row.rules if relation == _optim.NEEDS}
+    numbers = {k: 0.9 * v or 0.25 for k, v in own.items() if not isinstance(v, bool)}
+    flipped = [
+        {name: not value} | ({needs[name]: own[needs[name]] or 0.9} if name in needs else {})
+        for name, value in own.items()
+        if isinstance(value, bool)
+    ]
+    return [{}, numbers, *flipped]
+
+
+def by_kernel():
+    """The class of each kernel: the one that names it, not those that inherit it."""
+    exported = [getattr(pyoptk, name) for name in pyoptk.__all__]
+    return {cls._kernel: cls for cls in exported if "_kernel" in getattr(cls, "__dict__", {})}
+
 
 # Every kernel with its class, its state arrays and the settings to test it with.
 ROWS = {
-    "sgd": (
-        pyoptk.SGD,
-        ("velocity",),
-        [
-            {},
-            {"momentum": 0.9},
-            {"momentum": 0.9, "nesterov": True},
-            {"momentum": 0.9, "dampening": 0.25},
-            {"momentum": 0.9, "lr_in_momentum": True},
-            {"momentum": 0.9, "lr_in_momentum": True, "nesterov": True},
-        ],
-    ),
-    "adagrad": (
-        pyoptk.AdaGrad,
-        ("s",),
-        [{}, {"lr_decay": 0.1}, {"eps_inside_sqrt": True, "eps": 1e-3}],
-    ),
-    "rmsprop": (
-        pyoptk.RMSprop,
-        ("v", "avg", "velocity"),
-        [
-            {},
-            {"momentum": 0.9},
-            {"centered": True},
-            {"centered": True, "momentum": 0.9},
-            {"centered": True, "momentum": 0.9, "eps_inside_sqrt": True, "lr_in_momentum": True},
-        ],
-    ),
-    "adadelta": (pyoptk.Adadelta, ("v", "acc_delta"), [{}, {"rho": 0.95, "eps": 1e-3}]),
-    "adam": (
-        pyoptk.Adam,
-        ("m", "v", "vmax"),
-        [
-            {},
-            {"eps_hat": True, "eps": 1e-3},
-            {"amsgrad": True},
-            {"amsgrad": True, "amsgrad_on_corrected": True},
-        ],
-    ),
-    "nadam": (
-        pyoptk.NAdam,
-        ("m", "v"),
-        [{}, {"momentum_decay": 0.0}, {"momentum_decay": 1.0}, {"momentum_decay": 1e5}],
-    ),
-    "radam": (
-        pyoptk.RAdam,
-        ("m", "v"),
-        [
-            {},
-            {"beta2": 0.5},  # never rectified
-            {"beta2": 0.9},  # from step 6 on
-            {"eps_hat": False, "eps": 1e-3},
-        ],
-    ),
-    "adamax": (pyoptk.Adamax, ("m", "u"), [{}, {"eps_outside_max": True, "eps": 1e-3}]),
-    "lion": (pyoptk.Lion, ("m",), [{}, {"beta1": 0.0, "beta2": 0.9}]),
-    "lamb": (pyoptk.LAMB, ("m", "v"), [{}, {"eps": 1e-3}]),
+    name: (
+        by_kernel()[name],
+        tuple(state for state, _, _ in row.states),
+        CHOSEN.get(name) or settings_of(row),
+    )
+    for name, row in _optim.ROWS.items()
 }
 SETTINGS = [(name, settings) for name, row in ROWS.items() for settings in row[2]]
 IDS = [f"{name}-{'-'.join(settings) or 'defaults'}" for name, settings in SETTINGS]

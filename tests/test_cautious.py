@@ -5,13 +5,13 @@ import pytest
 from optim_rows import COMMON, ROWS, SETTINGS, by_twin, data, hyper_of
 
 import pyoptk
-from pyoptk import kernels
+from pyoptk import _optim, kernels
 
 CAUTIOUS = [
     (name, settings)
     for name, settings in SETTINGS
-    if name not in ("adagrad", "adadelta", "lamb")
-    and ("momentum" in settings or name not in ("sgd", "rmsprop"))
+    if _optim.ROWS[name].cautious
+    and ("momentum" in settings or "momentum" not in _optim.ROWS[name].fields)
 ]
 
 
@@ -112,6 +112,27 @@ def test_small_gradients_agree_though_their_square_is_zero(isa):
     np.testing.assert_array_equal(opt.params, -g)
 
 
+@pytest.mark.parametrize("first", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [*CAUTIOUS, ("adamax", {"beta2": 0.0}), ("adam", {"amsgrad": True, "beta2": 0.0})],
+    ids=repr,
+)
+def test_after_a_gradient_that_is_not_finite_all_others_equal_the_twin(
+    name, settings, first, dtype, isa, rng
+):
+    param, grads = data(rng, 100, dtype, 4)
+    grads[1][7] = first
+    opt = ROWS[name][0](param.copy(), cautious=True, **settings)
+    with np.errstate(invalid="ignore"):
+        expected, states = by_twin(name, param, grads, hyper_of(opt))
+    for grad in grads:
+        opt.step(grad)
+    np.testing.assert_array_equal(opt.params, expected)  # where one has a NaN, the other has
+    for state, array in opt.state.items():
+        np.testing.assert_array_equal(array, states[state], err_msg=state)
+
+
 def test_a_nan_stays_one(dtype, isa):
     g = np.ones(40, dtype)
     g[3] = np.nan
@@ -131,8 +152,10 @@ def test_a_nan_stays_one(dtype, isa):
         (pyoptk.LAMB, {}),
     ],
 )
-def test_without_momentum_there_is_nothing_to_be_cautious_about(cls, settings):
-    message = r"^cautious: expected False without momentum and for LAMB, .*got True$"
+def test_without_momentum_and_for_lamb_cautious_is_refused(cls, settings):
+    able = cls in (pyoptk.SGD, pyoptk.RMSprop)
+    expected = "momentum to be set with it, got momentum=0.0" if able else "False for .*, got True"
+    message = rf"^cautious: expected {expected}$"
     with pytest.raises(ValueError, match=message):
         cls(np.ones(3), cautious=True, **settings)
     opt = cls([np.ones(3)], **settings)

@@ -4,9 +4,31 @@ from functools import partial
 
 import numpy as np
 import pytest
-from optim_rows import data
+from optim_rows import by_kernel, data
 
 import pyoptk
+from pyoptk.optim.like import LIKE
+
+
+def same_name(module, cls):
+    """What another library calls such an optimizer; skips the test where it has none."""
+    names = {name.lower(): name for name in dir(module)}
+    if cls.__name__.lower() not in names:
+        pytest.skip(f"{module.__name__} has no {cls.__name__}")
+    return names[cls.__name__.lower()]
+
+
+@pytest.mark.parametrize("cls", by_kernel().values())
+def test_the_defaults_are_those_of_pytorch(cls, rng, request):
+    torch = pytest.importorskip("torch")
+    test_fifty_steps_equal_pytorch_to_1e_12(cls, same_name(torch.optim, cls), {}, {}, rng, request)
+
+
+# Of those with settings for Optax, tests/test_like.py has them.
+@pytest.mark.parametrize("cls", [c for c in by_kernel().values() if c.__name__ not in LIKE])
+def test_fifty_steps_equal_those_of_the_same_name_in_optax(cls, rng):
+    optax = pytest.importorskip("optax")
+    test_fifty_steps_equal_optax_to_1e_12(cls, same_name(optax, cls), {}, {}, rng)
 
 
 @pytest.mark.parametrize(

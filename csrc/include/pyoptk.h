@@ -41,7 +41,7 @@ typedef enum { PK_F32, PK_F64, PK_N_DTYPES } pk_dtype;
 typedef enum {
     PK_OPTIMIZERS(PK_ENUMERATOR) PK_N_OPTIMIZERS,
     /* For benchmarks: the memory streams of adam with an addition each, which no step over as many
-     * arrays can beat.  param, state[0] and state[1] += grad; the config is a pk_common. */
+     * arrays can beat.  param, state[0] and state[1] += grad; the config is a pk_common of zeros. */
     PK_MEMORY_ROOF = PK_N_OPTIMIZERS
 } pk_which;
 #undef PK_ENUMERATOR

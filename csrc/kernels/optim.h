@@ -199,8 +199,9 @@ static const optimizer adadelta = {.prepare = adadelta_context,
 
 static void memory_roof_context(const void *config, int64_t step, context *k)
 {
+    (void)config;
     (void)step;
-    common_context(config, k);
+    *k = (context){.rule_only = 1};
 }
 
 PK_INLINE vectors memory_roof_rule(vectors x, context k)

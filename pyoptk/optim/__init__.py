@@ -1,32 +1,26 @@
-"""The optimizers, each with the state of some parameters, which it updates in place; wrappers."""
+"""The optimizers, each with the state of some parameters, which it updates in place; wrappers.
 
-from .adam import Adam, Adamax, AdamW, NAdam, RAdam
+A new optimizer stands in the `__all__` of its file; that is enough for `pyoptk.NAME`, too.
+"""
+
+from . import adam, classic, lamb, lion
+from .adam import *
 from .averages import SWA, Lookahead
 from .base import Optimizer
-from .classic import SGD, Adadelta, AdaGrad, RMSprop
+from .classic import *
 from .clip import clip_by_global_norm, clip_by_value, global_norm
-from .lamb import LAMB
-from .lion import Lion
+from .lamb import *
+from .lion import *
 from .wrappers import Accumulation, LossScaler
 
 __all__ = [
-    "LAMB",
-    "SGD",
     "SWA",
     "Accumulation",
-    "AdaGrad",
-    "Adadelta",
-    "Adam",
-    "AdamW",
-    "Adamax",
-    "Lion",
     "Lookahead",
     "LossScaler",
-    "NAdam",
     "Optimizer",
-    "RAdam",
-    "RMSprop",
     "clip_by_global_norm",
     "clip_by_value",
     "global_norm",
 ]
+__all__ += adam.__all__ + classic.__all__ + lamb.__all__ + lion.__all__

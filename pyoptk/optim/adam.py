@@ -7,6 +7,8 @@ from typing import Unpack
 from .base import Optimizer
 from .hyper import Arrays, Shared, Value, hyper_of
 
+__all__ = ["Adam", "AdamW", "Adamax", "NAdam", "RAdam"]
+
 
 class Adam(Optimizer):
     """Adam (Kingma & Ba 2015, algorithm 1), AMSGrad (Reddi et al. 2018) if asked for.

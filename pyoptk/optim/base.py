@@ -14,9 +14,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from .. import _checks, _plan
+from .. import _checks, _optim, _plan
 from ..checkpoint import check_arrays, check_mapping
 from .hyper import (
+    SHARED,
     Array,
     Arrays,
     Grads,
@@ -124,7 +125,10 @@ class Optimizer(Uncopied):
     zero_grad: bool
     on_nonfinite: str
 
-    def __init__(self, params: Arrays, hyper: dict[str, Any], initial: float = 0.0) -> None:
+    def __init__(self, params: Arrays, hyper: dict[str, Any]) -> None:
+        row = _optim.ROWS[self._kernel]
+        _checks.check_arguments(hyper, (*row.fields, *row.starts, "lr", "weight_decay", *SHARED))
+        start = {name: hyper.pop(name) for name in row.starts}
         keys, arrays = listed(params)
         groups = {} if hyper["groups"] is None else hyper["groups"]
         del hyper["groups"]
@@ -142,7 +146,7 @@ class Optimizer(Uncopied):
         put["_mapping"] = isinstance(params, Mapping)
         hyper, groups = plain(hyper), {pattern: plain(own) for pattern, own in groups.items()}
         first = at_step(0, by_kind(kinds, hyper, groups))
-        put["_plan"] = _plan.Plan(self._kernel, keys, self._mapping, arrays, of, first, initial)
+        put["_plan"] = _plan.Plan(self._kernel, keys, self._mapping, arrays, of, first, start)
         self._set(hyper, groups)
 
     def _set(self, hyper: dict[str, Any], groups: Mapping[str, Mapping[str, Any]]) -> None:

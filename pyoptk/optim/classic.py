@@ -7,6 +7,8 @@ from typing import Unpack
 from .base import Optimizer
 from .hyper import Arrays, Shared, Value, hyper_of
 
+__all__ = ["SGD", "AdaGrad", "Adadelta", "RMSprop"]
+
 
 class SGD(Optimizer):
     """Stochastic gradient descent, with momentum if asked for (Sutskever et al. 2013).
@@ -102,13 +104,12 @@ class AdaGrad(Optimizer):
         *,
         lr_decay: Value = 0.0,
         eps: Value = 1e-10,
-        initial_accumulator: float = 0.0,
         eps_inside_sqrt: bool = False,
+        initial_accumulator: float = 0.0,
         weight_decay: Value = 0.0,
         **shared: Unpack[Shared],
     ) -> None:
-        hyper = hyper_of(locals())
-        super().__init__(params, hyper, hyper.pop("initial_accumulator"))
+        super().__init__(params, hyper_of(locals()))
 
 
 class RMSprop(Optimizer):

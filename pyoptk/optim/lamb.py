@@ -7,6 +7,8 @@ from typing import Unpack
 from .base import Optimizer
 from .hyper import Arrays, Shared, Value, hyper_of
 
+__all__ = ["LAMB"]
+
 
 class LAMB(Optimizer):
     """Adam whose step has a length relative to the parameter (You et al. 2020, algorithm 2).

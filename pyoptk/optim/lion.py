@@ -7,6 +7,8 @@ from typing import Unpack
 from .base import Optimizer
 from .hyper import Arrays, Shared, Value, hyper_of
 
+__all__ = ["Lion"]
+
 
 class Lion(Optimizer):
     """Lion (Chen et al. 2023): every element moves by `lr`, only its sign is learnt.

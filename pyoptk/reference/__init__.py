@@ -7,20 +7,8 @@ functions are written by hand and are slow and short on purpose. Their hyper-par
 defaults: those are in `pyoptk.optim`.
 """
 
-from .optim import (
-    adadelta,
-    adagrad,
-    adam,
-    adamax,
-    global_norm,
-    lamb,
-    lion,
-    nadam,
-    radam,
-    rmsprop,
-    sgd,
-    touched_rows,
-)
+from . import optim
+from .optim import *
 from .rnn import (
     dropout,
     exp,
@@ -36,27 +24,16 @@ from .rnn import (
 )
 
 __all__ = [
-    "adadelta",
-    "adagrad",
-    "adam",
-    "adamax",
     "dropout",
     "exp",
-    "global_norm",
-    "lamb",
-    "lion",
     "lstm_backward",
     "lstm_cell",
     "lstm_forward",
     "lstm_step",
     "matmul",
-    "nadam",
     "output",
     "philox",
-    "radam",
-    "rmsprop",
-    "sgd",
     "sigmoid",
     "tanh",
-    "touched_rows",
 ]
+__all__ += optim.__all__
