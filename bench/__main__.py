@@ -1,76 +1,122 @@
-"""Everything that docs/performance.md shows, measured anew: ``python -m bench --peers DIR``.
+"""Everything that docs/performance.md shows: ``python -m bench --setup DIR``, then ``--peers DIR``.
 
-Runs the parts one after another, each with its own command line, and then the report on what they
-wrote; a part that fails is named and costs no other. `--only` measures one part, if the machine is
-not free for all of them at once, and `--report` writes the report on what is there. `--quick` is to
-see that it works: its figures mean nothing, and the report is not written.
+Measures the parts named, or all, and writes a JSON file for each; then the report on what is there,
+unless parts were named. A part that fails costs no other, so the whole can be done by parts on a
+machine that is free for a while only. Each contender works in a process of its own, held to as many
+cores as it gets threads, and they take turns: a block of time each per round. All get the same
+inputs and must arrive at the same numbers. The settings of a peer, and the reasons, stand at the
+top of its file (contenders/ here and in pyoptk/duel). What is missing is named and left out.
 """
 
-from __future__ import annotations
-
 import argparse
+import json
 import subprocess
 import sys
 import time
+import traceback
+from functools import partial
 from pathlib import Path
 
 import pyoptk
+from pyoptk.duel import machine
+from pyoptk.duel.referee import duration, median, noise, ratios, run, spread
 
-ROOT = Path(__file__).parents[1]
-
-
-def parts(folder: Path, peers: list[str], rounds: int, quick: bool) -> dict[str, list[str]]:
-    """The command of each part, which writes a JSON file of the same name."""
-    most = pyoptk.get_num_threads()
-    turns = ["--rounds", "1", "--block", "0.01"] if quick else ["--rounds", str(rounds)]
-    commands = {
-        "kernels": ["-m", "pytest", "-q", "bench", *(["--quick"] if quick else [])],
-        "scaling": ["bench/scaling.py", *(turns if quick else [])],
-    }
-    for threads in sorted({1, most}):
-        few = ["--only", "forecaster"] if quick else []
-        how = [*peers, "--threads", str(threads), *turns, *few]
-        commands[f"peers-{threads}"] = ["-m", "bench.peers", *how]
-    out = {name: "--benchmark-json" if name == "kernels" else "--json" for name in commands}
-    return {
-        name: [*command, out[name], str(folder / f"{name}.json")]
-        for name, command in commands.items()
-    }
+from . import environments, report, scaling, work
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--peers", metavar="DIR", help="as for bench.peers")
-    parser.add_argument("--python", action="append", default=[], help="as for bench.peers")
-    parser.add_argument("--rounds", type=int, default=7, help="of the duels")
-    parser.add_argument("--folder", type=Path, default=Path("build/measured"), metavar="DIR")
-    parser.add_argument("--only", default="", metavar="PART", help="this part, and no report")
-    parser.add_argument("--report", action="store_true", help="the report, and no part")
-    parser.add_argument("--quick", action="store_true")
-    options = parser.parse_args()
+def parts(options):
+    """What measures each part, and returns its result."""
+    python = environments.pythons(options.peers, dict(p.split("=", 1) for p in options.python))
+    turns = {"rounds": options.rounds, "block": options.block, "show": show}
+    cores, found = pyoptk.get_num_threads(), {}
+    rows = [*work.kernels(options.quick), *work.calls()]
+    for k in [options.threads] if options.threads else sorted({1, cores}):
+        for kind, entries, every in (
+            ("peers", environments.peers(python, k), work.peers()),
+            ("kernels", environments.kernels(python), rows),
+        ):
+            chosen = [row for row in every if options.only in row["label"]]
+            found[f"{kind}-{k}"] = partial(duel, kind, entries, chosen, threads=k, **turns)
+    counts = [*(2**k for k in range(cores.bit_length()) if 2**k < cores), cores]
+    counts = [options.threads] if options.threads else counts
+    return found | {"scaling": partial(scaling.measure, counts, **turns)}
+
+
+def duel(kind, entries, rows, **how):
+    result = run(entries, rows, **how)
+    for name, package in result["missing"].items():
+        print(f"{name} is left out: {package}", file=sys.stderr)
+    print(noise(result["rows"]))
+    return {"kind": kind, "machine": machine.describe(), **result}
+
+
+def show(row):
+    """One row for the terminal: our time, then how many times as long each of the others takes."""
+    first, *others = row["seconds"] or ["pyoptk"]
+    told = [f"{row['label']}: {duration(median(row, first))}"]
+    told += [f"({row['flop'] / median(row, first) / 1e9:.0f} GFLOP/s)"] if "flop" in row else []
+    told += [f"{peer} {spread(ratios(row, peer, first))}" for peer in others]
+    told += [f"{name}: {error}" for name, error in row["errors"].items()]
+    print("  ".join(told), flush=True)
+
+
+def measure(name, part, folder):
+    """Write the result of a part to the file of its name; whether all went well."""
+    file, start = folder / f"{name}.json", time.monotonic()
+    file.unlink(missing_ok=True)  # an older one must not get into the report
+    print(f"\n== {name}", flush=True)
+    try:
+        result = part()
+    except Exception:  # noqa: BLE001
+        traceback.print_exc()
+        return False
+    git = ["git", "-C", str(report.ROOT), "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    result["machine"] |= {"commit": commit, "part": name, "seconds": time.monotonic() - start}
+    file.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"== {time.monotonic() - start:.0f} s", flush=True)
+    return True
+
+
+def arguments():
+    how = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__, formatter_class=how
+    )
+    add = parser.add_argument
+    add("parts", nargs="*", help="such as kernels-1, peers-2 or scaling; default: all")
+    add("--setup", type=Path, metavar="DIR", help="install the peers there, and stop")
+    add("--peers", type=Path, metavar="DIR", help="where --setup put them")
+    add("--python", action="append", default=[], metavar="ENVIRONMENT=PATH",
+        help="another Python for torch, jax, keras, thinc or sklearn; may be repeated")  # fmt: skip
+    add("--threads", type=int, help="these alone (default: 1, and all cores)")
+    add("--rounds", type=int, default=5)
+    add("--block", type=float, default=0.1, help="seconds of a turn")
+    add("--only", default="", metavar="TEXT", help="rows of duels whose label contains this")
+    add("--folder", type=Path, default=Path("build/measured"), metavar="DIR")
+    add("--report", action="store_true", help="only the report on what is there")
+    add("--quick", action="store_true", help="to see that it works: a round of few rows, no report")
+    return parser, parser.parse_args()
+
+
+def main():
+    parser, options = arguments()
+    if options.setup is not None:
+        failed = environments.set_up(options.setup)
+        print("\n".join(["could not be installed:", *failed] if failed else ["all installed"]))
+        return
+    if options.quick:
+        options.rounds, options.block = 1, 0.01
+    known = parts(options)
+    if unknown := set(options.parts) - set(known):
+        parser.error(f"expected parts among {', '.join(known)}, got {', '.join(unknown)}")
     options.folder.mkdir(parents=True, exist_ok=True)
-    peers = ["--peers", options.peers] if options.peers else []
-    peers += [word for pair in options.python for word in ("--python", pair)]
-    commands = parts(options.folder.resolve(), peers, options.rounds, options.quick)
-    if options.only and options.only not in commands:
-        parser.error(f"--only: expected one of {', '.join(commands)}, got {options.only}")
-    chosen = [options.only] if options.only else [] if options.report else [*commands]
-    failed = [name for name in chosen if not measure(commands[name])]
-    if not options.quick and not options.only:
-        files = [file for command in commands.values() if Path(file := command[-1]).exists()]
-        subprocess.run([sys.executable, "-m", "bench.report", *files], check=True, cwd=ROOT)
+    chosen = [] if options.report else options.parts or known
+    failed = [name for name in chosen if not measure(name, known[name], options.folder)]
+    if not options.quick and not options.parts:
+        report.write([file for name in known if (file := options.folder / f"{name}.json").exists()])
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
-
-
-def measure(command: list[str]) -> bool:
-    """Run a part, which writes the file that its command ends with; whether all went well."""
-    Path(command[-1]).unlink(missing_ok=True)  # an older one must not get into the report
-    print("\n== python", *command, flush=True)
-    start = time.monotonic()
-    done = subprocess.run([sys.executable, *command], check=False, cwd=ROOT)
-    print(f"== {time.monotonic() - start:.0f} s, status {done.returncode}", flush=True)
-    return done.returncode == 0
 
 
 if __name__ == "__main__":

@@ -1,93 +1,71 @@
-"""The pictures of docs/performance.md, from the results of bench.peers and scaling.py."""
-
-from __future__ import annotations
+"""The pictures of docs/performance.md, from the results of the duels and of scaling.py."""
 
 import math
 import statistics
-from typing import Any
 
-from pyoptk.bench import rows
-from pyoptk.bench.command import duration
-from pyoptk.bench.duel import fastest, median, ratios
-from pyoptk.bench.svg import Series, bars, lines
+from pyoptk.duel import rows
+from pyoptk.duel.referee import duration, fastest, median, ratios
+from pyoptk.duel.svg import Series, bars, lines
 
-Result = dict[str, Any]
 PEERS = ("PyTorch", "DeepSpeed", "JAX", "Keras", "NumPy", "thinc", "scikit-learn")
 FAMILIES = {
     "PyTorch": ("PyTorch fused", "PyTorch foreach", "PyTorch for-loop"),
     "NumPy": ("NumPy in place", "NumPy plain"),
 }
-COLORS = {name: k for k, name in enumerate(("pyoptk", *PEERS))}
+ALL = ("pyoptk", *PEERS)
 
 
-def best(row: dict[str, Any], peer: str) -> str:
+def best(row, name):
     """The fastest way of a library at this row; empty where it was not there."""
-    return fastest(row, FAMILIES.get(peer, (peer,)))
+    return fastest(row, FAMILIES.get(name, (name,)))
 
 
-def adam_rows(result: Result) -> list[dict[str, Any]]:
+def adam_rows(result):
     """The rows of one tensor, by size."""
-    found = [
-        row
-        for row in result["rows"]
-        if row["settings"] == {"optimizer": "Adam"} and row["sizes"]["count"] == 1
-    ]
-    return sorted((row for row in found if row["sizes"]["n"] >= 1_000), key=lambda r: r["bytes"])
+    found = [row for row in result["rows"] if row["settings"] == {"optimizer": "Adam"}]
+    return [row for row in found if row["sizes"]["count"] == 1]
 
 
-def note(result: Result) -> str:
-    machine = result["machine"]
+def note(result):
     plural = "" if result["threads"] == 1 else "s"
+    machine = result["machine"]
     return f"{machine['cpu']}, {result['threads']} thread{plural}, {machine['date']}"
 
 
-def speedup(result: Result) -> str:
-    """How many times longer the others take for a step of Adam, by size."""
-    sizes = [float(row["sizes"]["n"]) for row in adam_rows(result)]
-    if not sizes:
-        return ""
+def by_size(result, figure, names, title, **titles):
+    """A figure of the rows of Adam by their size: a line for each library that was there."""
     series = []
-    for peer in PEERS:
-        points = []
-        for row in adam_rows(result):
-            found = ratios(row, best(row, peer), "pyoptk")
-            if found:
-                points.append((float(row["sizes"]["n"]), statistics.median(found)))
+    for name in names:
+        points = [(float(row["sizes"]["n"]), figure(row, name)) for row in adam_rows(result)]
+        points = [point for point in points if not math.isnan(point[1])]
         if points:
-            series.append(Series(peer, points, COLORS[peer]))
-    series.append(Series("pyoptk", [(sizes[0], 1.0), (sizes[-1], 1.0)], 0))
-    return lines(
-        "A step of Adam: how many times as long as pyoptk",
-        series,
-        x_title="elements",
-        y_title="times as long",
-        note=note(result),
-    )
+            series.append(Series(name, points, ALL.index(name)))
+    return lines(title, series, note=note(result), **titles) if series else ""
 
 
-def cost(result: Result) -> str:
+def speedup(result):
+    """How many times as long the others take for a step of Adam, by size."""
+
+    def figure(row, name):
+        return statistics.median(ratios(row, best(row, name)) or [math.nan])
+
+    title = "A step of Adam: how many times as long as pyoptk"
+    titles = {"x_title": "elements", "y_title": "times as long"}
+    return by_size(result, figure, (*PEERS, "pyoptk"), title, **titles)
+
+
+def cost(result):
     """Nanoseconds for each parameter as the model grows."""
-    series = []
-    for name in ("pyoptk", *PEERS):
-        points = []
-        for row in adam_rows(result):
-            seconds = median(row, "pyoptk" if name == "pyoptk" else best(row, name))
-            if not math.isnan(seconds):
-                points.append((float(row["sizes"]["n"]), seconds / row["sizes"]["n"] * 1e9))
-        if points:
-            series.append(Series(name, points, COLORS[name]))
-    if not series:
-        return ""
-    return lines(
-        "A step of Adam: nanoseconds for each parameter",
-        series,
-        x_title="parameters of the model, in one tensor",
-        y_title="ns",
-        note=note(result),
-    )
+
+    def figure(row, name):
+        return median(row, best(row, name)) / row["sizes"]["n"] * 1e9
+
+    title = "A step of Adam: nanoseconds for each parameter"
+    titles = {"x_title": "parameters of the model, in one tensor", "y_title": "ns"}
+    return by_size(result, figure, ALL, title, **titles)
 
 
-def roofs(result: Result) -> str:
+def roofs(result):
     """Share of the roof: bandwidth for steps, multiply-adds for layers."""
     groups = []
     for row in result["rows"]:
@@ -96,14 +74,12 @@ def roofs(result: Result) -> str:
         work, unit = (row["bytes"], "GB/s") if "bytes" in row else (row["flop"], "GFLOP/s")
         members = []
         for name in ("pyoptk", "PyTorch"):
-            who = "pyoptk" if name == "pyoptk" else best(row, name)
-            if who in row["seconds"]:
-                share = median(row, "roof") / median(row, who)
-                members.append((name, share * 100, f"{work / median(row, who) / 1e9:.0f} {unit}"))
+            seconds = median(row, best(row, name))
+            if not math.isnan(seconds):
+                share = 100 * median(row, "roof") / seconds
+                members.append((name, share, f"{work / seconds / 1e9:.0f} {unit}"))
         groups.append((row["label"], members))
-    if not groups:
-        return ""
-    return bars(
+    return groups and bars(
         "Bandwidth and arithmetic against the roof",
         groups,
         palette=("pyoptk", "PyTorch"),
@@ -112,33 +88,36 @@ def roofs(result: Result) -> str:
     )
 
 
-def forecaster(result: Result) -> str:
+def forecaster(result):
     """Time of a training step of the forecaster for every framework."""
     groups = []
+    by_label = {row["label"]: row for row in result["rows"]}
     for B in (32, 256):
-        row = next((r for r in result["rows"] if r["label"] == rows.forecaster(B)["label"]), None)
-        if row is None:
-            continue
-        members = []
-        for name in ("pyoptk", *PEERS):
-            seconds = median(row, "pyoptk" if name == "pyoptk" else best(row, name))
-            if not math.isnan(seconds):
-                members.append((name, seconds * 1e3, duration(seconds)))
-        groups.append((f"batch of {B}", sorted(members, key=lambda member: member[1])))
+        row = by_label.get(rows.forecaster(B)["label"], {"seconds": {}})
+        seconds = {name: median(row, best(row, name)) for name in ALL}
+        told = [(name, t * 1e3, duration(t)) for name, t in seconds.items() if not math.isnan(t)]
+        if told:
+            groups.append((f"batch of {B}", sorted(told, key=lambda member: member[1])))
     names = {name for _, members in groups for name, _, _ in members}
-    if not groups:
-        return ""
-    return bars(
+    return groups and bars(
         "A training step of the forecaster: LSTM(64), LSTM(32), Dense(1), Adam",
         groups,
-        palette=[name if name in names else "" for name in ("pyoptk", *PEERS)],
+        palette=[name if name in names else "" for name in ALL],
         x_title="milliseconds",
         note=note(result),
     )
 
 
-def scaling(result: Result) -> str:
-    """How many times as fast as one thread: measured, and as the model has it."""
+OF_DUELS = {  # by file name and title
+    ("speedup", "A step of Adam by size, against the others"): speedup,
+    ("cost", "Cost of a parameter as the model grows"): cost,
+    ("roofs", "Bandwidth and arithmetic against the roof"): roofs,
+    ("forecaster", "Time per step of the forecaster"): forecaster,
+}
+
+
+def scaling(result):
+    """How many times as fast as one thread: measured, and in the model."""
     chosen = (
         "Adam, 1,000,000 elements",
         "Adam, 10,000,000 elements",
@@ -148,20 +127,16 @@ def scaling(result: Result) -> str:
     )
     found = {row["label"]: row for family in result["families"] for row in family["rows"]}
     series = []
-    for k, label in enumerate(chosen):
-        if label not in found:
-            continue
+    for k, label in enumerate(label for label in chosen if label in found):
         row = found[label]
-        one = row["model"]["1"]
-        told = {int(n): one / t for n, t in (row["model"] | row["foretold"]).items()}
-        series.append(Series(label, sorted((float(n), r) for n, r in told.items()), k, False))
-        measured = {int(n): row["measured"]["1"] / t for n, t in row["measured"].items()}
-        series.append(Series("", sorted((float(n), r) for n, r in measured.items()), k))
-    threads = sorted({x for one in series for x, _ in one.points})
+        for name, times in (label, row["model"] | row["foretold"]), ("", row["measured"]):
+            one = row["model" if name else "measured"]["1"]
+            points = sorted((float(n), one / t) for n, t in times.items())
+            series.append(Series(name, points, k, measured=not name))
     return lines(
         "How many times as fast as one thread",
         series,
-        x_ticks=threads,
+        x_ticks=sorted({x for one in series for x, _ in one.points}),
         x_title="threads (lines with marks: measured; dotted: the model)",
         y_title="times",
         note=f"{result['machine']['cpu']}, {result['machine']['date']}",

@@ -1,27 +1,22 @@
 """docs/performance.md and README's table: ``python -m bench.report RESULT.json ...``.
 
-Takes what ``bench.peers``, ``scaling.py`` and ``pytest bench --benchmark-json`` wrote, in any
-order; nothing in either text is typed. Rows where a peer is faster stay in, in bold.
+Takes the files that ``python -m bench`` wrote, in any order; no figure in either text is typed.
+Rows where a peer is faster stay, in bold.
 """
-
-from __future__ import annotations
 
 import json
 import statistics
 import sys
 from pathlib import Path
-from typing import Any
 
-from pyoptk.bench import rows
-from pyoptk.bench.command import duration
-from pyoptk.bench.duel import fastest, median, ratios
+from pyoptk.duel import rows
+from pyoptk.duel.referee import duration, fastest, median, ratios, spread
 
-from . import bars, kernel_tables, pictures, roofline
+from . import bars, pictures, roofline, scaling
 
 ROOT = Path(__file__).parents[1]
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 BEGIN, END = "<!-- table: python -m bench.report -->", "<!-- end of table -->"
-Result = dict[str, Any]
 
 IN_README = [
     *(rows.step("Adam", n) for n in (1_000, 100_000, 1_000_000, 10_000_000)),
@@ -29,186 +24,245 @@ IN_README = [
     rows.step("Adam", 10_000_000, max_norm=1.0),
     rows.step("Adam", 10_000_000, max_norm=1.0, ema_decay=0.999, zero_grad=True),
     *(rows.step(name, 1_000_000) for name in ("SGD", "RMSprop", "AdaGrad")),
-    *(rows.lstm(*size) for size in rows.LSTM),
-    rows.forecaster(32),
-    rows.forecaster(256),
+    *(rows.layer(*size) for size in rows.LSTM),
+    *(rows.forecaster(B) for B in (32, 256)),
     rows.mlp(),
 ]
-
-
-# ---- README --------------------------------------------------------------------------------------
-
-
-def short(row: Result, peer: str) -> str:
-    """How many times as long the peer takes; bold where it is faster."""
-    found = ratios(row, peer, "pyoptk")
-    if not found:
-        return ""
-    middle = statistics.median(found)
-    told = f"{middle:.{2 if middle < 2 else 1 if middle < 10 else 0}f}"
-    return f"**{told}**" if round(middle, 2) < 1 else told
-
-
-def readme_table(result: Result) -> str:
-    """The table of one run, with machine, versions and date."""
-    plural = "" if result["threads"] == 1 else "s"
-    first = f"{result['threads']} thread{plural}, float32: times as long as pyoptk"
-    lines = [f"| {first} | NumPy | PyTorch | the fastest other |", "|---|---|---|---|"]
-    by_label = {row["label"]: row for row in result["rows"]}
-    others = [peer for peer in pictures.PEERS if peer not in ("NumPy", "PyTorch")]
-    for row in (by_label[r["label"]] for r in IN_README if r["label"] in by_label):
-        other = fastest(row, others)
-        cells = [short(row, pictures.best(row, peer)) for peer in ("NumPy", "PyTorch")]
-        cells.append(f"{short(row, other)} ({other})" if other else "")
-        lines.append(f"| {row['label']} | {' | '.join(cells)} |")
-    how = (
-        "Bold: the other is faster. Each in the fastest of its ways, in a process of its own, by "
-        "turns; medians of rounds. [docs/performance.md](docs/performance.md) has the noise, other "
-        "libraries and pictures; `python -m pyoptk bench` measures yours."
-    )
-    return "\n".join([*lines, "", f"{where(result)} {how}"])
-
-
-def where(result: Result) -> str:
-    """Machine, date and versions in a sentence."""
-    machine = result["machine"]
-    told = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    return (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['isa']}, {machine['system']}, "
-        f"{machine['date']}, commit {machine['commit']}; Python {machine['python']}, {told}."
-    )
-
-
-# ---- docs/performance.md -------------------------------------------------------------------------
-
-
-def with_noise(row: Result, peer: str) -> str:
-    """Median and range of the ratios; bold where a peer is faster, which the roof is not."""
-    found = ratios(row, peer, "pyoptk")
-    if not found:
-        return row["errors"].get(peer, "")
-    middle = statistics.median(found)
-    told = f"{middle:.2f} ({found[0]:.2f} to {found[-1]:.2f})"
-    return f"**{told}**" if round(middle, 2) < 1 and peer != bars.ROOF else told
-
-
-def table(result: Result, task: str) -> str:
-    """All rows of one task by all who took part in any of them."""
-    chosen = [row for row in result["rows"] if row["task"] == task]
-    present = {name for row in chosen for name in row["seconds"]}
-    order = [name for row in result["rows"] for name in row["seconds"]]
-    names = [n for n in dict.fromkeys(order) if n in present and n != "pyoptk"]
-    lines = [f"| | pyoptk | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
-    for row in chosen:
-        cells = " | ".join(with_noise(row, name) for name in names)
-        lines.append(f"| {row['label']} | {duration(median(row, 'pyoptk'))} | {cells} |")
-    return "\n".join(lines)
-
-
-TASKS = {
-    "step": "Optimizer steps",
-    "lstm": "LSTM, forward and backward with the gradient of the input",
-    "forecaster": "A training step of LSTM(64), LSTM(32), Dense(1): MSE, Adam, 10 steps in time",
-    "mlp": "A training step of a classifier written in NumPy, with pyoptk's step dropped in",
-}
-
-
-def duels(result: Result) -> str:
-    """The tables of one run of bench.peers."""
-    plural = "" if result["threads"] == 1 else "s"
-    turns = f"{result['rounds']} round{'s'[: result['rounds'] > 1]} of {result['block']:g} s"
-    parts = [
-        f"## Against other libraries, {result['threads']} thread{plural}",
-        f"`{result['machine']['command']}`: {turns}. {where(result)}",
-    ]
-    if result["missing"]:
-        missing = [f"{name} ({why})" for name, why in result["missing"].items()]
-        parts.append(f"Not measured: {', '.join(missing)}.")
-    for task, title in TASKS.items():
-        if any(row["task"] == task for row in result["rows"]):
-            parts += [f"### {title}", table(result, task)]
-    return "\n\n".join(parts)
-
-
-def unmet(results: list[Result], scaling: Result | None) -> str:
-    """What falls short of bars.py, with the reason."""
-    every = bars.outcomes(results, scaling)
-    short_of = [one for one in every if not one.met]
-    said = f"{len(every) - len(short_of)} of {len(every)} bars of bench/bars.py are met."
-    if scaling:
-        peak = scaling["machine"]["peak"]["1"]
-        said += (
-            f" They were set where a core does {bars.PEAK / 1e9:.0f} GFLOP/s of multiply-adds with "
-            f"{bars.ISA}; this one does {peak / 1e9:.0f} with {scaling['machine']['isa']}."
-        )
-    if not short_of:
-        return f"## What is not met yet\n\nNothing: {said}"
-    lines = ["| | threads | wanted | measured | why |", "|---|---|---|---|---|"]
-    for one in short_of:
-        why = one.reason or "not known yet"
-        lines.append(f"| {one.what} | {one.threads} | {one.wanted} | {one.measured} | {why} |")
-        if not one.reason:
-            print(f"no reason in bench/bars.py for: {one.what}", file=sys.stderr)
-    return "\n".join(["## What is not met yet", "", said, "", *lines])
-
-
+UNDER_TABLE = (
+    "Bold: the other is faster. Each in the fastest of its ways, in a process of its own, by "
+    "turns; medians of rounds. [docs/performance.md](docs/performance.md) has the noise, other "
+    "libraries and pictures; `python -m pyoptk bench` measures yours."
+)
 PREFACE = """\
 # Performance
 
-How many times as long a peer takes: the median over the rounds, and their range. **Bold** where the
-peer is faster. Written by `python -m bench.report`; only ratios inside a run mean anything. Every
-contender works in a process of its own, held to as many cores as it has threads; they take turns,
-start from the same numbers and have to arrive at the same. What settings a peer gets, and why,
-stands at the top of its file in bench/peers/contenders and pyoptk/bench/contenders. The roof of a
-step is as many bytes, streamed with additions only; that of a layer its multiply-adds in registers.
+How many times as long another library takes: the median over the rounds, and their range. **Bold**
+where it is faster. Written by `python -m bench`; only ratios inside a run mean anything. Every
+contender works in a process of its own, held to as many cores as it has threads. They take turns,
+start from the same numbers and have to arrive at the same. The settings of each library, and the
+reasons for them, stand at the top of its file in bench/contenders and pyoptk/duel/contenders. The
+roof of a step is as many bytes, streamed with additions only; the roof of a layer is its
+multiply-adds in registers.
 
-`python -m bench.peers --setup DIR && python -m bench --peers DIR` repeats all of it."""
+`python -m bench --setup DIR && python -m bench --peers DIR` repeats all of it."""
+TASKS = {
+    "step": "Optimizer steps",
+    "layer": "LSTM, forward and backward with the gradient of the input",
+    "forecaster": "A training step of LSTM(64), LSTM(32), Dense(1): MSE, Adam, 10 steps in time",
+    "mlp": "A training step of a classifier written in NumPy, with pyoptk's step dropped in",
+}
+ABOUT_KERNELS = (
+    "Time; the roof's share of it; then how many times as long the NumPy twin and PyTorch take "
+    "(fused or else foreach). The roof of a step is a call, too, and at 1,000 elements not a "
+    "faster one."
+)
+CHECKS = (  # of the model
+    ("left out", 1, "each case against a fit without it"),
+    ("model", 3, "three and more threads against the fit to one and two"),
+)
 
 
-def draw(results: list[Result], models: list[Result]) -> str:
+def markdown(heads, lines):
+    """A table."""
+    told = [
+        "|" + "|".join(f" {c} " if c else " " for c in cells) + "|" for cells in (heads, *lines)
+    ]
+    return "\n".join([told[0], "|---" * len(heads) + "|", *told[1:]])
+
+
+def threads(k):
+    return f"{k} thread{'s'[: int(k) > 1]}"
+
+
+def where(result):
+    """Machine, date and versions in a sentence."""
+    told = "{cpu}, {cores} cores, {isa}, {system}, {date}, commit {commit}; Python {python}"
+    versions = (f"{name} {version}" for name, version in result["versions"].items())
+    return ", ".join([told.format(**result["machine"]), *versions]) + "."
+
+
+def bold(told, ratio):
+    """In bold where the other is faster."""
+    return f"**{told}**" if round(ratio, 2) < 1 else told
+
+
+def short(row, peer):
+    """How many times as long the peer takes, in README."""
+    if not (found := ratios(row, peer)):
+        return ""
+    middle = statistics.median(found)
+    return bold(f"{middle:.{2 if middle < 2 else 1 if middle < 10 else 0}f}", middle)
+
+
+def readme_table(result):
+    """The table of one run, with machine, versions and date."""
+    by_label = {row["label"]: row for row in result["rows"]}
+    others = [peer for peer in pictures.PEERS if peer not in ("NumPy", "PyTorch")]
+    lines = []
+    for row in (by_label[r["label"]] for r in IN_README if r["label"] in by_label):
+        other = fastest(row, others)
+        both = [short(row, pictures.best(row, peer)) for peer in ("NumPy", "PyTorch")]
+        lines.append([row["label"], *both, f"{short(row, other)} ({other})" if other else ""])
+    first = f"{threads(result['threads'])}, float32: times as long as pyoptk"
+    table = markdown([first, "NumPy", "PyTorch", "the fastest other"], lines)
+    return f"{table}\n\n{where(result)} {UNDER_TABLE}"
+
+
+def how(result):
+    """The command, the turns, and how far apart rounds of the same work were."""
+    ours = [row["seconds"]["pyoptk"] for row in result["rows"] if "pyoptk" in row["seconds"]]
+    apart = sorted((max(times) - min(times)) / statistics.median(times) for times in ours)
+    return (
+        f"`{result['machine']['command']}`: {result['rounds']} "
+        f"round{'s'[: result['rounds'] > 1]} of {result['block']:g} s. {where(result)} "
+        f"The rounds of a row lie within {statistics.median(apart):.0%} of its median (median row) "
+        f"and {apart[int(0.9 * len(apart))]:.0%} (nine rows in ten)."
+    )
+
+
+def with_noise(row, peer):
+    """Median and range of the ratios; bold where a peer is faster, which the roof is not."""
+    if not (found := ratios(row, peer)):
+        return row["errors"].get(peer, "")
+    return spread(found) if peer == bars.ROOF else bold(spread(found), statistics.median(found))
+
+
+def table(some):
+    """Rows by all who took part in any of them."""
+    names = [n for n in dict.fromkeys(n for row in some for n in row["seconds"]) if n != "pyoptk"]
+    lines = []
+    for row in some:
+        cells = [with_noise(row, name) for name in names]
+        lines.append([row["label"], duration(median(row)), *cells])
+    return markdown(["", "pyoptk", *names], lines)
+
+
+def duels(result):
+    """The tables of one run against other libraries."""
+    yield from (f"## Against other libraries, {threads(result['threads'])}", how(result))
+    if result["missing"]:
+        missing = [f"{name} ({why})" for name, why in result["missing"].items()]
+        yield f"Not measured: {', '.join(missing)}."
+    for task, title in TASKS.items():
+        if some := [row for row in result["rows"] if row["task"] == task]:
+            yield from (f"### {title}", table(some))
+
+
+def kernels(results):
+    """Every kernel by size: its time, its share of the roof, how many times as long others take."""
+    yield from ("## Every kernel", ABOUT_KERNELS, *(how(result) for result in results))
+    by_kernel = {}
+    for result in results:
+        for row in result["rows"]:
+            if "kernel" in row:
+                size = row["label"].partition(", ")[2].removesuffix(", float64")
+                column = f"{row['sizes']['dtype']}, {threads(result['threads'])}"
+                by_kernel.setdefault(row["kernel"], {}).setdefault(size, {})[column] = cell(row)
+    for kernel, sizes in by_kernel.items():
+        columns = sorted({column for cells in sizes.values() for column in cells})
+        lines = [[size, *(cells.get(c, "") for c in columns)] for size, cells in sizes.items()]
+        yield from (f"### {kernel}", markdown(["", *columns], lines))
+    for result in results:
+        yield f"### Calls, decayed moments, dense gradients, {threads(result['threads'])}"
+        yield table([row for row in result["rows"] if "kernel" not in row])
+
+
+def cell(row):
+    """Our time, the roof's share, the twin, PyTorch."""
+    told = [duration(median(row))]
+    told += [f"{median(row, bars.ROOF) / median(row):.0%}"] if bars.ROOF in row["seconds"] else []
+    for who in ("twin", "PyTorch"):
+        middle = statistics.median(ratios(row, who) or [0])
+        told.append(bold(f"{middle:.2f}", middle) if middle else "-")
+    return ", ".join(told)
+
+
+def model(result):
+    """The model of scaling.py: its coefficients, how well it fits, and its predictions."""
+    machine = result["machine"]
+    peak = ", ".join(f"{threads(k)} {p / 1e9:.0f} GFLOP/s" for k, p in machine["peak"].items())
+    yield f"## A model of time per step: {machine['cpu']}, {machine['cores']} cores"
+    yield (
+        f"`{machine['command']}`, {machine['date']}; the terms stand at the top of "
+        "bench/scaling.py. Coefficients in seconds for one unit, fitted to runs on one and two "
+        f"threads. Peak: {peak}; L2 {machine['l2'] >> 20} MiB, L3 {machine['l3'] >> 20} MiB."
+    )
+    for family in result["families"]:
+        counts = list(family["rows"][0]["measured"])
+        more = [k for k in family["rows"][0]["foretold"] if int(k) > max(map(int, counts))]
+        heads = [f"{threads(k)}: measured, model" for k in counts]
+        heads += [f"{threads(k)}: predicted" for k in more]
+        lines = []
+        for row in family["rows"]:
+            told = [f"{duration(row['measured'][k])}, {duration(row['model'][k])}" for k in counts]
+            lines.append([row["label"], *told, *(duration(row["foretold"][k]) for k in more)])
+        fitted = ", ".join(f"{k} {v:.3g}" for k, v in family["coefficients"].items())
+        yield from (f"### {family['family']}", f"{fitted}.", markdown(["", *heads], lines))
+        told = []
+        for which, least, words in CHECKS:
+            if found := scaling.errors(family, which, least):
+                told += [f"{words}, median {statistics.median(found):.0%}, most {found[-1]:.0%}"]
+        yield f"Error: {'; '.join(told)}."
+
+
+def unmet(results, scaled):
+    """What falls short of bars.py, with the reason."""
+    every = [*bars.outcomes(results, scaled)]
+    short_of = [one for one in every if not one.met]
+    yield "## What is not met yet"
+    said = f"{len(every) - len(short_of)} of {len(every)} bars of bench/bars.py are met."
+    if scaled:
+        peak = scaled["machine"]["peak"]["1"]
+        said += (
+            f" They were set where a core does {bars.PEAK / 1e9:.0f} GFLOP/s of multiply-adds with "
+            f"{bars.ISA}; this one does {peak / 1e9:.0f} with {scaled['machine']['isa']}."
+        )
+    yield said
+    lines = []
+    for what, k, wanted, measured, _, reason in short_of:
+        lines.append([what, str(k), wanted, measured, reason or "not known yet"])
+        if not reason:
+            print(f"no reason in bench/bars.py for: {what}", file=sys.stderr)
+    if lines:
+        yield markdown(["", "threads", "wanted", "measured", "why"], lines)
+
+
+def draw(results, models):
     """Write the pictures, that of scaling from the largest machine; the text that shows them."""
-    first = results[0]
-    drawn = {
-        "speedup": ("A step of Adam by size, against the others", pictures.speedup(first)),
-        "cost": ("Cost of a parameter as the model grows", pictures.cost(first)),
-        "roofs": ("Bandwidth and arithmetic against the roof", pictures.roofs(first)),
-        "forecaster": ("Time per step of the forecaster", pictures.forecaster(first)),
-    }
+    drawn = {words: picture(results[0]) for words, picture in pictures.OF_DUELS.items()}
     if models:
         most = max(models, key=lambda model: model["machine"]["cores"])
-        drawn["scaling"] = ("Scaling with threads", pictures.scaling(most))
-        drawn["roofline"] = ("LSTM shapes under the roofs", roofline.picture(models[0]))
-    folder = DOCS / "performance"
-    folder.mkdir(exist_ok=True)
-    shown = []
-    for name, (words, svg) in drawn.items():
-        if not svg:  # nobody was there
-            (folder / f"{name}.svg").unlink(missing_ok=True)
-            continue
-        (folder / f"{name}.svg").write_text(svg)
-        shown.append(f"![{words}](performance/{name}.svg)")
-    return "\n\n".join(shown)
+        drawn["scaling", "Scaling with threads"] = pictures.scaling(most)
+        drawn["roofline", "LSTM shapes under the roofs"] = roofline.picture(models[0])
+    (DOCS / "performance").mkdir(exist_ok=True)
+    for (name, words), svg in drawn.items():
+        file = DOCS / "performance" / f"{name}.svg"
+        if svg:
+            file.write_text(svg)
+            yield f"![{words}](performance/{name}.svg)"
+        else:  # nobody was there
+            file.unlink(missing_ok=True)
 
 
-def main() -> None:
-    read = [json.loads(Path(name).read_text()) for name in sys.argv[1:]]
-    results = sorted(
-        (r for r in read if r.get("kind") == "peers"), key=lambda result: result["threads"]
-    )
+def write(files):
+    """README's table, docs/performance.md and its pictures."""
+    read = [json.loads(Path(file).read_text()) for file in files]
+    read.sort(key=lambda result: result.get("threads", 0))
+    kinds = ("peers", "kernels", "scaling")
+    results, singles, models = ([r for r in read if r["kind"] == kind] for kind in kinds)
     if not results:
-        sys.exit("bench.report: expected a result of bench.peers among the files, got none")
-    models = [r for r in read if r.get("kind") == "scaling"]
+        sys.exit("bench.report: expected a result of a part peers-N among the files, got none")
     before, rest = README.read_text().split(BEGIN)
-    after = rest.split(END)[1]
-    README.write_text(f"{before}{BEGIN}\n{readme_table(results[0])}\n{END}{after}")
-    parts = [PREFACE, unmet(results, models[0] if models else None)]
-    parts.append(draw(results, models))
-    parts += [duels(result) for result in results]
-    parts += [roofline.table(model) for model in models[:1]]
-    parts += [kernel_tables.kernels(r) for r in read if "benchmarks" in r]
-    parts += [kernel_tables.scaling(model) for model in models]
+    README.write_text(f"{before}{BEGIN}\n{readme_table(results[0])}\n{END}{rest.split(END)[1]}")
+    parts = [PREFACE, *unmet(results, models[0] if models else None), *draw(results, models)]
+    for result in results:
+        parts += duels(result)
+    parts += roofline.table(models[0], markdown) if models else []
+    parts += kernels(singles) if singles else []
+    for one in models:
+        parts += model(one)
     (DOCS / "performance.md").write_text("\n\n".join(parts) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    write(sys.argv[1:])

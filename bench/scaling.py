@@ -1,12 +1,10 @@
 """Time per step as a function of bytes, FLOPs, cores and bandwidth: measured, fitted, predicted.
 
-    python bench/scaling.py --json FILE          needs NumPy and pyoptk, nothing else
-
-Every case is measured on 1, 2, 4, ... threads, all by turns in one process; the least of the rounds
-counts, because the model is of a quiet machine. It is a sum of terms whose coefficients are at
-least 0 and fitted to the relative errors of the runs on one and two threads alone. So it is checked
-twice: each case against a fit without that case, and more threads, where the machine has them,
-against what one and two foretold.
+``python -m bench scaling`` needs NumPy and pyoptk, nothing else. Every row is measured on 1, 2, 4,
+... threads by turns; the least of the rounds counts, because the model is of a quiet machine. It is
+a sum of terms whose coefficients are at least 0 and fitted to the relative errors of the runs on
+one and two threads alone. So it is checked twice: each case against a fit without that case, and
+more threads, where the machine has them, against the prediction from one and two.
 
 An optimizer step on k threads takes
 
@@ -18,44 +16,31 @@ and an LSTM's forward and backward
     products at the peak of the cores + call + wake * log2(k) + recurrence * excess / r
          + other products * excess / k + cells / r + weights / k + T * log2(r) * barrier
 
-where r is the number of threads that the recurrence is cut for (`rnn_cut` in csrc/kernels/rnn.h):
-by rows of the batch without barriers, or by hidden units with one for every step. The excess is
-what the products take beyond the peak. Of arrays larger than the L3 cache, as much comes from there
-as fits into it, the rest from memory. More cores than are here are assumed to be like these, eight
-to an L3 cache as large as this one.
+where r is the number of threads that share the recurrence, which C says: by rows of the batch
+without barriers, or by hidden units with one for every step. The excess is what the products take
+beyond the peak. Of arrays larger than the L3 cache, as much comes from there as fits into it, the
+rest from memory. More cores than are here are assumed to be like these, eight to an L3 cache as
+large as this one.
 """
 
-from __future__ import annotations
-
-import argparse
-import functools
 import itertools
-import json
 import math
-import statistics
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-import pyoptk
-from pyoptk import _optim, _products, kernels
-from pyoptk.bench import after_product, rows
-from pyoptk.bench import machine as this_machine
-from pyoptk.bench.contenders.roof import arrays
+from pyoptk import _rnn
+from pyoptk.duel import machine
+from pyoptk.duel.referee import Entry, median, run
 
-SIZES = (16, 1_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000)
-LSTM = [*rows.LSTM, (20, 64, 128, 128), (20, 256, 64, 256), (20, 8, 128, 512)]
+from . import work
+from .environments import files
+
 FORETOLD = (8, 16, 64)
 MIB = 1 << 20
 AT_PEAK = "products at the peak"  # the one term that is not fitted
-
-
-# ---- the machine ---------------------------------------------------------------------------------
+SERIAL_BELOW = 16_384  # elements of a step that stay on one thread: csrc/kernels/sweep.h
 
 
 @dataclass
@@ -68,94 +53,33 @@ class Machine:
     l3_cores: int  # that share them
     peak: dict[int, float]  # FLOP/s by threads
 
-    def levels(self, working_set: int, k: int) -> dict[str, float]:
+    def levels(self, working_set, k):
         """Where the arrays stay from one step to the next: the share of each level."""
         if working_set / k <= self.l2:
             return {"L2": 1.0}
-        kept = min(1.0, self.l3 * math.ceil(k / max(8, self.l3_cores)) / working_set)
-        return {"L3": kept, "memory": 1 - kept}
+        held = min(1.0, self.l3 * math.ceil(k / max(8, self.l3_cores)) / working_set)
+        return {"L3": held, "memory": 1 - held}
 
-    def peak_of_a_core(self, k: int) -> float:
+    def peak_of_a_core(self, k):
         """FLOP/s of each of k cores; of the most that were measured, if k is more."""
         known = max(n for n in self.peak if n <= k)
         return self.peak[known] / known
 
 
-def cache(index: str) -> tuple[int, int]:
-    """Bytes of a cache, and how many cores share it, as Linux tells; a guess elsewhere."""
+def cache(index):
+    """Bytes of a cache, and how many cores share it, as Linux says; a guess elsewhere."""
     folder = Path("/sys/devices/system/cpu/cpu0/cache") / index
     try:
-        size = (folder / "size").read_text().strip()
-        sharing = (folder / "shared_cpu_list").read_text().strip()
+        size, shared = ((folder / k).read_text().strip() for k in ("size", "shared_cpu_list"))
     except OSError:
         return (MIB, 1) if index == "index2" else (32 * MIB, 8)
-    cores = sum(  # "0-7,16-23"
-        int(last or first) - int(first) + 1
-        for first, _, last in (part.partition("-") for part in sharing.split(","))
-    )
-    return int(size.removesuffix("K")) * 1024, cores
+    parts = (part.partition("-") for part in shared.split(","))  # "0-7,16-23"
+    return int(size.removesuffix("K")) * 1024, sum(int(b or a) - int(a) + 1 for a, _, b in parts)
 
 
-def fma_seconds(rounds: int, k: int) -> float:
-    """Seconds of multiply-adds in registers on k threads at once."""
-    others = [
-        threading.Thread(target=_products.fma_roof, args=("float32", rounds)) for _ in range(k - 1)
-    ]
-    start = time.perf_counter()
-    for other in others:
-        other.start()
-    _products.fma_roof("float32", rounds)
-    for other in others:
-        other.join()
-    return time.perf_counter() - start
-
-
-def measure_machine(counts: list[int], rounds: int = 1_000_000) -> Machine:
-    flop = _products.fma_roof("float32", 1) * rounds
-    peak = {k: k * flop / min(fma_seconds(rounds, k) for _ in range(5)) for k in counts}
-    (l2, _), (l3, l3_cores) = cache("index2"), cache("index3")
-    return Machine(max(counts), l2, l3, l3_cores, peak)
-
-
-def least(work: Callable[[], Any], rounds: int = 7) -> float:
-    """Seconds of a call: the least of some blocks."""
-    return min(median_of_block(work, 0.02) for _ in range(rounds))
-
-
-def limits(machine: Machine) -> dict[str, Any]:
-    """What one core may reach besides multiply-adds.
-
-    Bytes per second where four arrays fill half of a cache, or many times the last one, in the
-    streams of Adam; and what the functions in the cells of an LSTM take: three times sigmoid and
-    twice tanh, and tanh again in backward.
-    """
-    pyoptk.set_num_threads(1)
-    rate = {}
-    for level, size in (("L2", machine.l2), ("L3", machine.l3), ("memory", 8 * machine.l3)):
-        n = size // 32
-        rate[level] = 28 * n / least(functools.partial(_optim.memory_roof, *arrays(n)))
-    x = np.linspace(-4, 4, 1024, dtype=np.float32)
-    y = np.empty_like(x)
-    sigmoid, tanh = (
-        least(functools.partial(function, x, y)) / x.size
-        for function in (kernels.sigmoid, kernels.tanh)
-    )
-    return {"bandwidth": rate, "cell": 3 * sigmoid + 3 * tanh}
-
-
-# ---- the cases -----------------------------------------------------------------------------------
-
-
-def adam(n: int) -> tuple[str, Callable[[], Any]]:
-    param = np.random.default_rng(0).standard_normal(n, np.float32)
-    grad = np.float32(0.01) * param[::-1]
-    opt = pyoptk.Adam(param)
-    return f"Adam, {n:,} elements", lambda: opt.step(grad)
-
-
-def adam_terms(n: int, k: int, machine: Machine) -> dict[str, float]:
-    k = 1 if n < 16_384 else k  # SERIAL_BELOW in csrc/kernels/sweep.h
-    levels = machine.levels(16 * n, k)
+def adam_terms(n, k, chip):
+    k = 1 if n < SERIAL_BELOW else k
+    levels = chip.levels(16 * n, k)
     return {
         "call": 1.0,
         "wake": math.log2(k),
@@ -164,83 +88,34 @@ def adam_terms(n: int, k: int, machine: Machine) -> dict[str, float]:
     }
 
 
-def lstm(T: int, B: int, I: int, H: int) -> tuple[str, Callable[[], Any]]:
-    rng = np.random.default_rng(0)
-    layer = pyoptk.LSTM(I, H, rng=rng)
-    x, dy = (rng.standard_normal((T, B, n), np.float32) for n in (I, H))
-
-    def work() -> None:
-        layer.forward(x)
-        layer.backward(dy)
-
-    return f"LSTM, T {T}, B {B}, I {I}, H {H}", work
+def partition(T, B, I, H, k):
+    """How C divides a recurrence: shares of the rows, shares of the hidden units, and threads."""
+    if not hasattr(_rnn, "partition"):
+        return min(k, B), 1, k
+    return _rnn.partition("lstm", "float32", T, B, I, H, nthreads=k)
 
 
-def recurrence_threads(T: int, B: int, I: int, H: int, k: int, isa: str) -> tuple[int, bool]:
-    """How many threads walk through time, and whether they wait for each other at every step."""
-    weights = 4 * H * H
-    tile, width = (6, 64) if isa == "avx512" else (3, 32 if isa == "avx2" else 16)
-    if 4 * T * H * B * (I + H) < 1 << 20:
-        return 1, False
-    rows_suffice = B >= k * tile and 4 * weights <= MIB
-    if weights * B >= k << 17 and H // width >= k and not rows_suffice:
-        return k, True
-    return (min(k, B // tile) if B >= 2 * tile else 1), False
-
-
-def lstm_terms(T: int, B: int, I: int, H: int, k: int, machine: Machine) -> dict[str, float]:
-    r, waits = recurrence_threads(T, B, I, H, k, pyoptk.isa())
-    k = 1 if 4 * T * H * B * (I + H) < 1 << 20 else k
-    x, h = (8 * steps * B * H * n / machine.peak_of_a_core(k) for steps, n in ((T, I), (T - 1, H)))
-    recurrence, other = x + 2 * h, 2 * x + h
+def lstm_terms(T, B, I, H, k, chip):
+    by_rows, by_units, k = partition(T, B, I, H, k)
+    r = by_rows * by_units
+    x, h = (8 * steps * B * H * n / chip.peak_of_a_core(k) for steps, n in ((T, I), (T - 1, H)))
+    recurrence, others = x + 2 * h, 2 * x + h
     return {
-        AT_PEAK: recurrence / r + other / k,
+        AT_PEAK: recurrence / r + others / k,
         "call": 1.0,
         "wake": math.log2(k),
         "recurrence": recurrence / r,
-        "other products": other / k,
+        "other products": others / k,
         "cells": T * B * H / r,
         "weights": 4 * H * (I + H) / k,
-        "barrier": T * math.log2(r) if waits else 0.0,
+        "barrier": T * math.log2(by_units),
     }
 
 
-CASES = {"Adam": (adam, adam_terms, [(n,) for n in SIZES]), "LSTM": (lstm, lstm_terms, LSTM)}
+TERMS = {"Adam": adam_terms, "LSTM": lstm_terms}
 
 
-def measure(family: str, counts: list[int], rounds: int, block: float) -> list[dict[str, Any]]:
-    """Median seconds of every case for each number of threads, by turns."""
-    make, _, sizes = CASES[family]
-    found = []
-    for size in sizes:
-        label, work = make(*size)
-        seconds: dict[int, list[float]] = {k: [] for k in counts}
-        for _ in range(rounds):
-            for k in counts:
-                pyoptk.set_num_threads(k)
-                work()
-                seconds[k].append(median_of_block(work, block))
-        found.append({"family": family, "label": label, "size": list(size), "seconds": seconds})
-    return found
-
-
-def median_of_block(work: Callable[[], Any], block: float) -> float:
-    start = time.perf_counter()
-    work()
-    calls = max(1, int(2e-5 / (time.perf_counter() - start)))
-    times, end = [], time.perf_counter() + block
-    while not times or time.perf_counter() < end:
-        start = time.perf_counter()
-        for _ in range(calls):
-            work()
-        times.append((time.perf_counter() - start) / calls)
-    return statistics.median(times)
-
-
-# ---- the model -----------------------------------------------------------------------------------
-
-
-def fit(points: list[tuple[dict[str, float], float]]) -> dict[str, float]:
+def fit(points):
     """Coefficients, at least 0, with the least sum of squared relative errors.
 
     Every subset of the terms is tried: they are few, and the best one is exact.
@@ -262,48 +137,38 @@ def fit(points: list[tuple[dict[str, float], float]]) -> dict[str, float]:
     return fixed | dict(zip(names, (best / scale).tolist(), strict=True))
 
 
-def predict(coefficients: dict[str, float], terms: dict[str, float]) -> float:
+def predict(coefficients, terms):
     return sum(coefficients.get(name, 0.0) * x for name, x in terms.items())
 
 
-def model(cases: list[dict[str, Any]], machine: Machine) -> dict[str, Any]:
-    """The fit of one family, what it says of every measured point, and what it foretells."""
-    family = cases[0]["family"]
-    terms = CASES[family][1]
+def model(cases, chip):
+    """The fit of one family, its value at every measured point, and its predictions.
 
-    def points(some: list[dict[str, Any]]) -> list[tuple[dict[str, float], float]]:
-        return [
-            (terms(*case["size"], k, machine), min(case["seconds"][k]))
-            for case in some
-            for k in case["seconds"]
-            if k <= 2
-        ]
+    A case has `family`, `label`, `size` and, by threads, `measured` in seconds.
+    """
 
-    coefficients = fit(points(cases))
-    found = []
+    def terms(case, k):
+        return TERMS[case["family"]](*case["size"], k, chip)
+
+    def fitted(some):
+        every = [(case, k) for case in some for k in case["measured"] if k <= 2]
+        return fit([(terms(case, k), case["measured"][k]) for case, k in every])
+
+    def told(case, coefficients, counts):
+        return {k: predict(coefficients, terms(case, k)) for k in counts}
+
+    coefficients, found = fitted(cases), []
     for case in cases:
-        without = fit(points([other for other in cases if other is not case]))
-        told = {k: predict(coefficients, terms(*case["size"], k, machine)) for k in case["seconds"]}
-        found.append(
-            {
-                "label": case["label"],
-                "size": case["size"],
-                "measured": {k: min(s) for k, s in case["seconds"].items()},
-                "model": told,
-                "left out": {
-                    k: predict(without, terms(*case["size"], k, machine))
-                    for k in case["seconds"]
-                    if k <= 2
-                },
-                "foretold": {
-                    k: predict(coefficients, terms(*case["size"], k, machine)) for k in FORETOLD
-                },
-            }
-        )
-    return {"family": family, "coefficients": coefficients, "rows": found}
+        without, counts = fitted([other for other in cases if other is not case]), case["measured"]
+        found.append({key: case[key] for key in ("label", "size", "measured")} | {
+            "model": told(case, coefficients, counts),
+            "left out": told(case, without, [k for k in counts if k <= 2]),
+            "foretold": told(case, coefficients, FORETOLD),
+        })  # fmt: skip
+    return {"family": cases[0]["family"], "coefficients": coefficients, "rows": found}
 
 
-def errors(fitted: dict[str, Any], which: str, least: int = 1) -> list[float]:
+def errors(fitted, which, least=1):
     """|predicted / measured - 1| of the points on at least so many threads, sorted."""
     return sorted(
         abs(row[which][k] / row["measured"][k] - 1)
@@ -313,61 +178,47 @@ def errors(fitted: dict[str, Any], which: str, least: int = 1) -> list[float]:
     )
 
 
-# ---- the command ---------------------------------------------------------------------------------
+def measure(counts, **turns):
+    """The machine, the model of each family, and steps right after products.
+
+    The result has `machine` with the `limits` of a core besides multiply-adds: `bandwidth` by
+    level, and seconds of the functions in a `cell`: three times sigmoid, twice tanh, and tanh again
+    in backward.
+    """
+    (l2, _), (l3, l3_cores) = cache("index2"), cache("index3")
+    both = [(name, k) for name in ("pyoptk", "roof") for k in counts]
+    entries = [Entry(f"{name} {k}", files(name), threads=k) for name, k in both]
+    rows = [*work.machine({"L2": l2, "L3": l3}), *work.after_product(), *work.scaling()]
+    done = run(entries, rows, threads=1, **turns)["rows"]
+    least = {row["label"]: {who: min(t) for who, t in row["seconds"].items()} for row in done}
+    chip = Machine(max(counts), l2, l3, l3_cores, {})
+    bandwidth, cell, families = {}, 0.0, {}
+    for row in done:
+        seconds = least[row["label"]]
+        if row["task"] == work.FMA:
+            chip.peak = {k: row["flop"] / seconds[f"roof {k}"] for k in counts}
+        elif row["task"] == "streams":
+            bandwidth[row["label"]] = row["bytes"] / seconds[f"roof {counts[0]}"]
+        elif row["task"] == "array":
+            cell += 3 * seconds[f"pyoptk {counts[0]}"] / work.CELL
+        elif "family" in row:
+            measured = {k: seconds[f"pyoptk {k}"] for k in counts}
+            families.setdefault(row["family"], []).append(row | {"measured": measured})
+    limits = {"limits": {"bandwidth": bandwidth, "cell": cell}}
+    return {
+        "kind": "scaling",
+        "machine": {**machine.describe(), **vars(chip), **limits},
+        "families": [model(cases, chip) for cases in families.values()],
+        "after": [*after([row for row in done if row["task"] == "after_product"], counts)],
+    }
 
 
-def show(fitted: dict[str, Any]) -> None:
-    counts = list(fitted["rows"][0]["measured"])
-    print(
-        f"\n{fitted['family']}: "
-        + ", ".join(f"{k} {v:.3g}" for k, v in fitted["coefficients"].items())
-    )
-    print("microseconds" + " " * 24 + "".join(f"{f'{k} threads':>20}" for k in counts))
-    for row in fitted["rows"]:
-        cells = [f"{row['measured'][k] * 1e6:11.1f}{row['model'][k] * 1e6:9.1f}" for k in counts]
-        print(f"{row['label']:36}{''.join(cells)}")
-    for which, least, words in (("left out", 1, "fitted without it"), ("model", 3, "more threads")):
-        found = errors(fitted, which, least)
-        if found:
-            print(f"error, {words}: median {statistics.median(found):.0%}, most {found[-1]:.0%}")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--threads", help="such as 1,2,4; default: 1, 2, 4, ... all cores")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--block", type=float, default=0.05, help="seconds of a turn")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    options = parser.parse_args()
-    cores = pyoptk.get_num_threads()
-    powers = [2**k for k in range(cores.bit_length()) if 2**k < cores]
-    counts = [int(k) for k in options.threads.split(",")] if options.threads else [*powers, cores]
-    machine = measure_machine(counts)
-    caches = f"L2 {machine.l2 >> 20} MiB, L3 {machine.l3 >> 20} MiB for {machine.l3_cores}"
-    peaks = ", ".join(f"{k} threads {p / 1e9:.0f}" for k, p in machine.peak.items())
-    print(f"{cores} cores, {caches}\npeak, GFLOP/s: {peaks}")
-    limits_of_a_core = limits(machine)
-    rates = ", ".join(f"{k} {r / 1e9:.0f}" for k, r in limits_of_a_core["bandwidth"].items())
-    cell = limits_of_a_core["cell"] * 1e9
-    print(f"bandwidth of a core, GB/s: {rates}; functions of a cell {cell:.2f} ns")
-    after = after_product.measure(counts)
-    for one in after:
-        times = one["step"]["after"] / one["step"]["alone"]
-        print(
-            f"right after a product of {one['batch']} rows, {one['threads']} threads: a step takes "
-            f"{times:.2f} times as long as alone"
-        )
-    families = []
-    for family in CASES:
-        families.append(model(measure(family, counts, options.rounds, options.block), machine))
-        show(families[-1])
-    if options.json:
-        told = {**this_machine.describe(), **vars(machine), "limits": limits_of_a_core}
-        result = {"kind": "scaling", "machine": told, "families": families, "after": after}
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+def after(rows, counts):
+    """Median seconds of a step and of its roof, alone and after each product."""
+    *products, alone = rows
+    for k in counts:
+        for row in products:
+            found = {"threads": k, "batch": row["sizes"]["batch"]}
+            for name, who in (("step", f"pyoptk {k}"), ("roof", f"roof {k}")):
+                found[name] = {"alone": median(alone, who), "after": median(row, who)}
+            yield found

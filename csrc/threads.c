@@ -1,9 +1,10 @@
-/* pk_parallel, the one way to use several cores, and how many.  Three backends, chosen by the
- * build: a pool of our own (PK_POOL), OpenMP (PK_OPENMP), or none.
+/* pk_parallel, through which kernels use several cores, and the number of threads.  The build
+ * chooses one of three backends: our own pool (PK_POOL), OpenMP (PK_OPENMP), or none.  Kernels call
+ * pk_parallel, the binding the rest.  You may change a backend without touching any other file.
  *
- * Why a pool: the caller takes chunks like any worker and at the end waits only for chunks that
- * somebody has begun.  A worker that the system does not let run, because the threads of a BLAS
- * still spin after a product, then costs a missing hand; at OpenMP's barrier it stalls all. */
+ * Why a pool: the caller takes chunks as workers do, and at the end waits only for chunks that have
+ * begun.  If the threads of a BLAS still spin on a worker's core, that worker just takes no chunk.
+ * OpenMP's threads wait for each other at the end, so that one without a core stops them all. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* sched_getaffinity */
 #endif
@@ -25,15 +26,19 @@ static int within_limits(long n)
     return n < 0 ? 0 : n > PK_MAX_THREADS ? PK_MAX_THREADS : (int)n;
 }
 
-/* The first number of a variable such as "4" or "4,2"; 0 if there is none. */
+/* The first number of a variable such as "4" or "4,2" (OpenMP: one per level of nesting); 0 if it
+ * is not set or anything else, which OpenMP ignores, too. */
 static int count_from(const char *variable)
 {
     const char *text = getenv(variable);
-    return within_limits(text ? strtol(text, NULL, 10) : 0);
+    char *end = "";
+    const long n = text ? strtol(text, &end, 10) : 0;
+    end += strspn(end, " \t\r\n");
+    return *end && *end != ',' ? 0 : within_limits(n);
 }
 
 #ifdef __linux__
-/* Reads one or two numbers from a file; how many it found there. */
+/* Reads one or two numbers from a file; returns how many there were. */
 static int read_numbers(const char *directory, const char *name, long long *a, long long *b)
 {
     char path[1200];
@@ -47,7 +52,7 @@ static int read_numbers(const char *directory, const char *name, long long *a, l
     return found;
 }
 
-/* Lowers *cores to the quota of one control group: cpu.max of version 2, cpu.cfs_* of version 1. */
+/* Limits *cores to the quota of a control group: cpu.max of version 2, cpu.cfs_* of version 1. */
 static void apply_quota(const char *directory, int *cores)
 {
     long long quota = -1, period = 0;
@@ -73,8 +78,8 @@ static int lists_cpu(const char *controllers)
     return 0;
 }
 
-/* Every group from ours up to the root may set a limit.  A container often sees its own group as
- * the root while /proc names the path outside: what does not exist is passed over. */
+/* Each group from ours up to the root may set a limit.  In a container the root is often our own
+ * group, while /proc names its path outside: directories that do not exist are skipped. */
 static void apply_quotas(int *cores)
 {
     char line[1024], directory[1100];
@@ -155,7 +160,7 @@ static void run_serially(chunk_function *fn, void *arg, size_t chunks)
 #if defined(PK_POOL) || defined(PK_OPENMP)
 #include <pthread.h>
 
-static atomic_int busy; /* one job at a time */
+static atomic_int busy; /* 1 while a job runs: there is one at a time */
 #endif
 
 #if defined(PK_OPENMP)
@@ -170,9 +175,9 @@ static void run(chunk_function *fn, void *arg, size_t chunks, int nthreads)
         fn(arg, c);
 }
 
-/* libgomp keeps its idle workers.  A fork copies its book-keeping but not them, and the child's
- * first region waits for them for ever (GCC bug 60035).  So they are sent home before each fork;
- * both sides hire new ones when they next need some. */
+/* libgomp keeps idle workers.  A fork copies its records of them but not the threads, and the first
+ * parallel region of the child waits for them for ever (GCC bug 60035).  So the workers are ended
+ * before each fork; parent and child start new ones when they need them. */
 static void before_fork(void)
 {
     if (!omp_in_parallel())
@@ -194,16 +199,16 @@ static void register_fork_handlers(void) { pthread_atfork(before_fork, NULL, in_
 #define relax() ((void)0)
 #endif
 
-/* After a job workers look out for the next one this long before they sleep: waking costs some 50
- * microseconds, and a recurrent layer has a job per time step. */
+/* How long workers spin after a job before they sleep.  Waking one takes about 50 microseconds, and
+ * a recurrent layer has a job per time step. */
 enum { SPIN_NS = 50000 };
 
-/* Kernels need up to 192 KiB of stack; some C libraries give a thread 128. */
+/* Kernels need up to 192 KiB of stack; musl gives a thread 128 KiB. */
 enum { STACK_SIZE = 1 << 20 };
 
-/* The whole state of a job is one word, the ticket: 20 bits job number, 8 bits worker limit, 18
- * bits number of pieces, 18 bits next piece.  A piece is taken by compare-and-swap, so that a late
- * worker can never take one of another job; in two words that is a race. */
+/* The state of a job is one word, the ticket: 20 bits for the number of the job, 8 for the limit of
+ * workers, 18 for the number of pieces, 18 for the next piece.  A worker takes a piece by
+ * compare-and-swap, which fails if the next job has begun.  Two words would be a race. */
 enum { PIECE_BITS = 18, LIMIT_BITS = 8, JOB_BITS = 20, MAX_PIECES = (1 << PIECE_BITS) - 1 };
 #define NEXT(t) ((size_t)((t) & MAX_PIECES))
 #define PIECES(t) ((size_t)((t) >> PIECE_BITS & MAX_PIECES))
@@ -214,7 +219,7 @@ static struct {
     _Alignas(64) _Atomic uint64_t ticket;
     _Alignas(64) atomic_size_t done; /* pieces */
     atomic_int sleepers;
-    /* Read only by who holds a piece, so never while the next job writes them. */
+    /* Only a thread that holds a piece reads these, so the next job cannot be writing them. */
     chunk_function *fn;
     void *arg;
     size_t chunks, chunks_per_piece;
@@ -274,7 +279,7 @@ static void *work(void *self)
     return NULL;
 }
 
-/* With fewer workers than wanted, or none, the job still gets done. */
+/* Starts workers up to `wanted`.  If it cannot, the job still runs, on fewer threads. */
 static void hire(int wanted)
 {
     sigset_t blocked, before;
@@ -283,7 +288,7 @@ static void hire(int wanted)
         return;
     pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&detached, STACK_SIZE);
-    /* The program's handlers run on the program's threads; a worker's own faults stay visible. */
+    /* Handlers of signals are to run on the program's own threads; a worker's faults must kill. */
     sigfillset(&blocked);
     for (const int *fault = (const int[]){SIGSEGV, SIGBUS, SIGFPE, SIGILL, 0}; *fault; fault++)
         sigdelset(&blocked, *fault);
@@ -308,8 +313,8 @@ static void run(chunk_function *fn, void *arg, size_t chunks, int nthreads)
     const uint32_t job = (JOB(atomic_load(&pool.ticket)) + 1) & ((1 << JOB_BITS) - 1);
     const uint64_t head = (uint64_t)job << LIMIT_BITS | (uint64_t)(nthreads - 1);
     atomic_store(&pool.ticket, (head << PIECE_BITS | pieces) << PIECE_BITS);
-    /* A worker counts itself a sleeper, then looks at the ticket; here it is the other way round,
-     * so at least one of the two sees the other. */
+    /* A worker first counts itself as a sleeper, then reads the ticket.  Here the ticket is written
+     * first and sleepers are read then: at least one of the two sees what the other wrote. */
     if (atomic_load(&pool.sleepers)) {
         pthread_mutex_lock(&asleep);
         pthread_cond_broadcast(&wake);
@@ -324,8 +329,8 @@ static void run(chunk_function *fn, void *arg, size_t chunks, int nthreads)
     }
 }
 
-/* No worker came along to the child; neither did a thread that was inside a job, so what is left
- * of its pieces must never be taken. */
+/* The child has none of the workers, and not the thread that was inside a job, if there was one:
+ * nobody may take the pieces that are left of that job. */
 static void in_child(void)
 {
     pool.workers = 0;
@@ -348,9 +353,9 @@ void pk_parallel(chunk_function *fn, void *arg, size_t chunks, int nthreads)
     nthreads = within_limits(nthreads);
     if (nthreads > 1 && (size_t)nthreads > chunks)
         nthreads = (int)chunks;
-    /* The exchange is last: whoever gets past it owns the job. */
-    if (nthreads > 1 && !atomic_exchange(&busy, 1)) {
+    if (nthreads > 1) /* first, so that a child finds `busy` 0 */
         pthread_once(&once, register_fork_handlers);
+    if (nthreads > 1 && !atomic_exchange(&busy, 1)) { /* the job is ours */
         run(fn, arg, chunks, nthreads);
         atomic_store(&busy, 0);
         return;

@@ -1,11 +1,11 @@
-"""Prints the constants of csrc/kernels/mathfun.h as they stand there.  Needs mpmath.
+"""Prints the constants of csrc/kernels/mathfun.h, in the form they have there.  Needs mpmath.
 
     python docs/fit_mathfun.py | diff - <(sed -n '/^#if PK_D/,/^#endif/p' csrc/kernels/mathfun.h)
 
 exp(r) = 1 + r + r^2 P(r) for abs(r) <= ln2/2; tanh(a) = a + a^3 P(a^2) for a <= TANH_SPLIT.  Each
-P is a least-squares fit of the relative error at Chebyshev points, which comes close to the minimax
-fit.  Coefficients are rounded to the dtype lowest power first, and the higher ones are fitted again
-after each, so that they make up for its rounding.
+P is a least-squares fit of the relative error at Chebyshev points, which is close to the minimax
+fit.  Coefficients are rounded to the dtype one by one, lowest power first.  After each, the higher
+ones are fitted again to compensate for its rounding.
 """
 
 from textwrap import wrap
@@ -17,13 +17,13 @@ TANH_SPLIT = mpf(5) / 8  # 1 - 2 / (1 + exp) cancels below 0.55, where tanh is 1
 
 
 def rounded(x, bits, to_integer=nint):
-    """x with so many bits of mantissa."""
+    """x rounded to a mantissa of this many bits."""
     unit = mpf(2) ** (frexp(x)[1] - bits)
     return to_integer(x / unit) * unit
 
 
 def fit(f, weight, low, high, terms, bits):
-    """Coefficients of the P that makes weight(t) * (P(t) - f(t)) small for t in [low, high]."""
+    """Coefficients of the polynomial P with the least weight(t) * (P(t) - f(t)) in [low, high]."""
     points = [cos(pi * (2 * i + 1) / 400) for i in range(200)]
     points = [(low + high) / 2 + (high - low) / 2 * t for t in points]
     found = []
@@ -51,7 +51,7 @@ def tanh_coefficients(terms, bits):
 
 
 def print_constants(bits, top, digits, suffix, exp_terms, tanh_terms):
-    """bits of mantissa; numbers end at 2^top; digits that tell two numbers apart."""
+    """bits: of the mantissa; top: numbers are below 2^top; digits: enough to print exactly."""
 
     def text(x, strip_zeros=False):
         return nstr(x, digits, strip_zeros=strip_zeros, min_fixed=0, max_fixed=18) + suffix

@@ -2,17 +2,17 @@
 
     python docs/prove_root.py
 
-Processors agree on the estimate only in that it is within 2^-14.  With r the root of x, u = 2^-24
-and e <= 2^-14 the error of the estimate, what the code computes is, to first order in what is
-rounded,
+All that processors guarantee about the estimate is a relative error of at most 2^-14.  Let r be the
+root of x, u = 2^-24, and e <= 2^-14 the error of the estimate.  To first order in the rounding
+errors, the code computes
 
     h = (1 + e) / 2r                       the estimate of half the inverse
     s = r (1 + a),  abs(a) <= 3/2 e^2 + u/2 + u < 2^-23.3      after the first step; h likewise
     s + (x - s^2) h = r (1 + b),  abs(b) <= a^2 / 2 + a (a + u) < 2^-45.4      before it is rounded
 
-so that it is rounded as r is, unless there is a number halfway between two floats within 2^-45 of
-r.  Multiplying x by 4 changes nothing, so x in [1, 4) is all there is.  Few x are such; for each of
-them this runs the code on every estimate that is allowed.
+The result is therefore rounded as r is, unless a number halfway between two floats is within 2^-45
+of r.  A factor of 4 in x changes nothing but the exponent, so it suffices to look at x in [1, 4).
+There are few such x.  For each of them this script runs the code on every permitted estimate.
 """
 
 from fractions import Fraction
@@ -37,7 +37,7 @@ def rounded_sum(a, b):
     """The nearest float32 of a + b, extended-precision numbers with abs(a) >= abs(b)."""
     total = a + b
     lost = b - (total - a)  # exact
-    # A tie that comes of what was lost is none: away from it, to the side on which the sum is.
+    # The exact sum is not a tie if something was lost: move off the tie, towards the exact sum.
     aside = np.nextafter(total, np.copysign(np.longdouble(np.inf), lost))
     return np.where(lost == 0, total, aside).astype(np.float32)
 

@@ -1,7 +1,7 @@
 """The command line: `python -m pyoptk info`, `demo` and `bench`.
 
 An error in the user's input is one line on stderr and exit status 2, never a traceback. The demos
-(demo/command.py) and the benchmark (bench/command.py) are imported only when one is asked for.
+(demo/command.py) and the benchmark (duel/command.py) are imported only when one is asked for.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def demo(options: argparse.Namespace) -> int:
 
 def bench(options: argparse.Namespace) -> int:
     """Run the benchmark; the exit status."""
-    from .bench import command
+    from .duel import command
 
     for name in ("json", "plot"):
         path = getattr(options, name)

@@ -3,9 +3,11 @@
 import json
 import os
 import re
-import runpy
+import signal
 import subprocess
 import sys
+import threading
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -14,21 +16,25 @@ import pytest
 from commands import call
 
 from pyoptk import _optim
-from pyoptk.bench import command, contender, duel, rows, svg
-from pyoptk.bench.duel import OURS, Entry
+from pyoptk.duel import command, contender, referee, rows, svg
+from pyoptk.duel.referee import OURS, Entry
 
 ROOT = Path(__file__).parents[1]
-NUMPY = Entry("NumPy", OURS / "numpy.py", options={"implementation": "in place"})
-PLAIN = Entry("NumPy, plain", OURS / "numpy.py", options={"implementation": "plain"})
-PYOPTK = Entry("pyoptk", OURS / "pyoptk.py")
+sys.path.append(str(ROOT))  # last, so that an installed pyoptk is found before the source folder
+
+from bench import environments, work
+
+NUMPY = Entry("NumPy", [OURS / "numpy.py"], options={"implementation": "in place"})
+PLAIN = Entry("NumPy, plain", [OURS / "numpy.py"], options={"implementation": "plain"})
+PYOPTK = Entry("pyoptk", [OURS / "pyoptk.py"])
 SMALL = {
     "step": rows.step("Adam", 1_000, count=2, max_norm=0.1, ema_decay=0.9, zero_grad=True),
     "sgd": rows.step("SGD", 1_001),
     "rmsprop": rows.step("RMSprop", 1_001),
     "adagrad": rows.step("AdaGrad", 40_000),
-    "lstm": rows.lstm(3, 2, 5, 4),
-    "lstm64": rows.lstm(3, 2, 5, 4, dtype="float64"),
-    "packed": rows.lstm(4, 3, 5, 4, packed=True),
+    "lstm": rows.layer(3, 2, 5, 4),
+    "lstm64": rows.layer(3, 2, 5, 4, dtype="float64"),
+    "packed": rows.layer(4, 3, 5, 4, packed=True),
     "stack": rows.stack(3, 2, 5, 4),
     "forecaster": rows.forecaster(3),
     "mlp": rows.mlp(4),
@@ -52,40 +58,64 @@ def kernels_of_the_library():
     return members - helpers | set(_optim.ROWS) | {"clip_by_global_norm", "clip_by_value"}
 
 
-def test_every_kernel_is_benchmarked_in_each_dtype_beside_its_twin_and_its_roof():
+@pytest.fixture(scope="module")
+def kernel_duels():
+    """Every row of the kernels in its smallest size, by all who do it here."""
+    smallest = {}
+    for row in work.kernels(quick=True):
+        smallest.setdefault((row["kernel"], row["sizes"]["dtype"]), row)
+    entries = environments.kernels(environments.pythons(None, {}))
+    chosen = [*smallest.values(), *work.calls()]
+    return referee.run(entries, chosen, threads=1, rounds=1, block=0)["rows"]
+
+
+def test_every_kernel_is_benchmarked_in_each_dtype_beside_its_twin_and_its_roof(kernel_duels):
+    assert {row["kernel"] for row in kernel_duels if "kernel" in row} == kernels_of_the_library()
+    for row in kernel_duels:
+        assert row["errors"] == {}, row["label"]
+        if "kernel" in row:
+            assert {"pyoptk", "twin", "roof"} <= set(row["seconds"]), row["label"]
+            assert row["label"].endswith(", float64") == (row["sizes"]["dtype"] == "float64")
+    by_kernel = [(row["kernel"], row["sizes"]["dtype"]) for row in kernel_duels if "kernel" in row]
+    assert len(by_kernel) == len(set(by_kernel)) == 2 * len(kernels_of_the_library())
+
+
+def test_what_stands_beside_the_kernels_is_measured(kernel_duels):
+    beside = {row["label"]: set(row["seconds"]) for row in kernel_duels if "kernel" not in row}
+    assert len(beside) == 10
+    for label, who in beside.items():
+        assert "pyoptk" in who
+        assert "twin" in who or "dense" in label
+
+
+def test_pytest_runs_the_same_rows():
     environment = os.environ | {"PYTEST_ADDOPTS": "-p no:cacheprovider"}
+    command = [sys.executable, "-m", "pytest", "bench", "--quick", "--benchmark-disable", "-v"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "bench", "--quick", "--benchmark-disable", "-v"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout[-2000:]
-    passed = set(re.findall(r"\[(\w+)-(float\d\d)-.*-1-(\w+)\] PASSED", done.stdout))
-    assert kernels_of_the_library() == {kernel for kernel, _, _ in passed}
-    for kernel in kernels_of_the_library():
-        for dtype in ("float32", "float64"):
-            for who in ("ours", "twin", "roof"):
-                assert (kernel, dtype, who) in passed
+    for row in [*work.kernels(quick=True), *work.calls()]:
+        assert f"{row['label']}-pyoptk] PASSED" in done.stdout.replace("-1-pyoptk", "-pyoptk")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "bench").glob("bench_*.py")), ids=lambda p: p.stem)
-def test_every_row_tells_how_much_work_is_in_it(path):
-    module = runpy.run_path(str(path))
-    for kernel in module.get("KERNELS", ()):
-        small, large = (module["work"](kernel, "float32", module["SIZES"][i]) for i in (0, -1))
-        assert small.keys() == large.keys()
-        assert all(0 < small[key] < large[key] for key in small)
-        assert set(small) <= {"bytes", "flop"}
+@pytest.mark.parametrize("kernel", work.KERNELS)
+def test_every_row_says_how_much_work_is_in_it(kernel):
+    sizes, _ = work.KERNELS[kernel]
+    found = [row for row in work.kernels() if row["kernel"] == kernel]
+    assert len(found) == 2 * len(sizes)
+    for dtype in ("float32", "float64"):
+        small, *_, large = (row for row in found if row["sizes"]["dtype"] == dtype)
+        (amount,) = {"bytes", "flop"} & small.keys()
+        assert 0 < small[amount] < large[amount]
+    assert len({row["label"] for row in found}) == len(found)
 
 
 # ---- duels ---------------------------------------------------------------------------------------
 
 
 def test_contenders_start_from_the_same_numbers_and_arrive_at_the_same():
-    result = duel.run([PYOPTK, NUMPY, PLAIN], SMALL.values(), threads=1, rounds=2, block=1e-4)
+    result = referee.run([PYOPTK, NUMPY, PLAIN], SMALL.values(), threads=1, rounds=2, block=1e-4)
     assert result["missing"] == {}
     assert set(result["versions"]) == {"pyoptk", "numpy"}
     for row, found in zip(SMALL, result["rows"], strict=True):
@@ -98,11 +128,11 @@ def test_contenders_start_from_the_same_numbers_and_arrive_at_the_same():
 def test_a_sample_shows_the_work(row):
     """Were the samples those of the inputs, the test above would say nothing."""
     task, sizes = SMALL[row]["task"], SMALL[row]["sizes"]
-    worker = contender.Worker(str(OURS / "pyoptk.py"), 1, {})
+    worker = contender.Worker([str(OURS / "pyoptk.py")], 1, {})
     shown = worker.prepare(task, sizes, SMALL[row]["settings"])
     inputs = contender.INPUTS[task](**sizes)
     before = inputs["params"][:1] if task == "step" else [p for w in inputs["weights"] for p in w]
-    assert not duel.same(shown, contender.sample(before), duel.TOLERANCE[task])
+    assert not referee.same(shown, contender.sample(before), 1e-4)
 
 
 def test_a_contender_that_computes_something_else_is_not_timed(tmp_path):
@@ -110,8 +140,8 @@ def test_a_contender_that_computes_something_else_is_not_timed(tmp_path):
     wrong.write_text((OURS / "numpy.py").read_text().replace("1 - 0.9**t", "1"))
     broken = tmp_path / "broken.py"
     broken.write_text("PACKAGES = ()\ndef step(**given): raise ValueError('no luck')\n")
-    entries = [PYOPTK, Entry("wrong", wrong), Entry("broken", broken)]
-    (row,) = duel.run(entries, [rows.step("Adam", 100)], threads=1, rounds=1, block=0)["rows"]
+    entries = [PYOPTK, Entry("wrong", [wrong]), Entry("broken", [broken])]
+    (row,) = referee.run(entries, [rows.step("Adam", 100)], threads=1, rounds=1, block=0)["rows"]
     assert list(row["seconds"]) == ["pyoptk"]
     assert row["errors"] == {"wrong": "its numbers are not ours", "broken": "ValueError: no luck"}
 
@@ -121,9 +151,9 @@ def test_what_is_missing_is_named_and_left_out(tmp_path):
     file.write_text("PACKAGES = ('no-such-package',)\n")
     crash = tmp_path / "crash.py"
     crash.write_text("import os\nos._exit(3)\n")
-    nowhere = Entry("nowhere", file, str(tmp_path / "python"))
-    entries = [PYOPTK, Entry("absent", file), nowhere, Entry("crash", crash)]
-    result = duel.run(entries, [rows.step("Adam", 100)], threads=1, rounds=1, block=0)
+    nowhere = Entry("nowhere", [file], str(tmp_path / "python"))
+    entries = [PYOPTK, Entry("absent", [file]), nowhere, Entry("crash", [crash])]
+    result = referee.run(entries, [rows.step("Adam", 100)], threads=1, rounds=1, block=0)
     assert result["missing"] == {
         "absent": "no-such-package",
         "nowhere": f"no {tmp_path / 'python'}",
@@ -137,10 +167,10 @@ def test_who_dies_is_lost_alone_and_for_good(tmp_path):
     lost.write_text(
         "import os\nPACKAGES = ()\ncalls = []\n"
         "def work():\n    calls.append(1)\n    if len(calls) > 3: os._exit(3)\n"
-        "def step(**given): return work, list\n"
+        "def step(**given): return work\n"
     )
     both = [rows.step("Adam", 100), rows.step("Adam", 200)]
-    found = duel.run([PYOPTK, Entry("lost", lost)], both, threads=1, rounds=2, block=0)
+    found = referee.run([PYOPTK, Entry("lost", [lost])], both, threads=1, rounds=2, block=0)
     for row in found["rows"]:
         assert row["errors"] == {"lost": "ended with status 3"}
         assert [len(times) for times in row["seconds"].values()] == [2]
@@ -149,26 +179,92 @@ def test_who_dies_is_lost_alone_and_for_good(tmp_path):
 def test_who_does_not_answer_is_ended(tmp_path, monkeypatch):
     slow = tmp_path / "slow.py"
     slow.write_text("import time\nPACKAGES = ()\ndef step(**given): time.sleep(60)\n")
-    with duel.Contender(Entry("slow", slow), threads=1) as contender_:
+    with referee.Contender(Entry("slow", [slow]), threads=1) as contender_:
         contender_.greet()
-        monkeypatch.setattr(duel, "PATIENCE", 0.01)
+        monkeypatch.setattr(referee, "PATIENCE", 0.01)
         contender_.tell(task="step", sizes={"count": 1, "n": 1}, settings={})
         assert contender_.listen() == {"error": "ended with status -9"}
 
 
+def test_an_interrupted_duel_leaves_no_thread_and_no_process(tmp_path, monkeypatch):
+    """A timer that outlived the interrupt kept the command alive for another five minutes."""
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import subprocess, time\nPACKAGES = ()\n"
+        "def step(**given):\n"
+        "    child = subprocess.Popen(['sleep', '60'])\n"
+        f"    open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid))\n"
+        "    time.sleep(60)\n"
+    )
+    started = []
+    real = referee.Contender.listen
+
+    def interrupted(contender_):
+        started.append(contender_)
+        if len(started) == 1:
+            return real(contender_)  # the greeting
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            time.sleep(0.01)
+        signal.raise_signal(signal.SIGINT)
+        return real(contender_)
+
+    monkeypatch.setattr(referee.Contender, "listen", interrupted)
+    before = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        referee.run([Entry("slow", [slow])], [rows.step("Adam", 1)], threads=1)
+    assert time.monotonic() - before < 30
+    assert threading.active_count() == 1
+    assert all(one.process.returncode is not None for one in started)
+    child = Path("/proc") / (tmp_path / "pid").read_text()
+    while child.exists() and "Z (zombie)" not in (child / "status").read_text():
+        assert time.monotonic() - before < 30
+        time.sleep(0.01)
+
+
+def test_before_is_called_before_every_work_and_not_timed(tmp_path):
+    file = tmp_path / "work.py"
+    file.write_text(
+        "import time\nPACKAGES = ()\ncalls = []\n"
+        "def step(**given):\n"
+        "    more = {'before': lambda: (time.sleep(0.02), calls.append('before')), 'times': 2}\n"
+        "    return lambda: calls.append('work'), None, more\n"
+    )
+    worker = contender.Worker([str(file)], 1, {})
+    assert worker.prepare("step", {"count": 1, "n": 1}, {}) == []
+    assert 0 < worker.block(0.05) < 0.01
+    calls = worker.tasks["calls"]
+    assert calls == ["before", "work"] * (len(calls) // 2)
+
+
 def test_a_row_for_which_there_is_no_memory_is_not_begun(monkeypatch):
-    monkeypatch.setattr(duel, "free_memory", lambda: 1000.0)
-    (row,) = duel.run([PYOPTK], [rows.step("Adam", 1_000)], threads=1, rounds=1)["rows"]
+    monkeypatch.setattr(referee, "free_memory", lambda: 1000.0)
+    (row,) = referee.run([PYOPTK], [rows.step("Adam", 1_000)], threads=1, rounds=1)["rows"]
     assert row["errors"] == {"all": "not enough memory"}
 
 
 def test_ratios_are_taken_round_by_round():
     row = {"seconds": {"a": [2.0, 9.0, 4.0], "b": [1.0, 3.0, 4.0], "c": [5.0, 5.0, 5.0]}}
-    assert duel.ratios(row, "a", "b") == [1.0, 2.0, 3.0]
-    assert duel.ratios(row, "a", "absent") == []
-    assert duel.median(row, "a") == 4.0
-    assert duel.fastest(row, ["c", "a", "absent"]) == "a"
-    assert duel.fastest(row, ["absent"]) == ""
+    assert referee.ratios(row, "a", "b") == [1.0, 2.0, 3.0]
+    assert referee.ratios(row, "a", "absent") == []
+    assert referee.median(row, "a") == 4.0
+    assert referee.fastest(row, ["c", "a", "absent"]) == "a"
+    assert referee.fastest(row, ["absent"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("ours", "roof", "said"),
+    [
+        ([1.0, 1.1, 1.2], [0.9] * 3, ""),
+        ([1.0, 1.1, 1.4], [0.9] * 3, "the rounds of 1 of 1 rows are more than 1.3 times apart"),
+        ([1.0, 1.1, 1.2], [1.5] * 3, "and 1 rows are faster than their roof"),
+        ([1e-6] * 3, [2e-6] * 3, ""),  # the call of the roof is all that takes time
+    ],
+)
+def test_a_busy_machine_is_named(ours, roof, said):
+    found = referee.noise([{"label": "a", "seconds": {"pyoptk": ours, "roof": roof}}])
+    assert said in found
+    assert bool(found) == bool(said)
+    assert referee.noise([{"label": "a", "seconds": {}}]) == ""
 
 
 # ---- python -m pyoptk bench ----------------------------------------------------------------------
@@ -181,7 +277,7 @@ def test_the_command_prints_a_table_and_writes_json_and_a_picture(monkeypatch, c
         command,
         "measure",
         lambda threads: measure(
-            [rows.step("Adam", 30_000), rows.lstm(3, 2, 5, 4)],
+            [rows.step("Adam", 30_000), rows.layer(3, 2, 5, 4)],
             command.ENTRIES[:4],
             threads=threads,
             rounds=1,
@@ -194,9 +290,9 @@ def test_the_command_prints_a_table_and_writes_json_and_a_picture(monkeypatch, c
     assert result["threads"] == 1
     for row in result["rows"]:
         (line,) = (x for x in shown.splitlines() if x.startswith(row["label"]))
-        assert command.duration(duel.median(row, "pyoptk")) in line
+        assert referee.duration(referee.median(row, "pyoptk")) in line
         assert (
-            f"{duel.ratios(row, duel.fastest(row, command.PEERS['NumPy']), 'pyoptk')[0]:.2f}"
+            f"{referee.ratios(row, referee.fastest(row, command.PEERS['NumPy']), 'pyoptk')[0]:.2f}"
             in line
         )
         assert "%" in line
@@ -273,4 +369,4 @@ def test_ticks_of_a_linear_axis(most, expected):
     ("seconds", "words"), [(2.5, "2.5 s"), (0.0123, "12.3 ms"), (4e-6, "4 us"), (7e-8, "70 ns")]
 )
 def test_durations_in_words(seconds, words):
-    assert command.duration(seconds) == words
+    assert referee.duration(seconds) == words

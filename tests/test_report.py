@@ -1,6 +1,5 @@
 """Reports of measurements: bars, tables, pictures, the scaling model, two commits side by side."""
 
-import importlib.util
 import json
 import re
 import sys
@@ -9,26 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from pyoptk.bench import rows
+from pyoptk.duel import rows
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # last, so that an installed pyoptk is found before the source folder
 
 from bench import __main__ as everything
-from bench import bars, compare, kernel, kernel_tables, pictures, report, roofline, scaling
-from bench.peers import environments
-from bench.peers.__main__ import cases
+from bench import bars, compare, environments, pictures, report, roofline, scaling, work
 
 MACHINE = {
     "cpu": "a processor", "cores": 4, "isa": "avx2", "system": "Linux", "python": "3.14.1",
-    "date": "2026-01-02", "commit": "abc1234", "command": "python -m bench.peers",
+    "date": "2026-01-02", "commit": "abc1234", "command": "python -m bench",
 }  # fmt: skip
 
 
 def result(threads=1, **times):
     """A run in which everybody takes so many seconds for every row, and pyoptk about one."""
     seconds = {"pyoptk": [1.0, 1.25, 0.8], **{name: [time] * 3 for name, time in times.items()}}
-    made = [{**row, "seconds": seconds, "errors": {}} for row in cases()]
+    made = [{**row, "seconds": seconds, "errors": {}} for row in work.peers()]
     return {
         "kind": "peers", "threads": threads, "rounds": 3, "block": 0.1, "machine": MACHINE,
         "versions": {"pyoptk": "0.1.0"}, "missing": {"thinc": "thinc"}, "rows": made,
@@ -38,38 +35,39 @@ def result(threads=1, **times):
 # ---- the whole ---------------------------------------------------------------------------------
 
 
-def test_every_part_of_the_measurements_writes_the_file_of_its_name():
-    commands = everything.parts(Path("folder"), ["--peers", "DIR"], 7, quick=False)
-    assert {"kernels", "scaling", "peers-1"} <= set(commands)
-    for name, command in commands.items():
-        assert command[-1] == str(Path("folder") / f"{name}.json")
-        module = importlib.util.find_spec(command[1]) if command[0] == "-m" else None
-        assert module or (ROOT / command[0]).is_file(), name
+def test_every_row_of_the_table_of_work_has_a_label_of_its_own():
+    for part in (work.kernels(), work.calls(), work.peers(), work.scaling()):
+        labels = [row["label"] for row in part]
+        assert len(set(labels)) == len(labels) > 9
 
 
-def test_a_part_that_fails_costs_no_other(monkeypatch, tmp_path, capfd):
+def test_a_part_that_fails_costs_no_other(monkeypatch, tmp_path, capsys):
     """Nor does the file of an older run stand in for it."""
     (tmp_path / "bad.json").write_text("old")
-    write = "import sys; open(sys.argv[1], 'w').write('new')"
-    made = {
-        "bad": ["-c", "import sys; sys.exit(3)", str(tmp_path / "bad.json")],
-        "good": ["-c", write, str(tmp_path / "good.json")],
-    }
-    monkeypatch.setattr(everything, "parts", lambda *given: made)
+    made = {"bad": lambda: 1 / 0, "good": lambda: {"machine": {}}}
+    monkeypatch.setattr(everything, "parts", lambda options: made)
     monkeypatch.setattr(sys, "argv", ["bench", "--quick", "--folder", str(tmp_path)])
     with pytest.raises(SystemExit, match="failed: bad"):
         everything.main()
     assert [path.name for path in tmp_path.iterdir()] == ["good.json"]
-    assert "status 3" in capfd.readouterr().out
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_parts_can_be_named_and_unknown_ones_are_refused(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(everything, "parts", lambda options: {"one": dict, "two": dict})
+    monkeypatch.setattr(sys, "argv", ["bench", "three", "--folder", str(tmp_path)])
+    with pytest.raises(SystemExit, match="2"):
+        everything.main()
+    assert "expected parts among one, two, got three" in capsys.readouterr().err
 
 
 # ---- bars ----------------------------------------------------------------------------------------
 
 
 def test_every_bar_is_about_a_row_that_is_measured():
-    assert {bar.label for bar in bars.bars()} <= {row["label"] for row in cases()}
+    assert {bar.label for bar in bars.bars()} <= {row["label"] for row in work.peers()}
     assert {peer for bar in bars.bars() for peer in bar.peers} <= {
-        entry.name for entry in environments.entries(None, {})
+        entry.name for entry in environments.peers(environments.pythons(None, {}))
     }
     assert {key for key in bars.REASONS if key[1] not in ("one thread", "call")} <= {
         (bar.label, bar.peers[0]) for bar in bars.bars()
@@ -85,25 +83,26 @@ def test_what_cannot_be_installed_is_named_with_the_reason():
 def test_a_bar_is_met_by_the_median_against_the_fastest_of_its_peers():
     row = {"seconds": {"pyoptk": [1.0] * 3, "x": [1.9, 2.0, 9.0], "y": [3.0] * 3}}
     for times, met in ((1.99, True), (2.0, True), (2.01, False)):
-        (found,) = bars.against(bars.Bar("label", ("x", "y"), times), row, 1)
+        (found,) = bars.against(bars.Bar("label", times, ("x", "y")), row, 1)
         assert found.met is met
         assert found.what == "label, against x"
         assert found.measured == "2.00 (1.90 to 9.00)"
-    assert bars.against(bars.Bar("label", ("absent",), 1), row, 1) == []
+    assert [*bars.against(bars.Bar("label", 1, ("absent",)), row, 1)] == []
 
 
 def test_a_bar_that_asks_for_more_than_the_roof_says_so():
     row = {"seconds": {"pyoptk": [1.0], "x": [2.0], "roof": [0.8]}}
     reasons = [
-        bars.against(bars.Bar("label", ("x",), times), row, 1)[0].reason for times in (1.9, 2.1, 3)
+        next(bars.against(bars.Bar("label", times, ("x",)), row, 1)).reason
+        for times in (1.9, 2.1, 3)
     ]
-    told = "x takes but 2.50 times as long as the roof"
+    told = "x takes only 2.50 times as long as the roof"
     assert reasons == ["", f"{told}, of which the bar asks for 84%", told]
 
 
 def test_what_a_layer_spends_its_time_on_is_a_reason_of_last_resort():
-    row = {**rows.lstm(10, 100, 8, 20), "seconds": {"pyoptk": [1e-4], "x": [2e-4], "roof": [2e-5]}}
-    (found,) = bars.against(bars.Bar(row["label"], ("x",), 3), row, threads=2, cell=1e-9)
+    row = {**rows.layer(10, 100, 8, 20), "seconds": {"pyoptk": [1e-4], "x": [2e-4], "roof": [2e-5]}}
+    (found,) = bars.against(bars.Bar(row["label"], 3, ("x",)), row, threads=2, cell=1e-9)
     assert found.reason.startswith(
         "of our time the multiply-adds take 20% at their peak and the functions of the cells 10%"
     )
@@ -112,17 +111,17 @@ def test_what_a_layer_spends_its_time_on_is_a_reason_of_last_resort():
 
 def test_two_threads_are_held_against_one():
     made = [
-        {"label": rows.lstm(*size)["label"], "measured": {"1": 1.0, "2": two}}
+        {"label": rows.layer(*size)["label"], "measured": {"1": 1.0, "2": two}}
         for size, two in zip(rows.LSTM, (1.0, 1.01, 0.5, 0.58, 0.59, 0.6, 0.5), strict=True)
     ]
-    found = bars.two_threads({"families": [{"family": "LSTM", "rows": made}]})
+    found = [*bars.of_scaling({"after": [], "families": [{"family": "LSTM", "rows": made}]})]
     assert [one.met for one in found] == [True, False, True, True, False, False, True]
 
 
 @pytest.mark.parametrize(("seconds", "met"), [(1.4e-6, True), (1.6e-6, False)])
 def test_the_cost_of_a_call_is_that_of_a_step_over_16_elements(seconds, met):
     row = {"label": rows.step("Adam", 16)["label"], "measured": {"1": seconds, "2": 9.0}}
-    (found,) = bars.call_cost({"families": [{"rows": [row]}]})
+    (found,) = bars.of_scaling({"after": [], "families": [{"rows": [row]}]})
     assert found.met is met
 
 
@@ -135,7 +134,7 @@ def test_a_step_after_a_product_is_compared_with_itself_and_with_its_roof():
         {"threads": 1, "batch": 8, "step": alone, "roof": alone},
         {"threads": 2, "batch": 9, "step": alone | {"after": 3}, "roof": {"alone": 2, "after": 3}},
     ]
-    met, unmet = bars.after_product({"after": after})
+    met, unmet = bars.of_scaling({"after": after, "families": []})
     assert (met.met, met.measured, met.threads) == (True, "2.00", 1)
     assert (unmet.met, unmet.measured, unmet.threads) == (False, "3.00", 2)
     assert unmet.reason.endswith("takes 1.50 times as long as alone")
@@ -164,8 +163,7 @@ def test_the_report_puts_its_table_into_the_readme_and_writes_the_rest(monkeypat
     for threads in (2, 1):
         files.append(tmp_path / f"{threads}.json")
         files[-1].write_text(json.dumps(result(threads, **slow)))
-    monkeypatch.setattr(sys, "argv", ["report", *map(str, files)])
-    report.main()
+    report.write(files)
     lines = readme.read_text().splitlines()
     assert lines[0] == "before"
     assert lines[-1] == "after"
@@ -184,26 +182,18 @@ def test_the_report_puts_its_table_into_the_readme_and_writes_the_rest(monkeypat
         ET.parse(tmp_path / "docs" / name)
 
 
-def test_kernels_are_told_with_their_roof_and_their_twin():
-    def bench(contender, median, size=1000):
-        told = {"kernel": "adam", "dtype": "float32", "threads": 1, "size": size}
-        return {
-            "name": f"name of {contender}",
-            "group": f"adam float32 {size:,} elements, 1 thread",
-            "stats": {"median": median, "iqr": 0.1 * median},
-            "extra_info": {**told, "contender": contender},
-        }
-
-    benches = [bench("ours", 2e-6), bench("twin", 9e-6), bench("roof", 1e-6), bench("torch", 1e-6)]
-    told = {"described": {**MACHINE, "command": "pytest bench"}, "versions": {"numpy": "2.4"}}
-    text = kernel_tables.kernels(
-        {"benchmarks": [*benches, {"extra_info": {}}], "machine_info": told}
-    )
-    assert "`pytest bench`, one process, medians, of which the middle half" in text
-    assert "10% (median row)" in text
-    assert "a processor, 4 cores, avx2, Linux, 2026-01-02; Python 3.14.1, numpy 2.4." in text
-    assert "| 1,000 elements | 2 us, 50%, 4.50, **0.50** |" in text
-    assert "twin: `name of twin`" in text
+def test_kernels_are_shown_with_their_roof_and_their_twin():
+    seconds = {"pyoptk": [2e-6] * 3, "twin": [9e-6] * 3, "roof": [1e-6] * 3, "PyTorch": [1e-6] * 3}
+    made = [{**row, "seconds": seconds, "errors": {}} for row in work.kernels(quick=True)]
+    made += [{**row, "seconds": seconds, "errors": {}} for row in work.calls()]
+    text = "\n\n".join(report.kernels([result(1) | {"kind": "kernels", "rows": made}]))
+    assert "`python -m bench`: 3 rounds of 0.1 s. a processor, 4 cores" in text
+    assert "lie within 0% of its median (median row)" in text
+    for kernel in work.KERNELS:
+        assert f"### {kernel}\n" in text
+    assert "| | float32, 1 thread | float64, 1 thread |" in text
+    assert "| 1,000 elements | 2 us, 50%, 4.50, **0.50** | 2 us, 50%, 4.50, **0.50** |" in text
+    assert "| Adam, 16 elements | 2 us | 4.50 (4.50 to 4.50) |" in text
 
 
 def test_pictures_show_the_best_way_of_each_library():
@@ -230,8 +220,8 @@ def test_the_fit_finds_the_terms_that_made_the_times():
     made = []
     for size in sizes:
         terms = {k: scaling.adam_terms(*size, k, CHIP) for k in (1, 2, 4)}
-        seconds = {k: [scaling.predict(true, t)] for k, t in terms.items()}
-        made.append({"family": "Adam", "label": str(size), "size": size, "seconds": seconds})
+        seconds = {k: scaling.predict(true, t) for k, t in terms.items()}
+        made.append({"family": "Adam", "label": str(size), "size": size, "measured": seconds})
     fitted = scaling.model(made, CHIP)
     for name, value in true.items():
         assert fitted["coefficients"][name] == pytest.approx(value, rel=1e-6)
@@ -241,22 +231,30 @@ def test_the_fit_finds_the_terms_that_made_the_times():
 
 def test_products_are_never_foretold_to_be_faster_than_the_peak():
     terms = scaling.lstm_terms(50, 64, 512, 512, 2, CHIP)
-    flop = rows.lstm(50, 64, 512, 512)["flop"]
+    flop = rows.layer(50, 64, 512, 512)["flop"]
     assert terms[scaling.AT_PEAK] == pytest.approx(flop / 1.8e11)
     assert scaling.fit([(terms, 0.5 * terms[scaling.AT_PEAK])])[scaling.AT_PEAK] == 1.0
 
 
 @pytest.mark.parametrize(
-    ("size", "k", "expected"),
+    ("size", "k", "shared"),
     [
-        ((10, 1, 64, 64), 8, (1, False)),  # too small for two
-        ((10, 32, 64, 64), 8, (5, False)),  # six rows for each
-        ((30, 128, 256, 256), 8, (8, False)),
-        ((50, 16, 256, 1024), 8, (8, True)),  # weights larger than L2: by hidden units
+        ((10, 1, 64, 64), 8, False),  # too small for two
+        ((10, 32, 64, 64), 8, True),
+        ((30, 128, 256, 256), 8, True),
+        ((50, 16, 256, 1024), 8, True),  # weights larger than L2: by hidden units
     ],
 )
-def test_the_recurrence_is_cut_as_the_kernel_cuts_it(size, k, expected):
-    assert scaling.recurrence_threads(*size, k, "avx512") == expected
+def test_the_recurrence_is_divided_as_c_says(size, k, shared):
+    by_rows, by_units, threads = scaling.partition(*size, k)
+    assert (by_rows * by_units > 1) is shared
+    assert 1 in (by_rows, by_units)
+    assert threads in (1, k)
+
+
+def test_steps_stay_on_one_thread_below_the_size_of_sweep_h():
+    text = (ROOT / "csrc" / "kernels" / "sweep.h").read_text()
+    assert int(re.search(r"SERIAL_BELOW =\s+(\d+)", text)[1]) == scaling.SERIAL_BELOW
 
 
 def test_a_working_set_stays_in_the_smallest_cache_that_holds_it_or_as_much_of_it_as_fits():
@@ -291,12 +289,13 @@ def test_what_limits_a_shape_is_told_in_words(size, seconds, said):
 
 def test_the_roofline_shows_every_shape_of_the_bars():
     made = [
-        {"label": "", "size": list(size), "measured": {"1": rows.lstm(*size)["flop"] / 8e10}}
+        {"label": "", "size": list(size), "measured": {"1": rows.layer(*size)["flop"] / 8e10}}
         for size in [*rows.LSTM, (1, 1, 1, 1)]
     ]
     machine = MACHINE | vars(CHIP) | {"peak": {"1": 1e11}, "limits": LIMITS}
     told = {"machine": machine, "families": [{"family": "LSTM", "rows": made}]}
-    assert roofline.table(told).count("\n| T ") == len(rows.LSTM)
+    text = "\n".join(roofline.table(told, report.markdown))
+    assert text.count("\n| T ") == len(rows.LSTM)
     picture = roofline.picture(told)
     ET.fromstring(picture)
     assert picture.count("<circle") == len(rows.LSTM)
@@ -306,33 +305,47 @@ def test_the_roofline_shows_every_shape_of_the_bars():
 # ---- two commits ---------------------------------------------------------------------------------
 
 
+def compared(**seconds):
+    """A row of compare.py: seconds of the builds, a microsecond where nothing is given."""
+    every = {name: [1e-6] * 3 for name in compare.BUILDS} | seconds
+    return {"label": "a", "errors": {}, "seconds": {k: v for k, v in every.items() if v}}
+
+
 @pytest.mark.parametrize(
-    ("head", "again", "said"),
+    ("head", "other_head", "other_base", "said"),
     [
-        ([1.3, 1.2, 1.4], [1.0, 1.1, 0.9], "slower"),
-        ([0.7, 0.8, 0.6], [1.0, 1.1, 0.9], "faster"),
-        ([1.3, 1.2, 0.9], [1.0, 1.0, 1.0], ""),  # not in every round
-        ([1.3, 1.2, 1.4], [1.0, 1.5, 0.9], ""),  # the noise goes as far
-        ([1.02, 1.02, 1.02], [1.0, 1.0, 1.0], ""),  # too little
-        ([], [1.0, 1.0, 1.0], ""),
+        ([1.3, 1.2, 1.4], [1.3, 1.2, 1.4], [1.0, 1.1, 1.0], "slower"),
+        ([0.7, 0.8, 0.6], [0.7, 0.8, 0.6], [1.0, 1.1, 1.0], "faster"),
+        ([1.3, 1.2, 0.9], [1.3, 1.2, 1.3], [1.0, 1.0, 1.0], ""),  # not in every round
+        ([1.3, 1.2, 1.4], [1.3, 1.2, 1.4], [1.0, 1.5, 1.0], ""),  # base differs as much
+        ([1.3, 1.2, 1.4], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0], ""),  # where its loops lie
+        ([1.02] * 3, [1.02] * 3, [1.0] * 3, ""),  # too little
+        ([1.045] * 3, [1.045] * 3, [1.0] * 3, ""),  # 45 ns of a microsecond
+        ([], [1.3] * 3, [1.0] * 3, "left out: not in head"),
     ],
 )
-def test_a_difference_counts_if_it_is_beyond_the_noise(head, again, said):
-    seconds = {"base": [1.0] * 3, "head": head, "again": again}
-    row = {"label": "a", "errors": {}, "seconds": {k: v for k, v in seconds.items() if v}}
+def test_a_difference_counts_if_it_is_beyond_the_noise(head, other_head, other_base, said):
+    given = {"head": head, "head'": other_head, "base'": other_base}
+    row = compared(**{name: [t * 1e-6 for t in times] for name, times in given.items()})
     assert compare.verdict(row) == said
     assert compare.line(row).endswith(said)
 
 
-def test_the_rows_need_nothing_but_numpy():
-    """compare.py runs them in environments that have no pytest."""
-    for file in kernel.FILES:
-        assert "import pytest" not in (ROOT / "bench" / file).read_text()
+def test_the_same_45_ns_are_too_little_and_45_us_are_not():
+    slow = {name: [1.045e-3 if "head" in name else 1e-3] * 3 for name in compare.BUILDS}
+    assert compare.verdict(compared(**slow)) == "slower"
+
+
+def test_older_commits_need_nothing_but_the_public_interface():
+    """compare.py runs these files in environments of commits that have other private modules."""
+    for file in environments.files("pyoptk"):
+        text = file.read_text()
+        assert "pyoptk._" not in text
+        assert "import _" not in text
+        assert "pyoptk.duel import" not in text
 
 
 def test_the_quick_set_has_every_kernel_and_rounds_of_several_games_are_one():
-    assert {"adam", "lstm_backward", "tanh", "matmul", "clip_by_value"} <= {
-        row["sizes"]["name"] for row in compare.quick_rows()
-    }
+    assert {row["kernel"] for row in work.kernels(quick=True)} == set(work.KERNELS)
     games = [{"rows": [{"label": "a", "errors": {}, "seconds": {"base": [t]}}]} for t in (1, 2)]
     assert compare.pool(games)[0]["seconds"] == {"base": [1, 2]}

@@ -59,6 +59,15 @@ def test_number_of_threads_must_be_a_positive_integer(n):
         pyoptk.set_num_threads(n)
 
 
+# What is no number of threads is ignored, as OpenMP does: the next variable counts.
+WORDS = {
+    **dict.fromkeys(["", " ", "0", "-0", "-3", "1e9", "0x4", "4x", "4.5", "4;2", "x4", "4 2"], 6),
+    **{" 4 ": 4, "\t4\n": 4, "+4": 4, "004": 4, "256": 256, "257": 256, "1000000000": 256},
+    **{"9" * 30: 256, "-" + "9" * 30: 6, "\u0664": 6},
+}
+LISTS = {"4,2": 4, " 4 , 2": 4, "4,": 4, "4,x": 4, "300,2": 256}
+
+
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
@@ -68,6 +77,8 @@ def test_number_of_threads_must_be_a_positive_integer(n):
         ({"PYOPTK_NUM_THREADS": "5", "OMP_NUM_THREADS": "6"}, 5),
         ({"PYOPTK_NUM_THREADS": "many", "OMP_NUM_THREADS": "6"}, 6),
         ({"PYOPTK_NUM_THREADS": "-1", "OMP_NUM_THREADS": "6"}, 6),
+        *(({"PYOPTK_NUM_THREADS": text, "OMP_NUM_THREADS": "6"}, n) for text, n in WORDS.items()),
+        *(({"OMP_NUM_THREADS": text, "PYOPTK_NUM_THREADS": ""}, n) for text, n in LISTS.items()),
     ],
 )
 def test_environment_sets_the_default(environment, expected):

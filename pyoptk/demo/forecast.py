@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bench import duel, rows
+from ..duel import referee, rows
 from . import plot, series
 from .forecaster import LR, MAX_NORM, Forecaster
 from .parts import Array, DemoError, Extras, say_what_runs
@@ -240,9 +240,9 @@ def evaluate(task: Task, epochs: int | None, seed: int, extras: Extras) -> Outco
 
 def time_steps(B: int, T: int) -> tuple[float, float]:
     """Milliseconds of a training step on B windows of T, by pyoptk and in NumPy, by turns."""
-    entries = [duel.Entry(name, duel.OURS / f"{name}.py") for name in ("pyoptk", "numpy")]
-    (row,) = duel.run(entries, [rows.forecaster(B, T)], threads=1)["rows"]
-    return duel.median(row, "pyoptk") * 1e3, duel.median(row, "numpy") * 1e3
+    entries = [referee.Entry(n, [referee.OURS / f"{n}.py"]) for n in ("pyoptk", "numpy")]
+    (row,) = referee.run(entries, [rows.forecaster(B, T)], threads=1)["rows"]
+    return referee.median(row, "pyoptk") * 1e3, referee.median(row, "numpy") * 1e3
 
 
 def beaten_by(outcome: Outcome) -> list[str]:

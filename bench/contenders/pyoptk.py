@@ -1,0 +1,76 @@
+"""pyoptk's work in the rows of single kernels, after that of pyoptk/duel/contenders/pyoptk.py."""
+
+from functools import partial
+
+import numpy as np
+
+import pyoptk
+from pyoptk import kernels
+
+LR = 1e-3
+
+
+def array(x, y, *, function):
+    """A function of one array; dropout as between two recurrent layers."""
+    if function == "dropout":
+        a, b = (array.reshape(10, -1, 100) for array in (x, y))
+        work = partial(kernels.dropout, a, b, 0.2, seed=1)
+    elif function == "global_norm":
+        work = partial(kernels.global_norm, [x])
+    elif function in ("clip_by_global_norm", "clip_by_value"):
+        limit = 0.1 if function == "clip_by_global_norm" else 1e-3
+        work = partial(getattr(pyoptk, function), [x], limit)
+    else:
+        work = partial(getattr(kernels, function), x, y)
+    return work, lambda _: [x, y]
+
+
+def matmul(a, b, c):
+    return partial(kernels.matmul, a, b, c), lambda _: [c]
+
+
+def touched_rows(table, indices, values, *, optimizer, dense=False, **settings):
+    """A step for some rows of a table; `dense`: for all of them, with zeros in the others."""
+    opt = getattr(pyoptk, optimizer)(table, lr=LR, **settings)
+    grad = partial(pyoptk.SparseRows, indices, values, table.shape)
+    work = partial(opt.step, grad().dense()) if dense else lambda: opt.step(grad())
+    return work, lambda _: [table[indices[:4]]]
+
+
+def decayed(param, grad, age):
+    """A hundred steps with zero gradients, `age` of them after the last one that was not zero.
+
+    Long after it, both moments are denormal numbers, unless a kernel takes those for zero.
+    """
+    opt = pyoptk.Adam(param, beta2=0.99, lr=LR)
+    return aged(opt.step, [param, *opt.state.values()], grad, age)
+
+
+def aged(step, arrays, grad, age):
+    zeros = np.zeros_like(grad)
+
+    def steps(count=100):
+        for _ in range(count):
+            step(zeros)
+
+    def restore():
+        for array, old in zip(arrays, start, strict=True):
+            array[...] = old
+
+    step(grad)
+    steps(age)
+    start = [array.copy() for array in arrays]
+    return steps, None, {"before": restore}
+
+
+def call():
+    """The bare kernel over 16 elements, where arithmetic takes no time."""
+    return partial(kernels.adam, *np.zeros((4, 16), np.float32))
+
+
+def after_product(weight, gradient, x, dy, *, alone):
+    """Adam's step right after the NumPy product of its gradient, or alone."""
+    product = partial(np.matmul, dy.T, x, out=gradient)
+    product()
+    step = partial(pyoptk.Adam(weight, lr=LR).step, gradient)
+    return step, None, {"before": None if alone else product}

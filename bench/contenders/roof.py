@@ -1,0 +1,17 @@
+"""The roof of a step right after a product, after pyoptk/duel/contenders/roof.py."""
+
+import runpy
+from functools import partial
+
+import numpy as np
+
+from pyoptk.duel.referee import OURS
+
+ROOF = runpy.run_path(str(OURS / "roof.py"))
+
+
+def after_product(weight, gradient, x, dy, *, alone):
+    """The same streams with additions only, from the same gradient."""
+    param, _, *states = ROOF["arrays"](weight.size)
+    streams = partial(ROOF["roofs"]()[0], param, gradient.reshape(-1), *states)
+    return streams, None, {"before": None if alone else partial(np.matmul, dy.T, x, out=gradient)}

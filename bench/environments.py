@@ -1,0 +1,100 @@
+"""The contenders, and the environments in which other libraries are installed.
+
+Libraries that disagree about versions of others live in environments of their own. What cannot be
+installed is named and skipped; the rest runs without it.
+"""
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+from pyoptk.duel.referee import OURS, Entry
+
+HERE = Path(__file__).parent / "contenders"
+# Environment: packages, in the order in which they are installed, and what is run once afterwards.
+ENVIRONMENTS = {
+    "torch": (
+        ["numpy==2.4.6", "setuptools", "ninja", "torch==2.13.0", "deepspeed==0.19.8"],
+        # DeepSpeed compiles its kernel when it is first used.
+        "from deepspeed.ops.op_builder import CPUAdamBuilder; CPUAdamBuilder().load()",
+    ),
+    "jax": (["numpy==2.4.6", "jax==0.10.2", "optax==0.2.8"], "import optax"),
+    "keras": (["tensorflow-cpu==2.21.0", "keras==3.15.1"], "import keras"),
+    "thinc": (["thinc==9.1.1"], "from thinc.api import Adam"),
+    "sklearn": (["scikit-learn==1.9.1"], "import sklearn.neural_network"),
+}
+
+
+def pythons(folder, given):
+    """The Python of each environment: the one given, that under `folder`, or this one."""
+    found = dict.fromkeys(ENVIRONMENTS, sys.executable)
+    if folder is not None:
+        found = {name: str(folder / name / "bin" / "python") for name in ENVIRONMENTS}
+    return found | given
+
+
+def set_up(folder):
+    """Make the environments under `folder`; what could not be installed, with the reason."""
+    failed = []
+    for name, python in pythons(folder, {}).items():
+        if not Path(python).exists():
+            venv.create(folder / name, with_pip=True)
+        packages, first = ENVIRONMENTS[name]
+        for package in packages:
+            print(f"{name}: {package}", flush=True)
+            failed += attempt(package, [python, "-m", "pip", "install", "-q", package])
+        failed += attempt(f"{name}, first use", [python, "-c", first])
+    return failed
+
+
+def attempt(what, command):
+    """Run a command of an environment's Python; what went wrong, or nothing."""
+    # With its own folder first on PATH, a package finds the tools installed beside it.
+    path = os.pathsep.join([str(Path(command[0]).parent), os.environ["PATH"]])
+    environment = os.environ | {"PATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    last = (done.stderr or done.stdout or "no output").strip().splitlines()[-1:]
+    return [f"{what}: {last[0]}"] if done.returncode else []
+
+
+# These step on one thread whatever they are given, or are never the fastest way of their library
+# with more; one run is enough.
+ONE_THREAD = ("NumPy plain", "PyTorch for-loop", "thinc", "scikit-learn")
+NUMPY = ("in place", "plain")
+TORCH = ("fused", "foreach", "for-loop")
+
+
+def peers(python, threads=1):
+    """Who takes part in the duels with other libraries, pyoptk first."""
+    numpy, torch, here = [OURS / "numpy.py"], [OURS / "torch.py"], sys.executable
+    every = [
+        *(Entry(name, [OURS / f"{name}.py"]) for name in ("pyoptk", "roof")),
+        *(Entry(f"NumPy {way}", numpy, here, {"implementation": way}) for way in NUMPY),
+        *(
+            Entry(f"PyTorch {way}", torch, python["torch"], {"implementation": way})
+            for way in TORCH
+        ),
+        Entry("DeepSpeed", [HERE / "deepspeed.py"], python["torch"]),
+        Entry("JAX", [HERE / "jax.py"], python["jax"]),
+        Entry("Keras", [HERE / "keras.py"], python["keras"]),
+        Entry("thinc", [HERE / "thinc.py"], python["thinc"]),
+        Entry("scikit-learn", [HERE / "sklearn.py"], python["sklearn"]),
+    ]
+    return [entry for entry in every if threads == 1 or entry.name not in ONE_THREAD]
+
+
+def files(name, ours=""):
+    """The files of a contender that does the rows of single kernels, too."""
+    return [OURS / f"{ours or name}.py", HERE / "inputs.py", HERE / f"{name}.py"]
+
+
+def kernels(python):
+    """Who takes part in the rows of single kernels: pyoptk, its twin, the roof and PyTorch."""
+    return [
+        Entry("pyoptk", files("pyoptk")),
+        Entry("twin", files("twin", "numpy")),
+        Entry("roof", files("roof"), options={"smallest": 0}),
+        Entry("PyTorch", files("torch"), python["torch"], {"implementation": "fastest"}),
+    ]

@@ -1,1 +1,0 @@
-"""Head-to-head measurements against other libraries: ``python -m bench.peers --help``."""

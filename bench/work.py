@@ -1,0 +1,157 @@
+"""The table of work: every row that is measured, by the part of the measurements it belongs to.
+
+A new optimizer needs no line here; a new cell is a name in CELLS. Rows of single kernels name their
+`kernel`; its twin, the roof and PyTorch stand beside it.
+"""
+
+import numpy as np
+
+import pyoptk
+from pyoptk import _optim
+from pyoptk.duel import rows
+from pyoptk.duel.rows import layer, of, other, step
+
+NAMES = {name.lower(): name for name in pyoptk.__all__}
+OPTIMIZERS = [NAMES[kernel] for kernel in _optim.ROWS]  # those that C describes
+CELLS = ("LSTM",)
+# Functions of an array, how often they read or write it, and how many of SIZES they have.
+FUNCTIONS = {
+    "exp": (2, 3), "sigmoid": (2, 3), "tanh": (2, 3), "dropout": (2, 4), "global_norm": (1, 4),
+    "clip_by_global_norm": (3, 4), "clip_by_value": (2, 4),
+}  # fmt: skip
+SIZES = (1_000, 100_000, 1_000_000, 4_000_000)  # the last is larger than most caches
+# M, N, K: h [B, H] times w_hh^T [H, 4H], as an LSTM does at every step
+MATMUL = ((1, 256, 64), (32, 512, 128), (32, 1024, 256), (128, 1024, 256), (16, 4096, 1024))
+# T, B, I, H
+LAYERS = (
+    (10, 1, 64, 64), (10, 32, 64, 64), (50, 32, 64, 128), (100, 32, 128, 256), (30, 128, 256, 256),
+    (50, 16, 256, 1024),
+)  # fmt: skip
+# An optimizer, and how many rows of a table of 50,000 x 64 its gradient has.
+SPARSE = tuple((name, count) for name in ("Adam", "SGD", "AdaGrad") for count in (512, 8192))
+
+
+def array(function, n, dtype="float32"):
+    """A function of one array, element by element; a norm, or clipping by it."""
+    amount = {"bytes": FUNCTIONS[function][0] * n * np.dtype(dtype).itemsize}
+    amount |= {"only_read": True} if function == "global_norm" else {}
+    sizes, label = {"n": n, "dtype": dtype}, f"{function}, {n:,} elements{of(dtype)}"
+    return other(label, "array", sizes, {"function": function}, **amount)
+
+
+def matmul(M, N, K, dtype):
+    sizes = {"M": M, "N": N, "K": K, "dtype": dtype}
+    return other(f"matmul, [{M}, {K}] x [{K}, {N}]{of(dtype)}", "matmul", sizes, flop=2 * M * N * K)
+
+
+def touched_rows(optimizer, count, dtype, **more):
+    """A step for the touched rows of a table; `more` says `dense`."""
+    label = f"sparse rows, {optimizer}, {count:,} of 50,000 rows of 64{', dense' * bool(more)}"
+    more |= {"eps_hat": True} if optimizer == "Adam" else {}
+    size = rows.streams(optimizer) * count * 64 * np.dtype(dtype).itemsize
+    sizes = {"count": count, "dtype": dtype}
+    return other(
+        label + of(dtype), "touched_rows", sizes, {"optimizer": optimizer, **more}, bytes=size
+    )
+
+
+def step_of(optimizer):
+    return lambda n, dtype: step(optimizer, n, dtype=dtype)
+
+
+def array_of(function):
+    return lambda n, dtype: array(function, n, dtype)
+
+
+def part_of(cell, part):
+    return lambda T, B, I, H, dtype: layer(T, B, I, H, cell=cell, dtype=dtype, part=part)
+
+
+KERNELS = {  # the sizes of each, and its row
+    **{name.lower(): (SIZES, step_of(name)) for name in OPTIMIZERS},
+    **{name: (SIZES[:count], array_of(name)) for name, (_, count) in FUNCTIONS.items()},
+    **{
+        f"{cell.lower()}_{part}": (LAYERS, part_of(cell, part))
+        for cell in CELLS
+        for part in ("forward", "backward", "step")
+    },
+    "matmul": (MATMUL, matmul),
+    "touched_rows": (SPARSE, touched_rows),
+}
+
+
+def kernels(quick=False):
+    """Every kernel by size and dtype; `quick`: its first two sizes."""
+    for kernel, (sizes, row) in KERNELS.items():
+        for size in sizes[:2] if quick else sizes:
+            for dtype in ("float32", "float64"):
+                given = size if isinstance(size, tuple) else (size,)
+                yield row(*given, dtype) | {"kernel": kernel}
+
+
+def calls():
+    """What a call costs; steps long after the last gradient; dense steps beside sparse ones."""
+    for optimizer in ("SGD", "AdaGrad", "RMSprop", "Adam"):
+        yield step(optimizer, 16)
+    yield other("kernels.adam (as twin: numpy.add), 16 elements", "call", {})
+    for age in (1, 10_000):
+        label = f"Adam, 10,000 elements, 100 steps with zero gradients after {age:,} of them"
+        yield other(label, "decayed", {"n": 10_000, "age": age})
+    for optimizer in ("SGD", "AdaGrad", "Adam"):
+        yield touched_rows(optimizer, 512, "float32", dense=True)
+
+
+def peers():
+    """Every row of the duels with other libraries, from the smallest to the largest of its kind."""
+    for n in (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 50_000_000):
+        yield step("Adam", n)
+    yield step("Adam", 1_000, count=1_000)
+    for optimizer in ("SGD", "RMSprop", "AdaGrad"):
+        yield step(optimizer, 1_000_000)
+    yield step("Adam", 10_000_000, max_norm=1.0)
+    yield step("Adam", 10_000_000, max_norm=1.0, ema_decay=0.999, zero_grad=True)
+    for size in rows.LSTM:
+        yield layer(*size)
+    yield layer(50, 32, 64, 128, dtype="float64")
+    yield layer(50, 32, 64, 128, packed=True)
+    yield rows.stack(50, 32, 64, 128)
+    yield rows.forecaster(32)
+    yield rows.forecaster(256)
+    yield rows.mlp()
+
+
+SCALED = (16, 1_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000)
+SCALED_LSTM = (*rows.LSTM, (20, 64, 128, 128), (20, 256, 64, 256), (20, 8, 128, 512))
+BATCHES = (32, 128, 512, 1_000)  # rows of the product before a step
+FMA, CELL = "multiply-adds", 1_024  # elements of the functions in a cell
+
+
+def scaling():
+    """The rows of the model of scaling.py, with their `family` and `size`."""
+    for n in SCALED:
+        yield step("Adam", n) | {"family": "Adam", "size": [n]}
+    for size in SCALED_LSTM:
+        yield layer(*size) | {"family": "LSTM", "size": list(size)}
+
+
+def machine(caches):
+    """What a core may reach: multiply-adds, bytes of each level, the functions in a cell.
+
+    Four arrays fill half of a cache, or many times the last one.
+    """
+    yield other(FMA, FMA, {}, flop=2e8)
+    for level, size in (*caches.items(), ("memory", 8 * caches["L3"])):
+        yield other(level, "streams", {}, bytes=28 * (size // 32))
+    yield from (array(function, CELL) for function in ("sigmoid", "tanh"))
+
+
+def after_product():
+    """A step over a million elements, alone and right after the product of its gradient.
+
+    The product puts arrays out of the caches, as far as it has rows, and threads of NumPy's BLAS
+    look for another one for a while, on cores that the step could use.
+    """
+    for batch in (*BATCHES, None):
+        label = f"step after a product of {batch:,} rows" if batch else "step alone"
+        sizes = {"batch": batch or BATCHES[0], "side": 1_000}
+        yield other(label, "after_product", sizes, {"alone": not batch}, block=0.3)

@@ -1,1 +1,0 @@
-"""One file per library, one function per task; see `pyoptk.bench.contender` for what they take."""

@@ -1,0 +1,238 @@
+"""A contender: the process that does the work of one library and times it when it is told to.
+
+referee.py runs this file as a script, in a Python that may lack pyoptk: it needs NumPy alone. It
+makes the inputs, the same for every library, and holds the process to as many cores as it has
+threads. The work is in other files, one per library, with one function per task:
+
+    task(**inputs, **settings) -> work[, outcome[, {"before": ..., "times": ...}]]
+
+`work()` is timed; `outcome(found)` gets what it returned and returns the arrays to compare;
+`before()` is called before every `work()` and not timed; `times` says how often one call does the
+work. A pair of works is forward and backward: a row can ask for one of them. A library that cannot
+do the task raises NotImplementedError. `start(threads, **options)` of a file may return the names
+of the only tasks it does. A function `every` does any task: the roof.
+"""
+
+import gc
+import importlib.metadata
+import json
+import os
+import runpy
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+CALLS_BEFORE_SAMPLE = 2
+TICK = 20e-6  # seconds: shorter calls are timed several at once
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+
+# ---- the inputs of each task; NumPy is imported once the cores are chosen ------------------------
+
+
+def step_inputs(count: int, n: int, dtype: str = "float32") -> dict[str, Any]:
+    """`count` parameters of n elements, with gradients."""
+    import numpy as np
+
+    base = np.random.default_rng(0).standard_normal(min(n, 1 << 20)).astype(dtype)
+    params = [np.resize(base, n) for _ in range(count)]
+    return {"params": params, "grads": [p[::-1].copy() for p in params]}
+
+
+def layer_inputs(
+    T: int, B: int, I: int, H: int, *, cell: str = "LSTM", dtype: str = "float32",
+    layers: int = 1, directions: int = 1, packed: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """A batch of sequences, the gradient of the output, and PyTorch's weights in its order.
+
+    With `packed` also their lengths, from T to T/2, the longest first.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+
+    def uniform(*shape: int) -> Any:
+        return rng.uniform(-1, 1, shape).astype(dtype)
+
+    rows, weights = GATES[cell] * H, []
+    for k in range(layers * directions):
+        below = I if k < directions else directions * H
+        shapes = (rows, below), (rows, H), (rows,), (rows,)
+        weights += [uniform(*shape) / np.sqrt(H).astype(dtype) for shape in shapes]
+    lengths = {"lengths": np.linspace(T, T // 2, B).astype(int)} if packed else {}
+    x, dy = uniform(T, B, I), uniform(T, B, directions * H)
+    return {"x": x, "dy": dy, "weights": weights, **lengths}
+
+
+def forecaster_inputs(B: int, T: int) -> dict[str, Any]:
+    """T steps of a noisy wave, the next value, and the weights of two LSTMs and a dense layer."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    series = np.sin(np.arange(B + T) * 0.05) + 0.1 * rng.standard_normal(B + T)
+    windows = np.stack([series[t : t + B] for t in range(T)])[:, :, None].astype("f4")
+    lower, upper = (layer_inputs(1, 1, I, H)["weights"] for I, H in ((1, 64), (64, 32)))
+    head = rng.uniform(-0.2, 0.2, (1, 32)).astype("f4"), np.zeros(1, "f4")
+    return {
+        "windows": windows, "targets": series[T:].astype("f4"), "weights": [*lower, *upper, *head],
+    }  # fmt: skip
+
+
+def mlp_inputs(layers: list[int], B: int) -> dict[str, Any]:
+    """A batch, its labels, and of each layer in turn the weight [outputs, inputs] and the bias."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    weights = []
+    for a, b in pairwise(layers):
+        weights += [rng.normal(0, np.sqrt(2 / a), (b, a)).astype("f4"), np.zeros(b, "f4")]
+    x = rng.standard_normal((B, layers[0])).astype("f4")
+    return {"x": x, "labels": np.arange(B) % layers[-1], "weights": weights}
+
+
+INPUTS: dict[str, Callable[..., dict[str, Any]]] = {
+    "step": step_inputs, "layer": layer_inputs, "stream": layer_inputs,
+    "forecaster": forecaster_inputs, "mlp": mlp_inputs,
+}  # fmt: skip
+
+
+# ---- the process ---------------------------------------------------------------------------------
+
+
+def sample(arrays: Iterable[Any]) -> list[float]:
+    """Some elements of each array, spread evenly: enough to tell a wrong answer."""
+    import numpy as np
+
+    found: list[float] = []
+    for array in arrays:
+        flat = np.asarray(array).ravel()
+        found += [float(flat[i]) for i in np.linspace(0, flat.size - 1, 4).astype(int)]
+    return found
+
+
+class Worker:
+    """Prepares a row, then times blocks of it. A file may add tasks, or INPUTS, to those before."""
+
+    def __init__(self, files: Sequence[str], threads: int, options: dict[str, Any]) -> None:
+        self.tasks: dict[str, Any] = {}
+        self.inputs = dict(INPUTS)
+        self.versions: dict[str, str] = {}
+        for file in files:
+            found = runpy.run_path(file)
+            for name in found.get("PACKAGES", ()):  # raises ModuleNotFoundError
+                self.versions[name] = importlib.metadata.version(name)
+            self.inputs |= found.get("INPUTS", {})
+            self.tasks |= {} if "INPUTS" in found else found
+        self.threads, self.options = threads, options
+        self.forget()
+
+    def forget(self) -> None:
+        """Free the arrays of the last row."""
+        self.work: Callable[[], Any] | None = None
+        self.before: Callable[[], Any] | None = None
+        self.times, self.seconds = 1, 0.0
+        gc.collect()
+
+    def prepare(
+        self, task: str, sizes: dict[str, Any], settings: dict[str, Any], *,
+        part: str = "", **amount: Any,
+    ) -> list[float] | None:  # fmt: skip
+        """Make the work, do it twice, return a sample of the outcome; None: it has no such task."""
+        self.forget()
+        able = self.tasks["start"](self.threads, **self.options) if "start" in self.tasks else None
+        if able and task not in able:
+            return None
+        if task in self.tasks:
+            given = settings | (self.inputs[task](**sizes) if task in self.inputs else sizes)
+        elif "every" in self.tasks:
+            task, given, part = "every", {**amount, "dtype": sizes.get("dtype", "float32")}, ""
+        else:
+            return None
+        try:
+            made = self.tasks[task](**given)
+        except NotImplementedError:
+            return None
+        work, outcome, more = (*(made if isinstance(made, tuple) else [made]), None, None)[:3]
+        self.before, self.times = (more or {}).get("before"), (more or {}).get("times", 1)
+        if isinstance(work, tuple):
+            forward, backward = work
+            both = {"forward": (None, forward), "backward": (forward, backward)}
+            self.before, work = both.get(part, (None, lambda: (forward(), backward())[1]))
+        elif part:
+            return None
+        self.work = work
+        del given, made
+        for _ in range(CALLS_BEFORE_SAMPLE):
+            if self.before:
+                self.before()
+            found = work()
+        shown = sample(outcome(found)) if outcome else []
+        self.seconds = self.time(1)
+        return shown
+
+    def time(self, calls: int) -> float:
+        """Seconds of one call of the work, over `calls` of them."""
+        work, before, total = self.work, self.before, 0.0
+        assert work is not None
+        turns, every = (1, range(calls)) if before is None else (calls, range(1))
+        for _ in range(turns):
+            if before is not None:
+                before()
+            start = time.perf_counter()
+            for _ in every:
+                work()
+            total += time.perf_counter() - start
+        return total / calls
+
+    def block(self, seconds: float) -> float:
+        """The median over a block of this length, after calls to warm up where they are short."""
+        time.sleep(0.02 if self.threads == 1 else 0.06)  # others' threads may still spin
+        if self.seconds < seconds:
+            self.seconds = self.time(1)
+        if self.seconds < seconds / 4:
+            self.seconds = self.time(2)
+        calls = max(1, int(TICK / self.seconds))
+        found, end = [self.time(calls)], time.perf_counter() + seconds - self.seconds
+        while time.perf_counter() < end:
+            found.append(self.time(calls))
+        return sorted(found)[len(found) // 2] / self.times
+
+
+def answer(worker: Worker, message: dict[str, Any]) -> Any:
+    """The answer to one message; an error in the work is an answer, too."""
+    try:
+        if "block" in message:
+            return {"seconds": worker.block(message["block"])}
+        return {"sample": worker.prepare(**message)}
+    except Exception as error:  # noqa: BLE001  (whatever a library raises is reported)
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def main() -> None:
+    """Serve the files given on the command line until there is no more input."""
+    files, threads, options = json.loads(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
+    if hasattr(os, "sched_setaffinity"):
+        # Not every library heeds the number of threads; the system does.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a referee that is gone ends it silently
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints must not get between the answers
+
+    def say(**what: Any) -> None:
+        print(json.dumps(what), file=answers, flush=True)
+
+    try:
+        worker = Worker(files, threads, options)
+    except ModuleNotFoundError as missing:
+        return say(missing=missing.name or str(missing))
+    say(versions=worker.versions)
+    for line in sys.stdin:
+        say(**answer(worker, json.loads(line)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""PyTorch's work.
+
+Its best settings: `set_num_threads`; tensors in its own memory, on cache lines; gradients set to
+None rather than zeroed where nobody asks for zeros; its fused optimizers where it has them, and
+`foreach` and the plain loop as contenders of their own ("fastest" is fused or else foreach). Layers
+are those of `torch.nn`, time first, which go to oneDNN in float32.
+"""
+
+from functools import partial
+
+import torch
+from torch import nn
+
+PACKAGES = ("torch",)
+LR = 1e-3
+FUSED = ("Adam", "AdamW", "SGD", "AdaGrad")
+THEIRS = {"AdaGrad": "Adagrad"}  # where it has another name
+HOW = {"fused": {"fused": True}, "foreach": {"foreach": True}, "for-loop": {"foreach": False}}
+
+
+def start(threads, implementation):
+    """The other ways of its optimizers do nothing else."""
+    global WAY
+    WAY = implementation
+    torch.set_num_threads(threads)
+    return ["step"] if implementation in ("foreach", "for-loop") else None
+
+
+def step(
+    params, grads, *, optimizer, max_norm=None, ema_decay=None, zero_grad=False, **settings
+):  # fmt: skip
+    """One step over a list of parameters; clipping, averages and zeros as its users add them."""
+    way = WAY if WAY != "fastest" else "fused" if optimizer in FUSED else "foreach"
+    theirs = getattr(torch.optim, THEIRS.get(optimizer, optimizer), None)
+    if theirs is None or (way == "fused" and optimizer not in FUSED):
+        raise NotImplementedError
+    tensors = [nn.Parameter(torch.tensor(p)) for p in params]
+    for tensor, grad in zip(tensors, grads, strict=True):
+        tensor.grad = torch.tensor(grad)
+    opt = theirs(tensors, lr=LR, **settings, **HOW[way])
+    averages = [t.detach().clone() for t in tensors] if ema_decay is not None else []
+
+    def work():
+        if max_norm is not None:
+            nn.utils.clip_grad_norm_(tensors, max_norm, foreach=way != "for-loop")
+        opt.step()
+        if ema_decay is not None:
+            torch._foreach_lerp_(averages, [t.detach() for t in tensors], 1 - ema_decay)
+        if zero_grad:
+            opt.zero_grad(set_to_none=False)
+
+    return work, lambda _: [*(t.detach() for t in tensors[:1]), *averages[:1]]
+
+
+def filled(module, weights):
+    """The module with these weights."""
+    for param, value in zip(module.parameters(), weights, strict=True):
+        param.data = torch.tensor(value)
+    return module
+
+
+def layer(x, dy, weights, lengths=None, *, cell, layers=1, directions=1):
+    x, dy = torch.tensor(x, requires_grad=True), torch.tensor(dy)
+    sizes = x.shape[2], dy.shape[2] // directions, layers
+    made = getattr(nn, cell)(*sizes, bidirectional=directions == 2, dtype=x.dtype)
+    y, packed = None, nn.utils.rnn.pack_padded_sequence
+    filled(made, weights)
+    if lengths is not None:  # the ends of sequences are not in its output
+        lengths = torch.tensor(lengths)
+        dy = packed(dy, lengths).data
+
+    def forward():
+        nonlocal y
+        made.zero_grad(set_to_none=True)
+        x.grad = None
+        y = made(x)[0] if lengths is None else made(packed(x, lengths))[0].data
+
+    def outcome(_):
+        grads = [x.grad, *(param.grad for param in made.parameters())]
+        return [y.detach()] if x.grad is None else grads
+
+    return (forward, lambda: y.backward(dy)), outcome
+
+
+def stream(x, dy, weights, *, cell):
+    x = torch.tensor(x[0])
+    made = getattr(nn, f"{cell}Cell")(x.shape[1], dy.shape[2], dtype=x.dtype)
+    return partial(filled(made, weights).requires_grad_(False).forward, x)
+
+
+def train(model, loss, x, y, forward):
+    """A training step with Adam."""
+    opt = torch.optim.Adam(model.parameters(), lr=LR, fused=True)
+
+    def work():
+        opt.zero_grad(set_to_none=True)
+        loss(forward(x), y).backward()
+        opt.step()
+
+    return work
+
+
+def forecaster(windows, targets, weights):
+    """LSTM(64) -> LSTM(32) -> Linear(1), MSE, Adam."""
+    made = nn.ModuleList([nn.LSTM(1, 64), nn.LSTM(64, 32), nn.Linear(32, 1)])
+    lower, upper, head = filled(made, weights)
+    x, y = torch.tensor(windows), torch.tensor(targets)[:, None]
+
+    def forward(x):
+        return head(upper(lower(x)[0])[0][-1])
+
+    return train(made, nn.MSELoss(), x, y, forward), lambda _: [forward(x).detach()]
+
+
+def mlp(x, labels, weights):
+    """The whole training step in PyTorch: Linear and ReLU, cross-entropy, Adam."""
+    linears = [nn.Linear(w.shape[1], w.shape[0]) for w in weights[::2]]
+    hidden = [part for linear in linears[:-1] for part in (linear, nn.ReLU())]
+    made = filled(nn.Sequential(*hidden, linears[-1]), weights)
+    work = train(made, nn.CrossEntropyLoss(), torch.tensor(x), torch.tensor(labels), made)
+    return work, lambda _: [p.detach() for p in made.parameters()]

@@ -1,0 +1,112 @@
+"""The rows of a duel: a label for the reader, the task with its sizes and settings, and the work.
+
+`bytes` is what a step must read and write, `flop` what the products of a layer take; the roof is as
+many bytes streamed, or as many multiply-adds. An optimizer needs no line here: its class says how
+many arrays of state it has.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+import pyoptk
+
+from .contender import GATES
+from .referee import Row
+
+# T, B, I, H
+LSTM = [
+    (10, 1, 64, 64), (10, 32, 64, 64), (50, 32, 64, 128), (100, 32, 128, 256),
+    (30, 128, 256, 256), (50, 64, 512, 512), (50, 16, 256, 1024),
+]  # fmt: skip
+MLP = [784, 512, 512, 10]
+DEFAULTS: dict[str, dict[str, Any]] = {"SGD": {"momentum": 0.9}}
+EXTRAS = {"max_norm": "clip", "ema_decay": "EMA", "zero_grad": "zero"}
+
+
+def streams(optimizer: str, **settings: Any) -> int:
+    """Arrays of a parameter's size that a step reads or writes: each counts once or twice."""
+    rule = {key: value for key, value in settings.items() if key not in EXTRAS}
+    states = len(getattr(pyoptk, optimizer)(np.ones(1), **rule).state)
+    norm, ema, zero = ("max_norm" in settings), ("ema_decay" in settings), ("zero_grad" in settings)
+    again = 3 if optimizer == "LAMB" else 0  # the second sweep, once the ratio is known
+    return 2 * (1 + states) + 1 + again + norm + 2 * ema + zero
+
+
+def step(optimizer: str, n: int, count: int = 1, dtype: str = "float32", **settings: Any) -> Row:
+    """One optimizer step over `count` tensors of n elements, with what `settings` adds to it."""
+    settings = DEFAULTS.get(optimizer, {}) | settings
+    what = optimizer + " with momentum" * ("momentum" in settings)
+    size = f"{n:,} elements" if count == 1 else f"{count:,} tensors of {n:,}"
+    what = " + ".join([what, *(text for key, text in EXTRAS.items() if key in settings)])
+    sizes = {"count": count, "n": n, "dtype": dtype}
+    work = np.dtype(dtype).itemsize * count * n * streams(optimizer, **settings)
+    settings["optimizer"] = optimizer
+    return other(f"{what}, {size}{of(dtype)}", "step", sizes, settings, bytes=work)
+
+
+def of(dtype: str) -> str:
+    """The end of a label: nothing for float32."""
+    return "" if dtype == "float32" else f", {dtype}"
+
+
+def layer_flop(T: int, B: int, I: int, H: int, gates: int = 4, packed: bool = False) -> int:
+    """The products of forward and backward: three for each weight.
+
+    Those with the state only from the second step on: before the first it is 0.
+    """
+    steps = int(np.linspace(T, T // 2, B).astype(int).sum()) if packed else T * B
+    return 3 * 2 * gates * H * (steps * I + (steps - B) * H)
+
+
+def layer(
+    T: int, B: int, I: int, H: int, *, cell: str = "LSTM", dtype: str = "float32",
+    packed: bool = False, part: str = "",
+) -> Row:  # fmt: skip
+    """One recurrent layer: forward and backward with the gradient of the input, or a part of it.
+
+    `part` is "forward", "backward", or "step" for one step of a stream.
+    """
+    sizes = {"T": T, "B": B, "I": I, "H": H, "dtype": dtype, "cell": cell}
+    kind = f", {part}" * bool(part) + ", sequences of T/2 to T" * packed + of(dtype)
+    flop = layer_flop(T, B, I, H, GATES[cell], packed)
+    if part:
+        products = 2 if part == "backward" else 1
+        flop = products * 2 * GATES[cell] * (1 if part == "step" else T) * B * H * (I + H)
+    label, task = f"{cell}, T {T}, B {B}, I {I}, H {H}{kind}", "layer"
+    if part == "step":
+        task, part = "stream", ""
+    sizes |= {"packed": True} if packed else {}
+    return other(label, task, sizes, {"cell": cell}, part=part, flop=flop)
+
+
+def stack(T: int, B: int, I: int, H: int) -> Row:
+    """Forward and backward of two layers of LSTM in both directions."""
+    row, more = layer(T, B, I, H), {"layers": 2, "directions": 2}
+    return row | {
+        "label": f"{row['label']}, 2 layers, bidirectional",
+        "sizes": row["sizes"] | more,
+        "settings": row["settings"] | more,
+        "flop": 2 * (layer_flop(T, B, I, H) + layer_flop(T, B, 2 * H, H)),
+    }
+
+
+def forecaster(B: int, T: int = 10) -> Row:
+    """A whole training step of LSTM(64) -> LSTM(32) -> Dense(1) on windows of T steps."""
+    flop = layer_flop(T, B, 1, 64) + layer_flop(T, B, 64, 32) + 6 * B * 32
+    return other(f"forecaster, batch of {B}", "forecaster", {"B": B, "T": T}, flop=flop)
+
+
+def mlp(B: int = 128) -> Row:
+    """A whole training step of a classifier whose layers are NumPy."""
+    flop = 6 * B * sum(a * b for a, b in pairwise(MLP))
+    label = f"MLP {'-'.join(map(str, MLP))}, batch of {B}"
+    return other(label, "mlp", {"layers": MLP, "B": B}, flop=flop)
+
+
+def other(label: str, task: str, sizes: Row, settings: Row | None = None, **more: Any) -> Row:
+    """Any other row; `more` is the work in it."""
+    return {"label": label, "task": task, "sizes": sizes, "settings": settings or {}, **more}
