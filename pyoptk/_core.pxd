@@ -11,7 +11,7 @@ cdef const pk_optimizer *optimizer_at(int which) noexcept nogil
 cdef const pk_field *common_fields() noexcept nogil
 cdef const pk_rnn_kernels *rnn_table(pk_dtype dtype) noexcept nogil
 cdef int num_threads() noexcept nogil
-cdef double clip_coefficient(double norm, double max_norm) noexcept nogil
+cdef double clip_coefficient(double norm, double max_norm, double eps) noexcept nogil
 
 cdef int acquire(object array, Py_buffer *view, str name, bint writable, bint strided) except -1
 cdef object contiguous(array)

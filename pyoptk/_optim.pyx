@@ -278,12 +278,13 @@ def check_writable(dict grads, clip_value=0.0, bint once=False):
     return at_least_zero({"clip_value": clip_value}, "clip_value")
 
 
-def clip_factor(dict grads, max_norm):
+def clip_factor(dict grads, max_norm, eps):
     """The global norm, and what to multiply gradients with so that it is at most `max_norm`."""
     cdef double limit_ = at_least_zero({"max_norm": max_norm}, "max_norm")
+    cdef double eps_ = at_least_zero({"eps": eps}, "eps")
     check_writable(grads, once=True)
     cdef double norm = norm_of(grads)
-    return norm, clip_coefficient(norm, limit_)
+    return norm, clip_coefficient(norm, limit_, eps_)
 
 
 def memory_roof(param, grad, m, v):

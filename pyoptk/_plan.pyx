@@ -110,7 +110,8 @@ cdef class Plan:
     cdef size_t n_groups, config_size
     cdef pk_dtype dtype
     cdef void *descr       # NumPy's for it
-    cdef double max_norm
+    cdef double max_norm, max_norm_eps
+    cdef bint per_array, ema_from_first_step
     cdef double norm
     cdef str on_nonfinite
     cdef size_t count
@@ -140,6 +141,7 @@ cdef class Plan:
         self.held_names, self.copies = [], []
         self.touched = _Touched()
         self.norm, self.factor = -1, 1
+        self.per_array = bool(hypers[0]["max_norm_per_array"])
         self.count, self.n_groups = len(params), len(hypers)
         slots = self.count * (2 + PK_MAX_STATES) + 1
         self.configs = <char *> PyMem_Calloc(2 * self.n_groups, self.config_size)
@@ -270,6 +272,12 @@ cdef class Plan:
                                      f"group and from the start, because of its state "
                                      f"{had or needs}, got {hypers[g][name]!r}")
         limit(hypers[0], "max_norm")
+        at_least_zero(hypers[0], "max_norm_eps")
+        for name in ("max_norm_per_array", "ema_from_first_step"):
+            _checks.check_switch(name, hypers[0][name])
+        if hypers[0]["max_norm_per_array"] != self.per_array:
+            raise ValueError(f"max_norm_per_array: expected {self.per_array}, as when this optimizer "
+                             f"was made, got {not self.per_array}")
         if hypers[0]["on_nonfinite"] not in _ON_NONFINITE:
             raise ValueError(f"on_nonfinite: expected one of {', '.join(_ON_NONFINITE)}, "
                              f"got {hypers[0]['on_nonfinite']!r}")
@@ -279,6 +287,8 @@ cdef class Plan:
         self.check(hypers)
         memcpy(self.configs, self.common(self.n_groups), self.n_groups * self.config_size)
         self.max_norm, self.on_nonfinite = limit(hypers[0], "max_norm"), hypers[0]["on_nonfinite"]
+        self.max_norm_eps = at_least_zero(hypers[0], "max_norm_eps")
+        self.ema_from_first_step = hypers[0]["ema_from_first_step"]
         self.zero_grad = any([h["zero_grad"] for h in hypers])
 
     def set_lr(self, list lrs):
@@ -438,6 +448,20 @@ cdef class Plan:
         raise FloatingPointError("grads: expected a finite global norm, got infinity; nothing has "
                                  "been changed")
 
+    cdef void clip_arrays(self, const pk_tensor *tensors, size_t count, double scale) noexcept:
+        """Scale each gradient by its own norm; each parameter is a group, whose rows adjoin."""
+        cdef size_t begin = 0, end
+        cdef double norm
+        while begin < count:
+            end = begin + 1
+            while end < count and tensors[end].group == tensors[begin].group:
+                end += 1
+            norm = scale * optim_table(self.dtype).global_norm(
+                &tensors[begin], end - begin, self.scratch, num_threads())
+            self.common(self.n_groups + tensors[begin].group).grad_scale = (
+                scale * clip_coefficient(norm, self.max_norm, self.max_norm_eps))
+            begin = end
+
     def step(self, grads):
         """Take one step. Changes every parameter that has a gradient, and its state."""
         cdef Py_ssize_t i, taken = 0
@@ -476,7 +500,7 @@ cdef class Plan:
                 if self.look_for_nonfinite(tensors, count):
                     return
                 if self.max_norm < INFINITY:
-                    clip = clip_coefficient(self.norm, self.max_norm)
+                    clip = clip_coefficient(self.norm, self.max_norm, self.max_norm_eps)
             for i in range(self.count):
                 self.tensors[i].step += (self.tensors[i].grad != NULL
                                          and self.tensors[i].step < INT64_MAX)
@@ -486,8 +510,13 @@ cdef class Plan:
             memcpy(scaled, self.configs, self.n_groups * self.config_size)
             for g in range(self.n_groups):
                 self.common(self.n_groups + g).grad_scale = scale * clip
+            if self.per_array and self.max_norm < INFINITY:
+                self.clip_arrays(tensors, count, scale)
             with nogil:
                 kernels.step(self.row.which, tensors, count, scaled, self.scratch, num_threads())
+            for i in range(self.count if self.ema_from_first_step else 0):
+                if self.tensors[i].grad and self.tensors[i].ema and self.tensors[i].step == 1:
+                    memcpy(self.tensors[i].ema, self.tensors[i].param, self.held[i].len)
             self.calls += self.calls < INT64_MAX
         finally:
             self.copies.clear()

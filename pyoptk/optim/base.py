@@ -80,10 +80,15 @@ class Optimizer(Uncopied):
     max_norm : float or None
         Scales all gradients together so that their global norm, after `grad_scale`, is at most this
         (PyTorch's ``clip_grad_norm_``, before `clip_value`); `grad_norm` tells the norm before.
-
+    max_norm_eps : float
+        The factor of that is ``min(1, max_norm / (norm + max_norm_eps))``.
+    max_norm_per_array : bool
+        Scale each gradient by its own norm instead. Not to be changed later.
     ema_decay : float or None
         Keep a moving average of the parameters, ``ema = ema_decay * ema + (1 - ema_decay) * p``
         after each step, in the same sweep over memory; it begins at the parameters. See `averaged`.
+    ema_from_first_step : bool
+        Let it begin at the parameters after the first step instead.
     zero_grad : bool
         Set every gradient to zero once it is used, in the same sweep: ready to be added to.
     on_nonfinite : {"propagate", "skip", "raise"}
@@ -121,7 +126,10 @@ class Optimizer(Uncopied):
     grad_scale: Value
     clip_value: Value | None
     max_norm: Value | None
+    max_norm_eps: Value
+    max_norm_per_array: bool
     ema_decay: Value | None
+    ema_from_first_step: bool
     zero_grad: bool
     on_nonfinite: str
 
@@ -141,6 +149,8 @@ class Optimizer(Uncopied):
         overrides = [override(name, groups, no_decay, decay_mask) for name in names]
         kinds = list(dict.fromkeys(overrides)) or [((), True)]
         of = [kinds.index(kind) for kind in overrides]
+        if _checks.check_switch("max_norm_per_array", hyper["max_norm_per_array"]) and overrides:
+            kinds, of = overrides, list(range(len(overrides)))
         put = self.__dict__
         put.update(params=params, _keys=keys, _names=names, _kinds=kinds, _of=of, _held=arrays)
         put["_mapping"] = isinstance(params, Mapping)

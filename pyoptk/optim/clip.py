@@ -46,10 +46,10 @@ def global_norm(grads: Grads) -> float:
     return _optim.norm_of(_named(grads))
 
 
-def clip_by_global_norm(grads: Grads, max_norm: float) -> float:
+def clip_by_global_norm(grads: Grads, max_norm: float, *, eps: float = 1e-6) -> float:
     """Scale all gradients in place so that their global norm is at most `max_norm`.
 
-    The factor is ``min(1, max_norm / (norm + 1e-6))``, as in PyTorch's ``clip_grad_norm_``; where
+    The factor is ``min(1, max_norm / (norm + eps))``, as in PyTorch's ``clip_grad_norm_``; where
     the norm is NaN, so is every element then, and an infinite norm makes zeros, and NaNs of
     infinities.
 
@@ -59,6 +59,8 @@ def clip_by_global_norm(grads: Grads, max_norm: float) -> float:
         float32 or float64 (all the same), of any strides. Changed in place; None is left out.
     max_norm : float
         At least 0.
+    eps : float
+        At least 0; Optax and Keras have 0.
 
     Returns
     -------
@@ -81,7 +83,7 @@ def clip_by_global_norm(grads: Grads, max_norm: float) -> float:
     True
     """
     named = _named(grads)
-    norm, factor = _optim.clip_factor(named, max_norm)
+    norm, factor = _optim.clip_factor(named, max_norm, eps)
     if factor != 1:
         with np.errstate(invalid="ignore", under="ignore"):
             for grad in map(np.asarray, named.values()):

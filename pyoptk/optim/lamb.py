@@ -25,6 +25,8 @@ class LAMB(Optimizer):
         As in the formula; the betas in [0, 1).
     decoupled : bool
         False: the decay is L2, ``g += weight_decay * p``, and not part of direction.
+    decay_outside_norm : bool
+        The decay is no part of direction; ``p *= 1 - lr * weight_decay`` comes first (Keras).
     **shared
         What all optimizers take: see `Optimizer`, also for the errors.
 
@@ -43,6 +45,7 @@ class LAMB(Optimizer):
     beta1: Value
     beta2: Value
     eps: Value
+    decay_outside_norm: bool
 
     def __init__(
         self,
@@ -52,6 +55,8 @@ class LAMB(Optimizer):
         beta2: Value = 0.999,
         eps: Value = 1e-6,
         weight_decay: Value = 1e-2,
+        *,
+        decay_outside_norm: bool = False,
         **shared: Unpack[Shared],
     ) -> None:
         shared.setdefault("decoupled", True)

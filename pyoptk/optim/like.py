@@ -86,7 +86,7 @@ LIKE: dict[str, dict[str, dict[str, Any]]] = {
         "optax": {"weight_decay": 1e-3},
     },
     "LAMB": {
-        "keras": {"eps": 1e-7, "weight_decay": 0.0, "decay_in_norm": False},
+        "keras": {"eps": 1e-7, "weight_decay": 0.0, "decay_outside_norm": True},
         "optax": {"weight_decay": 0.0},
     },
 }
