@@ -32,7 +32,7 @@ import numpy as np
 
 from pyoptk import _rnn
 from pyoptk.duel import machine
-from pyoptk.duel.referee import Entry, median, run
+from pyoptk.duel.referee import Entry, median, noise, run
 
 from . import work
 from .environments import files
@@ -190,6 +190,9 @@ def measure(counts, **turns):
     entries = [Entry(f"{name} {k}", files(name), threads=k) for name, k in both]
     rows = [*work.machine({"L2": l2, "L3": l3}), *work.after_product(), *work.scaling()]
     done = run(entries, rows, threads=1, **turns)["rows"]
+    print(
+        noise([row for row in done if "family" in row], f"pyoptk {counts[0]}", f"roof {counts[0]}")
+    )
     least = {row["label"]: {who: min(t) for who, t in row["seconds"].items()} for row in done}
     chip = Machine(max(counts), l2, l3, l3_cores, {})
     bandwidth, cell, families = {}, 0.0, {}

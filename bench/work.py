@@ -4,6 +4,8 @@ A new optimizer needs no line here; a new cell is a name in CELLS. Rows of singl
 `kernel`; its twin, the roof and PyTorch stand beside it.
 """
 
+import itertools
+
 import numpy as np
 
 import pyoptk
@@ -55,38 +57,27 @@ def touched_rows(optimizer, count, dtype, **more):
     )
 
 
-def step_of(optimizer):
-    return lambda n, dtype: step(optimizer, n, dtype=dtype)
-
-
-def array_of(function):
-    return lambda n, dtype: array(function, n, dtype)
-
-
-def part_of(cell, part):
-    return lambda T, B, I, H, dtype: layer(T, B, I, H, cell=cell, dtype=dtype, part=part)
-
-
-KERNELS = {  # the sizes of each, and its row
-    **{name.lower(): (SIZES, step_of(name)) for name in OPTIMIZERS},
-    **{name: (SIZES[:count], array_of(name)) for name, (_, count) in FUNCTIONS.items()},
-    **{
-        f"{cell.lower()}_{part}": (LAYERS, part_of(cell, part))
-        for cell in CELLS
-        for part in ("forward", "backward", "step")
-    },
-    "matmul": (MATMUL, matmul),
-    "touched_rows": (SPARSE, touched_rows),
-}
-
-
 def kernels(quick=False):
     """Every kernel by size and dtype; `quick`: its first two sizes."""
-    for kernel, (sizes, row) in KERNELS.items():
-        for size in sizes[:2] if quick else sizes:
-            for dtype in ("float32", "float64"):
-                given = size if isinstance(size, tuple) else (size,)
-                yield row(*given, dtype) | {"kernel": kernel}
+
+    def some(sizes):
+        return sizes[:2] if quick else sizes
+
+    for dtype in ("float32", "float64"):
+        for name in OPTIMIZERS:
+            for n in some(SIZES):
+                yield step(name, n, dtype=dtype) | {"kernel": name.lower()}
+        for name, (_, count) in FUNCTIONS.items():
+            for n in some(SIZES[:count]):
+                yield array(name, n, dtype) | {"kernel": name}
+        for cell, part in itertools.product(CELLS, ("forward", "backward", "step")):
+            for size in some(LAYERS):
+                row = layer(*size, cell=cell, dtype=dtype, part=part)
+                yield row | {"kernel": f"{cell.lower()}_{part}"}
+        for size in some(MATMUL):
+            yield matmul(*size, dtype) | {"kernel": "matmul"}
+        for size in some(SPARSE):
+            yield touched_rows(*size, dtype) | {"kernel": "touched_rows"}
 
 
 def calls():

@@ -1,6 +1,6 @@
-/* What each optimizer is called, takes and can do: the one description that the binding, its checks and
- * its messages are made from.  Compiled once; the arithmetic is in kernels/optim.h and kernels/adam.h,
- * the formulas are in pyoptk.h.  A new optimizer is a row here. */
+/* What each optimizer is called, takes and can do: the one description that the binding, its checks
+ * and its messages are made from.  Compiled once; the arithmetic is in kernels/optim.h and
+ * kernels/adam.h, the formulas are in pyoptk_optim.h.  A new optimizer is a row here. */
 #include "pyoptk.h"
 
 /* Bounds, and what a message says that was expected. */
@@ -18,8 +18,8 @@
 #define SWITCH(name, fallback) FIELD(name, PK_SWITCH, fallback, TRUE_OR_FALSE)
 #define BETAS(beta2_fallback) NUMBER(beta1, 0.9, FRACTION), NUMBER(beta2, beta2_fallback, FRACTION)
 
-/* The fallbacks of lr, weight_decay and decoupled are those of most optimizers; a class may have its
- * own. */
+/* The fallbacks of lr, weight_decay and decoupled are those of most optimizers; a class may have
+ * its own. */
 const pk_field pk_common_fields[] = {
 #define PK_CONFIG pk_common
     NUMBER(lr, 1e-3, AT_LEAST_0),
@@ -134,6 +134,26 @@ static const pk_optimizer lamb = {
     .fields = {BETAS(0.999), EPS(1e-6), SWITCH(decay_outside_norm, 0)},
     .states = {{"m", NULL, NULL}, {"v", NULL, NULL}},
     .abilities = PK_SCRATCH,
+};
+#undef PK_CONFIG
+
+#define PK_CONFIG pk_adabelief_config
+static const pk_optimizer adabelief = {
+    HEAD(adabelief),
+    .fields = {BETAS(0.999), EPS(1e-16)},
+    .states = {{"m", NULL, NULL}, {"s", NULL, NULL}},
+    .abilities = PK_CAUTIOUS,
+};
+#undef PK_CONFIG
+
+#define PK_CONFIG pk_rprop_config
+static const pk_optimizer rprop = {
+    HEAD(rprop),
+    .fields = {NUMBER(eta_minus, 0.5, FRACTION),
+               NUMBER(eta_plus, 1.2, 1, INFINITY, "a finite number >= 1"),
+               NUMBER(min_size, 1e-6, AT_LEAST_0), NUMBER(max_size, 50, AT_LEAST_0)},
+    .states = {{"prev", NULL, NULL}, {"size", NULL, NULL}},
+    .rules = {{"min_size", PK_AT_MOST, "max_size"}},
 };
 #undef PK_CONFIG
 

@@ -7,6 +7,7 @@ and what came; otherwise it returns the value as its caller uses it, or None. Pr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from operator import index
 from typing import Any
@@ -44,6 +45,27 @@ def described(array: object) -> str:
     if isinstance(array, np.ndarray):
         return f"{array.dtype} {array.shape}"
     return type(array).__name__
+
+
+def advice(array: Any) -> str:
+    """The call that makes an array of what came, for an error message; or nothing."""
+    if hasattr(array, "named_parameters"):
+        call = "{n: p.detach().numpy() for n, p in module.named_parameters()} shares its memory"
+    elif hasattr(array, "detach"):
+        call = "its .detach().numpy() shares its memory"
+    elif hasattr(array, "forward") and hasattr(array, "params"):
+        call = "its .params are some"
+    elif hasattr(array, "to_numpy"):
+        call = "its .to_numpy(copy=True) is one"
+    elif hasattr(array, "numpy"):
+        call = "its .numpy() is one"
+    elif isinstance(array, Mapping):
+        call = "flatten nested dicts, as in {'lower.weight': array}"
+    elif hasattr(array, "__array__") and not isinstance(array, np.ndarray):
+        call = "numpy.array(...) makes one"
+    else:
+        return ""
+    return f"; {call}"
 
 
 # ---- numbers, switches and names -----------------------------------------------------------------
@@ -93,13 +115,28 @@ def check_sizes(**sizes: Any) -> None:
         check_integer(name, size, 1, 2**63, "an integer >= 1")
 
 
+# What other libraries call a hyper-parameter; where an optimizer has several of these, the first.
+_ELSEWHERE = {
+    "learning_rate": ("lr",), "eta": ("lr",), "step_size": ("lr",), "stepsize": ("lr",),
+    "alpha": ("rho", "lr"), "decay": ("rho", "weight_decay"), "smoothing_constant": ("rho",),
+    "betas": ("beta1 and beta2",), "b1": ("beta1",), "b2": ("beta2",), "beta_1": ("beta1",),
+    "beta_2": ("beta2",), "epsilon": ("eps",), "etas": ("eta_minus and eta_plus",),
+    "clipnorm": ("max_norm",), "global_clipnorm": ("max_norm",), "clip_norm": ("max_norm",),
+    "max_grad_norm": ("max_norm",), "clipvalue": ("clip_value",), "ema_momentum": ("ema_decay",),
+    "use_ema": ("ema_decay",), "wd": ("weight_decay",), "l2": ("weight_decay",),
+    "initial_accumulator_value": ("initial_accumulator",), "loss_scale": ("grad_scale",),
+    "param_groups": ("groups",), "mask": ("decay_mask",), "nesterovs_momentum": ("nesterov",),
+}  # fmt: skip
+
+
 def check_names(names: Iterable[str], known: Sequence[str]) -> None:
     """Raise unless every name is a known keyword."""
     for name in names:
         if name not in known:
-            raise TypeError(
-                f"{name}: expected one of the keywords {', '.join(known)}, got an unknown one"
-            )
+            meant = [n for n in _ELSEWHERE.get(name, ()) if n.split()[0] in known]
+            meant = (meant or get_close_matches(name, known))[:1]
+            question = f"; did you mean {meant[0]}?" if meant else "."
+            raise TypeError(f"{name}: unknown keyword{question} Known: {', '.join(known)}")
 
 
 def check_arguments(given: Iterable[str], described: Iterable[str]) -> None:
@@ -152,20 +189,45 @@ def in_order(keys: list[Any], mapping: bool, grads: Any) -> list[Any]:
     raise ValueError(f"grads: expected {len(keys)} arrays, got {len(list(grads))}")
 
 
-def check_patterns(name: str, value: Any) -> tuple[str, ...]:
-    """The patterns as a tuple; raises for anything else, a str alone among it."""
-    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
-        return tuple(value)
-    raise TypeError(f"{name}: expected a list or tuple of str, got {value!r}")
-
-
-def check_params(keys: list[Any] | None, names: list[str]) -> None:
-    """Raise if two parameters would have the same name in patterns and checkpoints."""
-    if keys is not None and len(set(names)) != len(names):
-        alike = [key for key, name in zip(keys, names, strict=True) if names.count(name) > 1]
+def check_matches(what: str, pattern: str, names: list[str]) -> None:
+    """Raise if the pattern matches no name: what it is about would silently not happen."""
+    if not any(fnmatchcase(name, pattern) for name in names):
         raise ValueError(
-            f"params: expected keys that differ as str, got {' and '.join(map(repr, alike[:2]))}"
+            f"{what}: expected a pattern of {', '.join(names)}, got one that matches none"
         )
+
+
+def check_patterns(name: str, value: Any, names: list[str]) -> tuple[str, ...]:
+    """The patterns as a tuple; raises for anything else, a str alone among it."""
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+        raise TypeError(f"{name}: expected a list or tuple of str, got {value!r}")
+    for i, pattern in enumerate(value):
+        check_matches(f"{name}[{i}] = {pattern!r}", pattern, names)
+    return tuple(value)
+
+
+def check_entries(given: Any, keys: list[Any], arrays: list[Any]) -> list[Any]:
+    """The entries of the dict or list `given`, if all are the memory of `arrays`, one for one."""
+    if len(given) != len(keys):
+        raise ValueError(
+            f"params: expected the {len(keys)} arrays that it had at first, got {len(given)}; make "
+            "a new optimizer for others"
+        )
+    for key, array in zip(keys, arrays, strict=True):
+        entry = given.get(key) if isinstance(given, dict) else given[key]
+        if entry is not array and (_layout(entry) is None or _layout(entry) != _layout(array)):
+            raise ValueError(
+                f"params[{key!r}]: expected the array that it was at first, got another: write "
+                f"into that one, params[{key!r}][...] = new, or make a new optimizer"
+            )
+    return [given[key] for key in keys]
+
+
+def _layout(array: Any) -> Any:
+    """What two views of the same elements have in common."""
+    if isinstance(array, np.ndarray):
+        return array.ctypes.data, array.shape, array.strides, array.dtype
+    return None
 
 
 def check_groups(
@@ -184,11 +246,7 @@ def check_groups(
             raise TypeError(
                 f"groups[{pattern!r}]: expected a dict for a pattern of type str, got {own!r}"
             )
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise ValueError(
-                f"groups[{pattern!r}]: expected a pattern of {', '.join(names)}, got one that "
-                "matches none"
-            )
+        check_matches(f"groups[{pattern!r}]", pattern, names)
         for name in own:
             if name not in hyper or name in _NOT_IN_GROUPS:
                 raise ValueError(

@@ -1,6 +1,7 @@
 # What the other compiled modules take from _core: buffers, the kernel tables, threads.
 
 from cpython.buffer cimport Py_buffer
+from libc.stdint cimport uintptr_t
 
 from .capi cimport (
     PK_F32, PK_F64, pk_dtype, pk_field, pk_optim_kernels, pk_optimizer, pk_rnn_kernels,
@@ -21,7 +22,10 @@ cdef str described_view(Py_buffer *view)
 cdef int check_like(Py_buffer *view, str name, Py_buffer *model, str model_name) except -1
 cdef int check_dtype(Py_buffer *view, str name, Py_buffer *model, str model_name) except -1
 cdef int check_shape(Py_buffer *view, str name, tuple shape) except -1
-cdef bint overlap(Py_buffer *a, Py_buffer *b) noexcept
+cdef bint switch(str name, value) except -1
+cdef int extent(Py_buffer *view, uintptr_t *begin, uintptr_t *end) noexcept
+cdef bint overlap(Py_buffer *a, Py_buffer *b) except -1
+cdef bint overlaps_itself(Py_buffer *view) noexcept
 
 
 cdef inline pk_dtype dtype_of(Py_buffer *view) noexcept nogil:

@@ -1,6 +1,3 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: embedsignature=True, embedsignature.format=python, binding=True
-# cython: autotestdict=False, auto_pickle=False
 """Buffers, instruction sets and threads: what every compiled module of the package needs.
 
 libpyoptk is linked into this module alone; the others call its kernels through the tables that
@@ -8,16 +5,18 @@ _core.pxd declares. No arithmetic on elements happens in any of them: they take 
 release the GIL and call a kernel. Checks that need no C are in _checks.py.
 """
 import os as _os
+import sys as _sys
 
 import numpy as _np
 
-from ._checks import check_integer, described
+from ._checks import advice, check_integer, check_switch, described
 
 from cpython.buffer cimport (
     Py_buffer, PyBuffer_IsContiguous, PyBuffer_Release, PyBUF_FORMAT, PyBUF_STRIDES,
     PyObject_GetBuffer,
 )
 from libc.stdint cimport uintptr_t
+from libc.string cimport memset
 
 from .capi cimport (
     PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, pk_clip_coefficient, pk_common_fields,
@@ -27,6 +26,8 @@ from .capi cimport (
 )
 
 cdef object _ndarray = _np.ndarray
+cdef object _TooHard = getattr(_np, "exceptions", _np).TooHardError
+cdef char NATIVE = c"<" if _sys.byteorder == "little" else c">"
 
 
 # ---- buffers ------------------------------------------------------------------------------------
@@ -44,6 +45,13 @@ cdef tuple strides_of(Py_buffer *view):
     return tuple([view.strides[i] for i in range(view.ndim)])
 
 
+cdef bint is_float(const char *code) noexcept:
+    """Whether a buffer's format is float32 or float64 in native byte order, in any spelling."""
+    if code != NULL and code[0] in (c"=", c"@", NATIVE):
+        code += 1
+    return code != NULL and code[0] in (c"f", c"d") and code[1] == 0
+
+
 cdef int acquire(object array, Py_buffer *view, str name, bint writable, bint strided) except -1:
     """Take the buffer of a float32 or float64 array; release it with PyBuffer_Release.
 
@@ -53,17 +61,17 @@ cdef int acquire(object array, Py_buffer *view, str name, bint writable, bint st
         PyObject_GetBuffer(array, view, PyBUF_FORMAT | PyBUF_STRIDES)
     except (TypeError, ValueError, BufferError):
         raise TypeError(f"{name}: expected a float32 or float64 array, "
-                        f"got {described(array)}") from None
+                        f"got {described(array)}{advice(array)}") from None
     try:
         if type(array) is not _ndarray and isinstance(array, _np.ma.MaskedArray):
             raise TypeError(f"{name}: expected a plain array, got a masked one, whose mask would "
                             f"have no effect")
-        if (view.format == NULL or view.format[0] not in (c"f", c"d") or view.format[1] != 0
-                or <uintptr_t> view.buf % view.itemsize != 0):
+        if not is_float(view.format) or <uintptr_t> view.buf % view.itemsize != 0:
             raise TypeError(f"{name}: expected float32 or float64 in native byte order, aligned, "
                             f"got {described(array)}")
         if writable and view.readonly:
-            raise ValueError(f"{name}: expected a writable array, got a read-only one")
+            raise ValueError(f"{name}: expected a writable array, got a read-only one (a copy can "
+                             f"be written)")
         if not strided and not PyBuffer_IsContiguous(view, c"C"):
             raise ValueError(f"{name}: expected a C-contiguous array, got strides "
                              f"{strides_of(view)} for {described(array)}")
@@ -144,6 +152,10 @@ cdef class _Buffers:
         self.names.append(name)
         self.count += 1
         check_dtype(view, name, &self.held[0], self.names[0])
+        if writable and overlaps_itself(view):
+            raise ValueError(f"{name}: expected memory of its own for every element, got an array "
+                             f"that overlaps itself, {shape_of(view)} with strides "
+                             f"{strides_of(view)}")
         for i in range(self.count - 1):
             if (writable or self.written[i]) and overlap(&self.held[i], view):
                 raise ValueError(f"{name}: expected memory of its own, got an array that overlaps "
@@ -151,26 +163,57 @@ cdef class _Buffers:
         return view
 
 
-cdef bint overlap(Py_buffer *a, Py_buffer *b) noexcept:
-    """Whether two arrays may share an element: whether the ranges of their addresses meet."""
-    cdef char *a_begin = <char *> a.buf
-    cdef char *b_begin = <char *> b.buf
-    cdef char *a_end = a_begin + a.itemsize
-    cdef char *b_end = b_begin + b.itemsize
+cdef int extent(Py_buffer *view, uintptr_t *begin, uintptr_t *end) noexcept:
+    """The addresses of the first byte and behind the last."""
     cdef int i
-    if a.len == 0 or b.len == 0:
+    begin[0] = <uintptr_t> view.buf
+    end[0] = begin[0] + (view.itemsize if view.len else 0)
+    for i in range(view.ndim if view.len else 0):
+        if view.strides[i] < 0:
+            begin[0] += (view.shape[i] - 1) * view.strides[i]
+        else:
+            end[0] += (view.shape[i] - 1) * view.strides[i]
+    return 0
+
+
+cdef bint overlap(Py_buffer *a, Py_buffer *b) except -1:
+    """Whether two arrays share an element. Interleaved ones need not: columns of a matrix."""
+    cdef uintptr_t a_begin, a_end, b_begin, b_end
+    extent(a, &a_begin, &a_end)
+    extent(b, &b_begin, &b_end)
+    if not (a_begin < b_end and b_begin < a_end):
         return False
-    for i in range(a.ndim):
-        if a.strides[i] < 0:
-            a_begin += (a.shape[i] - 1) * a.strides[i]
-        else:
-            a_end += (a.shape[i] - 1) * a.strides[i]
-    for i in range(b.ndim):
-        if b.strides[i] < 0:
-            b_begin += (b.shape[i] - 1) * b.strides[i]
-        else:
-            b_end += (b.shape[i] - 1) * b.strides[i]
-    return a_begin < b_end and b_begin < a_end
+    if PyBuffer_IsContiguous(a, c"A") and PyBuffer_IsContiguous(b, c"A"):
+        return True
+    try:
+        return _np.shares_memory(_np.asarray(<object> a.obj), _np.asarray(<object> b.obj), 10000)
+    except _TooHard:
+        return True
+
+
+cdef bint overlaps_itself(Py_buffer *view) noexcept:
+    """Whether an axis steps less far than those of smaller strides reach: elements may coincide."""
+    cdef bint used[64]  # PyBUF_MAX_NDIM
+    cdef Py_ssize_t reach = view.itemsize
+    cdef int i, axis
+    memset(used, 0, sizeof(used))
+    while view.len:
+        axis = -1  # of the smallest stride that is left
+        for i in range(view.ndim):
+            if (not used[i] and view.shape[i] > 1
+                    and (axis < 0 or abs(view.strides[i]) < abs(view.strides[axis]))):
+                axis = i
+        if axis < 0:
+            return False
+        if abs(view.strides[axis]) < reach:
+            return True
+        reach += (view.shape[axis] - 1) * abs(view.strides[axis])
+        used[axis] = True
+    return False
+
+
+cdef bint switch(str name, value) except -1:
+    return value if value is True or value is False else check_switch(name, value)
 
 
 # ---- the C library, for the other modules --------------------------------------------------------

@@ -1,6 +1,3 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: embedsignature=True, embedsignature.format=python, binding=True
-# cython: autotestdict=False, auto_pickle=False
 """The optimizer family: from descriptions in C to configs, one step by name, norms of gradients.
 
 All that differs between optimizers is read from the rows of csrc/optimizers.c; nothing here names
@@ -21,10 +18,10 @@ from libc.string cimport memset
 
 from ._core cimport (
     _Buffers, acquire, check_dtype, check_like, clip_coefficient, common_fields, contiguous,
-    dtype_of, num_threads, optim_table, optimizer_at, shape_of, size_of, strides_of,
+    dtype_of, extent, num_threads, optim_table, optimizer_at, overlap, size_of,
 )
 from .capi cimport (
-    PK_AT_MOST, PK_CAUTIOUS, PK_EPS, PK_F32, PK_F64, PK_MAX_FIELDS, PK_MAX_RULES, PK_MAX_STATES,
+    PK_AT_MOST, PK_CAUTIOUS, PK_EPS, PK_F32, PK_MAX_FIELDS, PK_MAX_RULES, PK_MAX_STATES,
     PK_MEMORY_ROOF, PK_N_OPTIMIZERS, PK_NEEDS, PK_OPTIONAL, PK_SPARSE_ROWS, PK_START, PK_SWITCH,
     pk_common, pk_dtype, pk_field, pk_tensor, pk_which,
 )
@@ -35,10 +32,11 @@ cdef double at_least_zero(dict hyper, str name) except? -1:
 
 
 cdef double limit(dict hyper, str name) except? -1:
-    """A number >= 0, or None for no limit."""
-    if hyper[name] is None:
+    """A number >= 0; None and infinity are no limit."""
+    given = hyper[name]
+    if given is None or type(given) is float and given == INFINITY:
         return INFINITY
-    return _checks.number(name, hyper[name], 0, INFINITY, "None or a finite number >= 0")
+    return _checks.number(name, given, 0, INFINITY, "None or a number >= 0")
 
 
 cdef int check_fits(str name, double value, pk_dtype dtype) except -1:
@@ -264,27 +262,38 @@ def norm_of(dict grads):
     return norm
 
 
-def check_writable(dict grads, clip_value=0.0, bint once=False):
-    """Raise unless all these, by name, may be changed in place; returns the limit as a float."""
+def check_apart(dict grads):
+    """Raise unless all these, by name, can be changed in place, each element once."""
     cdef _Buffers one
-    cdef Py_buffer *view
-    seen = {}
-    for name, grad in grads.items():
+    cdef Py_ssize_t i
+    cdef uintptr_t begin, end
+    extents, open_ = [], []
+    for i, (name, grad) in enumerate(grads.items()):
         one = _Buffers()
-        view = one.take(name, grad, True, True)
-        known = seen.setdefault((<uintptr_t> view.buf, shape_of(view), strides_of(view)), name)
-        if once and view.len and known != name:
-            raise ValueError(f"{name}: expected each array once, got that of {known} again")
-    return at_least_zero({"clip_value": clip_value}, "clip_value")
+        extent(one.take(name, grad, True, True), &begin, &end)
+        extents.append((begin, end, i, name, one))
+    extents.sort()
+    for here in extents:
+        open_ = [other for other in open_ if other[1] > here[0]]  # they reach beyond its beginning
+        for other in open_:
+            if overlap(&(<_Buffers> here[4]).held[0], &(<_Buffers> other[4]).held[0]):
+                (_, first), (_, second) = sorted([here[2:4], other[2:4]])
+                raise ValueError(f"{second}: expected memory of its own, got an array that "
+                                 f"overlaps {first}")
+        open_.append(here)
 
 
-def clip_factor(dict grads, max_norm, eps):
-    """The global norm, and what to multiply gradients with so that it is at most `max_norm`."""
-    cdef double limit_ = at_least_zero({"max_norm": max_norm}, "max_norm")
-    cdef double eps_ = at_least_zero({"eps": eps}, "eps")
-    check_writable(grads, once=True)
+def clip(dict grads, double max_norm, double eps):
+    """Scale gradients, by name, to a global norm of at most `max_norm`; returns that before."""
+    check_apart(grads)
     cdef double norm = norm_of(grads)
-    return norm, clip_coefficient(norm, limit_, eps_)
+    cdef double factor = 1
+    if max_norm < INFINITY:
+        factor = clip_coefficient(norm, max_norm, eps)
+    if factor != 1:
+        for array in [_np.asarray(grad) for grad in grads.values()]:
+            _np.multiply(array, array.dtype.type(factor), array)
+    return norm
 
 
 def memory_roof(param, grad, m, v):

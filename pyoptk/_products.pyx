@@ -1,14 +1,11 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: embedsignature=True, embedsignature.format=python, binding=True
-# cython: autotestdict=False, auto_pickle=False
 """The bare kernels of the recurrent family, and the roof of the benchmarks."""
-from ._checks import check_float_dtype, check_switch, check_uint64, number
+from ._checks import check_float_dtype, check_uint64, number
 
 from cpython.buffer cimport Py_buffer
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 
 from ._core cimport (
-    _Buffers, check_like, check_shape, dtype_of, num_threads, rnn_table, shape_of, size_of,
+    _Buffers, check_like, check_shape, dtype_of, num_threads, rnn_table, shape_of, size_of, switch,
 )
 from ._rnn cimport check_adjacent, sequence_of
 from .capi cimport PK_F32, PK_F64, pk_dropout_config, pk_sequence
@@ -66,7 +63,7 @@ def matmul(a, b, c, *, accumulate=False):
     cdef Py_buffer *of_c = arrays.take("c", c, True)
     cdef size_t M, N, K
     cdef void *scratch
-    cdef bint add = check_switch("accumulate", accumulate)
+    cdef bint add = switch("accumulate", accumulate)
     if of_a.ndim != 2:
         raise ValueError(f"a: expected 2 axes, got shape {shape_of(of_a)}")
     if of_b.ndim != 2:

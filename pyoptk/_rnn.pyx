@@ -1,6 +1,3 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: embedsignature=True, embedsignature.format=python, binding=True
-# cython: autotestdict=False, auto_pickle=False
 """LSTM layers: the memory of a batch of sequences, and calls of both passes.
 
 `LSTM` (pyoptk/rnn/lstm.py) makes a plan for each T and B. A call takes its buffers, compares them
@@ -9,7 +6,7 @@ time than a handful of checks in Python would.
 """
 import numpy as _np
 
-from ._checks import check_choice, check_lengths, check_switch, described
+from ._checks import check_choice, check_lengths, described
 
 from cpython.buffer cimport (
     Py_buffer, PyBuffer_IsContiguous, PyBuffer_Release, PyBUF_STRIDES, PyObject_GetBuffer,
@@ -19,7 +16,7 @@ from libc.stdint cimport int64_t, uintptr_t
 from libc.string cimport memset
 
 from ._core cimport (
-    _Buffers, check_shape, dtype_of, num_threads, rnn_table, shape_of, strides_of,
+    _Buffers, check_shape, dtype_of, num_threads, rnn_table, shape_of, strides_of, switch,
 )
 from .capi cimport (
     PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING, pk_dropout_config, pk_lstm, pk_lstm_sizes,
@@ -337,7 +334,7 @@ cdef class LSTMPlan:
             if dy is not None:
                 dy_ = self.sequence(self.read("dy", dy, self.of_y, False))
             dx = out
-            if not check_switch("need_dx", need_dx):
+            if not switch("need_dx", need_dx):
                 if out is not None:
                     raise ValueError("out: expected None without need_dx, got an array")
             elif out is None:
@@ -351,7 +348,7 @@ cdef class LSTMPlan:
                 dh, dc = _empty(self.of_state, self.dtype), _empty(self.of_state, self.dtype)
                 first[0], first[1] = self.new(dh).data, self.new(dc).data
                 dinitial = dh, dc
-            self.place_backward(dy_, dx_, last, first, check_switch("accumulate", accumulate))
+            self.place_backward(dy_, dx_, last, first, switch("accumulate", accumulate))
             self.due = False  # the gates are about to be overwritten
             with nogil:
                 self.run_backward()

@@ -1,6 +1,3 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: embedsignature=True, embedsignature.format=python, binding=True
-# cython: autotestdict=False, auto_pickle=False
 """Row-sparse gradients: their checks, and the list of tensors that a step with some consists of.
 
 _plan.pyx calls this for a gradient that is `SparseRows`.
@@ -66,7 +63,7 @@ cdef class SparseRows:
             raise TypeError(f"indices: expected integers, got {described(given)}")
         if given.ndim != 1:
             raise ValueError(f"indices: expected one axis, got shape {given.shape}")
-        outside = _np.flatnonzero((given < 0) | (given >= self.shape[0]))
+        outside, = ((given < 0) | (given >= self.shape[0])).nonzero()
         if outside.size:
             raise ValueError(f"indices[{outside[0]}]: expected a row in 0..{self.shape[0] - 1}, "
                              f"got {given[outside[0]]}")
@@ -92,6 +89,9 @@ cdef class SparseRows:
         _np.add.at(dense, self.indices, self.values)
         return dense
 
+    def __reduce__(self):
+        return SparseRows, (self.indices, self.values, self.shape)
+
     def __repr__(self):
         return f"SparseRows({self.rows.count} rows of {self.values.dtype} {self.shape})"
 
@@ -103,9 +103,7 @@ cdef int check_rows_like(Py_buffer *values, str name, SparseRows grad, Py_buffer
         error = ValueError if values.itemsize == param.itemsize else TypeError
         raise error(f"{name}: expected rows of {described_view(param)} like {param_name}, "
                     f"got {grad}")
-    if <size_t> values.len != grad.rows.count * grad.rows.width * values.itemsize:
-        raise ValueError(f"{name}: expected values as when it was made, got "
-                         f"{described_view(values)} for {grad}")
+    check_shape(values, f"{name}.values", (<Py_ssize_t> grad.rows.count, *grad.shape[1:]))
     return 0
 
 

@@ -18,6 +18,7 @@ from ._products import dropout, exp, matmul, sigmoid, tanh
 Array = NDArray[np.floating[Any]]
 
 __all__ = [
+    "adabelief",
     "adadelta",
     "adagrad",
     "adam",
@@ -31,6 +32,7 @@ __all__ = [
     "nadam",
     "radam",
     "rmsprop",
+    "rprop",
     "sgd",
     "sigmoid",
     "tanh",
@@ -273,3 +275,51 @@ def lamb(
 ) -> None:
     """One LAMB step; changes `param`, `m` and `v`. See `pyoptk.LAMB`."""
     once("lamb", locals())
+
+
+def adabelief(
+    param: Array,
+    grad: Array,
+    m: Array,
+    s: Array,
+    *,
+    step: int = 1,
+    lr: float = 1e-3,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-16,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_value: float | None = None,
+    cautious: bool = False,
+) -> None:
+    """One AdaBelief step; changes `param`, `m` and `s`. See `pyoptk.AdaBelief`."""
+    once("adabelief", locals())
+
+
+def rprop(
+    param: Array,
+    grad: Array,
+    prev: Array,
+    size: Array,
+    *,
+    step: int = 1,
+    lr: float = 1e-2,
+    eta_minus: float = 0.5,
+    eta_plus: float = 1.2,
+    min_size: float = 1e-6,
+    max_size: float = 50.0,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+    clip_value: float | None = None,
+    cautious: bool = False,
+) -> None:
+    """One Rprop step; changes `param`, `prev` and `size`; in step 1 `size` is `lr`.
+
+    See `pyoptk.Rprop`.
+    """
+    once("rprop", locals())

@@ -6,6 +6,7 @@ import pytest
 import pyoptk
 from pyoptk.demo import forecast, series
 
+collect_ignore = ["fuzz"]  # a program with a test of its own, test_fuzz.py
 USABLE = [name for name, usable in pyoptk.isas().items() if usable]
 
 

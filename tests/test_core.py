@@ -2,7 +2,9 @@
 
 import copy
 import pickle
+import re
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import pyoptk
 from pyoptk import _plan, _rnn, _rnn_step, kernels
 
 F32, F64 = np.float32, np.float64
+FOREIGN = np.dtype(F32).newbyteorder()  # the other byte order, whichever this machine has
 
 
 def ones(*shape, dtype=F32):
@@ -39,7 +42,11 @@ BAD_PARAMS = {
     "object": (np.array([1.0], object), TypeError, r"^params: expected .*got object"),
     "complex": (np.ones(3, complex), TypeError, r"^params: expected .*got complex128"),
     "dates": (np.zeros(3, "M8[s]"), TypeError, r"^params: expected .*got datetime64"),
-    "swapped bytes": (np.ones(3, ">f4"), TypeError, r"^params: .*native byte order.*got >f4"),
+    "swapped bytes": (
+        np.ones(3, FOREIGN),
+        TypeError,
+        rf"^params: .*native byte order.*got {FOREIGN.str}",
+    ),
     "unaligned": (np.zeros(13, np.uint8)[1:].view(F32), TypeError, r"^params: .*aligned"),
     "list of numbers": ([1.0, 2.0], TypeError, r"^params\[0\]: expected a float32 .*got float$"),
     "number": (1.0, TypeError, r"^params: expected a float32 or float64 array, got float$"),
@@ -154,7 +161,7 @@ BAD_HYPER = {
     pyoptk.SGD: {"lr": NOT_NEGATIVE, "momentum": FRACTION, "dampening": [NAN, -0.1, 1.1], "nesterov": [*SWITCH, True],
                  "lr_in_momentum": SWITCH, "weight_decay": NOT_NEGATIVE, "maximize": SWITCH, "decoupled": SWITCH,
                  "grad_scale": NOT_NEGATIVE, "clip_value": [NAN, -1, INF, "x", True],
-                 "max_norm": [NAN, -1, INF, "x", True]},
+                 "max_norm": [NAN, -1, -INF, "x", True]},
     pyoptk.AdaGrad: {"lr": NOT_NEGATIVE, "lr_decay": NOT_NEGATIVE, "eps": NOT_NEGATIVE, "eps_inside_sqrt": SWITCH,
                      "initial_accumulator": NOT_NEGATIVE},
     pyoptk.RMSprop: {"lr": NOT_NEGATIVE, "rho": FRACTION, "eps": NOT_NEGATIVE, "momentum": FRACTION, "centered": SWITCH,
@@ -282,6 +289,14 @@ def test_functions_and_products_refuse_bad_arguments():
 def test_a_compiled_class_cannot_be_made_in_part(kind):
     with pytest.raises(TypeError, match="positional arguments"):
         kind.__new__(kind)
+
+
+def test_the_header_has_the_version_of_the_package():
+    header = Path(__file__).parents[1] / "csrc/include/pyoptk.h"
+    macros = dict(re.findall(r"#define PK_VERSION(\w*) (.*)", header.read_text()))
+    parts = ("_MAJOR", "_MINOR", "_PATCH")
+    assert macros[""] == f'"{pyoptk.__version__}"'
+    assert ".".join(macros[part] for part in parts) == pyoptk.__version__
 
 
 def test_an_optimizer_keeps_its_parameters_alive_and_lets_go_of_gradients():

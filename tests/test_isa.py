@@ -1,5 +1,6 @@
 """Which instruction sets a build has, and how one is chosen."""
 
+import importlib
 import os
 import platform
 import shutil
@@ -11,9 +12,12 @@ import numpy as np
 import pytest
 
 import pyoptk
-from pyoptk import _core, _optim, _plan, _products, _rnn, _rnn_step, _sparse, kernels
+from pyoptk import _core, _held, _optim, _plan, _products, _rnn, _rnn_step, _sparse, kernels
 
-COMPILED = [_core, _optim, _plan, _products, _rnn, _rnn_step, _sparse]
+COMPILED = [
+    *(_core, _held, _optim, _plan, _products, _rnn, _rnn_step, _sparse),
+    *(importlib.import_module(f"pyoptk.optim.{name}") for name in ("wrappers", "averages")),
+]
 USABLE = [name for name, usable in pyoptk.isas().items() if usable]
 
 
@@ -111,4 +115,4 @@ def test_compiled_modules_export_one_symbol_each(module):
     flags = ["-gU"] if sys.platform == "darwin" else ["-D", "--defined-only"]
     listing = subprocess.check_output(["nm", *flags, Path(module.__file__)], text=True)
     names = [line.split()[-1].removeprefix("_") for line in listing.splitlines()]
-    assert names == [f"PyInit_{module.__name__.removeprefix('pyoptk.')}"]
+    assert names == [f"PyInit_{module.__name__.rpartition('.')[2]}"]

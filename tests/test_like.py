@@ -316,7 +316,11 @@ def test_clipping_alone_does_what_clipping_in_the_step_does(dtype, rng):
         (lambda g: pyoptk.clip_by_value([g, [1.0]], 1.0), TypeError, r"^grads\[1\]: expected"),
         (lambda g: pyoptk.clip_by_global_norm([g, g.astype("f4")], 1.0), TypeError, r"^grads\[1\]"),
         (lambda g: pyoptk.clip_by_global_norm([g], True), TypeError, r"^max_norm: .* got True"),
-        (lambda g: pyoptk.clip_by_global_norm([g, g], 1.0), ValueError, r"^grads\[1\]: .* once"),
+        (
+            lambda g: pyoptk.clip_by_global_norm([g, g], 1.0),
+            ValueError,
+            r"^grads\[1\]: .* grads\[0\]",
+        ),
         (
             lambda g: pyoptk.clip_by_value(g.astype(int), 1.0),
             TypeError,

@@ -110,7 +110,7 @@ def test_lstm_refuses_bad_sizes(name, value):
         pyoptk.LSTM(**sizes)
 
 
-@pytest.mark.parametrize("dtype", [np.float16, int, "nonsense", ">f4"])
+@pytest.mark.parametrize("dtype", [np.float16, int, "nonsense", np.dtype("f4").newbyteorder()])
 def test_lstm_refuses_other_dtypes(dtype):
     with pytest.raises(TypeError, match=r"^dtype: expected float32 or float64, got"):
         pyoptk.LSTM(2, 3, dtype=dtype)

@@ -35,7 +35,9 @@ def test_accumulation_steps_on_the_mean(k, dtype):
         for g in batches[1:]:
             for name in total:
                 total[name] += g[name]
-        twin.step(total, 0.5 * (1 / k))
+        for name in total:
+            total[name] /= k
+        twin.step(total, 0.5)
         assert_equal(params, twin_params)
         for g, old in zip(batches, given, strict=True):
             assert_equal(g, old)
@@ -281,8 +283,9 @@ def test_assignments_are_checked():
         accumulation.k = 0
     assert accumulation.k == 2
     accumulation.k = np.int64(3)
-    assert repr(accumulation).startswith("Accumulation(SGD(lr=")
-    assert repr(accumulation).endswith(", k=3, count=0)")
+    assert repr(accumulation) == "Accumulation(SGD(), k=3)"
+    accumulation.step(np.ones(2))
+    assert repr(accumulation) == "Accumulation(SGD(), k=3, count=1, weight=1.0)"
 
 
 # ---- checkpoints ---------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
-/* Adam and its relatives, as optim.h has the others: a context in double, one rule, an update.  optim.c
- * lists them. */
+/* Adam and its relatives, as optim.h has the others: a context in double, one rule, an update.
+ * optim.c lists them. */
 #ifndef PK_ADAM_H
 #define PK_ADAM_H
 
@@ -14,8 +14,8 @@ static void moment_context(double beta1, double beta2, context *k)
     k->rest2 = (real)(1 - beta2);
 }
 
-/* sqrt(v) / r + eps is (sqrt(v) + eps * r) / r, where the rate takes in the division by r.  An eps that
- * is not 0 must not become 0, or gradients of zeros would give 0 / 0. */
+/* sqrt(v) / r + eps is (sqrt(v) + eps * r) / r, where the rate takes in the division by r.  An eps
+ * that is not 0 must not become 0, or gradients of zeros would give 0 / 0. */
 static real scaled_eps(double eps, double r)
 {
     return (real)(eps > 0 && eps * r < REAL_MIN ? REAL_MIN : eps * r);
@@ -67,9 +67,9 @@ static const optimizer adam = {
 
 /* ---- NAdam ----------------------------------------------------------------------------------- */
 
-/* The product of mu_1 .. mu_t, where mu_i = beta1 * (1 - q^i / 2) and q = 0.96^momentum_decay, from t
- * alone: log(1 - x) = -sum x^n / n, and the powers of q add up to geometric series,
- *     log(product) = t * log(beta1) - sum over n of  2^-n / n * q^n * (1 - q^(n t)) / (1 - q^n).  */
+/* The product of mu_1 .. mu_t, where mu_i = beta1 * (1 - q^i / 2) and q = 0.96^momentum_decay, from
+ * t alone: log(1 - x) = -sum x^n / n, and the powers of q add up to geometric series,
+ *     log(product) = t * log(beta1) - sum over n of  2^-n / n * q^n * (1 - q^(n t)) / (1 - q^n) */
 static double nadam_product(double beta1, double log_q, int64_t step)
 {
     const double without_q = pow(beta1, (double)step);
@@ -221,11 +221,43 @@ static size_t lion_update(const piece *p, const context *k)
 static const optimizer lion = {
     .prepare = lion_context, .update = lion_update, .config_size = sizeof(pk_lion_config)};
 
+/* ---- AdaBelief ------------------------------------------------------------------------------- */
+
+static void adabelief_context(const void *config, int64_t step, context *k)
+{
+    const pk_adabelief_config *c = config;
+    const double root_unbias2 = sqrt(1 - pow(c->beta2, (double)step));
+    common_context(&c->common, k);
+    moment_context(c->beta1, c->beta2, k);
+    k->rate = (real)(c->common.lr * root_unbias2 / (1 - pow(c->beta1, (double)step)));
+    k->eps = scaled_eps(c->eps, root_unbias2);
+    k->eps_inside = (real)c->eps;
+}
+
+PK_INLINE vectors adabelief_rule(vectors x, context k)
+{
+    vec *const m = &x.s[0], *const s = &x.s[1];
+    *m = k.beta1 * *m + k.rest1 * x.g;
+    const vec surprise = x.g - *m;
+    *s = k.beta2 * *s + k.rest2 * surprise * surprise + k.eps_inside;
+    x.p = k.shrink * x.p - k.rate * *m / (root_of(*s, k) + k.eps);
+    return x;
+}
+
+static size_t adabelief_update(const piece *p, const context *k)
+{
+    return update_arrays(adabelief_rule, 0, STATES_01, PARAM | STATES_01, ROOTS_1_IN_4, p, *k);
+}
+
+static const optimizer adabelief = {.prepare = adabelief_context,
+                                    .update = adabelief_update,
+                                    .config_size = sizeof(pk_adabelief_config)};
+
 /* ---- LAMB ------------------------------------------------------------------------------------ */
 
 /* Two sweeps: the first updates the moments and sums squares, the second, which knows the norms,
- * computes the direction again, with the same bits, and moves the parameter.  The direction of a stage
- * stays in the L1 cache. */
+ * computes the direction again, with the same bits, and moves the parameter.  The direction of a
+ * stage stays in the L1 cache. */
 
 /* What the parameter is multiplied by first; its norm is taken afterwards. */
 static double lamb_shrink(const pk_lamb_config *c)

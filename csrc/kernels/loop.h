@@ -1,9 +1,9 @@
 /* The loop of every optimizer, over a piece of one tensor.  What happens to an element is a rule: a
  * function of one vector of each array.  Around it, where the config asks for it and in the same
- * registers, is what all optimizers share: the preparation of the gradient, the choice of a cautious
- * step, the moving average of the parameter.  The updates in optim.h and adam.h call update_arrays
- * with literals, so that each combination is a loop of its own with nothing to decide inside.
- * Take care with the order of operations: it is that of the twins in pyoptk/reference. */
+ * registers, is what all optimizers share: the preparation of the gradient, the choice of a
+ * cautious step, the moving average of the parameter.  The updates in optim.h and adam.h call
+ * update_arrays with literals, so that each combination is a loop of its own with nothing to decide
+ * inside.  Take care with the order of operations: it is that of the twins in pyoptk/reference. */
 #ifndef PK_LOOP_H
 #define PK_LOOP_H
 
@@ -12,7 +12,7 @@
 
 enum { PAIR = 2 * LANES };
 
-/* Bit flags: which arrays a rule reads or changes.  The parameter and the gradient are always read. */
+/* Bit flags: which arrays a rule reads, besides the parameter and the gradient, or changes. */
 enum { STATE_0 = 1, STATE_1 = 2, STATE_2 = 4, STATES_01 = STATE_0 | STATE_1, PARAM = 8 };
 
 /* One unit of a core does both divisions and roots, and most rules wait for it.  So of four vectors
@@ -80,15 +80,15 @@ PK_INLINE vec prepared(vec g, vec p, context k)
     return k.decay != 0 ? g + k.decay * p : g;
 }
 
-/* Where an update of -moved has the sign of the gradient.  Compared, not multiplied as in the paper: a
- * product may underflow.  Neither 0 nor NaN agrees. */
+/* Where an update of -moved has the sign of the gradient.  Compared, not multiplied as in the
+ * paper: a product may underflow.  Neither 0 nor NaN agrees. */
 PK_INLINE vec_bits agreeing(vec moved, vec g)
 {
     return ((moved < 0) & (g > 0)) | ((moved > 0) & (g < 0));
 }
 
-/* Applies the rule and, around it, what all optimizers share.  A cautious step applies the rule to a
- * parameter of zeros and multiplies what does not agree by 0: a NaN stays one. */
+/* Applies the rule and, around it, what all optimizers share.  A cautious step applies the rule to
+ * a parameter of zeros and multiplies what does not agree by 0: a NaN stays one. */
 PK_INLINE vectors stepped(vectors x, context k, real caution, update_rule *rule)
 {
     const vec p = x.p, g = x.g = prepared(x.g, p, k);
@@ -113,8 +113,8 @@ PK_INLINE pair stepped_pair(const piece *t, size_t i, context k, int reads, upda
     return x;
 }
 
-/* Elements i..i+n-1 of what a step reads, as far as there are any, into the L2 cache: the L1 cache is
- * too small for two tensors. */
+/* Elements i..i+n-1 of what a step reads, as far as there are any, into the L2 cache: the L1 cache
+ * is too small for two tensors. */
 PK_INLINE void prefetch_next(const piece *t, size_t i, size_t n, int reads)
 {
     for (size_t j = i; j < i + n && j < t->n; j += LANES) {
@@ -200,9 +200,9 @@ PK_INLINE void update_rule_only(const piece *t, const piece *next, size_t begin,
     }
 }
 
-/* Begins with the loop at an element from which vectors of the parameter do not cross cache lines, as
- * all of an array from NumPy's allocator would, and has no tail.  Returns, when counting, how many
- * elements of a cautious step agree, and changes nothing then. */
+/* Begins with the loop at an element from which vectors of the parameter do not cross cache lines,
+ * as all of an array from NumPy's allocator would, and has no tail.  Returns, when counting, how
+ * many elements of a cautious step agree, and changes nothing then. */
 PK_INLINE size_t update_arrays(update_rule *rule, int variant, int reads, int changes, int roots,
                                const piece *p, context k)
 {

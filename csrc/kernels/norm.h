@@ -1,5 +1,6 @@
-/* Sums over whole tensors, with the same bits for any number of threads: the global norm of a list of
- * gradients, which optim.c lists, and the walk over blocks that LAMB (adam.h) takes for its norms. */
+/* Sums over whole tensors, with the same bits for any number of threads: the global norm of a list
+ * of gradients, which optim.c lists, and the walk over blocks that LAMB (adam.h) takes for its
+ * norms. */
 #ifndef PK_NORM_H
 #define PK_NORM_H
 

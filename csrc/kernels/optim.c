@@ -11,8 +11,8 @@ static const optimizer *const optimizers[PK_N_OPTIMIZERS + 1] = {
     PK_OPTIMIZERS(PK_ROW)[PK_MEMORY_ROOF] = &memory_roof,
 };
 
-/* Tensors of a part of the list, in one sweep, or in two where one of them is cautious: the share of
- * agreeing elements is known only after all of a tensor have been seen. */
+/* Tensors of a part of the list, in one sweep, or in two where one of them is cautious: the share
+ * of agreeing elements is known only after all of a tensor have been seen. */
 static void step(pk_which which, const pk_tensor *tensors, size_t count, const void *configs,
                  void *scratch, int nthreads)
 {

@@ -1,8 +1,8 @@
-/* The optimizers other than Adam's relatives (adam.h).  Each is a function that turns a config into a
- * context, in double, one rule in the dtype of the arrays, and an update: the loop of loop.h with the
- * rule and, as literals, the switches that the rule must know, so that each combination is a loop of
- * its own with nothing to decide inside.  A switch that can be a number of the context (eps_hat,
- * eps_inside_sqrt, lr_in_momentum) is one.  optim.c lists them.
+/* The optimizers other than Adam's relatives (adam.h).  Each is a function that turns a config into
+ * a context, in double, one rule in the dtype of the arrays, and an update: the loop of loop.h with
+ * the rule and, as literals, the switches that the rule must know, so that each combination is a
+ * loop of its own with nothing to decide inside.  A switch that can be a number of the context
+ * (eps_hat, eps_inside_sqrt, lr_in_momentum) is one.  optim.c lists them.
  *
  * Compiled without contraction to FMA: the operations below are the operations done, so that every
  * instruction set gives the same bits, and the twins in pyoptk/reference do too. */
@@ -195,7 +195,52 @@ static const optimizer adadelta = {.prepare = adadelta_context,
                                    .update = adadelta_update,
                                    .config_size = sizeof(pk_adadelta_config)};
 
-/* ---- the lower bound of all -------------------------------------------------------------------------------- */
+/* ---- Rprop ----------------------------------------------------------------------------------- */
+
+static void rprop_context(const void *config, int64_t step, context *k)
+{
+    const pk_rprop_config *c = config;
+    common_context(&c->common, k);
+    k->variant = step == 1 ? IS_FIRST_STEP : 0;
+    k->rate = (real)c->common.lr;
+    k->direct = (real)c->eta_minus; /* factor of a size that goes down */
+    k->gain = (real)c->eta_plus;    /* and of one that goes up */
+    k->low = (real)c->min_size;
+    k->high = (real)c->max_size;
+}
+
+PK_INLINE vectors rprop_rule(vectors x, context k)
+{
+    vec *const prev = &x.s[0], *const size = &x.s[1];
+    const vec zero = broadcast(0), one = broadcast(1);
+    if (k.variant & IS_FIRST_STEP) {
+        *prev = zero;
+        *size = broadcast(k.rate);
+    }
+    const vec_bits same = ((x.g > 0) & (*prev > 0)) | ((x.g < 0) & (*prev < 0));
+    const vec_bits other = ((x.g > 0) & (*prev < 0)) | ((x.g < 0) & (*prev > 0));
+    *size *= pick(same, broadcast(k.gain), pick(other, broadcast(k.direct), one));
+    *size = smaller_of(broadcast(k.high), larger_of(broadcast(k.low), *size));
+    *prev = pick(other, zero, x.g);
+    const vec sign =
+        pick(*prev > 0, one, pick(*prev < 0, -one, *prev)); /* 0 and NaN are themselves */
+    x.p = k.shrink * x.p - *size * sign;
+    return x;
+}
+
+static size_t rprop_update(const piece *p, const context *k)
+{
+    enum { CHANGES = PARAM | STATES_01 };
+    return k->variant
+               ? update_arrays(rprop_rule, IS_FIRST_STEP, STATES_01, CHANGES, NO_ROOTS, p, *k)
+               : update_arrays(rprop_rule, 0, STATES_01, CHANGES, NO_ROOTS, p, *k);
+}
+
+static const optimizer rprop = {
+    .prepare = rprop_context, .update = rprop_update, .config_size = sizeof(pk_rprop_config)};
+
+/* ---- the lower bound of all
+ * -------------------------------------------------------------------------------- */
 
 static void memory_roof_context(const void *config, int64_t step, context *k)
 {

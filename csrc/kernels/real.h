@@ -1,5 +1,6 @@
-/* The element type and the few words the kernels are written in.  First include of optim.c and rnn.c;
- * PK_DTYPE_BITS (32 or 64) and PK_VECTOR_BYTES come from the build, once per object. */
+/* The element type of a kernel object and how it treats denormal numbers.  Every header of the
+ * kernels builds on it.  PK_DTYPE_BITS (32 or 64) and PK_VECTOR_BYTES come from the build, once per
+ * object. */
 #ifndef PK_REAL_H
 #define PK_REAL_H
 
@@ -26,8 +27,9 @@ typedef uint64_t real_unsigned;
 /* Before a loop whose iterations are independent: the compiler may run them as one vector. */
 #define PK_SIMD _Pragma("omp simd")
 
-/* Denormal numbers make an operation up to a hundred times slower, and decaying moments and gates are
- * full of them after a while.  Kernels treat them as zero; the caller's mode comes back afterwards. */
+/* Denormal numbers make an operation up to a hundred times slower, and decaying moments and gates
+ * are full of them after a while.  Kernels treat them as zero; the caller's mode comes back
+ * afterwards. */
 #if defined(__x86_64__) || defined(__i386__)
 typedef unsigned fp_mode;
 PK_INLINE fp_mode flush_denormals(void)

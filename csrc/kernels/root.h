@@ -1,5 +1,5 @@
-/* The square root of a vector, in two ways that give the same bits, those of IEEE 754.  Included by
- * loop.h, which uses both at once. */
+/* The square root of a vector in two ways that give the same bits, those of IEEE 754.  loop.h uses
+ * both at once, because they keep different units of a core busy. */
 #ifndef PK_ROOT_H
 #define PK_ROOT_H
 
@@ -18,9 +18,9 @@ PK_INLINE vec root(vec x)
 
 enum { RANGE_BEGIN = 0x18800000, RANGE_END = 0x7e800000 }; /* 2^-78 and 2^126, as bits */
 
-/* By products, from an estimate of 14 bits: Newton's step for root and half its inverse, then a last
- * one whose remainder is exact enough for every x (docs/prove_root.py).  Where an x is not in the
- * range in which nothing underflows, all take the other way. */
+/* By products, from an estimate of 14 bits: Newton's step for root and half its inverse, then a
+ * last one whose remainder is exact enough for every x (docs/prove_root.py).  Where an x is not in
+ * the range in which nothing underflows, all take the other way. */
 PK_INLINE vec root_by_products(vec x)
 {
     const __m512i from_begin = _mm512_sub_epi32((__m512i)x, _mm512_set1_epi32(RANGE_BEGIN));

@@ -1,12 +1,13 @@
-/* Row-sparse gradients: the rows of a parameter that a gradient touches, as a list of tensors, so that
- * a step changes those rows and no others.  optim.c lists touched_rows; the binding calls it. */
+/* Row-sparse gradients: the rows of a parameter that a gradient touches, as a list of tensors, so
+ * that a step changes those rows and no others.  optim.c lists touched_rows; the binding calls
+ * it. */
 #ifndef PK_ROWS_H
 #define PK_ROWS_H
 
 #include "storage.h"
 
-/* A hash table tells which tensor a row has become: slots with open addressing, half of them free.  Its
- * size, and the time to clear it, depend on the gradient, not on the parameter. */
+/* A hash table tells which tensor a row has become: slots with open addressing, half of them free.
+ * Its size, and the time to clear it, depend on the gradient, not on the parameter. */
 static int slot_bits(size_t count)
 {
     int bits = 1;
@@ -40,7 +41,8 @@ static size_t touched_rows(const pk_tensor *whole, const pk_rows *g, pk_tensor *
         const size_t begin = (size_t)g->indices[k] * g->width;
         const real *restrict row = (const real *)g->values + k * g->width;
         const void *param = element(whole->param, begin, whole->stored.param);
-        /* Fibonacci hashing: neighbours end up far apart, and so do the rows of a regular pattern */
+        /* Fibonacci hashing: neighbours end up far apart, and so do the rows of a regular
+         * pattern */
         size_t slot = (size_t)((uint64_t)g->indices[k] * 0x9E3779B97F4A7C15u >> (64 - bits));
         while (slots[slot] && touched[slots[slot] - 1].param != param)
             slot = (slot + 1) & last_slot;

@@ -1,10 +1,12 @@
-/* How arrays are stored, apart from the arithmetic on them: the only file of the optimizers that knows
- * element sizes and formats.  The loops see a `piece`, all of whose arrays are `real`.  An array that
- * is stored otherwise is loaded into a copy in the L1 cache and stored from there, a stage at a time.
- * A new format is a case in load_as, one in store_as and a size; no loop and no rule changes.
+/* How arrays are stored, apart from the arithmetic on them: the only file of the optimizers that
+ * knows element sizes and formats.  The loops see a `piece`, all of whose arrays are `real`.  An
+ * array that is stored otherwise is loaded into a copy in the L1 cache and stored from there, a
+ * stage at a time.  A new format is a case in load_as, one in store_as and a size; no loop and no
+ * rule changes.
  *
- * sweep.h calls this.  Every multiple of PK_BLOCK is a place where a piece may begin, and a stage is a
- * whole number of blocks, so that the scale of a block is found by one thread, from all of it. */
+ * sweep.h calls this.  Every multiple of PK_BLOCK is a place where a piece may begin, and a stage
+ * is a whole number of blocks, so that the scale of a block is found by one thread, from all of
+ * it. */
 #ifndef PK_STORAGE_H
 #define PK_STORAGE_H
 
@@ -73,8 +75,8 @@ PK_INLINE pk_tensor part_of(const pk_tensor *t, size_t begin, size_t end)
     return part;
 }
 
-/* The first index >= i, at most n, at which a piece may begin: that of a block, or of a cache line of
- * the parameter, so that no two threads write to one line. */
+/* The first index >= i, at most n, at which a piece may begin: that of a block, or of a cache line
+ * of the parameter, so that no two threads write to one line. */
 PK_INLINE size_t next_grain(const pk_tensor *t, size_t i)
 {
     const size_t size = size_as(t->stored.param);
@@ -110,8 +112,8 @@ PK_INLINE uint16_t to_bf16(float x)
     return (uint16_t)((x == x ? rounded : bits | 0x400000) >> 16);
 }
 
-/* By integers, which have the same bits everywhere.  A denormal, m * 2^-24, is found as the difference
- * of two numbers of 2^-14, because denormal floats count as zero here. */
+/* By integers, which have the same bits everywhere.  A denormal, m * 2^-24, is found as the
+ * difference of two numbers of 2^-14, because denormal floats count as zero here. */
 PK_INLINE float from_f16(uint16_t half)
 {
     const uint32_t sign = (uint32_t)(half & 0x8000) << 16, rest = (uint32_t)(half & 0x7fff) << 13;

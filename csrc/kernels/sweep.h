@@ -1,9 +1,9 @@
-/* One step of a list of tensors, once over memory: the list is partitioned into chunks, which may run
- * on several threads, and each chunk hands parts of tensors to one optimizer's `update`.  optim.c
- * calls sweep_chunk; an update is a loop of loop.h.
+/* One step of a list of tensors, once over memory: the list is partitioned into chunks, which may
+ * run on several threads, and each chunk hands parts of tensors to one optimizer's `update`.
+ * optim.c calls sweep_chunk; an update is a loop of loop.h.
  *
- * The arithmetic of an element never depends on where a chunk begins, so that every number of threads
- * and every split of a model into tensors gives the same bits. */
+ * The arithmetic of an element never depends on where a chunk begins, so that every number of
+ * threads and every split of a model into tensors gives the same bits. */
 #ifndef PK_SWEEP_H
 #define PK_SWEEP_H
 
@@ -20,7 +20,8 @@ enum {
     CAUTIOUS_AT_ONCE = 512 /* tensors whose agreeing elements are counted in one parallel region */
 };
 
-/* What an optimizer's loop needs besides the arrays: computed in double, once per group and step. */
+/* What an optimizer's loop needs besides the arrays: computed in double, once per group and
+ * step. */
 typedef struct {
     real scale, clip, sign, decay; /* of the gradient before the rule */
     real shrink; /* 1 - lr * weight_decay if decoupled, else 1: multiplies the parameter */

@@ -1,6 +1,6 @@
-/* Vectors of `real`, as wide as the registers of the instruction set, in GCC's and Clang's vector types:
- * the operators + - * / work element by element.  All kernels use them where values must stay in
- * registers or keep their order of operations; elsewhere they are plain loops. */
+/* Vectors of `real`, as wide as the registers of the instruction set, in GCC's and Clang's vector
+ * types: the operators + - * / work element by element.  All kernels use them where values must
+ * stay in registers or keep their order of operations; elsewhere they are plain loops. */
 #ifndef PK_VEC_H
 #define PK_VEC_H
 
@@ -73,7 +73,8 @@ PK_INLINE vec pick(vec_bits mask, vec a, vec b)
     return (vec)((mask & (vec_bits)a) | (~mask & (vec_bits)b));
 }
 
-/* The larger of two elements; b if either is a NaN.  A loop that compilers turn into one instruction. */
+/* The larger of two elements; b if either is a NaN.  A loop that compilers turn into one
+ * instruction. */
 PK_INLINE vec larger_of(vec a, vec b)
 {
     real larger[LANES];

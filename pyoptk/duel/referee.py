@@ -242,15 +242,16 @@ FEW = 0.2  # of the rows
 BRIEF = 10e-6  # seconds: where the call of the roof counts, too
 
 
-def noise(rows: Sequence[Row]) -> str:
+def noise(rows: Sequence[Row], who: str = "pyoptk", roof: str = "roof") -> str:
     """A sentence if the machine was too busy for these figures to mean much; else nothing.
 
-    Two signs: rounds of the same work that are far apart, and work that is faster than the roof,
-    which happens where something else slows down the roof.
+    Two signs: rounds of the same work that are far apart, and steps and layers that are faster than
+    their roof, which happens where something else slows down the roof.
     """
-    ours = {row["label"]: row["seconds"]["pyoptk"] for row in rows if "pyoptk" in row["seconds"]}
+    bounded = [row for row in rows if row["task"] in ("step", "layer", "stream", "forecaster")]
+    ours = {row["label"]: row["seconds"][who] for row in rows if who in row["seconds"]}
     apart = [label for label, times in ours.items() if max(times) > APART * min(times)]
-    above = [row for row in rows if median(row, "roof") > max(BEYOND * median(row), BRIEF)]
+    above = [row for row in bounded if median(row, roof) > max(BEYOND * median(row, who), BRIEF)]
     if len(apart) <= FEW * len(ours) and not above:
         return ""
     found = f"the rounds of {len(apart)} of {len(ours)} rows are more than {APART:g} times apart"

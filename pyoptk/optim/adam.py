@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import ClassVar, Unpack
 
+from ..params import Arrays
 from .base import Optimizer
-from .hyper import Arrays, Shared, Value, hyper_of
+from .hyper import Shared, Value, hyper_of
 
-__all__ = ["Adam", "AdamW", "Adamax", "NAdam", "RAdam"]
+__all__ = ["AdaBelief", "Adam", "AdamW", "Adamax", "NAdam", "RAdam"]
 
 
 class Adam(Optimizer):
@@ -82,6 +83,8 @@ class AdamW(Adam):
     array([0.95, 0.95, 0.95], dtype=float32)
     """
 
+    _shared: ClassVar = {"decoupled": True}
+
     def __init__(
         self,
         params: Arrays,
@@ -96,7 +99,6 @@ class AdamW(Adam):
         eps_hat: bool = False,
         **shared: Unpack[Shared],
     ) -> None:
-        shared.setdefault("decoupled", True)
         Optimizer.__init__(self, params, hyper_of(locals()))
 
 
@@ -251,6 +253,51 @@ class Adamax(Optimizer):
         weight_decay: Value = 0.0,
         *,
         eps_outside_max: bool = False,
+        **shared: Unpack[Shared],
+    ) -> None:
+        super().__init__(params, hyper_of(locals()))
+
+
+class AdaBelief(Optimizer):
+    """Adam whose steps are large where the gradient is as expected (Zhuang et al. 2020).
+
+    m as in `Adam`; ``s = beta2 * s + (1 - beta2) * (g - m)**2 + eps;
+    p -= lr / (1 - beta1**t) * m / (sqrt(s) / sqrt(1 - beta2**t) + eps)`` at step t = 1, 2, ...
+
+    Parameters
+    ----------
+    params : array, sequence or dict of arrays
+        float32 or float64 (all the same), C-contiguous, of any shape. Changed in place by `step`.
+    lr, beta1, beta2, eps
+        As in the formula; the betas in [0, 1).
+    weight_decay : float
+    **shared
+        What all optimizers take: see `Optimizer`, also for the errors.
+
+    Examples
+    --------
+    >>> import numpy as np, pyoptk
+    >>> w = np.array([3.0, -2.0])
+    >>> opt = pyoptk.AdaBelief(w, lr=0.1)
+    >>> for _ in range(300):
+    ...     opt.step(2 * w)  # the gradient of w @ w
+    >>> bool(np.abs(w).max() < 1e-3)
+    True
+    """
+
+    _kernel = "adabelief"
+    beta1: Value
+    beta2: Value
+    eps: Value
+
+    def __init__(
+        self,
+        params: Arrays,
+        lr: Value = 1e-3,
+        beta1: Value = 0.9,
+        beta2: Value = 0.999,
+        eps: Value = 1e-16,
+        weight_decay: Value = 0.0,
         **shared: Unpack[Shared],
     ) -> None:
         super().__init__(params, hyper_of(locals()))

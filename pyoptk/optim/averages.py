@@ -1,21 +1,19 @@
 """Weights to evaluate with besides those being trained: `Lookahead` and `SWA`.
 
 A moving average needs no wrapper: it is `ema_decay` of every optimizer. The wrappers' common part
-is in wrappers.py.
+is in wrappers.py. This file is compiled as that one is, and for the same reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from .base import Optimizer, swapped
-from .classic import SGD
-from .hyper import Arrays, Grads
-from .wrappers import Stateful, Wrapper, named
+from .._held import Averaged
+from ..params import Arrays, Params
+from .base import Optimizer
+from .wrappers import Stateful, Wrapper, approach
 
 
 class Lookahead(Wrapper):
@@ -56,43 +54,32 @@ class Lookahead(Wrapper):
 
     def __init__(self, opt: Optimizer | Wrapper, k: int = 5, alpha: float = 0.5) -> None:
         super().__init__(opt)
-        self.k, self.alpha, self.count = k, alpha, 0
-        self._slow = [param.copy() for param in self.optimizer._arrays()]
-        self._own = named(self.optimizer, "slow", self._slow)
+        self.k, self.alpha = k, alpha
+        self._slow = [param.copy() for param in self._tree.arrays]
+        self._own = self._tree.named("slow", self._slow)
 
-    def step(self, grads: Grads) -> bool:
-        """Take a step of `opt`; every k-th time change the slow weights and the parameters, too.
-
-        Returns whether the optimizer took a step; only then it counts. Errors are those of its own
-        step, and nothing has been changed.
-        """
-        stepped = super().step(grads)
-        self.count += stepped
-        if self.count < self.k:
-            return stepped
-        self.count = 0
-        with np.errstate(over="ignore", invalid="ignore"):
-            for param, slow in zip(self.optimizer._arrays(), self._slow, strict=True):
-                way = np.empty_like(slow)
-                np.subtract(param, slow, out=way)
-                np.multiply(way, slow.dtype.type(self.alpha), out=way)
-                np.add(slow, way, out=slow)
-                np.copyto(param, slow)
+    def _go(self, grads: list[Any] | None, factor: float, skips: bool, weight: float) -> bool:
+        stepped = self._within(grads, factor, skips, weight)
+        count = self.count + stepped
+        if count >= self.k:
+            count = 0
+            approach(self._slow, self._tree.arrays, self.alpha, divide=False)
+            for param, slow in zip(self._tree.arrays, self._slow, strict=True):
+                param[...] = slow
+        vars(self)["count"] = count
         return stepped
 
     @property
     def slow(self) -> Any:
         """The slow weights, in the structure of the optimizer's `params`; changed by `step`."""
-        return self.optimizer._like_params(self._slow)
+        return self._tree.like(self._slow)
 
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
+    def averaged(self) -> Averaged:
         """Within ``with lookahead.averaged():`` the parameters are the slow weights.
 
         They are swapped in place, and back again, bit for bit. A step within is refused.
         """
-        with swapped(self.optimizer._plan, self.optimizer._arrays(), self._slow):
-            yield
+        return Averaged(self._tree.held, self._slow)
 
 
 class SWA(Stateful):
@@ -130,32 +117,30 @@ class SWA(Stateful):
     _numbers = ("count",)
 
     def __init__(self, params: Arrays) -> None:
-        self._holder = SGD(params)  # takes no step: it checks, names and arranges the arrays
-        self._averages = [param.copy() for param in self._holder._arrays()]
-        self._own = named(self._holder, "average", self._averages)
+        self._tree = Params(params)
+        self._averages = [param.copy() for param in self._tree.arrays]
+        self._own = self._tree.named("average", self._averages)
         self.count = 0
 
     def update(self) -> None:
         """Change the averages in place: take in the parameters as they are now."""
-        self._holder._plan.check_idle("update")
-        with np.errstate(over="ignore", invalid="ignore"):
-            for param, average in zip(self._holder._arrays(), self._averages, strict=True):
-                if self.count == 0:
-                    np.copyto(average, param)
-                    continue
-                way = np.empty_like(average)
-                np.subtract(param, average, out=way)
-                np.divide(way, average.dtype.type(self.count + 1), out=way)
-                np.add(average, way, out=average)
-        self.count += 1
+        tree = self._tree
+        with np.errstate(all="ignore"):
+            tree.held.begin("update")
+            if self.count:
+                approach(self._averages, tree.arrays, self.count + 1, divide=True)
+            else:
+                for average, param in zip(self._averages, tree.arrays, strict=True):
+                    average[...] = param
+            vars(self)["count"] = self.count + 1
+            tree.held.end()
 
     @property
     def weights(self) -> Any:
         """The averages, in the structure of `params`; the parameters at first, before `update`."""
-        return self._holder._like_params(self._averages)
+        return self._tree.like(self._averages)
 
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
+    def averaged(self) -> Averaged:
         """Within ``with swa.averaged():`` the parameters are their averages.
 
         They are swapped in place, and back again, bit for bit. Take no step within; an update is
@@ -168,5 +153,4 @@ class SWA(Stateful):
         """
         if self.count == 0:
             raise RuntimeError("averaged: expected an update() before it, got none")
-        with swapped(self._holder._plan, self._holder._arrays(), self._averages):
-            yield
+        return Averaged(self._tree.held, self._averages)

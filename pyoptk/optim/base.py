@@ -7,44 +7,19 @@ where libraries differ, a keyword tells (see docs/semantics.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from types import MappingProxyType
-from typing import Any, Self
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from .. import _checks, _optim, _plan
+from .. import _checks, _optim
+from .._held import Averaged
+from .._plan import Plan
 from ..checkpoint import check_arrays, check_mapping
-from .hyper import (
-    SHARED,
-    Array,
-    Arrays,
-    Grads,
-    Value,
-    at_step,
-    by_kind,
-    listed,
-    lrs_at_step,
-    override,
-    plain,
-)
+from ..params import Array, Arrays, Params
+from .hyper import SHARED, Grads, Settings, Switch, Value, at_step, lrs_at_step, override
 from .like import settings_like
-
-
-@contextmanager
-def swapped(plan: _plan.Plan, params: list[Array], others: list[Array]) -> Iterator[None]:
-    """Within, `params` have the values of `others`, and no step can be taken."""
-    kept = [param.copy() for param in params]
-    plan.swap(True)
-    try:
-        for param, other in zip(params, others, strict=True):
-            np.copyto(param, other)
-        yield
-    finally:
-        for param, old in zip(params, kept, strict=True):
-            np.copyto(param, old)
-        plan.swap(False)
 
 
 class Uncopied:
@@ -84,6 +59,7 @@ class Optimizer(Uncopied):
         The factor of that is ``min(1, max_norm / (norm + max_norm_eps))``.
     max_norm_per_array : bool
         Scale each gradient by its own norm instead. Not to be changed later.
+
     ema_decay : float or None
         Keep a moving average of the parameters, ``ema = ema_decay * ema + (1 - ema_decay) * p``
         after each step, in the same sweep over memory; it begins at the parameters. See `averaged`.
@@ -116,8 +92,8 @@ class Optimizer(Uncopied):
     """
 
     _kernel: str
-    hyper: Mapping[str, Any]
-    groups: Mapping[str, Mapping[str, Any]]
+    _shared: ClassVar[dict[str, Any]] = {}  # defaults that differ from `SHARED`
+    params: Arrays
     lr: Value
     weight_decay: Value
     decoupled: bool
@@ -137,37 +113,35 @@ class Optimizer(Uncopied):
         row = _optim.ROWS[self._kernel]
         _checks.check_arguments(hyper, (*row.fields, *row.starts, "lr", "weight_decay", *SHARED))
         start = {name: hyper.pop(name) for name in row.starts}
-        keys, arrays = listed(params)
-        groups = {} if hyper["groups"] is None else hyper["groups"]
-        del hyper["groups"]
+        tree = Params(params)
+        groups = hyper.pop("groups")
+        groups = {} if groups is None else groups
         mask = hyper.pop("decay_mask")
-        decay_mask = _checks.check_patterns("decay_mask", ("*",) if mask is None else mask)
-        no_decay = _checks.check_patterns("no_decay", hyper.pop("no_decay"))
-        names = [""] if keys is None else [str(key) for key in keys]
-        _checks.check_params(keys, names)
-        _checks.check_groups(groups, hyper, names)
-        overrides = [override(name, groups, no_decay, decay_mask) for name in names]
-        kinds = list(dict.fromkeys(overrides)) or [((), True)]
+        decay_mask = ("*",) if mask is None else mask
+        decay_mask = _checks.check_patterns("decay_mask", decay_mask, tree.names)
+        no_decay = _checks.check_patterns("no_decay", hyper.pop("no_decay"), tree.names)
+        _checks.check_groups(groups, hyper, tree.names)
+        overrides = [override(name, groups, no_decay, decay_mask) for name in tree.names]
+        kinds = list(dict.fromkeys(overrides))
         of = [kinds.index(kind) for kind in overrides]
-        if _checks.check_switch("max_norm_per_array", hyper["max_norm_per_array"]) and overrides:
+        if _checks.check_switch("max_norm_per_array", hyper["max_norm_per_array"]):
             kinds, of = overrides, list(range(len(overrides)))
-        put = self.__dict__
-        put.update(params=params, _keys=keys, _names=names, _kinds=kinds, _of=of, _held=arrays)
-        put["_mapping"] = isinstance(params, Mapping)
-        hyper, groups = plain(hyper), {pattern: plain(own) for pattern, own in groups.items()}
-        first = at_step(0, by_kind(kinds, hyper, groups))
-        put["_plan"] = _plan.Plan(self._kernel, keys, self._mapping, arrays, of, first, start)
-        self._set(hyper, groups)
+        settings = Settings.of(kinds, hyper, groups)
+        first = at_step(0, settings.merged)
+        plan = Plan(tree.held, self._kernel, of, first, settings, start)
+        self.__dict__.update(params=params, _params=tree, _kinds=kinds, _of=of, _plan=plan)
 
-    def _set(self, hyper: dict[str, Any], groups: Mapping[str, Mapping[str, Any]]) -> None:
-        fixed = {pattern: MappingProxyType(dict(own)) for pattern, own in groups.items()}
-        merged = by_kind(self._kinds, hyper, groups)
-        self.__dict__.update(
-            hyper=MappingProxyType(hyper),
-            groups=MappingProxyType(fixed),
-            _merged=merged,
-            _scheduled={name for _, functions in merged for name in functions},
-        )
+    @property
+    def hyper(self) -> Mapping[str, Any]:
+        """The hyper-parameters by name, as given."""
+        settings: Settings = self._plan.settings
+        return settings.hyper
+
+    @property
+    def groups(self) -> Mapping[str, Mapping[str, Any]]:
+        """The hyper-parameters that some parameters have for themselves, by pattern."""
+        settings: Settings = self._plan.settings
+        return settings.groups
 
     @classmethod
     def like(cls, library: str, params: Arrays, **given: Any) -> Self:
@@ -178,13 +152,19 @@ class Optimizer(Uncopied):
         library : {"torch", "keras", "optax", "onnx", "sklearn"}
             Where that has the optimizer; docs/semantics.md says what differs.
         params, **given
-            As for the class itself; what is given takes precedence.
+            As for the class itself, or by the names of that library; what is given takes precedence.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As from the class, and for what only that library can do.
 
         Examples
         --------
         >>> import numpy as np, pyoptk
-        >>> pyoptk.Adam.like("keras", np.zeros(2)).eps
-        1e-07
+        >>> opt = pyoptk.Adam.like("keras", np.zeros(2), learning_rate=0.5)
+        >>> opt.lr, opt.eps
+        (0.5, 1e-07)
         """
         return cls(params, **settings_like(cls, library, given))
 
@@ -202,8 +182,10 @@ class Optimizer(Uncopied):
         Raises
         ------
         TypeError, ValueError
-            If a gradient is missing, of another shape or dtype, or overlaps a parameter, and if a
-            function of the step gives what its hyper-parameter cannot be.
+            If a gradient is missing, of another shape or dtype, or overlaps a parameter; if a
+            function of the step returns what its hyper-parameter cannot be; if an entry of `params`
+            is another array than at first, or one with a gradient was made read-only (to freeze a
+            parameter, let its gradient be None).
         FloatingPointError
             With ``on_nonfinite="raise"``, for a gradient with a NaN or an infinity.
         RuntimeError
@@ -211,11 +193,18 @@ class Optimizer(Uncopied):
 
         The message names what is wrong, and nothing has been changed.
         """
-        if self._scheduled == {"lr"}:
-            self._plan.set_lr(lrs_at_step(self._plan.calls, self._merged))
-        elif self._scheduled:
-            self._plan.configure(at_step(self._plan.calls, self._merged))
-        self._plan.step(grads)
+        plan = self._plan
+        if plan.settings.scheduled:
+            self._prepare()
+        plan.step(grads)
+
+    def _prepare(self) -> None:
+        """Evaluate what is a function of the step, for the next one; may be repeated."""
+        settings = self._plan.settings
+        if settings.scheduled == {"lr"}:
+            self._plan.set_lr(lrs_at_step(self._plan.calls, settings.merged))
+        elif settings.scheduled:
+            self._plan.configure(at_step(self._plan.calls, settings.merged))
 
     def value(self, name: str, param: Any = None) -> Any:
         """A hyper-parameter as the next step uses it: a number where it is a function of the step.
@@ -234,15 +223,16 @@ class Optimizer(Uncopied):
         _checks.check_choice("name", name, self.hyper)
         value = self.hyper[name]
         if param is not None:
-            _checks.check_choice("param", param, self._keys or [])
-            numbers, functions = self._merged[dict(zip(self._keys, self._of, strict=True))[param]]
+            keys = self._params.keys or []
+            _checks.check_choice("param", param, keys)
+            numbers, functions = self._plan.settings.merged[self._of[keys.index(param)]]
             value = {**numbers, **functions}[name]
         return value(self._plan.calls) if callable(value) else value
 
     @property
     def steps(self) -> Any:
         """The number of steps that each parameter has taken, in the structure of `params`."""
-        return self._like_params(self._plan.steps())
+        return self._params.like(self._plan.steps())
 
     @property
     def grad_norm(self) -> float | None:
@@ -258,7 +248,7 @@ class Optimizer(Uncopied):
     @property
     def ema(self) -> Any:
         """The moving averages, in the structure of `params`; a RuntimeError without `ema_decay`."""
-        return self._like_params(self._averages())
+        return self._params.like(self._averages())
 
     def _averages(self) -> list[Array]:
         if "ema" not in self._plan.states:
@@ -266,8 +256,7 @@ class Optimizer(Uncopied):
         averages: list[Array] = self._plan.states["ema"]
         return averages
 
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
+    def averaged(self) -> Averaged:
         """Within ``with opt.averaged():`` the parameters are their moving averages.
 
         They change in place, and come back bit for bit, whatever was done to them.
@@ -277,19 +266,7 @@ class Optimizer(Uncopied):
         RuntimeError
             Without `ema_decay`, within another `averaged`, and from a step within this one.
         """
-        with swapped(self._plan, self._arrays(), self._averages()):
-            yield
-
-    @contextmanager
-    def _scaled(self, factor: float, skip: bool = False) -> Iterator[None]:
-        """For wrappers: within, `grad_scale` is times `factor`; `skip` non-finite steps."""
-        plan = self._plan
-        before = plan.factor, plan.skips
-        plan.factor, plan.skips = plan.factor * factor, plan.skips or skip
-        try:
-            yield
-        finally:
-            plan.factor, plan.skips = before
+        return Averaged(self._params.held, self._averages())
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed training needs besides the parameters: names to arrays and numbers.
@@ -299,7 +276,7 @@ class Optimizer(Uncopied):
         """
         out: dict[str, Any] = {"kernel": self._kernel}
         for name, arrays in self._plan.states.items():
-            out |= {self._name_of(name, i): array for i, array in enumerate(arrays)}
+            out |= self._params.named(name, arrays)
         out["steps"] = np.array(self._plan.steps(), np.int64)
         out["calls"], out["skipped"] = int(self._plan.calls), int(self._plan.skipped)
         return out | {name: v for name, v in self._settings().items() if not callable(v)}
@@ -322,76 +299,59 @@ class Optimizer(Uncopied):
             If a name is missing or unknown, or an array has another shape or dtype; nothing has
             been changed then.
         """
-        hyper, groups = self.check_state_dict(state)
-        self._configure(hyper, groups, state["calls"])
-        for name, arrays in self._plan.states.items():
-            for i, array in enumerate(arrays):
-                array[...] = state[self._name_of(name, i)]
-        self._plan.set_steps(state["steps"].tolist())
-        self._plan.calls, self._plan.skipped = state["calls"], state["skipped"]
+        settings = self.check_state_dict(state)
+        plan, named = self._plan, self._params.named
+        states = {name: [state[key] for key in named(name, a)] for name, a in plan.states.items()}
+        hypers = at_step(state["calls"], settings.merged)
+        plan.restore(hypers, settings, states, state["steps"], state["calls"], state["skipped"])
 
-    def check_state_dict(
-        self, state: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-        """Raise what `load_state_dict` would; returns the `hyper` and `groups` there would be."""
+    def check_state_dict(self, state: Mapping[str, Any]) -> Settings:
+        """Raise what `load_state_dict` would; returns the settings that there would be."""
         check_mapping(state, "state")
         settings = self._settings()
         expected = {k: v for k, v in self.state_dict().items() if k not in settings}
         check_arrays(expected, {k: v for k, v in state.items() if k not in settings}, "state")
         _checks.check_state(self._kernel, state)
         settings |= {k: state[k] for k, v in settings.items() if k in state and not callable(v)}
-        hyper = plain({name: settings[f"hyper.{name}"] for name in self.hyper})
+        hyper = {name: settings[f"hyper.{name}"] for name in self.hyper}
         groups = {
-            pattern: plain({name: settings[f"groups.{pattern}.{name}"] for name in own})
+            pattern: {name: settings[f"groups.{pattern}.{name}"] for name in own}
             for pattern, own in self.groups.items()
         }
-        self._plan.check(at_step(state["calls"], by_kind(self._kinds, hyper, groups)))
-        return hyper, groups
-
-    def _name_of(self, state: str, i: int) -> str:
-        return state if self._keys is None else f"{state}.{self._keys[i]}"
-
-    def _arrays(self) -> list[Array]:
-        return [np.asarray(array) for array in self._held]
+        new = Settings.of(self._kinds, hyper, groups)
+        self._plan.check(at_step(state["calls"], new.merged))
+        return new
 
     @property
     def state(self) -> dict[str, Any]:
         """The state arrays by name, each in the structure of `params`; changed by `step`."""
-        return {name: self._like_params(arrays) for name, arrays in self._plan.states.items()}
-
-    def _like_params(self, values: list[Any]) -> Any:
-        if self._mapping:
-            return dict(zip(self._keys, values, strict=True))
-        return values[0] if self._keys is None else list(values)
+        return {name: self._params.like(arrays) for name, arrays in self._plan.states.items()}
 
     def __getattr__(self, name: str) -> Any:
-        hyper = self.__dict__.get("hyper", {})
-        if name in hyper:
-            return hyper[name]
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        hyper = self._plan.settings.hyper if "_plan" in self.__dict__ else {}
+        if name not in hyper:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return Switch(hyper[name]) if name == "zero_grad" else hyper[name]
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name.startswith("_"):
-            self.__dict__[name] = value
-            return
-        hyper, groups, calls = dict(self.hyper), dict(self.groups), self._plan.calls
+        hyper, groups = dict(self.hyper), self.groups
         if name == "groups":
-            _checks.check_groups(value, hyper, self._names, list(groups))
-            groups = {pattern: plain(own) for pattern, own in value.items()}
+            _checks.check_groups(value, hyper, self._params.names, list(groups))
+            groups = value
         elif name in hyper:
-            hyper = plain({**hyper, name: value})
+            hyper[name] = value
+        elif value is getattr(self, name, object()):
+            return  # `opt.ema *= 2` has changed the array, then sets the same one again
         else:
             raise AttributeError(
                 f"{type(self).__name__} has no hyper-parameter {name!r}, only {', '.join(hyper)}"
             )
-        self._configure(hyper, groups, calls)
-
-    def _configure(
-        self, hyper: dict[str, Any], groups: Mapping[str, Mapping[str, Any]], calls: int
-    ) -> None:
-        self._plan.configure(at_step(calls, by_kind(self._kinds, hyper, groups)))
-        self._set(hyper, groups)
+        settings = Settings.of(self._kinds, hyper, groups)
+        self._plan.configure(at_step(self._plan.calls, settings.merged), settings)
 
     def __repr__(self) -> str:
-        settings = ", ".join(f"{name}={value!r}" for name, value in self.hyper.items())
-        return f"{type(self).__name__}({settings})"
+        defaults = {n: p.default for n, p in inspect.signature(type(self)).parameters.items()}
+        defaults |= SHARED | self._shared
+        shown = {**self.hyper, "groups": self.groups or None}
+        settings = [f"{n}={v!r}" for n, v in shown.items() if v != defaults[n]]
+        return f"{type(self).__name__}({', '.join(settings)})"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Unpack
 
+from ..params import Arrays
 from .base import Optimizer
-from .hyper import Arrays, Shared, Value, hyper_of
+from .hyper import Shared, Value, hyper_of
 
-__all__ = ["SGD", "AdaGrad", "Adadelta", "RMSprop"]
+__all__ = ["SGD", "AdaGrad", "Adadelta", "RMSprop", "Rprop"]
 
 
 class SGD(Optimizer):
@@ -206,6 +207,57 @@ class Adadelta(Optimizer):
         lr: Value = 1.0,
         rho: Value = 0.9,
         eps: Value = 1e-6,
+        weight_decay: Value = 0.0,
+        **shared: Unpack[Shared],
+    ) -> None:
+        super().__init__(params, hyper_of(locals()))
+
+
+class Rprop(Optimizer):
+    """Resilient propagation (Riedmiller & Braun 1993): only signs count; for whole batches.
+
+    Every element has a step size, `lr` at first. ``size = clip(size * eta_plus, min_size,
+    max_size)`` where g has the sign that it had in the step before, with `eta_minus` where it has
+    the other, and there ``g = 0``; then ``p -= sign(g) * size``.
+
+    Parameters
+    ----------
+    params : array, sequence or dict of arrays
+        float32 or float64 (all the same), C-contiguous, of any shape. Changed in place by `step`.
+    lr : float
+        The first step size; without effect later, except on decoupled decay.
+    eta_minus, eta_plus, min_size, max_size
+        As in the formula; eta_minus in [0, 1), eta_plus >= 1.
+    weight_decay : float
+    **shared
+        What all optimizers take: see `Optimizer`, also for the errors.
+
+    Examples
+    --------
+    >>> import numpy as np, pyoptk
+    >>> w = np.array([3.0, -2.0])
+    >>> opt = pyoptk.Rprop(w, lr=0.1)
+    >>> for _ in range(100):
+    ...     opt.step(2 * w)  # the gradient of w @ w
+    >>> bool(np.abs(w).max() < 1e-3)
+    True
+    """
+
+    _kernel = "rprop"
+    eta_minus: Value
+    eta_plus: Value
+    min_size: Value
+    max_size: Value
+
+    def __init__(
+        self,
+        params: Arrays,
+        lr: Value = 1e-2,
+        eta_minus: Value = 0.5,
+        eta_plus: Value = 1.2,
+        *,
+        min_size: Value = 1e-6,
+        max_size: Value = 50.0,
         weight_decay: Value = 0.0,
         **shared: Unpack[Shared],
     ) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from .. import _optim
-from .hyper import Array, Grads, listed
+from .._checks import number
+from ..params import Array, listed
+from .hyper import Grads
 
 
 def _named(grads: Grads) -> dict[str, Array]:
     """The gradients that there are, by the names that messages call them."""
-    every: Any = grads
-    keys, arrays = listed(every)
+    keys, arrays = listed(grads, "grads")
     names = ["grads"] if keys is None else [f"grads[{key!r}]" for key in keys]
     return {name: grad for name, grad in zip(names, arrays, strict=True) if grad is not None}
 
@@ -58,9 +57,9 @@ def clip_by_global_norm(grads: Grads, max_norm: float, *, eps: float = 1e-6) -> 
     grads : array, sequence or dict of arrays
         float32 or float64 (all the same), of any strides. Changed in place; None is left out.
     max_norm : float
-        At least 0.
+        At least 0; infinity changes nothing, and only the norm is returned.
     eps : float
-        At least 0; Optax and Keras have 0.
+        At least 0, as it is in Optax and Keras.
 
     Returns
     -------
@@ -70,8 +69,8 @@ def clip_by_global_norm(grads: Grads, max_norm: float, *, eps: float = 1e-6) -> 
     Raises
     ------
     TypeError, ValueError
-        For what is no such array, is read-only or comes twice, and for a `max_norm` that is none;
-        the message names it, and nothing has been changed.
+        For what is no such array, is read-only or overlaps itself or another, and for a `max_norm`
+        that is none; the message names it, and nothing has been changed.
 
     Examples
     --------
@@ -83,12 +82,11 @@ def clip_by_global_norm(grads: Grads, max_norm: float, *, eps: float = 1e-6) -> 
     True
     """
     named = _named(grads)
-    norm, factor = _optim.clip_factor(named, max_norm, eps)
-    if factor != 1:
-        with np.errstate(invalid="ignore", under="ignore"):
-            for grad in map(np.asarray, named.values()):
-                np.multiply(grad, grad.dtype.type(factor), out=grad)
-    return norm
+    if not (isinstance(max_norm, float) and max_norm == np.inf):
+        max_norm = number("max_norm", max_norm, 0, np.inf, "a number >= 0")
+    eps = number("eps", eps, 0, np.inf, "a finite number >= 0")
+    with np.errstate(all="ignore"):  # outside: nothing may come between two arrays
+        return _optim.clip(named, max_norm, eps)
 
 
 def clip_by_value(grads: Grads, clip_value: float) -> None:
@@ -104,7 +102,7 @@ def clip_by_value(grads: Grads, clip_value: float) -> None:
     Raises
     ------
     TypeError, ValueError
-        As from `clip_by_global_norm`, but for an array that comes twice.
+        As from `clip_by_global_norm`.
 
     Examples
     --------
@@ -115,6 +113,7 @@ def clip_by_value(grads: Grads, clip_value: float) -> None:
     array([-1. ,  0.5,  nan])
     """
     named = _named(grads)
-    limit = _optim.check_writable(named, clip_value)
+    limit = number("clip_value", clip_value, 0, np.inf, "a finite number >= 0")
+    _optim.check_apart(named)
     for grad in map(np.asarray, named.values()):
         np.clip(grad, -limit, limit, out=grad)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, NoReturn, Self, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .._checks import check_names
 from .._sparse import SparseRows
+from ..params import Array, Fixed
 
-Array = NDArray[np.floating[Any]]
-Arrays = Array | Iterable[Array] | Mapping[Any, Array]
 Value = float | Callable[[int], float]
 Grad = Array | SparseRows | None
 Grads = Grad | Sequence[Grad] | Mapping[Any, Grad]
@@ -60,14 +58,34 @@ class Shared(TypedDict, total=False):
     decay_mask: Sequence[str] | None
 
 
-def listed(params: Arrays) -> tuple[list[Any] | None, list[Array]]:
-    """The keys (None for a single array) and the arrays of `params`."""
-    if isinstance(params, Mapping):
-        return list(params), list(params.values())
-    if isinstance(params, np.ndarray) or not isinstance(params, Iterable):
-        return None, [params]
-    arrays = list(params)
-    return list(range(len(arrays))), arrays
+class Settings(NamedTuple):
+    """An optimizer's hyper-parameters, always replaced together."""
+
+    hyper: Mapping[str, Any]
+    groups: Mapping[str, Mapping[str, Any]]
+    merged: Merged
+    scheduled: set[str]  # which of them are functions of the step
+
+    @classmethod
+    def of(cls, kinds: Iterable[Kind], hyper: Any, groups: Any) -> Self:
+        hyper = Fixed(as_python(hyper), "assign the attribute, as in opt.lr = 0.1")
+        fixed = {p: Fixed(as_python(own), "assign opt.groups") for p, own in groups.items()}
+        merged = by_kind(kinds, hyper, fixed)
+        scheduled = {name for _, functions in merged for name in functions}
+        return cls(hyper, Fixed(fixed, "assign opt.groups"), merged, scheduled)
+
+
+class Switch(int):
+    """The value of `zero_grad`, for those who call it as the method it is in PyTorch."""
+
+    def __call__(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError(
+            "zero_grad: a switch, not a method, because gradients are the caller's arrays: make "
+            "the optimizer with zero_grad=True, or set them to zero with grad[...] = 0"
+        )
+
+    def __repr__(self) -> str:
+        return repr(bool(self))
 
 
 def override(
@@ -84,14 +102,14 @@ def override(
     return matched(groups), bool(matched(decay_mask)) and not matched(no_decay)
 
 
-def plain(hyper: Mapping[str, Any]) -> dict[str, Any]:
+def as_python(hyper: Mapping[str, Any]) -> dict[str, Any]:
     """Numbers of any kind as Python's, so that nobody else can change them; the rest as it is."""
 
     def number(value: Any) -> Any:
+        if isinstance(value, np.bool_ | Switch):
+            return bool(value)
         if value is None or callable(value) or isinstance(value, bool | str | tuple | Mapping):
             return value
-        if isinstance(value, np.bool_):
-            return bool(value)
         try:
             return float(value)
         except (TypeError, ValueError, OverflowError):
@@ -134,4 +152,5 @@ def hyper_of(arguments: dict[str, Any]) -> dict[str, Any]:
     given: dict[str, Any] = arguments.pop("shared")
     own = {k: v for k, v in arguments.items() if k not in ("self", "params", "__class__")}
     check_names(given, [*own, *SHARED])
-    return own | SHARED | given
+    different: dict[str, Any] = arguments["self"]._shared
+    return own | SHARED | different | given

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import ClassVar, Unpack
 
+from ..params import Arrays
 from .base import Optimizer
-from .hyper import Arrays, Shared, Value, hyper_of
+from .hyper import Shared, Value, hyper_of
 
 __all__ = ["LAMB"]
 
@@ -42,6 +43,7 @@ class LAMB(Optimizer):
     """
 
     _kernel = "lamb"
+    _shared: ClassVar = {"decoupled": True}
     beta1: Value
     beta2: Value
     eps: Value
@@ -59,5 +61,4 @@ class LAMB(Optimizer):
         decay_outside_norm: bool = False,
         **shared: Unpack[Shared],
     ) -> None:
-        shared.setdefault("decoupled", True)
         super().__init__(params, hyper_of(locals()))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import ClassVar, Unpack
 
+from ..params import Arrays
 from .base import Optimizer
-from .hyper import Arrays, Shared, Value, hyper_of
+from .hyper import Shared, Value, hyper_of
 
 __all__ = ["Lion"]
 
@@ -37,6 +38,7 @@ class Lion(Optimizer):
     """
 
     _kernel = "lion"
+    _shared: ClassVar = {"decoupled": True}
     beta1: Value
     beta2: Value
 
@@ -49,5 +51,4 @@ class Lion(Optimizer):
         weight_decay: Value = 0.0,
         **shared: Unpack[Shared],
     ) -> None:
-        shared.setdefault("decoupled", True)
         super().__init__(params, hyper_of(locals()))

@@ -7,7 +7,9 @@ functions are written by hand and are slow and short on purpose. Their hyper-par
 defaults: those are in `pyoptk.optim`.
 """
 
-from . import optim
+from . import moments as _moments
+from . import optim as _optim
+from .moments import *
 from .optim import *
 from .rnn import (
     dropout,
@@ -36,4 +38,4 @@ __all__ = [
     "sigmoid",
     "tanh",
 ]
-__all__ += optim.__all__
+__all__ += _moments.__all__ + _optim.__all__

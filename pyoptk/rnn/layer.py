@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import DTypeLike
 
 from .. import _checks
 from ..checkpoint import check_arrays, fill_arrays
+from ..params import Fixed
 from .weights import INITIALIZERS, Array, aligned, initialize, views
 
 
@@ -93,13 +93,16 @@ class Layer:
         put.update(state)
         shapes = self._shapes()
         size = sum(math.prod(shape) for shape in shapes.values())
+        instead = "write into the arrays, as in params[name][...] = value"
         for flat, name in (("flat_params", "params"), ("flat_grads", "grads")):
             put[flat] = aligned((size,), self.dtype)
             put[flat][:] = state.get(flat, 0)
-            put[name] = MappingProxyType(views(put[flat], shapes))
+            put[name] = Fixed(views(put[flat], shapes), instead)
         put.update(_kept={}, _lock=threading.Lock())
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if value is getattr(self, name, object()):
+            return  # `lstm.flat_params += 1` has changed the array, then sets the same one again
         raise AttributeError(
             f"{name}: cannot be assigned; weights are changed in place, as in "
             "lstm.params['weight_ih_l0'][...] = value"

@@ -153,7 +153,7 @@ class LSTM(LSTMWeights):
         if not self._lock.acquire(False):
             self._refuse()
         try:
-            if train is not True:
+            if train is not True and train is not False:
                 check_switches(train=train)
             purpose = "train" if train else "infer"
             plan = self._kept.get(purpose)

@@ -1,6 +1,7 @@
 /* Storage apart from arithmetic: formats against their definition, steps over narrow arrays against
- * steps over what they hold, and the partition of arrays that are stored in blocks.  Compiled with the
- * kernels' own headers for float32 and the baseline, to reach what the library does not export. */
+ * steps over what they hold, and the partition of arrays that are stored in blocks.  Compiled with
+ * the kernels' own headers for float32 and the baseline, to reach what the library does not export.
+ * */
 #include "check.h"
 
 #include "../../csrc/kernels/sweep.h"
@@ -59,7 +60,8 @@ static void test_codes_are_within_half_a_127th_of_the_scale(void)
     CHECK(!memcmp(back, x, sizeof x));
 }
 
-/* ---- the partition ----------------------------------------------------------------------------- */
+/* ---- the partition -----------------------------------------------------------------------------
+ * */
 
 static void test_pieces_of_blocks_begin_and_end_at_blocks(void)
 {
@@ -81,7 +83,8 @@ static void test_pieces_of_blocks_begin_and_end_at_blocks(void)
             }
 }
 
-/* ---- steps ------------------------------------------------------------------------------------- */
+/* ---- steps -------------------------------------------------------------------------------------
+ * */
 
 static float p[2][LONG], g[LONG], m[2][LONG], v[2][LONG], ema[2][LONG];
 static uint16_t narrow_g[LONG], narrow_m[2][LONG];

@@ -59,10 +59,11 @@ def every(*, dtype, bytes=0, flop=0, only_read=False):
 def multiply_adds(flop, dtype):
     """`flop` floating-point operations in registers, an equal share on each thread.
 
-    So many times over that starting threads does not count.
+    So many times over that starting threads does not count; not more often, because a long call is
+    interrupted where other programs run.
     """
     fma = roofs()[1]
-    times = max(1, int(2e8 * THREADS / flop))
+    times = max(1, int((2e8 * THREADS if THREADS > 1 else 2e7) / flop))
     rounds = 1 + int(flop * times / THREADS / fma(dtype, 1))
 
     def work():

@@ -1,0 +1,340 @@
+"""Optimizers of every kind against their twins, bit for bit, with wrong calls in between."""
+
+import fnmatch
+import inspect
+import math
+
+import numpy as np
+
+import pyoptk
+from pyoptk import kernels, reference
+
+from .arrays import READABLE, UNREADABLE, junk
+from .settings import Setting, draw_value
+from .trial import Refused, copied
+
+CLASSES = [
+    cls
+    for cls in vars(pyoptk).values()
+    if isinstance(cls, type) and issubclass(cls, pyoptk.Optimizer) and cls is not pyoptk.Optimizer
+]
+TAKES_ROWS = ("sgd", "adagrad", "adam")
+SHAPES = [(), (0,), (1,), (7,), (33,), (3, 5), (2, 0), (17, 4), (1009,), (2, 3, 4), (4097,)]
+SOLID = [shape for shape in SHAPES if 0 not in shape]
+KEYS = ["weight", "bias", "layer.weight", "a b", 3, ("t", 1), "x" * 40]
+
+
+class Twin:
+    """An optimizer in NumPy: `pyoptk.reference`, and all that goes on around a rule."""
+
+    def __init__(self, opt, keywords, keys, arrays):
+        self.kernel = opt.state_dict()["kernel"]
+        self.rule = getattr(reference, self.kernel)
+        self.hyper = dict(opt.hyper)
+        self.names = [""] if keys is None else [str(key) for key in keys]
+        self.groups = dict(keywords.get("groups") or {})
+        no_decay, mask = keywords.get("no_decay", ()), keywords.get("decay_mask")
+        self.decays = [
+            (mask is None or _any(name, mask)) and not _any(name, no_decay) for name in self.names
+        ]
+        self.params = [np.array(a, copy=True) for a in arrays]
+        self.states = [
+            {name: np.array(listed(opt, value)[i], copy=True) for name, value in opt.state.items()}
+            for i in range(len(arrays))
+        ]
+        self.steps, self.calls, self.skipped = [0] * len(arrays), 0, 0
+        self.factor, self.skips, self.norm = 1.0, False, None
+        self.takes = inspect.signature(getattr(kernels, self.kernel)).parameters
+
+    def settings(self, i):
+        """Those of parameter i, as numbers."""
+        mine = dict(self.hyper)
+        for pattern, own in self.groups.items():
+            if fnmatch.fnmatchcase(self.names[i], pattern):
+                mine |= own
+        if not self.decays[i]:
+            mine["weight_decay"] = 0.0
+        return {k: _number(v(self.calls) if callable(v) else v) for k, v in mine.items()}
+
+    def scale(self):
+        return self.settings(0)["grad_scale"] * self.factor if self.params else 1.0
+
+    def exact_norm(self, grads):
+        """Of the scaled gradients, as exactly as can be."""
+        total = np.longdouble(0)
+        for grad in grads:
+            if grad is not None:
+                g = reference.touched_rows(grad.indices, grad.values)[1] if is_rows(grad) else grad
+                with np.errstate(all="ignore"):
+                    total += np.sum(np.asarray(g).astype(np.longdouble) ** 2)
+        return float(abs(self.scale()) * np.sqrt(total))
+
+    def step(self, grads, norm):
+        """A step; `norm` is the library's if it has one. Returns whether it was taken."""
+        first = self.settings(0)
+        scale = self.scale()
+        if not math.isfinite(self.exact_norm(grads)):
+            if self.skips or first["on_nonfinite"] == "skip":
+                self.skipped += 1
+                return False
+            if first["on_nonfinite"] == "raise":
+                raise FloatingPointError
+        if first["max_norm"] is not None and first["max_norm"] != math.inf:
+            with np.errstate(all="ignore"):
+                ratio = float(np.float64(first["max_norm"]) / np.float64(norm + 1e-6))
+            scale *= ratio if not ratio > 1 else 1.0
+        for i, grad in enumerate(grads):
+            if grad is not None:
+                self._step_one(i, grad, scale)
+        self.calls += 1
+        return True
+
+    def _step_one(self, i, grad, scale):
+        mine = self.settings(i) | {"grad_scale": scale}
+        self.steps[i] += 1
+        param, states = self.params[i], dict(self.states[i])
+        ema = states.pop("ema", None)
+        hyper = {k: v for k, v in mine.items() if k in self.takes}
+        with np.errstate(all="ignore"):
+            if is_rows(grad):
+                rows, grad = reference.touched_rows(grad.indices, grad.values)
+                parts = [a[rows] for a in (param, *states.values())]
+                named = dict(zip(states, parts[1:], strict=True))
+                self.rule(parts[0], grad, **named, step=self.steps[i], **hyper)
+                for array, part in zip((param, *states.values()), parts, strict=True):
+                    array[rows] = part
+            else:
+                self.rule(
+                    param, np.asarray(grad, param.dtype), **states, step=self.steps[i], **hyper
+                )
+            if ema is not None:
+                real, decay = param.dtype.type, mine["ema_decay"]
+                ema[...] = real(decay) * ema + real(1 - decay) * param
+
+
+def _any(name, patterns):
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _number(value):
+    if value is None or isinstance(value, bool | np.bool_ | str):
+        return value
+    return float(value)
+
+
+def is_rows(grad):
+    return isinstance(grad, pyoptk.SparseRows)
+
+
+def listed(opt, values):
+    """What stands in the structure of `params` as a list."""
+    if isinstance(opt.params, dict):
+        return list(values.values())
+    return list(values) if isinstance(opt.params, list | tuple) else [values]
+
+
+class Model:
+    """Parameters in memory with guards, an optimizer of them and its twin."""
+
+    def __init__(self, t, wrong=0.0, cls=None, narrow=True, **forced):
+        self.t, self.cls = t, cls or t.pick(CLASSES)
+        self.dtype = np.dtype(t.pick(["f4", "f4", "f8"]))
+        self.narrow = narrow and self.dtype == np.float32
+        self.structure = t.pick(["one", "list", "tuple", "dict", "dict"])
+        count = 1 if self.structure == "one" else t.pick([1, 2, 3, 5])
+        self.arrays = [t.place(t.normal(t.pick(SHAPES), self.dtype)) for _ in range(count)]
+        self.keys = list(t.rng.permutation(len(KEYS))[:count])
+        self.keys = [KEYS[k] for k in self.keys] if self.structure == "dict" else None
+        names = ["", ""] if self.structure == "one" else [*map(str, self.keys or range(count))]
+        self.keywords = Setting(t, self.cls, names, t.chance(wrong)).keywords | forced
+        self.params = self.like(self.arrays)
+        self.opt = t.call(self.cls, self.params, **self.keywords)
+        self.made = not isinstance(self.opt, Refused)
+        if self.made:
+            keys = None if self.structure == "one" else self.keys or range(count)
+            self.twin = Twin(self.opt, self.keywords, keys, self.arrays)
+
+    def like(self, values):
+        if self.structure == "one":
+            return values[0]
+        if self.structure == "dict":
+            return dict(zip(self.keys, values, strict=True))
+        return tuple(values) if self.structure == "tuple" else list(values)
+
+    def state(self):
+        """All that a refused call must leave as it was."""
+        kept = copied(dict(self.opt.state_dict()))
+        return kept | {"hyper": {k: v for k, v in self.opt.hyper.items() if not callable(v)}}
+
+    def gradient(self, i, scale=0.1):
+        """A gradient that is right: any layout, rows, or None."""
+        t, array, settings = self.t, self.arrays[i], self.twin.settings(i)
+        zeroed = any(self.twin.settings(k)["zero_grad"] for k in range(len(self.arrays)))
+        if t.chance(0.07):
+            return None
+        sparse = self.twin.kernel in TAKES_ROWS and array.ndim and t.chance(0.2)
+        if sparse and "ema" not in self.twin.states[i] and not settings["cautious"] and not zeroed:
+            count = t.size(30) if len(array) else 0
+            values = t.normal((count, *array.shape[1:]), self.dtype, scale)
+            indices = t.rng.integers(0, max(len(array), 1), count)
+            return pyoptk.SparseRows(indices, t.place(values), array.shape)
+        values = t.normal(array.shape, self.dtype, scale)
+        if self.narrow and t.chance(0.1):
+            values = values.astype(np.float16)
+        if t.chance(0.04) and values.size:
+            values.flat[t.rng.integers(values.size)] = t.pick([np.nan, np.inf, -np.inf, 0.0])
+        layout = "C" if zeroed else t.pick(READABLE)
+        return t.place(values, "C" if layout == "subclass" and values.itemsize == 2 else layout)
+
+    def wrong_gradients(self):
+        """Gradients of which one thing is wrong, at least one element in size."""
+        t, grads = self.t, [self.gradient(i) for i in range(len(self.arrays))]
+        i = t.pick(range(len(grads)))
+        array = self.arrays[i]
+        kind = t.pick(["layout", "dtype", "shape", "overlap", "junk", "structure"])
+        if kind == "layout" and array.size:
+            grads[i] = t.place(t.normal(array.shape, self.dtype), t.pick(UNREADABLE))
+        elif kind == "dtype":
+            other = t.pick(["f8" if self.dtype == "f4" else "f4", "i4", "c8", "O", "?"])
+            grads[i] = np.zeros(array.shape, other)
+        elif kind == "overlap" and array.size:
+            grads[i] = array
+        elif kind == "structure":
+            return t.pick(
+                [[*grads, grads[0]], {"nothing": grads[0]}, None if len(grads) > 1 else 5]
+            )
+        elif kind == "junk":
+            grads[i] = t.pick(["x", 5, 0.5, [1.0, 2.0, 3.0], {}, object(), np.array("a")])
+        else:
+            grads[i] = np.zeros((*array.shape, 3), self.dtype)
+        return self.like(grads)
+
+    def written(self, grads):
+        zeroed = any(self.twin.settings(k)["zero_grad"] for k in range(len(self.arrays)))
+        return [*self.arrays, *(g for g in grads if zeroed and isinstance(g, np.ndarray))]
+
+    def zero(self, before, grads):
+        """What `zero_grad` leaves of the gradients."""
+        for i, grad in enumerate(grads):
+            if isinstance(grad, np.ndarray):
+                if self.twin.settings(i)["zero_grad"]:
+                    before[i][...] = 0
+                self.t.equal(f"gradient {i} after the step", np.array(grad), before[i])
+
+    def compare(self):
+        t, twin, opt = self.t, self.twin, self.opt
+        for i, array in enumerate(self.arrays):
+            t.equal(f"{self.cls.__name__} param {i}", array, twin.params[i])
+            for name, state in twin.states[i].items():
+                t.equal(f"{self.cls.__name__} {name} {i}", listed(opt, opt.state[name])[i], state)
+        t.equal("steps", listed(opt, opt.steps), twin.steps)
+        t.equal("skipped", opt.skipped, twin.skipped)
+
+    def step(self):
+        """One right step, of the library and of the twin."""
+        t, twin, opt = self.t, self.twin, self.opt
+        grads = [self.gradient(i) for i in range(len(self.arrays))]
+        before = [np.array(g) if isinstance(g, np.ndarray) else None for g in grads]
+        norm = twin.exact_norm(grads)
+        raises = not math.isfinite(norm) and twin.settings(0)["on_nonfinite"] == "raise"
+        result = t.call(
+            opt.step, self.like(grads), writes=self.written(grads), same=None, must=raises
+        )
+        if raises:
+            return t.check(isinstance(result.error, FloatingPointError), repr(result))
+        if opt.grad_norm is not None and math.isfinite(norm):
+            near = abs(opt.grad_norm - norm) <= 1e-13 * norm
+            t.check(near, f"grad_norm {opt.grad_norm!r} for {norm!r}")
+        given = [b if b is not None else g for b, g in zip(before, grads, strict=True)]
+        if twin.step(given, opt.grad_norm):
+            self.zero(before, grads)
+        self.compare()
+        return None
+
+
+def assign(t, model):
+    """A hyper-parameter is set to something."""
+    name = t.pick([*model.opt.hyper, "groups", "no_such"])
+    value = draw_value(t, name, model.opt.hyper.get(name))
+    value = value if t.chance(0.5) else junk(t.rng)
+    if name == "no_such" or name == "groups":
+        return  # AttributeError is Python's for it
+    if not isinstance(t.call(setattr, model.opt, name, value, same=model.state), Refused):
+        model.twin.hyper[name] = model.opt.hyper[name]
+
+
+def resume(t, model):
+    """The state goes into a new optimizer of the same parameters."""
+    functions = any(callable(v) for v in model.opt.hyper.values())
+    state = copied(dict(model.opt.state_dict()))
+    if t.chance(0.3):
+        name = t.pick(list(state))
+        state[name] = junk(t.rng)
+        t.call(model.opt.load_state_dict, state, same=model.state)
+        model.twin = None
+        return
+    if functions:
+        return
+    model.opt.load_state_dict(state)
+    t.equal("state after loading", model.state(), model.state())
+
+
+def averaged(t, model):
+    if "ema" not in model.opt.state:
+        return
+    with model.opt.averaged():
+        for i, array in enumerate(model.arrays):
+            t.equal("averages", array, model.twin.states[i]["ema"])
+        t.call(model.opt.step, model.like([np.zeros_like(a) for a in model.arrays]), must=True)
+    model.compare()
+
+
+def optimizer(t):
+    """Random optimizer, parameters and steps."""
+    pyoptk.set_num_threads(t.pick([1, 1, 2, 3]))
+    pyoptk.use_isa(t.pick([name for name, usable in pyoptk.isas().items() if usable]))
+    model = Model(t, wrong=0.25)
+    if not model.made:
+        return
+    repr(model.opt)
+    for _ in range(t.pick([1, 2, 4])):
+        what = t.rng.random()
+        if what < 0.2:
+            grads = model.wrong_gradients()
+            t.call(model.opt.step, grads, same=model.state, must=True)
+        elif what < 0.3:
+            assign(t, model)
+        elif what < 0.35:
+            resume(t, model)
+            if model.twin is None:
+                return
+        elif what < 0.4:
+            averaged(t, model)
+        model.step()
+
+
+def construction(t):
+    """Parameters that are wrong in one way, or junk."""
+    cls, dtype = t.pick(CLASSES), np.dtype(t.pick(["f4", "f8"]))
+    arrays = [t.place(t.normal(t.pick(SOLID), dtype)) for _ in range(t.pick([1, 2, 3]))]
+    kind = t.pick(["layout", "overlap", "dtype", "junk", "twice"])
+    must = True
+    if kind == "layout":
+        layout = t.pick([*UNREADABLE, "readonly", "strided", "broadcast"])
+        arrays.append(t.place(t.normal((5, 4), dtype), layout))
+        must = not arrays[-1].flags.c_contiguous or layout not in ("strided", "broadcast")
+    elif kind == "overlap":
+        whole = t.place(t.normal((40,), dtype))
+        arrays += [whole[:21], whole[20:]]
+    elif kind == "dtype":
+        arrays.append(
+            np.zeros(3, t.pick(["f2", "i4", "c8", "O", "?", "f8" if dtype == "f4" else "f4"]))
+        )
+    elif kind == "twice":
+        arrays.append(arrays[0])
+    else:
+        arrays.append(junk(t.rng))
+        must = None
+    t.rng.shuffle(arrays)
+    t.call(cls, arrays if t.chance(0.5) else dict(enumerate(arrays)), must=must)
+    t.call(cls, junk(t.rng))

@@ -1,0 +1,200 @@
+"""An exception at any moment (Ctrl-C, a timeout) leaves every object as before a call or after it.
+
+Each row calls one method again and again while a timer's signal handler raises at a random moment.
+Then the state must be that after as many calls as came back, or one more; calls that may simply be
+repeated must, once repeated, have made it that after one more.
+"""
+
+import pickle
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+
+import pyoptk
+
+CALLS = 24  # in each try
+EXCEPTIONS = 100  # in each of the rows below
+
+
+class Stop(BaseException):
+    pass
+
+
+class Alarm:
+    """Raises `Stop` once, after some time, unless the block ends before."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def __enter__(self):
+        self.armed = True
+        self.before = signal.signal(signal.SIGALRM, self.ring)
+        signal.setitimer(signal.ITIMER_REAL, self.seconds)
+
+    def ring(self, *_):
+        if self.armed:
+            self.armed = False
+            raise Stop
+
+    def __exit__(self, kind, *_):
+        self.armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self.before)
+        return kind is Stop
+
+
+class Model:
+    """A few small parameters, an optimizer and whatever a row puts around it."""
+
+    def __init__(self, wrap, **settings):
+        rng = np.random.default_rng(0)
+        self.params = {name: rng.standard_normal(5) for name in "abcd"}
+        self.grads = [{name: rng.standard_normal(5) for name in "abcd"} for _ in range(3)]
+        settings = {"lr": 0.1, "ema_decay": 0.5, "groups": {"a": {"lr": 0.5}}, **settings}
+        self.opt = pyoptk.Adam(self.params, **settings)
+        self.tops = wrap(self.opt)
+        self.top = self.tops[-1]
+        for grads in self.grads:
+            self.opt.step(grads)
+        self.saved = [pickle.loads(pickle.dumps(self.top.state_dict()))]
+        self.move()
+        self.saved.append(pickle.loads(pickle.dumps(self.top.state_dict())))
+
+    def move(self):
+        if isinstance(self.top, pyoptk.SWA):
+            self.top.update()
+        else:
+            self.top.step(self.grads[0])
+
+    def state(self):
+        whole = [top.state_dict() for top in self.tops]
+        return pickle.dumps((self.params, self.grads, whole, self.top.__repr__()))
+
+
+def alone(opt):
+    return [opt]
+
+
+def accumulation(opt):
+    return [opt, pyoptk.Accumulation(opt, 3)]
+
+
+def scaler(opt):
+    return [opt, pyoptk.LossScaler(opt, 4.0, interval=2)]
+
+
+def lookahead(opt):
+    return [opt, pyoptk.Lookahead(opt, k=2)]
+
+
+def swa(opt):
+    return [opt, pyoptk.SWA(opt.params)]
+
+
+def nested(opt):
+    tops = [opt]
+    for wrap in (accumulation, scaler, lookahead, accumulation):
+        tops.append(wrap(tops[-1])[-1])
+    return tops
+
+
+def step(model, n):
+    model.top.step(model.grads[n % 3])
+
+
+def weighted(model, n):
+    model.top.step(model.grads[n % 3], weight=1 + n % 2)
+
+
+def flush(model, n):
+    (model.top.step if n % 2 else lambda _: model.top.flush())(model.grads[n % 3])
+
+
+def restore(model, n):
+    model.top.load_state_dict(model.saved[n % 2])
+
+
+def assign(model, n):
+    model.opt.lr = 1 / (1 + n)
+
+
+def assign_groups(model, n):
+    model.opt.groups = {"a": {"lr": 1 / (1 + n)}}
+
+
+def swapped(model, n):
+    with model.top.averaged():
+        pass
+
+
+def clipped(model, n):
+    pyoptk.clip_by_global_norm(model.grads[0], 2 * 0.7**n)
+
+
+def clipped_by_value(model, n):
+    pyoptk.clip_by_value(model.grads[0], 0.9**n)
+
+
+def slower(n):
+    return 1 / (1 + n)
+
+
+ROWS = {
+    "step": (step, alone, {"zero_grad": True}),
+    "step, lr scheduled": (step, alone, {"lr": slower, "groups": None}),
+    "step, all scheduled": (step, alone, {"groups": {"a": {"lr": slower}}, "weight_decay": slower}),
+    "assignment": (assign, alone, {}),
+    "assignment of groups": (assign_groups, alone, {}),
+    "load_state_dict": (restore, alone, {}),
+    "averaged": (swapped, alone, {}),
+    "Accumulation.step": (step, accumulation, {}),
+    "Accumulation.step, weights": (weighted, accumulation, {"zero_grad": True}),
+    "Accumulation.flush": (flush, accumulation, {}),
+    "Accumulation.load_state_dict": (restore, accumulation, {}),
+    "LossScaler.step": (step, scaler, {}),
+    "LossScaler.load_state_dict": (restore, scaler, {}),
+    "Lookahead.step": (step, lookahead, {}),
+    "Lookahead.load_state_dict": (restore, lookahead, {}),
+    "Lookahead.averaged": (swapped, lookahead, {}),
+    "SWA.update": (lambda model, n: model.top.update(), swa, {}),
+    "SWA.load_state_dict": (restore, swa, {}),
+    "SWA.averaged": (swapped, swa, {}),
+    "wrappers in wrappers": (step, nested, {}),
+    "clip_by_global_norm": (clipped, alone, {}),
+}
+REPEATED = {"clip_by_value": (clipped_by_value, alone, {})}
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer here")
+@pytest.mark.parametrize("name", [*ROWS, *REPEATED])
+def test_a_call_has_happened_wholly_or_not_at_all(name):
+    call, wrap, settings = ROWS.get(name) or REPEATED[name]
+    rng = random.Random(name)
+    model = Model(wrap, **settings)
+    states, length = [model.state()], 1.0
+    for n in range(CALLS):
+        begin = time.perf_counter()
+        call(model, n)
+        length = min(length, time.perf_counter() - begin)
+        states.append(model.state())
+    interrupted, kept = 0, []  # a notebook keeps an exception, and with it the frames
+    for _ in range(20 * EXCEPTIONS):
+        if interrupted == EXCEPTIONS:
+            break
+        model, n = Model(wrap, **settings), 0
+        try:
+            with Alarm(rng.uniform(1e-6, CALLS * length)):
+                while n < CALLS:
+                    call(model, n)
+                    n += 1
+        except Stop as stop:  # while the block was entered or left
+            kept.append(stop)
+        interrupted += n < CALLS
+        if name in REPEATED and n < CALLS:
+            call(model, n)
+        assert model.state() in states[n : n + 2], f"after {n} calls"
+        model.move()  # and it goes on
+    assert interrupted == EXCEPTIONS
