@@ -208,7 +208,9 @@ def test_ema_of_adam(dtype):
 
 
 def test_ema_with_model_fit(dtype):
-    weight = np.ones((1, 2), dtype)  # a layer without bias, input 1, target 0, the mean of 2 squares
+    weight = np.ones(
+        (1, 2), dtype
+    )  # a layer without bias, input 1, target 0, the mean of 2 squares
     opt = keras_like("SGD", weight, learning_rate=0.1, use_ema=True, ema_momentum=0.9)
     for _ in range(2):
         opt.step(weight.copy())

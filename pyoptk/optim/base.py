@@ -152,7 +152,7 @@ class Optimizer(Uncopied):
         library : {"torch", "keras", "optax", "onnx", "sklearn"}
             Where that has the optimizer; docs/semantics.md says what differs.
         params, **given
-            As for the class itself, or by the names of that library; what is given takes precedence.
+            As for the class itself, or by the library's names; what is given takes precedence.
 
         Raises
         ------

@@ -85,6 +85,12 @@ LIKE: dict[str, dict[str, dict[str, Any]]] = {
         "keras": {"lr": 1e-3},
         "optax": {"weight_decay": 1e-3},
     },
+    "AdaBelief": {
+        "optax": {},
+    },
+    "Rprop": {
+        "torch": {},
+    },
     "LAMB": {
         "keras": {"eps": 1e-7, "weight_decay": 0.0, "decay_outside_norm": True},
         "optax": {"weight_decay": 0.0},
@@ -96,10 +102,13 @@ LIKE: dict[str, dict[str, dict[str, Any]]] = {
 Function = Callable[[Any, Mapping[str, Any]], dict[str, Any]]
 
 
-def _betas(betas: Any, _: Any) -> dict[str, Any]:
-    if not isinstance(betas, tuple | list) or len(betas) != 2:
-        raise TypeError(f"betas: expected a pair of numbers, got {betas!r}")
-    return {"beta1": betas[0], "beta2": betas[1]}
+def _pair(name: str, first: str, second: str) -> Function:
+    def both(pair: Any, _: Any) -> dict[str, Any]:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise TypeError(f"{name}: expected a pair of numbers, got {pair!r}")
+        return {first: pair[0], second: pair[1]}
+
+    return both
 
 
 def _limit(name: str, **others: bool) -> Function:
@@ -114,6 +123,13 @@ def _loss_scale(scale: Any, _: Any) -> dict[str, Any]:
     return {"grad_scale": 1 / _checks.number("loss_scale_factor", scale, 5e-324, 2e308, expected)}
 
 
+def _one_eps(root: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    eps = given.get("eps", 1e-16)
+    if root != eps:
+        raise ValueError(f"eps_root: expected {eps!r}, because there is one eps, got {root!r}")
+    return {"eps": eps}
+
+
 def _mode(mode: Any, _: Any) -> dict[str, Any]:
     _checks.check_choice("mode", mode, ("standard", "nesterov"))
     return {"nesterov": mode == "nesterov"}
@@ -125,7 +141,9 @@ def _mode(mode: Any, _: Any) -> dict[str, Any]:
 KEYWORDS: dict[str, dict[str, str | Function | tuple[Any, str]]] = {
     "torch": {
         "alpha": "rho",
-        "betas": _betas,
+        "betas": _pair("betas", "beta1", "beta2"),
+        "etas": _pair("etas", "eta_minus", "eta_plus"),
+        "step_sizes": _pair("step_sizes", "min_size", "max_size"),
         "decoupled_weight_decay": "decoupled",
         "initial_accumulator_value": "initial_accumulator",
         "foreach": (..., ""),
@@ -146,7 +164,10 @@ KEYWORDS: dict[str, dict[str, str | Function | tuple[Any, str]]] = {
         "clipvalue": _limit("clip_value"),
         "use_ema": lambda on, given: {"ema_decay": given.get("ema_momentum", 0.99) if on else None},
         "ema_momentum": lambda *_: {},
-        "ema_overwrite_frequency": (None, "averaged() puts the averages in place of the parameters"),
+        "ema_overwrite_frequency": (
+            None,
+            "averaged() puts the averages in place of the parameters",
+        ),
         "loss_scale_factor": _loss_scale,
         "gradient_accumulation_steps": (None, "Accumulation(opt, k) does that"),
         "name": (..., ""),
@@ -160,6 +181,8 @@ KEYWORDS: dict[str, dict[str, str | Function | tuple[Any, str]]] = {
         "eps_in_sqrt": "eps_inside_sqrt",
         "initial_accumulator_value": "initial_accumulator",
         "eps_root": (0, "there is one eps"),
+        "AdaBelief.eps": lambda _, given: _one_eps(given.get("eps_root", 1e-16), given),
+        "AdaBelief.eps_root": lambda root, given: _one_eps(root, given) and {},
         "initial_scale": (0, "v begins at 0"),
         "bias_correction": (False, "v has none"),
         "threshold": (5, "the update is rectified where rho > 5"),
@@ -195,38 +218,40 @@ KEYWORDS: dict[str, dict[str, str | Function | tuple[Any, str]]] = {
 }
 
 
-def _translated(optimizer: type, name_of: str, library: str, given: dict[str, Any]) -> Any:
-    """What is given, by our keywords; unknown ones stay, for the constructor to refuse."""
-    has = {*inspect.signature(optimizer).parameters, *SHARED}
+def _translated(cls: type, name: str, library: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given, by our keywords; unknown ones stay, for the constructor to refuse.
+
+    name: the row of `LIKE` that is that of `cls`.
+    """
+    has = {*inspect.signature(cls).parameters, *SHARED}
     table = KEYWORDS[library]
     settings: dict[str, Any] = {}
-    for name, value in given.items():
-        meaning = table.get(f"{name_of}.{name}", table.get(name, name))
-        if isinstance(meaning, tuple) and name not in has:
-            if meaning[0] is not ... and value != meaning[0]:
-                raise ValueError(f"{name}: expected {meaning[0]!r}, because {meaning[1]}, got {value!r}")
-            continue
-        if isinstance(meaning, tuple | str):
-            own = [] if isinstance(meaning, tuple) else meaning.split()
-            meant = {next((own for own in own if own in has), name): value}
+    for key, value in given.items():
+        meaning = table.get(f"{name}.{key}", table.get(key, key))
+        if isinstance(meaning, tuple) and key in has:
+            meaning = key
+        if isinstance(meaning, tuple):
+            neutral, reason = meaning
+            if neutral is not ... and value != neutral:
+                raise ValueError(f"{key}: expected {neutral!r}, because {reason}, got {value!r}")
+            meant = {}
+        elif isinstance(meaning, str):
+            meant = {next((own for own in meaning.split() if own in has), key): value}
         else:
             meant = meaning(value, given)
         for own in settings.keys() & meant.keys():
-            raise TypeError(f"{name}: expected {own} once, got it by two names")
+            raise TypeError(f"{key}: expected {own} once, got it by two names")
         settings |= meant
     return settings
 
 
-def settings_like(optimizer: type, library: str, given: dict[str, Any]) -> dict[str, Any]:
+def settings_like(optimizer: type, library: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords for `optimizer` as in `library`, those that are given taking precedence."""
     name = next((c.__name__ for c in optimizer.__mro__ if c.__name__ in LIKE), "")
     known = LIKE.get(name, {})
     _checks.check_choice("library", library, known)
-    settings = {
-        **EVERY[library],
-        **known[library],
-        **_translated(optimizer, name, library, given),
-    }
+    own = _translated(optimizer, name, library, given)
+    settings = {**EVERY[library], **known[library], **own}
     if library == "optax" and settings.get("amsgrad"):
         settings.setdefault("amsgrad_on_corrected", True)
     if name == "SGD" and library != "torch" and settings.get("momentum", 0) == 0:
