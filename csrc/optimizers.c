@@ -130,7 +130,7 @@ static const pk_optimizer lion = {
 #define PK_CONFIG pk_lamb_config
 static const pk_optimizer lamb = {
     HEAD(lamb),
-    .fields = {BETAS(0.999), EPS(1e-6)},
+    .fields = {BETAS(0.999), EPS(1e-6), SWITCH(decay_outside_norm, 0)},
     .states = {{"m", NULL, NULL}, {"v", NULL, NULL}},
     .abilities = PK_SCRATCH,
 };

@@ -159,7 +159,14 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
 # ---- what an optimizer takes ---------------------------------------------------------------------
 
 # These belong to the step as a whole.
-_NOT_IN_GROUPS = ("grad_scale", "max_norm", "on_nonfinite")
+_NOT_IN_GROUPS = (
+    "grad_scale",
+    "max_norm",
+    "max_norm_eps",
+    "max_norm_per_array",
+    "ema_from_first_step",
+    "on_nonfinite",
+)
 
 
 def in_order(keys: list[Any], mapping: bool, grads: Any) -> list[Any]:

@@ -14,7 +14,7 @@ cdef const pk_field *common_fields() noexcept nogil
 cdef const pk_math_kernels *math_table(pk_dtype dtype) noexcept nogil
 cdef const pk_cell_kernels *cell_table(pk_cell_id cell, pk_dtype dtype) noexcept nogil
 cdef int num_threads() noexcept nogil
-cdef double clip_coefficient(double norm, double max_norm) noexcept nogil
+cdef double clip_coefficient(double norm, double max_norm, double eps) noexcept nogil
 
 cdef bint take_guard(int *guard) noexcept nogil
 cdef void drop_guard(int *guard) noexcept nogil

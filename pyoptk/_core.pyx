@@ -259,8 +259,8 @@ cdef int num_threads() noexcept nogil:
     return pk_num_threads()
 
 
-cdef double clip_coefficient(double norm, double max_norm) noexcept nogil:
-    return pk_clip_coefficient(norm, max_norm)
+cdef double clip_coefficient(double norm, double max_norm, double eps) noexcept nogil:
+    return pk_clip_coefficient(norm, max_norm, eps)
 
 
 # ---- instruction sets ---------------------------------------------------------------------------

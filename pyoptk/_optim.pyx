@@ -283,11 +283,13 @@ def check_apart(dict grads):
         open_.append(here)
 
 
-def clip(dict grads, double max_norm):
-    """Scale gradients in place to a global norm of at most `max_norm`; returns the norm before."""
+def clip(dict grads, double max_norm, double eps):
+    """Scale gradients, by name, to a global norm of at most `max_norm`; returns that before."""
     check_apart(grads)
     cdef double norm = norm_of(grads)
-    cdef double factor = clip_coefficient(norm, max_norm) if max_norm < INFINITY else 1
+    cdef double factor = 1
+    if max_norm < INFINITY:
+        factor = clip_coefficient(norm, max_norm, eps)
     if factor != 1:
         for array in [_np.asarray(grad) for grad in grads.values()]:
             _np.multiply(array, array.dtype.type(factor), array)

@@ -48,8 +48,8 @@ cdef class Plan:
     cdef char *configs     # [2 * n_groups]: those in use, then new ones until they are checked
     cdef size_t n_groups, config_size, count, scratch_size
     cdef pk_dtype dtype
-    cdef double max_norm, norm
-    cdef bint knows_norm, zero_grad
+    cdef double max_norm, max_norm_eps, norm
+    cdef bint knows_norm, per_array, zero_grad, ema_from_first_step
     cdef str on_nonfinite
     cdef pk_tensor *tensors
     cdef Py_buffer *taken  # the gradients of the current step
@@ -68,7 +68,7 @@ cdef class Plan:
         self.held, self.row, self.copies = held, row_named(which), []
         self.config_size = self.row.row.config_size
         self.touched = _Touched()
-        self.norm = -1
+        self.norm, self.per_array = -1, bool(hypers[0]["max_norm_per_array"])
         self.count, self.n_groups, self.dtype = held.count, len(hypers), held.dtype
         self.configs = <char *> PyMem_Calloc(2 * self.n_groups, self.config_size)
         self.tensors = <pk_tensor *> PyMem_Calloc(self.count + 1, sizeof(pk_tensor))
@@ -149,6 +149,12 @@ cdef class Plan:
             if needed != self.names:
                 _checks.refuse_states(self.names, needed, self.row.needed_by, hypers[g])
         limit(hypers[0], "max_norm")
+        at_least_zero(hypers[0], "max_norm_eps")
+        _checks.check_switch("ema_from_first_step", hypers[0]["ema_from_first_step"])
+        if _checks.check_switch("max_norm_per_array",
+                                hypers[0]["max_norm_per_array"]) != self.per_array:
+            raise ValueError(f"max_norm_per_array: expected {self.per_array}, as when this "
+                             f"optimizer was made, got {not self.per_array}")
         _checks.check_choice("on_nonfinite", hypers[0]["on_nonfinite"], _ON_NONFINITE)
         return 0
 
@@ -165,6 +171,8 @@ cdef class Plan:
         memcpy(self.configs, self.common(self.n_groups), self.n_groups * self.config_size)
         self.max_norm, self.on_nonfinite = limit(hypers[0], "max_norm"), hypers[0]["on_nonfinite"]
         self.knows_norm = hypers[0]["max_norm"] is not None
+        self.max_norm_eps = at_least_zero(hypers[0], "max_norm_eps")
+        self.ema_from_first_step = hypers[0]["ema_from_first_step"]
         self.zero_grad = any([h["zero_grad"] for h in hypers])
         self.settings = self.settings if settings is None else settings
         return 0
@@ -349,6 +357,20 @@ cdef class Plan:
         finally:
             self.held.unlock()
 
+    cdef void clip_arrays(self, const pk_tensor *tensors, size_t count, double scale) noexcept:
+        """Scale each gradient by its own norm: a parameter is a group, whose rows are adjacent."""
+        cdef size_t begin = 0, end
+        cdef double norm
+        while begin < count:
+            end = begin + 1
+            while end < count and tensors[end].group == tensors[begin].group:
+                end += 1
+            norm = scale * optim_table(self.dtype).global_norm(
+                &tensors[begin], end - begin, self.scratch, num_threads())
+            self.common(self.n_groups + tensors[begin].group).grad_scale = (
+                scale * clip_coefficient(norm, self.max_norm, self.max_norm_eps))
+            begin = end
+
     def run_step(self, list ordered not None, double factor, bint skips):
         """Take a step with `grad_scale` times `factor`; returns whether it was taken.
 
@@ -389,7 +411,7 @@ cdef class Plan:
                 if self.look_for_nonfinite(tensors, count, skips):
                     return False
                 if self.max_norm < INFINITY:
-                    clip = clip_coefficient(self.norm, self.max_norm)
+                    clip = clip_coefficient(self.norm, self.max_norm, self.max_norm_eps)
             for i in range(self.count):
                 self.tensors[i].step += (self.tensors[i].grad != NULL
                                          and self.tensors[i].step < INT64_MAX)
@@ -399,8 +421,13 @@ cdef class Plan:
             memcpy(scaled, self.configs, self.n_groups * self.config_size)
             for g in range(self.n_groups):
                 self.common(self.n_groups + g).grad_scale = scale * clip
+            if self.per_array and self.max_norm < INFINITY:
+                self.clip_arrays(tensors, count, scale)
             with nogil:
                 kernels.step(self.row.which, tensors, count, scaled, self.scratch, num_threads())
+            for i in range(self.count if self.ema_from_first_step else 0):
+                if self.tensors[i].grad and self.tensors[i].ema and self.tensors[i].step == 1:
+                    memcpy(self.tensors[i].ema, self.tensors[i].param, self.held.held[i].len)
             self.calls += self.calls < INT64_MAX
         finally:
             self.copies.clear()

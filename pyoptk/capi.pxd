@@ -76,7 +76,7 @@ cdef extern from "pyoptk.h" nogil:
         size_t (*touched_scratch_size)(const pk_rows *) noexcept nogil
         double (*global_norm)(const pk_tensor *, size_t, void *, int) noexcept nogil
         size_t (*norm_scratch_size)(const pk_tensor *, size_t) noexcept nogil
-    double pk_clip_coefficient(double norm, double max_norm) noexcept nogil
+    double pk_clip_coefficient(double norm, double max_norm, double eps) noexcept nogil
 
     ctypedef enum pk_cell_id:
         PK_LSTM, PK_RNN

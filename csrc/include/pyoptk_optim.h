@@ -182,12 +182,14 @@ typedef struct {
 
 /* state: m, v.  You et al. 2020, algorithm 2; m and v as adam's
  *     direction = m / (1-beta1^step) / (sqrt(v) / sqrt(1-beta2^step) + eps) + weight_decay * p
- *     p -= lr * ||p|| / ||direction|| * direction, or, if a norm is 0, p -= lr * direction
- * The norms are over the tensor, summed in double.  If not decoupled, the decay is added to g
- * instead of direction. */
+ *     p -= lr * ||p|| / ||direction|| * direction, or, where a norm is 0, p -= lr * direction
+ * The norms are those of the one tensor, summed in double.  Not decoupled, the decay is in g
+ * instead of in direction; decoupled with decay_outside_norm, it is p *= 1 - lr * weight_decay
+ * before all this (Keras). */
 typedef struct {
     pk_common common;
     double beta1, beta2, eps;
+    int decay_outside_norm;
 } pk_lamb_config;
 
 /* state: m, s.  Zhuang et al. 2020; m as adam's
@@ -295,11 +297,12 @@ typedef struct {
     size_t (*norm_scratch_size)(const pk_tensor *tensors, size_t count); /* bytes */
 } pk_optim_kernels;
 
-/* The factor that clips a gradient of this global norm to max_norm (PyTorch's clip_grad_norm_). */
-static inline double pk_clip_coefficient(double norm, double max_norm)
+/* The factor that clips a gradient of this norm to max_norm.  eps: 1e-6 in PyTorch's
+ * clip_grad_norm_, 0 in Optax and Keras. */
+static inline double pk_clip_coefficient(double norm, double max_norm, double eps)
 {
-    const double coefficient = max_norm / (norm + 1e-6);
-    return coefficient > 1 ? 1 : coefficient; /* a NaN stays one */
+    const double coefficient = max_norm / (norm + eps);
+    return coefficient > 1 || norm == 0 ? 1 : coefficient; /* a NaN stays one */
 }
 
 #endif

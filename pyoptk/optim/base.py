@@ -56,10 +56,16 @@ class Optimizer(Uncopied):
     max_norm : float or None
         Scales all gradients together so that their global norm, after `grad_scale`, is at most this
         (PyTorch's ``clip_grad_norm_``, before `clip_value`); `grad_norm` tells the norm before.
+    max_norm_eps : float
+        The factor of that is ``min(1, max_norm / (norm + max_norm_eps))``.
+    max_norm_per_array : bool
+        Scale each gradient by its own norm instead. Not to be changed later.
 
     ema_decay : float or None
         Keep a moving average of the parameters, ``ema = ema_decay * ema + (1 - ema_decay) * p``
         after each step, in the same sweep over memory; it begins at the parameters. See `averaged`.
+    ema_from_first_step : bool
+        Let it begin at the parameters after the first step instead.
     zero_grad : bool
         Set every gradient to zero once it is used, in the same sweep: ready to be added to.
     on_nonfinite : {"propagate", "skip", "raise"}
@@ -97,7 +103,10 @@ class Optimizer(Uncopied):
     grad_scale: Value
     clip_value: Value | None
     max_norm: Value | None
+    max_norm_eps: Value
+    max_norm_per_array: bool
     ema_decay: Value | None
+    ema_from_first_step: bool
     zero_grad: bool
     on_nonfinite: str
 
@@ -116,6 +125,8 @@ class Optimizer(Uncopied):
         overrides = [override(name, groups, no_decay, decay_mask) for name in tree.names]
         kinds = list(dict.fromkeys(overrides))
         of = [kinds.index(kind) for kind in overrides]
+        if _checks.check_switch("max_norm_per_array", hyper["max_norm_per_array"]):
+            kinds, of = overrides, list(range(len(overrides)))
         settings = Settings.of(kinds, hyper, groups)
         first = at_step(0, settings.merged)
         plan = Plan(tree.held, self._kernel, of, first, settings, start)
@@ -142,13 +153,19 @@ class Optimizer(Uncopied):
         library : {"torch", "keras", "optax", "onnx", "sklearn"}
             A library that has this optimizer; docs/semantics.md lists the differences.
         params, **given
-            Arguments of the class; they override those of the library.
+            As for the class itself, or by the library's names; what is given takes precedence.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As from the class, and for what only that library can do.
 
         Examples
         --------
         >>> import numpy as np, pyoptk
-        >>> pyoptk.Adam.like("keras", np.zeros(2)).eps
-        1e-07
+        >>> opt = pyoptk.Adam.like("keras", np.zeros(2), learning_rate=0.5)
+        >>> opt.lr, opt.eps
+        (0.5, 1e-07)
         """
         return cls(params, **settings_like(cls, library, given))
 
