@@ -53,10 +53,10 @@ cdef class Plan(Stack):
         self.of_x = (B, T, self.I) if self.batch_first else (T, B, self.I)
         self.of_y = (*self.of_x[:2], self.H * self.directions)
         self.of_state = (self.count, B, self.H)
-        self.held.take("the weights", self.flat_params, False)
-        self.held.take("grads", self.flat_grads, True)
         self.check_params()
         self.check_grads()
+        self.held.take("the weights", self.flat_params, False)
+        self.held.take("grads", self.flat_grads, True)
         self.place_weights(<char *> self.held.held[0].buf, <char *> self.held.held[1].buf)
 
     cdef bint check_params(self) except -1:
@@ -284,8 +284,9 @@ cdef class Passes:
         cdef _Buffers arrays = _Buffers()
         cdef Py_buffer *view
         cdef bint batch_first = layer.batch_first
-        arrays.take("the weights", layer.flat_params, False)
         view = arrays.take("x", x, False, True)
+        if view.itemsize != layer.dtype.itemsize:
+            raise TypeError(f"x: expected {layer.dtype} like the weights, got {x.dtype}")
         if view.ndim != 3 or view.shape[2] != layer.input_size:
             raise ValueError(f"x: expected shape (any, any, {layer.input_size}), "
                              f"got {shape_of(view)}")

@@ -1,11 +1,12 @@
-/* From dA, the gradient of the pre-activations, to dx and the gradients of the weights: products over
- * many steps at once. */
+/* From dA, the gradient of the pre-activations, to dx and the gradients of the weights: products
+ * over many steps at once. */
 #ifndef PK_RNN_GRADIENTS_H
 #define PK_RNN_GRADIENTS_H
 
 #include "rnn_forward.h"
 
-/* A task of a weight gradient works on PANELS panels of its columns, so that dA is read once for all. */
+/* A task of a weight gradient works on PANELS panels of its columns, so that dA is read once for
+ * all. */
 enum { PANELS = 4, GRADIENT_WIDTH = PANELS * WIDTH };
 
 /* Without the first of the steps if h enters none of its products. */
@@ -19,9 +20,9 @@ static range steps_with_h(const rnn_job *job, range steps)
 
 /* ---- dA as the left-hand side of products ---------------------------------------------------- */
 
-/* Some columns of dA in the order panel, column, unit: what x sees of it, or h.  It is multiplied in
- * blocks of k.  Panels are segments at one distance except, if the first column is not among them,
- * the last panel, whose columns may stand closer: it is a block of its own. */
+/* Some columns of dA in the order panel, column, unit: what x sees of it, or h.  It is multiplied
+ * in blocks of k.  Panels are segments at one distance except, if the first column is not among
+ * them, the last panel, whose columns may stand closer: it is a block of its own. */
 PK_INLINE size_t da_block(const rnn_job *job, columns of, size_t k)
 {
     const size_t H = job->s.H, depth = of.count * UNITS, whole = H / UNITS * depth;
@@ -66,8 +67,8 @@ typedef struct {
         groups; /* of unit panels: a task of a weight gradient does GRADIENT_WIDTH columns of one */
 } rnn_sums;
 
-/* Whether this is the first contribution to dx of step t, which two directions may share: each first
- * does the half of its steps that the other reaches last. */
+/* Whether this is the first contribution to dx of step t, which two directions may share: each
+ * first does the half of its steps that the other reaches last. */
 static int is_new_dx(const rnn_sums *of, size_t t)
 {
     const rnn_job *job = of->job, *jobs = of->run->jobs;
@@ -301,7 +302,8 @@ static void rnn_gradient_task(void *arg, size_t task)
 }
 
 /* Everything that follows from the dA of some steps, divided by elements of the results: each is
- * summed by one thread in one order, however many rows there are and however many steps at a time. */
+ * summed by one thread in one order, however many rows there are and however many steps at a
+ * time. */
 static void rnn_gradients_of(const rnn_run *run)
 {
     const size_t threads = (size_t)run->nthreads, width = GRADIENT_WIDTH;

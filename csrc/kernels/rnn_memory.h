@@ -6,9 +6,9 @@
 
 enum { L2_SHARE = 1 << 20 }; /* bytes that are likely to stay in the L2 cache */
 
-/* The steps of a stretch: where backward does not have the gates of all steps, it works on stretches
- * of about as many steps as there are stretches, so that neither the states that are kept between
- * them nor the scratch memory is large. */
+/* The steps of a stretch: where backward does not have the gates of all steps, it works on
+ * stretches of about as many steps as there are stretches, so that neither the states that are kept
+ * between them nor the scratch memory is large. */
 static size_t steps_of_stretch(const pk_rnn_shape *s)
 {
     size_t steps = 1;
@@ -17,8 +17,9 @@ static size_t steps_of_stretch(const pk_rnn_shape *s)
     return steps;
 }
 
-/* Weights that fit the L2 cache are used for input and state together, step by step, unless a step has
- * too few rows for good tiles.  Otherwise w_ih is used for a block of steps of some 512 rows. */
+/* Weights that fit the L2 cache are used for input and state together, step by step, unless a step
+ * has too few rows for good tiles.  Otherwise w_ih is used for a block of steps of some 512
+ * rows. */
 static size_t steps_of_block(const pk_rnn_shape *s)
 {
     const size_t H = padded(s->H), columns = OF_X.count * s->I + OF_H.count * s->H;
