@@ -1,10 +1,10 @@
 /* pk_parallel, through which kernels use several cores, and the number of threads.  The build
  * chooses one of three backends: our own pool (PK_POOL), OpenMP (PK_OPENMP), or none.  Kernels call
- * pk_parallel, the binding the rest.  You may change a backend without touching any other file.
+ * pk_parallel; the binding calls the rest.  You may change a backend without touching another file.
  *
  * Why a pool: the caller takes chunks as workers do, and at the end waits only for chunks that have
  * begun.  If the threads of a BLAS still spin on a worker's core, that worker just takes no chunk.
- * OpenMP's threads wait for each other at the end, so that one without a core stops them all. */
+ * OpenMP's threads wait for each other at the end, so that one without a core delays them all. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* sched_getaffinity */
 #endif
@@ -206,23 +206,24 @@ enum { SPIN_NS = 50000 };
 /* Kernels need up to 192 KiB of stack; musl gives a thread 128 KiB. */
 enum { STACK_SIZE = 1 << 20 };
 
-/* The state of a job is one word, the ticket: 20 bits for the number of the job, 8 for the limit of
- * workers, 18 for the number of pieces, 18 for the next piece.  A worker takes a piece by
- * compare-and-swap, which fails if the next job has begun.  Two words would be a race. */
-enum { PIECE_BITS = 18, LIMIT_BITS = 8, JOB_BITS = 20, MAX_PIECES = (1 << PIECE_BITS) - 1 };
-#define NEXT(t) ((size_t)((t) & MAX_PIECES))
-#define PIECES(t) ((size_t)((t) >> PIECE_BITS & MAX_PIECES))
-#define LIMIT(t) ((int)((t) >> 2 * PIECE_BITS & (PK_MAX_THREADS - 1)))
-#define JOB(t) ((uint32_t)((t) >> (2 * PIECE_BITS + LIMIT_BITS)))
+/* A worker takes a bundle of consecutive chunks at a time.  The state of a job is one word, the
+ * ticket: 20 bits for the number of the job, 8 for the limit of workers, 18 for the number of
+ * bundles, 18 for the next bundle.  A worker takes a bundle by compare-and-swap, which fails if the
+ * next job has begun.  Two words would be a race. */
+enum { BUNDLE_BITS = 18, LIMIT_BITS = 8, JOB_BITS = 20, MAX_BUNDLES = (1 << BUNDLE_BITS) - 1 };
+#define NEXT(t) ((size_t)((t) & MAX_BUNDLES))
+#define BUNDLES(t) ((size_t)((t) >> BUNDLE_BITS & MAX_BUNDLES))
+#define LIMIT(t) ((int)((t) >> 2 * BUNDLE_BITS & (PK_MAX_THREADS - 1)))
+#define JOB(t) ((uint32_t)((t) >> (2 * BUNDLE_BITS + LIMIT_BITS)))
 
 static struct {
     _Alignas(64) _Atomic uint64_t ticket;
-    _Alignas(64) atomic_size_t done; /* pieces */
+    _Alignas(64) atomic_size_t done; /* bundles */
     atomic_int sleepers;
-    /* Only a thread that holds a piece reads these, so the next job cannot be writing them. */
+    /* Only a thread that holds a bundle reads these, so the next job cannot be writing them. */
     chunk_function *fn;
     void *arg;
-    size_t chunks, chunks_per_piece;
+    size_t chunks, chunks_per_bundle;
     int workers;
 } pool;
 static pthread_mutex_t asleep = PTHREAD_MUTEX_INITIALIZER;
@@ -230,14 +231,14 @@ static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
 
 const char *pk_threads_backend(void) { return "pool"; }
 
-static void take_pieces(uint32_t job)
+static void take_bundles(uint32_t job)
 {
     uint64_t t = atomic_load(&pool.ticket);
-    while (JOB(t) == job && NEXT(t) < PIECES(t)) {
+    while (JOB(t) == job && NEXT(t) < BUNDLES(t)) {
         if (!atomic_compare_exchange_weak(&pool.ticket, &t, t + 1))
             continue;
-        const size_t first = NEXT(t) * pool.chunks_per_piece, left = pool.chunks - first;
-        const size_t count = left < pool.chunks_per_piece ? left : pool.chunks_per_piece;
+        const size_t first = NEXT(t) * pool.chunks_per_bundle, left = pool.chunks - first;
+        const size_t count = left < pool.chunks_per_bundle ? left : pool.chunks_per_bundle;
         for (size_t c = first; c < first + count; c++)
             pool.fn(pool.arg, c);
         atomic_fetch_add(&pool.done, 1);
@@ -252,7 +253,7 @@ static int64_t now_ns(void)
     return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
 }
 
-static int is_last(uint32_t job) { return JOB(atomic_load(&pool.ticket)) == job; }
+static int is_latest(uint32_t job) { return JOB(atomic_load(&pool.ticket)) == job; }
 
 static void *work(void *self)
 {
@@ -260,13 +261,13 @@ static void *work(void *self)
     uint32_t seen = UINT32_MAX; /* no job has this number */
     for (;;) {
         const int64_t stop = now_ns() + SPIN_NS;
-        while (is_last(seen) && now_ns() < stop)
-            for (int i = 0; i < 16 && is_last(seen); i++)
+        while (is_latest(seen) && now_ns() < stop)
+            for (int i = 0; i < 16 && is_latest(seen); i++)
                 relax();
-        if (is_last(seen)) {
+        if (is_latest(seen)) {
             pthread_mutex_lock(&asleep);
-            atomic_fetch_add(&pool.sleepers, 1); /* before the look at the ticket: see run */
-            while (is_last(seen))
+            atomic_fetch_add(&pool.sleepers, 1); /* before reading the ticket: see run */
+            while (is_latest(seen))
                 pthread_cond_wait(&wake, &asleep);
             atomic_fetch_sub(&pool.sleepers, 1);
             pthread_mutex_unlock(&asleep);
@@ -274,7 +275,7 @@ static void *work(void *self)
         const uint64_t t = atomic_load(&pool.ticket);
         seen = JOB(t);
         if (id < LIMIT(t))
-            take_pieces(seen);
+            take_bundles(seen);
     }
     return NULL;
 }
@@ -288,7 +289,7 @@ static void hire(int wanted)
         return;
     pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&detached, STACK_SIZE);
-    /* Handlers of signals are to run on the program's own threads; a worker's faults must kill. */
+    /* Signals go to the program's own threads, except faults, which must end the process. */
     sigfillset(&blocked);
     for (const int *fault = (const int[]){SIGSEGV, SIGBUS, SIGFPE, SIGILL, 0}; *fault; fault++)
         sigdelset(&blocked, *fault);
@@ -302,17 +303,17 @@ static void hire(int wanted)
 
 static void run(chunk_function *fn, void *arg, size_t chunks, int nthreads)
 {
-    const size_t per_piece = chunks / MAX_PIECES + (chunks % MAX_PIECES != 0);
-    const size_t pieces = chunks / per_piece + (chunks % per_piece != 0);
+    const size_t per_bundle = chunks / MAX_BUNDLES + (chunks % MAX_BUNDLES != 0);
+    const size_t bundles = chunks / per_bundle + (chunks % per_bundle != 0);
     hire(nthreads - 1);
     pool.fn = fn;
     pool.arg = arg;
     pool.chunks = chunks;
-    pool.chunks_per_piece = per_piece;
+    pool.chunks_per_bundle = per_bundle;
     atomic_store(&pool.done, 0);
     const uint32_t job = (JOB(atomic_load(&pool.ticket)) + 1) & ((1 << JOB_BITS) - 1);
     const uint64_t head = (uint64_t)job << LIMIT_BITS | (uint64_t)(nthreads - 1);
-    atomic_store(&pool.ticket, (head << PIECE_BITS | pieces) << PIECE_BITS);
+    atomic_store(&pool.ticket, (head << BUNDLE_BITS | bundles) << BUNDLE_BITS);
     /* A worker first counts itself as a sleeper, then reads the ticket.  Here the ticket is written
      * first and sleepers are read then: at least one of the two sees what the other wrote. */
     if (atomic_load(&pool.sleepers)) {
@@ -320,8 +321,8 @@ static void run(chunk_function *fn, void *arg, size_t chunks, int nthreads)
         pthread_cond_broadcast(&wake);
         pthread_mutex_unlock(&asleep);
     }
-    take_pieces(job);
-    for (int spins = 0; atomic_load(&pool.done) < pieces; spins++) {
+    take_bundles(job);
+    for (int spins = 0; atomic_load(&pool.done) < bundles; spins++) {
         if (spins < 2000)
             relax();
         else
@@ -329,8 +330,8 @@ static void run(chunk_function *fn, void *arg, size_t chunks, int nthreads)
     }
 }
 
-/* The child has none of the workers, and not the thread that was inside a job, if there was one:
- * nobody may take the pieces that are left of that job. */
+/* The child of a fork has no workers.  A job that another thread was running has lost that thread:
+ * its remaining bundles must not run. */
 static void in_child(void)
 {
     pool.workers = 0;

@@ -1,5 +1,5 @@
-/* Adam and its relatives, as optim.h has the others: a context in double, one rule, an update.
- * optim.c lists them. */
+/* Adam and its relatives, in the form of optim.h: each a context, a rule, an update and a row of the
+ * table in optim.c. */
 #ifndef PK_ADAM_H
 #define PK_ADAM_H
 
@@ -14,8 +14,8 @@ static void moment_context(double beta1, double beta2, context *k)
     k->rest2 = (real)(1 - beta2);
 }
 
-/* sqrt(v) / r + eps is (sqrt(v) + eps * r) / r, where the rate takes in the division by r.  An eps
- * that is not 0 must not become 0, or gradients of zeros would give 0 / 0. */
+/* sqrt(v) / r + eps = (sqrt(v) + eps * r) / r.  The rate contains the factor r.  If eps is not 0, eps
+ * * r must not round to 0, or gradients of zeros would give 0 / 0. */
 static real scaled_eps(double eps, double r)
 {
     return (real)(eps > 0 && eps * r < REAL_MIN ? REAL_MIN : eps * r);
@@ -39,7 +39,7 @@ static void adam_context(const void *config, int64_t step, context *k)
     k->eps = scaled_eps(c->eps, corrected || c->eps_hat ? 1 : root_unbias2);
 }
 
-/* Here and below states 0 and 1 are m and v. */
+/* In this file states 0 and 1 are m and v. */
 PK_INLINE vectors adam_rule(vectors x, context k)
 {
     vec *const m = &x.s[0], *const v = &x.s[1], *const vmax = &x.s[2];
@@ -74,7 +74,7 @@ static double nadam_product(double beta1, double log_q, int64_t step)
 {
     const double without_q = pow(beta1, (double)step);
     if (without_q < 0x1p-60)
-        return 0; /* nothing beside the 1 it is subtracted from: beta1 0.9 gets here at step 395 */
+        return 0; /* 1 - product is 1 in double; with beta1 0.9 from step 395 on */
     const double short1 = -expm1(log_q), short_t = -expm1((double)step * log_q);
     double above = 0, below = 0, weight = 1, sum = 0; /* 1 - q^(n t), 1 - q^n, 2^-n */
     for (int n = 1; n <= 60; n++) {
@@ -125,7 +125,7 @@ static void radam_context(const void *config, int64_t step, context *k)
 {
     const pk_radam_config *c = config;
     const double power2 = pow(c->beta2, (double)step), unbias2 = 1 - power2;
-    const double last = 2 / (1 - c->beta2) - 1; /* rho, of which this is the limit */
+    const double last = 2 / (1 - c->beta2) - 1; /* the limit of rho */
     const double rho = last - 2 * (double)step * power2 / unbias2;
     common_context(&c->common, k);
     moment_context(c->beta1, c->beta2, k);
@@ -207,7 +207,7 @@ PK_INLINE vectors lion_rule(vectors x, context k)
 {
     vec *const m = &x.s[0];
     const vec c = k.beta1 * *m + k.rest1 * x.g, one = broadcast(1);
-    const vec sign = pick(c > 0, one, pick(c < 0, -one, c)); /* 0 and NaN are themselves */
+    const vec sign = pick(c > 0, one, pick(c < 0, -one, c)); /* 0 and NaN stay */
     x.p = k.shrink * x.p - k.rate * sign;
     *m = k.beta2 * *m + k.rest2 * x.g;
     return x;
@@ -255,9 +255,9 @@ static const optimizer adabelief = {.prepare = adabelief_context,
 
 /* ---- LAMB ------------------------------------------------------------------------------------ */
 
-/* Two sweeps: the first updates the moments and sums squares, the second, which knows the norms,
- * computes the direction again, with the same bits, and moves the parameter.  The direction of a
- * stage stays in the L1 cache. */
+/* Two sweeps.  The first updates the moments, computes the direction into an L1 buffer, and sums
+ * squares.  The second knows the norms, computes the direction again with the same bits, and moves
+ * the parameter. */
 
 static void lamb_context(const void *config, int64_t step, context *k)
 {
@@ -296,7 +296,7 @@ static void lamb_visit(const block_walk *walk, const pk_tensor *t, size_t from, 
                        size_t number, const context *k)
 {
     context moments = *k;
-    moments.zero_grad = 0; /* that comes with the second sweep, and so does the average */
+    moments.zero_grad = 0; /* zeroing and the moving average are part of the second sweep */
     for (size_t b = from; b < to; b++, number++) {
         const size_t end = t->n - b * NORM_BLOCK < NORM_BLOCK ? t->n : (b + 1) * NORM_BLOCK;
         double param_sum = 0, direction_sum = 0;
@@ -306,7 +306,10 @@ static void lamb_visit(const block_walk *walk, const pk_tensor *t, size_t from, 
             part.state[2] = direction;
             part.ema = NULL;
             piece p = {.counting = 0};
-            update_part(&lamb_moments, &part, 0, part.n, &p, &moments);
+            if (is_native(t))
+                lamb_moments_update(open_native(&p, &part, 0, part.n), &moments);
+            else
+                update_staged(&lamb_moments, &part, 0, part.n, p, &moments);
             param_sum += sum_of_squares(part.param, part.stored.param, part.n, 1);
             direction_sum += sum_of_squares(direction, PK_NATIVE, part.n, 1);
         }

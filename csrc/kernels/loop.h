@@ -1,9 +1,11 @@
-/* The loop of every optimizer, over a piece of one tensor.  What happens to an element is a rule: a
- * function of one vector of each array.  Around it, where the config asks for it and in the same
- * registers, is what all optimizers share: the preparation of the gradient, the choice of a
- * cautious step, the moving average of the parameter.  The updates in optim.h and adam.h call
- * update_arrays with literals, so that each combination is a loop of its own with nothing to decide
- * inside.  Take care with the order of operations: it is that of the twins in pyoptk/reference. */
+/* The loop of every optimizer, over a piece of one tensor.  An optimizer's rule is a function of one
+ * vector of each array.  The loop loads the vectors, applies the rule and stores them.  Where the
+ * config asks for it, it also does in registers what all optimizers share: it prepares the gradient,
+ * masks a cautious update and keeps a moving average of the parameter.
+ *
+ * The updates in optim.h and adam.h call update_arrays with literal arguments, so that each
+ * combination compiles to a loop of its own without branches.  Do not change the order of
+ * operations: it is that of the twins in pyoptk/reference. */
 #ifndef PK_LOOP_H
 #define PK_LOOP_H
 
@@ -12,17 +14,17 @@
 
 enum { PAIR = 2 * LANES };
 
-/* Bit flags: which arrays a rule reads, besides the parameter and the gradient, or changes. */
+/* Bit flags: the arrays that a rule reads or changes.  It always reads parameter and gradient. */
 enum { STATE_0 = 1, STATE_1 = 2, STATE_2 = 4, STATES_01 = STATE_0 | STATE_1, PARAM = 8 };
 
-/* One unit of a core does both divisions and roots, and most rules wait for it.  So of four vectors
- * one takes its root by products; two, where the rule itself has few products. */
+/* Divisions and square roots share one execution unit, and most rules wait for it.  So one vector in
+ * four takes its root by multiplications; two in four, if the rule has few multiplications. */
 enum { NO_ROOTS, ROOTS_1_IN_4, ROOTS_2_IN_4 };
 
 /* One vector of each array. */
 typedef struct {
     vec p, g, s[PK_MAX_STATES], ema;
-    vec_bits agree; /* of a cautious step */
+    vec_bits agree; /* mask of a cautious step */
 } vectors;
 
 typedef struct {
@@ -33,7 +35,7 @@ typedef vectors update_rule(vectors x, context k);
 
 PK_INLINE vec root_of(vec x, context k) { return k.by_products ? root_by_products(x) : root(x); }
 
-/* `all`: the moving average, too. */
+/* `all`: also load the moving average. */
 PK_INLINE vectors load_vectors(const piece *t, size_t i, int reads, int all)
 {
     vectors x = {.p = load(t->param + i), .g = load(t->grad + i)};
@@ -80,15 +82,16 @@ PK_INLINE vec prepared(vec g, vec p, context k)
     return k.decay != 0 ? g + k.decay * p : g;
 }
 
-/* Where an update of -moved has the sign of the gradient.  Compared, not multiplied as in the
- * paper: a product may underflow.  Neither 0 nor NaN agrees. */
+/* Mask: where the update, -moved, has the sign of the gradient.  Signs are compared, not multiplied
+ * as in the paper, because a product may underflow.  Neither 0 nor NaN agrees. */
 PK_INLINE vec_bits agreeing(vec moved, vec g)
 {
     return ((moved < 0) & (g > 0)) | ((moved > 0) & (g < 0));
 }
 
-/* Applies the rule and, around it, what all optimizers share.  A cautious step applies the rule to
- * a parameter of zeros and multiplies what does not agree by 0: a NaN stays one. */
+/* Applies the rule and what all optimizers share.  A cautious step applies the rule to a parameter of
+ * zeros, which yields minus the update, and multiplies elements that do not agree by 0, so that a NaN
+ * stays a NaN. */
 PK_INLINE vectors stepped(vectors x, context k, real caution, update_rule *rule)
 {
     const vec p = x.p, g = x.g = prepared(x.g, p, k);
@@ -113,7 +116,7 @@ PK_INLINE pair stepped_pair(const piece *t, size_t i, context k, int reads, upda
     return x;
 }
 
-/* Elements i..i+n-1 of what a step reads, as far as there are any, into the L2 cache: the L1 cache
+/* Prefetches elements i..i+n-1, as far as they exist, of all arrays that a step reads.  Into L2: L1
  * is too small for two tensors. */
 PK_INLINE void prefetch_next(const piece *t, size_t i, size_t n, int reads)
 {
@@ -126,7 +129,7 @@ PK_INLINE void prefetch_next(const piece *t, size_t i, size_t n, int reads)
     }
 }
 
-/* How many of the elements from..to-1 of a pair agree. */
+/* The number of agreeing elements among from..to-1 of a pair. */
 PK_INLINE size_t count_agreeing(pair x, size_t from, size_t to)
 {
     real_bits agree[PAIR];
@@ -138,7 +141,7 @@ PK_INLINE size_t count_agreeing(pair x, size_t from, size_t to)
     return count;
 }
 
-/* A piece shorter than a pair is stepped in copies that are filled up with zeros. */
+/* A piece shorter than a pair is stepped in copies that are padded with zeros. */
 typedef struct {
     _Alignas(CACHE_LINE) real param[PAIR], grad[PAIR], ema[PAIR], state[PK_MAX_STATES][PAIR];
 } copies;
@@ -173,17 +176,17 @@ static void copy_back(const piece *t, const copies *c, int changes, int zero_gra
         memset(t->grad, 0, t->n * sizeof *t->grad);
 }
 
-/* A pair that overlaps others, at an end of the piece: computed before these are stored, and stored
- * after them.  Its elements from..to-1 are in no other. */
+/* A pair at an end of the piece that overlaps other pairs.  It is computed before they are stored and
+ * stored after them.  Elements from..to-1 belong to no other pair. */
 typedef struct {
     size_t at, from, to;
 } edge;
 
-/* Two pairs at a time, from begin to end, with nothing but the rule. */
+/* The loop with nothing but the rule, two pairs at a time, from begin to end. */
 PK_INLINE void update_rule_only(const piece *t, const piece *next, size_t begin, size_t end,
                                 context k, int reads, int changes, int roots, update_rule *rule)
 {
-    context slow = k, fast = k; /* roots by the instruction, and by products */
+    context slow = k, fast = k; /* roots by the instruction and by multiplications */
     slow.by_products = 0;
     fast.by_products = 1;
     if (next)
@@ -200,14 +203,14 @@ PK_INLINE void update_rule_only(const piece *t, const piece *next, size_t begin,
     }
 }
 
-/* Begins with the loop at an element from which vectors of the parameter do not cross cache lines,
- * as all of an array from NumPy's allocator would, and has no tail.  Returns, when counting, how
- * many elements of a cautious step agree, and changes nothing then. */
+/* One step of a piece.  The loop begins at the first aligned vector of the parameter, because stores
+ * that cross a cache line are slow; edges do the rest, so that there is no scalar tail.  If counting,
+ * changes nothing and returns the number of agreeing elements. */
 PK_INLINE size_t update_arrays(update_rule *rule, int variant, int reads, int changes, int roots,
                                const piece *p, context k)
 {
     copies filled;
-    k.variant = variant; /* a literal */
+    k.variant = variant; /* a literal: the rule compiles without branches */
     const int is_short = p->n < PAIR;
     const piece t = is_short ? filled_up(p, &filled) : *p;
     const int rule_only = k.rule_only && !t.ema;
@@ -232,7 +235,7 @@ PK_INLINE size_t update_arrays(update_rule *rule, int variant, int reads, int ch
 
     if (rule_only && t.next) {
         update_rule_only(&t, t.next, begin, end, k, reads, changes, roots, rule);
-    } else if (rule_only) { /* a literal NULL: nothing to decide in the loop */
+    } else if (rule_only) { /* a literal NULL: no branch in the loop */
         update_rule_only(&t, NULL, begin, end, k, reads, changes, roots, rule);
     } else {
         for (size_t i = begin; i < end; i += PAIR) {

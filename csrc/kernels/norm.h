@@ -1,22 +1,22 @@
-/* Sums over whole tensors, with the same bits for any number of threads: the global norm of a list
- * of gradients, which optim.c lists, and the walk over blocks that LAMB (adam.h) takes for its
- * norms. */
+/* Reductions over whole tensors: the global norm of a list of gradients, which is a kernel of optim.c,
+ * and the walk over blocks, which LAMB (adam.h) uses for its norms. */
 #ifndef PK_NORM_H
 #define PK_NORM_H
 
 #include "sweep.h"
 
-/* Sums are taken in double over blocks of a fixed size, in a fixed number of lanes, and added up in
- * the order of the list: the bits depend neither on threads nor on the instruction set. */
+/* Each block of a fixed size is summed in double, in a fixed number of lanes; the sums of blocks are
+ * added in the order of the list.  So the bits depend neither on threads nor on the instruction
+ * set. */
 enum { NORM_BLOCK = 4096, NORM_LANES = 16 };
 
-/* A walk over the blocks of a list of tensors: `visit` gets those from..to-1 of one tensor. */
+/* A walk over the blocks of a list of tensors.  `visit` is called with blocks from..to-1 of one. */
 typedef struct block_walk {
     const pk_tensor *tensors;
     size_t count, blocks, chunks;
     const chunk_start *starts;  /* [chunks], in blocks */
-    const optimizer *optimizer; /* whose context k is, or NULL: k is not set */
-    const char *configs;        /* as a sweep's */
+    const optimizer *optimizer; /* k is its context; NULL: k is not set */
+    const char *configs;        /* as in a sweep */
     void (*visit)(const struct block_walk *walk, const pk_tensor *t, size_t from, size_t to,
                   size_t number, const context *k); /* number: of block `from`, over the list */
     double *sums;                                   /* what visit writes, for each block */
@@ -57,7 +57,7 @@ static void walk_chunk(void *arg, size_t c)
     const fp_mode mode = flush_denormals();
     const size_t from = pk_cut(walk->blocks, c, walk->chunks),
                  to = pk_cut(walk->blocks, c + 1, walk->chunks);
-    const pk_tensor *prepared = NULL; /* the tensor whose group and step k is for */
+    const pk_tensor *prepared = NULL; /* k is the context of its group and step count */
     context k;
 
     size_t start = walk->starts[c].before; /* number of the tensor's first block */
@@ -132,7 +132,7 @@ static double global_norm(const pk_tensor *tensors, size_t count, void *scratch,
     const int in_range = norm > 1e-140 && norm < (double)INFINITY;
     if (sizeof(real) == sizeof(float) || in_range || isnan(norm))
         return norm;
-    /* Squares of doubles may have left the range: once more, scaled towards its middle. */
+    /* Squares of doubles may have overflowed or underflowed: again, with a scale. */
     return norm_with(tensors, count, scratch, norm > 1 ? 0x1p-540 : 0x1p540, nthreads);
 }
 

@@ -1,6 +1,6 @@
-/* The table of the optimizer kernels, and the step, which all optimizers share.  Compiled once per
- * instruction set and dtype, without contraction to FMA; everything is static except the table, so
- * that no two objects share a symbol.  Users reach the table through pk_optim (dispatch.c). */
+/* The table of the optimizer kernels, and `step`, which all optimizers share.  Compiled once per
+ * instruction set and dtype, without contraction to FMA.  Everything is static except the table, so
+ * that no two objects share a symbol.  Users get the table from pk_optim (dispatch.c). */
 #include "adam.h"
 #include "norm.h"
 #include "optim.h"
@@ -11,8 +11,8 @@ static const optimizer *const optimizers[PK_N_OPTIMIZERS + 1] = {
     PK_OPTIMIZERS(PK_ROW)[PK_MEMORY_ROOF] = &memory_roof,
 };
 
-/* Tensors of a part of the list, in one sweep, or in two where one of them is cautious: the share
- * of agreeing elements is known only after all of a tensor have been seen. */
+/* One sweep; two if a group is cautious, because the share of agreeing elements of a tensor is known
+ * only after all of them.  Then CAUTIOUS_AT_ONCE tensors at a time, whose counts fit the stack. */
 static void step(pk_which which, const pk_tensor *tensors, size_t count, const void *configs,
                  void *scratch, int nthreads)
 {

@@ -1,11 +1,13 @@
-/* The optimizers other than Adam's relatives (adam.h).  Each is a function that turns a config into
- * a context, in double, one rule in the dtype of the arrays, and an update: the loop of loop.h with
- * the rule and, as literals, the switches that the rule must know, so that each combination is a
- * loop of its own with nothing to decide inside.  A switch that can be a number of the context
- * (eps_hat, eps_inside_sqrt, lr_in_momentum) is one.  optim.c lists them.
+/* The optimizers other than Adam's relatives (adam.h).  Each has four parts:
+ *     a context function   turns a config into numbers, in double
+ *     a rule               the formula, for one vector of each array
+ *     an update            calls update_arrays (loop.h) with the rule and literal switches
+ *     an `optimizer`       puts them together; optim.c lists it
+ * A switch that only changes numbers (eps_hat, eps_inside_sqrt, lr_in_momentum) is handled in the
+ * context and needs no loop of its own.
  *
- * Compiled without contraction to FMA: the operations below are the operations done, so that every
- * instruction set gives the same bits, and the twins in pyoptk/reference do too. */
+ * Compiled without contraction to FMA, so that every instruction set and the twins in
+ * pyoptk/reference give the same bits. */
 #ifndef PK_OPTIM_H
 #define PK_OPTIM_H
 
@@ -129,7 +131,7 @@ PK_INLINE vectors rmsprop_rule(vectors x, context k)
     if (k.variant & CENTERED) {
         *avg = k.beta2 * *avg + k.rest2 * x.g;
         spread -= *avg * *avg;
-        spread = larger_of(broadcast(0), spread); /* rounding; a NaN stays one */
+        spread = larger_of(broadcast(0), spread); /* rounding may make it negative; a NaN stays */
     }
     const vec den = root_of(spread + k.eps_inside, k) + k.eps;
     if (k.variant & HAS_MOMENTUM) {
@@ -178,7 +180,7 @@ PK_INLINE vectors adadelta_rule(vectors x, context k)
 {
     vec *const v = &x.s[0], *const acc_delta = &x.s[1];
     *v = k.beta2 * *v + k.rest2 * x.g * x.g;
-    /* Two roots, not one of the quotient, which would leave the range where they do not. */
+    /* Two roots, not one of the quotient, which may overflow or underflow. */
     const vec above = root_of(*acc_delta + k.eps_inside, k), below = root_of(*v + k.eps_inside, k);
     const vec delta = above / below * x.g;
     *acc_delta = k.beta2 * *acc_delta + k.rest2 * delta * delta;

@@ -5,7 +5,7 @@
 
 #include "vec.h"
 
-/* By the instruction, which works in the same unit of a core as division does. */
+/* By the instruction, which shares an execution unit with division. */
 PK_INLINE vec root(vec x)
 {
     for (int i = 0; i < LANES; i++)
@@ -18,9 +18,9 @@ PK_INLINE vec root(vec x)
 
 enum { RANGE_BEGIN = 0x18800000, RANGE_END = 0x7e800000 }; /* 2^-78 and 2^126, as bits */
 
-/* By products, from an estimate of 14 bits: Newton's step for root and half its inverse, then a
- * last one whose remainder is exact enough for every x (docs/prove_root.py).  Where an x is not in
- * the range in which nothing underflows, all take the other way. */
+/* By multiplications, from a 14-bit estimate: a Newton step for the root and half its inverse, then a
+ * last step, after which the root is correctly rounded for every x (docs/prove_root.py).  If an x
+ * is outside the range in which nothing underflows, the whole vector takes the instruction. */
 PK_INLINE vec root_by_products(vec x)
 {
     const __m512i from_begin = _mm512_sub_epi32((__m512i)x, _mm512_set1_epi32(RANGE_BEGIN));

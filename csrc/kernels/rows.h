@@ -1,13 +1,12 @@
-/* Row-sparse gradients: the rows of a parameter that a gradient touches, as a list of tensors, so
- * that a step changes those rows and no others.  optim.c lists touched_rows; the binding calls
- * it. */
+/* Row-sparse gradients: turns the rows that a gradient contains into a list of tensors, so that a
+ * step changes those rows and no others.  touched_rows is a kernel of optim.c. */
 #ifndef PK_ROWS_H
 #define PK_ROWS_H
 
 #include "storage.h"
 
-/* A hash table tells which tensor a row has become: slots with open addressing, half of them free.
- * Its size, and the time to clear it, depend on the gradient, not on the parameter. */
+/* A hash table (open addressing, at most half full) maps a row to its tensor.  Its size, and the time
+ * to clear it, depend on the gradient, not on the parameter. */
 static int slot_bits(size_t count)
 {
     int bits = 1;
@@ -18,7 +17,7 @@ static int slot_bits(size_t count)
 
 static size_t touched_scratch_size(const pk_rows *g)
 {
-    /* at most half of the rows come several times and need a sum */
+    /* at most half of the rows occur several times and need a sum */
     const size_t sums = g->count / 2 * g->width * sizeof(real);
     return ((size_t)1 << slot_bits(g->count)) * sizeof(size_t) +
            (sums + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
@@ -30,7 +29,7 @@ static size_t touched_rows(const pk_tensor *whole, const pk_rows *g, pk_tensor *
     const fp_mode mode = flush_denormals();
     const int bits = slot_bits(g->count);
     const size_t last_slot = ((size_t)1 << bits) - 1;
-    size_t *slots = scratch; /* 1 + the number of the row's tensor, or 0: free */
+    size_t *slots = scratch; /* 1 + the index of the row's tensor; 0: free */
     real *const sums = (real *)(slots + last_slot + 1), *free_sum = sums;
     pk_tensor from = *whole;
     size_t found = 0;
@@ -41,8 +40,7 @@ static size_t touched_rows(const pk_tensor *whole, const pk_rows *g, pk_tensor *
         const size_t begin = (size_t)g->indices[k] * g->width;
         const real *restrict row = (const real *)g->values + k * g->width;
         const void *param = element(whole->param, begin, whole->stored.param);
-        /* Fibonacci hashing: neighbours end up far apart, and so do the rows of a regular
-         * pattern */
+        /* Fibonacci hashing: spreads neighbouring and regularly spaced indices */
         size_t slot = (size_t)((uint64_t)g->indices[k] * 0x9E3779B97F4A7C15u >> (64 - bits));
         while (slots[slot] && touched[slots[slot] - 1].param != param)
             slot = (slot + 1) & last_slot;

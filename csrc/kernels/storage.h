@@ -1,12 +1,10 @@
-/* How arrays are stored, apart from the arithmetic on them: the only file of the optimizers that
- * knows element sizes and formats.  The loops see a `piece`, all of whose arrays are `real`.  An
- * array that is stored otherwise is loaded into a copy in the L1 cache and stored from there, a
- * stage at a time.  A new format is a case in load_as, one in store_as and a size; no loop and no
- * rule changes.
+/* Formats of arrays.  Among the files of the optimizers only this one knows element sizes and
+ * formats; sweep.h and norm.h call it.  The loops see a `piece`, whose arrays are all `real`.  An
+ * array in another format is converted into a copy in L1 and back, STAGE elements at a time.  A new
+ * format needs a case in load_as, one in store_as, and a size; no loop and no rule changes.
  *
- * sweep.h calls this.  Every multiple of PK_BLOCK is a place where a piece may begin, and a stage
- * is a whole number of blocks, so that the scale of a block is found by one thread, from all of
- * it. */
+ * If a tensor has blocks, its pieces begin at blocks, and a stage is a whole number of blocks: one
+ * thread sees all elements of a block when it computes their scale. */
 #ifndef PK_STORAGE_H
 #define PK_STORAGE_H
 
@@ -16,24 +14,24 @@
 
 enum {
     CACHE_LINE = 64,
-    STAGE = 1024 /* elements that are copied at once: five arrays of float fill 20 KiB of L1 */
+    STAGE = 1024 /* elements that are converted at once: five arrays of float take 20 KiB of L1 */
 };
 
-/* A part of one tensor as a loop sees it, and what changes from one tensor to the next. */
+/* A part of one tensor, as a loop sees it, and the numbers that belong to this tensor alone. */
 typedef struct piece {
     real *param, *grad, *state[PK_MAX_STATES], *ema; /* [n] each; NULL where there is none */
     size_t n;
-    const struct piece *next; /* the tensor after this one, where prefetching it pays; else NULL */
-    real rate;                /* in place of the context's, where each tensor has its own (LAMB) */
-    real caution;             /* multiplies the agreeing elements of a cautious update */
-    int counting;             /* change nothing: how many elements agree? */
+    const struct piece *next; /* the tensor after this one, if it should be prefetched, else NULL */
+    real rate;                /* LAMB: replaces the rate of the context */
+    real caution;             /* factor of the agreeing elements of a cautious update */
+    int counting;             /* change nothing, count agreeing elements */
 } piece;
 
 typedef struct {
     _Alignas(CACHE_LINE) real param[STAGE], grad[STAGE], ema[STAGE], state[PK_MAX_STATES][STAGE];
 } stage;
 
-/* The table of doubles has native arrays only. */
+/* With real = double every array is native. */
 PK_INLINE int is_stored_as_real(int kind) { return sizeof(real) != 4 || kind == PK_NATIVE; }
 
 PK_INLINE int is_native(const pk_tensor *t)
@@ -54,13 +52,13 @@ PK_INLINE size_t size_as(int kind)
     return is_stored_as_real(kind) ? sizeof(real) : kind == PK_INT8 ? 1 : 2;
 }
 
-/* Element i of an array, which may be absent. */
+/* The address of element i; NULL if the array is. */
 PK_INLINE void *element(const void *array, size_t i, int kind)
 {
     return array ? (char *)(uintptr_t)array + i * size_as(kind) : NULL;
 }
 
-/* Elements begin..end-1 of a tensor, as a tensor. */
+/* A tensor of elements begin..end-1 of another. */
 PK_INLINE pk_tensor part_of(const pk_tensor *t, size_t begin, size_t end)
 {
     pk_tensor part = *t;
@@ -75,8 +73,8 @@ PK_INLINE pk_tensor part_of(const pk_tensor *t, size_t begin, size_t end)
     return part;
 }
 
-/* The first index >= i, at most n, at which a piece may begin: that of a block, or of a cache line
- * of the parameter, so that no two threads write to one line. */
+/* The first index >= i, at most n, at which a piece may begin: the beginning of a block, or of a
+ * cache line of the parameter, so that no two threads write to the same line. */
 PK_INLINE size_t next_grain(const pk_tensor *t, size_t i)
 {
     const size_t size = size_as(t->stored.param);
@@ -105,15 +103,15 @@ PK_INLINE uint32_t bits_of(float x)
 
 PK_INLINE float from_bf16(uint16_t half) { return float_of((uint32_t)half << 16); }
 
-/* To the nearest, ties to even; a NaN stays one. */
+/* Rounds to the nearest, ties to even; a NaN stays a NaN. */
 PK_INLINE uint16_t to_bf16(float x)
 {
     const uint32_t bits = bits_of(x), rounded = bits + 0x7fff + (bits >> 16 & 1);
     return (uint16_t)((x == x ? rounded : bits | 0x400000) >> 16);
 }
 
-/* By integers, which have the same bits everywhere.  A denormal, m * 2^-24, is found as the
- * difference of two numbers of 2^-14, because denormal floats count as zero here. */
+/* In integer arithmetic, which has the same bits everywhere.  A denormal, m * 2^-24, is computed as
+ * the difference of two numbers near 2^-14, because denormal floats are flushed to zero here. */
 PK_INLINE float from_f16(uint16_t half)
 {
     const uint32_t sign = (uint32_t)(half & 0x8000) << 16, rest = (uint32_t)(half & 0x7fff) << 13;
@@ -123,7 +121,7 @@ PK_INLINE float from_f16(uint16_t half)
     return float_of(sign | (exponent ? normal : bits_of(denormal)));
 }
 
-/* The largest magnitude of a block, found on bits: a NaN is larger than all else, and stays one. */
+/* The largest magnitude of a block.  Compares bits, so that a NaN is the largest and the result. */
 PK_INLINE float scale_of(const real *x, size_t n)
 {
     uint32_t largest = 0;
@@ -142,7 +140,7 @@ static void load_int8(real *restrict to, const int8_t *from, size_t n, const flo
 
 static void store_int8(int8_t *to, const real *restrict from, size_t n, float *scale)
 {
-    const float half = 0x1.8p23f; /* beside which nothing but whole numbers is left of a sum */
+    const float half = 0x1.8p23f; /* adding this rounds a float to an integer */
     for (size_t i = 0; i < n; i++) {
         if (i % PK_BLOCK == 0)
             *scale++ = scale_of(from + i, n - i < PK_BLOCK ? n - i : PK_BLOCK);
@@ -181,7 +179,7 @@ static void store_as(void *to, const real *restrict from, size_t n, int kind, fl
 
 /* ---- pieces ---------------------------------------------------------------------------------- */
 
-/* The array itself, or a copy of what it holds. */
+/* The array itself if it is native, else `copy`, filled with its converted elements. */
 PK_INLINE real *as_real(const void *array, size_t n, int kind, const float *scale, real *copy)
 {
     if (!array || is_stored_as_real(kind))
@@ -190,8 +188,8 @@ PK_INLINE real *as_real(const void *array, size_t n, int kind, const float *scal
     return copy;
 }
 
-/* Elements begin..end-1 of a native tensor. */
-PK_INLINE void open_native(piece *p, const pk_tensor *t, size_t begin, size_t end)
+/* p, with the arrays of elements begin..end-1 of a native tensor. */
+PK_INLINE const piece *open_native(piece *p, const pk_tensor *t, size_t begin, size_t end)
 {
     p->n = end - begin;
     p->param = (real *)t->param + begin;
@@ -199,6 +197,7 @@ PK_INLINE void open_native(piece *p, const pk_tensor *t, size_t begin, size_t en
     p->ema = t->ema ? (real *)t->ema + begin : NULL;
     for (int s = 0; s < PK_MAX_STATES; s++)
         p->state[s] = t->state[s] ? (real *)t->state[s] + begin : NULL;
+    return p;
 }
 
 static void open_piece(piece *p, const pk_tensor *t, stage *copies)
@@ -211,7 +210,7 @@ static void open_piece(piece *p, const pk_tensor *t, stage *copies)
         p->state[s] = as_real(t->state[s], t->n, t->stored.state[s], t->scale[s], copies->state[s]);
 }
 
-/* Copies that the step has changed go back to where they came from. */
+/* Converts changed copies back into the arrays of the tensor. */
 static void close_piece(const piece *p, const pk_tensor *t, int zero_grad)
 {
     if (p->param != t->param)

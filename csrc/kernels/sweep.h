@@ -1,6 +1,6 @@
-/* One step of a list of tensors, once over memory: the list is partitioned into chunks, which may
- * run on several threads, and each chunk hands parts of tensors to one optimizer's `update`.
- * optim.c calls sweep_chunk; an update is a loop of loop.h.
+/* A sweep: one pass over the memory of a list of tensors.  The list is divided into chunks, which may
+ * run on several threads.  Each chunk calls one optimizer's `update` with pieces of tensors.  optim.c
+ * calls sweep_chunk; an update is a loop of loop.h.
  *
  * The arithmetic of an element never depends on where a chunk begins, so that every number of
  * threads and every split of a model into tensors gives the same bits. */
@@ -10,43 +10,41 @@
 #include "storage.h"
 
 enum {
-    SERIAL_BELOW =
-        16384, /* elements in a list for which waking a thread costs more than it saves */
+    SERIAL_BELOW = 16384,  /* elements in a list; below, waking a thread costs more than it saves */
     CHUNKS_PER_THREAD = 4, /* so that a thread that starts late does not hold up the others */
     MOST_CHUNKS = PK_MAX_THREADS * CHUNKS_PER_THREAD,
-    SHORT = 256,     /* elements in a tensor that is prefetched as a whole */
-    ROWS_AHEAD = 4,  /* how many tensors ahead that happens */
-    MIDDLING = 4096, /* elements in one that is prefetched during the step of its predecessor */
+    SHORT = 256,           /* elements; tensors up to this are prefetched as a whole, */
+    ROWS_AHEAD = 4,        /* this many tensors ahead */
+    MIDDLING = 4096,       /* elements; tensors up to this are prefetched during the step before */
     CAUTIOUS_AT_ONCE = 512 /* tensors whose agreeing elements are counted in one parallel region */
 };
 
-/* What an optimizer's loop needs besides the arrays: computed in double, once per group and
- * step. */
+/* What a rule needs besides arrays; computed in double, once per group and step count. */
 typedef struct {
     real scale, clip, sign, decay; /* of the gradient before the rule */
     real shrink; /* 1 - lr * weight_decay if decoupled, else 1: multiplies the parameter */
     real rate, gain, direct, momentum, beta1, rest1, beta2, rest2, correct2, eps, eps_inside;
     real low, high;
     real ema_keep, ema_rest;
-    int rule_only; /* the gradient needs no preparation, and nothing but the rule is to be done */
+    int rule_only; /* nothing but the rule: no scaling, clipping, coupled decay, caution, zeroing */
     int cautious, zero_grad;
-    int variant;     /* which of the loops of an optimizer: flags of its own, a literal in each */
-    int by_products; /* how root_of works: a literal for each vector of a loop */
+    int variant;     /* flags of the optimizer; update_arrays sets them to a literal */
+    int by_products; /* how root_of works; a literal for each vector of a loop */
 } context;
 
 /* One optimizer, as the table in optim.c lists it. */
 typedef struct {
     void (*prepare)(const void *config, int64_t step, context *k);
-    /* One step of a piece; returns how many elements agree where p->counting. */
+    /* One step of a piece; if p->counting, changes nothing and returns how many elements agree. */
     size_t (*update)(const piece *p, const context *k);
     size_t config_size;
-    /* Where each tensor has a rate of its own: a pass that finds them.  [count], in the scratch. */
+    /* LAMB: computes a rate for each tensor, [count] in scratch, before the sweep.  Others: NULL. */
     const double *(*rates)(const pk_tensor *tensors, size_t count, const void *configs,
                            void *scratch, int nthreads);
     size_t (*scratch_size)(const pk_tensor *tensors, size_t count); /* bytes; NULL: none */
 } optimizer;
 
-/* Where a chunk begins in a list: the tensor, and how much of the list lies before that. */
+/* Where a chunk begins: the index of its first tensor, and the elements of all tensors before. */
 typedef struct {
     size_t tensor, before;
 } chunk_start;
@@ -57,9 +55,9 @@ typedef struct {
     size_t count, total, chunks;
     const chunk_start *starts; /* [chunks] */
     const char *configs; /* an array of the optimizer's config, each beginning with pk_common */
-    const double *rates; /* [count], or NULL: that of the context */
-    size_t *agreeing;    /* [count] how many elements of a cautious update agree, or NULL */
-    int counting;        /* this sweep only counts them */
+    const double *rates; /* [count], or NULL: the rate is in the context */
+    size_t *agreeing;    /* [count] the number of agreeing elements of a cautious update, or NULL */
+    int counting;        /* this sweep only counts agreeing elements */
 } sweep;
 
 PK_INLINE const pk_common *common_of(const sweep *s, const pk_tensor *t)
@@ -67,14 +65,14 @@ PK_INLINE const pk_common *common_of(const sweep *s, const pk_tensor *t)
     return (const pk_common *)(s->configs + t->group * s->optimizer->config_size);
 }
 
-/* What multiplies the agreeing elements, so that the update is as large as it would have been. */
+/* The factor of the agreeing elements, which keeps the size of the update. */
 static double caution_of(size_t agreeing, size_t n)
 {
     const double share = (double)agreeing / (double)n;
     return 1 / (share > 1e-3 ? share : 1e-3);
 }
 
-/* The rows of a sparse gradient are far apart, where no processor expects the next one. */
+/* Rows of a sparse gradient are far apart: hardware prefetch does not find them. */
 PK_INLINE void prefetch_rows(const pk_tensor *t)
 {
     const void *arrays[] = {t->param, t->grad, t->state[0], t->state[1], t->state[2]};
@@ -84,8 +82,8 @@ PK_INLINE void prefetch_rows(const pk_tensor *t)
                 __builtin_prefetch((const char *)arrays[a] + i);
 }
 
-/* Hardware prefetch stops at the end of a page, so that it is late for every array of a tensor of a
- * few pages.  The loop prefetches such a tensor during the step of the one before. */
+/* Whether the loop should prefetch this tensor during the step of the one before.  Hardware prefetch
+ * stops at the end of a page, so every array of a tensor of a few pages would begin with misses. */
 PK_INLINE int pays_to_prefetch(const pk_tensor *next)
 {
     return next->grad && next->n > SHORT && next->n <= MIDDLING && is_native(next);
@@ -116,7 +114,7 @@ static void find_starts(chunk_start *starts, size_t chunks, const pk_tensor *ten
 
 static size_t elements_of(const pk_tensor *t) { return t->n; }
 
-/* Elements that are not all stored natively: in copies, a stage at a time. */
+/* One step of elements begin..end-1 of a tensor with converted arrays, a stage at a time. */
 static size_t update_staged(const optimizer *o, const pk_tensor *t, size_t begin, size_t end,
                             piece p, const context *k)
 {
@@ -132,16 +130,6 @@ static size_t update_staged(const optimizer *o, const pk_tensor *t, size_t begin
     return agreeing;
 }
 
-/* One step of elements begin..end-1 of a tensor; `p` has all but the arrays. */
-PK_INLINE size_t update_part(const optimizer *o, const pk_tensor *t, size_t begin, size_t end,
-                             piece *p, const context *k)
-{
-    if (!is_native(t))
-        return update_staged(o, t, begin, end, *p, k);
-    open_native(p, t, begin, end);
-    return o->update(p, k);
-}
-
 /* Chunk c of the list, counted in elements over all its tensors. */
 static void sweep_chunk(void *arg, size_t c)
 {
@@ -150,10 +138,10 @@ static void sweep_chunk(void *arg, size_t c)
     const fp_mode mode = flush_denormals();
     const size_t from = pk_cut(s->total, c, s->chunks), to = pk_cut(s->total, c + 1, s->chunks);
     const pk_tensor *const list_end = s->tensors + s->count;
-    const pk_tensor *prepared = NULL; /* the tensor whose group and step k is for */
+    const pk_tensor *prepared = NULL; /* k is the context of its group and step count */
     context k;
 
-    size_t start = s->starts[c].before; /* of tensor t, in elements of the list */
+    size_t start = s->starts[c].before; /* index of the first element of t, over the list */
     for (const pk_tensor *t = s->tensors + s->starts[c].tensor; t < list_end && start < to;
          start += t++->n) {
         if (!t->grad || !t->n)
@@ -176,14 +164,13 @@ static void sweep_chunk(void *arg, size_t c)
         p.next = NULL;
         p.counting = s->counting;
         p.rate = s->rates ? (real)s->rates[i] : 0;
-        /* Not while other threads count. */
+        /* Other threads add to the count while it is made. */
         p.caution = s->agreeing && !s->counting ? (real)caution_of(s->agreeing[i], t->n) : 0;
-        if (start + t->n < to && t + 1 < list_end && pays_to_prefetch(t + 1)) {
-            open_native(&next, t + 1, 0, t[1].n);
-            p.next = &next;
-        }
-        const size_t agreeing = update_part(o, t, begin, end, &p, &k);
-        if (s->counting) /* whole numbers: the order of the threads does not matter */
+        if (start + t->n < to && t + 1 < list_end && pays_to_prefetch(t + 1))
+            p.next = open_native(&next, t + 1, 0, t[1].n);
+        const size_t agreeing = is_native(t) ? o->update(open_native(&p, t, begin, end), &k)
+                                             : update_staged(o, t, begin, end, p, &k);
+        if (s->counting) /* integers: the order of the threads does not matter */
             __atomic_fetch_add(&s->agreeing[i], agreeing, __ATOMIC_RELAXED);
     }
     restore_denormals(mode);
