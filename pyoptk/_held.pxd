@@ -21,14 +21,16 @@ cdef class Held:
     cdef void *descr               # NumPy's for it
     cdef Py_buffer *held           # the parameters, then what else a step writes
     cdef span *spans               # the same, by address
-    cdef bint busy, averaging
+    cdef int busy                  # a guard: see take_guard
+    cdef bint averaging
 
     cdef str label(self, str what, Py_ssize_t i)
     cdef Py_ssize_t hold(self, array, str name) except -1
     cdef int sort_spans(self) except -1
     cdef Py_ssize_t owner(self, const void *begin, Py_ssize_t length) noexcept
     cdef list in_order(self, grads)
-    cdef int check_idle(self, str what) except -1
+    cdef int lock(self, str what) except -1
+    cdef void unlock(self) noexcept
     cdef bint has_same_entries(self) except -1
     cdef int check_entries(self) except -1
     cdef bint is_like(self, Py_ssize_t i, array, int flags) noexcept

@@ -1,7 +1,7 @@
-"""The memory of some parameters, taken once, and what is asked of them at every step.
+"""`Held`: the buffers of some parameters, acquired once, and the checks of every step on them.
 
-`Params` (pyoptk/params.py) makes one. An optimizer's plan (_plan.pyx) adds its states, so that a
-gradient that overlaps any of them is found.
+`Params` (pyoptk/params.py) makes a Held. An optimizer's plan (_plan.pyx) adds its states to it, so
+that a gradient that overlaps a parameter or a state is found.
 """
 import numpy as _np
 
@@ -15,7 +15,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uintptr_t
 from libc.string cimport memcmp, memcpy
 
-from ._core cimport acquire, check_dtype, check_like, dtype_of
+from ._core cimport acquire, check_dtype, check_like, drop_guard, dtype_of, take_guard
 from .capi cimport (
     NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_F32, PK_F64, PK_MAX_STATES, PyArray_CHKFLAGS,
     PyArray_DATA, PyArray_DESCR, PyArray_DIMS, PyArray_NDIM, PyArrayObject,
@@ -25,7 +25,7 @@ cdef object _ndarray = _np.ndarray, _f32 = _np.dtype("f4"), _f64 = _np.dtype("f8
 
 
 cdef class Held:
-    """The arrays of some parameters.
+    """The buffers of some parameters.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ cdef class Held:
         self.descr = <void *> <PyObject *> (_f32 if self.dtype == PK_F32 else _f64)
         if isinstance(given, (dict, list)):
             self.watched = given
-            if not self.has_same_entries():  # a subclass that makes its entries when asked
+            if not self.has_same_entries():  # a subclass that makes entries on access
                 self.watched = None
 
     def __dealloc__(self):
@@ -92,9 +92,9 @@ cdef class Held:
         return 0
 
     cdef Py_ssize_t owner(self, const void *begin, Py_ssize_t length) noexcept:
-        """Which of the arrays has some of these bytes; -1: none."""
+        """The index of the array that contains any of these bytes, or -1."""
         cdef Py_ssize_t low = 0, high = self.n_spans, middle
-        while low < high:  # the first span that ends behind begin
+        while low < high:  # find the first span that ends after `begin`
             middle = (low + high) // 2
             if self.spans[middle].end <= <const char *> begin:
                 low = middle + 1
@@ -121,17 +121,28 @@ cdef class Held:
                 pass
         return _checks.in_order(self.keys, self.mapping, grads)
 
-    cdef int check_idle(self, str what) except -1:
-        """Raise if `what` cannot be done now."""
-        if self.busy:
+    cdef int lock(self, str what) except -1:
+        """Take the parameters for `what`, until `unlock`; raise if another thread has them."""
+        if not take_guard(&self.busy):
             raise RuntimeError(f"{what}: this optimizer is stepping in another thread already")
-        if self.averaging:
-            raise RuntimeError(f"{what}: expected the parameters, got their averages, because this "
-                               f"is within averaged()")
         return 0
 
+    cdef void unlock(self) noexcept:
+        drop_guard(&self.busy)
+
+    def begin(self, str what):
+        """The same until `end`; raise if averages are in the place of the parameters, too."""
+        self.lock(what)
+        if self.averaging:
+            self.unlock()
+            raise RuntimeError(f"{what}: expected the parameters, got their averages, because this "
+                               f"is within averaged()")
+
+    def end(self):
+        self.unlock()
+
     cdef bint has_same_entries(self) except -1:
-        """Whether the caller's dict or list still has the arrays that it had."""
+        """Whether the caller's dict or list still contains the same arrays."""
         cdef Py_ssize_t i
         if self.watched is None:
             return True
@@ -151,13 +162,13 @@ cdef class Held:
         return True
 
     cdef int check_entries(self) except -1:
-        """Raise if one is another array: an optimizer would go on with the old one."""
+        """Raise if an entry was replaced: the optimizer would go on changing the old array."""
         if not self.has_same_entries():
             self.entries = _checks.check_entries(self.watched, self.keys, self.entries)
         return 0
 
     cdef bint is_like(self, Py_ssize_t i, array, int flags) noexcept:
-        """Whether this is an ndarray like parameter i with these flags."""
+        """Whether `array` is an ndarray with the dtype and shape of parameter i and these flags."""
         cdef PyArrayObject *a = <PyArrayObject *> <PyObject *> array
         cdef Py_buffer *model = &self.held[i]
         return (type(array) is _ndarray and PyArray_CHKFLAGS(a, flags)
@@ -182,14 +193,6 @@ cdef class Held:
             PyBuffer_Release(&view)
         return 0
 
-    def begin(self, str what):
-        """Take the parameters for `what`, until `end`; raise if it cannot be done now."""
-        self.check_idle(what)
-        self.busy = True
-
-    def end(self):
-        self.busy = False
-
 
 cdef class Averaged:
     """``with averaged:`` the parameters have the values of `others`, and no step can be taken."""
@@ -201,12 +204,15 @@ cdef class Averaged:
 
     def __enter__(self):
         cdef Py_ssize_t i
-        self.held.check_idle("averaged")
-        for i in range(self.held.count):
-            self.held.check_writable(i)
-        self.saved = [_np.array(array) for array in self.held.arrays]
-        self.held.averaging = True
-        self.fill(self.others)
+        self.held.begin("averaged")
+        try:
+            for i in range(self.held.count):
+                self.held.check_writable(i)
+            self.saved = [_np.array(array) for array in self.held.arrays]
+            self.held.averaging = True
+            self.fill(self.others)
+        finally:
+            self.held.unlock()
 
     def __exit__(self, *error):
         if self.saved is not None:
@@ -217,7 +223,7 @@ cdef class Averaged:
         self.__exit__()
 
     cdef int fill(self, list arrays) except -1:
-        """Bytes to where the parameters are, also if they were made read-only in between."""
+        """Copy bytes into the parameters, even if they have been made read-only meanwhile."""
         cdef Py_ssize_t i
         for i in range(self.held.count):
             memcpy(self.held.held[i].buf, PyArray_DATA(<PyArrayObject *> <PyObject *> arrays[i]),

@@ -239,8 +239,8 @@ def one_cycle(
     """One rise and one fall (Smith & Topin 2019): `torch.optim.lr_scheduler.OneCycleLR`.
 
     Rises from ``initial = peak / div_factor`` to `peak` at ``t = pct_start * total_steps - 1``,
-    then falls to ``initial / final_div_factor`` at the last step and stays there (PyTorch raises an
-    error instead). `one_cycle_momentum` is the schedule of the momentum for it.
+    then falls to ``initial / final_div_factor`` at the last step and stays there (PyTorch raises
+    an error instead). `one_cycle_momentum` is the schedule of the momentum for it.
 
     Parameters
     ----------

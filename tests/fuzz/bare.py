@@ -218,6 +218,7 @@ def clip(t):
         grads, must = junk(t.rng), None
     norm_of = [np.array(g) for g in grads] if isinstance(grads, list) else None
     by_norm = t.chance(0.5)
+    must = True if limit is math.inf and not by_norm and must is False else must
     function = pyoptk.clip_by_global_norm if by_norm else pyoptk.clip_by_value
     writes = grads if isinstance(grads, list) else ()
     result = t.call(function, grads, limit, writes=writes, must=must)

@@ -24,6 +24,9 @@ RIGHT = {
 }
 
 
+SCHEDULED = ["lr", "weight_decay", "grad_scale", "beta1"]  # that may become smaller
+
+
 def defaults(cls):
     """Hyper-parameters and their defaults."""
     return dict(cls(np.zeros(1)).hyper)
@@ -57,7 +60,7 @@ class Setting:
         for name, default in hyper.items():
             if t.chance(0.5):
                 self.keywords[name] = draw_value(t, name, default)
-            if type(self.keywords.get(name, default)) is float and t.chance(0.08):
+            if name in SCHEDULED and t.chance(0.1):
                 self.keywords[name] = scheduled(t, self.keywords.get(name, default))
         if t.chance(0.3):
             self.keywords["groups"] = self._groups(t, hyper, names)

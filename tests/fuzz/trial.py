@@ -16,7 +16,7 @@ SANITIZED = "libasan" in os.environ.get("LD_PRELOAD", "")
 # What a refusal may be. Its message begins with the name of what is wrong; NumPy's own words for
 # want of memory will do.
 REFUSALS = (TypeError, ValueError, RuntimeError, MemoryError, FloatingPointError)
-_NAMED = re.compile(r"(?s)[^\s:\[]*(\[.*?\])*(\(.*?\))?: |Unable to allocate ")
+_NAMED = re.compile(r"(?s)[^\s:\[]*(\[.*?\][\w.]*)*(\(.*?\))?: |Unable to allocate ")
 
 
 class Fault(AssertionError):

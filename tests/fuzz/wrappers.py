@@ -16,8 +16,8 @@ class _Innermost:
     def __init__(self, model):
         self.model, self.twin = model, model.twin
 
-    def step(self, grads):
-        return self.twin.step(grads, self.model.opt.grad_norm)
+    def step(self, grads, weight=1.0):
+        return grads is not None and self.twin.step(grads, self.model.opt.grad_norm)
 
 
 class _Wrapped:
@@ -28,32 +28,35 @@ class _Wrapped:
 class Accumulation(_Wrapped):
     def __init__(self, inner, k):
         super().__init__(inner)
-        self.k, self.sums = k, None
+        self.k, self.sums, self.weight = k, None, 0.0
 
-    def step(self, grads):
-        if self.sums is None:
-            self.sums = [None] * len(grads)
+    def step(self, grads, weight=1.0):
+        if grads is not None:
+            self._add(grads, weight)
+        if self.count < (self.k if grads is not None else 1):
+            return False
+        with np.errstate(all="ignore"):
+            for total in self.sums:
+                if total is not None:
+                    total /= total.dtype.type(self.weight)
+        sums, self.sums, self.count, self.weight = self.sums, None, 0, 0.0
+        return self.inner.step(sums)
+
+    def _add(self, grads, weight):
+        self.sums = self.sums or [None] * len(grads)
         with np.errstate(all="ignore"):
             for i, grad in enumerate(grads):
                 if grad is not None:
+                    weighted = grad if weight == 1 else np.multiply(grad, grad.dtype.type(weight))
                     if self.sums[i] is None:
-                        self.sums[i] = grad.copy()
+                        self.sums[i] = np.array(weighted)
                     else:
-                        np.add(self.sums[i], grad, out=self.sums[i])
+                        np.add(self.sums[i], weighted, out=self.sums[i])
         zeroed(self.twin, grads)
-        self.count += 1
-        if self.count < self.k:
-            return False
-        sums, self.sums, self.count = self.sums, None, 0
-        factor = self.twin.factor
-        self.twin.factor = factor * (1 / self.k)
-        try:
-            return self.inner.step(sums)
-        finally:
-            self.twin.factor = factor
+        self.count, self.weight = self.count + 1, self.weight + weight
 
     def numbers(self):
-        return {"k": self.k, "count": self.count}
+        return {"k": self.k, "count": self.count, "weight": self.weight}
 
 
 class LossScaler(_Wrapped):
@@ -61,12 +64,12 @@ class LossScaler(_Wrapped):
         super().__init__(inner)
         self.scale, self.growth, self.backoff, self.interval = scale, growth, backoff, interval
 
-    def step(self, grads):
+    def step(self, grads, weight=1.0):
         twin = self.twin
         before, skipped = (twin.factor, twin.skips), twin.skipped
         twin.factor, twin.skips = twin.factor * (1 / self.scale), True
         try:
-            stepped = self.inner.step(grads)
+            stepped = self.inner.step(grads, weight)
         finally:
             twin.factor, twin.skips = before
         self.count += stepped
@@ -86,8 +89,8 @@ class Lookahead(_Wrapped):
         self.k, self.alpha = k, alpha
         self.slow = [p.copy() for p in inner.twin.params]
 
-    def step(self, grads):
-        stepped = self.inner.step(grads)
+    def step(self, grads, weight=1.0):
+        stepped = self.inner.step(grads, weight)
         self.count += stepped
         if self.count >= self.k:
             self.count = 0
@@ -140,27 +143,40 @@ def wrapper(t):
     for _ in range(t.pick([2, 5, 8])):
         if t.chance(0.2):
             _wrong(t, model, opt, levels)
-        grads = [model.gradient(i) for i in range(len(model.arrays))]
-        grads = [
-            np.zeros_like(a) if is_rows(g) else g for g, a in zip(grads, model.arrays, strict=True)
-        ]
-        before = [None if g is None else np.array(g) for g in grads]
-        refused = t.call(
-            opt.step,
-            model.like(grads),
-            writes=model.written(grads),
-            refusal_writes=[g for g in grads if g is not None],
-        )
-        try:
-            expected = twin.step(before)
-        except FloatingPointError:
-            t.check(isinstance(refused.error, FloatingPointError), "took what is to raise")
-            return  # what is left of the micro-batches is each wrapper's own affair
-        t.check(not isinstance(refused, Refused), f"refused what is right: {refused}")
-        t.equal(f"{names} stepped", refused, expected)
+        if not _one_step(t, model, opt, twin, names):
+            return
         model.compare()
         _compare_numbers(t, levels, twin)
     _round_trip(t, opt, levels, model)
+
+
+def _one_step(t, model, opt, twin, names):
+    """A step with a weight, or a flush, of both; False if it raised as it should."""
+    grads = [model.gradient(i) for i in range(len(model.arrays))]
+    grads = [
+        np.zeros_like(a) if is_rows(g) else g for g, a in zip(grads, model.arrays, strict=True)
+    ]
+    before = [None if g is None else np.array(g) for g in grads]
+    weight = t.pick([1.0, 3.0, 0.1]) if names.count("Accumulation") == 1 else 1.0
+    if t.chance(0.1):
+        before, result = None, t.call(opt.flush, writes=model.arrays)
+    else:
+        given = [g for g in grads if g is not None]
+        result = t.call(
+            opt.step,
+            model.like(grads),
+            weight=weight,
+            writes=model.written(grads),
+            refusal_writes=given,
+        )
+    try:
+        expected = twin.step(before, weight)
+    except FloatingPointError:
+        t.check(isinstance(result.error, FloatingPointError), "took what is to raise")
+        return False  # what is left of the micro-batches is each wrapper's own affair
+    t.check(not isinstance(result, Refused), f"refused what is right: {result}")
+    t.equal(f"{names} stepped", result, expected)
+    return True
 
 
 def _levels(opt):
