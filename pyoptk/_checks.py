@@ -6,6 +6,7 @@ and what came; otherwise it returns the value as its caller uses it, or None. Pr
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -305,8 +306,10 @@ def check_lengths(lengths: ArrayLike, B: int, T: int) -> NDArray[np.int64]:
             f"lengths: expected {B} integers, got a masked array, whose mask would have no effect"
         )
     try:
-        given = np.asarray(lengths)
-    except ValueError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # NumPy before 1.24 warns and makes an array of lists
+            given = np.asarray(lengths)
+    except (ValueError, Warning):
         raise ValueError(f"lengths: expected {B} integers, got a ragged sequence") from None
     if given.size == 0:  # of a list, whatever dtype NumPy gives it
         given = given.astype(np.int64)

@@ -167,7 +167,7 @@ static void sweep_chunk(void *arg, size_t c)
         p.next = NULL;
         p.counting = s->counting;
         p.rate = s->rates ? (real)s->rates[i] : 0;
-        /* Not while other threads count. */
+        /* Other threads add to the count while it is made. */
         p.caution = s->agreeing && !s->counting ? (real)caution_of(s->agreeing[i], t->n) : 0;
         if (start + t->n < to && t + 1 < list_end && pays_to_prefetch(t + 1))
             p.next = open_native(&next, t + 1, 0, t[1].n);
