@@ -59,7 +59,7 @@ cdef class Plan:
     group_of : list of int
         For each parameter which element of `hypers` is its own.
     hypers : list of dicts
-        Hyper-parameters, numbers only.
+        Hyper-parameters, numbers only; those that belong to no parameter come last.
     settings : object
         What the optimizer made `hypers` from.
     start : dict
@@ -102,7 +102,7 @@ cdef class Plan:
         self.config_size = self.row.row.config_size
         self.touched = _Touched()
         self.norm = -1
-        self.count, self.n_groups, self.dtype = held.count, len(hypers), held.dtype
+        self.count, self.n_groups, self.dtype = held.count, 1 + max(group_of), held.dtype
         self.configs = <char *> PyMem_Calloc(2 * self.n_groups, self.config_size)
         self.tensors = <pk_tensor *> PyMem_Calloc(self.count + 1, sizeof(pk_tensor))
         self.taken = <Py_buffer *> PyMem_Calloc(self.count + 1, sizeof(Py_buffer))
@@ -172,8 +172,10 @@ cdef class Plan:
             self.held.unlock()
 
     cdef int check_hypers(self, list hypers) except -1:
-        """Read them into the second half of `configs`."""
+        """Read them into the second half of `configs`; those of no parameter are only checked."""
         cdef size_t g
+        for hyper in hypers[self.n_groups:]:
+            self.row.configure(<char *> self.common(self.n_groups), hyper, self.dtype)
         for g in range(self.n_groups):
             self.row.configure(<char *> self.common(self.n_groups + g), hypers[g], self.dtype)
             needed = self.names_of(hypers[g])
@@ -202,7 +204,7 @@ cdef class Plan:
         memcpy(self.configs, self.common(self.n_groups), self.n_groups * self.config_size)
         self.max_norm, self.on_nonfinite = limit(hypers[0], "max_norm"), hypers[0]["on_nonfinite"]
         self.knows_norm = hypers[0]["max_norm"] is not None
-        self.zero_grad = any([h["zero_grad"] for h in hypers])
+        self.zero_grad = any([h["zero_grad"] for h in hypers[:self.n_groups]])
         self.settings = self.settings if settings is None else settings
         return 0
 
