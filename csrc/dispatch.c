@@ -60,28 +60,33 @@ typedef struct {
     const char *name;
     int (*usable)(void);
     const pk_optim_kernels *optim[PK_N_DTYPES];
-    const pk_rnn_kernels *rnn[PK_N_DTYPES];
+    const pk_math_kernels *math[PK_N_DTYPES];
+    const pk_cell_kernels *cells[PK_N_CELLS][PK_N_DTYPES];
 } instruction_set;
 
 #define DECLARE(isa)                                                                               \
     extern const pk_optim_kernels pk_optim_f32_##isa, pk_optim_f64_##isa;                          \
-    extern const pk_rnn_kernels pk_rnn_f32_##isa, pk_rnn_f64_##isa;
+    extern const pk_math_kernels pk_math_f32_##isa, pk_math_f64_##isa;                             \
+    extern const pk_cell_kernels pk_lstm_f32_##isa, pk_lstm_f64_##isa;                             \
+    extern const pk_cell_kernels pk_rnn_f32_##isa, pk_rnn_f64_##isa;
 DECLARE(baseline)
 DECLARE(avx2)
 DECLARE(avx512)
 
-#define OPTIM(isa) {&pk_optim_f32_##isa, &pk_optim_f64_##isa}
-#define RNN(isa) {&pk_rnn_f32_##isa, &pk_rnn_f64_##isa}
+#define BOTH(family, isa) {&pk_##family##_f32_##isa, &pk_##family##_f64_##isa}
+#define TABLES(isa)                                                                                \
+    .optim = BOTH(optim, isa), .math = BOTH(math, isa),                                            \
+    .cells = {[PK_LSTM] = BOTH(lstm, isa), [PK_RNN] = BOTH(rnn, isa)}
 
 /* Best first. */
 static const instruction_set sets[] = {
 #ifdef PK_HAVE_avx512
-    {"avx512", has_avx512, OPTIM(avx512), RNN(avx512)},
+    {"avx512", has_avx512, TABLES(avx512)},
 #endif
 #ifdef PK_HAVE_avx2
-    {"avx2", has_avx2, OPTIM(avx2), RNN(avx2)},
+    {"avx2", has_avx2, TABLES(avx2)},
 #endif
-    {"baseline", always, OPTIM(baseline), RNN(baseline)},
+    {"baseline", always, TABLES(baseline)},
 };
 enum { N_SETS = sizeof sets / sizeof sets[0] };
 
@@ -108,7 +113,11 @@ static const instruction_set *current(void)
 }
 
 const pk_optim_kernels *pk_optim(pk_dtype dtype) { return current()->optim[dtype]; }
-const pk_rnn_kernels *pk_rnn(pk_dtype dtype) { return current()->rnn[dtype]; }
+const pk_math_kernels *pk_math(pk_dtype dtype) { return current()->math[dtype]; }
+const pk_cell_kernels *pk_cell(pk_cell_id cell, pk_dtype dtype)
+{
+    return current()->cells[cell][dtype];
+}
 const char *pk_isa(void) { return current()->name; }
 
 int pk_use_isa(const char *name)

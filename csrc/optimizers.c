@@ -1,9 +1,9 @@
-/* What each optimizer is called, takes and can do: the one description that the binding, its checks
- * and its messages are made from.  Compiled once; the arithmetic is in kernels/optim.h and
- * kernels/adam.h, the formulas are in pyoptk_optim.h.  A new optimizer is a row here. */
+/* The optimizer table: one row (pk_optimizer) for each optimizer, with its hyper-parameters, states
+ * and abilities.  The binding makes its checks and messages from it.  Compiled once; the formulas
+ * are in pyoptk_optim.h, the arithmetic is in kernels/optim.h and kernels/adam.h. */
 #include "pyoptk.h"
 
-/* Bounds, and what a message says that was expected. */
+/* low, high, and what an error message says after "expected". */
 #define AT_LEAST_0 0, INFINITY, "a finite number >= 0"
 #define FRACTION 0, 1, "a number in [0, 1)"
 #define UP_TO_1 0, 1 + 2e-16, "a number in [0, 1]"
@@ -18,8 +18,7 @@
 #define SWITCH(name, fallback) FIELD(name, PK_SWITCH, fallback, TRUE_OR_FALSE)
 #define BETAS(beta2_fallback) NUMBER(beta1, 0.9, FRACTION), NUMBER(beta2, beta2_fallback, FRACTION)
 
-/* The fallbacks of lr, weight_decay and decoupled are those of most optimizers; a class may have
- * its own. */
+/* A class may have its own default of lr, weight_decay and decoupled. */
 const pk_field pk_common_fields[] = {
 #define PK_CONFIG pk_common
     NUMBER(lr, 1e-3, AT_LEAST_0),
@@ -131,7 +130,7 @@ static const pk_optimizer lion = {
 #define PK_CONFIG pk_lamb_config
 static const pk_optimizer lamb = {
     HEAD(lamb),
-    .fields = {BETAS(0.999), EPS(1e-6)},
+    .fields = {BETAS(0.999), EPS(1e-6), SWITCH(decay_outside_norm, 0)},
     .states = {{"m", NULL, NULL}, {"v", NULL, NULL}},
     .abilities = PK_SCRATCH,
 };

@@ -48,12 +48,13 @@ from .optim.adam import *
 from .optim.classic import *
 from .optim.lamb import *
 from .optim.lion import *
-from .rnn import LSTM
+from .rnn import LSTM, RNN
 
 __version__ = _version("pyoptk")
 
 __all__ = [
     "LSTM",
+    "RNN",
     "SWA",
     "Accumulation",
     "Lookahead",

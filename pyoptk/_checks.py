@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from operator import index
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -21,12 +21,12 @@ Rule = tuple[str, Callable[[Any], Any], Callable[[Any], Any]]
 
 
 def real(value: Any) -> float:
-    """A float; a str, which float() alone would take, raises TypeError."""
+    """The value as float; TypeError for a str, which float() alone would accept."""
     return float(value / 1)
 
 
 def checked(rules: Mapping[str, Rule], name: str, value: Any, shown: str | None = None) -> Any:
-    """The value as its rule converts it; raises if it breaks that, calling it `shown` or `name`."""
+    """The value as the rule of `name` converts it; an error calls it `shown`, else `name`."""
     expected, convert, accepts = rules[name]
     try:
         converted = convert(value)
@@ -41,14 +41,14 @@ def checked(rules: Mapping[str, Rule], name: str, value: Any, shown: str | None 
 
 
 def described(array: object) -> str:
-    """What came, for an error message: "float32 (3, 4)", or the type of what is no array."""
+    """What was passed, for error messages: "float32 (3, 4)", or the type if it is not an array."""
     if isinstance(array, np.ndarray):
         return f"{array.dtype} {array.shape}"
     return type(array).__name__
 
 
 def advice(array: Any) -> str:
-    """The call that makes an array of what came, for an error message; or nothing."""
+    """For error messages: the call that makes an array of the value, or an empty string."""
     if hasattr(array, "named_parameters"):
         call = "{n: p.detach().numpy() for n, p in module.named_parameters()} shares its memory"
     elif hasattr(array, "detach"):
@@ -159,11 +159,18 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
 # ---- what an optimizer takes ---------------------------------------------------------------------
 
 # These belong to the step as a whole.
-_NOT_IN_GROUPS = ("grad_scale", "max_norm", "on_nonfinite")
+_NOT_IN_GROUPS = (
+    "grad_scale",
+    "max_norm",
+    "max_norm_eps",
+    "max_norm_per_array",
+    "ema_from_first_step",
+    "on_nonfinite",
+)
 
 
 def in_order(keys: list[Any], mapping: bool, grads: Any) -> list[Any]:
-    """The gradients as a list in the order of the parameters; lists are Plan's own part."""
+    """The gradients as a list in the order of the parameters; `Held.in_order` does plain lists."""
     if mapping:
         if not isinstance(grads, Mapping):
             raise TypeError(f"grads: expected a dict like params, got {described(grads)}")
@@ -183,7 +190,7 @@ def in_order(keys: list[Any], mapping: bool, grads: Any) -> list[Any]:
 
 
 def check_matches(what: str, pattern: str, names: list[str]) -> None:
-    """Raise if the pattern matches no name: what it is about would silently not happen."""
+    """Raise if the pattern matches no name, because it would silently have no effect."""
     if not any(fnmatchcase(name, pattern) for name in names):
         raise ValueError(
             f"{what}: expected a pattern of {', '.join(names)}, got one that matches none"
@@ -191,7 +198,7 @@ def check_matches(what: str, pattern: str, names: list[str]) -> None:
 
 
 def check_patterns(name: str, value: Any, names: list[str]) -> tuple[str, ...]:
-    """The patterns as a tuple; raises for anything else, a str alone among it."""
+    """The patterns as a tuple; raises if they are not a list or tuple of str."""
     if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
         raise TypeError(f"{name}: expected a list or tuple of str, got {value!r}")
     for i, pattern in enumerate(value):
@@ -200,7 +207,7 @@ def check_patterns(name: str, value: Any, names: list[str]) -> tuple[str, ...]:
 
 
 def check_entries(given: Any, keys: list[Any], arrays: list[Any]) -> list[Any]:
-    """The entries of the dict or list `given`, if all are the memory of `arrays`, one for one."""
+    """The entries of the dict or list `given`; raises unless each is the memory of its array."""
     if len(given) != len(keys):
         raise ValueError(
             f"params: expected the {len(keys)} arrays that it had at first, got {len(given)}; make "
@@ -217,7 +224,7 @@ def check_entries(given: Any, keys: list[Any], arrays: list[Any]) -> list[Any]:
 
 
 def _layout(array: Any) -> Any:
-    """What two views of the same elements have in common."""
+    """Address, shape, strides and dtype: equal for views of the same elements."""
     if isinstance(array, np.ndarray):
         return array.ctypes.data, array.shape, array.strides, array.dtype
     return None
@@ -226,7 +233,7 @@ def _layout(array: Any) -> Any:
 def check_groups(
     groups: Any, hyper: Mapping[str, Any], names: list[str], patterns: list[str] | None = None
 ) -> None:
-    """Raise unless every pattern of `groups` matches a name and sets what may differ.
+    """Raise unless every pattern of `groups` matches a name and sets only what may differ.
 
     `patterns`: those that there must be, in their order.
     """
@@ -247,8 +254,24 @@ def check_groups(
                 )
 
 
+def refuse_states(
+    had: Sequence[str | None],
+    needed: Sequence[str | None],
+    needed_by: Mapping[str, str],
+    hyper: Mapping[str, Any],
+) -> NoReturn:
+    """Say which hyper-parameter asks for a state that there is not, or the other way round."""
+    before, now = next(pair for pair in zip(had, needed, strict=True) if pair[0] != pair[1])
+    state = before or now or ""
+    name = needed_by.get(state, "ema_decay")
+    raise ValueError(
+        f"{name}: expected to be {'on' if before else 'off'} in every group and from the start, "
+        f"because of its state {state}, got {hyper[name]!r}"
+    )
+
+
 def check_state(which: str, state: Mapping[str, Any]) -> None:
-    """Raise unless the numbers of an optimizer's state_dict can be."""
+    """Raise unless the numbers of an optimizer's state_dict are possible."""
     if state["kernel"] != which:
         raise ValueError(f"state['kernel']: expected {which!r}, got {state['kernel']!r}")
     for name in ("calls", "skipped"):
@@ -296,9 +319,19 @@ def check_lengths(lengths: ArrayLike, B: int, T: int) -> NDArray[np.int64]:
     return np.array(given, np.int64)
 
 
+def check_fraction(name: str, p: Any) -> float:
+    """`p` as a float in [0, 1) that does not become 1 where dropout rounds it."""
+    fraction = number(name, p, 0, 1, "a number in [0, 1)")
+    if fraction * 2**16 + 0.5 >= 2**16:
+        raise ValueError(
+            f"{name}: expected a number that does not round to 1 in steps of 2**-16, got {p!r}"
+        )
+    return fraction
+
+
 def check_dropout(p: Any, seed: Any, num_layers: int) -> float:
     """`p` as a float; `seed` is None or a number that dropout takes."""
-    fraction = number("dropout", p, 0, 1, "a number in [0, 1)")
+    fraction = check_fraction("dropout", p)
     if fraction > 0 and num_layers == 1:
         raise ValueError(
             f"dropout: expected 0 for one layer, as it acts between layers, got {fraction}"

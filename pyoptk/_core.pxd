@@ -4,15 +4,17 @@ from cpython.buffer cimport Py_buffer
 from libc.stdint cimport uintptr_t
 
 from .capi cimport (
-    PK_F32, PK_F64, pk_dtype, pk_field, pk_optim_kernels, pk_optimizer, pk_rnn_kernels,
+    PK_F32, PK_F64, pk_cell_id, pk_cell_kernels, pk_dtype, pk_field, pk_math_kernels,
+    pk_optim_kernels, pk_optimizer,
 )
 
 cdef const pk_optim_kernels *optim_table(pk_dtype dtype) noexcept nogil
 cdef const pk_optimizer *optimizer_at(int which) noexcept nogil
 cdef const pk_field *common_fields() noexcept nogil
-cdef const pk_rnn_kernels *rnn_table(pk_dtype dtype) noexcept nogil
+cdef const pk_math_kernels *math_table(pk_dtype dtype) noexcept nogil
+cdef const pk_cell_kernels *cell_table(pk_cell_id cell, pk_dtype dtype) noexcept nogil
 cdef int num_threads() noexcept nogil
-cdef double clip_coefficient(double norm, double max_norm) noexcept nogil
+cdef double clip_coefficient(double norm, double max_norm, double eps) noexcept nogil
 
 cdef bint take_guard(int *guard) noexcept nogil
 cdef void drop_guard(int *guard) noexcept nogil
@@ -38,7 +40,7 @@ cdef inline size_t size_of(Py_buffer *view) noexcept nogil:
     return view.len // view.itemsize
 
 
-cdef enum: MOST_BUFFERS = 12  # LSTMPlan.backward takes 7
+cdef enum: MOST_BUFFERS = 12  # Plan.backward of a layer takes 7
 
 
 cdef class _Buffers:

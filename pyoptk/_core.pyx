@@ -19,10 +19,10 @@ from libc.stdint cimport uintptr_t
 from libc.string cimport memset
 
 from .capi cimport (
-    PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, pk_clip_coefficient, pk_common_fields,
-    pk_dtype, pk_field, pk_isa, pk_isa_at, pk_num_threads, pk_optim, pk_optim_kernels,
-    pk_optimizer, pk_optimizers, pk_rnn, pk_rnn_kernels, pk_set_num_threads, pk_threads_backend,
-    pk_use_isa,
+    PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, pk_cell, pk_cell_id, pk_cell_kernels,
+    pk_clip_coefficient, pk_common_fields, pk_dtype, pk_field, pk_isa, pk_isa_at, pk_math,
+    pk_math_kernels, pk_num_threads, pk_optim, pk_optim_kernels, pk_optimizer, pk_optimizers,
+    pk_set_num_threads, pk_threads_backend, pk_use_isa,
 )
 
 cdef extern from *:  # GCC's and Clang's
@@ -52,11 +52,18 @@ cdef tuple strides_of(Py_buffer *view):
     return tuple([view.strides[i] for i in range(view.ndim)])
 
 
-cdef bint is_float(const char *code) noexcept:
-    """Whether a buffer's format is float32 or float64 in native byte order, in any spelling."""
+cdef bint is_float(Py_buffer *view) noexcept:
+    """Whether these are aligned float32 or float64 in native byte order, however that is spelt."""
+    cdef const char *code = view.format
+    cdef int i
     if code != NULL and code[0] in (c"=", c"@", NATIVE):
         code += 1
-    return code != NULL and code[0] in (c"f", c"d") and code[1] == 0
+    if code == NULL or code[0] not in (c"f", c"d") or code[1] != 0:
+        return False
+    for i in range(view.ndim):
+        if view.strides[i] % view.itemsize != 0 and view.shape[i] > 1:
+            return False
+    return <uintptr_t> view.buf % view.itemsize == 0
 
 
 cdef int acquire(object array, Py_buffer *view, str name, bint writable, bint strided) except -1:
@@ -69,11 +76,14 @@ cdef int acquire(object array, Py_buffer *view, str name, bint writable, bint st
     except (TypeError, ValueError, BufferError):
         raise TypeError(f"{name}: expected a float32 or float64 array, "
                         f"got {described(array)}{advice(array)}") from None
+    if view.strides == NULL and view.ndim:  # as of ctypes's arrays, whatever one asks for
+        PyBuffer_Release(view)
+        return acquire(_np.asarray(array), view, name, writable, strided)
     try:
         if type(array) is not _ndarray and isinstance(array, _np.ma.MaskedArray):
             raise TypeError(f"{name}: expected a plain array, got a masked one, whose mask would "
                             f"have no effect")
-        if not is_float(view.format) or <uintptr_t> view.buf % view.itemsize != 0:
+        if not is_float(view):
             raise TypeError(f"{name}: expected float32 or float64 in native byte order, aligned, "
                             f"got {described(array)}")
         if writable and view.readonly:
@@ -237,16 +247,20 @@ cdef const pk_field *common_fields() noexcept nogil:
     return pk_common_fields
 
 
-cdef const pk_rnn_kernels *rnn_table(pk_dtype dtype) noexcept nogil:
-    return pk_rnn(dtype)
+cdef const pk_math_kernels *math_table(pk_dtype dtype) noexcept nogil:
+    return pk_math(dtype)
+
+
+cdef const pk_cell_kernels *cell_table(pk_cell_id cell, pk_dtype dtype) noexcept nogil:
+    return pk_cell(cell, dtype)
 
 
 cdef int num_threads() noexcept nogil:
     return pk_num_threads()
 
 
-cdef double clip_coefficient(double norm, double max_norm) noexcept nogil:
-    return pk_clip_coefficient(norm, max_norm)
+cdef double clip_coefficient(double norm, double max_norm, double eps) noexcept nogil:
+    return pk_clip_coefficient(norm, max_norm, eps)
 
 
 # ---- instruction sets ---------------------------------------------------------------------------

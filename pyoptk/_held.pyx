@@ -1,7 +1,7 @@
-"""The memory of some parameters, taken once, and what is asked of them at every step.
+"""`Held`: the buffers of some parameters, acquired once, and the checks of every step on them.
 
-`Params` (pyoptk/params.py) makes one. An optimizer's plan (_plan.pyx) adds its states, so that a
-gradient that overlaps any of them is found.
+`Params` (pyoptk/params.py) makes a Held. An optimizer's plan (_plan.pyx) adds its states to it, so
+that a gradient that overlaps a parameter or a state is found.
 """
 import numpy as _np
 
@@ -25,7 +25,7 @@ cdef object _ndarray = _np.ndarray, _f32 = _np.dtype("f4"), _f64 = _np.dtype("f8
 
 
 cdef class Held:
-    """The arrays of some parameters.
+    """The buffers of some parameters.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ cdef class Held:
         self.descr = <void *> <PyObject *> (_f32 if self.dtype == PK_F32 else _f64)
         if isinstance(given, (dict, list)):
             self.watched = given
-            if not self.has_same_entries():  # a subclass that makes its entries when asked
+            if not self.has_same_entries():  # a subclass that makes entries on access
                 self.watched = None
 
     def __dealloc__(self):
@@ -92,9 +92,9 @@ cdef class Held:
         return 0
 
     cdef Py_ssize_t owner(self, const void *begin, Py_ssize_t length) noexcept:
-        """Which of the arrays has some of these bytes; -1: none."""
+        """The index of the array that contains any of these bytes, or -1."""
         cdef Py_ssize_t low = 0, high = self.n_spans, middle
-        while low < high:  # the first span that ends behind begin
+        while low < high:  # find the first span that ends after `begin`
             middle = (low + high) // 2
             if self.spans[middle].end <= <const char *> begin:
                 low = middle + 1
@@ -142,7 +142,7 @@ cdef class Held:
         self.unlock()
 
     cdef bint has_same_entries(self) except -1:
-        """Whether the caller's dict or list still has the arrays that it had."""
+        """Whether the caller's dict or list still contains the same arrays."""
         cdef Py_ssize_t i
         if self.watched is None:
             return True
@@ -162,13 +162,13 @@ cdef class Held:
         return True
 
     cdef int check_entries(self) except -1:
-        """Raise if one is another array: an optimizer would go on with the old one."""
+        """Raise if an entry was replaced: the optimizer would go on changing the old array."""
         if not self.has_same_entries():
             self.entries = _checks.check_entries(self.watched, self.keys, self.entries)
         return 0
 
     cdef bint is_like(self, Py_ssize_t i, array, int flags) noexcept:
-        """Whether this is an ndarray like parameter i with these flags."""
+        """Whether `array` is an ndarray with the dtype and shape of parameter i and these flags."""
         cdef PyArrayObject *a = <PyArrayObject *> <PyObject *> array
         cdef Py_buffer *model = &self.held[i]
         return (type(array) is _ndarray and PyArray_CHKFLAGS(a, flags)
@@ -223,7 +223,7 @@ cdef class Averaged:
         self.__exit__()
 
     cdef int fill(self, list arrays) except -1:
-        """Bytes to where the parameters are, also if they were made read-only in between."""
+        """Copy bytes into the parameters, even if they have been made read-only meanwhile."""
         cdef Py_ssize_t i
         for i in range(self.held.count):
             memcpy(self.held.held[i].buf, PyArray_DATA(<PyArrayObject *> <PyObject *> arrays[i]),

@@ -1,8 +1,8 @@
-"""The optimizer family: from descriptions in C to configs, one step by name, norms of gradients.
+"""Optimizers by their rows in C: checked configs, one step by name, norms of gradients.
 
-All that differs between optimizers is read from the rows of csrc/optimizers.c; nothing here names
-one. An optimizer, whose arrays stay the same from step to step, has a Plan (_plan.pyx), which takes
-configs from here; pyoptk/kernels.py calls `once`.
+Everything that differs between optimizers is read from the rows of csrc/optimizers.c; no optimizer
+is named here. The Plan of an optimizer (_plan.pyx) makes its configs with `Row.configure`;
+pyoptk/kernels.py calls `once`.
 """
 import numpy as _np
 
@@ -32,7 +32,7 @@ cdef double at_least_zero(dict hyper, str name) except? -1:
 
 
 cdef double limit(dict hyper, str name) except? -1:
-    """A number >= 0; None and infinity are no limit."""
+    """A number >= 0; infinity for None."""
     given = hyper[name]
     if given is None or type(given) is float and given == INFINITY:
         return INFINITY
@@ -40,7 +40,7 @@ cdef double limit(dict hyper, str name) except? -1:
 
 
 cdef int check_fits(str name, double value, pk_dtype dtype) except -1:
-    """Raise if a number that a double holds would be infinite in the arrays' dtype."""
+    """Raise if the number would be infinite in the dtype of the arrays."""
     if value > FLT_MAX and dtype == PK_F32:
         raise ValueError(f"{name}: expected a number that float32 can hold, got {value!r}")
     return 0
@@ -84,17 +84,17 @@ cdef int set_fields(const pk_field *fields, tuple names, char *config, dict hype
 
 
 cdef class Row:
-    """One row of csrc/optimizers.c, with its names as Python's.
+    """One row of csrc/optimizers.c, with its names as str.
 
     common_fields, fields, starts : tuples of str
-        The hyper-parameters that all optimizers have, its own, and those that only say what a state
-        holds before step 1.
+        The hyper-parameters of all optimizers, those of this one, and those that only give a state
+        its value before step 1.
     states : tuple of (name, needed_by, start)
     rules : tuple of (field, relation, other)
     """
     @property
     def fallbacks(self):
-        """The default of each field, as a signature has it."""
+        """The default of each field, in the form it has in a Python signature."""
         cdef const pk_field *field
         fallbacks = {}
         for fields, count in ((<size_t> common_fields(), len(self.common_fields)),
@@ -131,14 +131,14 @@ cdef class Row:
         return 0
 
     cdef list start_of(self, dict start, pk_dtype dtype):
-        """What each state holds before step 1."""
+        """The value of each state before step 1."""
         cdef Py_ssize_t i, first = len(self.fields)
         values = {name: checked(&self.row.fields[first + i], name, start[name], dtype)
                   for i, name in enumerate(self.starts)}
         return [values.get(name, 0.0) for _, _, name in self.states]
 
     def state_names(self, dict hyper):
-        """The states that are needed, in their order; None where one is not used."""
+        """The names of the states in order; None for each that `hyper` does not need."""
         return tuple([name if needed_by is None or hyper[needed_by] else None
                       for name, needed_by, _ in self.states])
 
@@ -220,9 +220,9 @@ def once(str name, dict arguments):
 
 
 def global_norm(grads):
-    """sqrt(sum of squares) over a sequence of arrays, in double, whatever their number of threads.
+    """sqrt(sum of squares) over a sequence of arrays, in double; same bits for any thread count.
 
-    float32 or float64 (all the same); those that are not C-contiguous are copied first.
+    All are float32 or all float64. Arrays that are not C-contiguous are copied first.
     """
     if not isinstance(grads, (list, tuple)):
         raise TypeError(f"grads: expected a list or tuple of arrays, got {described(grads)}")
@@ -230,7 +230,7 @@ def global_norm(grads):
 
 
 def norm_of(dict grads):
-    """The same for arrays by the names that messages call them."""
+    """`global_norm` of a dict from names, which error messages use, to arrays."""
     cdef Py_ssize_t i, count = len(grads)
     cdef pk_tensor *tensors
     cdef void *scratch = NULL
@@ -263,7 +263,7 @@ def norm_of(dict grads):
 
 
 def check_apart(dict grads):
-    """Raise unless all these, by name, can be changed in place, each element once."""
+    """Raise unless all arrays are writable and no two elements share memory."""
     cdef _Buffers one
     cdef Py_ssize_t i
     cdef uintptr_t begin, end
@@ -274,7 +274,7 @@ def check_apart(dict grads):
         extents.append((begin, end, i, name, one))
     extents.sort()
     for here in extents:
-        open_ = [other for other in open_ if other[1] > here[0]]  # they reach beyond its beginning
+        open_ = [other for other in open_ if other[1] > here[0]]  # those that end after its begin
         for other in open_:
             if overlap(&(<_Buffers> here[4]).held[0], &(<_Buffers> other[4]).held[0]):
                 (_, first), (_, second) = sorted([here[2:4], other[2:4]])
@@ -283,11 +283,13 @@ def check_apart(dict grads):
         open_.append(here)
 
 
-def clip(dict grads, double max_norm):
+def clip(dict grads, double max_norm, double eps):
     """Scale gradients, by name, to a global norm of at most `max_norm`; returns that before."""
     check_apart(grads)
     cdef double norm = norm_of(grads)
-    cdef double factor = clip_coefficient(norm, max_norm) if max_norm < INFINITY else 1
+    cdef double factor = 1
+    if max_norm < INFINITY:
+        factor = clip_coefficient(norm, max_norm, eps)
     if factor != 1:
         for array in [_np.asarray(grad) for grad in grads.values()]:
             _np.multiply(array, array.dtype.type(factor), array)
@@ -295,9 +297,9 @@ def clip(dict grads, double max_norm):
 
 
 def memory_roof(param, grad, m, v):
-    """The memory streams of `adam` with additions only, which no step over them can beat.
+    """The memory traffic of `adam` with additions only: a lower bound, for benchmarks.
 
-    Changes `param`, `m` and `v`; for benchmarks.
+    Changes `param`, `m` and `v`.
     """
     cdef _Buffers arrays = _Buffers()
     cdef pk_tensor tensor

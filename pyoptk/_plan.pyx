@@ -1,6 +1,7 @@
-"""An optimizer's parameters, states and hyper-parameters, so that a step takes only gradients.
+"""`Plan`: the buffers, states and hyper-parameters of an optimizer, checked once.
 
-`Optimizer` (pyoptk/optim/base.py) makes a Plan and calls `step`; wrappers call `run_step`.
+A step then only takes gradients. `Optimizer` (pyoptk/optim/base.py) makes a Plan and calls `step`;
+wrappers (pyoptk/optim/wrappers.py) call `run_step`.
 """
 import numpy as _np
 
@@ -19,78 +20,44 @@ from ._core cimport (
 )
 from ._held cimport Held
 from ._optim cimport Row, at_least_zero, check_fits, limit, row_named
-from ._optim import ROWS
+from ._optim import ROWS as _ROWS
 from ._sparse cimport SparseRows, _Touched, check_rows_like, room_for
 from .capi cimport (
     NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_BF16, PK_F16, PK_F32, PK_NATIVE, PK_SPARSE_ROWS,
     PyArray_DATA, PyArrayObject, pk_common, pk_dtype, pk_optim_kernels, pk_tensor,
 )
 
-# Gradients of float32 parameters may be these: what NumPy calls them, and how C does.
+# Gradients of float32 parameters may also have these dtypes: name in NumPy, storage in C.
 cdef dict _NARROW = {"float16": PK_F16, "bfloat16": PK_BF16}
 cdef object _ndarray = _np.ndarray
 
 _ON_NONFINITE = ("propagate", "skip", "raise")
 
 
-cdef int check_takes_rows(Row row, const pk_tensor *tensor, const pk_common *common, str name,
-                          grad) except -1:
-    """Raise if a step of this parameter cannot be one of single rows."""
-    if not row.row.abilities & PK_SPARSE_ROWS:
-        able = ", ".join([other.name for other in ROWS.values() if other.sparse_rows])
-        raise TypeError(f"{name}: expected an array, because of all kernels only {able} step "
-                        f"single rows, got {grad}; its dense() is an array")
-    for option, on in (("ema_decay", tensor.ema != NULL), ("zero_grad", common.zero_grad),
-                       ("cautious", common.cautious)):
-        if on:
-            raise TypeError(f"{name}: expected an array where {option} is on, got {grad}")
-    return 0
-
-
 cdef class Plan:
-    """An optimizer's parameters, states and hyper-parameters, checked once, for its steps.
+    """The parameters, states and hyper-parameters of an optimizer.
 
-    Parameters
-    ----------
-    held : Held
-        The parameters.
-    which : str
-        The kernel: a name in pyoptk.kernels.
-    group_of : list of int
-        For each parameter which element of `hypers` is its own.
-    hypers : list of dicts
-        Hyper-parameters, numbers only; those that belong to no parameter come last.
-    settings : object
-        What the optimizer made `hypers` from.
-    start : dict
-        Numbers that states hold before step 1, by their names in the description.
-
-    Attributes
-    ----------
-    settings : object
-        The last that came with hyper-parameters. Both are set in one call, so that no exception can
-        come between them.
-    states : dict
-        For each state that the kernel uses, by name, a list with an array for each parameter; "ema"
-        is one of them when `ema_decay` is given.
-    calls, skipped : int
-        How many steps were taken, and how many were not because of `on_nonfinite`.
+    `which` is a name in pyoptk.kernels; `group_of` says for each parameter which of `hypers`, dicts
+    of numbers, is its own; those of no parameter come last; `start` has what states hold before step 1, by its names in C.
+    `settings`, what `hypers` were made from, is replaced in the same call as they are. `states` has
+    for each state in use, by name, an array for each parameter; "ema" is one if `ema_decay` is
+    given. `calls` counts the steps, `skipped` those that `on_nonfinite` left undone.
     """
     cdef readonly Held held
     cdef Row row
-    cdef char *configs     # one for each group, then room for as many that are new
+    cdef char *configs     # [2 * n_groups]: those in use, then new ones until they are checked
     cdef size_t n_groups, config_size, count, scratch_size
     cdef pk_dtype dtype
-    cdef double max_norm, norm
-    cdef bint knows_norm, zero_grad
+    cdef double max_norm, max_norm_eps, norm
+    cdef bint knows_norm, per_array, zero_grad, ema_from_first_step
     cdef str on_nonfinite
     cdef pk_tensor *tensors
-    cdef Py_buffer *taken  # the gradients of the step under way
-    cdef void **known      # where gradients were when they were last seen not to overlap
+    cdef Py_buffer *taken  # the gradients of the current step
+    cdef void **known      # addresses of gradients that are known not to overlap
     cdef void *scratch
-    cdef _Touched touched  # the tensors of a step with SparseRows, in place of `tensors`
+    cdef _Touched touched  # for a step with SparseRows: its tensors, used instead of `tensors`
     cdef tuple names
-    cdef list copies       # of gradients in 16 bits, until the step is done
+    cdef list copies       # copies of 16-bit gradients, kept alive until the step is done
     cdef readonly object settings
     cdef readonly dict states
     cdef public int64_t calls, skipped
@@ -101,7 +68,7 @@ cdef class Plan:
         self.held, self.row, self.copies = held, row_named(which), []
         self.config_size = self.row.row.config_size
         self.touched = _Touched()
-        self.norm = -1
+        self.norm, self.per_array = -1, bool(hypers[0]["max_norm_per_array"])
         self.count, self.n_groups, self.dtype = held.count, 1 + max(group_of), held.dtype
         self.configs = <char *> PyMem_Calloc(2 * self.n_groups, self.config_size)
         self.tensors = <pk_tensor *> PyMem_Calloc(self.count + 1, sizeof(pk_tensor))
@@ -117,7 +84,7 @@ cdef class Plan:
         self.add_states(self.row.start_of(start, self.dtype))
         held.sort_spans()
         for i in range(self.count):
-            self.tensors[i].grad = self.tensors[i].param  # any: the size counts all tensors
+            self.tensors[i].grad = self.tensors[i].param  # not NULL: sizes count tensors with grad
         room_for(&self.scratch, &self.scratch_size,
                  max(optim_table(self.dtype).norm_scratch_size(self.tensors, self.count),
                      optim_table(self.dtype).scratch_size(self.row.which, self.tensors,
@@ -133,12 +100,12 @@ cdef class Plan:
         PyMem_Free(self.scratch)
 
     cdef tuple names_of(self, dict hyper):
-        """The states that are needed: the kernel's, and the average."""
+        """The names of all states: those of the row, then "ema"; None for each not needed."""
         ema = "ema" if hyper["ema_decay"] is not None else None
         return (*self.row.state_names(hyper), ema)
 
     cdef pk_common *common(self, size_t group) noexcept:
-        """What all configs begin with; from n_groups on, of the new ones."""
+        """The common part of a config; from n_groups on, of a new one."""
         return <pk_common *> (self.configs + group * self.config_size)
 
     cdef int add_states(self, list start) except -1:
@@ -181,13 +148,15 @@ cdef class Plan:
             needed = self.names_of(hypers[g])
             if self.names is None:
                 self.names = needed
-            for had, needs in zip(self.names, needed) if needed != self.names else ():
-                if had != needs:
-                    name = self.row.needed_by.get(had or needs, "ema_decay")
-                    raise ValueError(f"{name}: expected to be {'on' if had else 'off'} in every "
-                                     f"group and from the start, because of its state "
-                                     f"{had or needs}, got {hypers[g][name]!r}")
+            if needed != self.names:
+                _checks.refuse_states(self.names, needed, self.row.needed_by, hypers[g])
         limit(hypers[0], "max_norm")
+        at_least_zero(hypers[0], "max_norm_eps")
+        _checks.check_switch("ema_from_first_step", hypers[0]["ema_from_first_step"])
+        if _checks.check_switch("max_norm_per_array",
+                                hypers[0]["max_norm_per_array"]) != self.per_array:
+            raise ValueError(f"max_norm_per_array: expected {self.per_array}, as when this "
+                             f"optimizer was made, got {not self.per_array}")
         _checks.check_choice("on_nonfinite", hypers[0]["on_nonfinite"], _ON_NONFINITE)
         return 0
 
@@ -204,12 +173,14 @@ cdef class Plan:
         memcpy(self.configs, self.common(self.n_groups), self.n_groups * self.config_size)
         self.max_norm, self.on_nonfinite = limit(hypers[0], "max_norm"), hypers[0]["on_nonfinite"]
         self.knows_norm = hypers[0]["max_norm"] is not None
+        self.max_norm_eps = at_least_zero(hypers[0], "max_norm_eps")
+        self.ema_from_first_step = hypers[0]["ema_from_first_step"]
         self.zero_grad = any([h["zero_grad"] for h in hypers[:self.n_groups]])
         self.settings = self.settings if settings is None else settings
         return 0
 
     def set_lr(self, list lrs):
-        """As `configure`, for a number for each group, where nothing but lr is new."""
+        """Like `configure` if only lr changes: a number for each group."""
         cdef size_t g
         self.held.begin("step")
         try:
@@ -223,7 +194,7 @@ cdef class Plan:
             self.held.unlock()
 
     def restore(self, list hypers, settings, dict states, steps, calls, skipped):
-        """Take over all that a checkpoint has, checked before: `states` has arrays like ours."""
+        """Set everything that a checkpoint holds; the caller has checked it."""
         cdef Py_ssize_t i
         cdef int64_t calls_ = calls, skipped_ = skipped
         cdef list steps_ = steps.tolist()
@@ -240,7 +211,7 @@ cdef class Plan:
             self.held.unlock()
 
     def steps(self):
-        """How many steps each parameter has taken."""
+        """The number of steps that each parameter has taken."""
         return [self.tensors[i].step for i in range(self.count)]
 
     def grad_norm(self):
@@ -248,11 +219,11 @@ cdef class Plan:
         return None if self.norm < 0 else self.norm
 
     def zeroes(self):
-        """For each parameter whether its gradient is set to zero once it is used."""
+        """For each parameter, whether a step sets its gradient to zero."""
         return [bool(self.common(self.tensors[i].group).zero_grad) for i in range(self.count)]
 
     def checked(self, grads):
-        """The gradients as a list like the parameters; raises what `step` would say about them."""
+        """The gradients as a list in the order of the parameters; raises as `step` would."""
         cdef Py_ssize_t i
         cdef list ordered = self.held.in_order(grads)
         self.held.check_entries()
@@ -264,7 +235,7 @@ cdef class Plan:
         return ordered
 
     cdef bint take_at_once(self, Py_ssize_t i, grad) noexcept:
-        """Take gradient i, which the caller keeps; False if it has to be looked at closely."""
+        """Fast path: take gradient i without its buffer; False if `take` must check it."""
         cdef Py_buffer *view = &self.taken[i]
         cdef int flags = NPY_ARRAY_CARRAY_RO | self.zero_grad * NPY_ARRAY_WRITEABLE
         if not self.held.is_like(i, grad, flags):
@@ -277,7 +248,7 @@ cdef class Plan:
         return True
 
     cdef int take(self, Py_ssize_t i, grad) except -1:
-        """Take gradient i. One that is not C-contiguous is copied into one that is."""
+        """Take gradient i; copy it first if it is not C-contiguous."""
         cdef Py_buffer *view = &self.taken[i]
         cdef Py_buffer *param = &self.held.held[i]
         self.held.check_writable(i)
@@ -287,8 +258,7 @@ cdef class Plan:
         if self.dtype == PK_F32 and isinstance(grad, _ndarray) and grad.dtype.name in _NARROW:
             return self.take_narrow(i, grad, name)
         if type(grad) is SparseRows:
-            check_takes_rows(self.row, &self.tensors[i], self.common(self.tensors[i].group), name,
-                             grad)
+            self.check_takes_rows(i, grad, name)
             acquire(grad.values, view, name, False, False)
         else:
             acquire(grad, view, name, self.zero_grad, not self.zero_grad)
@@ -309,8 +279,21 @@ cdef class Plan:
             raise
         return 0
 
+    cdef int check_takes_rows(self, Py_ssize_t i, grad, str name) except -1:
+        """Raise if a step of this parameter cannot be one of single rows."""
+        cdef pk_common *common = self.common(self.tensors[i].group)
+        if not self.row.row.abilities & PK_SPARSE_ROWS:
+            able = [row.name for row in _ROWS.values() if row.sparse_rows]
+            raise TypeError(f"{name}: expected an array, because of all kernels only "
+                            f"{', '.join(able)} step single rows, got {grad}; its dense() is one")
+        for option, on in (("ema_decay", self.tensors[i].ema != NULL),
+                           ("zero_grad", common.zero_grad), ("cautious", common.cautious)):
+            if on:
+                raise TypeError(f"{name}: expected an array where {option} is on, got {grad}")
+        return 0
+
     cdef int take_narrow(self, Py_ssize_t i, grad, str name) except -1:
-        """Take gradient i in 16 bits, by NumPy's pointer: the buffer protocol has no bfloat16."""
+        """Take a 16-bit gradient by NumPy's data pointer: the buffer protocol has no bfloat16."""
         cdef Py_buffer *view = &self.taken[i]
         cdef Py_buffer *param = &self.held.held[i]
         if type(grad) is not _ndarray or not grad.dtype.isnative:
@@ -334,7 +317,7 @@ cdef class Plan:
         return 0
 
     cdef int check_gradients_apart(self) except -1:
-        """Gradients are going to be zeroed: raise if two of them share memory."""
+        """For zero_grad: raise if two gradients share memory."""
         end, before = 0, 0
         for begin, i in sorted([(<uintptr_t> self.tensors[i].grad, i) for i in range(self.count)
                                 if self.tensors[i].grad != NULL and self.tensors[i].n]):
@@ -348,7 +331,7 @@ cdef class Plan:
 
     cdef int look_for_nonfinite(self, const pk_tensor *tensors, size_t count,
                                 bint skips) except -1:
-        """1 if the step is to be skipped; raises if that is asked for."""
+        """Returns 1 if the step must be skipped because a gradient is not finite; may raise."""
         cdef size_t i
         cdef double norm
         if -INFINITY < self.norm < INFINITY:
@@ -376,11 +359,25 @@ cdef class Plan:
         finally:
             self.held.unlock()
 
-    def run_step(self, list ordered not None, double factor, bint skips):
-        """Whether a step was taken: with `grad_scale` times `factor`, which wrappers multiply.
+    cdef void clip_arrays(self, const pk_tensor *tensors, size_t count, double scale) noexcept:
+        """Scale each gradient by its own norm: a parameter is a group, whose rows are adjacent."""
+        cdef size_t begin = 0, end
+        cdef double norm
+        while begin < count:
+            end = begin + 1
+            while end < count and tensors[end].group == tensors[begin].group:
+                end += 1
+            norm = scale * optim_table(self.dtype).global_norm(
+                &tensors[begin], end - begin, self.scratch, num_threads())
+            self.common(self.n_groups + tensors[begin].group).grad_scale = (
+                scale * clip_coefficient(norm, self.max_norm, self.max_norm_eps))
+            begin = end
 
-        `skips`: leave it undone if a gradient is not finite, whatever `on_nonfinite` says. Nothing
-        can interrupt this between the first change and the last. After `held.begin`.
+    def run_step(self, list ordered not None, double factor, bint skips):
+        """Take a step with `grad_scale` times `factor`; returns whether it was taken.
+
+        `skips`: skip it if a gradient is not finite, whatever `on_nonfinite` says. The caller has
+        called `held.begin`. No signal handler runs between the first change and the last.
         """
         cdef Py_ssize_t i, taken = 0
         cdef size_t g, count = self.count
@@ -416,7 +413,7 @@ cdef class Plan:
                 if self.look_for_nonfinite(tensors, count, skips):
                     return False
                 if self.max_norm < INFINITY:
-                    clip = clip_coefficient(self.norm, self.max_norm)
+                    clip = clip_coefficient(self.norm, self.max_norm, self.max_norm_eps)
             for i in range(self.count):
                 self.tensors[i].step += (self.tensors[i].grad != NULL
                                          and self.tensors[i].step < INT64_MAX)
@@ -426,8 +423,13 @@ cdef class Plan:
             memcpy(scaled, self.configs, self.n_groups * self.config_size)
             for g in range(self.n_groups):
                 self.common(self.n_groups + g).grad_scale = scale * clip
+            if self.per_array and self.max_norm < INFINITY:
+                self.clip_arrays(tensors, count, scale)
             with nogil:
                 kernels.step(self.row.which, tensors, count, scaled, self.scratch, num_threads())
+            for i in range(self.count if self.ema_from_first_step else 0):
+                if self.tensors[i].grad and self.tensors[i].ema and self.tensors[i].step == 1:
+                    memcpy(self.tensors[i].ema, self.tensors[i].param, self.held.held[i].len)
             self.calls += self.calls < INT64_MAX
         finally:
             self.copies.clear()

@@ -1,13 +1,14 @@
-"""The bare kernels of the recurrent family, and the roof of the benchmarks."""
-from ._checks import check_float_dtype, check_uint64, number
+"""The bare kernels that are functions of arrays, and the roof of the benchmarks."""
+from ._checks import check_float_dtype, check_fraction, check_uint64
 
 from cpython.buffer cimport Py_buffer
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 
 from ._core cimport (
-    _Buffers, check_like, check_shape, dtype_of, num_threads, rnn_table, shape_of, size_of, switch,
+    _Buffers, check_like, check_shape, dtype_of, math_table, num_threads, shape_of, size_of,
+    switch,
 )
-from ._rnn cimport check_adjacent, sequence_of
+from ._stack cimport check_adjacent, sequence_of
 from .capi cimport PK_F32, PK_F64, pk_dropout_config, pk_sequence
 
 
@@ -23,7 +24,7 @@ cdef int elementwise(function f, x, y) except -1:
     cdef Py_buffer *of_x = arrays.take("x", x, x is y)
     cdef Py_buffer *of_y = of_x if x is y else arrays.take("y", y, True)
     check_like(of_y, "y", of_x, "x")
-    kernels = rnn_table(dtype_of(of_x))
+    kernels = math_table(dtype_of(of_x))
     with nogil:
         if f == EXP:
             kernels.exp(of_x.buf, of_y.buf, size_of(of_x))
@@ -71,10 +72,10 @@ def matmul(a, b, c, *, accumulate=False):
     M, K, N = of_a.shape[0], of_a.shape[1], of_b.shape[1]
     check_shape(of_b, "b", (K, N))
     check_shape(of_c, "c", (M, N))
-    kernels = rnn_table(dtype_of(of_a))
+    kernels = math_table(dtype_of(of_a))
     scratch = PyMem_Malloc(kernels.matmul_scratch_size(N, K))
     if scratch == NULL:
-        raise MemoryError
+        raise MemoryError(f"b: no {kernels.matmul_scratch_size(N, K)} bytes for a packed copy")
     with nogil:
         kernels.matmul(M, N, K, of_a.buf, K, of_b.buf, N, of_c.buf, N, add, scratch,
                        num_threads())
@@ -92,7 +93,7 @@ def dropout(x, y, p, *, seed, stream=0):
     x, y : arrays [T, B, H]
         float32 or float64; elements of the last axis adjacent.
     p : float
-        In [0, 1); rounded to a multiple of 2**-16.
+        In [0, 1); rounded to a multiple of 2**-16, which must not be 1.
     seed, stream : int
         In 0..2**64-1. Another seed, or another stream of the same, is another mask.
 
@@ -107,7 +108,7 @@ def dropout(x, y, p, *, seed, stream=0):
     cdef Py_buffer *of_y
     cdef pk_sequence x_, y_
     cdef size_t T, B, H
-    config.p = number("p", p, 0, 1, "a number in [0, 1)")
+    config.p = check_fraction("p", p)
     config.seed, config.stream = check_uint64("seed", seed), check_uint64("stream", stream)
     of_x = arrays.take("x", x, x is y, True)
     if of_x.ndim != 3:
@@ -118,7 +119,7 @@ def dropout(x, y, p, *, seed, stream=0):
     check_adjacent(of_y, "y")
     T, B, H = of_x.shape[0], of_x.shape[1], of_x.shape[2]
     x_, y_ = sequence_of(of_x), sequence_of(of_y)
-    kernels = rnn_table(dtype_of(of_x))
+    kernels = math_table(dtype_of(of_x))
     with nogil:
         kernels.dropout(T, B, H, x_, y_, &config, num_threads())
 
@@ -129,7 +130,7 @@ def fma_roof(dtype, size_t rounds):
     Returns the number of floating-point operations.
     """
     cdef double out, flop
-    kernels = rnn_table(PK_F32 if check_float_dtype(dtype).itemsize == 4 else PK_F64)
+    kernels = math_table(PK_F32 if check_float_dtype(dtype).itemsize == 4 else PK_F64)
     with nogil:
         flop = kernels.fma_roof(rounds, &out)
     return flop

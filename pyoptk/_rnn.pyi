@@ -1,44 +1,17 @@
-from typing import Any, Self, TypeAlias, final
+from typing import Any, Self, final
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from ._stack import Stack, partition
 
-_Array: TypeAlias = NDArray[np.floating[Any]]
+__all__ = ["Passes", "Plan", "partition"]
 
 @final
-class LSTMPlan:
-    nbytes: int
+class Plan(Stack):
     due: bool
-    def __new__(
-        cls,
-        params: _Array,
-        grads: _Array,
-        sizes: tuple[int, int, int, int],
-        bias: bool,
-        batch_first: bool,
-        T: int,
-        B: int,
-        save: str,
-        dropout: bool = False,
-    ) -> Self: ...
-    def serves(self, x: Any) -> bool: ...
-    def forward(
-        self,
-        x: _Array,
-        state: tuple[_Array, _Array] | None,
-        lengths: ArrayLike | None,
-        past_end: str,
-        out: _Array | None,
-        dropout: tuple[float, int, int] | None,
-    ) -> tuple[_Array, tuple[_Array, _Array]]: ...
-    def backward(
-        self,
-        dy: _Array | None,
-        dstate: tuple[_Array, _Array] | None,
-        accumulate: bool,
-        need_dx: bool,
-        out: _Array | None,
-    ) -> tuple[Any, tuple[_Array, _Array] | None]: ...
+    def __new__(cls, layer: Any, T: int, B: int, save: str) -> Self: ...
 
-def check_due(plan: LSTMPlan | None) -> LSTMPlan: ...
-def steps_and_rows(x: Any, I: int, batch_first: bool, model: _Array) -> tuple[int, int]: ...
+@final
+class Passes:
+    def forward(
+        self, layer: Any, x: Any, state: Any, lengths: Any, past_end: Any, train: Any, out: Any
+    ) -> Any: ...
+    def backward(self, dy: Any, dstate: Any, accumulate: Any, need_dx: Any, out: Any) -> Any: ...

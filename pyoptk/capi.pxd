@@ -76,28 +76,30 @@ cdef extern from "pyoptk.h" nogil:
         size_t (*touched_scratch_size)(const pk_rows *) noexcept nogil
         double (*global_norm)(const pk_tensor *, size_t, void *, int) noexcept nogil
         size_t (*norm_scratch_size)(const pk_tensor *, size_t) noexcept nogil
-    double pk_clip_coefficient(double norm, double max_norm) noexcept nogil
+    double pk_clip_coefficient(double norm, double max_norm, double eps) noexcept nogil
 
+    ctypedef enum pk_cell_id:
+        PK_LSTM, PK_RNN
     ctypedef enum pk_save:
         PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING
     ctypedef struct pk_rnn_shape:
         size_t T, B, I, H
         const int64_t *lengths
-        int repeat_last, reverse
+        int repeat_last, reverse, relu
         pk_save save
     ctypedef struct pk_sequence:
         void *data
-        ptrdiff_t step, row
-    ctypedef struct pk_lstm_weights:
+        ptrdiff_t t_stride, b_stride
+    ctypedef struct pk_rnn_weights:
         void *w_ih
         void *w_hh
         void *b_ih
         void *b_hh
-    ctypedef struct pk_lstm_sizes:
+    ctypedef struct pk_rnn_sizes:
         size_t h, c, gates, scratch
-    ctypedef struct pk_lstm:
+    ctypedef struct pk_rnn_layer:
         pk_rnn_shape shape
-        pk_lstm_weights weights
+        pk_rnn_weights weights
         pk_sequence x, y
         const void *h0
         const void *c0
@@ -107,34 +109,43 @@ cdef extern from "pyoptk.h" nogil:
         void *c
         void *gates
         void *scratch
+    ctypedef struct pk_rnn_gradients:
         pk_sequence dy, dx
         const void *dh_last
         const void *dc_last
         void *dh0
         void *dc0
-        pk_lstm_weights grads
+        pk_rnn_weights grads
         int accumulate
+    ctypedef struct pk_rnn_partition:
+        size_t rows, units
+        int nthreads
+    ctypedef struct pk_cell_kernels:
+        size_t gates, states
+        size_t (*padded)(size_t) noexcept nogil
+        pk_rnn_sizes (*sizes)(const pk_rnn_shape *) noexcept nogil
+        pk_rnn_partition (*partition)(const pk_rnn_shape *, size_t, int) noexcept nogil
+        void (*forward)(const pk_rnn_layer *, size_t, int) noexcept nogil
+        void (*backward)(const pk_rnn_layer *, const pk_rnn_gradients *, size_t,
+                         int) noexcept nogil
+        void (*step)(const pk_rnn_layer *, int) noexcept nogil
     ctypedef struct pk_dropout_config:
         double p
         uint64_t seed, stream
-    ctypedef struct pk_rnn_kernels:
-        size_t (*padded)(size_t) noexcept nogil
-        void (*lstm_forward)(const pk_lstm *, size_t, int) noexcept nogil
-        void (*lstm_backward)(const pk_lstm *, size_t, int) noexcept nogil
-        pk_lstm_sizes (*lstm_sizes)(const pk_rnn_shape *) noexcept nogil
-        void (*lstm_step)(const pk_lstm *, int) noexcept nogil
-        void (*dropout)(size_t, size_t, size_t, pk_sequence, pk_sequence,
-                        const pk_dropout_config *, int) noexcept nogil
+    ctypedef struct pk_math_kernels:
         void (*exp)(const void *, void *, size_t) noexcept nogil
         void (*sigmoid)(const void *, void *, size_t) noexcept nogil
         void (*tanh)(const void *, void *, size_t) noexcept nogil
+        void (*dropout)(size_t, size_t, size_t, pk_sequence, pk_sequence,
+                        const pk_dropout_config *, int) noexcept nogil
         void (*matmul)(size_t, size_t, size_t, const void *, size_t, const void *, size_t, void *,
                        size_t, int, void *, int) noexcept nogil
         size_t (*matmul_scratch_size)(size_t, size_t) noexcept nogil
         double (*fma_roof)(size_t, double *) noexcept nogil
 
     const pk_optim_kernels *pk_optim(pk_dtype) noexcept
-    const pk_rnn_kernels *pk_rnn(pk_dtype) noexcept
+    const pk_math_kernels *pk_math(pk_dtype) noexcept
+    const pk_cell_kernels *pk_cell(pk_cell_id, pk_dtype) noexcept
 
     enum: PK_ISA_UNKNOWN
     enum: PK_ISA_UNUSABLE

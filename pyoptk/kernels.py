@@ -265,6 +265,7 @@ def lamb(
     beta1: float = 0.9,
     beta2: float = 0.999,
     eps: float = 1e-6,
+    decay_outside_norm: bool = False,
     weight_decay: float = 1e-2,
     decoupled: bool = True,
     maximize: bool = False,

@@ -89,7 +89,7 @@ class _Made:
 
 
 def _schedule(formula: Callable[Concatenate[int, _P], float]) -> Callable[_P, Schedule]:
-    """Turn formula(t, ...) into a function that takes the other arguments and returns a schedule."""
+    """Turn formula(t, ...) into a function of the other arguments that returns a schedule."""
     _, *parameters = inspect.signature(formula).parameters.values()
     signature = inspect.Signature(parameters, return_annotation="Schedule")
 
@@ -238,9 +238,9 @@ def one_cycle(
 ) -> float:
     """One rise and one fall (Smith & Topin 2019): `torch.optim.lr_scheduler.OneCycleLR`.
 
-    Rises from ``initial = peak / div_factor`` to `peak` at ``t = pct_start * total_steps - 1``, then
-    falls to ``initial / final_div_factor`` at the last step and stays there (PyTorch raises an
-    error instead). `one_cycle_momentum` is the schedule of the momentum for it.
+    Rises from ``initial = peak / div_factor`` to `peak` at ``t = pct_start * total_steps - 1``,
+    then falls to ``initial / final_div_factor`` at the last step and stays there (PyTorch raises
+    an error instead). `one_cycle_momentum` is the schedule of the momentum for it.
 
     Parameters
     ----------

@@ -29,6 +29,11 @@ def dtype(request):
     return np.dtype(request.param)
 
 
+@pytest.fixture(params=["LSTM", "RNN tanh", "RNN relu"])
+def cell(request):
+    return request.param
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(20)

@@ -41,7 +41,12 @@ CHOSEN = {
     ],
     "adamax": [{}, {"eps_outside_max": True, "eps": 1e-3}],
     "lion": [{}, {"beta1": 0.0, "beta2": 0.9}],
-    "lamb": [{}, {"eps": 1e-3}],
+    "lamb": [
+        {},
+        {"eps": 1e-3},
+        # float32 has 1 - 1e-3 * weight_decay, which is 1 - 2**-17
+        {"decay_outside_norm": True, "weight_decay": 1000 * 2.0**-17},
+    ],
 }
 
 

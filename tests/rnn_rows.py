@@ -1,4 +1,7 @@
-"""An LSTM and its twin on the same input: what several test files compare."""
+"""A recurrent layer and its twin on the same input: what several test files compare.
+
+A cell is "LSTM", "RNN tanh" or "RNN relu". A state is what the layer takes: h, or (h, c).
+"""
 
 import numpy as np
 
@@ -6,89 +9,175 @@ import pyoptk
 from pyoptk import reference
 from pyoptk.rnn.weights import names_of
 
+PER_ROW = ("y", "h", "c", "dx", "dh0", "dc0")  # results [., B, .]
 
-def case(rng, shape, dtype, **options):
+
+def layer_of(cell, *sizes, **options):
+    """A layer of this cell."""
+    kind, _, nonlinearity = cell.partition(" ")
+    if nonlinearity:
+        options["nonlinearity"] = nonlinearity
+    return getattr(pyoptk, kind)(*sizes, **options)
+
+
+def arrays_of(state):
+    """The arrays of a state: one or two."""
+    return state if isinstance(state, tuple) else (state,)
+
+
+def each(function, state):
+    """A state with this function of each array."""
+    if isinstance(state, tuple):
+        return tuple(function(array) for array in state)
+    return function(state)
+
+
+def case(rng, shape, dtype, cell="LSTM", **options):
     """A layer and the arguments of forward and backward, for T, B, I, H, L."""
     T, B, I, H, L = shape
-    lstm = pyoptk.LSTM(I, H, L, dtype=dtype, rng=rng, **options)
-    D = 2 if lstm.bidirectional else 1
+    layer = layer_of(cell, I, H, L, dtype=dtype, rng=rng, **options)
 
     def draw(*shape):
         return rng.standard_normal(shape).astype(dtype)
 
-    state, dstate = ((draw(L * D, B, H), draw(L * D, B, H)) for _ in range(2))
-    return lstm, draw(T, B, I), state, draw(T, B, D * H), dstate
+    def draw_state():
+        h = draw(L * layer.directions, B, H)
+        return (h, draw(*h.shape)) if cell == "LSTM" else h
+
+    state, dstate = draw_state(), draw_state()
+    return layer, draw(T, B, I), state, draw(T, B, layer.directions * H), dstate
 
 
-def dropped(x, lstm, level, call):
-    """The input [T, B, features] of this layer after dropout."""
+def loss_of(layer, x, state, dy, dstate, **call):
+    """A number whose gradients backward gives for dy and dstate."""
+    y, last = layer.forward(x, state, **call)
+    pairs = zip(arrays_of(last), arrays_of(dstate), strict=True)
+    return np.sum(y * dy) + sum(np.sum(s * d) for s, d in pairs)
+
+
+def inputs_of(layer, x, state):
+    """The arrays that the loss depends on, by the names of their gradients."""
+    return {"dx": x, **dict(zip(("dh0", "dc0"), arrays_of(state), strict=False)), **layer.params}
+
+
+def dropped(x, layer, level, call):
+    """The input [T, B, features] of this level after dropout."""
     y = np.empty_like(x)
-    if lstm.dropout == 0 or level == 0:
+    if layer.dropout == 0 or level == 0:
         return x
-    stream = call * lstm.num_layers + level
-    reference.dropout(x, y, lstm.dropout, seed=lstm.seed, stream=stream)
+    stream = call * layer.num_layers + level
+    reference.dropout(x, y, layer.dropout, seed=layer.seed, stream=stream)
     return y
 
 
-def by_twin(lstm, x, state, dy, dstate, lengths=None, past_end="zeros", call=0):
+def twins_of(layer):
+    """forward(x, state, *weights) -> h and what else it saves; backward(...); step(...)."""
+    if isinstance(layer, pyoptk.LSTM):
+        return (
+            lambda x, state, *a, **k: reference.lstm_forward(x, *state, *a, **k),
+            lambda x, saved, w, dy, dstate, *a, **k: reference.lstm_backward(
+                x, *saved, *w, dy, *dstate, *a, **k
+            ),
+            lambda x, state, *a: reference.lstm_step(x, *state, *a),
+        )
+    relu = {"relu": layer.nonlinearity == "relu"}
+    return (
+        lambda x, state, *a, **k: (reference.rnn_forward(x, *state, *a, **relu, **k),),
+        lambda x, saved, w, dy, dstate, *a, **k: reference.rnn_backward(
+            x, *saved, *w, dy, *dstate, *a, **relu, **k
+        ),
+        lambda x, state, *a: (reference.rnn_step(x, *state, *a, **relu),),
+    )
+
+
+def by_twin(layer, x, state, dy, dstate, lengths=None, past_end="zeros", call=0):
     """All results of forward and backward from the twin in float64, as a dict of arrays."""
-    x, dy, state, dstate = (
-        tuple(np.asarray(a, np.float64) for a in some) if isinstance(some, tuple) else
-        some.astype(np.float64)
-        for some in (x, dy, state, dstate)
-    )  # fmt: skip
+    x, dy = x.astype(np.float64), dy.astype(np.float64)
+    state, dstate = (
+        [np.asarray(a, np.float64) for a in arrays_of(some)] for some in (state, dstate)
+    )
+    forward, backward, _ = twins_of(layer)
     lengths = None if lengths is None else np.asarray(lengths)
     repeat = {"repeat_last": past_end == "repeat"}
-    directions = (False, True) if lstm.bidirectional else (False,)
-    H, out = lstm.hidden_size, {"y": x}
-    passes, last = [], []
-    for level in range(lstm.num_layers):
-        below, ys = dropped(out["y"], lstm, level, call), []
-        for reverse in directions:
+    H, n, out, passes, last = layer.hidden_size, len(state), {"y": x}, [], []
+    for level in range(layer.num_layers):
+        below, ys = dropped(out["y"], layer, level, call), []
+        for reverse in range(layer.directions):
             i = len(passes)
-            w = [lstm.params.get(name) for name in names_of(level, reverse)]
+            w = [layer.params.get(name) for name in names_of(level, bool(reverse))]
             w = [None if a is None else a.astype(np.float64) for a in w]
-            saved = reference.lstm_forward(
-                below, state[0][i], state[1][i], *w, lengths=lengths, reverse=reverse
-            )
+            how = {"lengths": lengths, "reverse": bool(reverse)}
+            saved = forward(below, [s[i] for s in state], *w, **how)
             passes.append((level, reverse, below, saved, w))
-            last.append((saved[0][-1], saved[1][-1]))
-            ys.append(reference.output(saved[0], lengths, reverse=reverse, **repeat))
+            last.append([array[-1] for array in saved[:n]])
+            ys.append(reference.output(saved[0], **how, **repeat))
         out["y"] = np.concatenate(ys, axis=2)
-    out["h"], out["c"] = (np.stack([pair[k] for pair in last]) for k in range(2))
-    out["dh0"], out["dc0"] = np.zeros_like(out["h"]), np.zeros_like(out["c"])
-    slopes = {lstm.num_layers: dy}
+    for k in range(n):
+        out["hc"[k]] = np.stack([arrays[k] for arrays in last])
+        out["d" + "hc"[k] + "0"] = np.zeros_like(out["hc"[k]])
+    d_below = {layer.num_layers: dy}
     for i, (level, reverse, below, saved, w) in reversed(list(enumerate(passes))):
         columns = slice(H * reverse, H * reverse + H)
-        dx, out["dh0"][i], out["dc0"][i], *dw, db = reference.lstm_backward(
-            below, *saved, *w[:2], slopes[level + 1][:, :, columns], dstate[0][i], dstate[1][i],
-            lengths, reverse=reverse, **repeat,
+        dx, *rest = backward(
+            below, saved, w[:2], d_below[level + 1][:, :, columns], [s[i] for s in dstate],
+            lengths, reverse=bool(reverse), **repeat,
         )  # fmt: skip
-        out |= dict(zip(names_of(level, reverse), (*dw, db, db), strict=True))
-        slopes[level] = slopes.get(level, 0) + dx
+        for k in range(n):
+            out["d" + "hc"[k] + "0"][i] = rest[k]
+        *dw, db = rest[n:]
+        out |= dict(zip(names_of(level, bool(reverse)), (*dw, db, db), strict=True))
+        d_below[level] = d_below.get(level, 0) + dx
         if not reverse:
-            slopes[level] = dropped(slopes[level], lstm, level, call)
-    return out | {"dx": slopes[0]}
+            d_below[level] = dropped(d_below[level], layer, level, call)
+    return out | {"dx": d_below[0]}
 
 
-def by_pyoptk(lstm, x, state, dy, dstate, lengths=None, past_end="zeros", **backward):
-    y, (h, c) = lstm.forward(x, state, lengths=lengths, past_end=past_end)
-    dx, dinitial = lstm.backward(dy, dstate, **backward)
-    initial = {} if dinitial is None else dict(zip(("dh0", "dc0"), dinitial, strict=True))
+def by_pyoptk(layer, x, state, dy, dstate, lengths=None, past_end="zeros", **backward):
+    y, last = layer.forward(x, state, lengths=lengths, past_end=past_end)
+    dx, first = layer.backward(dy, dstate, **backward)
+    initial = () if first is None else arrays_of(first)
     return (
-        {"y": y, "h": h, "c": c, "dx": dx}
-        | initial
-        | {name: g.copy() for name, g in lstm.grads.items()}
+        {"y": y, "dx": dx}
+        | dict(zip(("h", "c"), arrays_of(last), strict=False))
+        | dict(zip(("dh0", "dc0"), initial, strict=False))
+        | {name: g.copy() for name, g in layer.grads.items()}
     )
 
 
 def assert_near(ours, exact, dtype):
-    """Tolerances: forward 2e-6 absolute, gradients 1e-5 of their largest element; float64 1e-12."""
+    """Tolerances: forward 2e-6 absolute, gradients 1e-5 of their largest element; float64 1e-12.
+
+    Where an output is larger than 1, as relu's may be, 2e-6 of the largest.
+    """
     single = dtype == np.float32
     for name, array in ours.items():
         assert array.dtype == dtype, name
         assert array.shape == exact[name].shape, name
+        largest = np.abs(exact[name]).max(initial=0)
         forward = name in ("y", "h", "c")
         limit = (2e-6 if forward else 1e-5) if single else 1e-12
-        scale = 1.0 if forward else max(np.abs(exact[name]).max(initial=0), 1e-30)
+        scale = max(largest, 1.0) if forward else max(largest, 1e-30)
         assert np.abs(array - exact[name]).max(initial=0) <= limit * scale, name
+
+
+# ---- PyTorch -------------------------------------------------------------------------------------
+
+
+def torch_layer(torch, layer):
+    """PyTorch's layer with the same settings and weights."""
+    names = ("bias", "batch_first", "bidirectional", "dropout", "nonlinearity")
+    settings = {name: getattr(layer, name) for name in names if hasattr(layer, name)}
+    theirs = getattr(torch.nn, type(layer).__name__)(
+        layer.input_size, layer.hidden_size, layer.num_layers,
+        dtype=getattr(torch, layer.dtype.name), **settings,
+    )  # fmt: skip
+    theirs.load_state_dict({n: torch.from_numpy(a) for n, a in layer.to_torch().items()})
+    return theirs
+
+
+def torch_results(theirs, y, last, inputs):
+    """As by_pyoptk, after autograd's backward."""
+    found = {"y": y, **dict(zip(("h", "c"), arrays_of(last), strict=False))}
+    found |= {n: a.grad for n, a in zip(("dx", "dh0", "dc0"), inputs, strict=False)}
+    found |= {name: weight.grad for name, weight in theirs.named_parameters()}
+    return {name: array.detach().numpy() for name, array in found.items()}

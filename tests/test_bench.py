@@ -51,11 +51,15 @@ def kernels_of_the_library():
     tables = re.findall(
         r"typedef struct \{((?:(?!typedef).)*?)\} pk_\w+_kernels;", header, re.DOTALL
     )
-    assert len(tables) == 2
+    assert len(tables) == 3
     members = set(re.findall(r"\(\*(\w+)\)", "".join(tables)))
-    helpers = {name for name in members if name.endswith(("_size", "_sizes", "_roof"))}
-    helpers |= {"padded", "step"}  # the step of all optimizers
-    return members - helpers | set(_optim.ROWS) | {"clip_by_global_norm", "clip_by_value"}
+    helpers = {name for name in members if name.endswith(("_size", "_roof"))}
+    helpers |= {"padded", "sizes", "partition", "forward", "backward"}  # of all cells
+    helpers |= {"step"}  # of all optimizers, and of all cells
+    (ids,) = re.findall(r"typedef enum \{(.*)\} pk_cell_id;", header)
+    cells = [cell.lower() for cell in re.findall(r"PK_(\w+)", ids) if cell != "N_CELLS"]
+    of_cells = {f"{cell}_{part}" for cell in cells for part in ("forward", "backward", "step")}
+    return members - helpers | of_cells | set(_optim.ROWS) | {"clip_by_global_norm", "clip_by_value"}
 
 
 @pytest.fixture(scope="module")

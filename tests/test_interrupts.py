@@ -8,6 +8,7 @@ repeated must, once repeated, have made it that after one more.
 import pickle
 import random
 import signal
+import threading
 import time
 
 import numpy as np
@@ -198,3 +199,31 @@ def test_a_call_has_happened_wholly_or_not_at_all(name):
         assert model.state() in states[n : n + 2], f"after {n} calls"
         model.move()  # and it goes on
     assert interrupted == EXCEPTIONS
+
+
+def test_loading_and_stepping_in_two_threads_do_not_mix():
+    """Whatever is refused, all elements, which had the same gradients, stay the same."""
+    param = np.zeros(200_000)  # of a size at which a step lets other threads run
+    opt = pyoptk.Adam(param)
+    opt.step(np.ones_like(param))
+    state = pickle.loads(pickle.dumps(opt.state_dict()))
+    errors, stop = [], threading.Event()
+
+    def repeat(call):
+        while not stop.is_set():
+            try:
+                call()
+            except RuntimeError as error:
+                errors.append(str(error))
+
+    calls = (lambda: opt.step(np.ones_like(param)), lambda: opt.load_state_dict(state))
+    threads = [threading.Thread(target=repeat, args=[call]) for call in calls]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    for array in (param, opt.state["m"], opt.state["v"]):
+        assert (array == array[0]).all()
+    assert all("thread" in error for error in errors)

@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 
 import pyoptk
-from pyoptk import _core, _held, _optim, _plan, _products, _rnn, _rnn_step, _sparse, kernels
+from pyoptk import _core, _held, _optim, _plan, _products, _rnn, _rnn_step, _sparse, _stack, kernels
 
 COMPILED = [
     *(_core, _held, _optim, _plan, _products, _rnn, _rnn_step, _sparse),
-    *(importlib.import_module(f"pyoptk.optim.{name}") for name in ("wrappers", "averages")),
+    *(
+        importlib.import_module(f"pyoptk.optim.{name}")
+        for name in ("stateful", "wrappers", "averages")
+    ),
 ]
 USABLE = [name for name, usable in pyoptk.isas().items() if usable]
 

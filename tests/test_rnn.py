@@ -1,8 +1,21 @@
-"""LSTM forward and backward against the float64 twin, finite differences and PyTorch."""
+"""Forward and backward of each cell against the float64 twin, finite differences and PyTorch."""
 
 import numpy as np
 import pytest
-from rnn_rows import assert_near, by_pyoptk, by_twin, case
+from rnn_rows import (
+    PER_ROW,
+    arrays_of,
+    assert_near,
+    by_pyoptk,
+    by_twin,
+    case,
+    each,
+    inputs_of,
+    layer_of,
+    loss_of,
+    torch_layer,
+    torch_results,
+)
 
 import pyoptk
 from pyoptk.rnn.weights import names_of
@@ -21,17 +34,17 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_forward_and_backward_equal_the_twin(shape, dtype, isa, threads, rng):
-    arguments = case(rng, shape, dtype)
+def test_forward_and_backward_equal_the_twin(shape, cell, dtype, isa, threads, rng):
+    arguments = case(rng, shape, dtype, cell)
     assert_near(by_pyoptk(*arguments), by_twin(*arguments), dtype)
 
 
 @pytest.mark.parametrize("lengths", [[3, 9, 0, 1, 9, 5, 2], [0] * 7, [9] * 7], ids=str)
 @pytest.mark.parametrize("hidden", [37, 260])
 def test_behind_its_end_a_sequence_keeps_its_state_and_gives_zeros(
-    lengths, hidden, dtype, isa, threads, rng
+    lengths, hidden, cell, dtype, isa, threads, rng
 ):
-    arguments = case(rng, (9, 7, 3, hidden, 2), dtype)
+    arguments = case(rng, (9, 7, 3, hidden, 2), dtype, cell)
     for b, length in enumerate(lengths):
         arguments[1][length:, b] = np.nan  # what stands there does not matter
     ours = by_pyoptk(*arguments, lengths=lengths)
@@ -41,70 +54,65 @@ def test_behind_its_end_a_sequence_keeps_its_state_and_gives_zeros(
         assert (ours["dx"][length:, b] == 0).all()
 
 
-def test_gradients_equal_central_differences(rng):
-    lstm, x, state, dy, dstate = case(rng, (4, 3, 5, 6, 2), np.dtype(np.float64))
-
-    def loss():
-        y, (h, c) = lstm.forward(x, state)
-        return np.sum(y * dy) + np.sum(h * dstate[0]) + np.sum(c * dstate[1])
-
-    ours = by_pyoptk(lstm, x, state, dy, dstate)
-    inputs = {"dx": x, "dh0": state[0], "dc0": state[1], **lstm.params}
-    for name, array in inputs.items():
+def test_gradients_equal_central_differences(cell, rng):
+    layer, x, state, *d = case(rng, (4, 3, 5, 6, 2), np.dtype(np.float64), cell)
+    ours = by_pyoptk(layer, x, state, *d)
+    for name, array in inputs_of(layer, x, state).items():
         numeric = np.empty_like(array)
         for index in np.ndindex(array.shape):
-            kept, step = array[index], 1e-5
-            array[index] = kept + step
-            up = loss()
-            array[index] = kept - step
-            numeric[index] = (up - loss()) / (2 * step)
-            array[index] = kept
+            at, step = array[index], 1e-5
+            array[index] = at + step
+            up = loss_of(layer, x, state, *d)
+            array[index] = at - step
+            numeric[index] = (up - loss_of(layer, x, state, *d)) / (2 * step)
+            array[index] = at
         assert np.abs(ours[name] - numeric).max() <= 1e-7 * np.abs(numeric).max(), name
 
 
 # For the second, backward packs weights if all rows are given and reads them in place for few.
 @pytest.mark.parametrize("shape", [(20, 40, 33, 65, 2), (6, 40, 32, 48, 2)], ids=str)
-def test_the_same_bits_for_any_number_of_threads_and_any_neighbours(shape, dtype, isa, rng):
-    lstm, x, state, dy, dstate = case(rng, shape, dtype)
+def test_the_same_bits_for_any_number_of_threads_and_any_neighbours(shape, cell, dtype, isa, rng):
+    layer, x, state, dy, dstate = case(rng, shape, dtype, cell)
     outcomes = []
     for threads in (1, 2, 3, 7):
         pyoptk.set_num_threads(threads)
-        outcomes.append(by_pyoptk(lstm, x, state, dy, dstate))
+        outcomes.append(by_pyoptk(layer, x, state, dy, dstate))
     pyoptk.set_num_threads()
     for other in outcomes[1:]:
         for name, array in outcomes[0].items():
             np.testing.assert_array_equal(array, other[name], err_msg=name)
     for rows in (slice(0, 1), slice(3, 8), slice(17, 40)):
         alone = by_pyoptk(
-            lstm, x[:, rows], tuple(s[:, rows].copy() for s in state), dy[:, rows],
-            tuple(s[:, rows].copy() for s in dstate),
+            layer, x[:, rows], each(lambda s: s[:, rows].copy(), state), dy[:, rows],
+            each(lambda s: s[:, rows].copy(), dstate),
         )  # fmt: skip
-        for name in ("y", "h", "c", "dx", "dh0", "dc0"):
+        for name in {*PER_ROW} & {*alone}:
             np.testing.assert_array_equal(alone[name], outcomes[0][name][:, rows], err_msg=name)
 
 
-def test_a_nan_or_infinity_stays_in_its_own_row(dtype, isa, rng):
-    lstm, x, state, dy, dstate = case(rng, (5, 14, 3, 37, 1), dtype)
-    clean = by_pyoptk(lstm, x, state, dy, dstate)
+def test_a_nan_or_infinity_stays_in_its_own_row(cell, dtype, isa, rng):
+    layer, x, state, dy, dstate = case(rng, (5, 14, 3, 37, 1), dtype, cell)
+    clean = by_pyoptk(layer, x, state, dy, dstate)
     x[2, 4, 1], x[1, 9, 0] = np.nan, np.inf
-    dirty = by_pyoptk(lstm, x, state, dy, dstate)
+    dirty = by_pyoptk(layer, x, state, dy, dstate)
     others = np.delete(np.arange(14), [4, 9])
-    for name in ("y", "h", "c", "dx", "dh0", "dc0"):
+    for name in {*PER_ROW} & {*dirty}:
         np.testing.assert_array_equal(dirty[name][:, others], clean[name][:, others], err_msg=name)
     assert np.isnan(dirty["y"][2:, 4]).all()
     assert np.isfinite(dirty["y"][:2, 4]).all()
-    assert np.isfinite(dirty["y"][:, 9]).all()  # gates saturate
+    if cell != "RNN relu":  # the others saturate
+        assert np.isfinite(dirty["y"][:, 9]).all()
     x[2, 4, 1] = 0
     with np.errstate(invalid="ignore"):
-        exact = by_twin(lstm, x, state, dy, dstate)
-    for name, array in by_pyoptk(lstm, x, state, dy, dstate).items():
+        exact = by_twin(layer, x, state, dy, dstate)
+    for name, array in by_pyoptk(layer, x, state, dy, dstate).items():
         np.testing.assert_array_equal(np.isnan(array), np.isnan(exact[name]), err_msg=name)
 
 
-def test_batch_first_is_the_same_with_two_axes_swapped(dtype, rng):
+def test_batch_first_is_the_same_with_two_axes_swapped(cell, dtype, rng):
     shape = (6, 5, 3, 9, 2)
-    time_major, x, state, dy, dstate = case(rng, shape, dtype)
-    batch_first = pyoptk.LSTM(3, 9, 2, batch_first=True, dtype=dtype)
+    time_major, x, state, dy, dstate = case(rng, shape, dtype, cell)
+    batch_first = layer_of(cell, 3, 9, 2, batch_first=True, dtype=dtype)
     batch_first.flat_params[:] = time_major.flat_params
     expected = by_pyoptk(time_major, x, state, dy, dstate)
     ours = by_pyoptk(batch_first, x.swapaxes(0, 1).copy(), state, dy.swapaxes(0, 1).copy(), dstate)
@@ -125,16 +133,16 @@ def test_batch_first_is_the_same_with_two_axes_swapped(dtype, rng):
     ],
     ids=["every second row", "reversed", "every second feature", "Fortran order"],
 )
-def test_sequences_may_have_any_strides(view, dtype, rng):
-    lstm, x, state, dy, dstate = case(rng, (6, 5, 3, 9, 1), dtype)
-    expected = by_pyoptk(lstm, x, state, dy, dstate)
-    ours = by_pyoptk(lstm, view(x), state, view(dy), dstate)
+def test_sequences_may_have_any_strides(view, cell, dtype, rng):
+    layer, x, state, dy, dstate = case(rng, (6, 5, 3, 9, 1), dtype, cell)
+    expected = by_pyoptk(layer, x, state, dy, dstate)
+    ours = by_pyoptk(layer, view(x), state, view(dy), dstate)
     for name, array in ours.items():
         np.testing.assert_array_equal(array, expected[name], err_msg=name)
 
 
-def test_without_bias_there_is_none(dtype, rng):
-    arguments = case(rng, (4, 3, 5, 6, 2), dtype, bias=False)
+def test_without_bias_there_is_none(cell, dtype, rng):
+    arguments = case(rng, (4, 3, 5, 6, 2), dtype, cell, bias=False)
     assert set(arguments[0].params) == {
         f"weight_{kind}_l{layer}" for kind in ("ih", "hh") for layer in range(2)
     }
@@ -142,50 +150,63 @@ def test_without_bias_there_is_none(dtype, rng):
     assert_near(ours, exact, dtype)
 
 
-def test_gradients_are_overwritten_or_added_to(dtype, rng):
-    lstm, *arguments = case(rng, (4, 3, 5, 6, 2), dtype)
-    once = by_pyoptk(lstm, *arguments)
-    again = by_pyoptk(lstm, *arguments)
-    twice = by_pyoptk(lstm, *arguments, accumulate=True)
-    for name in lstm.grads:
+def test_gradients_are_overwritten_or_added_to(cell, dtype, rng):
+    layer, *arguments = case(rng, (4, 3, 5, 6, 2), dtype, cell)
+    once = by_pyoptk(layer, *arguments)
+    again = by_pyoptk(layer, *arguments)
+    twice = by_pyoptk(layer, *arguments, accumulate=True)
+    for name in layer.grads:
         np.testing.assert_array_equal(again[name], once[name])
         np.testing.assert_allclose(twice[name], 2 * once[name], rtol=1e-4, atol=1e-5)
 
 
-def test_absent_gradients_and_states_are_zeros(dtype, rng):
-    lstm, x, state, dy, dstate = case(rng, (4, 3, 5, 6, 2), dtype)
-    zeros = tuple(np.zeros_like(s) for s in state)
-    expected = by_pyoptk(lstm, x, zeros, np.zeros_like(dy), dstate)
-    stateless = by_pyoptk(lstm, x, None, None, dstate)
-    assert set(expected) - set(stateless) == {"dh0", "dc0"}
+def test_absent_gradients_and_states_are_zeros(cell, dtype, rng):
+    layer, x, state, dy, dstate = case(rng, (4, 3, 5, 6, 2), dtype, cell)
+    zeros = each(np.zeros_like, state)
+    expected = by_pyoptk(layer, x, zeros, np.zeros_like(dy), dstate)
+    stateless = by_pyoptk(layer, x, None, None, dstate)
+    assert {*expected} - {*stateless} == {"dh0", "dc0"} & {*expected}
     for name, array in stateless.items():
         np.testing.assert_array_equal(array, expected[name], err_msg=name)
+    expected = by_pyoptk(layer, x, state, dy, zeros)
+    for name, array in by_pyoptk(layer, x, state, dy, None).items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize("absent", [0, 1])
+def test_one_gradient_of_a_pair_may_be_absent(absent, dtype, rng):
+    lstm, x, state, dy, dstate = case(rng, (4, 3, 5, 6, 2), dtype)
+    some = [None if k == absent else dstate[k] for k in range(2)]
+    zeros = tuple(np.zeros_like(dstate[k]) if s is None else s for k, s in enumerate(some))
     expected = by_pyoptk(lstm, x, state, dy, zeros)
-    for name, array in by_pyoptk(lstm, x, state, dy, None).items():
+    for name, array in by_pyoptk(lstm, x, state, dy, tuple(some)).items():
         np.testing.assert_array_equal(array, expected[name], err_msg=name)
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4), (5, 0, 4)], ids=["no steps", "no rows"])
-def test_empty_sequences_give_empty_outputs_and_zero_gradients(shape, dtype):
-    lstm = pyoptk.LSTM(4, 6, 2, dtype=dtype)
-    lstm.flat_grads[:] = 5
+def test_empty_sequences_give_empty_outputs_and_zero_gradients(shape, cell, dtype):
+    layer = layer_of(cell, 4, 6, 2, dtype=dtype)
+    layer.flat_grads[:] = 5
     state = (np.full((2, shape[1], 6), 2, dtype), np.full((2, shape[1], 6), 3, dtype))
-    y, (h, c) = lstm.forward(np.zeros(shape, dtype), state)
+    if cell != "LSTM":
+        state = state[0]
+    y, last = layer.forward(np.zeros(shape, dtype), state)
     assert y.shape == (*shape[:2], 6)
-    dx, (dh0, dc0) = lstm.backward(np.zeros_like(y), state)
+    dx, first = layer.backward(np.zeros_like(y), state)
     assert dx.shape == shape
-    for got, expected in zip((h, c, dh0, dc0), state + state, strict=True):
-        np.testing.assert_array_equal(got, expected)
-    assert (lstm.flat_grads == 0).all()
+    for given, *others in zip(arrays_of(state), arrays_of(last), arrays_of(first), strict=True):
+        for other in others:
+            np.testing.assert_array_equal(other, given)
+    assert (layer.flat_grads == 0).all()
 
 
-def test_weights_may_be_changed_in_place_at_any_time(dtype, rng):
-    lstm, x, state, dy, dstate = case(rng, (4, 3, 5, 6, 1), dtype)
-    lstm.forward(x, state)
-    for change in (lstm.params["weight_hh_l0"], lstm.params["weight_ih_l0"], lstm.flat_params):
+def test_weights_may_be_changed_in_place_at_any_time(cell, dtype, rng):
+    layer, x, state, dy, dstate = case(rng, (4, 3, 5, 6, 1), dtype, cell)
+    layer.forward(x, state)
+    for change in (layer.params["weight_hh_l0"], layer.params["weight_ih_l0"], layer.flat_params):
         change *= dtype.type(0.5)
-        ours = by_pyoptk(lstm, x, state, dy, dstate)
-        assert_near(ours, by_twin(lstm, x, state, dy, dstate), dtype)
+        ours = by_pyoptk(layer, x, state, dy, dstate)
+        assert_near(ours, by_twin(layer, x, state, dy, dstate), dtype)
 
 
 def test_all_parameters_are_views_of_one_buffer_and_all_gradients_of_another():
@@ -214,19 +235,13 @@ def test_outputs_are_new_arrays(rng):
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_output_and_gradients_equal_pytorch(layers, dtype, rng):
+def test_output_and_gradients_equal_pytorch(layers, cell, dtype, rng):
     torch = pytest.importorskip("torch")
-    lstm, x, state, dy, dstate = case(rng, (7, 5, 3, 20, layers), dtype)
-    theirs = torch.nn.LSTM(3, 20, layers, dtype=getattr(torch, dtype.name))
-    with torch.no_grad():
-        for name, weight in lstm.params.items():
-            getattr(theirs, name).copy_(torch.from_numpy(weight))
-    inputs = [torch.from_numpy(a.copy()).requires_grad_() for a in (x, *state)]
-    y, (h, c) = theirs(inputs[0], tuple(inputs[1:]))
-    dy_, dh_, dc_ = (torch.from_numpy(a) for a in (dy, *dstate))
-    torch.autograd.backward([y, h, c], [dy_, dh_, dc_])
-    expected = {"y": y, "h": h, "c": c}
-    expected |= {name: a.grad for name, a in zip(("dx", "dh0", "dc0"), inputs, strict=True)}
-    expected |= {name: getattr(theirs, name).grad for name in lstm.params}
-    exact = {name: array.detach().numpy() for name, array in expected.items()}
-    assert_near(by_pyoptk(lstm, x, state, dy, dstate), exact, dtype)
+    layer, x, state, dy, dstate = case(rng, (7, 5, 3, 20, layers), dtype, cell)
+    theirs = torch_layer(torch, layer)
+    inputs = [torch.from_numpy(a.copy()).requires_grad_() for a in (x, *arrays_of(state))]
+    y, last = theirs(inputs[0], tuple(inputs[1:]) if cell == "LSTM" else inputs[1])
+    d = [torch.from_numpy(a) for a in (dy, *arrays_of(dstate))]
+    torch.autograd.backward([y, *arrays_of(last)], d)
+    exact = torch_results(theirs, y, last, inputs)
+    assert_near(by_pyoptk(layer, x, state, dy, dstate), exact, dtype)

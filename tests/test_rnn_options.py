@@ -1,4 +1,4 @@
-"""Options of an LSTM against the float64 twin, finite differences and PyTorch.
+"""Options of each cell against the float64 twin, finite differences and PyTorch.
 
 Directions, dropout, lengths, save, out."""
 
@@ -6,11 +6,32 @@ import copy
 
 import numpy as np
 import pytest
-from rnn_rows import assert_near, by_pyoptk, by_twin, case
+from rnn_rows import (
+    PER_ROW,
+    arrays_of,
+    assert_near,
+    by_pyoptk,
+    by_twin,
+    case,
+    each,
+    inputs_of,
+    loss_of,
+    torch_layer,
+    torch_results,
+)
 
 import pyoptk
 
 LENGTHS = [3, 9, 0, 1, 9, 5, 2]
+
+
+def like(layer, **options):
+    """A layer with the same weights, and with other options."""
+    names = [name for name in ("nonlinearity",) if hasattr(layer, name)]
+    options |= {name: getattr(layer, name) for name in names}
+    return type(layer).from_torch(layer.to_torch(), **options)
+
+
 # T, B, I, H, L; keywords of the layer; keywords of forward
 ROWS = {
     "bidirectional": ((5, 3, 4, 9, 1), {"bidirectional": True}, {}),
@@ -39,44 +60,43 @@ ROWS = {
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_every_option_equals_the_twin(row, dtype, isa, threads, rng):
+def test_every_option_equals_the_twin(row, cell, dtype, isa, threads, rng):
     shape, options, call = ROWS[row]
-    arguments = case(rng, shape, dtype, **options)
+    arguments = case(rng, shape, dtype, cell, **options)
     for b, length in enumerate(call.get("lengths", [])):
         arguments[1][length:, b] = np.nan  # what stands there does not matter
     assert_near(by_pyoptk(*arguments, **call), by_twin(*arguments, **call), dtype)
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_without_a_state_every_option_equals_the_twin_from_zeros(row, dtype, threads, rng):
+def test_without_a_state_every_option_equals_the_twin_from_zeros(row, cell, dtype, threads, rng):
     shape, options, call = ROWS[row]
-    lstm, x, state, *slopes = case(rng, shape, dtype, **options)
-    expected = by_twin(lstm, x, tuple(np.zeros_like(s) for s in state), *slopes, **call)
-    ours = by_pyoptk(lstm, x, None, *slopes, **call)
+    layer, x, state, *d = case(rng, shape, dtype, cell, **options)
+    expected = by_twin(layer, x, each(np.zeros_like, state), *d, **call)
+    ours = by_pyoptk(layer, x, None, *d, **call)
     assert not {"dh0", "dc0"} & set(ours)
     assert_near(ours, expected, dtype)
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if np.prod(ROWS[row][0]) < 1300])
-def test_their_gradients_equal_central_differences(row, rng):
+def test_their_gradients_equal_central_differences(row, cell, rng):
     """Sets the dropout counter back, so that every call gets the same mask."""
     shape, options, call = ROWS[row]
-    lstm, x, state, dy, dstate = case(rng, shape, np.dtype(np.float64), **options)
+    layer, x, state, *d = case(rng, shape, np.dtype(np.float64), cell, **options)
 
     def loss():
-        lstm.__dict__["dropout_calls"] = 0
-        y, (h, c) = lstm.forward(x, state, **call)
-        return np.sum(y * dy) + np.sum(h * dstate[0]) + np.sum(c * dstate[1])
+        layer.__dict__["dropout_calls"] = 0
+        return loss_of(layer, x, state, *d, **call)
 
-    ours = by_pyoptk(lstm, x, state, dy, dstate, **call)
-    for name, array in {"dx": x, "dh0": state[0], "dc0": state[1], **lstm.params}.items():
+    ours = by_pyoptk(layer, x, state, *d, **call)
+    for name, array in inputs_of(layer, x, state).items():
         direction = rng.standard_normal(array.shape)
-        kept, step = array.copy(), 1e-5
+        at, step = array.copy(), 1e-5
         array += step * direction
         up = loss()
-        array[...] = kept - step * direction
+        array[...] = at - step * direction
         numeric = (up - loss()) / (2 * step)
-        array[...] = kept
+        array[...] = at
         exact = np.sum(ours[name] * direction)
         assert abs(exact - numeric) <= 1e-7 * max(np.abs(ours[name]).sum(), 1), name
 
@@ -85,140 +105,136 @@ def test_their_gradients_equal_central_differences(row, rng):
     "row",
     ["bidirectional", "three bidirectional", "no bias", "lengths", "minimal", "minimal, long"],
 )
-def test_they_equal_pytorch(row, dtype, rng):
+def test_they_equal_pytorch(row, cell, dtype, rng):
     torch = pytest.importorskip("torch")
     shape, options, call = ROWS[row]
-    _, B, I, H, L = shape
-    lstm, x, state, dy, dstate = case(rng, shape, dtype, **options)
-    settings = {k: v for k, v in options.items() if k != "save"}
-    theirs = torch.nn.LSTM(I, H, L, dtype=getattr(torch, dtype.name), **settings)
-    theirs.load_state_dict({n: torch.from_numpy(a) for n, a in lstm.to_torch().items()})
-    lengths = np.array(call.get("lengths", [len(x)] * B))
+    layer, x, state, dy, dstate = case(rng, shape, dtype, cell, **options)
+    theirs = torch_layer(torch, layer)
+    lengths = np.array(call.get("lengths", [len(x)] * shape[1]))
     lengths[lengths == 0] = 1  # which PyTorch refuses
-    inputs = [torch.from_numpy(a.copy()).requires_grad_() for a in (x, *state)]
+    inputs = [torch.from_numpy(a.copy()).requires_grad_() for a in (x, *arrays_of(state))]
     packed = torch.nn.utils.rnn.pack_padded_sequence(inputs[0], lengths, enforce_sorted=False)
-    packed, (h, c) = theirs(packed, tuple(inputs[1:]))
+    packed, last = theirs(packed, tuple(inputs[1:]) if cell == "LSTM" else inputs[1])
     y, _ = torch.nn.utils.rnn.pad_packed_sequence(packed, total_length=len(x))
-    torch.autograd.backward([y, h, c], [torch.from_numpy(a) for a in (dy, *dstate)])
-    expected = {"y": y, "h": h, "c": c}
-    expected |= {name: a.grad for name, a in zip(("dx", "dh0", "dc0"), inputs, strict=True)}
-    expected |= {name: getattr(theirs, name).grad for name in lstm.params}
-    exact = {name: array.detach().numpy() for name, array in expected.items()}
-    assert_near(by_pyoptk(lstm, x, state, dy, dstate, lengths), exact, dtype)
+    d = [torch.from_numpy(a) for a in (dy, *arrays_of(dstate))]
+    torch.autograd.backward([y, *arrays_of(last)], d)
+    exact = torch_results(theirs, y, last, inputs)
+    assert_near(by_pyoptk(layer, x, state, dy, dstate, lengths), exact, dtype)
 
 
-def test_threads_and_neighbours_change_no_bits(dtype, isa, rng):
+def test_threads_and_neighbours_change_no_bits(cell, dtype, isa, rng):
     options = {"bidirectional": True, "save": "minimal"}
-    lstm, x, state, dy, dstate = case(rng, (12, 40, 33, 65, 2), dtype, **options)
+    layer, x, state, dy, dstate = case(rng, (12, 40, 33, 65, 2), dtype, cell, **options)
     lengths = rng.integers(0, 13, 40)
     outcomes = []
     for threads in (1, 2, 3, 7):
         pyoptk.set_num_threads(threads)
-        outcomes.append(by_pyoptk(lstm, x, state, dy, dstate, lengths))
+        outcomes.append(by_pyoptk(layer, x, state, dy, dstate, lengths))
     pyoptk.set_num_threads()
     for other in outcomes[1:]:
         for name, array in outcomes[0].items():
             np.testing.assert_array_equal(array, other[name], err_msg=name)
     some = slice(3, 8)
     alone = by_pyoptk(
-        lstm, x[:, some], tuple(s[:, some] for s in state), dy[:, some],
-        tuple(s[:, some] for s in dstate), lengths[some],
+        layer, x[:, some], each(lambda s: s[:, some], state), dy[:, some],
+        each(lambda s: s[:, some], dstate), lengths[some],
     )  # fmt: skip
-    for name in ("y", "h", "c", "dx", "dh0", "dc0"):
+    for name in {*PER_ROW} & {*alone}:
         np.testing.assert_array_equal(alone[name], outcomes[0][name][:, some], err_msg=name)
 
 
 @pytest.mark.parametrize("row", ["three bidirectional", "lengths", "both repeat", "dropout", "all"])
-def test_a_nan_stays_in_its_own_row_and_goes_where_the_twins_does(row, dtype, rng):
+def test_a_nan_stays_in_its_own_row_and_goes_where_the_twins_does(row, cell, dtype, rng):
     shape, options, call = ROWS[row]
-    lstm, x, state, dy, dstate = case(rng, shape, dtype, **options)
-    clean = by_pyoptk(lstm, x, state, dy, dstate, **call)
-    for array in (x, *state, dy, *dstate):
+    layer, x, state, dy, dstate = case(rng, shape, dtype, cell, **options)
+    clean = by_pyoptk(layer, x, state, dy, dstate, **call)
+    for array in (x, *arrays_of(state), dy, *arrays_of(dstate)):
         for b in (0, 2):  # which of LENGTHS has no steps
-            kept, array[0, b, 0] = array[0, b, 0], np.nan
-            lstm.__dict__["dropout_calls"] = 0
-            dirty = by_pyoptk(lstm, x, state, dy, dstate, **call)
-            exact = by_twin(lstm, x, state, dy, dstate, **call)
-            array[0, b, 0] = kept
+            before, array[0, b, 0] = array[0, b, 0], np.nan
+            layer.__dict__["dropout_calls"] = 0
+            dirty = by_pyoptk(layer, x, state, dy, dstate, **call)
+            exact = by_twin(layer, x, state, dy, dstate, **call)
+            array[0, b, 0] = before
             for name, got in dirty.items():
                 np.testing.assert_array_equal(np.isnan(got), np.isnan(exact[name]), err_msg=name)
-            for name in ("y", "h", "c", "dx", "dh0", "dc0"):
+            for name in {*PER_ROW} & {*dirty}:
                 of_others = (np.delete(a[name], b, axis=1) for a in (dirty, clean))
                 np.testing.assert_array_equal(*of_others, err_msg=name)
 
 
 @pytest.mark.parametrize("row", ["three bidirectional", "lengths", "both repeat", "dropout, three"])
-def test_what_is_kept_changes_no_bits_but_of_sums_over_rows(row, dtype, isa, threads, rng):
+def test_what_is_kept_changes_no_bits_but_of_sums_over_rows(row, cell, dtype, isa, threads, rng):
     shape, options, call = ROWS[row]
-    full, *arguments = case(rng, shape, dtype, **options)
-    minimal = pyoptk.LSTM.from_torch(
-        full.to_torch(), save="minimal", dropout=full.dropout, seed=full.seed
-    )
+    full, *arguments = case(rng, shape, dtype, cell, **options)
+    minimal = like(full, save="minimal", dropout=full.dropout, seed=full.seed)
     expected = by_pyoptk(full, *arguments, **call)
     ours = by_pyoptk(minimal, *arguments, **call)
-    for name in ("y", "h", "c", "dx", "dh0", "dc0"):
+    for name in {*PER_ROW} & {*ours}:
         np.testing.assert_array_equal(ours[name], expected[name], err_msg=name)
 
 
 @pytest.mark.parametrize("row", ["three bidirectional", "both repeat", "minimal", "dropout, three"])
-def test_inference_keeps_nothing_drops_nothing_and_disturbs_nothing(row, dtype, isa, threads, rng):
+def test_inference_keeps_nothing_drops_nothing_and_disturbs_nothing(
+    row, cell, dtype, isa, threads, rng
+):
     shape, options, call = ROWS[row]
-    lstm, x, state, dy, _ = case(rng, shape, dtype, **options)
-    without = pyoptk.LSTM.from_torch(lstm.to_torch())
-    y, (h, c) = without.forward(x, state, **call)
-    lstm.forward(x, state, **call)
-    calls = lstm.dropout_calls
-    got, (got_h, got_c) = lstm.forward(x, state, train=False, **call)
-    for ours, expected in zip((got, got_h, got_c), (y, h, c), strict=True):
+    layer, x, state, dy, _ = case(rng, shape, dtype, cell, **options)
+    y, last = like(layer).forward(x, state, **call)
+    layer.forward(x, state, **call)
+    calls = layer.dropout_calls
+    got, got_last = layer.forward(x, state, train=False, **call)
+    for ours, expected in zip((got, *arrays_of(got_last)), (y, *arrays_of(last)), strict=True):
         np.testing.assert_array_equal(ours, expected)
-    assert lstm.dropout_calls == calls
-    lstm.forward(-x[:2], train=False)
-    dx, _ = lstm.backward(dy)  # of the forward that trained
-    again = copy.copy(lstm)
+    assert layer.dropout_calls == calls
+    layer.forward(-x[:2], train=False)
+    dx, _ = layer.backward(dy)  # of the forward that trained
+    again = copy.copy(layer)
     again.__dict__["dropout_calls"] = 0
     again.forward(x, state, **call)
     np.testing.assert_array_equal(again.backward(dy)[0], dx)
 
 
-def test_without_dx_the_other_gradients_are_the_same(dtype, threads, rng):
-    lstm, x, state, dy, dstate = case(rng, (6, 5, 3, 17, 2), dtype, bidirectional=True)
-    expected = by_pyoptk(lstm, x, state, dy, dstate)
-    lstm.flat_grads[:] = 0
-    lstm.forward(x, state)
-    dx, (dh0, dc0) = lstm.backward(dy, dstate, need_dx=False)
+def test_without_dx_the_other_gradients_are_the_same(cell, dtype, threads, rng):
+    layer, x, state, dy, dstate = case(rng, (6, 5, 3, 17, 2), dtype, cell, bidirectional=True)
+    expected = by_pyoptk(layer, x, state, dy, dstate)
+    layer.flat_grads[:] = 0
+    layer.forward(x, state)
+    dx, first = layer.backward(dy, dstate, need_dx=False)
     assert dx is None
-    for name, array in {"dh0": dh0, "dc0": dc0, **lstm.grads}.items():
+    initial = dict(zip(("dh0", "dc0"), arrays_of(first), strict=False))
+    for name, array in {**initial, **layer.grads}.items():
         np.testing.assert_array_equal(array, expected[name], err_msg=name)
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_outputs_may_be_the_callers_arrays(batch_first, dtype, rng):
-    lstm, x, state, dy, dstate = case(rng, (6, 5, 3, 9, 2), dtype, batch_first=batch_first)
+def test_outputs_may_be_the_callers_arrays(batch_first, cell, dtype, rng):
+    layer, x, state, dy, dstate = case(rng, (6, 5, 3, 9, 2), dtype, cell, batch_first=batch_first)
     if batch_first:
         x, dy = x.swapaxes(0, 1).copy(), dy.swapaxes(0, 1).copy()
-    expected = by_pyoptk(lstm, x, state, dy, dstate)
+    expected = by_pyoptk(layer, x, state, dy, dstate)
     room = np.full((12, 10, 20), 7, dtype)  # of which every second row and some features
     T, B, _ = x.shape
     y, dx = room[: 2 * T : 2, :B, 4:13], room[1 : 2 * T : 2, :B, 1:4]
-    assert lstm.forward(x, state, out=y)[0] is y
-    assert lstm.backward(dy, dstate, out=dx)[0] is dx
+    assert layer.forward(x, state, out=y)[0] is y
+    assert layer.backward(dy, dstate, out=dx)[0] is dx
     np.testing.assert_array_equal(y, expected["y"])
     np.testing.assert_array_equal(dx, expected["dx"])
     y[...] = dx[...] = 7
     assert (room == 7).all()  # nothing else was written
 
 
-def test_a_sequence_in_pieces_is_the_whole_one(dtype, rng):
+def test_a_sequence_in_pieces_is_the_whole_one(cell, dtype, rng):
     """Truncated backpropagation: the state passes to the next call, its gradient does not."""
-    lstm, x, state, _, _ = case(rng, (12, 5, 3, 17, 2), dtype)
-    whole, (h, _) = lstm.forward(x, state)
+    layer, x, state, _, _ = case(rng, (12, 5, 3, 17, 2), dtype, cell)
+    whole, last = layer.forward(x, state)
     pieces, carried = [], state
     for piece in np.split(x, 4):
-        y, carried = lstm.forward(piece, carried)
-        lstm.backward(y, accumulate=True)
+        y, carried = layer.forward(piece, carried)
+        layer.backward(y, accumulate=True)
         pieces.append(y)
     np.testing.assert_array_equal(np.concatenate(pieces), whole)
-    np.testing.assert_array_equal(carried[0], h)
+    for ours, expected in zip(arrays_of(carried), arrays_of(last), strict=True):
+        np.testing.assert_array_equal(ours, expected)
 
 
 # ---- dropout ------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
-/* The optimizers of pyoptk.h, which includes this file and says what holds for all kernels: their
- * list, configs, descriptions and kernels.  Users include pyoptk.h. */
+/* The optimizer part of the C API: configs with formulas, tensors, descriptions, kernels.  Users
+ * include pyoptk.h, which includes this file and says what holds for all kernels. */
 #ifndef PYOPTK_OPTIM_H
 #define PYOPTK_OPTIM_H
 
@@ -9,9 +9,9 @@
 
 /* ---- optimizers ------------------------------------------------------------------------------ */
 
-/* Every optimizer once: its name in the enum, and the name that everything else is made from.  The
- * enum, the table of descriptions (optimizers.c) and the table of kernels (kernels/optim.c) come
- * from this list, so that an optimizer without one of its parts does not compile. */
+/* All optimizers: (name in the enum, name of everything else).  The enum, the table of descriptions
+ * (optimizers.c) and the table of kernels (kernels/optim.c) are made from this list, so that an
+ * optimizer without one of its parts does not compile. */
 #define PK_OPTIMIZERS(X)                                                                           \
     X(PK_SGD, sgd)                                                                                 \
     X(PK_ADAGRAD, adagrad)                                                                         \
@@ -29,28 +29,28 @@
 #define PK_ENUMERATOR(number, name) number,
 typedef enum {
     PK_OPTIMIZERS(PK_ENUMERATOR) PK_N_OPTIMIZERS,
-    /* For benchmarks: the memory streams of adam with an addition each, which no step over as many
-     * arrays can beat.  param, state[0] and state[1] += grad; the config is a pk_common of 0. */
+    /* For benchmarks: the memory traffic of adam with one addition per array, a lower bound for the
+     * time of its step.  param, state[0] and state[1] += grad; the config is a pk_common of 0. */
     PK_MEMORY_ROOF = PK_N_OPTIMIZERS
 } pk_which;
 #undef PK_ENUMERATOR
 
 enum { PK_MAX_STATES = 3 };
 
-/* How an array is stored; the arithmetic is always that of the table's dtype.  The gradient may be
- * stored in any way but PK_INT8, the parameter and its average natively or as bfloat16, a state in
- * any way but PK_F16.  What is stored narrower is rounded to the nearest, ties to even. */
+/* The format of an array; arithmetic is always in the dtype of the table.  A parameter and its
+ * average may be PK_NATIVE or PK_BF16, a gradient anything but PK_INT8, a state anything but
+ * PK_F16. Values are rounded to the nearest, ties to even. */
 typedef enum {
     PK_NATIVE, /* as the dtype of the table that the kernel was taken from */
     PK_BF16,   /* bfloat16: the upper half of a float32 */
     PK_F16,    /* IEEE binary16 */
-    PK_INT8    /* blocks of PK_BLOCK codes -127..127; a code is that many 127ths of the scale */
+    PK_INT8    /* codes -127..127 in blocks of PK_BLOCK: the value is code * scale / 127 */
 } pk_storage;
 enum { PK_BLOCK = 256 }; /* elements with one scale; the last block of an array may be shorter */
 
 /* One parameter with its gradient and state.  A kernel takes a list of them, so that one call and
- * one parallel region serve a whole model.  No array overlaps another.  What a designated
- * initializer leaves out is 0: no state, no average, everything stored natively. */
+ * one parallel region serve a whole model.  A field that a designated initializer leaves out is 0:
+ * no state, no average, PK_NATIVE. */
 typedef struct {
     void *param;                 /* [n] in/out */
     const void *grad;            /* [n] in, out with zero_grad; NULL: leave this tensor alone */
@@ -65,8 +65,8 @@ typedef struct {
     } stored;
 } pk_tensor;
 
-/* A gradient of a parameter [rows, width] that is zero but for some rows.  A row may come several
- * times: its gradient is the sum. */
+/* The gradient of a parameter [rows, width] that is zero except in some rows.  If an index occurs
+ * several times, the gradient of the row is the sum of its values. */
 typedef struct {
     const int64_t *indices; /* [count] in; each >= 0 and < rows */
     const void *values;     /* [count, width] in, in the dtype of the table */
@@ -76,12 +76,12 @@ typedef struct {
 /* What every optimizer does to the gradient first, in this order:
  *     g *= grad_scale;  g = min(max(g, -clip_value), clip_value);  g = -g if maximize;
  *     g += weight_decay * p, or, decoupled (Loshchilov & Hutter 2019), p *= 1 - lr * weight_decay.
- * cautious (Liang et al. 2024): of the update u, what is subtracted from p, only the elements with
- * the sign of g count, and more the fewer they are; the mean is that of the tensor.
+ * cautious (Liang et al. 2024): u is the update, which is subtracted from p; elements whose sign is
+ * not that of g become 0, the others grow to make up for it.  The mean is over the tensor.
  *     agree = u * g > 0      u *= agree / max(mean(agree), 1e-3)
  * And after the update, in the same sweep over memory:
- *     ema = ema_decay * ema + (1-ema_decay) * p, where there is one;
- *     grad = 0 if zero_grad, which then must be writable. */
+ *     ema = ema_decay * ema + (1-ema_decay) * p, unless ema is NULL
+ *     grad = 0, if zero_grad; grad must then be writable. */
 typedef struct {
     double lr, weight_decay, grad_scale, clip_value; /* clip_value: INFINITY for none */
     double ema_decay;
@@ -92,7 +92,7 @@ typedef struct {
 /* state: velocity, unless momentum is 0.
  *     step 1: velocity = g    later: velocity = momentum * velocity + (1 - dampening) * g
  *     p -= lr * (nesterov ? g + momentum * velocity : velocity)            Sutskever et al. 2013
- * lr_in_momentum: velocity = momentum * velocity - lr * g (Keras, scikit-learn), p += it. */
+ * lr_in_momentum: velocity = momentum * velocity - lr * g, p += velocity (Keras, scikit-learn). */
 typedef struct {
     pk_common common;
     double momentum, dampening;
@@ -108,7 +108,7 @@ typedef struct {
     int eps_inside_sqrt;
 } pk_adagrad_config;
 
-/* state: v; avg if centered; velocity if momentum is not 0; NULL where unused.  
+/* state: v; avg if centered; velocity if momentum is not 0; NULL where unused.
  *                                                                      Tieleman & Hinton 2012
  *     v = rho * v + (1-rho) * g * g      avg = rho * avg + (1-rho) * g
  *     den = sqrt(centered ? max(v - avg * avg, 0) : v) + eps
@@ -131,8 +131,9 @@ typedef struct {
 /* state: m, v; vmax if amsgrad.  Kingma & Ba 2015, algorithm 1; Reddi et al. 2018 for amsgrad
  *     m = beta1 * m + (1-beta1) * g      v = beta2 * v + (1-beta2) * g * g
  *     p -= lr / (1-beta1^step) * m / (sqrt(v) / sqrt(1-beta2^step) + eps)
- * amsgrad: vmax = max(vmax, v), used in place of v; amsgrad_on_corrected: of the corrected v
- * (Optax).  eps_hat: eps is added before the bias correction of v (Keras, scikit-learn, ONNX). */
+ * amsgrad: vmax = max(vmax, v) in place of v; amsgrad_on_corrected: the maximum of v after bias
+ * correction (Optax).  eps_hat: eps is added before the bias correction of v (Keras, ONNX,
+ * scikit-learn). */
 typedef struct {
     pk_common common;
     double beta1, beta2, eps;
@@ -143,8 +144,8 @@ typedef struct {
  *     mu(t) = beta1 * (1 - 0.96^(t * momentum_decay) / 2)      product = mu(1) * ... * mu(step)
  *     ahead = mu(step+1) / (1 - product * mu(step+1)) * m + (1 - mu(step)) / (1 - product) * g
  *     p -= lr * ahead / (sqrt(v) / sqrt(1-beta2^step) + eps)
- * The product is that of the config at hand, for all steps.  momentum_decay 1: Keras; from 1e5 on
- * mu is beta1 itself: Optax. */
+ * The product is computed from this config, also for earlier steps.  momentum_decay 1: Keras; from
+ * 1e5 on mu is beta1: Optax. */
 typedef struct {
     pk_common common;
     double beta1, beta2, eps, momentum_decay;
@@ -183,10 +184,12 @@ typedef struct {
  *     direction = m / (1-beta1^step) / (sqrt(v) / sqrt(1-beta2^step) + eps) + weight_decay * p
  *     p -= lr * ||p|| / ||direction|| * direction, or, where a norm is 0, p -= lr * direction
  * The norms are those of the one tensor, summed in double.  Not decoupled, the decay is in g
- * instead of in direction. */
+ * instead of in direction; decoupled with decay_outside_norm, it is p *= 1 - lr * weight_decay
+ * before all this (Keras). */
 typedef struct {
     pk_common common;
     double beta1, beta2, eps;
+    int decay_outside_norm;
 } pk_lamb_config;
 
 /* state: m, s.  Zhuang et al. 2020; m as adam's
@@ -211,10 +214,10 @@ typedef struct {
 
 typedef enum {
     PK_NUMBER,   /* a double with low <= x < high */
-    PK_EPS,      /* the same; not 0 must not become 0 in the dtype of the arrays */
-    PK_OPTIONAL, /* the same, or none: then `fallback` */
+    PK_EPS,      /* the same; if it is not 0 it must not round to 0 in the dtype of the arrays */
+    PK_OPTIONAL, /* the same, or none, which is stored as `fallback` */
     PK_SWITCH,   /* an int, 0 or 1 */
-    PK_START     /* a number in no config: what a state holds before step 1 */
+    PK_START     /* not part of the config: the value of a state before step 1 */
 } pk_kind;
 
 typedef struct {
@@ -225,18 +228,21 @@ typedef struct {
     const char *expected; /* the bounds in words: "a number in [0, 1)" */
 } pk_field;
 
-/* What must hold between two fields. */
-typedef enum { PK_NEEDS, PK_EXCLUDES, PK_AT_MOST } pk_relation;
+/* A condition on two fields. */
+typedef enum {
+    PK_NEEDS,    /* if field is not 0, other must not be 0 */
+    PK_EXCLUDES, /* if field is not 0, other must be 0 */
+    PK_AT_MOST   /* field <= other */
+} pk_relation;
 typedef struct {
     const char *field; /* NULL after the last rule */
-    pk_relation
-        relation; /* if field is not 0: other is not 0; other is 0; always: field <= other */
+    pk_relation relation;
     const char *other;
 } pk_rule;
 
 enum {
-    PK_CAUTIOUS = 1,     /* has a cautious step; a rule may say what that needs */
-    PK_SPARSE_ROWS = 2,  /* may step single rows of a parameter: nothing happens to the others */
+    PK_CAUTIOUS = 1,     /* has a cautious step; a pk_rule may say what that needs */
+    PK_SPARSE_ROWS = 2,  /* may step single rows of a parameter and leave the others unchanged */
     PK_SCRATCH = 4,      /* needs scratch memory */
     PK_NARROW_STATES = 8 /* states may be stored as PK_BF16 or PK_INT8 */
 };
@@ -245,57 +251,58 @@ enum { PK_MAX_FIELDS = 8, PK_MAX_RULES = 4 };
 typedef struct {
     const char *name;
     size_t config_size;
-    pk_field
-        fields[PK_MAX_FIELDS]; /* besides those of pk_common; the name after the last is NULL */
+    pk_field fields[PK_MAX_FIELDS]; /* without those of pk_common; name NULL after the last */
     struct {
         const char *name;      /* NULL after the last state */
-        const char *needed_by; /* the field that must not be 0 for this state to be used, or NULL */
-        const char *start;     /* the field that it holds before step 1, or NULL: 0 */
+        const char *needed_by; /* the state is used if this field is not 0; NULL: always */
+        const char *start;     /* the field whose value it has before step 1; NULL: 0 */
     } states[PK_MAX_STATES];
     pk_rule rules[PK_MAX_RULES];
     unsigned abilities;
 } pk_optimizer;
 
 extern const pk_optimizer *const pk_optimizers[PK_N_OPTIMIZERS];
-extern const pk_field pk_common_fields[]; /* of pk_common; the name after the last is NULL */
+extern const pk_field pk_common_fields[]; /* of pk_common; name NULL after the last */
 
 /* ---- optimizer kernels ---- */
 
 typedef struct {
-    /* One step of each tensor whose grad is not NULL: changes its param, states and ema.  The same
-     * bits for any nthreads and on every instruction set, except for the sign and the payload of a
-     * NaN.  Denormal numbers count as zero.
+    /* One step of each tensor whose grad is not NULL; changes its param, states and ema.  The bits
+     * are the same for any nthreads and on every instruction set, except for the sign and the
+     * payload of a NaN.  Denormal numbers count as zero.
      *   tensors  [count] in
-     *   configs  in: an array of this optimizer's config, an element for each group
-     *   scratch  [scratch_size(which, tensors, count) bytes, aligned as by malloc]; NULL for 0
-     *   nthreads at most; 1 for the calling thread alone */
+     *   configs  [number of groups] in: configs of this optimizer
+     *   scratch  [scratch_size(which, tensors, count) bytes, aligned as by malloc]; NULL if 0 bytes
+     *   nthreads upper limit; 1: the calling thread alone */
     void (*step)(pk_which which, const pk_tensor *tensors, size_t count, const void *configs,
                  void *scratch, int nthreads);
     size_t (*scratch_size)(pk_which which, const pk_tensor *tensors, size_t count); /* bytes */
 
-    /* The rows that a gradient touches, each as a tensor, in the order in which they first come:
-     * the list that makes a step change these rows alone, with their part of the state.  Sums are
-     * taken in the order of `indices`.  Returns how many rows there are.
-     *   whole    in: the parameter with its states, none as PK_INT8; its grad is not looked at
+    /* Makes a list of tensors, one for each row that occurs in a gradient, in the order of their
+     * first occurrence.  A step of this list changes only these rows and their part of the state.
+     * Values of the same row are summed in the order of `indices`.  Returns the number of rows.
+     *   whole    in: the parameter with its states, none as PK_INT8; its grad is ignored
      *   gradient in
-     *   touched  [gradient->count] out; their grad points into the values or into scratch
-     *   scratch  [touched_scratch_size bytes, aligned as by malloc], as long as they are in use */
+     *   touched  [gradient->count] out; each grad points into gradient->values or into scratch
+     *   scratch  [touched_scratch_size bytes, aligned as by malloc]; must live as long as
+     * touched */
     size_t (*touched_rows)(const pk_tensor *whole, const pk_rows *gradient, pk_tensor *touched,
                            void *scratch);
     size_t (*touched_scratch_size)(const pk_rows *gradient); /* bytes */
 
-    /* sqrt(sum of grad^2) over the list, summed in double; finite for finite float32 gradients.
+    /* sqrt(sum of grad^2) over the list, summed in double; finite if all float32 grads are.
      *   tensors  [count] in: their grad, n and stored.grad; a grad may be NULL
      *   scratch  [norm_scratch_size bytes, aligned as by malloc] */
     double (*global_norm)(const pk_tensor *tensors, size_t count, void *scratch, int nthreads);
     size_t (*norm_scratch_size)(const pk_tensor *tensors, size_t count); /* bytes */
 } pk_optim_kernels;
 
-/* The factor that clips a gradient of this global norm to max_norm (PyTorch's clip_grad_norm_). */
-static inline double pk_clip_coefficient(double norm, double max_norm)
+/* The factor that clips a gradient of this norm to max_norm.  eps: 1e-6 in PyTorch's
+ * clip_grad_norm_, 0 in Optax and Keras. */
+static inline double pk_clip_coefficient(double norm, double max_norm, double eps)
 {
-    const double coefficient = max_norm / (norm + 1e-6);
-    return coefficient > 1 ? 1 : coefficient; /* a NaN stays one */
+    const double coefficient = max_norm / (norm + eps);
+    return coefficient > 1 || norm == 0 ? 1 : coefficient; /* a NaN stays one */
 }
 
 #endif

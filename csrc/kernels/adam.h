@@ -1,5 +1,5 @@
-/* Adam and its relatives, in the form of optim.h: each a context, a rule, an update and a row of the
- * table in optim.c. */
+/* Adam and its relatives, in the form of optim.h: each a context, a rule, an update and a row of
+ * the table in optim.c. */
 #ifndef PK_ADAM_H
 #define PK_ADAM_H
 
@@ -14,8 +14,8 @@ static void moment_context(double beta1, double beta2, context *k)
     k->rest2 = (real)(1 - beta2);
 }
 
-/* sqrt(v) / r + eps = (sqrt(v) + eps * r) / r.  The rate contains the factor r.  If eps is not 0, eps
- * * r must not round to 0, or gradients of zeros would give 0 / 0. */
+/* sqrt(v) / r + eps = (sqrt(v) + eps * r) / r.  The rate contains the factor r.  If eps is not 0,
+ * eps * r must not round to 0, or gradients of zeros would give 0 / 0. */
 static real scaled_eps(double eps, double r)
 {
     return (real)(eps > 0 && eps * r < REAL_MIN ? REAL_MIN : eps * r);
@@ -259,6 +259,13 @@ static const optimizer adabelief = {.prepare = adabelief_context,
  * squares.  The second knows the norms, computes the direction again with the same bits, and moves
  * the parameter. */
 
+/* What the parameter is multiplied by first; its norm is taken afterwards. */
+static double lamb_shrink(const pk_lamb_config *c)
+{
+    const int outside = c->common.decoupled && c->decay_outside_norm;
+    return outside ? 1 - c->common.lr * c->common.weight_decay : 1;
+}
+
 static void lamb_context(const void *config, int64_t step, context *k)
 {
     const pk_lamb_config *c = config;
@@ -267,7 +274,8 @@ static void lamb_context(const void *config, int64_t step, context *k)
     moment_context(c->beta1, c->beta2, k);
     k->gain = (real)(root_unbias2 / (1 - pow(c->beta1, (double)step)));
     k->eps = scaled_eps(c->eps, root_unbias2);
-    k->direct = (real)(c->common.decoupled ? c->common.weight_decay : 0);
+    k->direct = (real)(c->common.decoupled && !c->decay_outside_norm ? c->common.weight_decay : 0);
+    k->shrink = (real)lamb_shrink(c);
 }
 
 PK_INLINE vec lamb_direction(vectors x, context k)
@@ -320,7 +328,7 @@ static void lamb_visit(const block_walk *walk, const pk_tensor *t, size_t from, 
 
 PK_INLINE vectors lamb_rule(vectors x, context k)
 {
-    x.p = x.p - k.rate * lamb_direction(x, k);
+    x.p = k.shrink * x.p - k.rate * lamb_direction(x, k);
     return x;
 }
 
@@ -354,9 +362,10 @@ static const double *lamb_rates(const pk_tensor *tensors, size_t count, const vo
             param_sum += sums[0];
             direction_sum += sums[1];
         }
+        const pk_lamb_config *const c = &config[tensors[i].group];
+        param_sum *= lamb_shrink(c) * lamb_shrink(c);
         const int either_is_0 = param_sum == 0 || direction_sum == 0;
-        rates[i] = config[tensors[i].group].common.lr *
-                   (either_is_0 ? 1 : sqrt(param_sum) / sqrt(direction_sum));
+        rates[i] = c->common.lr * (either_is_0 ? 1 : sqrt(param_sum) / sqrt(direction_sum));
     }
     return rates;
 }

@@ -1,13 +1,14 @@
-/* Dropout whose mask is a function of where an element stands, so that nobody need keep it: the
- * backward pass makes it again.  Included by rnn.c.
+/* Dropout, for math.c.  The mask is a function of the index of an element, so that nothing stores it:
+ * the backward pass computes it again.
  *
- * Random numbers are Philox4x32-10's (Salmon, Moraes, Dror & Shaw 2011): ten rounds turn a counter and
- * a key into four words, whatever came before.  An element takes half a word, so that one counter
- * serves eight: the numbers are what dropout costs. */
+ * Random numbers are Philox4x32-10's (Salmon, Moraes, Dror & Shaw 2011): ten rounds turn a counter
+ * and a key into four words; there is no other state.  An element takes half a word, so that a
+ * counter serves eight elements: most of the time of dropout goes into these numbers. */
 #ifndef PK_DROPOUT_H
 #define PK_DROPOUT_H
 
-#include "rnn.h"
+#include "sizes.h"
+#include "vec.h"
 
 enum {
     PHILOX_ROUNDS = 10,
@@ -20,11 +21,11 @@ typedef struct {
     size_t B, H, total, chunks; /* total: T * B * H */
     pk_sequence x, y;
     uint64_t seed, stream;
-    uint32_t least; /* number of an element that is kept */
+    uint32_t least; /* the smallest number of an element that is kept */
     real scale;
 } dropout_job;
 
-/* The numbers of DROPOUT_BLOCK elements; those of the first are from this counter. */
+/* The numbers of DROPOUT_BLOCK elements; the first of them takes this counter. */
 static void dropout_numbers(const dropout_job *job, uint64_t counter, uint16_t *numbers)
 {
     uint32_t c0[COUNTERS], c1[COUNTERS], c2[COUNTERS], c3[COUNTERS];
@@ -63,7 +64,7 @@ static void dropout_block(const dropout_job *job, size_t block)
     const uint32_t least = job->least;
     const real scale = job->scale;
     dropout_numbers(job, (uint64_t)block * COUNTERS, numbers);
-    while (n < end) { /* what the block has of a row */
+    while (n < end) { /* the elements of this block in one row */
         const size_t i = n % H, b = n / H % B, t = n / H / B, length = smaller(H - i, end - n);
         const real *x = row_at(job->x, t, b) + i;
         real *y = row_at(job->y, t, b) + i;
@@ -82,8 +83,8 @@ static void dropout_chunk(void *arg, size_t chunk)
     const dropout_job *job = arg;
     const size_t blocks = round_up(job->total, DROPOUT_BLOCK) / DROPOUT_BLOCK;
     const fp_mode mode = flush_denormals();
-    for (size_t k = pk_cut(blocks, chunk, job->chunks); k < pk_cut(blocks, chunk + 1, job->chunks);
-         k++)
+    const size_t end = pk_chunk_begin(blocks, chunk + 1, job->chunks);
+    for (size_t k = pk_chunk_begin(blocks, chunk, job->chunks); k < end; k++)
         dropout_block(job, k);
     restore_denormals(mode);
 }
@@ -95,7 +96,7 @@ static void dropout(size_t T, size_t B, size_t H, pk_sequence x, pk_sequence y,
     job.seed = config->seed;
     job.stream = config->stream;
     job.least = (uint32_t)(config->p * (UINT16_MAX + 1) + 0.5);
-    job.scale = (real)(1 / (1 - config->p));
+    job.scale = (real)((UINT16_MAX + 1.0) / (UINT16_MAX + 1 - job.least));
     if (nthreads > 1 && job.total >= DROPOUT_SERIAL_BELOW)
         job.chunks = smaller((size_t)nthreads * 4, job.total / DROPOUT_BLOCK);
     if (job.total > 0)

@@ -1,7 +1,7 @@
-/* The loop of every optimizer, over a piece of one tensor.  An optimizer's rule is a function of one
- * vector of each array.  The loop loads the vectors, applies the rule and stores them.  Where the
- * config asks for it, it also does in registers what all optimizers share: it prepares the gradient,
- * masks a cautious update and keeps a moving average of the parameter.
+/* The loop of every optimizer, over a piece of one tensor.  An optimizer's rule is a function of
+ * one vector of each array.  The loop loads the vectors, applies the rule and stores them.  Where
+ * the config asks for it, it also does in registers what all optimizers share: it prepares the
+ * gradient, masks a cautious update and keeps a moving average of the parameter.
  *
  * The updates in optim.h and adam.h call update_arrays with literal arguments, so that each
  * combination compiles to a loop of its own without branches.  Do not change the order of
@@ -17,8 +17,8 @@ enum { PAIR = 2 * LANES };
 /* Bit flags: the arrays that a rule reads or changes.  It always reads parameter and gradient. */
 enum { STATE_0 = 1, STATE_1 = 2, STATE_2 = 4, STATES_01 = STATE_0 | STATE_1, PARAM = 8 };
 
-/* Divisions and square roots share one execution unit, and most rules wait for it.  So one vector in
- * four takes its root by multiplications; two in four, if the rule has few multiplications. */
+/* Divisions and square roots share one execution unit, and most rules wait for it.  So one vector
+ * in four takes its root by multiplications; two in four, if the rule has few multiplications. */
 enum { NO_ROOTS, ROOTS_1_IN_4, ROOTS_2_IN_4 };
 
 /* One vector of each array. */
@@ -89,9 +89,9 @@ PK_INLINE vec_bits agreeing(vec moved, vec g)
     return ((moved < 0) & (g > 0)) | ((moved > 0) & (g < 0));
 }
 
-/* Applies the rule and what all optimizers share.  A cautious step applies the rule to a parameter of
- * zeros, which yields minus the update, and multiplies elements that do not agree by 0, so that a NaN
- * stays a NaN. */
+/* Applies the rule and what all optimizers share.  A cautious step applies the rule to a parameter
+ * of zeros, which yields minus the update, and multiplies elements that do not agree by 0, so that
+ * a NaN stays a NaN. */
 PK_INLINE vectors stepped(vectors x, context k, real caution, update_rule *rule)
 {
     const vec p = x.p, g = x.g = prepared(x.g, p, k);
@@ -176,8 +176,8 @@ static void copy_back(const piece *t, const copies *c, int changes, int zero_gra
         memset(t->grad, 0, t->n * sizeof *t->grad);
 }
 
-/* A pair at an end of the piece that overlaps other pairs.  It is computed before they are stored and
- * stored after them.  Elements from..to-1 belong to no other pair. */
+/* A pair at an end of the piece that overlaps other pairs.  It is computed before they are stored
+ * and stored after them.  Elements from..to-1 belong to no other pair. */
 typedef struct {
     size_t at, from, to;
 } edge;
@@ -203,9 +203,9 @@ PK_INLINE void update_rule_only(const piece *t, const piece *next, size_t begin,
     }
 }
 
-/* One step of a piece.  The loop begins at the first aligned vector of the parameter, because stores
- * that cross a cache line are slow; edges do the rest, so that there is no scalar tail.  If counting,
- * changes nothing and returns the number of agreeing elements. */
+/* One step of a piece.  The loop begins at the first aligned vector of the parameter, because
+ * stores that cross a cache line are slow; edges do the rest, so that there is no scalar tail.  If
+ * counting, changes nothing and returns the number of agreeing elements. */
 PK_INLINE size_t update_arrays(update_rule *rule, int variant, int reads, int changes, int roots,
                                const piece *p, context k)
 {

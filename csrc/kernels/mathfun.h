@@ -1,7 +1,7 @@
-/* exp, sigmoid and tanh of a vector, and over arrays.  Included by rnn.h, once per object.  The
- * constants are fitted by docs/fit_mathfun.py and stand here as it prints them.  Nothing branches:
- * every lane computes every case and masks choose, so what a lane holds that is not chosen, be it
- * NaN, does not matter.  Results that would be denormal may be 0. */
+/* exp, sigmoid and tanh of a vector, for math.c and the cells.  docs/fit_mathfun.py
+ * fits the constants and prints them as they stand here.  There are no branches: every lane computes
+ * every case and masks choose, so that a value that is not chosen may be anything, even NaN.
+ * Results that would be denormal may be 0. */
 #ifndef PK_MATHFUN_H
 #define PK_MATHFUN_H
 
@@ -45,8 +45,8 @@ static const real TANH_P[] = {
 };
 #endif
 
-/* x where mask, else 0: the mask comes free with the operation that makes x; pick() costs two. */
-PK_INLINE vec keep(vec_bits mask, vec x) { return (vec)(mask & (vec_bits)x); }
+/* x where mask, else 0.  Cheaper than pick(): one operation, which may merge with that of x. */
+PK_INLINE vec masked(vec_bits mask, vec x) { return (vec)(mask & (vec_bits)x); }
 
 /* c[0] + c[1] x + ... + c[n-1] x^(n-1).  Horner, because it has the fewest operations: neighbouring
  * vectors are independent and hide its latency. */
@@ -89,7 +89,7 @@ PK_INLINE vec vec_exp(vec x)
     /* In unsigned numbers: outside of the range, whose results are not used, the sum may wrap. */
     const vec_unsigned one = (vec_unsigned)broadcast(1);
     const vec y = (vec)((vec_unsigned)p + ((vec_unsigned)e.two_to_k - one));
-    return pick(x <= EXP_MAX, keep(x >= EXP_MIN, y), x + (real)INFINITY); /* NaN + inf is NaN */
+    return pick(x <= EXP_MAX, masked(x >= EXP_MIN, y), x + (real)INFINITY); /* NaN + inf is NaN */
 }
 
 /* 1 / (1 + exp(-x)).  Its 2.5 ulp are reached where exp(-x) is so large that adding 1 is a tie. */
@@ -97,8 +97,8 @@ PK_INLINE vec vec_sigmoid(vec x)
 {
     const vec_bits counts = ~(x > -EXP_MIN); /* above, exp(-x) is nothing beside 1; a NaN counts */
     const exp_parts e = exp_split(-x);
-    const vec sum = 1 + keep(counts, exp_of_r(e)) * keep(counts, e.two_to_k);
-    return keep(~(x < -EXP_MAX), 1 / sum);
+    const vec sum = 1 + masked(counts, exp_of_r(e)) * masked(counts, e.two_to_k);
+    return masked(~(x < -EXP_MAX), 1 / sum);
 }
 
 /* abs(x) = a:  a + a^3 P(a^2) near 0, where the other would cancel, else 1 - 2 / (1 + exp(2a)) */
@@ -108,24 +108,8 @@ PK_INLINE vec vec_tanh(vec x)
     const vec a = (vec)((vec_bits)x & ~sign), a2 = a * a;
     const vec near = a + a * a2 * POLYNOMIAL(TANH_P, a2);
     const exp_parts e = exp_split(a + a);
-    const vec far = 1 - keep(a < TANH_ONE, 2 / (1 + exp_of_r(e) * e.two_to_k));
+    const vec far = 1 - masked(a < TANH_ONE, 2 / (1 + exp_of_r(e) * e.two_to_k));
     return (vec)((vec_bits)pick(a > TANH_SPLIT, far, near) | ((vec_bits)x & sign)); /* NaN: near */
 }
-
-/* y[i] = f(x[i]), i < n; y may be x. */
-PK_INLINE void map(vec (*f)(vec), const real *x, real *y, size_t n)
-{
-    const fp_mode mode = flush_denormals();
-    size_t i = 0;
-    for (; n - i >= LANES; i += LANES)
-        store(y + i, f(load(x + i)));
-    if (i < n)
-        store_part(y + i, f(load_part(x + i, n - i)), n - i);
-    restore_denormals(mode);
-}
-
-static void exp_array(const void *x, void *y, size_t n) { map(vec_exp, x, y, n); }
-static void sigmoid_array(const void *x, void *y, size_t n) { map(vec_sigmoid, x, y, n); }
-static void tanh_array(const void *x, void *y, size_t n) { map(vec_tanh, x, y, n); }
 
 #endif

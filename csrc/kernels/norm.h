@@ -1,12 +1,12 @@
-/* Reductions over whole tensors: the global norm of a list of gradients, which is a kernel of optim.c,
- * and the walk over blocks, which LAMB (adam.h) uses for its norms. */
+/* Reductions over whole tensors: the global norm of a list of gradients, which is a kernel of
+ * optim.c, and the walk over blocks, which LAMB (adam.h) uses for its norms. */
 #ifndef PK_NORM_H
 #define PK_NORM_H
 
 #include "sweep.h"
 
-/* Each block of a fixed size is summed in double, in a fixed number of lanes; the sums of blocks are
- * added in the order of the list.  So the bits depend neither on threads nor on the instruction
+/* Each block of a fixed size is summed in double, in a fixed number of lanes; the sums of blocks
+ * are added in the order of the list.  So the bits depend neither on threads nor on the instruction
  * set. */
 enum { NORM_BLOCK = 4096, NORM_LANES = 16 };
 
@@ -55,8 +55,8 @@ static void walk_chunk(void *arg, size_t c)
 {
     const block_walk *walk = arg;
     const fp_mode mode = flush_denormals();
-    const size_t from = pk_cut(walk->blocks, c, walk->chunks),
-                 to = pk_cut(walk->blocks, c + 1, walk->chunks);
+    const size_t from = pk_chunk_begin(walk->blocks, c, walk->chunks),
+                 to = pk_chunk_begin(walk->blocks, c + 1, walk->chunks);
     const pk_tensor *prepared = NULL; /* k is the context of its group and step count */
     context k;
 

@@ -11,8 +11,9 @@ static const optimizer *const optimizers[PK_N_OPTIMIZERS + 1] = {
     PK_OPTIMIZERS(PK_ROW)[PK_MEMORY_ROOF] = &memory_roof,
 };
 
-/* One sweep; two if a group is cautious, because the share of agreeing elements of a tensor is known
- * only after all of them.  Then CAUTIOUS_AT_ONCE tensors at a time, whose counts fit the stack. */
+/* One sweep; two if a group is cautious, because the share of agreeing elements of a tensor is
+ * known only after all of them.  Then CAUTIOUS_AT_ONCE tensors at a time, whose counts fit the
+ * stack. */
 static void step(pk_which which, const pk_tensor *tensors, size_t count, const void *configs,
                  void *scratch, int nthreads)
 {

@@ -1,22 +1,31 @@
-/* Table of contents of the recurrent kernels.  Compiled once per instruction set and dtype, with
- * contraction to FMA; everything is static except the table, so that no two objects share a symbol. */
-#include "dropout.h"
-#include "rnn_backward.h"
-#include "rnn_step.h"
+/* The plain RNN, with tanh or relu.  As lstm.c, which has more to say. */
+#define CELL_X {0, 1, {0}}
+#define CELL_H {0, 1, {0}}
+enum { CELL_GATES = 1, CELL_COLUMNS = 1, CELL_HAS_C = 0, CELL_SAVES = 0 };
 
-extern const pk_rnn_kernels PK_TABLE;
+#include "rnn_layout.h"
 
-const pk_rnn_kernels PK_TABLE = {
-    .padded = padded,
-    .lstm_forward = lstm_forward,
-    .lstm_backward = lstm_backward,
-    .lstm_sizes = lstm_sizes,
-    .lstm_step = lstm_step_once,
-    .dropout = dropout,
-    .exp = exp_array,
-    .sigmoid = sigmoid_array,
-    .tanh = tanh_array,
-    .matmul = matmul,
-    .matmul_scratch_size = matmul_scratch_size,
-    .fma_roof = fma_roof,
-};
+PK_INLINE vec cell_c(real *a, real *gates, size_t n, vec c_prev)
+{
+    (void)a, (void)gates, (void)n;
+    return c_prev; /* there is none */
+}
+
+PK_INLINE vec cell_h(const pk_rnn_shape *shape, real *a, real *gates, size_t n, vec c, vec h_prev)
+{
+    const vec x = load(a);
+    (void)gates, (void)n, (void)c, (void)h_prev;
+    return shape->relu ? masked(~(x <= 0), x) : vec_tanh(x); /* a NaN stays one */
+}
+
+/* Both derivatives are functions of h itself. */
+PK_INLINE void cell_gradient(const pk_rnn_shape *shape, real *gates, size_t n, size_t lanes,
+                             cell_states at, vec *dh, vec *dc)
+{
+    const vec da = shape->relu ? masked(~(at.h <= 0), *dh) : *dh * (1 - at.h * at.h);
+    (void)n, (void)dc;
+    store(gates, zero_tail(da, lanes));
+    *dh = broadcast(0);
+}
+
+#include "rnn_passes.h"

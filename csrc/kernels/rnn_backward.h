@@ -1,122 +1,173 @@
-/* LSTM backward: dA step by step over the gates, dh with it; then what rnn_gradients.h makes of dA.
- * Where forward kept less, the steps are done in stretches, whose gates are computed again first. */
+/* The backward pass of a recurrent layer: through time, turning gates into dA step by step and
+ * carrying dh.  rnn_gradients.h makes dx and the gradients of the weights of dA.  Where forward did
+ * not keep the gates of all steps, this is done stretch by stretch. */
 #ifndef PK_RNN_BACKWARD_H
 #define PK_RNN_BACKWARD_H
 
 #include "rnn_gradients.h"
 
-/* Whether products read w [4H, N] as it lies.  To pack it takes as long as two walks over it and makes
- * every walk some per cent faster, so it does not pay for few rows of few steps. */
-static int is_read_as_it_lies(const pk_rnn_shape *s, size_t N)
+/* Whether products read w [G * H, N] in place.  To pack it takes as long as reading it twice and makes
+ * every product some per cent faster, so it does not pay for few rows of few steps. */
+static int is_read_in_place(const pk_rnn_shape *s, columns of, size_t N)
 {
     enum { ROWS_WORTH_PACKING = 32 };
-    return N % LANES == 0 && s->T * s->B < ROWS_WORTH_PACKING;
+    for (size_t j = 0; j < of.count; j++)
+        if (of.gate[j] != j)
+            return 0;
+    return N % LANES == 0 && times(s->T, s->B) < ROWS_WORTH_PACKING;
 }
 
 /* Task: the rows of a panel of units in WIDTH columns of w_hh, then of w_ih, of a job. */
-static void rnn_prepare_backward(void *arg, size_t task)
+static void rnn_pack_backward(void *arg, size_t task)
 {
     const rnn_run *run = arg;
     const rnn_job *job = run->jobs + task % run->count;
-    const size_t panels = job->P / LANES, of_w_hh = job->Q / WIDTH;
+    const size_t H = job->s.H, panels = panels_in(H), of_w_hh = job->Q / WIDTH;
     const size_t panel = task / run->count % panels, n = task / run->count / panels;
-    const size_t H = job->s.H, I = job->s.I, size = GATES * H * WIDTH;
-    if (n < of_w_hh && job->packed_w_hh)
-        pack_gate_rows(job->packed_w_hh + n * size, job->w.w_hh, H, H, n, panel);
-    else if (n >= of_w_hh && job->packed_w_ih)
-        pack_gate_rows(job->packed_w_ih + (n - of_w_hh) * size, job->w.w_ih, H, I, n - of_w_hh,
-                       panel);
+    const size_t unit = panel * UNITS, units = units_of(panel, H);
+    real *w_hh = job->packed_w_hh, *w_ih = job->packed_w_ih;
+    if (n < of_w_hh && w_hh) {
+        w_hh += (n * H + unit) * OF_H.count * WIDTH;
+        pack_gate_rows(w_hh, job->w.w_hh, H, job->R, n, unit, units, OF_H.gate, OF_H.count);
+    } else if (n >= of_w_hh && w_ih) {
+        w_ih += ((n - of_w_hh) * H + unit) * OF_X.count * WIDTH;
+        pack_gate_rows(w_ih, job->w.w_ih, H, job->s.I, n - of_w_hh, unit, units, OF_X.gate,
+                       OF_X.count);
+    }
 }
 
 /* ---- what forward did not keep --------------------------------------------------------------- */
 
-/* Gates and c of all steps of a run, by the operations of forward, as one product. */
-static void rnn_again(const rnn_job *job, range steps, size_t i, range rows, range columns)
+/* Gates, and c around each step, of all steps of a run, by the operations of forward. */
+static void rnn_again(const rnn_job *job, range steps, size_t i, int phase, range rows,
+                      range columns)
 {
-    const size_t B = job->s.B, P = job->P;
-    const pk_sequence h = {job->h, (ptrdiff_t)(B * P), (ptrdiff_t)P};
+    const size_t B = job->s.B;
+    const pk_sequence h = {job->h, (ptrdiff_t)(B * job->P_h), (ptrdiff_t)job->P_h};
     const range panels = panels_of(job, columns), with_h = steps_with_h(job, steps);
-    (void)i; /* there is but one */
-    rnn_inputs(job, steps, rows, panels);
-    for (size_t panel = panels.from; panel < panels.to; panel++)
-        rnn_products(job, h, job->s.H, packed_panel(job, panel) + (1 + job->s.I) * WIDTH, panel,
-                     with_h, rows, NULL);
-    for (size_t b = rows.from; b < rows.to; b++)
-        for (size_t unit = panels.from * LANES; unit < panels.to * LANES; unit += LANES)
-            store(c_around(job, steps.from, b) + unit, load(c_at(job, steps.from, b) + unit));
+    (void)i; /* there is only one */
+    if (phase == 0) {
+        rnn_inputs(job, steps, rows, panels);
+        for (size_t panel = panels.from; panel < panels.to; panel++)
+            rnn_products(job, OF_H, h, job->R, packed_w_hh(job, panel), panel, with_h, rows, NULL);
+    }
+    if (phase < PHASES - 1)
+        return;
+    const range units = {panels.from * UNITS, smaller(panels.to * UNITS, job->P_c)};
+    for (size_t b = rows.from; b < rows.to && CELL_HAS_C; b++)
+        memcpy(c_around(job, steps.from, b) + units.from, c_at(job, steps.from, b) + units.from,
+               length(units) * sizeof(real));
     for (size_t t = steps.from; t < steps.to; t++)
         for (size_t panel = panels.from; panel < panels.to; panel++)
             for (size_t b = rows.from; b < rows.to; b++)
-                cell_again(job, t, b, panel);
+                for (size_t v = 0; v < vectors_of(job, panel); v++) {
+                    const place p = place_of(job, panel, v);
+                    real *a = gates_at(job, panel, t, b) + v * LANES;
+                    real *c = CELL_HAS_C ? c_around(job, t, b) + p.unit : NULL;
+                    vec state = c ? load(c) : (vec){0};
+                    if (active(job, t, b)) {
+                        state = cell_c(a, a, p.n, state);
+                        cell_h(&job->s, a, a, p.n, state, load(h_at(job, t, b) + p.unit));
+                    }
+                    if (c)
+                        store(c + B * job->P_c, state);
+                }
 }
 
 /* ---- the recurrence -------------------------------------------------------------------------- */
 
+/* Gates become dA, for some units of a row; dc becomes that of the step before.  What of dh does not
+ * go through a product stays in it; the product with w_hh will be added. */
+PK_INLINE void rnn_cell_backward(const rnn_job *job, size_t t, size_t b, place p)
+{
+    real *gates = gates_at(job, p.panel, t, b) + p.vector * LANES;
+    real *dh_b = job->dh + b * job->Q + p.unit;
+    real *dc_b = CELL_HAS_C ? job->dc + b * job->P_c + p.unit : NULL;
+    const int is_active = active(job, t, b);
+    vec dh = load(dh_b), dc = dc_b ? load(dc_b) : (vec){0};
+    if (job->dy.data && (is_active || job->s.repeat_last))
+        dh += load_n(row_at(job->dy, t, b) + p.unit, p.lanes);
+    if (!is_active) {
+        memset(gates, 0, (VECTORS == 1 ? WIDTH : LANES) * sizeof *gates);
+        store(dh_b, dh);
+        return;
+    }
+    const real *h = h_at(job, t, b) + p.unit, *c = dc_b ? c_around(job, t, b) + p.unit : NULL;
+    const cell_states states = {.h_prev = load(h),
+                                .h = load(h + job->s.B * job->P_h),
+                                .c_prev = c ? load(c) : (vec){0},
+                                .c = c ? load(c + job->s.B * job->P_c) : (vec){0}};
+    cell_gradient(&job->s, gates, p.n, p.lanes, states, &dh, &dc);
+    if (dc_b)
+        store(dc_b, dc);
+    store(dh_b, dh);
+}
+
 /* The i-th step from the end: dh += dA w_hh of the step after it, for which all units are needed, then
  * the cell. */
-static void rnn_backward_step(const rnn_job *job, range steps, size_t i, range rows, range columns)
+static void rnn_backward_step(const rnn_job *job, range steps, size_t i, int phase, range rows,
+                              range columns)
 {
-    const size_t H = job->s.H, t = steps.to - i;
+    const size_t t = steps.to - i;
     const range panels = panels_of(job, columns);
-    right_operand w = gate_rows(job, job->packed_w_hh, job->w.w_hh, H);
-    w.b += columns.from * w.panel;
-    if (i > 0 && (t > 0 || job->wants_dh0)) { /* the state before it */
-        const range live = active_rows(job, t, rows);
-        product(length(live), length(panels) * LANES, GATES * H, da_at(job, t, live.from), w,
-                job->dh + live.from * job->Q + columns.from * WIDTH, job->Q, NULL);
+    if (i > 0 && phase == 0) { /* to the state before step t */
+        const range live = rows_that(gives_dh, job, t, rows);
+        const size_t n = columns.from * WIDTH;
+        right_operand w = weight_rows(job, OF_H, job->packed_w_hh, job->w.w_hh, job->R);
+        w.b += columns.from * w.panel;
+        if (length(live))
+            rnn_da_product(job, OF_H, t, live, smaller(columns.to * WIDTH, job->P_h) - n, w,
+                           job->dh + live.from * job->Q + n, job->Q);
     }
-    if (i < length(steps))
+    if (i < length(steps) && phase == PHASES - 1)
         for (size_t panel = panels.from; panel < panels.to; panel++)
             for (size_t b = rows.from; b < rows.to; b++)
-                cell_backward(job, t - 1, b, panel);
+                for (size_t v = 0; v < vectors_of(job, panel); v++)
+                    rnn_cell_backward(job, t - 1, b, place_of(job, panel, v));
 }
 
 /* ---- the whole pass -------------------------------------------------------------------------- */
 
-/* A job with the scratch memory cut up for backward. */
-static rnn_job rnn_backward_job(const pk_lstm *layer)
+static rnn_job rnn_backward_job(const pk_rnn_layer *layer, const pk_rnn_gradients *gradients)
 {
-    rnn_job job = rnn_job_for(layer);
-    const size_t B = job.s.B, K = GATES * job.s.H;
-    job.packed_w_hh = align(layer->scratch);
-    job.packed_w_ih = job.packed_w_hh + packed_size(K, job.s.H);
-    job.dh = job.packed_w_ih + packed_size(K, job.s.I);
-    job.dc = job.dh + B * job.Q;
-    if (is_read_as_it_lies(&job.s, job.s.H))
+    rnn_job job = rnn_job_of(layer, backward_scratch);
+    job.dw = gradients->grads;
+    job.dy = in_order_of_steps(gradients->dy, &job);
+    job.dx = in_order_of_steps(gradients->dx, &job);
+    job.accumulate = gradients->accumulate;
+    job.wants_dh0 = gradients->dh0 != NULL;
+    if (is_read_in_place(&job.s, OF_H, job.R))
         job.packed_w_hh = NULL;
-    if (is_read_as_it_lies(&job.s, job.s.I))
+    if (is_read_in_place(&job.s, OF_X, job.s.I))
         job.packed_w_ih = NULL;
-    job.wants_dh0 = layer->dh0 != NULL;
-    copy_in(job.dh, job.Q, layer->dh_last, job.s.H, B);
-    copy_in(job.dc, job.P, layer->dc_last, job.s.H, B);
-    if (job.s.save == PK_SAVE_MINIMAL) {
-        job.kept = steps_of_stretch(&job.s);
-        job.packed_w = job.dc + B * job.P;
-        job.gates = job.packed_w + size_of_forward_pack(&job.s);
-        job.c_again = job.gates + job.kept * B * GATES * job.P;
-    }
+    if (!keeps_gates(&job.s))
+        job.window = steps_of_stretch(&job.s);
+    copy_in(job.dh, job.Q, gradients->dh_last, job.R, job.s.B);
+    if (CELL_HAS_C)
+        copy_in(job.dc, job.P_c, gradients->dc_last, job.s.H, job.s.B);
     return job;
 }
 
-static void lstm_backward(const pk_lstm *layers, size_t count, int nthreads)
+static void rnn_backward(const pk_rnn_layer *layers, const pk_rnn_gradients *gradients,
+                         size_t count, int nthreads)
 {
     rnn_job jobs[2];
     for (size_t i = 0; i < count; i++)
-        jobs[i] = rnn_backward_job(layers + i);
-    const int again = jobs->s.save == PK_SAVE_MINIMAL;
-    const size_t of_w_ih = round_up(jobs->s.I, WIDTH) / WIDTH;
+        jobs[i] = rnn_backward_job(layers + i, gradients + i);
+    const int again = computes_again(&jobs->s);
+    const size_t panels = panels_in(jobs->s.H), window = jobs->window;
+    const size_t of_w_ih = jobs->dx.data ? round_up(jobs->s.I, WIDTH) / WIDTH : 0;
     size_t to = jobs->s.T;
-    rnn_run run = rnn_cut(jobs, count, nthreads);
-    pk_parallel(rnn_prepare_backward, &run,
-                count * (jobs->Q / WIDTH + (jobs->dx.data ? of_w_ih : 0)) * (jobs->P / LANES),
+    rnn_run run = rnn_run_of(jobs, count, nthreads);
+    pk_parallel(rnn_pack_backward, &run, count * (jobs->Q / WIDTH + of_w_ih) * panels,
                 run.nthreads);
     if (again)
-        pk_parallel(rnn_pack_forward, &run, count * jobs->P / LANES, run.nthreads);
+        pk_parallel(rnn_pack_forward, &run, count * panels, run.nthreads);
     do {
-        run.steps = (range){to > jobs->kept ? (to - 1) / jobs->kept * jobs->kept : 0, to};
+        run.steps = (range){to > window ? (to - 1) / window * window : 0, to};
         if (again)
-            rnn_walk_all(&run, rnn_again, 1);
-        rnn_walk_all(&run, rnn_backward_step, length(run.steps) + 1);
+            rnn_walk_steps(&run, rnn_again, 1);
+        rnn_walk_steps(&run, rnn_backward_step, length(run.steps) + 1);
         rnn_gradients_of(&run);
         for (size_t i = 0; i < count; i++)
             jobs[i].accumulate = 1;
@@ -124,8 +175,9 @@ static void lstm_backward(const pk_lstm *layers, size_t count, int nthreads)
     } while (to > 0);
     for (size_t i = 0; i < count; i++) {
         const rnn_job *job = jobs + i;
-        copy_out(layers[i].dh0, job->dh, job->Q, job->s.H, job->s.B);
-        copy_out(layers[i].dc0, job->dc, job->P, job->s.H, job->s.B);
+        copy_out(gradients[i].dh0, job->dh, job->Q, job->R, job->s.B);
+        if (CELL_HAS_C)
+            copy_out(gradients[i].dc0, job->dc, job->P_c, job->s.H, job->s.B);
     }
 }
 

@@ -1,144 +1,190 @@
-/* LSTM forward: weights packed, then step by step a product and the cell on what it gave. */
+/* The forward pass of a recurrent layer: weights are packed, then each step is a product and the
+ * cell, panel by panel. */
 #ifndef PK_RNN_FORWARD_H
 #define PK_RNN_FORWARD_H
 
-#include "lstm_cell.h"
+#include "rnn_threads.h"
 
-PK_INLINE real *packed_panel(const rnn_job *job, size_t panel)
-{
-    return job->packed_w + panel * (1 + job->s.I + job->s.H) * WIDTH;
-}
-
-/* Task: a panel of a job, [1 + I + H, WIDTH]. */
+/* Task: a panel of a job. */
 static void rnn_pack_forward(void *arg, size_t task)
 {
     const rnn_run *run = arg;
     const rnn_job *job = run->jobs + task % run->count;
     const size_t panel = task / run->count, I = job->s.I, H = job->s.H, n = units_of(panel, H);
+    const size_t unit = panel * UNITS;
     const real *biases[] = {job->w.b_ih, job->w.b_hh};
-    real *bias = packed_panel(job, panel);
+    const columns of[] = {OF_X, OF_H};
+    real *bias = packed_panel(job, panel), *w_ih = bias + WIDTH;
     memset(bias, 0, WIDTH * sizeof *bias);
     for (size_t i = 0; i < 2; i++)
-        for (size_t gate = 0; gate < GATES && biases[i]; gate++)
-            for (size_t lane = 0; lane < n; lane++)
-                bias[gate * n + lane] += biases[i][gate * H + panel * LANES + lane];
-    pack_gate_columns(bias + WIDTH, job->w.w_ih, H, I, panel);
-    pack_gate_columns(bias + (1 + I) * WIDTH, job->w.w_hh, H, H, panel);
+        for (size_t j = 0; j < of[i].count && biases[i]; j++)
+            for (size_t u = 0; u < n; u++)
+                bias[(of[i].first + j) * n + u] += biases[i][of[i].gate[j] * H + unit + u];
+    pack_gate_columns(w_ih, packed_row(OF_X), job->w.w_ih, H, I, unit, n, OF_X.gate, OF_X.count);
+    pack_gate_columns(w_ih + I * packed_row(OF_X), packed_row(OF_H), job->w.w_hh, H, job->R, unit,
+                      n, OF_H.gate, OF_H.count);
 }
 
-/* The columns of a panel that there is something in: whole vectors. */
-PK_INLINE size_t width_of(const rnn_job *job, size_t panel)
+PK_INLINE right_operand packed_w_ih(const rnn_job *job, size_t panel)
 {
-    return round_up(GATES * units_of(panel, job->s.H), LANES);
+    return (right_operand){packed_panel(job, panel) + WIDTH, packed_row(OF_X), 0, 1, 0};
 }
 
-/* a[rows, WIDTH] = begin + w s_t of a panel, for steps; s is x with w_ih, or h with w_hh.  Where rows of all
- * steps are at one distance, they are rows of one product. */
-static void rnn_products(const rnn_job *job, pk_sequence s, size_t N, const real *w, size_t panel,
-                         range steps, range rows, const real *begin)
+PK_INLINE right_operand packed_w_hh(const rnn_job *job, size_t panel)
 {
-    const size_t B = job->s.B;
+    const real *w_ih = packed_panel(job, panel) + WIDTH;
+    return (right_operand){w_ih + job->s.I * packed_row(OF_X), packed_row(OF_H), 0, 1, 0};
+}
+
+/* What products with x begin at: the bias or, if x does not enter all columns, NULL, after a copy of
+ * it to each of the rows. */
+PK_INLINE const real *begin_at_bias(const rnn_job *job, size_t panel, real *a, size_t rows)
+{
+    const real *bias = packed_panel(job, panel);
+    if (OF_X.count == CELL_COLUMNS)
+        return bias;
+    for (size_t r = 0; r < rows; r++)
+        memcpy(a + r * WIDTH, bias, WIDTH * sizeof *a);
+    return NULL;
+}
+
+/* Columns of a panel: a[rows, WIDTH] += s_t w for steps; s is x with w_ih, or h with w_hh.  Where rows
+ * of all steps are equally far apart, they are rows of one product. */
+static void rnn_products(const rnn_job *job, columns of, pk_sequence s, size_t N, right_operand w,
+                         size_t panel, range steps, range rows, const real *begin)
+{
+    const size_t B = job->s.B, n = units_of(panel, job->s.H);
     const int one_row = length(rows) == 1;
-    const int at_one_distance = one_row || (length(rows) == B && s.step == (ptrdiff_t)B * s.row);
+    const int equally_far =
+        one_row || (length(rows) == B && s.t_stride == (ptrdiff_t)B * s.b_stride);
     size_t t = steps.from;
     while (t < steps.to) {
         const range live = active_rows(job, t, rows);
-        const size_t together = at_one_distance ? steps_together(job, t, steps.to, rows) : 1;
-        product(length(live) * together, width_of(job, panel), N,
-                plain(row_at(s, t, live.from), one_row ? s.step : s.row, 1), in_panels(w, N),
-                gates_at(job, panel, t, live.from), one_row ? B * WIDTH : WIDTH, begin);
+        const size_t together = equally_far ? steps_together(job, t, steps.to, rows) : 1;
+        product(length(live) * together, width_of(of, n), N,
+                strided(row_at(s, t, live.from), one_row ? s.t_stride : s.b_stride, 1), w,
+                gates_at(job, panel, t, live.from) + of.first * n, one_row ? B * WIDTH : WIDTH,
+                begin);
         t += together;
     }
 }
 
-/* Pre-activations so far, in the place of the gates: bias + w_ih x, for a block of steps. */
+/* Pre-activations so far, where the gates will be: bias + w_ih x, for a block of steps. */
 static void rnn_inputs(const rnn_job *job, range steps, range rows, range panels)
 {
     for (size_t panel = panels.from; panel < panels.to; panel++) {
-        const real *w = packed_panel(job, panel);
-        rnn_products(job, job->x, job->s.I, w + WIDTH, panel, steps, rows, w);
+        const real *begin = NULL;
+        for (size_t t = steps.from; t < steps.to; t++)
+            begin = begin_at_bias(job, panel, gates_at(job, panel, t, rows.from), length(rows));
+        rnn_products(job, OF_X, job->x, job->s.I, packed_w_ih(job, panel), panel, steps, rows,
+                     begin);
     }
 }
 
-/* One step of one panel for at most ROW_BLOCK rows, of which the `live` ones need products. */
-static void rnn_panel(const rnn_job *job, size_t t, range rows, range live, size_t panel)
+/* Pre-activations a[rows, WIDTH] of the `live` ones of some rows, for one step of one panel. */
+static void rnn_pre_activations(const rnn_job *job, size_t t, range rows, range live, size_t panel,
+                                real *a)
 {
-    _Alignas(ALIGNMENT) real a[ROW_BLOCK * WIDTH]; /* pre-activations: never leave the L1 cache */
-    const size_t I = job->s.I, H = job->s.H, b = live.from, n = length(live),
-                 width = width_of(job, panel);
-    const real *w = packed_panel(job, panel);
-    real *live_a = a + (b - rows.from) * WIDTH;
-    const int with_h = t > 0 || !job->from_zeros;
-    const operand x = plain(row_at(job->x, t, b), job->x.row, 1);
-    const operand h = plain(h_at(job, t, b), (ptrdiff_t)job->P, 1);
-    const right_operand w_ih = in_panels(w + WIDTH, I), w_hh = in_panels(w + (1 + I) * WIDTH, H);
-    if (job->block == 1 && I + H <= K_BLOCK) {
-        const term terms[] = {{I, x, w_ih}, {H, h, w_hh}};
-        product_panel(n, width, terms, with_h ? 2 : 1, live_a, WIDTH, w);
-    } else {
-        if (job->block > 1)
-            memcpy(live_a, gates_at(job, panel, t, b), n * WIDTH * sizeof *a);
-        else
-            product(n, width, I, x, w_ih, live_a, WIDTH, w);
-        if (with_h)
-            product(n, width, H, h, w_hh, live_a, WIDTH, NULL);
+    real *live_a = a + (live.from - rows.from) * WIDTH;
+    const range with_h = rows_that(takes_h, job, t, live);
+    const size_t I = job->s.I, R = job->R, n = units_of(panel, job->s.H), m = length(live);
+    const operand x = strided(row_at(job->x, t, live.from), job->x.b_stride, 1);
+    const operand h = strided(h_at(job, t, with_h.from), (ptrdiff_t)job->P_h, 1);
+    const right_operand w_ih = packed_w_ih(job, panel), w_hh = packed_w_hh(job, panel);
+    const int same_columns = OF_X.count == CELL_COLUMNS && OF_H.count == CELL_COLUMNS;
+    const int same_rows = length(with_h) == 0 || length(with_h) == m;
+    if (same_columns && same_rows && job->block == 1 && I + R <= K_BLOCK) {
+        const term terms[] = {{I, x, w_ih}, {R, h, w_hh}};
+        product_panel(m, width_of(OF_X, n), terms, length(with_h) ? 2 : 1, live_a, WIDTH,
+                      packed_panel(job, panel));
+        return;
     }
-    /* In two loops: the way from a pre-activation to h is too long to overlap with the next row's. */
-    for (size_t r = 0; r < length(rows); r++)
-        cell_gates(job, t, rows.from + r, panel, a + r * WIDTH);
-    for (size_t r = 0; r < length(rows); r++)
-        cell_output(job, t, rows.from + r, panel, a + r * WIDTH);
+    if (job->block == 1)
+        product(m, width_of(OF_X, n), I, x, w_ih, live_a + OF_X.first * n, WIDTH,
+                begin_at_bias(job, panel, live_a, m));
+    else if (!CELL_WHOLE_ROW) /* else they are there */
+        memcpy(live_a, gates_at(job, panel, t, live.from), m * WIDTH * sizeof *a);
+    if (length(with_h))
+        product(length(with_h), width_of(OF_H, n), R, h, w_hh,
+                a + (with_h.from - rows.from) * WIDTH + OF_H.first * n, WIDTH, NULL);
 }
 
-static void rnn_forward_step(const rnn_job *job, range steps, size_t t, range rows, range columns)
+/* The cell for rows of a panel with these pre-activations.  In two loops, because the chain of
+ * operations from a pre-activation to h is too long to overlap with that of the next row. */
+PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel, real *a)
 {
+    const int keeps = keeps_gates(&job->s);
+    const size_t vectors = vectors_of(job, panel);
+    for (size_t b = rows.from; b < rows.to; b++)
+        for (size_t v = 0; v < vectors; v++) {
+            const place p = place_of(job, panel, v);
+            real *gates = keeps ? gates_at(job, panel, t, b) + v * LANES : NULL;
+            vec c = CELL_HAS_C ? load(c_at(job, t, b) + p.unit) : (vec){0};
+            if (active(job, t, b))
+                c = cell_c(a + (b - rows.from) * WIDTH + v * LANES, gates, p.n, c);
+            if (CELL_HAS_C)
+                store(c_after(job, t, b) + p.unit, c);
+        }
+    for (size_t b = rows.from; b < rows.to; b++)
+        for (size_t v = 0; v < vectors; v++) {
+            const place p = place_of(job, panel, v);
+            real *gates = keeps ? gates_at(job, panel, t, b) + v * LANES : NULL;
+            const vec c = CELL_HAS_C ? load(c_after(job, t, b) + p.unit) : (vec){0};
+            vec h = load(h_at(job, t, b) + p.unit); /* kept past the end of the sequence */
+            vec y = job->s.repeat_last ? h : broadcast(0);
+            if (active(job, t, b))
+                y = h = cell_h(&job->s, a + (b - rows.from) * WIDTH + v * LANES, gates, p.n, c, h);
+            store(h_at(job, t + 1, b) + p.unit, h);
+            if (job->y.data)
+                store_n(row_at(job->y, t, b) + p.unit, y, p.lanes);
+        }
+}
+
+static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phase, range rows,
+                             range columns)
+{
+    _Alignas(ALIGNMENT) real local[ROW_BLOCK * WIDTH]; /* never leaves the L1 cache */
     const range panels = panels_of(job, columns);
+    if (CELL_WHOLE_ROW && phase == 1) {
+        for (size_t panel = panels.from; panel < panels.to; panel++)
+            rnn_cells(job, t, rows, panel, gates_at(job, panel, t, rows.from));
+        return;
+    }
     if (job->block > 1 && t % job->block == 0)
         rnn_inputs(job, (range){t, smaller(t + job->block, steps.to)}, rows, panels);
     for (size_t b = rows.from; b < rows.to; b += ROW_BLOCK) {
         const range block = {b, smaller(b + ROW_BLOCK, rows.to)};
         const range live = active_rows(job, t, block);
-        for (size_t i = 0; i < length(panels); i++)
-            rnn_panel(job, t, block, live, t % 2 ? panels.to - 1 - i : panels.from + i);
+        for (size_t i = 0; i < length(panels); i++) { /* there and back: the last ones are cached */
+            const size_t panel = t % 2 ? panels.to - 1 - i : panels.from + i;
+            real *a = CELL_WHOLE_ROW ? gates_at(job, panel, t, b) : local;
+            rnn_pre_activations(job, t, block, live, panel, a);
+            if (!CELL_WHOLE_ROW)
+                rnn_cells(job, t, block, panel, a);
+        }
     }
 }
 
-/* Copies [rows, H] between the caller's rows of H and ours of `stride`, padding ours with 0. */
-static void copy_in(real *to, size_t stride, const real *from, size_t H, size_t rows)
-{
-    for (size_t b = 0; b < rows; b++) {
-        if (from)
-            memcpy(to + b * stride, from + b * H, H * sizeof *to);
-        memset(to + b * stride + (from ? H : 0), 0, (stride - (from ? H : 0)) * sizeof *to);
-    }
-}
-
-static void copy_out(real *to, const real *from, size_t stride, size_t H, size_t rows)
-{
-    for (size_t b = 0; b < rows && to; b++)
-        memcpy(to + b * H, from + b * stride, H * sizeof *to);
-}
-
-static void lstm_forward(const pk_lstm *layers, size_t count, int nthreads)
+static void rnn_forward(const pk_rnn_layer *layers, size_t count, int nthreads)
 {
     rnn_job jobs[2];
     for (size_t i = 0; i < count; i++) {
         rnn_job *job = jobs + i;
-        *job = rnn_job_for(layers + i);
-        copy_in(h_at(job, 0, 0), job->P, layers[i].h0, job->s.H, job->s.B);
-        copy_in(c_at(job, 0, 0), job->P, layers[i].c0, job->s.H, job->s.B);
-        if (job->s.save != PK_SAVE_FULL) {
-            job->gates = job->packed_w + size_of_forward_pack(&job->s);
-            job->kept = job->block;
-        }
+        *job = rnn_job_of(layers + i, forward_scratch);
+        copy_in(h_at(job, 0, 0), job->P_h, layers[i].h0, job->R, job->s.B);
+        if (CELL_HAS_C)
+            copy_in(c_at(job, 0, 0), job->P_c, layers[i].c0, job->s.H, job->s.B);
+        if (!keeps_gates(&job->s))
+            job->window = job->block;
     }
-    const rnn_run run = rnn_cut(jobs, count, nthreads);
-    pk_parallel(rnn_pack_forward, (void *)&run, count * jobs->P / LANES, run.nthreads);
-    rnn_walk_all(&run, rnn_forward_step, jobs->s.T);
+    rnn_run run = rnn_run_of(jobs, count, nthreads);
+    pk_parallel(rnn_pack_forward, &run, count * panels_in(jobs->s.H), run.nthreads);
+    rnn_walk_steps(&run, rnn_forward_step, jobs->s.T);
     for (size_t i = 0; i < count; i++) {
         const rnn_job *job = jobs + i;
-        copy_out(layers[i].h_last, h_at(job, job->s.T, 0), job->P, job->s.H, job->s.B);
-        copy_out(layers[i].c_last, c_at(job, job->s.T, 0), job->P, job->s.H, job->s.B);
+        copy_out(layers[i].h_last, h_at(job, job->s.T, 0), job->P_h, job->R, job->s.B);
+        if (CELL_HAS_C)
+            copy_out(layers[i].c_last, c_at(job, job->s.T, 0), job->P_c, job->s.H, job->s.B);
     }
 }
 

@@ -1,14 +1,13 @@
-/* One step of an LSTM layer, for inference on a stream.  Included by rnn.c.
+/* One step of a recurrent layer, for inference on a stream.
  *
- * Weights are used as they lie, in dot products along their rows.  To pack them would be to read and
- * write them all before the product reads them again, at every step, for a packed copy that is kept
- * would not notice when somebody changes a weight.  So a step costs one walk over the weights, and with
- * few rows that is all it costs. */
+ * Weights are used in place, in dot products along their rows.  A packed copy would have to be made at
+ * every step, since nothing tells when somebody changes a weight, and that reads and writes all of
+ * them before the product reads them again.  So a step reads each weight once, and with few rows that
+ * is all of its time. */
 #ifndef PK_RNN_STEP_H
 #define PK_RNN_STEP_H
 
-#include "lstm.h"
-#include "rnn.h"
+#include "rnn_layout.h"
 
 enum {
 #if PK_VECTOR_BYTES == 64 || defined(__aarch64__)
@@ -19,32 +18,50 @@ enum {
 };
 
 typedef struct {
-    const pk_lstm *layer;
+    const pk_rnn_layer *layer;
     size_t chunks; /* of panels */
-} lstm_step_job;
+} rnn_step_job;
 
-/* sums[r][gate] += the products of n <= LANES columns of a row of w for each gate, and of rows of x. */
-PK_INLINE void lstm_step_columns(vec sums[STEP_ROWS][GATES], const int rows, size_t n,
-                                 const real *w, size_t gate_stride, const real *x, ptrdiff_t x_row)
+/* COLS rows of weights at a time: of a lane of a panel, the columns, or the vectors of the one column.
+ * Those that one of the inputs does not enter are left out. */
+typedef struct {
+    size_t first, count;
+    const real *w[COLS];
+} step_rows;
+
+PK_INLINE step_rows step_rows_of(columns of, const real *w, size_t H, size_t N, size_t unit)
+{
+    step_rows rows = {of.first, of.count * VECTORS, {NULL}};
+    for (size_t j = 0; j < of.count; j++)
+        for (size_t v = 0; v < VECTORS; v++) { /* after the last unit, that one again */
+            const size_t row = VECTORS == 1 ? unit : smaller(unit + v * LANES, H - 1);
+            rows.w[j + v] = w + (of.gate[j] * H + row) * N;
+        }
+    return rows;
+}
+
+/* sums[r][j] += the products of n <= LANES columns of row j of weights and of row r of x, from k on. */
+PK_INLINE void step_columns(vec sums[STEP_ROWS][COLS], const int rows, size_t n, const step_rows *w,
+                            size_t k, const real *x, ptrdiff_t x_row)
 {
     vec x_r[STEP_ROWS];
     for (int r = 0; r < rows; r++)
-        x_r[r] = load_first(x + r * x_row, n);
-    for (size_t gate = 0; gate < GATES; gate++) {
-        const vec w_gate = load_first(w + gate * gate_stride, n);
+        x_r[r] = load_n(x + r * x_row + k, n);
+    for (size_t j = 0; j < w->count; j++) {
+        const vec w_j = load_n(w->w[j] + k, n);
         for (int r = 0; r < rows; r++)
-            sums[r][gate] += w_gate * x_r[r];
+            sums[r][w->first + j] += w_j * x_r[r];
     }
 }
 
-PK_INLINE void lstm_step_dots(vec sums[STEP_ROWS][GATES], const int rows, size_t K, const real *w,
-                              size_t gate_stride, const real *x, ptrdiff_t x_row)
+PK_INLINE void step_dots(vec sums[STEP_ROWS][COLS], const int rows, size_t K, step_rows w,
+                         const real *x, ptrdiff_t x_row)
 {
     size_t k = 0;
     for (; k + LANES <= K; k += LANES)
-        lstm_step_columns(sums, rows, LANES, w + k, gate_stride, x + k, x_row);
+        step_columns(sums, rows, LANES, &w, k, x, x_row);
     if (k < K)
-        lstm_step_columns(sums, rows, K - k, w + k, gate_stride, x + k, x_row);
+        step_columns(sums, rows, K - k, &w, k, x, x_row);
 }
 
 /* Lane j of the result is the sum of the lanes of v[j], j < LANES; destroys v.  As in a transposition,
@@ -58,74 +75,81 @@ PK_INLINE vec sums_of_lanes(vec v[LANES])
     return v[0];
 }
 
-/* The new state of n <= LANES units from `unit` on for one batch row; dots[gate][lane] are theirs. */
-PK_INLINE void lstm_step_cell(const pk_lstm *layer, size_t b, size_t unit, size_t n,
-                              vec dots[GATES][LANES])
+/* The new state of the units of a panel from `unit` on for one batch row, from their dot products. */
+PK_INLINE void rnn_step_cell(const pk_rnn_layer *layer, size_t b, size_t unit,
+                             vec dots[COLS][LANES])
 {
-    const size_t H = layer->shape.H, at = b * H + unit;
+    const size_t H = layer->shape.H, at = b * H + unit, units = smaller(H - unit, UNITS);
     const real *biases[] = {layer->weights.b_ih, layer->weights.b_hh};
-    const real *c0 = layer->c0;
-    _Alignas(ALIGNMENT) real a[GATES * LANES];
-    for (size_t gate = 0; gate < GATES; gate++) {
-        vec bias = {0};
-        for (int i = 0; i < 2; i++)
-            if (biases[i])
-                bias += load_first(biases[i] + gate * H + unit, n);
-        store(a + gate * LANES, sums_of_lanes(dots[gate]) + bias);
+    const real *h0 = layer->h0, *c0 = layer->c0;
+    const columns of[] = {OF_X, OF_H};
+    _Alignas(ALIGNMENT) real a[WIDTH]; /* [COLUMNS, UNITS] */
+    for (size_t v = 0; v * LANES < units; v++) {
+        const size_t n = smaller(units - v * LANES, LANES), unit_v = v * LANES;
+        for (size_t j = 0; j < CELL_COLUMNS; j++) {
+            vec bias = {0};
+            for (size_t i = 0; i < 2; i++)
+                if (biases[i] && j - of[i].first < of[i].count)
+                    bias += load_n(biases[i] + of[i].gate[j - of[i].first] * H + unit + unit_v, n);
+            store(a + j * UNITS + unit_v, sums_of_lanes(dots[j + v]) + bias);
+        }
+        vec c = c0 ? load_n(c0 + at + unit_v, n) : (vec){0};
+        const vec h = h0 ? load_n(h0 + at + unit_v, n) : (vec){0};
+        c = cell_c(a + unit_v, NULL, UNITS, c);
+        if (CELL_HAS_C)
+            store_n((real *)layer->c_last + at + unit_v, c, n);
+        store_n((real *)layer->h_last + at + unit_v,
+                cell_h(&layer->shape, a + unit_v, NULL, UNITS, c, h), n);
     }
-    const lstm_gates gates = lstm_activate(lstm_load(a, LANES));
-    const vec c = lstm_c(gates, c0 ? load_first(c0 + at, n) : (vec){0});
-    store_first((real *)layer->c_last + at, c, n);
-    store_first((real *)layer->h_last + at, lstm_h(gates.o, c), n);
 }
 
-/* The units from `unit` on, a panel at most, for batch rows b .. b + rows, a literal. */
-PK_INLINE void lstm_step_tile(const pk_lstm *layer, const int rows, size_t b, size_t unit)
+/* The units of a panel, from `unit` on, for batch rows b .. b + rows, a literal. */
+PK_INLINE void rnn_step_tile(const pk_rnn_layer *layer, const int rows, size_t b, size_t unit)
 {
     const size_t I = layer->shape.I, H = layer->shape.H, n = smaller(H - unit, LANES);
     const real *w_ih = layer->weights.w_ih, *w_hh = layer->weights.w_hh, *h0 = layer->h0;
-    vec dots[STEP_ROWS][GATES][LANES]; /* at most 16 KiB */
+    vec dots[STEP_ROWS][COLS][LANES]; /* at most 16 KiB */
     for (size_t lane = 0; lane < LANES; lane++) {
-        vec sums[STEP_ROWS][GATES] = {{{0}}};
-        const size_t row = unit + lane;
+        vec sums[STEP_ROWS][COLS] = {{{0}}};
         if (lane < n)
-            lstm_step_dots(sums, rows, I, w_ih + row * I, H * I, row_at(layer->x, 0, b),
-                           layer->x.row);
+            step_dots(sums, rows, I, step_rows_of(OF_X, w_ih, H, I, unit + lane),
+                      row_at(layer->x, 0, b), layer->x.b_stride);
         if (lane < n && h0)
-            lstm_step_dots(sums, rows, H, w_hh + row * H, H * H, h0 + b * H, (ptrdiff_t)H);
+            step_dots(sums, rows, H, step_rows_of(OF_H, w_hh, H, H, unit + lane), h0 + b * H,
+                      (ptrdiff_t)H);
         for (int r = 0; r < rows; r++)
-            for (size_t gate = 0; gate < GATES; gate++)
-                dots[r][gate][lane] = sums[r][gate];
+            for (size_t j = 0; j < COLS; j++)
+                dots[r][j][lane] = sums[r][j];
     }
     for (int r = 0; r < rows; r++)
-        lstm_step_cell(layer, b + (size_t)r, unit, n, dots[r]);
+        rnn_step_cell(layer, b + (size_t)r, unit, dots[r]);
 }
 
-static void lstm_step_panels(void *arg, size_t chunk)
+static void rnn_step_panels(void *arg, size_t chunk)
 {
-    const lstm_step_job *job = arg;
-    const size_t B = job->layer->shape.B, panels = padded(job->layer->shape.H) / LANES;
-    const size_t from = pk_cut(panels, chunk, job->chunks);
-    const size_t to = pk_cut(panels, chunk + 1, job->chunks);
+    const rnn_step_job *job = arg;
+    const size_t B = job->layer->shape.B, panels = panels_in(job->layer->shape.H);
+    const size_t from = pk_chunk_begin(panels, chunk, job->chunks);
+    const size_t to = pk_chunk_begin(panels, chunk + 1, job->chunks);
     const fp_mode mode = flush_denormals();
     for (size_t panel = from; panel < to; panel++) {
         size_t b = 0;
         for (; b + STEP_ROWS <= B; b += STEP_ROWS)
-            lstm_step_tile(job->layer, STEP_ROWS, b, panel * LANES);
+            rnn_step_tile(job->layer, STEP_ROWS, b, panel * UNITS);
         for (; b < B; b++)
-            lstm_step_tile(job->layer, 1, b, panel * LANES);
+            rnn_step_tile(job->layer, 1, b, panel * UNITS);
     }
     restore_denormals(mode);
 }
 
-static void lstm_step_once(const pk_lstm *layer, int nthreads)
+static void rnn_step(const pk_rnn_layer *layer, int nthreads)
 {
     enum { SERIAL_BELOW = 1 << 18 }; /* multiply-adds: some 10 microseconds */
     const pk_rnn_shape *s = &layer->shape;
-    lstm_step_job job = {layer, 1};
-    if (nthreads > 1 && s->B * GATES * s->H * (s->I + s->H) >= SERIAL_BELOW)
-        job.chunks = smaller((size_t)nthreads, padded(s->H) / LANES);
-    pk_parallel(lstm_step_panels, &job, job.chunks, nthreads);
+    rnn_step_job job = {layer, 1};
+    if (nthreads > 1 && s->B * CELL_GATES * s->H * (s->I + s->H) >= SERIAL_BELOW)
+        job.chunks = smaller((size_t)nthreads, panels_in(s->H));
+    pk_parallel(rnn_step_panels, &job, job.chunks, nthreads);
 }
 
 #endif

@@ -18,8 +18,8 @@ PK_INLINE vec root(vec x)
 
 enum { RANGE_BEGIN = 0x18800000, RANGE_END = 0x7e800000 }; /* 2^-78 and 2^126, as bits */
 
-/* By multiplications, from a 14-bit estimate: a Newton step for the root and half its inverse, then a
- * last step, after which the root is correctly rounded for every x (docs/prove_root.py).  If an x
+/* By multiplications, from a 14-bit estimate: a Newton step for the root and half its inverse, then
+ * a last step, after which the root is correctly rounded for every x (docs/prove_root.py).  If an x
  * is outside the range in which nothing underflows, the whole vector takes the instruction. */
 PK_INLINE vec root_by_products(vec x)
 {

@@ -5,8 +5,8 @@
 
 #include "storage.h"
 
-/* A hash table (open addressing, at most half full) maps a row to its tensor.  Its size, and the time
- * to clear it, depend on the gradient, not on the parameter. */
+/* A hash table (open addressing, at most half full) maps a row to its tensor.  Its size, and the
+ * time to clear it, depend on the gradient, not on the parameter. */
 static int slot_bits(size_t count)
 {
     int bits = 1;

@@ -1,6 +1,6 @@
-/* A sweep: one pass over the memory of a list of tensors.  The list is divided into chunks, which may
- * run on several threads.  Each chunk calls one optimizer's `update` with pieces of tensors.  optim.c
- * calls sweep_chunk; an update is a loop of loop.h.
+/* A sweep: one pass over the memory of a list of tensors.  The list is divided into chunks, which
+ * may run on several threads.  Each chunk calls one optimizer's `update` with pieces of tensors.
+ * optim.c calls sweep_chunk; an update is a loop of loop.h.
  *
  * The arithmetic of an element never depends on where a chunk begins, so that every number of
  * threads and every split of a model into tensors gives the same bits. */
@@ -38,7 +38,8 @@ typedef struct {
     /* One step of a piece; if p->counting, changes nothing and returns how many elements agree. */
     size_t (*update)(const piece *p, const context *k);
     size_t config_size;
-    /* LAMB: computes a rate for each tensor, [count] in scratch, before the sweep.  Others: NULL. */
+    /* LAMB: computes a rate for each tensor, [count] in scratch, before the sweep.  Others:
+     * NULL. */
     const double *(*rates)(const pk_tensor *tensors, size_t count, const void *configs,
                            void *scratch, int nthreads);
     size_t (*scratch_size)(const pk_tensor *tensors, size_t count); /* bytes; NULL: none */
@@ -82,8 +83,9 @@ PK_INLINE void prefetch_rows(const pk_tensor *t)
                 __builtin_prefetch((const char *)arrays[a] + i);
 }
 
-/* Whether the loop should prefetch this tensor during the step of the one before.  Hardware prefetch
- * stops at the end of a page, so every array of a tensor of a few pages would begin with misses. */
+/* Whether the loop should prefetch this tensor during the step of the one before.  Hardware
+ * prefetch stops at the end of a page, so every array of a tensor of a few pages would begin with
+ * misses. */
 PK_INLINE int pays_to_prefetch(const pk_tensor *next)
 {
     return next->grad && next->n > SHORT && next->n <= MIDDLING && is_native(next);
@@ -105,7 +107,7 @@ static void find_starts(chunk_start *starts, size_t chunks, const pk_tensor *ten
 {
     size_t i = 0, before = 0;
     for (size_t c = 0; c < chunks; c++) {
-        const size_t from = pk_cut(total, c, chunks);
+        const size_t from = pk_chunk_begin(total, c, chunks);
         while (from < total && before + length_of(&tensors[i]) <= from)
             before += length_of(&tensors[i++]);
         starts[c] = (chunk_start){i, before};
@@ -136,7 +138,8 @@ static void sweep_chunk(void *arg, size_t c)
     const sweep *s = arg;
     const optimizer *const o = s->optimizer;
     const fp_mode mode = flush_denormals();
-    const size_t from = pk_cut(s->total, c, s->chunks), to = pk_cut(s->total, c + 1, s->chunks);
+    const size_t from = pk_chunk_begin(s->total, c, s->chunks),
+                 to = pk_chunk_begin(s->total, c + 1, s->chunks);
     const pk_tensor *const list_end = s->tensors + s->count;
     const pk_tensor *prepared = NULL; /* k is the context of its group and step count */
     context k;
@@ -164,7 +167,8 @@ static void sweep_chunk(void *arg, size_t c)
         p.next = NULL;
         p.counting = s->counting;
         p.rate = s->rates ? (real)s->rates[i] : 0;
-        p.caution = s->agreeing ? (real)caution_of(s->agreeing[i], t->n) : 0;
+        /* Not while other threads count. */
+        p.caution = s->agreeing && !s->counting ? (real)caution_of(s->agreeing[i], t->n) : 0;
         if (start + t->n < to && t + 1 < list_end && pays_to_prefetch(t + 1))
             p.next = open_native(&next, t + 1, 0, t[1].n);
         const size_t agreeing = is_native(t) ? o->update(open_native(&p, t, begin, end), &k)

@@ -42,9 +42,9 @@ PK_INLINE void store_part(real *p, vec v, size_t n)
             p[j] = part[j];
 }
 
-/* The same for n <= LANES, where most are whole. */
-PK_INLINE vec load_first(const real *p, size_t n) { return n == LANES ? load(p) : load_part(p, n); }
-PK_INLINE void store_first(real *p, vec v, size_t n)
+/* The same for n <= LANES; most vectors are whole. */
+PK_INLINE vec load_n(const real *p, size_t n) { return n == LANES ? load(p) : load_part(p, n); }
+PK_INLINE void store_n(real *p, vec v, size_t n)
 {
     if (n == LANES)
         store(p, v);
@@ -64,8 +64,16 @@ PK_INLINE real *align(void *p)
     return (real *)(((uintptr_t)p + ALIGNMENT - 1) & ~(uintptr_t)(ALIGNMENT - 1));
 }
 
-/* v with zeros behind its first n <= LANES elements. */
-PK_INLINE vec first(vec v, size_t n) { return n == LANES ? v : load_part((const real *)&v, n); }
+PK_INLINE real *row_at(pk_sequence s, size_t t, size_t b)
+{
+    return (real *)s.data + (ptrdiff_t)t * s.t_stride + (ptrdiff_t)b * s.b_stride;
+}
+
+/* v with zeros after its first n <= LANES elements. */
+PK_INLINE vec zero_tail(vec v, size_t n)
+{
+    return n == LANES ? v : load_part((const real *)&v, n);
+}
 
 /* mask ? a : b; a mask is the result of a comparison of two vectors. */
 PK_INLINE vec pick(vec_bits mask, vec a, vec b)

@@ -1,7 +1,7 @@
-"""Weights to evaluate with besides those being trained: `Lookahead` and `SWA`.
+"""Averaged weights, for evaluation: `Lookahead` and `SWA`.
 
 A moving average needs no wrapper: it is `ema_decay` of every optimizer. The wrappers' common part
-is in wrappers.py. This file is compiled as that one is, and for the same reason.
+is in stateful.py, which says why this file is compiled.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from .._held import Averaged
 from ..params import Arrays, Params
 from .base import Optimizer
-from .wrappers import Stateful, Wrapper, approach
+from .stateful import Stateful, Wrapper, approach
 
 
 class Lookahead(Wrapper):
@@ -26,14 +26,14 @@ class Lookahead(Wrapper):
     ----------
     opt : optimizer or wrapper
     k : int
-        How many steps before the two meet, at least 1 (Optax's ``sync_period``).
+        Steps between two updates of the slow weights, at least 1 (Optax's ``sync_period``).
     alpha : float
-        How far the slow weights go, in [0, 1] (Optax's ``slow_step_size``).
+        Step size of the slow weights, in [0, 1] (Optax's ``slow_step_size``).
 
     Attributes
     ----------
     count : int
-        How many steps were taken since the two met.
+        The number of steps since the last update of the slow weights.
 
     Examples
     --------
@@ -77,7 +77,7 @@ class Lookahead(Wrapper):
     def averaged(self) -> Averaged:
         """Within ``with lookahead.averaged():`` the parameters are the slow weights.
 
-        They are swapped in place, and back again, bit for bit. A step within is refused.
+        They change in place. At the end they are restored bit for bit. A step within is refused.
         """
         return Averaged(self._tree.held, self._slow)
 
@@ -85,9 +85,9 @@ class Lookahead(Wrapper):
 class SWA(Stateful):
     """Stochastic weight averaging (Izmailov et al. 2018): the plain mean of some parameters.
 
-    ``average += (p - average) / (n + 1)`` at the update after n others, the first being a copy: the
-    formula of PyTorch's ``get_swa_avg_fn``, bit for bit in this order of operations. Where PyTorch
-    takes its ``_foreach_lerp_`` instead, as `AveragedModel` does on its own, last bits differ.
+    The first update copies p; after n updates, ``average += (p - average) / (n + 1)``. This is
+    PyTorch's ``get_swa_avg_fn``, bit for bit. `AveragedModel` uses ``_foreach_lerp_`` by default,
+    whose last bits differ.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class SWA(Stateful):
     Attributes
     ----------
     count : int
-        How many updates there were.
+        The number of updates.
 
     Examples
     --------
@@ -127,13 +127,15 @@ class SWA(Stateful):
         tree = self._tree
         with np.errstate(all="ignore"):
             tree.held.begin("update")
-            if self.count:
-                approach(self._averages, tree.arrays, self.count + 1, divide=True)
-            else:
-                for average, param in zip(self._averages, tree.arrays, strict=True):
-                    average[...] = param
-            vars(self)["count"] = self.count + 1
-            tree.held.end()
+            try:
+                if self.count:
+                    approach(self._averages, tree.arrays, self.count + 1, divide=True)
+                else:
+                    for average, param in zip(self._averages, tree.arrays, strict=True):
+                        average[...] = param
+                vars(self)["count"] = self.count + 1
+            finally:
+                tree.held.end()
 
     @property
     def weights(self) -> Any:

@@ -1,8 +1,8 @@
-"""What all optimizers share.
+"""`Optimizer`, the base class of all optimizers.
 
-An optimizer takes the memory of its parameters once, when it is made; `Optimizer.step` then takes
-the gradients, checks them and runs one compiled sweep over the whole model. Defaults are PyTorch's;
-where libraries differ, a keyword tells (see docs/semantics.md).
+The constructor acquires the memory of the parameters once. `Optimizer.step` then checks the
+gradients and runs one compiled sweep over the whole model. Defaults are PyTorch's; where libraries
+differ, a keyword selects the formula (docs/semantics.md).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .like import settings_like
 
 
 class Uncopied:
-    """What cannot be copied or pickled, because it belongs to arrays of the caller's."""
+    """Base class of objects that refuse to be copied or pickled: they belong to certain arrays."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise TypeError(
@@ -33,10 +33,10 @@ class Uncopied:
 
 
 class Optimizer(Uncopied):
-    """What all optimizers share. Not to be made itself: take `SGD`, `Adam` and so on.
+    """Base class of all optimizers: use `SGD`, `Adam` and so on.
 
-    Every hyper-parameter is an attribute that may be read and assigned at any time; a value out of
-    range is refused and changes nothing. Those that all optimizers take:
+    Every hyper-parameter is an attribute that can be read and assigned at any time; a value out of
+    range is refused and changes nothing. Hyper-parameters of all optimizers:
 
     lr : float
         Learning rate, >= 0.
@@ -44,21 +44,28 @@ class Optimizer(Uncopied):
         Decay, >= 0: ``g += weight_decay * p``, or, if `decoupled`, ``p *= 1 - lr * weight_decay``
         (Loshchilov & Hutter 2019).
     maximize : bool
-        Go up the gradient instead of down.
+        Ascend the gradient instead of descending.
     cautious : bool
-        Apply only those elements of the update that have the sign of the gradient, divided by their
-        share of the array or by 1e-3 (Liang et al. 2024). For optimizers with momentum, not `LAMB`.
+        Apply only the elements of the update that have the sign of the gradient, divided by their
+        share of the array, which counts as 1e-3 at least (Liang et al. 2024). For optimizers with
+        momentum, not for `LAMB`.
     grad_scale : float
-        Multiplies every gradient first, for example 1 / loss scale.
+        Factor of every gradient, applied first; for example 1 / loss scale.
     clip_value : float or None
         Then clips each element to [-clip_value, clip_value].
     max_norm : float or None
         Scales all gradients together so that their global norm, after `grad_scale`, is at most this
         (PyTorch's ``clip_grad_norm_``, before `clip_value`); `grad_norm` tells the norm before.
+    max_norm_eps : float
+        The factor of that is ``min(1, max_norm / (norm + max_norm_eps))``.
+    max_norm_per_array : bool
+        Scale each gradient by its own norm instead. Not to be changed later.
 
     ema_decay : float or None
         Keep a moving average of the parameters, ``ema = ema_decay * ema + (1 - ema_decay) * p``
         after each step, in the same sweep over memory; it begins at the parameters. See `averaged`.
+    ema_from_first_step : bool
+        Let it begin at the parameters after the first step instead.
     zero_grad : bool
         Set every gradient to zero once it is used, in the same sweep: ready to be added to.
     on_nonfinite : {"propagate", "skip", "raise"}
@@ -69,7 +76,7 @@ class Optimizer(Uncopied):
         patterns of the keys of `params` (of "0", "1", ... for a sequence); later ones win. May be
         assigned like a hyper-parameter, with the same patterns.
     no_decay : list or tuple of str
-        Patterns of parameters without weight decay, ``["bias*"]``; some may match nothing.
+        Patterns of parameters without weight decay, ``["*bias*"]``; each must match one.
     decay_mask : list or tuple of str, or None
         Patterns of the parameters with weight decay, ``["*weight"]``; None: all.
 
@@ -96,7 +103,10 @@ class Optimizer(Uncopied):
     grad_scale: Value
     clip_value: Value | None
     max_norm: Value | None
+    max_norm_eps: Value
+    max_norm_per_array: bool
     ema_decay: Value | None
+    ema_from_first_step: bool
     zero_grad: bool
     on_nonfinite: str
 
@@ -115,6 +125,8 @@ class Optimizer(Uncopied):
         overrides = [override(name, groups, no_decay, decay_mask) for name in tree.names]
         kinds = list(dict.fromkeys(overrides))
         of = [kinds.index(kind) for kind in overrides]
+        if _checks.check_switch("max_norm_per_array", hyper["max_norm_per_array"]):
+            kinds, of = overrides, list(range(len(overrides)))
         settings = Settings.of(kinds, hyper, groups)
         first = at_step(0, settings.merged)
         plan = Plan(tree.held, self._kernel, of, first, settings, start)
@@ -122,13 +134,13 @@ class Optimizer(Uncopied):
 
     @property
     def hyper(self) -> Mapping[str, Any]:
-        """The hyper-parameters by name, as given."""
+        """The hyper-parameters by name, as they were given."""
         settings: Settings = self._plan.settings
         return settings.hyper
 
     @property
     def groups(self) -> Mapping[str, Mapping[str, Any]]:
-        """The hyper-parameters that some parameters have for themselves, by pattern."""
+        """The hyper-parameters of single parameters, by pattern of their names."""
         settings: Settings = self._plan.settings
         return settings.groups
 
@@ -139,15 +151,21 @@ class Optimizer(Uncopied):
         Parameters
         ----------
         library : {"torch", "keras", "optax", "onnx", "sklearn"}
-            Where that has the optimizer; docs/semantics.md says what differs.
+            A library that has this optimizer; docs/semantics.md lists the differences.
         params, **given
-            As for the class itself; what is given takes precedence.
+            As for the class itself, or by the library's names; what is given takes precedence.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As from the class, and for what only that library can do.
 
         Examples
         --------
         >>> import numpy as np, pyoptk
-        >>> pyoptk.Adam.like("keras", np.zeros(2)).eps
-        1e-07
+        >>> opt = pyoptk.Adam.like("keras", np.zeros(2), learning_rate=0.5)
+        >>> opt.lr, opt.eps
+        (0.5, 1e-07)
         """
         return cls(params, **settings_like(cls, library, given))
 
@@ -157,10 +175,10 @@ class Optimizer(Uncopied):
         Parameters
         ----------
         grads : array, sequence or dict of arrays
-            Mirrors `params`: the same keys, shapes and dtype. None in place of an array leaves that
-            parameter, its state and its step count alone; `SparseRows` leave all but some rows
-            alone. Only read; may be reused at once. One that is not C-contiguous is copied first.
-            Must not overlap a parameter.
+            In the structure of `params`: the same keys, shapes and dtype. With None instead of an
+            array, the parameter, its state and its step count do not change; with `SparseRows`,
+            only some rows do. Gradients are only read, and may be reused after the call. One that
+            is not C-contiguous is copied first. No gradient may overlap a parameter.
 
         Raises
         ------
@@ -182,7 +200,7 @@ class Optimizer(Uncopied):
         plan.step(grads)
 
     def _prepare(self) -> None:
-        """Evaluate what is a function of the step, for the next one; may be repeated."""
+        """Evaluate the schedules for the next step; repeated calls have no further effect."""
         settings = self._plan.settings
         if settings.scheduled == {"lr"}:
             self._plan.set_lr(lrs_at_step(self._plan.calls, settings.merged))
@@ -190,18 +208,18 @@ class Optimizer(Uncopied):
             self._plan.configure(at_step(self._plan.calls, settings.merged))
 
     def value(self, name: str, param: Any = None) -> Any:
-        """A hyper-parameter as the next step uses it: a number where it is a function of the step.
+        """The value of a hyper-parameter in the next step; a schedule is evaluated.
 
         Parameters
         ----------
         name : str
         param : key of `params`, optional
-            Of this parameter, where `groups`, `no_decay` or `decay_mask` give it its own.
+            Return the value for this parameter, which `groups`, `no_decay` or `decay_mask` may set.
 
         Raises
         ------
         ValueError
-            For a name or a key that there is not.
+            For an unknown name or key.
         """
         _checks.check_choice("name", name, self.hyper)
         value = self.hyper[name]
@@ -225,7 +243,7 @@ class Optimizer(Uncopied):
 
     @property
     def skipped(self) -> int:
-        """How many steps were left undone because of ``on_nonfinite="skip"``."""
+        """The number of steps skipped because of ``on_nonfinite="skip"``."""
         return int(self._plan.skipped)
 
     @property
@@ -242,7 +260,7 @@ class Optimizer(Uncopied):
     def averaged(self) -> Averaged:
         """Within ``with opt.averaged():`` the parameters are their moving averages.
 
-        They change in place, and come back bit for bit, whatever was done to them.
+        They change in place. At the end they are restored bit for bit, whatever happened to them.
 
         Raises
         ------
@@ -252,10 +270,10 @@ class Optimizer(Uncopied):
         return Averaged(self._params.held, self._averages())
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed training needs besides the parameters: names to arrays and numbers.
+        """Everything that resuming needs besides the parameters: a dict of arrays and numbers.
 
-        The arrays are the optimizer's own, not copies. Hyper-parameters that are functions of the
-        step are left out: they come with the program.
+        The arrays are the optimizer's own, not copies. Schedules are left out: the program makes
+        them again.
         """
         out: dict[str, Any] = {"kernel": self._kernel}
         for name, arrays in self._plan.states.items():
@@ -271,10 +289,9 @@ class Optimizer(Uncopied):
         return settings
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the state of an optimizer of the same kind and parameters; copies the arrays.
+        """Load the state of an optimizer of the same class and parameters; copies the arrays.
 
-        A hyper-parameter that is a function of the step here stays so; one that was a function
-        when the state was saved stays as it is here.
+        A hyper-parameter that is a schedule, here or in the saved optimizer, keeps its value here.
 
         Raises
         ------
@@ -289,7 +306,7 @@ class Optimizer(Uncopied):
         plan.restore(hypers, settings, states, state["steps"], state["calls"], state["skipped"])
 
     def check_state_dict(self, state: Mapping[str, Any]) -> Settings:
-        """Raise what `load_state_dict` would; returns the settings that there would be."""
+        """Raise what `load_state_dict` would raise; returns the settings that it would set."""
         check_mapping(state, "state")
         settings = self._settings()
         expected = {k: v for k, v in self.state_dict().items() if k not in settings}

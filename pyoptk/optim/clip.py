@@ -45,10 +45,10 @@ def global_norm(grads: Grads) -> float:
     return _optim.norm_of(_named(grads))
 
 
-def clip_by_global_norm(grads: Grads, max_norm: float) -> float:
+def clip_by_global_norm(grads: Grads, max_norm: float, *, eps: float = 1e-6) -> float:
     """Scale all gradients in place so that their global norm is at most `max_norm`.
 
-    The factor is ``min(1, max_norm / (norm + 1e-6))``, as in PyTorch's ``clip_grad_norm_``; where
+    The factor is ``min(1, max_norm / (norm + eps))``, as in PyTorch's ``clip_grad_norm_``; where
     the norm is NaN, so is every element then, and an infinite norm makes zeros, and NaNs of
     infinities.
 
@@ -58,6 +58,8 @@ def clip_by_global_norm(grads: Grads, max_norm: float) -> float:
         float32 or float64 (all the same), of any strides. Changed in place; None is left out.
     max_norm : float
         At least 0; infinity changes nothing, and only the norm is returned.
+    eps : float
+        At least 0, as it is in Optax and Keras.
 
     Returns
     -------
@@ -82,8 +84,9 @@ def clip_by_global_norm(grads: Grads, max_norm: float) -> float:
     named = _named(grads)
     if not (isinstance(max_norm, float) and max_norm == np.inf):
         max_norm = number("max_norm", max_norm, 0, np.inf, "a number >= 0")
+    eps = number("eps", eps, 0, np.inf, "a finite number >= 0")
     with np.errstate(all="ignore"):  # outside: nothing may come between two arrays
-        return _optim.clip(named, max_norm)
+        return _optim.clip(named, max_norm, eps)
 
 
 def clip_by_value(grads: Grads, clip_value: float) -> None:

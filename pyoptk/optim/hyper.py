@@ -26,7 +26,10 @@ SHARED: dict[str, Any] = {
     "grad_scale": 1.0,
     "clip_value": None,
     "max_norm": None,
+    "max_norm_eps": 1e-6,
+    "max_norm_per_array": False,
     "ema_decay": None,
+    "ema_from_first_step": False,
     "zero_grad": False,
     "on_nonfinite": "propagate",
     "groups": None,
@@ -44,7 +47,10 @@ class Shared(TypedDict, total=False):
     grad_scale: Value
     clip_value: Value | None
     max_norm: Value | None
+    max_norm_eps: Value
+    max_norm_per_array: bool
     ema_decay: Value | None
+    ema_from_first_step: bool
     zero_grad: bool
     on_nonfinite: str
     groups: Mapping[str, Mapping[str, Any]] | None

@@ -26,6 +26,8 @@ class LAMB(Optimizer):
         As in the formula; the betas in [0, 1).
     decoupled : bool
         False: the decay is L2, ``g += weight_decay * p``, and not part of direction.
+    decay_outside_norm : bool
+        The decay is no part of direction; ``p *= 1 - lr * weight_decay`` comes first (Keras).
     **shared
         What all optimizers take: see `Optimizer`, also for the errors.
 
@@ -45,6 +47,7 @@ class LAMB(Optimizer):
     beta1: Value
     beta2: Value
     eps: Value
+    decay_outside_norm: bool
 
     def __init__(
         self,
@@ -54,6 +57,8 @@ class LAMB(Optimizer):
         beta2: Value = 0.999,
         eps: Value = 1e-6,
         weight_decay: Value = 1e-2,
+        *,
+        decay_outside_norm: bool = False,
         **shared: Unpack[Shared],
     ) -> None:
         super().__init__(params, hyper_of(locals()))

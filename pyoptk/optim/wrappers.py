@@ -1,170 +1,32 @@
-"""What goes around an optimizer: gradients added up, loss scaling; in averages.py averaged weights.
+"""Wrappers of an optimizer: `Accumulation` and `LossScaler` (averaged weights: averages.py).
 
-`Accumulation`, `LossScaler` and `Lookahead` take an optimizer or one another, in any order, and
-count only steps that the optimizer took; `SWA` stands beside it. Each keeps its own arrays and
-numbers, which `pyoptk.save` writes next to the optimizer's: ``save(path, params=params, opt=opt,
-lookahead=lookahead)``. What happens in every step is compiled with the optimizer; these are a few
-NumPy passes, most of them every k-th step.
+`Accumulation`, `LossScaler` and `Lookahead` wrap an optimizer or one another, in any order, and
+count only steps that the optimizer took; `SWA` does not wrap. Each has arrays and numbers of its
+own, which `pyoptk.save` writes beside those of the optimizer: ``save(path, params=params, opt=opt,
+lookahead=lookahead)``. A wrapper adds a few NumPy passes, most of them in every k-th step only.
 
-This file is compiled by Cython as it stands, so that no signal handler (Ctrl-C) runs between two
-changes that belong together: Python runs handlers between its own instructions only. Everything
-that may raise, or that calls what is not compiled, comes before the first change.
+Compiled, see stateful.py.
 """
 
 from __future__ import annotations
 
-import inspect
-import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .._checks import Rule, checked, real
-from .._plan import Plan
 from .._sparse import SparseRows
-from ..checkpoint import check_arrays
-from ..params import Array, Params
-from .base import Optimizer, Uncopied
+from .base import Optimizer
 from .hyper import Grads
-
-# Between these, a loss scale and 1 / scale are both normal numbers in float32.
-_LEAST, _MOST = 2.0**-126, 2.0**126
-
-# For every number by name, in a constructor, an assignment and a checkpoint.
-_length = "an integer >= 1", operator.index, lambda n: 1 <= n < 2**63
-_RULES: dict[str, Rule] = {
-    "k": _length,
-    "interval": _length,
-    "count": ("an integer >= 0", operator.index, lambda n: 0 <= n < 2**63),
-    "weight": ("a finite number >= 0", real, lambda x: 0 <= x < float("inf")),
-    "alpha": ("a number in [0, 1]", real, lambda x: 0 <= x <= 1),
-    "scale": ("a number in [2**-126, 2**126]", real, lambda x: _LEAST <= x <= _MOST),
-    "growth": ("a finite number > 1", real, lambda x: 1 < x < float("inf")),
-    "backoff": ("a number in (0, 1)", real, lambda x: 0 < x < 1),
-}
-
-
-class Stateful(Uncopied):
-    """Some numbers, checked whenever they are set, and some arrays: the state of a wrapper."""
-
-    _numbers: tuple[str, ...]
-    _own: dict[str, NDArray[Any]]
-    _tree: Params
-    count: int
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _RULES:
-            super().__setattr__(name, checked(_RULES, name, value))
-        elif value is not getattr(self, name, object()):  # as for `lookahead.slow *= 2`, which has
-            super().__setattr__(name, value)  # changed the array before it sets the same one again
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that a resumed training needs of this wrapper; its own arrays, not copies."""
-        return {**self._own, **{name: getattr(self, name) for name in self._numbers}}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the state of a wrapper of the same kind and parameters; copies the arrays.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If a name is missing or unknown, an array has another shape or dtype, or a number is out
-            of range; nothing has been changed then.
-        """
-        numbers = self.check_state_dict(state)
-        self._tree.held.begin("load_state_dict")
-        for name, array in self._own.items():
-            array[...] = state[name]
-        vars(self).update(numbers)
-        self._tree.held.end()
-
-    def check_state_dict(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """Raise what `load_state_dict` would; returns the numbers there would be."""
-        check_arrays(self.state_dict(), state, "state")
-        return {n: checked(_RULES, n, state[n], f"state[{n!r}]") for n in self._numbers}
-
-    def __repr__(self) -> str:
-        known = {n: p.default for n, p in inspect.signature(type(self)).parameters.items()}
-        values = {name: getattr(self, name) for name in self._numbers}
-        shown = [f"{n}={v!r}" for n, v in values.items() if v != known.get(n, 0)]
-        within = [repr(self.opt)] if isinstance(self, Wrapper) else []
-        return f"{type(self).__name__}({', '.join(within + shown)})"
-
-
-class Wrapper(Stateful):
-    """Around `opt`; `optimizer` is the innermost one."""
-
-    opt: Optimizer | Wrapper
-    optimizer: Optimizer
-
-    def __init__(self, opt: Optimizer | Wrapper) -> None:
-        if not isinstance(opt, Optimizer | Wrapper):
-            raise TypeError(
-                f"opt: expected an optimizer or a wrapper of one, got {type(opt).__name__}"
-            )
-        self.opt, self.count = opt, 0
-        self.optimizer = opt.optimizer if isinstance(opt, Wrapper) else opt
-        self._tree, self._own = self.optimizer._params, {}
-
-    def step(self, grads: Grads, *, weight: float = 1.0) -> bool:
-        """What a step does is up to each; returns whether the optimizer took one.
-
-        `weight`: of this micro-batch, where there is an `Accumulation`.
-        """
-        weight = checked(_RULES, "weight", weight)
-        if weight == 0:
-            raise ValueError("weight: expected a number > 0, got 0")
-        return self._whole_step(lambda plan: plan.checked(grads), weight)
-
-    def flush(self) -> bool:
-        """Take a step on what an `Accumulation` has gathered; returns whether there was one."""
-        return self._whole_step(lambda plan: None, 1.0)
-
-    def _whole_step(self, take: Callable[[Plan], Any], weight: float) -> bool:
-        plan = self.optimizer._plan
-        self.optimizer._prepare()
-        with np.errstate(all="ignore"):  # `on_nonfinite` is there for these
-            plan.held.begin("step")
-            try:
-                return self._go(take(plan), 1.0, False, weight)
-            finally:
-                plan.held.end()
-
-    def _go(self, grads: list[Any] | None, factor: float, skips: bool, weight: float) -> bool:
-        """This wrapper's part; whether the optimizer took a step. `grads` is None to flush."""
-        raise NotImplementedError
-
-    def _within(self, grads: list[Any] | None, factor: float, skips: bool, weight: float) -> bool:
-        """The same of the wrapper within, or the optimizer's step."""
-        if isinstance(self.opt, Wrapper):
-            return self.opt._go(grads, factor, skips, weight)
-        if weight != 1:
-            raise TypeError(
-                "weight: expected an Accumulation around the optimizer, which knows what to do "
-                f"with it, got none and {weight}"
-            )
-        return grads is not None and bool(self.opt._plan.run_step(grads, factor, skips))
-
-
-def approach(averages: list[Array], params: list[Array], factor: float, divide: bool) -> None:
-    """``average += (p - average) * factor``, or ``/ factor``; changes the averages."""
-    scale, by = np.divide if divide else np.multiply, averages[0].dtype.type(factor)
-    room = np.empty(max([average.size for average in averages]), averages[0].dtype)
-    for average, param in zip(averages, params, strict=True):
-        way = room[: average.size].reshape(average.shape)
-        np.subtract(param, average, way)
-        scale(way, by, way)
-        np.add(average, way, average)
+from .stateful import LEAST, MOST, Wrapper
 
 
 class Accumulation(Wrapper):
     """Gradient accumulation: one step of `opt` on the mean gradient of k micro-batches.
 
-    ``sum = g_1; sum += g_2; ...; sum += g_k``, then ``opt.step(sum / k)``; clipping by norm, like
-    all that `opt` does, sees the mean. With weights, ``sum += weight * g``, and the sum of the
-    weights takes the place of k. `flush` steps on what is left at the end of an epoch.
+    ``sum = g_1; sum += g_2; ...; sum += g_k``, then ``opt.step(sum / k)``. Clipping by norm applies
+    to the mean. With weights, ``sum += weight * g``, and the sum is divided by the sum of the
+    weights. `flush` takes a step on an incomplete set of micro-batches, at the end of an epoch.
 
     Parameters
     ----------
@@ -175,7 +37,7 @@ class Accumulation(Wrapper):
     Attributes
     ----------
     count : int
-        How many have been added up since the last step.
+        The number of micro-batches since the last step.
     weight : float
         The sum of their weights.
 
@@ -219,12 +81,11 @@ class Accumulation(Wrapper):
         Parameters
         ----------
         grads : array, sequence or dict of arrays
-            As for the optimizer's step. Only read, but set to zero if the optimizer has
-            `zero_grad`. Where it is None, there is nothing to add; a parameter with None in all k
-            micro-batches gets None. Rows of `SparseRows` are gathered, one micro-batch after the
-            other, and all that were in one of them are stepped.
+            As for the step of the optimizer. Only read, or set to zero if the optimizer has
+            `zero_grad`. A parameter whose gradient is None in all k micro-batches does not change.
+            `SparseRows` of the micro-batches are concatenated, and the step changes all their rows.
         weight : float
-            > 0, of this micro-batch in the mean: its number of rows, say, or of tokens.
+            > 0, the weight of this micro-batch in the mean: its number of rows or tokens, say.
 
         Returns
         -------
@@ -234,9 +95,9 @@ class Accumulation(Wrapper):
         Raises
         ------
         TypeError, ValueError
-            As from the optimizer's step, and if a gradient is `SparseRows` in some micro-batches of
-            a step and an array in others; nothing has been added then. If it is the step on the
-            mean that raises, the micro-batches are dropped and the next call begins anew.
+            As the step of the optimizer, and if a gradient is `SparseRows` in some micro-batches of
+            a step and an array in others; then nothing has been added. If the step on the mean
+            raises, the micro-batches are dropped, and the next call is the first of a new step.
         """
         return super().step(grads, weight=weight)
 
@@ -253,7 +114,7 @@ class Accumulation(Wrapper):
             self._rows.clear()
 
     def _weighted(self, grads: list[Any], weight: float) -> list[Any]:
-        """What is to be added. Raises for rows where an array was, and the other way round."""
+        """The gradients times `weight`; raises if a parameter gets both SparseRows and arrays."""
         found: list[Any] = []
         for i, grad in enumerate(grads):
             sparse = isinstance(grad, SparseRows)
@@ -289,7 +150,7 @@ class Accumulation(Wrapper):
         vars(self).update(count=self.count + 1, weight=self.weight + weight)
 
     def _means(self) -> list[Any]:
-        """The sums over the sum of the weights, divided in place; None where nothing was given."""
+        """The means, divided in place; None for a parameter without a gradient."""
         means: list[Any] = [s if g else None for s, g in zip(self._sums, self._given, strict=True)]
         for i, parts in self._rows.items():
             indices = np.concatenate([part.indices for part in parts])
@@ -302,11 +163,11 @@ class Accumulation(Wrapper):
         return means
 
     def check_state_dict(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """Raise what `load_state_dict` would; returns the numbers there would be."""
+        """Raise what `load_state_dict` would raise; returns the numbers that it would set."""
         return super().check_state_dict(state) | {"_rows": {}}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed training needs of this wrapper; its own arrays, not copies.
+        """Everything that resuming needs of this wrapper; its own arrays, not copies.
 
         Raises
         ------
@@ -324,17 +185,17 @@ class Accumulation(Wrapper):
 class LossScaler(Wrapper):
     """Dynamic loss scaling (Micikevicius et al. 2018), for gradients that overflow or underflow.
 
-    Multiply the loss, or its gradient, with `scale` before going backward; `step` divides the
-    gradients by it again within the optimizer's sweep. If one has a NaN or an infinity, the step is
-    left undone and ``scale *= backoff``; after `interval` steps in a row, ``scale *= growth``: as
-    PyTorch's ``torch.amp.GradScaler``, and with its defaults. The scale stays in [2**-126, 2**126].
+    Multiply the loss, or its gradient, by `scale` before the backward pass; `step` divides the
+    gradients by it in the optimizer's sweep. If one of them has a NaN or an infinity, the step is
+    skipped and ``scale *= backoff``; after `interval` steps in a row, ``scale *= growth``. This is
+    PyTorch's ``torch.amp.GradScaler``, with its defaults. The scale stays in [2**-126, 2**126].
 
     Parameters
     ----------
     opt : optimizer or wrapper
-        Its own `grad_scale` counts besides; its `on_nonfinite` does not matter here.
+        Its `grad_scale` applies as well; its `on_nonfinite` is ignored.
     scale : float
-        To begin with, in [2**-126, 2**126]; a power of two makes no rounding errors.
+        The first scale, in [2**-126, 2**126]; a power of two makes no rounding errors.
     growth : float
         > 1.
     backoff : float
@@ -345,9 +206,9 @@ class LossScaler(Wrapper):
     Attributes
     ----------
     scale : float
-        What to multiply the next loss with.
+        The factor of the next loss.
     count : int
-        How many steps were taken since the scale changed or one was left undone.
+        The number of steps since the scale changed or a step was skipped.
 
     Examples
     --------
@@ -382,11 +243,10 @@ class LossScaler(Wrapper):
         self.interval = interval
 
     def step(self, grads: Grads, *, weight: float = 1.0) -> bool:
-        """Take a step of `opt` on gradients / `scale`, or leave it undone; adapt `scale`.
+        """Take a step of `opt` on gradients / `scale`, or skip it; adapt `scale`.
 
-        One that is left undone changes nothing but `scale`, `count` and the optimizer's `skipped`.
-        Returns whether the optimizer took a step. Errors are those of its own step, and nothing has
-        been changed.
+        A skipped step changes only `scale`, `count` and the optimizer's `skipped`. Returns whether
+        the optimizer took a step. Raises as its step does; nothing has been changed then.
         """
         return super().step(grads, weight=weight)
 
@@ -399,5 +259,5 @@ class LossScaler(Wrapper):
             count, scale = 0, scale * self.backoff
         elif count >= self.interval:
             count, scale = 0, scale * self.growth
-        vars(self).update(count=count, scale=scale if _LEAST <= scale <= _MOST else self.scale)
+        vars(self).update(count=count, scale=scale if LEAST <= scale <= MOST else self.scale)
         return stepped

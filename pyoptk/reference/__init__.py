@@ -21,6 +21,10 @@ from .rnn import (
     matmul,
     output,
     philox,
+    rnn_backward,
+    rnn_cell,
+    rnn_forward,
+    rnn_step,
     sigmoid,
     tanh,
 )
@@ -35,6 +39,10 @@ __all__ = [
     "matmul",
     "output",
     "philox",
+    "rnn_backward",
+    "rnn_cell",
+    "rnn_forward",
+    "rnn_step",
     "sigmoid",
     "tanh",
 ]

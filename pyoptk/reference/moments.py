@@ -233,18 +233,23 @@ def lamb(
     beta1: float,
     beta2: float,
     eps: float,
+    decay_outside_norm: bool,
     **common: Any,
 ) -> None:
     """LAMB (You et al. 2020, algorithm 2). Changes `param`, `m` and `v`."""
     real = param.dtype.type
     decay = common["weight_decay"] if common["decoupled"] else 0.0  # of the direction
+    shrink = 1.0
+    if decay_outside_norm:
+        decay, shrink = 0.0, 1 - lr * decay
     p, g, _ = _prepare(param, grad, lr, **common | {"weight_decay": common["weight_decay"] - decay})
     m[...] = real(beta1) * m + real(1 - beta1) * g
     v[...] = real(beta2) * v + real(1 - beta2) * g * g
     root_unbias2 = math.sqrt(1 - beta2**step)
     mean = real(root_unbias2 / (1 - beta1**step)) * m
     direction = mean / (np.sqrt(v) + _scaled_eps(eps, root_unbias2, real)) + real(decay) * p
-    param_sum, direction_sum = _sum_of_squares(p), _sum_of_squares(direction)
+    param_sum, direction_sum = _sum_of_squares(param), _sum_of_squares(direction)
+    param_sum *= shrink * shrink
     ratio = 1.0
     if param_sum != 0 and direction_sum != 0:
         ratio = math.sqrt(param_sum) / math.sqrt(direction_sum)

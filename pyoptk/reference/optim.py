@@ -203,7 +203,9 @@ def touched_rows(indices: NDArray[np.integer], values: Array) -> tuple[list[int]
     sums: dict[int, Array] = {}
     for row, value in zip(indices.tolist(), values, strict=True):
         sums[row] = sums[row] + value if row in sums else value
-    return list(sums), np.array(list(sums.values()), values.dtype).reshape(len(sums), *values.shape[1:])
+    return list(sums), np.array(list(sums.values()), values.dtype).reshape(
+        len(sums), *values.shape[1:]
+    )
 
 
 def global_norm(grads: list[Array]) -> float:

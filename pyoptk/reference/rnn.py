@@ -47,7 +47,7 @@ def philox(counters: NDArray[np.uint64], stream: int, seed: int) -> NDArray[np.u
 
 
 def dropout(x: Array, y: Array, p: float, *, seed: int, stream: int = 0) -> None:
-    """y = x / (1 - p), or 0 with probability p (Srivastava et al. 2014).
+    """y = x / (1 - p), or 0 with probability p (Srivastava et al. 2014); p in steps of 2**-16.
 
     Of each 512 elements, which take 64 counters, the e-th one takes counter e % 64, of it word
     e / 64 % 4, of it the low half if e < 256, else the high one.
@@ -56,7 +56,8 @@ def dropout(x: Array, y: Array, p: float, *, seed: int, stream: int = 0) -> None
     words = philox(np.arange(-(-x.size // 512) * 64, dtype=np.uint64), stream, seed)
     words = words.reshape(-1, 64, 4).swapaxes(1, 2)
     numbers = np.stack([words & 0xFFFF, words >> 16], axis=1).ravel()[: x.size].reshape(x.shape)
-    y[...] = np.where(numbers >= int(p * 2**16 + 0.5), x * real(1 / (1 - p)), real(0))
+    least = int(p * 2**16 + 0.5)
+    y[...] = np.where(numbers >= least, x * real(2**16 / (2**16 - least)), real(0))
 
 
 def lstm_cell(a: Array, c: Array, gates: Array) -> tuple[Array, Array]:
@@ -71,6 +72,11 @@ def lstm_cell(a: Array, c: Array, gates: Array) -> tuple[Array, Array]:
     return o * np.tanh(c), c
 
 
+def rnn_cell(a: Array, *, relu: bool = False) -> Array:
+    """h [B, H] of a plain RNN from pre-activations."""
+    return np.maximum(a, 0) if relu else np.tanh(a)
+
+
 def lstm_step(
     x: Array,
     h: Array,
@@ -81,11 +87,22 @@ def lstm_step(
     b_hh: Array | None = None,
 ) -> tuple[Array, Array]:
     """h and c [B, H] after one step of a layer, from x [B, I] and those before it."""
-    a = x @ w_ih.T + h @ w_hh.T
-    for bias in (b_ih, b_hh):
-        if bias is not None:
-            a += bias
+    a = _inputs(x, w_ih, b_ih, b_hh) + h @ w_hh.T
     return lstm_cell(a, c, np.empty((len(c), 4, c.shape[1]), c.dtype))
+
+
+def rnn_step(
+    x: Array,
+    h: Array,
+    w_ih: Array,
+    w_hh: Array,
+    b_ih: Array | None = None,
+    b_hh: Array | None = None,
+    *,
+    relu: bool = False,
+) -> Array:
+    """h [B, H] after one step of a layer, from x [B, I] and h before it."""
+    return rnn_cell(_inputs(x, w_ih, b_ih, b_hh) + h @ w_hh.T, relu=relu)
 
 
 def lstm_forward(
@@ -126,10 +143,7 @@ def lstm_forward(
     h, c = np.empty((2, T + 1, B, H), x.dtype)
     gates = np.empty((T, B, 4, H), x.dtype)
     h[0], c[0] = h0, c0
-    inputs = _turned(x, reverse) @ w_ih.T
-    for bias in (b_ih, b_hh):
-        if bias is not None:
-            inputs += bias
+    inputs = _inputs(_turned(x, reverse), w_ih, b_ih, b_hh)
     ended = _ended(T, lengths, reverse)
     for t in range(T):
         h[t + 1], c[t + 1] = lstm_cell(inputs[t] + h[t] @ w_hh.T, c[t], gates[t])
@@ -137,6 +151,31 @@ def lstm_forward(
             past = ended[t]
             h[t + 1, past], c[t + 1, past] = h[t, past], c[t, past]
     return h, c, gates
+
+
+def rnn_forward(
+    x: Array,
+    h0: Array,
+    w_ih: Array,
+    w_hh: Array,
+    b_ih: Array | None = None,
+    b_hh: Array | None = None,
+    lengths: NDArray[np.integer] | None = None,
+    *,
+    reverse: bool = False,
+    relu: bool = False,
+) -> Array:
+    """One direction of a plain RNN layer (Elman 1990): h [T+1, B, H], as `lstm_forward` has it."""
+    T, B, _ = x.shape
+    h = np.empty((T + 1, B, h0.shape[1]), x.dtype)
+    h[0] = h0
+    inputs = _inputs(_turned(x, reverse), w_ih, b_ih, b_hh)
+    ended = _ended(T, lengths, reverse)
+    for t in range(T):
+        h[t + 1] = rnn_cell(inputs[t] + h[t] @ w_hh.T, relu=relu)
+        if ended is not None:
+            h[t + 1, ended[t]] = h[t, ended[t]]
+    return h
 
 
 def output(
@@ -186,9 +225,7 @@ def lstm_backward(
     """
     T, B, H = dy.shape
     ended = _ended(T, lengths, reverse)
-    x, dy = _turned(x, reverse), _turned(dy, reverse)
-    if ended is not None and not repeat_last:
-        dy = np.where(ended[:, :, None], 0, dy)
+    dy = _of_output(dy, ended, reverse, repeat_last)
     da = np.empty((T, B, 4, H), x.dtype)
     for t in reversed(range(T)):
         i, f, g, o = (gates[t, :, k] for k in range(4))
@@ -204,14 +241,66 @@ def lstm_backward(
             past = ended[t]
             da[t, past], dh_prev[past], dc_prev[past] = 0, dh_t[past], dc[past]
         dh, dc = dh_prev, dc_prev
-    rows = da.reshape(T * B, 4 * H)
+    dx, *dw = _from_da(da, x, h, w_ih, ended, reverse)
+    return dx, dh, dc, *dw
+
+
+def rnn_backward(
+    x: Array,
+    h: Array,
+    w_ih: Array,
+    w_hh: Array,
+    dy: Array,
+    dh: Array,
+    lengths: NDArray[np.integer] | None = None,
+    *,
+    reverse: bool = False,
+    repeat_last: bool = False,
+    relu: bool = False,
+) -> tuple[Array, Array, Array, Array, Array]:
+    """The gradients of `rnn_forward`, as `lstm_backward`: dx, dh0, dw_ih, dw_hh, db."""
+    ended = _ended(len(dy), lengths, reverse)
+    dy = _of_output(dy, ended, reverse, repeat_last)
+    da = np.empty_like(dy)
+    for t in reversed(range(len(dy))):
+        dh_t = dy[t] + dh
+        da[t] = np.where(h[t + 1] <= 0, 0, dh_t) if relu else dh_t * (1 - h[t + 1] ** 2)
+        dh = da[t] @ w_hh
+        if ended is not None:
+            da[t, ended[t]], dh[ended[t]] = 0, dh_t[ended[t]]
+    dx, *dw = _from_da(da, x, h, w_ih, ended, reverse)
+    return dx, dh, *dw
+
+
+def _inputs(x: Array, w_ih: Array, *biases: Array | None) -> Array:
+    """What the pre-activations have of x and of the biases."""
+    a = x @ w_ih.T
+    for bias in biases:
+        if bias is not None:
+            a += bias
+    return a
+
+
+def _of_output(
+    dy: Array, ended: NDArray[np.bool] | None, reverse: bool, repeat_last: bool
+) -> Array:
+    """dy in the order of the steps, 0 where the output is constant."""
+    dy = _turned(dy, reverse)
+    return dy if ended is None or repeat_last else np.where(ended[:, :, None], 0, dy)
+
+
+def _from_da(
+    da: Array, x: Array, h: Array, w_ih: Array, ended: NDArray[np.bool] | None, reverse: bool
+) -> tuple[Array, Array, Array, Array]:
+    """dx, dw_ih, dw_hh and db from the gradient of the pre-activations."""
+    T, B, I = x.shape
+    rows = da.reshape(T * B, len(w_ih))
     dx = _turned((rows @ w_ih).reshape(x.shape), reverse)
-    h_prev = h[:-1]
-    if ended is not None:  # what stands past an end must not count, not even times 0
+    x, h_prev = _turned(x, reverse), h[:-1]
+    if ended is not None:  # what is past an end must not count, not even times 0
         x, h_prev = (np.where(ended[:, :, None], 0, a) for a in (x, h_prev))
-    dw_ih = rows.T @ x.reshape(T * B, x.shape[2])
-    dw_hh = rows.T @ h_prev.reshape(T * B, H)
-    return dx, dh, dc, dw_ih, dw_hh, rows.sum(0)
+    dw_ih = rows.T @ x.reshape(T * B, I)
+    return dx, dw_ih, rows.T @ h_prev.reshape(T * B, h.shape[2]), rows.sum(0)
 
 
 def _turned(x: Array, reverse: bool) -> Array:

@@ -1,9 +1,9 @@
 """Recurrent layers.
 
-`lstm` has the passes, `layer` what does not depend on the cell, `weights` names and first values of
-the parameters, `convert` those of other libraries.
+`cells` has the layers that users see, `layer` their base with the calls of both passes, `weights`
+names and first values of the parameters, `convert` those of other libraries.
 """
 
-from .lstm import LSTM
+from .cells import LSTM, RNN
 
-__all__ = ["LSTM"]
+__all__ = ["LSTM", "RNN"]

@@ -1,32 +1,35 @@
-"""LSTM weights from PyTorch, Keras and ONNX, and back: names, order of gates, order of axes.
+"""Weights from PyTorch, Keras and ONNX, and back: names, order of gates, order of axes.
 
-Gates stand in the order i, f, g, o here, in PyTorch and in Keras, where weights are transposed and
-there is one bias; in ONNX in the order i, o, f, g, and an array holds both directions.
+Gates have the same order here, in PyTorch and in Keras, where weights are transposed and there is
+one bias; in ONNX it may be another, and an array holds both directions.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..checkpoint import check_arrays, check_value, fill_arrays
-from .layer import Layer
+from .layer import Layer, State
 from .weights import Array, names_of
 
 
-class LSTMWeights(Layer):
-    """The part of an LSTM that trades weights with other libraries, as plain arrays.
+class ConvertedLayer(Layer[State]):
+    """A layer whose weights come from other libraries and go there, as plain arrays.
 
-    Weights are copied, and may be whatever `numpy.asarray` takes. `settings` are the keywords of an
-    LSTM that do not follow from them: batch_first, dropout, seed, save.
+    Weights are copied, and may be whatever `numpy.asarray` takes. `settings` are the keywords of
+    the layer that do not follow from them: batch_first, dropout, seed, save, nonlinearity.
     """
+
+    onnx_gates: ClassVar[tuple[int, ...]]  # ONNX's k-th gate is ours of this number
 
     @classmethod
     def from_torch(cls, state: Mapping[str, Any], *, prefix: str = "", **settings: Any) -> Self:
-        """A layer with the weights of a ``torch.nn.LSTM``.
+        """A layer with the weights of the one of the same name in ``torch.nn``.
 
         Parameters
         ----------
@@ -36,7 +39,7 @@ class LSTMWeights(Layer):
         Raises
         ------
         TypeError, ValueError
-            If names, shapes or dtypes are not those of an LSTM; the message names the array.
+            If names, shapes or dtypes are not those of such a layer; the message names the array.
 
         Examples
         --------
@@ -51,25 +54,26 @@ class LSTMWeights(Layer):
             for name, array in state.items()
             if name.startswith(prefix)
         }
-        layers = [re.fullmatch(r"(?:weight|bias)_[ih]h_l(\d+)(?:_reverse)?", n) for n in arrays]
+        numbers = [re.fullmatch(r"(?:weight|bias)_[ih]h_l(\d+)(?:_reverse)?", n) for n in arrays]
         w_ih, w_hh = (arrays.get(name, np.empty(0)) for name in names_of(0)[:2])
-        if not all(layers) or w_ih.ndim != 2 or w_hh.ndim != 2:
+        if not all(numbers) or w_ih.ndim != 2 or w_hh.ndim != 2:
             raise ValueError(
-                "state: expected weight_ih_l0 [4H, I], weight_hh_l0 [4H, H] and the like, got "
+                f"state: expected weight_ih_l0 [{cls._rows()}, I], weight_hh_l0 [{cls._rows()}, H] "
+                "and the like, got "
                 + ", ".join(f"{prefix}{name} {array.shape}" for name, array in arrays.items())
             )
-        lstm = cls(
+        layer = cls(
             w_ih.shape[1],
             w_hh.shape[1],
-            1 + max(int(layer[1]) for layer in layers if layer),
+            1 + max(int(number[1]) for number in numbers if number),
             bias=names_of(0)[2] in arrays,
             bidirectional=names_of(0, backward=True)[0] in arrays,
             dtype=_float(w_ih),
             **settings,
         )
-        check_arrays(lstm.params, arrays, "state")
-        fill_arrays(dict(lstm.params), arrays)
-        return lstm
+        check_arrays(layer.params, arrays, "state")
+        fill_arrays(dict(layer.params), arrays)
+        return layer
 
     def to_torch(self) -> dict[str, Array]:
         """The weights by PyTorch's names."""
@@ -85,11 +89,13 @@ class LSTMWeights(Layer):
         bidirectional: bool = False,
         **settings: Any,
     ) -> Self:
-        """A layer with the weights of ``keras.layers.LSTM``, or of several on top of each other.
+        """A layer with the weights of one of Keras's, or of several on top of each other.
+
+        G * H are 4H for an LSTM; H for an RNN, which is Keras's SimpleRNN.
 
         Parameters
         ----------
-        kernel, recurrent, bias : arrays [I, 4H], [H, 4H], [4H], or lists of such
+        kernel, recurrent, bias : arrays [I, G * H], [H, G * H], [G * H], or lists of such
             As ``get_weights()`` returns them. A list has an array for each layer or, if
             `bidirectional`, two: forward, backward. Without bias None.
 
@@ -107,7 +113,7 @@ class LSTMWeights(Layer):
                 f"kernel: expected two arrays for each layer, got {len(given['kernel'])}"
             )
         I, H = _axes(given, "kernel", 2)[0], _axes(given, "recurrent", 2)[0]
-        lstm = cls(
+        layer = cls(
             I,
             H,
             len(given["kernel"]) // directions,
@@ -116,12 +122,12 @@ class LSTMWeights(Layer):
             dtype=_float(given["kernel"][0]),
             **settings,
         )
-        _check_like(lstm.to_keras(), given)
-        lstm.flat_params[:] = 0  # there is no second bias
-        for i, part in enumerate(lstm._parts()):
+        _check_like(layer.to_keras(), given)
+        layer.flat_params[:] = 0  # there is no second bias
+        for i, part in enumerate(layer._parts()):
             for own, arrays in zip(part, given.values(), strict=False):
                 own[...] = arrays[i].T
-        return lstm
+        return layer
 
     def to_keras(self) -> tuple[Any, Any, Any]:
         """(kernel, recurrent, bias) for Keras, as `from_keras` takes them.
@@ -136,11 +142,14 @@ class LSTMWeights(Layer):
 
     @classmethod
     def from_onnx(cls, W: Any, R: Any, B: Any = None, **settings: Any) -> Self:
-        """A layer with the weights of ONNX's operator LSTM, or of several on top of each other.
+        """A layer with the weights of ONNX's operator of this name, or of several on top of each
+        other.
+
+        G * H are 4H for an LSTM, H for an RNN.
 
         Parameters
         ----------
-        W, R, B : arrays [D, 4H, I], [D, 4H, H], [D, 8H], or lists of such, one for each layer
+        W, R, B : arrays [D, G * H, I], [D, G * H, H], [D, 2 * G * H], or lists, one for each layer
             The operator's inputs of these names; D is 2 if bidirectional, else 1. Without biases B
             is None.
 
@@ -153,7 +162,7 @@ class LSTMWeights(Layer):
         (D, _, I), (_, _, H) = _axes(given, "W", 3), _axes(given, "R", 3)
         if D not in (1, 2):
             raise ValueError(f"W: expected 1 or 2 directions, got shape {given['W'][0].shape}")
-        lstm = cls(
+        layer = cls(
             I,
             H,
             len(given["W"]),
@@ -162,24 +171,28 @@ class LSTMWeights(Layer):
             dtype=_float(given["W"][0]),
             **settings,
         )
-        _check_like(lstm.to_onnx(), given)
-        for i, part in enumerate(lstm._parts()):
+        _check_like(layer.to_onnx(), given)
+        for i, part in enumerate(layer._parts()):
             theirs = [arrays[i // D][i % D] for arrays in given.values()]
-            theirs[2:] = [half for b in theirs[2:] for half in (b[: 4 * H], b[4 * H :])]
+            theirs[2:] = [half for b in theirs[2:] for half in np.split(b, 2)]
             for own, array in zip(part, theirs, strict=True):
-                own[...] = _reordered(array, (0, 2, 3, 1))
-        return lstm
+                own[...] = _reordered(array, np.argsort(cls.onnx_gates))
+        return layer
 
     def to_onnx(self) -> tuple[Any, Any, Any]:
         """(W, R, B) for ONNX, as `from_onnx` takes them: arrays, or lists if there are layers."""
-        parts = [[_reordered(array, (0, 3, 1, 2)) for array in part] for part in self._parts()]
-        D = 2 if self.bidirectional else 1
+        parts = [[_reordered(array, self.onnx_gates) for array in part] for part in self._parts()]
+        D = self.directions
         layers = [parts[i : i + D] for i in range(0, len(parts), D)]
         Ws, Rs = ([np.stack([part[k] for part in layer]) for layer in layers] for k in range(2))
         Bs = [
             np.stack([np.concatenate(part[2:]) for part in layer]) for layer in layers if self.bias
         ]
         return _bare(Ws), _bare(Rs), _bare(Bs)
+
+    @classmethod
+    def _rows(cls) -> str:
+        return f"{cls.gates}H" if cls.gates > 1 else "H"
 
     def _parts(self) -> list[list[Array]]:
         """The weights of every direction of every layer, in the order of `KINDS`."""
@@ -193,9 +206,10 @@ def _float(array: Array) -> type[np.floating[Any]]:
     return np.float64 if array.dtype == np.float64 else np.float32
 
 
-def _reordered(array: Array, gates: tuple[int, ...]) -> Array:
-    """A copy of [4H, ...] with its gates in this order."""
-    return array.reshape(4, -1)[list(gates)].reshape(array.shape)
+def _reordered(array: Array, gates: ArrayLike) -> Array:
+    """A copy of [G * H, ...] with its gates in this order."""
+    order = np.asarray(gates)
+    return array.reshape(order.size, -1)[order].reshape(array.shape)
 
 
 def _bare(arrays: list[Array]) -> Any:

@@ -1,23 +1,34 @@
-"""What all recurrent layers have: weights in one piece, copies, state dicts."""
+"""What all recurrent layers have: weights in one piece, the calls of both passes, copies.
+
+The cells (cells.py) are subclasses. The arithmetic is compiled (csrc/kernels/lstm.c, rnn.c).
+"""
 
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from .. import _checks
+from .._rnn import Passes
+from .._rnn_step import Stepper
 from ..checkpoint import check_arrays, fill_arrays
 from ..params import Fixed
-from .weights import INITIALIZERS, Array, aligned, initialize, views
+from .weights import INITIALIZERS, Array, aligned, initialize, shapes_of, views
+
+State = TypeVar("State")  # an array for each state of the cell: h, or the pair (h, c)
 
 
-class Layer:
-    """Base of the recurrent layers: their attributes, and what does not depend on the cell."""
+class Layer(Generic[State]):
+    """Base of the recurrent layers."""
+
+    cell: ClassVar[str]
+    gates: ClassVar[int]
+    open_gate: ClassVar[int | None] = None  # the gate whose bias Keras starts at 1
+    relu: bool = False
 
     input_size: int
     hidden_size: int
@@ -34,8 +45,8 @@ class Layer:
     flat_grads: Array
     params: Mapping[str, Array]
     grads: Mapping[str, Array]
-    _lock: threading.Lock
-    _kept: dict[str, Any]  # made when it is needed, and again in a copy
+    _passes: Passes
+    _stepper: Stepper | None
 
     def __init__(
         self,
@@ -75,42 +86,200 @@ class Layer:
                 "dtype": _checks.check_float_dtype(dtype),
             }
         )
-        initialize(self.flat_params, self.params, init, rng)
+        initialize(self.flat_params, self.params, init, self.open_gate, rng)
         if dropout and seed is None:
             self.__dict__["seed"] = int(rng.integers(2**64, dtype=np.uint64))
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        raise NotImplementedError
+    @property
+    def directions(self) -> int:
+        """D: 2 if bidirectional, else 1."""
+        return 2 if self.bidirectional else 1
+
+    # ---- the passes ------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        x: Array,
+        state: State | None = None,
+        *,
+        lengths: ArrayLike | None = None,
+        past_end: str = "zeros",
+        train: bool = True,
+        out: Array | None = None,
+    ) -> tuple[Array, State]:
+        """The output for a batch of sequences; remembers what `backward` needs.
+
+        Parameters
+        ----------
+        x : array [T, B, I], or [B, T, I] if `batch_first`
+            Kept, not copied, until `backward`: do not change it in between.
+        state : h, or (h, c) of an LSTM; arrays [L * D, B, H], optional
+            Initial state; zeros by default. Layer by layer, forward before backward direction.
+        lengths : integers [B], optional
+            Length of each sequence, 0..T, in any order; all T by default. At its end a sequence's
+            state stays as it is; the backward direction begins there. In a batch that is sorted by
+            length, the time is proportional to the sum of the lengths, in another in part.
+        past_end : {"zeros", "repeat"}
+            What the output is past the end: 0, as in PyTorch's packed sequences, or the state that
+            stays, as in Keras. With "zeros" the gradient of it is ignored.
+        train : bool
+            False: nothing is kept, and nothing dropped. A `backward` that is due stays due.
+        out : array like `y`, optional
+            Gets the output, and is returned. Changed in place; it may be strided, but features must
+            be adjacent.
+
+        Returns
+        -------
+        y : array [T, B, D * H] or [B, T, D * H]
+            Output of the last layer; a new array, or `out`.
+        state : as the initial one
+            After the last step of each sequence; new arrays.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has another dtype or shape; the message names it.
+        MemoryError
+            If there is not enough memory for T and B.
+        """
+        return self._passes.forward(self, x, state, lengths, past_end, train, out)
+
+    @overload
+    def backward(
+        self,
+        dy: Array | None,
+        dstate: Any = None,
+        *,
+        accumulate: bool = False,
+        need_dx: Literal[True] = True,
+        out: Array | None = None,
+    ) -> tuple[Array, State | None]: ...
+    @overload
+    def backward(
+        self,
+        dy: Array | None,
+        dstate: Any = None,
+        *,
+        accumulate: bool = False,
+        need_dx: Literal[False],
+        out: None = None,
+    ) -> tuple[None, State | None]: ...
+    def backward(
+        self,
+        dy: Array | None,
+        dstate: Any = None,
+        *,
+        accumulate: bool = False,
+        need_dx: bool = True,
+        out: Array | None = None,
+    ) -> tuple[Array | None, State | None]:
+        """The gradients of the last `forward`; changes every array of `grads` in place.
+
+        Parameters
+        ----------
+        dy : array like `y`, or None for zeros
+            Gradient of the loss with respect to `y`.
+        dstate : dh, or (dh, dc) of an LSTM; arrays [L * D, B, H], optional
+            Gradients with respect to the returned state; None is zeros, for one of a pair, too.
+        accumulate : bool
+            Add to `grads` instead of overwriting them.
+        need_dx : bool
+            False: `dx` is None, and its product is not computed.
+        out : array like `x`, optional
+            Gets `dx`, and is returned. Changed in place.
+
+        Returns
+        -------
+        dx : array like `x`
+            A new array, or `out`.
+        dstate : as the initial state, or None
+            Gradients with respect to the state that `forward` was given; new arrays. None if it was
+            given none: their product is then not computed.
+
+        Raises
+        ------
+        RuntimeError
+            Without a `forward` that trains before it: each allows one backward.
+        TypeError, ValueError
+            If an argument has another dtype or shape; the message names it.
+        """
+        return self._passes.backward(dy, dstate, accumulate, need_dx, out)
+
+    def step(self, x: Array, state: State | None = None) -> tuple[Array, State]:
+        """One step of a stream, for inference: ``y, state = layer.step(x, state)``.
+
+        Reads the weights where they are, once, and keeps nothing: several threads may step at once,
+        and a change of a weight counts from the next step on. Sums are added in another order than
+        in `forward`. Nothing is dropped.
+
+        Parameters
+        ----------
+        x : array [B, I]
+        state : h, or (h, c) of an LSTM; arrays [L, B, H], optional
+            Zeros by default.
+
+        Returns
+        -------
+        y : array [B, H]
+        state : arrays [L, B, H]
+            After this step. All are new arrays.
+
+        Raises
+        ------
+        RuntimeError
+            If bidirectional: that direction begins at the end.
+        TypeError, ValueError
+            If an argument has another dtype or shape; the message names it.
+        """
+        stepper = self._stepper
+        if stepper is None:
+            if self.bidirectional:
+                raise RuntimeError(
+                    "step: expected a layer of one direction, got a bidirectional one"
+                )
+            stepper = self.__dict__["_stepper"] = Stepper(self)
+        return stepper.step(x, state)
+
+    # ---- weights and copies ----------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle takes along: sizes, parameters and gradients."""
-        left_out = ("params", "grads", "_kept", "_lock")
+        left_out = ("params", "grads", "_passes", "_stepper")
         return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Make the buffers and the views into them, so that a copy is as whole as the original."""
         put = self.__dict__
         put.update(state)
-        shapes = self._shapes()
+        shapes = shapes_of(
+            self.gates,
+            self.input_size,
+            self.hidden_size,
+            self.num_layers,
+            bias=self.bias,
+            bidirectional=self.bidirectional,
+        )
         size = sum(math.prod(shape) for shape in shapes.values())
         instead = "write into the arrays, as in params[name][...] = value"
         for flat, name in (("flat_params", "params"), ("flat_grads", "grads")):
             put[flat] = aligned((size,), self.dtype)
             put[flat][:] = state.get(flat, 0)
             put[name] = Fixed(views(put[flat], shapes), instead)
-        put.update(_kept={}, _lock=threading.Lock())
+        put.update(_passes=Passes(), _stepper=None)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if value is getattr(self, name, object()):
             return  # `lstm.flat_params += 1` has changed the array, then sets the same one again
         raise AttributeError(
             f"{name}: cannot be assigned; weights are changed in place, as in "
-            "lstm.params['weight_ih_l0'][...] = value"
+            "layer.params['weight_ih_l0'][...] = value"
         )
 
-    def _refuse(self) -> NoReturn:
-        """Two threads in one layer would share its memory."""
-        raise RuntimeError("this layer is in use in another thread already")
+    def __repr__(self) -> str:
+        names = ["num_layers", "bias", "batch_first", "bidirectional", "dropout", "save", "dtype"]
+        names[1:1] = [name for name in ("nonlinearity",) if hasattr(self, name)]
+        settings = ", ".join(f"{name}={getattr(self, name)}" for name in names)
+        return f"{type(self).__name__}({self.input_size}, {self.hidden_size}, {settings})"
 
     @property
     def _counters(self) -> dict[str, int]:

@@ -21,8 +21,8 @@ def names_of(layer: int, backward: bool = False) -> tuple[str, ...]:
     return tuple(f"{kind}_l{layer}{suffix}" for kind in KINDS)
 
 
-def lstm_shapes(
-    I: int, H: int, num_layers: int, *, bias: bool = True, bidirectional: bool = False
+def shapes_of(
+    gates: int, I: int, H: int, num_layers: int, *, bias: bool = True, bidirectional: bool = False
 ) -> dict[str, tuple[int, ...]]:
     """The shape of every parameter by name, layer by layer, forwards before backwards."""
     found: dict[str, tuple[int, ...]] = {}
@@ -30,7 +30,8 @@ def lstm_shapes(
     for layer in range(num_layers):
         for backward in directions:
             below = len(directions) * H if layer else I
-            shapes = ((4 * H, below), (4 * H, H), (4 * H,), (4 * H,))
+            rows = gates * H
+            shapes = ((rows, below), (rows, H), (rows,), (rows,))
             names = names_of(layer, backward)
             found.update(zip(names[: 4 if bias else 2], shapes, strict=False))
     return found
@@ -45,7 +46,7 @@ def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 
 def views(flat: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
-    """Arrays of these shapes, one behind the other in `flat`."""
+    """Arrays of these shapes, one after the other in `flat`."""
     found, start = {}, 0
     for name, shape in shapes.items():
         end = start + math.prod(shape)
@@ -55,13 +56,18 @@ def views(flat: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array
 
 
 def initialize(
-    flat: Array, params: Mapping[str, Array], init: str, rng: np.random.Generator
+    flat: Array,
+    params: Mapping[str, Array],
+    init: str,
+    open_gate: int | None,
+    rng: np.random.Generator,
 ) -> None:
     """Change `flat`, whose views `params` are, to first values as that library draws them.
 
     torch: everything uniform in [-1/sqrt(H), 1/sqrt(H)].
-    keras: the weights of inputs uniform in +-sqrt(6 / (I + 4H)) (Glorot & Bengio 2010), recurrent
-    ones orthogonal (Saxe et al. 2014), biases 0, but 1 for the forget gate (Gers et al. 2000).
+    keras: the weights of inputs uniform in +-sqrt(6 / (rows + columns)) (Glorot & Bengio 2010),
+    recurrent ones orthogonal (Saxe et al. 2014), biases 0, but 1 for `open_gate`, the forget gate
+    of an LSTM (Gers et al. 2000).
     """
     H = params["weight_hh_l0"].shape[1]
     if init == "torch":
@@ -76,5 +82,5 @@ def initialize(
             array[...] = q * np.sign(np.diag(r))  # without the signs some rotations are likelier
         else:
             array[...] = 0
-            if name.startswith("bias_ih"):
-                array[H : 2 * H] = 1
+            if open_gate is not None and name.startswith("bias_ih"):
+                array[open_gate * H : (open_gate + 1) * H] = 1

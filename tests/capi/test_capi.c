@@ -1,6 +1,6 @@
 /* The test of the library without Python.  Results are checked against formulas written out here or
  * against difference quotients; the Python tests compare them with NumPy. */
-#include "lstm.h"
+#include "rnn.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 #ifdef __SANITIZE_THREAD__
-/* A child of a process with threads goes on, and a race in it ends it with a status that child_works
- * sees.  By default the sanitizer kills such a child as soon as it starts a thread. */
+/* A child of a process with threads goes on, and a race in it ends it with a status that
+ * child_works sees.  By default the sanitizer kills such a child as soon as it starts a thread. */
 const char *__tsan_default_options(void);
 __attribute__((visibility("default"))) const char *__tsan_default_options(void)
 {
@@ -23,8 +23,10 @@ __attribute__((visibility("default"))) const char *__tsan_default_options(void)
 
 static void test_tables_are_there_before_any_call(void)
 {
-    CHECK(pk_optim(PK_F32) && pk_optim(PK_F64) && pk_rnn(PK_F32) && pk_rnn(PK_F64));
+    CHECK(pk_optim(PK_F32) && pk_optim(PK_F64) && pk_math(PK_F32) && pk_math(PK_F64));
     CHECK(pk_optim(PK_F32) != pk_optim(PK_F64));
+    for (int cell = 0; cell < PK_N_CELLS; cell++)
+        CHECK(pk_cell(cell, PK_F32) && pk_cell(cell, PK_F64));
 }
 
 static void test_every_set_can_be_chosen_or_says_why_not(void)
@@ -189,10 +191,10 @@ static void test_cuts_cover_huge_ranges(void)
             const size_t n = sizes[i], share = n / parts[j];
             int even = 1;
             for (size_t c = 0; c < parts[j]; c++) {
-                const size_t length = pk_cut(n, c + 1, parts[j]) - pk_cut(n, c, parts[j]);
+                const size_t length = pk_chunk_begin(n, c + 1, parts[j]) - pk_chunk_begin(n, c, parts[j]);
                 even &= length == share || length == share + 1; /* so chunks never overlap */
             }
-            CHECK(even && pk_cut(n, 0, parts[j]) == 0 && pk_cut(n, parts[j], parts[j]) == n);
+            CHECK(even && pk_chunk_begin(n, 0, parts[j]) == 0 && pk_chunk_begin(n, parts[j], parts[j]) == n);
         }
 }
 
@@ -281,19 +283,19 @@ enum { PROMISED_STACK = 4 << 20 };
 enum { PROMISED_STACK = 192 << 10 };
 #endif
 
-static void *lstm_in_a_thread(void *unused)
+static void *layers_in_a_thread(void *unused)
 {
-    test_lstm();
+    test_recurrent_layers();
     return unused;
 }
 
-static void test_lstm_with_the_stack_it_asks_for(void)
+static void test_layers_with_the_stack_they_ask_for(void)
 {
     pthread_t thread;
     pthread_attr_t attr;
     pthread_attr_init(&attr);
     CHECK(!pthread_attr_setstacksize(&attr, PROMISED_STACK));
-    CHECK(!pthread_create(&thread, &attr, lstm_in_a_thread, NULL));
+    CHECK(!pthread_create(&thread, &attr, layers_in_a_thread, NULL));
     pthread_join(thread, NULL);
     pthread_attr_destroy(&attr);
 }
@@ -320,7 +322,7 @@ int main(void)
         test_adam_by_hand();
         test_threads_do_not_change_the_bits();
         test_touched_rows_come_once_and_in_order();
-        test_lstm_with_the_stack_it_asks_for();
+        test_layers_with_the_stack_they_ask_for();
     }
     test_more_threads_than_anybody_has(); /* last, because its threads stay alive */
     printf("%d passed, %d failed\n", (int)passed, (int)failed);

@@ -73,10 +73,10 @@ static void test_pieces_of_blocks_begin_and_end_at_blocks(void)
                 size_t end = 0;
                 int good = 1;
                 for (size_t c = 0; c < chunks; c++) {
-                    const size_t begin = next_grain(&t, pk_cut(t.n, c, chunks));
+                    const size_t begin = next_grain(&t, pk_chunk_begin(t.n, c, chunks));
                     good &= c == 0 || begin == end; /* the chunk before ended there */
                     good &= kind != PK_INT8 || begin % PK_BLOCK == 0 || begin == t.n;
-                    end = next_grain(&t, pk_cut(t.n, c + 1, chunks));
+                    end = next_grain(&t, pk_chunk_begin(t.n, c + 1, chunks));
                     good &= begin <= end;
                 }
                 CHECK(good && end == t.n);

@@ -27,6 +27,7 @@ def start(threads, implementation="in place"):
 
 
 OPTIMIZERS = ("Adam", "SGD", "RMSprop", "AdaGrad")
+STATES = {"LSTM": 2, "RNN": 1}
 
 
 def plain(optimizer, p, g, m, v, t):
@@ -117,25 +118,27 @@ def step(
 
 def layer(x, dy, weights, *, cell, **stacked):
     """pyoptk's twin."""
-    if cell != "LSTM" or stacked:
+    if cell not in STATES or stacked:
         raise NotImplementedError
-    zeros, saved = np.zeros_like(dy[0]), None
+    zeros, saved, n = np.zeros_like(dy[0]), None, STATES[cell]
+    twin = [getattr(reference, f"{cell.lower()}_{part}") for part in ("forward", "backward")]
 
     def forward():
         nonlocal saved
-        saved = reference.lstm_forward(x, zeros, zeros, *weights)
+        found = twin[0](x, *[zeros] * n, *weights)
+        saved = found if isinstance(found, tuple) else (found,)
         return [saved[0][1:]]
 
     def backward():
-        found = reference.lstm_backward(x, *saved, *weights[:2], dy, zeros, zeros)
-        return [found[0], *found[3:], found[5]]
+        found = twin[1](x, *saved, *weights[:2], dy, *[zeros] * n)
+        return [found[0], *found[1 + n :], found[-1]]
 
     return (forward, backward), list
 
 
 def stream(x, dy, weights, *, cell):
-    zeros = np.zeros_like(dy[0])
-    return partial(reference.lstm_step, x[0], zeros, zeros, *weights)
+    states = [np.zeros_like(dy[0])] * STATES[cell]
+    return partial(getattr(reference, f"{cell.lower()}_step"), x[0], *states, *weights)
 
 
 def forecaster(windows, targets, weights):

@@ -1,0 +1,253 @@
+"""A stack of recurrent layers as the C structs of its kernels, with the memory that they need.
+
+`Plan` (_rnn.pyx) adds what a call takes and gives; `Stepper` (_rnn_step.pyx) shares the weights.
+"""
+from ._checks import check_float_dtype, described
+
+from cpython.buffer cimport Py_buffer
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from libc.stdint cimport int64_t, uintptr_t
+from libc.string cimport memset
+
+from ._core cimport cell_table, math_table, num_threads, strides_of
+from .capi cimport (
+    PK_F32, PK_F64, PK_LSTM, PK_RNN, PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING,
+    PyArray_CHKFLAGS, PyArray_DATA, PyArray_DESCR, PyArray_DIMS, PyArray_NDIM, PyArrayObject,
+    pk_cell_id, pk_dropout_config, pk_rnn_gradients, pk_rnn_layer, pk_rnn_partition, pk_rnn_shape,
+    pk_rnn_sizes, pk_rnn_weights, pk_sequence,
+)
+
+_CELLS = {"lstm": PK_LSTM, "rnn": PK_RNN}
+_SAVES = {"full": PK_SAVE_FULL, "minimal": PK_SAVE_MINIMAL, "nothing": PK_SAVE_NOTHING}
+
+
+# ---- sequences and weights, for the other modules, too -------------------------------------------
+
+cdef pk_cell_id cell_of(layer) except *:
+    return _CELLS[layer.cell]
+
+
+cdef pk_sequence sequence_of(Py_buffer *view) noexcept:
+    cdef pk_sequence s
+    s.data = view.buf
+    s.t_stride, s.b_stride = (view.strides[0] // view.itemsize,
+                              view.strides[1] // view.itemsize)
+    return s
+
+
+cdef bint is_adjacent(Py_buffer *view) noexcept:
+    cdef int last = view.ndim - 1
+    return view.shape[last] <= 1 or view.strides[last] == view.itemsize
+
+
+cdef int check_adjacent(Py_buffer *view, str name) except -1:
+    if not is_adjacent(view):
+        raise ValueError(f"{name}: expected the last axis to be adjacent in memory, got strides "
+                         f"{strides_of(view)}")
+    return 0
+
+
+cdef size_t elements_of(pk_rnn_shape *shape, size_t gates, bint bias) noexcept:
+    """Parameters of one direction of one layer."""
+    return gates * shape.H * (shape.I + shape.H + (2 if bias else 0))
+
+
+cdef char *place_weights(pk_rnn_weights *w, pk_rnn_shape *shape, char *at, size_t gates, bint bias,
+                         size_t itemsize) noexcept:
+    """The parameters of a layer at `at`; returns where the next one begins."""
+    cdef size_t rows = gates * shape.H * itemsize
+    w.w_ih, at = at, at + rows * shape.I
+    w.w_hh, at = at, at + rows * shape.H
+    if bias:
+        w.b_ih, w.b_hh, at = at, at + rows, at + 2 * rows
+    return at
+
+
+cdef bint check_flat(array, Py_buffer *held, dtype, Py_ssize_t size, str name, int flags) except -1:
+    """Raise if flat weights are not as the layer made them: dtype and shape are set in place."""
+    cdef PyArrayObject *flat = <PyArrayObject *> array
+    if (PyArray_DATA(flat) == held.buf and PyArray_DESCR(flat) == <void *> dtype
+            and PyArray_NDIM(flat) == 1 and PyArray_DIMS(flat)[0] == size
+            and PyArray_CHKFLAGS(flat, flags)):
+        return True
+    raise ValueError(f"{name}: expected {dtype} ({size},) as it was made, got {described(array)} "
+                     f"with strides {array.strides}"
+                     f"{'' if array.flags.writeable else ', read-only'}")
+
+
+def partition(str cell, dtype, size_t T, size_t B, size_t I, size_t H, size_t directions=1,
+              nthreads=None):
+    """How a call divides the work of each direction: (shares of rows, shares of units, threads)."""
+    cdef pk_rnn_shape shape
+    cdef int threads = num_threads() if nthreads is None else nthreads
+    memset(&shape, 0, sizeof(shape))
+    shape.T, shape.B, shape.I, shape.H = T, B, I, H
+    kernels = cell_table(_CELLS[cell],
+                         PK_F32 if check_float_dtype(dtype).itemsize == 4 else PK_F64)
+    cdef pk_rnn_partition parts = kernels.partition(&shape, directions, threads)
+    return parts.rows, parts.units, parts.nthreads
+
+
+# ---- the stack -----------------------------------------------------------------------------------
+
+cdef class Stack:
+    """Layers for T steps of B sequences. A level is the directions of one layer, which run at once.
+
+    Its flat weights hold weight_ih, weight_hh and, if there are biases, bias_ih and bias_hh of
+    every direction of every level. A stack stays with the instruction set that was in use when it
+    was made.
+    """
+    def __dealloc__(self):
+        for at in self.owned or ():
+            PyMem_Free(<void *> <uintptr_t> at)
+        PyMem_Free(self.layers)
+        PyMem_Free(self.gradients)
+        PyMem_Free(self.outputs)
+
+    def __cinit__(self, layer, size_t T, size_t B, str save):
+        cdef pk_rnn_sizes need
+        cdef pk_rnn_layer *one
+        cdef size_t i
+        self.owned, self.keeps = [], save != "nothing"
+        self.dtype, self.bias = layer.dtype, layer.bias
+        self.I, self.H, self.directions = layer.input_size, layer.hidden_size, layer.directions
+        self.count = layer.num_layers * self.directions
+        self.T, self.B, self.itemsize = T, B, self.dtype.itemsize
+        dtype = PK_F32 if self.itemsize == 4 else PK_F64
+        self.kernels, self.math = cell_table(cell_of(layer), dtype), math_table(dtype)
+        self.layers = <pk_rnn_layer *> PyMem_Calloc(self.count, sizeof(pk_rnn_layer))
+        self.gradients = <pk_rnn_gradients *> PyMem_Calloc(self.count, sizeof(pk_rnn_gradients))
+        self.outputs = <pk_sequence *> PyMem_Calloc(self.count, sizeof(pk_sequence))
+        if self.layers == NULL or self.gradients == NULL or self.outputs == NULL:
+            raise MemoryError
+        for i in range(self.count):
+            one = &self.layers[i]
+            one.shape.T, one.shape.B, one.shape.H, one.shape.relu = T, B, self.H, layer.relu
+            one.shape.I = self.I if i < self.directions else self.H * self.directions
+            one.shape.save, one.shape.reverse = _SAVES[save], i % self.directions
+            need = self.kernels.sizes(&one.shape)
+            one.h = self.get(need.h)
+            one.c = self.get(need.c) if need.c else NULL
+            one.gates = self.get(need.gates) if need.gates else NULL
+            self.elements += elements_of(&one.shape, self.kernels.gates, self.bias)
+        self.share_scratch()
+        self.join_levels(not self.keeps)
+        if self.keeps and layer.dropout > 0 and self.count > self.directions:
+            self.dropped = self.new_between()
+
+    cdef void place_weights(self, char *weights, char *grads) noexcept:
+        """Where the flat arrays are."""
+        cdef size_t i, gates = self.kernels.gates
+        for i in range(self.count):
+            weights = place_weights(&self.layers[i].weights, &self.layers[i].shape, weights, gates,
+                                    self.bias, self.itemsize)
+            grads = place_weights(&self.gradients[i].grads, &self.layers[i].shape, grads, gates,
+                                  self.bias, self.itemsize)
+
+    cdef int join_levels(self, bint forward_only) except -1:
+        """What goes from one level to the next, and back."""
+        cdef size_t level, levels = self.count // self.directions
+        for level in range(levels - 1):
+            if forward_only and level > 1:
+                self.outputs[level] = self.outputs[level - 2]
+            elif forward_only or self.directions > 1:
+                self.outputs[level] = self.new_between()
+        for level in range(0 if forward_only else min(levels - 1, 2)):
+            self.between[level] = self.new_between()
+        return 0
+
+    cdef void *get(self, elements) except NULL:
+        """Memory of our own, on a cache line, uninitialized. `elements` is an int of any size."""
+        size = elements * self.itemsize + 64
+        cdef void *raw = PyMem_Malloc(size) if size < 2**63 else NULL
+        if raw == NULL:
+            raise MemoryError(f"no {size} bytes for T {self.T}, B {self.B}, I {self.I} and "
+                              f"H {self.H}")
+        self.owned.append(<uintptr_t> raw)
+        self.nbytes += size
+        return <char *> raw + (64 - <uintptr_t> raw % 64)
+
+    cdef pk_sequence new_between(self) except *:
+        cdef pk_sequence s
+        s.b_stride = self.directions * self.H
+        s.t_stride = self.B * s.b_stride
+        s.data = self.get(<object> self.T * <object> s.t_stride)
+        return s
+
+    cdef int share_scratch(self) except -1:
+        """Directions run at once and need scratch memory each; levels do not."""
+        cdef size_t most = 0, i
+        for i in range(self.count):
+            most = max(most, self.kernels.sizes(&self.layers[i].shape).scratch)
+        for i in range(self.count):
+            if i < self.directions:
+                self.layers[i].scratch = self.get(most // self.itemsize + 1)
+            else:
+                self.layers[i].scratch = self.layers[i % self.directions].scratch
+        return 0
+
+    cdef pk_sequence of_direction(self, pk_sequence s, size_t i) noexcept:
+        """The features of layer i where those of all directions stand side by side."""
+        if s.data != NULL:
+            s.data = <char *> s.data + i % self.directions * self.H * self.itemsize
+        return s
+
+    cdef pk_sequence output_below(self, size_t i) noexcept nogil:
+        """What layer i > 0 reads: the state of the layer below where that is its output."""
+        cdef pk_sequence s = self.outputs[i // self.directions - 1]
+        cdef size_t P = self.kernels.padded(self.H)
+        if s.data == NULL:
+            s.t_stride, s.b_stride = self.B * P, P
+            s.data = <char *> self.layers[i - self.directions].h + s.t_stride * self.itemsize
+        return s
+
+    cdef void drop(self, size_t level, pk_sequence x, pk_sequence y) noexcept nogil:
+        """What a level reads, or the gradient of it: every level has a stream of its own."""
+        cdef pk_dropout_config config = self.config
+        config.stream += level
+        self.math.dropout(self.T, self.B, self.directions * self.H, x, y, &config, num_threads())
+
+    cdef void *of_layer(self, const void *state, size_t i) noexcept:
+        return NULL if state == NULL else <char *> state + i * self.B * self.H * self.itemsize
+
+    cdef void place_forward(self, pk_sequence x, pk_sequence y, void **first, void **last,
+                            lengths, bint repeat_last) noexcept:
+        cdef pk_rnn_layer *one
+        cdef size_t i, top = self.count - self.directions
+        cdef const int64_t *lengths_ = NULL
+        if lengths is not None:
+            lengths_ = <const int64_t *> PyArray_DATA(<PyArrayObject *> lengths)
+        for i in range(self.count):
+            one = &self.layers[i]
+            one.shape.lengths, one.shape.repeat_last = lengths_, repeat_last
+            one.x = x
+            if i >= self.directions:
+                one.x = self.dropped if self.drops else self.output_below(i)
+            one.y = y if i >= top else self.outputs[i // self.directions]
+            one.y = self.of_direction(one.y, i)
+            one.h0, one.c0 = self.of_layer(first[0], i), self.of_layer(first[1], i)
+            one.h_last, one.c_last = self.of_layer(last[0], i), self.of_layer(last[1], i)
+
+    cdef void place_backward(self, pk_sequence dy, pk_sequence dx, void **last, void **first,
+                             bint accumulate) noexcept:
+        cdef pk_rnn_gradients *one
+        cdef size_t i, level, top = self.count // self.directions - 1
+        for i in range(self.count):
+            one, level = &self.gradients[i], i // self.directions
+            one.dy = self.of_direction(dy if level == top else self.between[level % 2], i)
+            one.dx = dx if level == 0 else self.between[(level + 1) % 2]
+            one.dh_last, one.dc_last = self.of_layer(last[0], i), self.of_layer(last[1], i)
+            one.dh0, one.dc0 = self.of_layer(first[0], i), self.of_layer(first[1], i)
+            one.accumulate = accumulate
+
+    cdef void run_backward(self) noexcept nogil:
+        cdef size_t i, at, level, top = self.count // self.directions - 1
+        cdef int nthreads = num_threads()
+        for i in range(top + 1):
+            level = top - i
+            at = level * self.directions
+            if self.drops and 0 < level < top:  # the top's are still there
+                self.drop(level, self.output_below(at), self.dropped)
+            self.kernels.backward(&self.layers[at], &self.gradients[at], self.directions, nthreads)
+            if self.drops and level > 0:
+                self.drop(level, self.gradients[at].dx, self.gradients[at].dx)

@@ -1,0 +1,154 @@
+"""What wrappers have in common: checked numbers, arrays of their own, a step around a step.
+
+This file, wrappers.py and averages.py are compiled by Cython as they stand, so that no signal
+handler (Ctrl-C) runs between two changes that belong together: Python runs handlers between its own
+instructions only. Whatever may raise, or calls what is not compiled, comes before the first change.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._checks import Rule, checked, real
+from .._plan import Plan
+from ..checkpoint import check_arrays
+from ..params import Array, Params
+from .base import Optimizer, Uncopied
+from .hyper import Grads
+
+# Between these, a loss scale and 1 / scale are both normal numbers in float32.
+LEAST, MOST = 2.0**-126, 2.0**126
+
+# For every number by name, in a constructor, an assignment and a checkpoint.
+_length = "an integer >= 1", operator.index, lambda n: 1 <= n < 2**63
+_RULES: dict[str, Rule] = {
+    "k": _length,
+    "interval": _length,
+    "count": ("an integer >= 0", operator.index, lambda n: 0 <= n < 2**63),
+    "weight": ("a finite number >= 0", real, lambda x: 0 <= x < float("inf")),
+    "alpha": ("a number in [0, 1]", real, lambda x: 0 <= x <= 1),
+    "scale": ("a number in [2**-126, 2**126]", real, lambda x: LEAST <= x <= MOST),
+    "growth": ("a finite number > 1", real, lambda x: 1 < x < float("inf")),
+    "backoff": ("a number in (0, 1)", real, lambda x: 0 < x < 1),
+}
+
+
+class Stateful(Uncopied):
+    """Some numbers, checked whenever they are set, and some arrays: the state of a wrapper."""
+
+    _numbers: tuple[str, ...]
+    _own: dict[str, NDArray[Any]]
+    _tree: Params
+    count: int
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _RULES:
+            super().__setattr__(name, checked(_RULES, name, value))
+        elif value is not getattr(self, name, object()):  # as for `lookahead.slow *= 2`, which has
+            super().__setattr__(name, value)  # changed the array before it sets the same one again
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed training needs of this wrapper; its own arrays, not copies."""
+        return {**self._own, **{name: getattr(self, name) for name in self._numbers}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the state of a wrapper of the same kind and parameters; copies the arrays.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a name is missing or unknown, an array has another shape or dtype, or a number is out
+            of range; nothing has been changed then.
+        """
+        numbers = self.check_state_dict(state)
+        self._tree.held.begin("load_state_dict")
+        try:
+            for name, array in self._own.items():
+                array[...] = state[name]
+            vars(self).update(numbers)
+        finally:
+            self._tree.held.end()
+
+    def check_state_dict(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Raise what `load_state_dict` would; returns the numbers there would be."""
+        check_arrays(self.state_dict(), state, "state")
+        return {n: checked(_RULES, n, state[n], f"state[{n!r}]") for n in self._numbers}
+
+    def __repr__(self) -> str:
+        known = {n: p.default for n, p in inspect.signature(type(self)).parameters.items()}
+        values = {name: getattr(self, name) for name in self._numbers}
+        shown = [f"{n}={v!r}" for n, v in values.items() if v != known.get(n, 0)]
+        within = [repr(self.opt)] if isinstance(self, Wrapper) else []
+        return f"{type(self).__name__}({', '.join(within + shown)})"
+
+
+class Wrapper(Stateful):
+    """Around `opt`; `optimizer` is the innermost one."""
+
+    opt: Optimizer | Wrapper
+    optimizer: Optimizer
+
+    def __init__(self, opt: Optimizer | Wrapper) -> None:
+        if not isinstance(opt, Optimizer | Wrapper):
+            raise TypeError(
+                f"opt: expected an optimizer or a wrapper of one, got {type(opt).__name__}"
+            )
+        self.opt, self.count = opt, 0
+        self.optimizer = opt.optimizer if isinstance(opt, Wrapper) else opt
+        self._tree, self._own = self.optimizer._params, {}
+
+    def step(self, grads: Grads, *, weight: float = 1.0) -> bool:
+        """What a step does is up to each; returns whether the optimizer took one.
+
+        `weight`: of this micro-batch, where there is an `Accumulation`.
+        """
+        weight = checked(_RULES, "weight", weight)
+        if weight == 0:
+            raise ValueError("weight: expected a number > 0, got 0")
+        return self._whole_step(lambda plan: plan.checked(grads), weight)
+
+    def flush(self) -> bool:
+        """Take a step on what an `Accumulation` has gathered; returns whether there was one."""
+        return self._whole_step(lambda plan: None, 1.0)
+
+    def _whole_step(self, take: Callable[[Plan], Any], weight: float) -> bool:
+        plan = self.optimizer._plan
+        self.optimizer._prepare()
+        with np.errstate(all="ignore"):  # `on_nonfinite` is there for these
+            plan.held.begin("step")
+            try:
+                return self._go(take(plan), 1.0, False, weight)
+            finally:
+                plan.held.end()
+
+    def _go(self, grads: list[Any] | None, factor: float, skips: bool, weight: float) -> bool:
+        """This wrapper's part; whether the optimizer took a step. `grads` is None to flush."""
+        raise NotImplementedError
+
+    def _within(self, grads: list[Any] | None, factor: float, skips: bool, weight: float) -> bool:
+        """The same of the wrapper within, or the optimizer's step."""
+        if isinstance(self.opt, Wrapper):
+            return self.opt._go(grads, factor, skips, weight)
+        if weight != 1:
+            raise TypeError(
+                "weight: expected an Accumulation around the optimizer, which knows what to do "
+                f"with it, got none and {weight}"
+            )
+        return grads is not None and bool(self.opt._plan.run_step(grads, factor, skips))
+
+
+def approach(averages: list[Array], params: list[Array], factor: float, divide: bool) -> None:
+    """``average += (p - average) * factor``, or ``/ factor``; changes the averages."""
+    scale, by = np.divide if divide else np.multiply, averages[0].dtype.type(factor)
+    room = np.empty(max([average.size for average in averages]), averages[0].dtype)
+    for average, param in zip(averages, params, strict=True):
+        way = room[: average.size].reshape(average.shape)
+        np.subtract(param, average, way)
+        scale(way, by, way)
+        np.add(average, way, average)

@@ -1,0 +1,190 @@
+"""The cells: what tells one recurrent layer from another. The rest is in layer.py."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from .._checks import check_choice
+from .convert import ConvertedLayer
+from .weights import Array
+
+
+class LSTM(ConvertedLayer[tuple[Array, Array]]):
+    """Long short-term memory layers (Hochreiter & Schmidhuber 1997, Gers et al. 2000).
+
+    ``i, f, o = sigmoid(...), g = tanh(...)`` of ``w_ih x_t + b_ih + w_hh h_{t-1} + b_hh``, then
+    ``c_t = f * c_{t-1} + i * g`` and ``h_t = o * tanh(c_t)``; each layer's input is the output of
+    the one below. Weights, gate order (i, f, g, o) and names are PyTorch's.
+
+    One thread at a time: a second one in the same layer is refused. Copies and pickles are whole
+    layers of their own.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H, at least 1.
+    num_layers : int
+        L, at least 1.
+    bias : bool
+        Whether there are biases.
+    batch_first : bool
+        Whether sequences are [B, T, features] instead of [T, B, features]. Strides do it: nothing
+        is transposed.
+    bidirectional : bool
+        Whether there is a second layer beside each that goes from the end to the beginning, with
+        weights of its own; outputs stand side by side. D is then 2, else 1.
+    dropout : float
+        p in [0, 1): while training, what goes from one layer to the next is 0 with probability p,
+        else divided by 1 - p (Srivastava et al. 2014). The mask is computed again for backward.
+    seed : int, optional
+        0..2**64-1, of the masks of dropout: each forward has its own, the same for any number of
+        threads. Drawn from `rng` by default.
+    save : {"full", "minimal"}
+        What is kept for backward: all, or the outputs and a few states, from which the rest is
+        computed again for about a third more time.
+    dtype : float32 or float64
+        Of weights, inputs and outputs.
+    init : {"torch", "keras"}
+        How weights are drawn. torch: all uniform in [-1/sqrt(H), 1/sqrt(H)]. keras: those of inputs
+        uniform in +-sqrt(6 / (I + 4H)) (Glorot & Bengio 2010), recurrent ones orthogonal (Saxe et
+        al. 2014), biases 0, but 1 for the forget gate.
+    rng : numpy.random.Generator, optional
+        Draws the weights.
+
+    Attributes
+    ----------
+    params, grads : mappings of names to arrays
+        weight_ih_l0 [4H, I] (in higher layers [4H, D * H]), weight_hh_l0 [4H, H], bias_ih_l0 and
+        bias_hh_l0 [4H], if bidirectional the same with the ending _reverse, then those of layer 1,
+        ...: views into `flat_params` and `flat_grads`. Read-only dicts; the arrays may be changed
+        in place at any time: every call reads them anew, and nothing packed outlives it. (Between a
+        forward and its backward that gives gradients of neither.)
+    flat_params, flat_grads : arrays
+        All parameters, and all gradients, in one piece.
+
+    Notes
+    -----
+    A training step needs, in numbers of 4 or 8 bytes and P being H rounded up to whole vectors,
+    6 L D (T+1) B P that are kept for backward, T B D H for the gradient between two layers (twice
+    from three layers on), as much for each layer but the last if bidirectional, as much again with
+    dropout, and the packed weights of the largest layer. With ``save="minimal"`` the first is
+    L D (T+1) B P + (L+5) D B P sqrt(T), or somewhat more with few rows. This memory stays for the
+    next call with the same T and B; then only outputs are new arrays, and with `out` not even `y`
+    and `dx`.
+
+    Examples
+    --------
+    >>> import numpy as np, pyoptk
+    >>> lstm = pyoptk.LSTM(3, 8, rng=np.random.default_rng(0))
+    >>> opt = pyoptk.Adam(lstm.params, lr=0.02)
+    >>> x = np.random.default_rng(1).standard_normal((5, 4, 3), dtype=np.float32)
+    >>> for _ in range(100):  # teach it to output 0.5 at the last step
+    ...     y, (h, c) = lstm.forward(x)
+    ...     dy = np.zeros_like(y)
+    ...     dy[-1] = y[-1] - 0.5
+    ...     dx, _ = lstm.backward(dy)
+    ...     opt.step(lstm.grads)
+    >>> bool(np.abs(lstm.forward(x)[0][-1] - 0.5).max() < 0.1)
+    True
+
+    A long sequence in pieces (truncated backpropagation): the state is carried over, its gradient
+    is not.
+
+    >>> state = None
+    >>> for piece in np.array_split(x, 2):
+    ...     y, state = lstm.forward(piece, state)
+    ...     dx, _ = lstm.backward(y - 0.5)
+    ...     opt.step(lstm.grads)
+    """
+
+    cell = "lstm"
+    gates = 4
+    open_gate = 1  # f
+    onnx_gates = (0, 3, 1, 2)
+
+
+class RNN(ConvertedLayer[Array]):
+    """Plain recurrent layers (Elman 1990).
+
+    ``h_t = tanh(w_ih x_t + b_ih + w_hh h_{t-1} + b_hh)``, or relu instead of tanh; each layer's
+    input is the output of the one below. Weights and names are PyTorch's. What it shares with
+    `LSTM`, all but `nonlinearity`, is described there; the state is one array, h.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers : int
+        I, H and L, at least 1.
+    nonlinearity : {"tanh", "relu"}
+    bias, batch_first, bidirectional, dropout, seed, save, dtype, init, rng
+        As for `LSTM`. With ``init="keras"`` all biases are 0. For a plain RNN, ``save="minimal"``
+        is the same as "full".
+
+    Attributes
+    ----------
+    params, grads : mappings of names to arrays
+        weight_ih_l0 [H, I] (in higher layers [H, D * H]), weight_hh_l0 [H, H], bias_ih_l0 and
+        bias_hh_l0 [H], and so on as for `LSTM`.
+    flat_params, flat_grads : arrays
+        All parameters, and all gradients, in one piece.
+
+    Notes
+    -----
+    A training step needs, in numbers of 4 or 8 bytes and P being H rounded up to whole vectors,
+    L D (T+1) B P that are kept for backward, some 4 D B P sqrt(T) for the gradients of a stretch
+    of steps, and between layers what an `LSTM` needs.
+
+    Examples
+    --------
+    >>> import numpy as np, pyoptk
+    >>> rnn = pyoptk.RNN(3, 8, nonlinearity="relu", rng=np.random.default_rng(0))
+    >>> x = np.random.default_rng(1).standard_normal((5, 4, 3), dtype=np.float32)
+    >>> y, h = rnn.forward(x)
+    >>> dx, _ = rnn.backward(y - 0.5)
+    >>> y.shape, h.shape, dx.shape
+    ((5, 4, 8), (1, 4, 8), (5, 4, 3))
+    """
+
+    cell = "rnn"
+    gates = 1
+    onnx_gates = (0,)
+    nonlinearity: str
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        *,
+        bias: bool = True,
+        batch_first: bool = False,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        seed: int | None = None,
+        save: str = "full",
+        dtype: DTypeLike = np.float32,
+        init: str = "torch",
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        check_choice("nonlinearity", nonlinearity, ("tanh", "relu"))
+        self.__dict__["nonlinearity"] = nonlinearity
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias=bias,
+            batch_first=batch_first,
+            bidirectional=bidirectional,
+            dropout=dropout,
+            seed=seed,
+            save=save,
+            dtype=dtype,
+            init=init,
+            rng=rng,
+        )
+
+    @property
+    def relu(self) -> bool:  # type: ignore[override]
+        """Whether `nonlinearity` is relu."""
+        return self.nonlinearity == "relu"
