@@ -198,7 +198,7 @@ static void register_fork_handlers(void) { pthread_atfork(before_fork, NULL, in_
  * microseconds, and a recurrent layer has a job per time step. */
 enum { SPIN_NS = 50000 };
 
-/* Kernels need up to 192 KiB of stack; some C libraries give a thread 128. */
+/* Kernels need up to 192 KiB of stack on a worker; some C libraries give a thread 128. */
 enum { STACK_SIZE = 1 << 20 };
 
 /* The whole state of a job is one word, the ticket: 20 bits job number, 8 bits worker limit, 18

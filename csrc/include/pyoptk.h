@@ -9,7 +9,7 @@
  * fail: the caller has checked shapes, and nothing overlaps unless a comment allows it.  Arrays
  * have the dtype of the table that the kernel was taken from.  Shapes stand in [brackets], the
  * last index running fastest.  A NULL pointer is allowed where a comment says so.  A thread that calls
- * needs 192 KiB of stack.
+ * needs 40 KiB of stack.
  */
 #ifndef PYOPTK_H
 #define PYOPTK_H

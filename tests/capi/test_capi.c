@@ -270,7 +270,7 @@ static void test_touched_rows_come_once_and_in_order(void)
 #ifdef __SANITIZE_THREAD__ /* the sanitizer itself needs stack */
 enum { PROMISED_STACK = 4 << 20 };
 #else
-enum { PROMISED_STACK = 192 << 10 };
+enum { PROMISED_STACK = 40 << 10 };
 #endif
 
 static void *layers_in_a_thread(void *unused)
