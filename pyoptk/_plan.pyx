@@ -38,10 +38,11 @@ cdef class Plan:
     """The parameters, states and hyper-parameters of an optimizer.
 
     `which` is a name in pyoptk.kernels; `group_of` says for each parameter which of `hypers`, dicts
-    of numbers, is its own; those of no parameter come last; `start` has what states hold before step 1, by its names in C.
-    `settings`, what `hypers` were made from, is replaced in the same call as they are. `states` has
-    for each state in use, by name, an array for each parameter; "ema" is one if `ema_decay` is
-    given. `calls` counts the steps, `skipped` those that `on_nonfinite` left undone.
+    of numbers, is its own; those of no parameter come last. `start` has what states hold before
+    step 1, by its names in C. `settings`, what `hypers` were made from, is replaced in the same
+    call as they are. `states` has for each state in use, by name, an array for each parameter;
+    "ema" is one if `ema_decay` is given. `calls` counts the steps, `skipped` those that
+    `on_nonfinite` left undone.
     """
     cdef readonly Held held
     cdef Row row
