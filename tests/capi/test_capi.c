@@ -279,10 +279,10 @@ static void test_touched_rows_come_once_and_in_order(void)
 
 /* ---- recurrent layers ------------------------------------------------------------------------ */
 
-#ifdef __SANITIZE_THREAD__ /* the sanitizer itself needs stack */
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) /* which need stack themselves */
 enum { PROMISED_STACK = 4 << 20 };
 #else
-enum { PROMISED_STACK = 192 << 10 };
+enum { PROMISED_STACK = 40 << 10 };
 #endif
 
 static void *layers_in_a_thread(void *unused)
