@@ -216,7 +216,8 @@ __attribute__((noinline)) static void rnn_narrow_gradient(const rnn_sums *sums, 
     } while ((k0 += DEPTH) < total);
 }
 
-/* For other N: the columns from `column` on, at most GRADIENT_WIDTH, packed [PANELS, K_BLOCK, WIDTH]. */
+/* For other N: the columns from `column` on, at most GRADIENT_WIDTH, packed [PANELS, K_BLOCK,
+ * WIDTH]. */
 __attribute__((noinline)) static void rnn_wide_gradient(const rnn_sums *sums, const rnn_weight *g,
                                                         size_t column, range panels, real *packed)
 {

@@ -6,12 +6,13 @@
 
 enum { L2_SHARE = 1 << 20 }; /* bytes that are likely to stay in the L2 cache */
 
-/* A task of a weight gradient works on PANELS panels of its columns, so that dA is read once for all. */
+/* A task of a weight gradient works on PANELS panels of its columns, so that dA is read once for
+ * all. */
 enum { PANELS = 4, GRADIENT_WIDTH = PANELS * WIDTH };
 
-/* The steps of a stretch: where backward does not have the gates of all steps, it works on stretches
- * of about as many steps as there are stretches, so that neither the states that are kept between
- * them nor the scratch memory is large. */
+/* The steps of a stretch: where backward does not have the gates of all steps, it works on
+ * stretches of about as many steps as there are stretches, so that neither the states that are kept
+ * between them nor the scratch memory is large. */
 static size_t steps_of_stretch(const pk_rnn_shape *s)
 {
     size_t steps = 1;
