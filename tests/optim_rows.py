@@ -44,7 +44,6 @@ CHOSEN = {
     "lamb": [
         {},
         {"eps": 1e-3},
-        # float32 has 1 - 1e-3 * weight_decay, which is 1 - 2**-17
         {"decay_outside_norm": True},
     ],
 }
