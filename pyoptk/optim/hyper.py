@@ -67,12 +67,12 @@ class Settings(NamedTuple):
     scheduled: set[str]  # which of them are functions of the step
 
     @classmethod
-    def of(cls, kinds: Iterable[Kind], hyper: Any, groups: Any) -> Self:
+    def of(cls, kinds: list[Kind], hyper: Any, groups: Any) -> Self:
         hyper = Fixed(as_python(hyper), "assign the attribute, as in opt.lr = 0.1")
         fixed = {p: Fixed(as_python(own), "assign opt.groups") for p, own in groups.items()}
         # What no parameter has, because `groups` and `no_decay` set it for all, is checked as well.
-        every = [*kinds]
-        merged = by_kind(every if ((), True) in every else [*every, ((), True)], hyper, fixed)
+        plain: Kind = ((), True)
+        merged = by_kind(kinds if plain in kinds else [*kinds, plain], hyper, fixed)
         scheduled = {name for _, functions in merged for name in functions}
         return cls(hyper, Fixed(fixed, "assign opt.groups"), merged, scheduled)
 

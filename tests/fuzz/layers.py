@@ -1,7 +1,7 @@
 """Recurrent layers with every option against their twin, with wrong calls in between."""
 
 import numpy as np
-from rnn_rows import by_twin
+from rnn_rows import arrays_of, by_twin
 
 import pyoptk
 
@@ -33,6 +33,8 @@ class Layer:
             self.I, self.H, self.L, dtype=self.dtype, rng=np.random.default_rng(3), **self.options
         )
         self.D = 2 if self.layer.bidirectional else 1
+        nothing = np.zeros(self.axes(0, 0, self.I), self.dtype)
+        self.is_pair = isinstance(self.layer.forward(nothing, train=False)[1], tuple)
 
     def axes(self, T, B, features):
         return (B, T, features) if self.layer.batch_first else (T, B, features)
@@ -48,11 +50,13 @@ class Layer:
         }
         return kept | {"grads": np.array(layer.flat_grads), "calls": layer.dropout_calls}
 
-    def pair(self, B):
+    def random_state(self, B):
+        """h, or (h, c)."""
         shape = (self.L * self.D, B, self.H)
-        return tuple(
+        arrays = tuple(
             self.t.place(self.t.normal(shape, self.dtype), self.t.pick(READABLE)) for _ in range(2)
         )
+        return arrays if self.is_pair else arrays[0]
 
     def out(self, shape):
         """An array to write a result to, features adjacent; or None."""
@@ -83,8 +87,10 @@ def wrong_forward(t, one, x, B, T):
     elif kind == "dtype":
         x = np.array(x).astype("f8" if one.dtype == "f4" else "f4")
     elif kind == "state":
-        state = list(one.pair(B))
-        state[t.pick([0, 1])] = t.pick([np.zeros((one.L * one.D, B + 1, one.H), one.dtype), 5, "x"])
+        state = list(arrays_of(one.random_state(B)))
+        state[t.pick(range(len(state)))] = t.pick(
+            [np.zeros((one.L * one.D, B + 1, one.H), one.dtype), 5, "x"]
+        )
         given["state"] = t.pick([state, state[:1], 3])
     elif kind == "lengths":
         given["lengths"] = t.pick(
@@ -162,7 +168,7 @@ def once(t, one, T, B):
     """Both passes; whether to go on."""
     layer, dtype = one.layer, one.dtype
     x = t.place(t.normal(one.axes(T, B, one.I), dtype), t.pick(READABLE))
-    state = one.pair(B) if t.chance(0.5) else None
+    state = one.random_state(B) if t.chance(0.5) else None
     lengths = t.rng.integers(0, T + 1, B) if t.chance(0.4) else None
     past_end = t.pick(["zeros", "repeat"])
     if t.chance(0.15) and not wrong_forward(t, one, x, B, T):
@@ -185,7 +191,7 @@ def once(t, one, T, B):
     if t.chance(0.2):
         t.call(layer.forward, x, train=False, must=False)
     dy = t.place(t.normal(y.shape, dtype), t.pick(READABLE))
-    dstate = one.pair(B) if t.chance(0.5) else None
+    dstate = one.random_state(B) if t.chance(0.5) else None
     if t.chance(0.15):
         wrong_backward(t, one, dy, B)
     accumulate, need_dx = t.chance(0.3), t.chance(0.8)
@@ -201,21 +207,24 @@ def once(t, one, T, B):
         must=False,
         writes=[] if out is None else [out],
     )
-    zeros = (np.zeros((one.L * one.D, B, one.H), dtype),) * 2
+    zeros = np.zeros((one.L * one.D, B, one.H), dtype)
+    zeros = (zeros, zeros) if one.is_pair else zeros
     exact = by_twin(
         layer,
         one.by_time(np.array(x)),
-        state or zeros,
+        zeros if state is None else state,
         one.by_time(np.array(dy)),
-        dstate or zeros,
+        zeros if dstate is None else dstate,
         lengths=lengths,
         past_end=past_end,
         call=call,
     )
-    ours = {"y": one.by_time(y), "h": last[0], "c": last[1]} | (
-        {"dx": one.by_time(dx)} if need_dx else {}
+    ours = (
+        {"y": one.by_time(y)}
+        | dict(zip(("h", "c"), arrays_of(last), strict=False))
+        | ({"dx": one.by_time(dx)} if need_dx else {})
     )
-    ours |= {} if first is None else {"dh0": first[0], "dc0": first[1]}
+    ours |= {} if first is None else dict(zip(("dh0", "dc0"), arrays_of(first), strict=False))
     t.check((first is None) == (state is None), "the gradient of the first state")
     for name, grad in layer.grads.items():
         ours[name] = grad
@@ -230,7 +239,7 @@ def stream(t, one):
     """Single steps against `forward` of one step."""
     B, layer = t.size(9), one.layer
     x = t.place(t.normal((B, one.I), one.dtype), t.pick(READABLE))
-    state = one.pair(B) if t.chance(0.7) else None
+    state = one.random_state(B) if t.chance(0.7) else None
     if layer.bidirectional:
         t.call(layer.step, x, state, must=True)
         return
@@ -238,7 +247,7 @@ def stream(t, one):
     whole = x[:, None] if layer.batch_first else x[None]
     exact, exact_last = layer.forward(np.array(whole), state, train=False)
     near(t, "y", y, exact.reshape(y.shape), one.dtype)
-    for ours, theirs in zip(last, exact_last, strict=True):
+    for ours, theirs in zip(arrays_of(last), arrays_of(exact_last), strict=True):
         near(t, "h", ours, theirs, one.dtype)
     t.call(layer.step, t.pick([5, x[:, :0], np.zeros((B, one.I + 1), one.dtype), "x"]), must=True)
     t.call(layer.step, x, junk(t.rng))

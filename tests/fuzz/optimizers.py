@@ -79,15 +79,20 @@ class Twin:
                 return False
             if first["on_nonfinite"] == "raise":
                 raise FloatingPointError
-        if first["max_norm"] is not None and first["max_norm"] != math.inf:
-            with np.errstate(all="ignore"):
-                ratio = float(np.float64(first["max_norm"]) / np.float64(norm + 1e-6))
-            scale *= ratio if not ratio > 1 else 1.0
+        clips = first["max_norm"] is not None and first["max_norm"] != math.inf
         for i, grad in enumerate(grads):
             if grad is not None:
-                self._step_one(i, grad, scale)
+                if clips and first["max_norm_per_array"]:
+                    norm = scale * pyoptk.global_norm(self._summed(grad, self.params[i].dtype))
+                self._step_one(i, grad, scale * (_clipped(norm, first) if clips else 1.0))
         self.calls += 1
         return True
+
+    def _summed(self, grad, dtype):
+        """The arrays whose norm is that of a gradient: itself, or the sums of rows."""
+        if is_rows(grad):
+            return list(reference.touched_rows(grad.indices, grad.values)[1])
+        return [np.array(grad, dtype)]
 
     def _step_one(self, i, grad, scale):
         mine = self.settings(i) | {"grad_scale": scale}
@@ -110,6 +115,15 @@ class Twin:
             if ema is not None:
                 real, decay = param.dtype.type, mine["ema_decay"]
                 ema[...] = real(decay) * ema + real(1 - decay) * param
+                if mine["ema_from_first_step"] and self.steps[i] == 1:
+                    ema[...] = param
+
+
+def _clipped(norm, hyper):
+    """The factor of a gradient whose norm is this."""
+    with np.errstate(all="ignore"):
+        ratio = float(np.float64(hyper["max_norm"]) / np.float64(norm + hyper["max_norm_eps"]))
+    return 1.0 if ratio > 1 or norm == 0 else ratio
 
 
 def _any(name, patterns):

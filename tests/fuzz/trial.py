@@ -13,10 +13,10 @@ from .arrays import Memory
 # A sanitizer needs more stack, and its shadow memory is larger than any limit.
 SANITIZED = "libasan" in os.environ.get("LD_PRELOAD", "")
 
-# What a refusal may be. Its message begins with the name of what is wrong; NumPy's own words for
-# want of memory will do.
+# What a refusal may be. Its message begins with the name of what is wrong; a MemoryError says how
+# much was wanted.
 REFUSALS = (TypeError, ValueError, RuntimeError, MemoryError, FloatingPointError)
-_NAMED = re.compile(r"(?s)[^\s:\[]*(\[.*?\][\w.]*)*(\(.*?\))?: |Unable to allocate ")
+_NAMED = re.compile(r"(?s)[^\s:\[]*(\[.*?\][\w.]*)*(\(.*?\))?: ")
 
 
 class Fault(AssertionError):
@@ -115,7 +115,10 @@ def check_refusal(error):
     """Raise `Fault` unless this is how the library refuses."""
     if isinstance(error, Fault):
         raise error
-    if not isinstance(error, REFUSALS) or not _NAMED.match(str(error)):
+    named = _NAMED.match(str(error))
+    if isinstance(error, MemoryError):
+        named = re.search(r"\d", str(error))
+    if not isinstance(error, REFUSALS) or not named:
         where = traceback.extract_tb(error.__traceback__)[-1]
         raise Fault(
             f"refused in foreign words ({where.filename.rpartition('/')[2]}:{where.lineno}): "
