@@ -47,7 +47,8 @@ TORCH_ALONE = ("packed", "stack")  # is as far as others get
 
 def kernels_of_the_library():
     """The members of the kernel tables in pyoptk.h, and the two functions that clip alone."""
-    header = (ROOT / "csrc" / "include" / "pyoptk.h").read_text()
+    headers = sorted((ROOT / "csrc" / "include").glob("*.h"))
+    header = "".join(path.read_text() for path in headers)
     tables = re.findall(
         r"typedef struct \{((?:(?!typedef).)*?)\} pk_\w+_kernels;", header, re.DOTALL
     )

@@ -72,7 +72,9 @@ def test_a_hundred_steps_in_float32_stay_near_float64(name, settings, rng):
     )
     for grad in grads:
         opt.step(grad)
-    assert np.abs(opt.params - exact).max() <= 2e-6 * np.abs(exact).max()
+    # 1 - lr * weight_decay is rounded to float32, and multiplies the parameter a hundred times
+    limit = 8e-6 if settings.get("decay_outside_norm") else 2e-6
+    assert np.abs(opt.params - exact).max() <= limit * np.abs(exact).max()
 
 
 @pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=IDS)

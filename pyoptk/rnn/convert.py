@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..checkpoint import check_arrays, check_value, fill_arrays
+from ..checkpoint import check_arrays, check_mapping, check_value, fill_arrays
 from .layer import Layer, State
 from .weights import Array, names_of
 
@@ -49,6 +49,7 @@ class ConvertedLayer(Layer[State]):
         >>> pyoptk.LSTM.from_torch(model, prefix="rnn.").num_layers
         2
         """
+        check_mapping(state, "state")
         arrays = {
             name.removeprefix(prefix): np.asarray(array)
             for name, array in state.items()

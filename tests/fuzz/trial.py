@@ -119,7 +119,8 @@ def check_refusal(error):
     if isinstance(error, MemoryError):
         named = re.search(r"\d", str(error))
     if not isinstance(error, REFUSALS) or not named:
-        where = traceback.extract_tb(error.__traceback__)[-1]
+        trace = traceback.extract_tb(error.__traceback__)
+        where = trace[-1] if trace else traceback.FrameSummary("nowhere", 0, "")
         raise Fault(
             f"refused in foreign words ({where.filename.rpartition('/')[2]}:{where.lineno}): "
             f"{type(error).__name__}: {str(error)[:300]}"
