@@ -191,10 +191,12 @@ static void test_cuts_cover_huge_ranges(void)
             const size_t n = sizes[i], share = n / parts[j];
             int even = 1;
             for (size_t c = 0; c < parts[j]; c++) {
-                const size_t length = pk_chunk_begin(n, c + 1, parts[j]) - pk_chunk_begin(n, c, parts[j]);
+                const size_t length =
+                    pk_chunk_begin(n, c + 1, parts[j]) - pk_chunk_begin(n, c, parts[j]);
                 even &= length == share || length == share + 1; /* so chunks never overlap */
             }
-            CHECK(even && pk_chunk_begin(n, 0, parts[j]) == 0 && pk_chunk_begin(n, parts[j], parts[j]) == n);
+            CHECK(even && pk_chunk_begin(n, 0, parts[j]) == 0 &&
+                  pk_chunk_begin(n, parts[j], parts[j]) == n);
         }
 }
 
