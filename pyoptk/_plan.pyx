@@ -38,10 +38,11 @@ cdef class Plan:
     """The parameters, states and hyper-parameters of an optimizer.
 
     `which` is a name in pyoptk.kernels; `group_of` says for each parameter which of `hypers`, dicts
-    of numbers, is its own; `start` has what states hold before step 1, by its names in C.
-    `settings`, what `hypers` were made from, is replaced in the same call as they are. `states` has
-    for each state in use, by name, an array for each parameter; "ema" is one if `ema_decay` is
-    given. `calls` counts the steps, `skipped` those that `on_nonfinite` left undone.
+    of numbers, is its own; those of no parameter come last. `start` has what states hold before
+    step 1, by its names in C. `settings`, what `hypers` were made from, is replaced in the same
+    call as they are. `states` has for each state in use, by name, an array for each parameter;
+    "ema" is one if `ema_decay` is given. `calls` counts the steps, `skipped` those that
+    `on_nonfinite` left undone.
     """
     cdef readonly Held held
     cdef Row row
@@ -69,7 +70,7 @@ cdef class Plan:
         self.config_size = self.row.row.config_size
         self.touched = _Touched()
         self.norm, self.per_array = -1, bool(hypers[0]["max_norm_per_array"])
-        self.count, self.n_groups, self.dtype = held.count, len(hypers), held.dtype
+        self.count, self.n_groups, self.dtype = held.count, 1 + max(group_of), held.dtype
         self.configs = <char *> PyMem_Calloc(2 * self.n_groups, self.config_size)
         self.tensors = <pk_tensor *> PyMem_Calloc(self.count + 1, sizeof(pk_tensor))
         self.taken = <Py_buffer *> PyMem_Calloc(self.count + 1, sizeof(Py_buffer))
@@ -139,8 +140,10 @@ cdef class Plan:
             self.held.unlock()
 
     cdef int check_hypers(self, list hypers) except -1:
-        """Read them into the second half of `configs`."""
+        """Read them into the second half of `configs`; those of no parameter are only checked."""
         cdef size_t g
+        for hyper in hypers[self.n_groups:]:
+            self.row.configure(<char *> self.common(self.n_groups), hyper, self.dtype)
         for g in range(self.n_groups):
             self.row.configure(<char *> self.common(self.n_groups + g), hypers[g], self.dtype)
             needed = self.names_of(hypers[g])
@@ -173,7 +176,7 @@ cdef class Plan:
         self.knows_norm = hypers[0]["max_norm"] is not None
         self.max_norm_eps = at_least_zero(hypers[0], "max_norm_eps")
         self.ema_from_first_step = hypers[0]["ema_from_first_step"]
-        self.zero_grad = any([h["zero_grad"] for h in hypers])
+        self.zero_grad = any([h["zero_grad"] for h in hypers[:self.n_groups]])
         self.settings = self.settings if settings is None else settings
         return 0
 

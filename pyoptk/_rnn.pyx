@@ -14,16 +14,12 @@ from cpython.buffer cimport (
 )
 from libc.string cimport memset
 
-from ._core cimport _Buffers, check_shape, dtype_of, math_table, num_threads, shape_of, switch
+from ._core cimport (
+    _Buffers, check_shape, drop_guard, dtype_of, math_table, num_threads, shape_of, switch,
+    take_guard,
+)
 from ._stack cimport Stack, check_adjacent, check_flat, is_adjacent, sequence_of
 from .capi cimport NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, pk_sequence
-
-cdef extern from *:  # of the compiler
-    bint __atomic_test_and_set(void *flag, int order) nogil
-    void __atomic_clear(void *flag, int order) nogil
-    enum:
-        __ATOMIC_ACQUIRE
-        __ATOMIC_RELEASE
 
 cdef object _empty = _np.empty
 
@@ -53,10 +49,10 @@ cdef class Plan(Stack):
         self.of_x = (B, T, self.I) if self.batch_first else (T, B, self.I)
         self.of_y = (*self.of_x[:2], self.H * self.directions)
         self.of_state = (self.count, B, self.H)
-        self.held.take("the weights", self.flat_params, False)
-        self.held.take("grads", self.flat_grads, True)
         self.check_params()
         self.check_grads()
+        self.held.take("the weights", self.flat_params, False)
+        self.held.take("grads", self.flat_grads, True)
         self.place_weights(<char *> self.held.held[0].buf, <char *> self.held.held[1].buf)
 
     cdef bint check_params(self) except -1:
@@ -241,10 +237,10 @@ cdef class Passes:
     the layer before the call or after it, and never locked. Two calls at once are refused.
     """
     cdef Plan train, infer
-    cdef char busy
+    cdef int busy  # a guard: see take_guard
 
     cdef int lock(self) except -1:
-        if __atomic_test_and_set(&self.busy, __ATOMIC_ACQUIRE):
+        if not take_guard(&self.busy):
             raise RuntimeError("this layer is in use in another thread already")
         return 0
 
@@ -264,7 +260,7 @@ cdef class Passes:
                 self.infer = plan
             return results
         finally:
-            __atomic_clear(&self.busy, __ATOMIC_RELEASE)
+            drop_guard(&self.busy)
 
     def backward(self, dy, dstate, accumulate, need_dx, out):
         self.lock()
@@ -274,7 +270,7 @@ cdef class Passes:
                                    "last backward")
             return self.train.backward(dy, dstate, accumulate, need_dx, out)
         finally:
-            __atomic_clear(&self.busy, __ATOMIC_RELEASE)
+            drop_guard(&self.busy)
 
     cdef Plan new_plan(self, layer, x, bint training):
         """A plan for the shape of `x`, in the place of the last one that is not due any more.
@@ -284,8 +280,9 @@ cdef class Passes:
         cdef _Buffers arrays = _Buffers()
         cdef Py_buffer *view
         cdef bint batch_first = layer.batch_first
-        arrays.take("the weights", layer.flat_params, False)
         view = arrays.take("x", x, False, True)
+        if view.itemsize != layer.dtype.itemsize:
+            raise TypeError(f"x: expected {layer.dtype} like the weights, got {x.dtype}")
         if view.ndim != 3 or view.shape[2] != layer.input_size:
             raise ValueError(f"x: expected shape (any, any, {layer.input_size}), "
                              f"got {shape_of(view)}")

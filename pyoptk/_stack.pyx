@@ -64,11 +64,14 @@ cdef char *place_weights(pk_rnn_weights *w, pk_rnn_shape *shape, char *at, size_
 
 
 cdef bint check_flat(array, Py_buffer *held, dtype, Py_ssize_t size, str name, int flags) except -1:
-    """Raise if flat weights are not as the layer made them: dtype and shape are set in place."""
+    """Raise if flat weights are not as the layer made them: dtype and shape can be set in place.
+
+    `held`: the buffer that was taken of them, or one of zeros.
+    """
     cdef PyArrayObject *flat = <PyArrayObject *> array
-    if (PyArray_DATA(flat) == held.buf and PyArray_DESCR(flat) == <void *> dtype
-            and PyArray_NDIM(flat) == 1 and PyArray_DIMS(flat)[0] == size
-            and PyArray_CHKFLAGS(flat, flags)):
+    if (PyArray_DATA(flat) == held.buf or held.buf == NULL) and (
+            PyArray_DESCR(flat) == <void *> dtype and PyArray_NDIM(flat) == 1
+            and PyArray_DIMS(flat)[0] == size and PyArray_CHKFLAGS(flat, flags)):
         return True
     raise ValueError(f"{name}: expected {dtype} ({size},) as it was made, got {described(array)} "
                      f"with strides {array.strides}"

@@ -45,7 +45,7 @@ CHOSEN = {
         {},
         {"eps": 1e-3},
         # float32 has 1 - 1e-3 * weight_decay, which is 1 - 2**-17
-        {"decay_outside_norm": True, "weight_decay": 1000 * 2.0**-17},
+        {"decay_outside_norm": True},
     ],
 }
 

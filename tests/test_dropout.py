@@ -99,9 +99,19 @@ def test_what_is_dropped_is_zero_even_where_it_was_no_number(dtype):
     np.testing.assert_array_equal(y[~mask], x[~mask])
 
 
+@pytest.mark.parametrize("p", [0.3, 0.9999, 0.99999, 1 - 2**-16])
+def test_the_mean_stays_the_same(p, dtype):
+    """What is kept is scaled by the p that is dropped with: rounded to 2**-16."""
+    y = np.empty((1, 1, 4_000_000), dtype)
+    kernels.dropout(np.ones_like(y), y, p, seed=1)
+    kept = np.count_nonzero(y)
+    assert abs(y.mean(dtype=float) - 1) < 6 / np.sqrt(kept)
+
+
 X = np.ones((2, 3, 4), np.float32)
 BAD = {
     "p of 1": (lambda: kernels.dropout(X, X, 1.0, seed=0), ValueError, r"^p: expected a number in \[0, 1\), got 1.0"),
+    "p that rounds to 1": (lambda: kernels.dropout(X, X, 0.999995, seed=0), ValueError, r"^p: expected a number that does not round to 1 in steps of 2\*\*-16, got 0.999995$"),
     "p no number": (lambda: kernels.dropout(X, X, "x", seed=0), TypeError, r"^p: expected a number"),
     "seed negative": (lambda: kernels.dropout(X, X, 0.5, seed=-1), ValueError, r"^seed: expected an integer in 0..2\*\*64-1, got -1"),
     "seed too large": (lambda: kernels.dropout(X, X, 0.5, seed=2**64), ValueError, r"^seed: expected an integer in"),

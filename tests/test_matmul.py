@@ -34,3 +34,7 @@ def test_a_row_does_not_depend_on_the_others(dtype, isa, rng):
         part = np.empty((len(range(50)[rows]), 90), dtype)
         kernels.matmul(a[rows], b, part)
         np.testing.assert_array_equal(part, whole[rows])
+
+
+def test_a_product_without_elements_takes_no_time():
+    kernels.matmul(*(np.empty(shape, np.float32) for shape in ((0, 2**60), (2**60, 0), (0, 0))))

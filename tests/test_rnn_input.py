@@ -1,11 +1,15 @@
-"""Input that an LSTM refuses, by name; copies of layers and shared layers."""
+"""Input that layers refuse, by name; copies, interrupts and shared layers."""
 
 import copy
 import pickle
+import signal
 import threading
+import time
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import as_strided
+from rnn_rows import layer_of
 
 import pyoptk
 
@@ -46,6 +50,13 @@ BAD_LSTM = {
     "out of another size": (lambda m: m.forward(X, out=ones(4, 3, 5)), ValueError, r"^out: expected shape \(4, 3, 6\), got \(4, 3, 5\)$"),
     "out of float64": (lambda m: m.forward(X, out=ones(4, 3, 6, dtype=F64)), TypeError, r"^out: expected float32 like the weights"),
     "out read-only": (lambda m: m.forward(X, out=np.broadcast_to(ones(6), (4, 3, 6))), ValueError, r"^out: expected a writable array"),
+    "out over itself": (lambda m: m.forward(X, out=as_strided(ones(6), (4, 3, 6), (0, 0, 4))), ValueError, r"^out: expected memory of its own for every element"),
+    "dx over itself": (lambda m: (m.forward(X), m.backward(None, out=as_strided(ones(5), (4, 3, 5), (0, 0, 4)))), ValueError, r"^out: expected memory of its own for every element"),
+    "more than memory": (lambda m: m.forward(as_strided(ones(5), (2**38, 2**18, 5), (0, 0, 4))), MemoryError, r"^no \d+ bytes for T 274877906944, B 262144, I 5 and H 6$"),
+    "no state but a pair": (lambda m: pyoptk.RNN(5, 6).forward(X, STATE), TypeError, r"^state: expected a float32 or float64 array, got tuple"),
+    "a step with a pair": (lambda m: pyoptk.RNN(5, 6).step(X[0], STATE), TypeError, r"^state: expected a float32 or float64 array, got tuple"),
+    "a state of half": (lambda m: m.forward(X, (STATE[0], None)), TypeError, r"^state\[1\]: expected a float32 or float64 array"),
+    "nonlinearity unknown": (lambda m: pyoptk.RNN(5, 6, nonlinearity="sigmoid"), ValueError, r"^nonlinearity: expected one of tanh, relu, got 'sigmoid'$"),
     "out turned": (lambda m: m.forward(X, out=ones(4, 6, 3).swapaxes(1, 2)), ValueError, r"^out: expected the last axis to be adjacent"),
     "out is x": (lambda m: (a := ones(4, 3, 11), m.forward(a[..., :5], out=a[..., 4:10])), ValueError, r"^out: expected memory of its own, got an array that overlaps x$"),
     "need_dx no switch": (lambda m: (m.forward(X), m.backward(None, need_dx=0)), TypeError, r"^need_dx: expected True or False"),
@@ -55,6 +66,7 @@ BAD_LSTM = {
     "out for dx of another size": (lambda m: (m.forward(X), m.backward(None, out=ones(4, 3, 6))), ValueError, r"^out: expected shape \(4, 3, 5\), got \(4, 3, 6\)$"),
     "backward after inference": (lambda m: (m.forward(X, train=False), m.backward(None)), RuntimeError, r"^backward: expected a forward before it"),
     "dropout of one layer": (lambda m: pyoptk.LSTM(2, 3, dropout=0.5), ValueError, r"^dropout: expected 0 for one layer, as it acts between layers, got 0.5$"),
+    "dropout that rounds to 1": (lambda m: pyoptk.LSTM(2, 3, 2, dropout=0.999999), ValueError, r"^dropout: expected a number that does not round to 1 in steps of"),
     "dropout of 1": (lambda m: pyoptk.LSTM(2, 3, 2, dropout=1), ValueError, r"^dropout: expected a number in \[0, 1\), got 1$"),
     "seed negative": (lambda m: pyoptk.LSTM(2, 3, 2, dropout=0.1, seed=-1), ValueError, r"^seed: expected an integer in 0..2\*\*64-1, got -1$"),
     "save unknown": (lambda m: pyoptk.LSTM(2, 3, save="all"), ValueError, r"^save: expected one of full, minimal, got 'all'$"),
@@ -129,6 +141,75 @@ def test_a_change_of_instruction_set_waits_for_the_next_forward():
     pyoptk.use_isa()
 
 
+WEIGHTS = {
+    "another dtype": lambda flat: setattr(flat, "dtype", "f8"),
+    "another shape": lambda flat: setattr(flat, "shape", (2, flat.size // 2)),
+    "read-only": lambda flat: flat.setflags(write=False),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Setting the:DeprecationWarning")
+@pytest.mark.parametrize("flat", ["flat_params", "flat_grads"])
+@pytest.mark.parametrize("change", WEIGHTS)
+def test_flat_weights_that_were_changed_in_place_are_refused(change, flat, cell):
+    layer = layer_of(cell, 5, 6)
+    if change == "read-only" and flat == "flat_params":
+        WEIGHTS[change](layer.flat_params)
+        layer.forward(X)  # which only reads them
+        layer.backward(None)
+        return
+    size, message = layer.flat_params.size, rf"^{flat}: expected float32 \({{}},\) as it was made"
+    layer.forward(X)
+    layer.step(X[0])
+    WEIGHTS[change](getattr(layer, flat))
+    with pytest.raises(ValueError, match=message.format(size)):
+        layer.backward(None)
+    if flat == "flat_params":
+        for call in (lambda: layer.forward(X), lambda: layer.step(X[0])):
+            with pytest.raises(ValueError, match=message.format(size)):
+                call()
+    with pytest.raises(ValueError, match=message.format(size)):
+        layer.forward(X[:2])  # with a new plan
+
+
+class Interrupt(BaseException):
+    pass
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no timers")
+def test_an_interrupt_leaves_a_layer_before_a_call_or_after_it(cell):
+    layer = layer_of(cell, 1, 4, 2, dropout=0.5, seed=1)
+    other = layer_of(cell, 1, 4, 2, dropout=0.5, seed=1)
+    other.flat_params[:] = layer.flat_params
+    x, armed, calls = ones(2, 1, 1), False, 0
+
+    def interrupt(*_):
+        nonlocal armed
+        if armed:
+            armed = False
+            raise Interrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    rng, end = np.random.default_rng(0), time.monotonic() + 2
+    try:
+        while time.monotonic() < end and calls < 500:
+            armed, calls = True, calls + 1
+            try:
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(2e-5, 3e-4))
+                while True:
+                    layer.forward(x)
+                    layer.backward(None)
+            except Interrupt:
+                pass
+            y, _ = layer.forward(x, lengths=[2])
+            other.__dict__["dropout_calls"] = layer.dropout_calls - 1
+            np.testing.assert_array_equal(y, other.forward(x)[0])
+            layer.backward(y)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_one_layer_serves_one_thread_at_a_time():
     lstm = pyoptk.LSTM(8, 16, rng=np.random.default_rng(0))
     x = np.random.default_rng(1).standard_normal((20, 5, 8), dtype=F32)
@@ -151,14 +232,14 @@ def test_one_layer_serves_one_thread_at_a_time():
 
 
 @pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_a_copy_of_a_layer_is_whole(how):
-    lstm = pyoptk.LSTM(5, 6, 2, bidirectional=True, dropout=0.1)
-    lstm.forward(X)
-    other = how(lstm)
-    assert repr(other) == repr(lstm)
+def test_a_copy_of_a_layer_is_whole(how, cell):
+    layer = layer_of(cell, 5, 6, 2, bidirectional=True, dropout=0.1)
+    layer.forward(X)
+    other = how(layer)
+    assert repr(other) == repr(layer)
     assert other.dropout_calls == 1
-    np.testing.assert_array_equal(other.flat_params, lstm.flat_params)
+    np.testing.assert_array_equal(other.flat_params, layer.flat_params)
     assert np.shares_memory(other.params["weight_hh_l1"], other.flat_params)
-    assert not np.shares_memory(other.flat_params, lstm.flat_params)
+    assert not np.shares_memory(other.flat_params, layer.flat_params)
     pyoptk.SGD(other.flat_params, lr=1.0).step(ones(other.flat_params.size))
-    assert (lstm.forward(X)[0] != other.forward(X)[0]).any()
+    assert (layer.forward(X)[0] != other.forward(X)[0]).any()

@@ -4,8 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-
-import pyoptk
+from rnn_rows import layer_of
 
 T, B, I, H = 40, 64, 16, 48  # H: a whole number of vectors on every instruction set
 ROW = T * B * H * 4  # bytes of an array [T, B, H]
@@ -19,14 +18,20 @@ MEMORY = {
     "dropout": ({"num_layers": 2, "dropout": 0.1}, 12 + 1 + 1),
     "batch first": ({"batch_first": True}, 6),
     "minimal": ({"save": "minimal"}, 1 + 6 / np.sqrt(T)),
+    "RNN": ({"cell": "RNN tanh"}, 1 + 1 / np.sqrt(T)),
+    "RNN, three layers": ({"cell": "RNN tanh", "num_layers": 3}, 3 + 1 / np.sqrt(T) + 2),
     "two minimal": ({"num_layers": 2, "save": "minimal"}, 2 + 7 / np.sqrt(T) + 1),
 }
+
+
+def without_cell(options):
+    return {name: value for name, value in options.items() if name != "cell"}
 
 
 @pytest.mark.parametrize("row", MEMORY)
 def test_a_training_step_needs_the_memory_that_is_documented(row, isa):
     options, arrays = MEMORY[row]
-    lstm = pyoptk.LSTM(I, H, **options)
+    lstm = layer_of(options.get("cell", "LSTM"), I, H, **without_cell(options))
     D = 2 if lstm.bidirectional else 1
     x = np.zeros((B, T, I) if lstm.batch_first else (T, B, I), np.float32)
     tracemalloc.start()
@@ -45,7 +50,8 @@ def test_a_training_step_needs_the_memory_that_is_documented(row, isa):
 
 @pytest.mark.parametrize("row", MEMORY)
 def test_later_steps_allocate_nothing_that_grows_with_the_sequence(row):
-    lstm = pyoptk.LSTM(I, H, **MEMORY[row][0])
+    options = MEMORY[row][0]
+    lstm = layer_of(options.get("cell", "LSTM"), I, H, **without_cell(options))
     x = np.zeros((B, T, I) if lstm.batch_first else (T, B, I), np.float32)
     y, _ = lstm.forward(x)
     dx, _ = lstm.backward(y)

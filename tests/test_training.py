@@ -347,3 +347,17 @@ def test_a_wrong_state_is_refused_and_nothing_is_changed():
     lstm = pyoptk.LSTM(2, 3)
     with pytest.raises(ValueError, match="weight_hh_l0"):
         lstm.load_state_dict({**lstm.state_dict(), "weight_hh_l0": np.zeros((2, 2), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [("weight_decay", {"no_decay": ["*"]}), ("lr", {"groups": {"*": {"lr": 0.1}}})],
+)
+def test_a_hyper_parameter_that_no_parameter_has_is_checked(name, others):
+    for wrong in (-1.0, "x", np.zeros(3)):
+        with pytest.raises((TypeError, ValueError), match=f"^{name}: "):
+            pyoptk.Adam({"a": np.zeros(2)}, **{name: wrong}, **others)
+    opt = pyoptk.Adam({"a": np.zeros(2)}, **others)
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        setattr(opt, name, -1.0)
+    opt.step({"a": np.ones(2)})

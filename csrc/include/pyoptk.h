@@ -9,7 +9,7 @@
  * fail: the caller has checked shapes, and no array overlaps another unless a comment allows it.
  * Arrays have the dtype of the table that the kernel was taken from.  Shapes are in [brackets]; the
  * last index is contiguous.  A pointer may be NULL where a comment says so.  A calling thread needs
- * 192 KiB of stack.
+ * 40 KiB of stack.
  */
 #ifndef PYOPTK_H
 #define PYOPTK_H
@@ -41,8 +41,8 @@ const pk_math_kernels *pk_math(pk_dtype dtype);
 
 enum { PK_ISA_UNKNOWN = 1, PK_ISA_UNUSABLE = 2 };
 
-/* Switch by name, NULL for the best one.  0, or one of the above and nothing has changed.  Before the
- * first call the best one is in use.  Not to be called while a kernel runs. */
+/* Switch by name, NULL for the best one.  0, or one of the above and nothing has changed.  Before
+ * the first call the best one is in use.  Not to be called while a kernel runs. */
 int pk_use_isa(const char *name);
 const char *pk_isa(void);
 /* The i-th set of this build, best first, and whether this CPU has it; NULL past the last one. */
@@ -50,9 +50,9 @@ const char *pk_isa_at(int i, int *usable);
 
 /* ---- threads --------------------------------------------------------------------------------- */
 
-/* fn(arg, chunk) for every chunk < chunks, on at most nthreads threads, the caller being one of them;
- * returns when all are done.  Nested in another call, or while another thread is in one, it runs on
- * the calling thread alone. */
+/* fn(arg, chunk) for every chunk < chunks, on at most nthreads threads, the caller being one of
+ * them; returns when all are done.  Nested in another call, or while another thread is in one, it
+ * runs on the calling thread alone. */
 void pk_parallel(void (*fn)(void *arg, size_t chunk), void *arg, size_t chunks, int nthreads);
 
 /* Where chunk c of n elements begins; chunk `chunks` begins at n. */

@@ -1,5 +1,5 @@
-/* The recurrent layers of pyoptk.h, which includes this file and says what holds for all kernels, and
- * the functions of arrays that go with them.  Users include pyoptk.h. */
+/* The recurrent layers of pyoptk.h, which includes this file and says what holds for all kernels,
+ * and the functions of arrays that go with them.  Users include pyoptk.h. */
 #ifndef PYOPTK_RNN_H
 #define PYOPTK_RNN_H
 
@@ -14,12 +14,13 @@
  *         i, f, o = sigmoid(a_i, a_f, a_o)          g = tanh(a_g)
  *         c_t = f * c_{t-1} + i * g                 h_t = o * tanh(c_t)
  *     PK_RNN    one gate      state h               Elman 1990
- *         h_t = tanh(w_ih x_t + b_ih + w_hh h_{t-1} + b_hh), or max(0, ...) if shape.relu         */
+ *         h_t = tanh(w_ih x_t + b_ih + w_hh h_{t-1} + b_hh), or max(0, ...) if shape.relu */
 typedef enum { PK_LSTM, PK_RNN, PK_N_CELLS } pk_cell_id;
 
 /* What forward keeps for backward.  PK_SAVE_MINIMAL keeps the outputs, and c every few steps, and
  * backward computes the rest again, with the same bits: for an LSTM a third more arithmetic and a
- * sixth of the memory; a plain RNN never keeps more.  After PK_SAVE_NOTHING there is no backward. */
+ * sixth of the memory; a plain RNN never keeps more.  No backward can follow after
+ * PK_SAVE_NOTHING. */
 typedef enum { PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING } pk_save;
 
 /* Sizes may be at most PTRDIFF_MAX. */
@@ -50,8 +51,8 @@ typedef struct {
     void *b_hh; /* [G * H], may be NULL */
 } pk_rnn_weights;
 
-/* How many elements the arrays of the same names in pk_rnn_layer must have; scratch: bytes.  SIZE_MAX
- * where that is more than a size_t can say. */
+/* How many elements the arrays of the same names in pk_rnn_layer must have; scratch: bytes.
+ * SIZE_MAX where that is more than a size_t can say. */
 typedef struct {
     size_t h, c, gates, scratch;
 } pk_rnn_sizes;
@@ -80,11 +81,11 @@ typedef struct {
     pk_sequence dy;      /* [T, B, H] in, absent: zeros */
     pk_sequence dx;      /* [T, B, I] out, may be absent.  Layers of one call that have the same one
                           * get the sum of theirs in it */
-    const void *dh_last; /* [B, H] in; NULL: zeros */
-    const void *dc_last; /* [B, H] in; NULL: zeros */
-    void *dh0;           /* [B, H] out, may be NULL, may be dh_last */
-    void *dc0;           /* [B, H] out, may be NULL, may be dc_last */
-    pk_rnn_weights grads; /* out, each may be NULL; b_ih and b_hh of an LSTM get the same gradient */
+    const void *dh_last;  /* [B, H] in; NULL: zeros */
+    const void *dc_last;  /* [B, H] in; NULL: zeros */
+    void *dh0;            /* [B, H] out, may be NULL, may be dh_last */
+    void *dc0;            /* [B, H] out, may be NULL, may be dc_last */
+    pk_rnn_weights grads; /* out, each may be NULL */
     int accumulate;       /* add to what `grads` hold */
 } pk_rnn_gradients;
 
@@ -95,9 +96,9 @@ typedef struct {
     int nthreads;       /* that the call uses at most */
 } pk_rnn_partition;
 
-/* A cell.  `layers` are one or two that do not depend on each other, as the directions of one: their
- * shapes differ in `reverse` at most.  The same bits for any nthreads, and for a row whatever the
- * other rows are. */
+/* A cell.  `layers` are one or two that do not depend on each other, as the directions of one:
+ * their shapes differ in `reverse` at most.  The same bits for any nthreads, and for a row whatever
+ * the other rows are. */
 typedef struct {
     size_t gates, states; /* 1: h; 2: h and c */
     size_t (*padded)(size_t H); /* H rounded up to whole vectors */
@@ -108,17 +109,18 @@ typedef struct {
     void (*backward)(const pk_rnn_layer *layers, const pk_rnn_gradients *gradients, size_t count,
                      int nthreads);
 
-    /* One step of one layer, for inference on a stream: nothing is packed, each weight is read once.
-     * Of `layer` it uses shape.B, I, H and relu, weights, the first step of x, h0, c0, h_last and
-     * c_last; c_last may be c0.  The sums are those of forward in another order. */
+    /* One step of one layer, for inference on a stream: nothing is packed, each weight is read
+     * once.  Of `layer` it uses shape.B, I, H and relu, weights, the first step of x, h0, c0,
+     * h_last and c_last; c_last may be c0.  The sums are those of forward in another order. */
     void (*step)(const pk_rnn_layer *layer, int nthreads);
 } pk_cell_kernels;
 
 /* ---- functions of arrays --------------------------------------------------------------------- */
 
-/* Element n = (t * B + b) * H + i is dropped if its number is less than 2^16 p, rounded; p in [0, 1)
- * must not round to 1.  Of each 512 elements, which take 64 counters in a row, element e takes
- *     counter e % 64      of it word e / 64 % 4      of it the low half if e < 256, else the high one
+/* Element n = (t * B + b) * H + i is dropped if its number is less than 2^16 p, rounded; p is at
+ * least 0, and must not round to 1.  Of each 512 elements, which take 64 counters in a row,
+ * element e takes
+ *     counter e % 64, of it word e / 64 % 4, of it the low half if e < 256, else the high one.
  * The upper 64 bits of a counter are `stream`; the key is `seed`. */
 typedef struct {
     double p;
@@ -131,15 +133,16 @@ typedef struct {
     void (*sigmoid)(const void *x, void *y, size_t n);
     void (*tanh)(const void *x, void *y, size_t n);
 
-    /* y = x / (1 - p) where kept, 0 where dropped (Srivastava et al. 2014), with p as rounded above.
-     * The mask is a function of the config alone: Philox4x32-10 (Salmon et al. 2011).  The same bits
-     * on every instruction set.
+    /* y = x / (1 - p) where kept, 0 where dropped (Srivastava et al. 2014), with p as rounded
+     * above.  The mask is a function of the config alone: Philox4x32-10 (Salmon et al. 2011).  The
+     * same bits on every instruction set.
      *   x  [T, B, H] in
      *   y  [T, B, H] out, may be x */
     void (*dropout)(size_t T, size_t B, size_t H, pk_sequence x, pk_sequence y,
                     const pk_dropout_config *config, int nthreads);
 
-    /* c = a b, or c += a b if accumulate; rows are lda, ldb and ldc elements apart.
+    /* c = a b, or c += a b if accumulate; lda, ldb and ldc are the leading dimensions: the elements
+     * between two rows.
      *   a        [M, K] in
      *   b        [K, N] in
      *   c        [M, N] out

@@ -1,5 +1,5 @@
-/* Dropout, for math.c.  The mask is a function of the index of an element, so that nothing stores it:
- * the backward pass computes it again.
+/* Dropout, for math.c.  The mask is a function of the index of an element, so that nothing stores
+ * it: the backward pass computes it again.
  *
  * Random numbers are Philox4x32-10's (Salmon, Moraes, Dror & Shaw 2011): ten rounds turn a counter
  * and a key into four words; there is no other state.  An element takes half a word, so that a

@@ -1,6 +1,6 @@
 /* The LSTM: its description, its equations and their gradient, and the passes around them.  CMake
- * compiles this file once for each instruction set and dtype; everything is static except the table.
- * Equations and sources are in pyoptk.h. */
+ * compiles this file once for each instruction set and dtype; everything is static except the
+ * table.  Equations and sources are in pyoptk.h. */
 #define CELL_X {0, 4, {0, 1, 2, 3}}
 #define CELL_H {0, 4, {0, 1, 2, 3}}
 enum { CELL_GATES = 4, CELL_COLUMNS = 4, CELL_HAS_C = 1, CELL_SAVES = 1 };

@@ -1,6 +1,6 @@
 /* The table of functions of arrays: exp, sigmoid, tanh, dropout, the product of matrices.  CMake
- * compiles this file once for each instruction set and dtype, with contraction to FMA.  Everything is
- * static except the table, so that no two objects share a symbol. */
+ * compiles this file once for each instruction set and dtype, with contraction to FMA.  Everything
+ * is static except the table, so that no two objects share a symbol. */
 #include "dropout.h"
 #include "mathfun.h"
 #include "matmul.h"

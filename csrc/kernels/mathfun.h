@@ -1,7 +1,7 @@
-/* exp, sigmoid and tanh of a vector, for math.c and the cells.  docs/fit_mathfun.py
- * fits the constants and prints them as they stand here.  There are no branches: every lane computes
- * every case and masks choose, so that a value that is not chosen may be anything, even NaN.
- * Results that would be denormal may be 0. */
+/* exp, sigmoid and tanh of a vector, for math.c and the cells.  docs/fit_mathfun.py fits the
+ * constants and prints them as they stand here.  There are no branches: every lane computes every
+ * case and masks choose, so that a value that is not chosen may be anything, even NaN.  Results
+ * that would be denormal may be 0. */
 #ifndef PK_MATHFUN_H
 #define PK_MATHFUN_H
 

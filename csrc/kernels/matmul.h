@@ -4,8 +4,8 @@
  * The right-hand side is packed into panels of COLS vectors, so that the innermost loop reads it
  * front to back, aligned.  The left-hand side is read in place, element by element, with a row
  * stride and a column stride: one kernel serves a matrix and its transpose.  An element of the
- * result is summed in the order of k in every tile: neither the number of threads nor the other rows
- * change its bits. */
+ * result is summed in the order of k in every tile: neither the number of threads nor the other
+ * rows change its bits. */
 #ifndef PK_MATMUL_H
 #define PK_MATMUL_H
 
@@ -27,8 +27,8 @@ enum {
     ROW_BLOCK = 48, /* rows of the left-hand side that are multiplied with such a block at a time */
 };
 
-/* The left-hand side: element (r, k) is at a[r * row + k * col].  It may consist of segments along k,
- * of `depth` columns each, `segment` elements apart. */
+/* The left-hand side: element (r, k) is at a[r * row + k * col].  It may consist of segments along
+ * k, of `depth` columns each, `segment` elements apart. */
 typedef struct {
     const real *a;
     ptrdiff_t row, col;
@@ -41,10 +41,10 @@ PK_INLINE operand strided(const real *a, ptrdiff_t row, ptrdiff_t col)
     return (operand){a, row, col, K_BLOCK, K_BLOCK * col};
 }
 
-/* The right-hand side: rows `row` elements apart, panels of WIDTH columns `panel` elements apart.  It
- * is packed, or a matrix in place, whose rows must then be whole vectors.  It may consist of `parts`
- * of equally many rows, `part` elements apart.  Then a segment of the left-hand side is multiplied
- * with some rows of each part in turn. */
+/* The right-hand side: rows `row` elements apart, panels of WIDTH columns `panel` elements apart.
+ * It is packed, or a matrix in place, whose rows must then be whole vectors.  It may consist of
+ * `parts` of equally many rows, `part` elements apart.  Then a segment of the left-hand side is
+ * multiplied with some rows of each part in turn. */
 typedef struct {
     const real *b;
     size_t row, panel, parts, part;
@@ -78,7 +78,7 @@ PK_INLINE void multiply(vec acc[TILE_ROWS][COLS], const int rows, const int cols
     }
 }
 
-/* A product may begin at a row of WIDTH elements, the same in every panel, or (NULL) at c itself. */
+/* A product begins at c itself, or at a row of WIDTH elements that is the same in every panel. */
 static const real ZEROS[WIDTH] __attribute__((aligned(ALIGNMENT))) = {0};
 
 /* left[rows, K] right[K, columns] */
@@ -88,8 +88,9 @@ typedef struct {
     right_operand right;
 } term;
 
-/* A tile of c: rows by cols vectors += the sum of the terms, from `row` of their left-hand sides on.
- * If many rows use the same right-hand side, keep K <= K_BLOCK, so that it stays in the L1 cache. */
+/* A tile of c: rows by cols vectors += the sum of the terms, from `row` of their left-hand sides
+ * on.  If many rows use the same right-hand side, keep K <= K_BLOCK, so that it stays in the L1
+ * cache. */
 typedef struct {
     const term *terms;
     size_t count, row;
@@ -144,8 +145,8 @@ PK_INLINE void product_tile(size_t rows, size_t cols, const tile *t)
     }
 }
 
-/* c[M, width] += the sum of the terms, tile by tile.  Inline for many small products, which are some
- * per cent faster if the strides are known. */
+/* c[M, width] += the sum of the terms, tile by tile.  Inline for many small products, which are
+ * some per cent faster if the strides are known. */
 PK_INLINE void product_panel_of(size_t M, size_t width, const term *terms, size_t count, real *c,
                                 size_t ldc, const real *begin)
 {

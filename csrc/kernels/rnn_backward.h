@@ -6,8 +6,8 @@
 
 #include "rnn_gradients.h"
 
-/* Whether products read w [G * H, N] in place.  To pack it takes as long as reading it twice and makes
- * every product some per cent faster, so it does not pay for few rows of few steps. */
+/* Whether products read w [G * H, N] in place.  To pack it takes as long as reading it twice and
+ * makes every product some per cent faster, so it does not pay for few rows of few steps. */
 static int is_read_in_place(const pk_rnn_shape *s, columns of, size_t N)
 {
     enum { ROWS_WORTH_PACKING = 32 };
@@ -76,8 +76,8 @@ static void rnn_again(const rnn_job *job, range steps, size_t i, int phase, rang
 
 /* ---- the recurrence -------------------------------------------------------------------------- */
 
-/* Gates become dA, for some units of a row; dc becomes that of the step before.  What of dh does not
- * go through a product stays in it; the product with w_hh will be added. */
+/* Gates become dA, for some units of a row; dc becomes that of the step before.  What of dh does
+ * not go through a product stays in it; the product with w_hh will be added. */
 PK_INLINE void rnn_cell_backward(const rnn_job *job, size_t t, size_t b, place p)
 {
     real *gates = gates_at(job, p.panel, t, b) + p.vector * LANES;
@@ -103,8 +103,8 @@ PK_INLINE void rnn_cell_backward(const rnn_job *job, size_t t, size_t b, place p
     store(dh_b, dh);
 }
 
-/* The i-th step from the end: dh += dA w_hh of the step after it, for which all units are needed, then
- * the cell. */
+/* The i-th step from the end: dh += dA w_hh of the step after it, for which all units are needed,
+ * then the cell. */
 static void rnn_backward_step(const rnn_job *job, range steps, size_t i, int phase, range rows,
                               range columns)
 {

@@ -36,8 +36,8 @@ PK_INLINE right_operand packed_w_hh(const rnn_job *job, size_t panel)
     return (right_operand){w_ih + job->s.I * packed_row(OF_X), packed_row(OF_H), 0, 1, 0};
 }
 
-/* What products with x begin at: the bias or, if x does not enter all columns, NULL, after a copy of
- * it to each of the rows. */
+/* What products with x begin at: the bias or, if x does not enter all columns, NULL, after a copy
+ * of it to each of the rows. */
 PK_INLINE const real *begin_at_bias(const rnn_job *job, size_t panel, real *a, size_t rows)
 {
     const real *bias = packed_panel(job, panel);
@@ -48,8 +48,8 @@ PK_INLINE const real *begin_at_bias(const rnn_job *job, size_t panel, real *a, s
     return NULL;
 }
 
-/* Columns of a panel: a[rows, WIDTH] += s_t w for steps; s is x with w_ih, or h with w_hh.  Where rows
- * of all steps are equally far apart, they are rows of one product. */
+/* Columns of a panel: a[rows, WIDTH] += s_t w for steps; s is x with w_ih, or h with w_hh.  Where
+ * rows of all steps are equally far apart, they are rows of one product. */
 static void rnn_products(const rnn_job *job, columns of, pk_sequence s, size_t N, right_operand w,
                          size_t panel, range steps, range rows, const real *begin)
 {

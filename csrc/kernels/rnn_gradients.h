@@ -1,12 +1,11 @@
-/* From dA, the gradient of the pre-activations, to dx and the gradients of the weights: products over
- * many steps at once. */
+/* From dA, the gradient of the pre-activations, to dx and the gradients of the weights: products
+ * over many steps at once. */
 #ifndef PK_RNN_GRADIENTS_H
 #define PK_RNN_GRADIENTS_H
 
 #include "rnn_forward.h"
 
-/* A task of a weight gradient works on PANELS panels of its columns, so that dA is read once for all. */
-enum { PANELS = 4, GRADIENT_WIDTH = PANELS * WIDTH };
+#include <errno.h>
 
 /* Without the first of the steps if h enters none of its products. */
 static range steps_with_h(const rnn_job *job, range steps)
@@ -19,9 +18,9 @@ static range steps_with_h(const rnn_job *job, range steps)
 
 /* ---- dA as the left-hand side of products ---------------------------------------------------- */
 
-/* Some columns of dA in the order panel, column, unit: what x sees of it, or h.  It is multiplied in
- * blocks of k.  Panels are segments at one distance except, if the first column is not among them,
- * the last panel, whose columns may stand closer: it is a block of its own. */
+/* Some columns of dA in the order panel, column, unit: what x sees of it, or h.  It is multiplied
+ * in blocks of k.  Panels are segments at one distance except, if the first column is not among
+ * them, the last panel, whose columns may stand closer: it is a block of its own. */
 PK_INLINE size_t da_block(const rnn_job *job, columns of, size_t k)
 {
     const size_t H = job->s.H, depth = of.count * UNITS, whole = H / UNITS * depth;
@@ -62,12 +61,12 @@ typedef struct {
     const rnn_job *job;
     range steps;  /* of dx, */
     size_t tasks; /* and how many tasks share them */
-    size_t
-        groups; /* of unit panels: a task of a weight gradient does GRADIENT_WIDTH columns of one */
+    size_t groups; /* of unit panels; a weight's task does GRADIENT_WIDTH columns of one */
+    const int *callers_errno; /* whose address is another on each worker */
 } rnn_sums;
 
-/* Whether this is the first contribution to dx of step t, which two directions may share: each first
- * does the half of its steps that the other reaches last. */
+/* Whether this is the first contribution to dx of step t, which two directions may share: each
+ * first does the half of its steps that the other reaches last. */
 static int is_new_dx(const rnn_sums *of, size_t t)
 {
     const rnn_job *job = of->job, *jobs = of->run->jobs;
@@ -116,7 +115,7 @@ static void rnn_dx_of(const rnn_run *run, range steps)
         if (!job->dx.data || !job->s.I)
             continue;
         const size_t rows = 1 + smaller(512, (1 << 17) / job->s.I), threads = (size_t)run->nthreads;
-        rnn_sums of = {run, job, steps, 1 + length(steps) * (job->s.B + 1) / rows, 1};
+        rnn_sums of = {run, job, steps, 1 + length(steps) * (job->s.B + 1) / rows, 1, NULL};
         if (threads > 1)
             of.tasks = round_up(of.tasks, 2 * threads);
         of.tasks = smaller(of.tasks, length(steps));
@@ -217,11 +216,11 @@ __attribute__((noinline)) static void rnn_narrow_gradient(const rnn_sums *sums, 
     } while ((k0 += DEPTH) < total);
 }
 
-/* For other N: the columns from `column` on, at most GRADIENT_WIDTH. */
+/* For other N: the columns from `column` on, at most GRADIENT_WIDTH, packed [PANELS, K_BLOCK, WIDTH]. */
 __attribute__((noinline)) static void rnn_wide_gradient(const rnn_sums *sums, const rnn_weight *g,
-                                                        size_t column, range panels)
+                                                        size_t column, range panels, real *packed)
 {
-    _Alignas(ALIGNMENT) real packed[PANELS][K_BLOCK * WIDTH]; /* 128 KiB */
+    enum { PANEL = K_BLOCK * WIDTH };
     const rnn_job *job = sums->job;
     const size_t H = job->s.H, N = g->N, end = smaller(column + GRADIENT_WIDTH, N);
     const size_t total = active_in(job, g->steps);
@@ -233,7 +232,7 @@ __attribute__((noinline)) static void rnn_wide_gradient(const rnn_sums *sums, co
         for (size_t k = 0; k < depth; k++) {
             const real *row = next_row(job, g->right, &t, &b);
             for (size_t n = column, p = 0; n < end; n += WIDTH, p++)
-                pack_row(packed[p] + k * WIDTH, row + n, smaller(end - n, WIDTH));
+                pack_row(packed + p * PANEL + k * WIDTH, row + n, smaller(end - n, WIDTH));
         }
         for (size_t panel = panels.from; panel < panels.to; panel++)
             for (size_t n = column, p = 0; n < end; n += WIDTH, p++)
@@ -243,10 +242,18 @@ __attribute__((noinline)) static void rnn_wide_gradient(const rnn_sums *sums, co
                     da += (before + k0) * WIDTH + (g->of.first + j) * units;
                     product_panel_of(
                         units, smaller(end - n, WIDTH),
-                        &(term){depth, strided(da, 1, WIDTH), in_panels(packed[p], depth)}, 1,
-                        g->dw + (g->of.gate[j] * H + panel * UNITS) * N + n, N, begin);
+                        &(term){depth, strided(da, 1, WIDTH), in_panels(packed + p * PANEL, depth)},
+                        1, g->dw + (g->of.gate[j] * H + panel * UNITS) * N + n, N, begin);
                 }
     } while ((k0 += K_BLOCK) < total);
+}
+
+/* The same on a worker, whose stack has room for 128 KiB.  The caller's need not. */
+__attribute__((noinline)) static void
+rnn_wide_gradient_on_worker(const rnn_sums *sums, const rnn_weight *g, size_t column, range panels)
+{
+    _Alignas(ALIGNMENT) real packed[GRADIENT_WIDTH * K_BLOCK];
+    rnn_wide_gradient(sums, g, column, panels, packed);
 }
 
 /* db_ih and db_hh (+)= the sum of dA over steps and rows, for one panel of units. */
@@ -289,19 +296,23 @@ static void rnn_gradient_task(void *arg, size_t task)
     const rnn_weight w_ih = {OF_X, job->dw.w_ih, I, job->x, steps};
     const rnn_weight w_hh = {OF_H, job->dw.w_hh, R, h, steps_with_h(job, steps)};
     const rnn_weight *w = part < of_w_ih ? &w_ih : &w_hh;
+    const size_t column = (part < of_w_ih ? part : part - of_w_ih) * width;
     const fp_mode mode = flush_denormals();
     if (part == of_w_ih + of_w_hh)
         for (size_t panel = panels.from; panel < panels.to; panel++)
             rnn_bias_gradient(sums, panel);
     else if (w->dw && w->N < LANES)
         rnn_narrow_gradient(sums, w, panels);
+    else if (w->dw && &errno == sums->callers_errno)
+        rnn_wide_gradient(sums, w, column, panels, job->packed_rows);
     else if (w->dw)
-        rnn_wide_gradient(sums, w, (part < of_w_ih ? part : part - of_w_ih) * width, panels);
+        rnn_wide_gradient_on_worker(sums, w, column, panels);
     restore_denormals(mode);
 }
 
 /* Everything that follows from the dA of some steps, divided by elements of the results: each is
- * summed by one thread in one order, however many rows there are and however many steps at a time. */
+ * summed by one thread in one order, however many rows there are and however many steps at a
+ * time. */
 static void rnn_gradients_of(const rnn_run *run)
 {
     const size_t threads = (size_t)run->nthreads, width = GRADIENT_WIDTH;
@@ -311,7 +322,7 @@ static void rnn_gradients_of(const rnn_run *run)
     for (size_t i = 0; i < run->count; i++) {
         const rnn_job *job = run->jobs + i;
         const size_t panels = panels_in(job->s.H);
-        rnn_sums of = {run, job, run->steps, 1, 1};
+        rnn_sums of = {run, job, run->steps, 1, 1, &errno};
         const size_t parts = (round_up(job->s.I, width) + round_up(job->R, width)) / width + 1;
         if (threads > 1)
             of.groups = smaller(panels, 1 + 4 * threads / parts);

@@ -5,10 +5,10 @@
  * partial loads and stores.  The units beyond H have weights and gradients 0.
  *
  * A panel holds the pre-activations of UNITS units, column by column: [COLUMNS, UNITS], WIDTH
- * elements.  Gates, and dA, which replaces them, are stored panel by panel: [panels, steps, B, WIDTH].
- * The gradients of the weights need one panel of many steps at a time: in rows of all panels, each
- * step would be on another memory page.  In the last panel, which may have fewer units, columns stand
- * that much closer, so that products with dA have no gaps to skip. */
+ * elements.  Gates, and dA, which replaces them, are stored panel by panel: [panels, steps, B,
+ * WIDTH].  The gradients of the weights need one panel of many steps at a time: in rows of all
+ * panels, each step would be on another memory page.  In the last panel, which may have fewer
+ * units, columns stand that much closer, so that products with dA have no gaps to skip. */
 #ifndef PK_RNN_LAYOUT_H
 #define PK_RNN_LAYOUT_H
 
@@ -24,8 +24,8 @@
  *                   first three and x the last three
  *     CELL_HAS_C    whether there is a second state
  *     CELL_SAVES    whether backward needs gates; else the states are enough
- * and CELL_WHOLE_ROW, if all pre-activations of a row must be there before the cell sees one of them
- * (to normalize them), or h needs all units (a projection).  Then each step has two phases. */
+ * and CELL_WHOLE_ROW, if all pre-activations of a row must be there before the cell sees one of
+ * them (to normalize them), or h needs all units (a projection).  Then each step has two phases. */
 #ifndef CELL_WHOLE_ROW
 #define CELL_WHOLE_ROW 0
 #endif
@@ -54,6 +54,7 @@ typedef struct {
     size_t c_interval; /* forward keeps c of every so many steps */
     size_t block;      /* steps whose products with w_ih are done together */
     real *packed_w;    /* [panels]: a bias of WIDTH, w_ih [I, x_width], w_hh [R, h_width] */
+    real *packed_rows;               /* for backward: rows of x or h, see rnn_wide_gradient */
     real *packed_w_hh, *packed_w_ih; /* for backward: rows in the order of dA; NULL: w in place */
     real *dh, *dc;                   /* [B, Q], [B, P_c] */
     int accumulate;

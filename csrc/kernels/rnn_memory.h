@@ -6,6 +6,9 @@
 
 enum { L2_SHARE = 1 << 20 }; /* bytes that are likely to stay in the L2 cache */
 
+/* A task of a weight gradient works on PANELS panels of its columns, so that dA is read once for all. */
+enum { PANELS = 4, GRADIENT_WIDTH = PANELS * WIDTH };
+
 /* The steps of a stretch: where backward does not have the gates of all steps, it works on stretches
  * of about as many steps as there are stretches, so that neither the states that are kept between
  * them nor the scratch memory is large. */
@@ -17,8 +20,9 @@ static size_t steps_of_stretch(const pk_rnn_shape *s)
     return steps;
 }
 
-/* Weights that fit the L2 cache are used for input and state together, step by step, unless a step has
- * too few rows for good tiles.  Otherwise w_ih is used for a block of steps of some 512 rows. */
+/* Weights that fit the L2 cache are used for input and state together, step by step, unless a step
+ * has too few rows for good tiles.  Otherwise w_ih is used for a block of steps of some 512
+ * rows. */
 static size_t steps_of_block(const pk_rnn_shape *s)
 {
     const size_t H = padded(s->H), columns = OF_X.count * s->I + OF_H.count * s->H;
@@ -59,7 +63,7 @@ static rnn_job rnn_job_for(const pk_rnn_shape *shape)
 
 /* Scratch memory in the order in which it is laid out, in elements. */
 typedef struct {
-    size_t packed_w_hh, packed_w_ih, dh, dc, packed_w, gates, c_again;
+    size_t packed_rows, packed_w_hh, packed_w_ih, dh, dc, packed_w, gates, c_again;
 } rnn_scratch;
 
 static size_t size_of_forward_pack(const rnn_job *job)
@@ -79,7 +83,9 @@ static rnn_scratch backward_scratch(const rnn_job *job)
 {
     const size_t B = job->s.B, H = job->s.H, step = times(B, panels_in(H) * WIDTH);
     const size_t c = CELL_HAS_C ? job->P_c : 0;
-    rnn_scratch size = {.packed_w_hh = packed_size(OF_H.count * H, job->R),
+    const size_t widest = job->s.I > job->R ? job->s.I : job->R;
+    rnn_scratch size = {.packed_rows = smaller(round_up(widest, WIDTH), GRADIENT_WIDTH) * K_BLOCK,
+                        .packed_w_hh = packed_size(OF_H.count * H, job->R),
                         .packed_w_ih = packed_size(OF_X.count * H, job->s.I),
                         .dh = times(B, job->Q),
                         .dc = times(B, c)};
@@ -95,7 +101,7 @@ static rnn_scratch backward_scratch(const rnn_job *job)
 static size_t scratch_elements(rnn_scratch s)
 {
     return plus(plus(plus(s.packed_w_hh, s.packed_w_ih), plus(s.dh, s.dc)),
-                plus(plus(s.packed_w, s.gates), s.c_again));
+                plus(plus(s.packed_w, s.gates), plus(s.c_again, s.packed_rows)));
 }
 
 static pk_rnn_sizes rnn_sizes(const pk_rnn_shape *shape)
@@ -132,7 +138,8 @@ static rnn_job rnn_job_of(const pk_rnn_layer *layer, rnn_scratch (*scratch)(cons
     job.h = layer->h;
     job.c = job.c_again = layer->c;
     job.from_zeros = !layer->h0;
-    job.packed_w_hh = align(layer->scratch);
+    job.packed_rows = align(layer->scratch);
+    job.packed_w_hh = job.packed_rows + size.packed_rows;
     job.packed_w_ih = job.packed_w_hh + size.packed_w_hh;
     job.dh = job.packed_w_ih + size.packed_w_ih;
     job.dc = job.dh + size.dh;

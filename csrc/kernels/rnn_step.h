@@ -1,9 +1,9 @@
 /* One step of a recurrent layer, for inference on a stream.
  *
- * Weights are used in place, in dot products along their rows.  A packed copy would have to be made at
- * every step, since nothing tells when somebody changes a weight, and that reads and writes all of
- * them before the product reads them again.  So a step reads each weight once, and with few rows that
- * is all of its time. */
+ * Weights are used in place, in dot products along their rows.  A packed copy would have to be made
+ * at every step, since nothing tells when somebody changes a weight, and that reads and writes all
+ * of them before the product reads them again.  So a step reads each weight once, and with few rows
+ * that is all of its time. */
 #ifndef PK_RNN_STEP_H
 #define PK_RNN_STEP_H
 
@@ -22,8 +22,8 @@ typedef struct {
     size_t chunks; /* of panels */
 } rnn_step_job;
 
-/* COLS rows of weights at a time: of a lane of a panel, the columns, or the vectors of the one column.
- * Those that one of the inputs does not enter are left out. */
+/* COLS rows of weights at a time: of a lane of a panel, the columns, or the vectors of the one
+ * column.  Those that one of the inputs does not enter are left out. */
 typedef struct {
     size_t first, count;
     const real *w[COLS];
@@ -40,7 +40,8 @@ PK_INLINE step_rows step_rows_of(columns of, const real *w, size_t H, size_t N, 
     return rows;
 }
 
-/* sums[r][j] += the products of n <= LANES columns of row j of weights and of row r of x, from k on. */
+/* sums[r][j] += the products of n <= LANES columns of row j of weights and of row r of x, from k
+ * on. */
 PK_INLINE void step_columns(vec sums[STEP_ROWS][COLS], const int rows, size_t n, const step_rows *w,
                             size_t k, const real *x, ptrdiff_t x_row)
 {
@@ -64,8 +65,9 @@ PK_INLINE void step_dots(vec sums[STEP_ROWS][COLS], const int rows, size_t K, st
         step_columns(sums, rows, K - k, &w, k, x, x_row);
 }
 
-/* Lane j of the result is the sum of the lanes of v[j], j < LANES; destroys v.  As in a transposition,
- * each round moves one bit of the index, and adds the halves that it brings together. */
+/* Lane j of the result is the sum of the lanes of v[j], j < LANES; destroys v.  As in a
+ * transposition, each round moves one bit of the index, and adds the halves that it brings
+ * together. */
 PK_INLINE vec sums_of_lanes(vec v[LANES])
 {
     for (int half = LANES / 2; half > 0; half /= 2)
@@ -75,7 +77,8 @@ PK_INLINE vec sums_of_lanes(vec v[LANES])
     return v[0];
 }
 
-/* The new state of the units of a panel from `unit` on for one batch row, from their dot products. */
+/* The new state of the units of a panel from `unit` on for one batch row, from their dot
+ * products. */
 PK_INLINE void rnn_step_cell(const pk_rnn_layer *layer, size_t b, size_t unit,
                              vec dots[COLS][LANES])
 {

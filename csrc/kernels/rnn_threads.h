@@ -14,10 +14,11 @@ typedef struct {
 } rnn_run;
 
 /* Batch rows never meet in the recurrence: a thread takes some rows through all steps and waits for
- * nobody.  That is best as long as each thread has enough rows for good tiles, and its cache holds the
- * weights, all of which each thread reads at every step.  Otherwise each thread takes some hidden
- * units of all rows, reads only their weights, and waits for the others after every step, which pays
- * if a step is long beside a wake-up.  A problem of some 10 microseconds stays on one thread. */
+ * nobody.  That is best as long as each thread has enough rows for good tiles, and its cache holds
+ * the weights, all of which each thread reads at every step.  Otherwise each thread takes some
+ * hidden units of all rows, reads only their weights, and waits for the others after every step,
+ * which pays if a step is long beside a wake-up.  A problem of some 10 microseconds stays on one
+ * thread. */
 static pk_rnn_partition rnn_partition(const pk_rnn_shape *s, size_t count, int nthreads)
 {
     enum { SERIAL_BELOW = 1 << 20, WORTH_WAITING = 1 << 17 }; /* multiply-adds */
@@ -46,7 +47,8 @@ static rnn_run rnn_run_of(rnn_job *jobs, size_t count, int nthreads)
     return (rnn_run){jobs, count, parts.rows, parts.units, parts.nthreads, {0, jobs->s.T}};
 }
 
-/* Where share c of the batch rows begins: shares have equally many rows or, if lengths differ, steps. */
+/* Where share c of the batch rows begins: shares have equally many rows or, if lengths differ,
+ * steps. */
 static size_t partition_rows(const rnn_job *job, size_t c, size_t shares)
 {
     const int64_t *lengths = job->s.lengths;
@@ -68,8 +70,9 @@ PK_INLINE range panels_of(const rnn_job *job, range columns)
     return (range){columns.from * each, smaller(columns.to * each, panels_in(job->s.H))};
 }
 
-/* What is done at the i-th of the steps of a run: for some rows and all columns, or for all rows and
- * some columns.  In the second phase of a cell that needs whole rows, columns are always all. */
+/* What is done at the i-th of the steps of a run: for some rows and all columns, or for all rows
+ * and some columns.  In the second phase of a cell that needs whole rows, columns are always
+ * all. */
 typedef void rnn_work(const rnn_job *job, range steps, size_t i, int phase, range rows,
                       range columns);
 

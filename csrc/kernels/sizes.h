@@ -1,5 +1,5 @@
-/* Sizes of memory, in arithmetic that saturates: SIZE_MAX means "too much".  For every function that
- * tells a caller how much memory to allocate. */
+/* Sizes of memory, in arithmetic that saturates: SIZE_MAX means "too much".  For every function
+ * that tells a caller how much memory to allocate. */
 #ifndef PK_SIZES_H
 #define PK_SIZES_H
 

@@ -70,7 +70,8 @@ class Settings(NamedTuple):
     def of(cls, kinds: Iterable[Kind], hyper: Any, groups: Any) -> Self:
         hyper = Fixed(as_python(hyper), "assign the attribute, as in opt.lr = 0.1")
         fixed = {p: Fixed(as_python(own), "assign opt.groups") for p, own in groups.items()}
-        merged = by_kind(kinds, hyper, fixed)
+        # What no parameter has, because `groups` and `no_decay` set it for all, is checked as well.
+        merged = by_kind(dict.fromkeys([*kinds, ((), True)]), hyper, fixed)
         scheduled = {name for _, functions in merged for name in functions}
         return cls(hyper, Fixed(fixed, "assign opt.groups"), merged, scheduled)
 

@@ -9,8 +9,8 @@
 
 enum { T = 3, B = 2, I = 3, H = 5, MOST_GATES = 4 };
 
-/* All inputs of a layer, in one array of doubles, so that one loop can push at each of them.  A cell
- * with fewer gates uses the beginning of each array. */
+/* All inputs of a layer, in one array of doubles, so that one loop can push at each of them.  A
+ * cell with fewer gates uses the beginning of each array. */
 typedef struct {
     double x[T * B * I], h0[B * H], c0[B * H];
     double w_ih[MOST_GATES * H * I], w_hh[MOST_GATES * H * H];
@@ -136,7 +136,8 @@ static void test_a_state_and_its_gradient_may_be_absent(const pk_cell_kernels *c
     free_case(&c);
 }
 
-/* Each of two sequences gets its own answer; all in C, from the gradient of the loss to the weights. */
+/* Each of two sequences gets its own answer; all in C, from the gradient of the loss to the
+ * weights. */
 static void test_a_tiny_layer_trains(const pk_cell_kernels *cell, pk_rnn_shape shape)
 {
     enum { N = N_VALUES - T * B * I - 2 * B * H };
