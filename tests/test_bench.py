@@ -60,7 +60,9 @@ def kernels_of_the_library():
     (ids,) = re.findall(r"typedef enum \{(.*)\} pk_cell_id;", header)
     cells = [cell.lower() for cell in re.findall(r"PK_(\w+)", ids) if cell != "N_CELLS"]
     of_cells = {f"{cell}_{part}" for cell in cells for part in ("forward", "backward", "step")}
-    return members - helpers | of_cells | set(_optim.ROWS) | {"clip_by_global_norm", "clip_by_value"}
+    return (
+        members - helpers | of_cells | set(_optim.ROWS) | {"clip_by_global_norm", "clip_by_value"}
+    )
 
 
 @pytest.fixture(scope="module")

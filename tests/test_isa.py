@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import pyoptk
-from pyoptk import _core, _held, _optim, _plan, _products, _rnn, _rnn_step, _sparse, _stack, kernels
+from pyoptk import _core, _held, _optim, _plan, _products, _rnn, _rnn_step, _sparse, kernels
 
 COMPILED = [
     *(_core, _held, _optim, _plan, _products, _rnn, _rnn_step, _sparse),

@@ -83,8 +83,8 @@ def test_the_same_bits_for_any_number_of_threads_and_any_neighbours(shape, cell,
             np.testing.assert_array_equal(array, other[name], err_msg=name)
     for rows in (slice(0, 1), slice(3, 8), slice(17, 40)):
         alone = by_pyoptk(
-            layer, x[:, rows], each(lambda s: s[:, rows].copy(), state), dy[:, rows],
-            each(lambda s: s[:, rows].copy(), dstate),
+            layer, x[:, rows], each(lambda s, rows=rows: s[:, rows].copy(), state), dy[:, rows],
+            each(lambda s, rows=rows: s[:, rows].copy(), dstate),
         )  # fmt: skip
         for name in {*PER_ROW} & {*alone}:
             np.testing.assert_array_equal(alone[name], outcomes[0][name][:, rows], err_msg=name)

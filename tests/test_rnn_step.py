@@ -53,7 +53,7 @@ def test_a_step_gives_the_same_bits_for_any_threads_and_neighbours(cell, dtype, 
         for one, other in zip(outcomes[0], others, strict=True):
             np.testing.assert_array_equal(one, other)
     for rows in (slice(0, 1), slice(2, 9)):
-        alone, _ = layer.step(x[0, rows], each(lambda s: s[:, rows], state))
+        alone, _ = layer.step(x[0, rows], each(lambda s, rows=rows: s[:, rows], state))
         np.testing.assert_array_equal(alone, outcomes[0][0][rows])
 
 

@@ -81,10 +81,10 @@ typedef struct {
     pk_sequence dy;      /* [T, B, H] in, absent: zeros */
     pk_sequence dx;      /* [T, B, I] out, may be absent.  Layers of one call that have the same one
                           * get the sum of theirs in it */
-    const void *dh_last;  /* [B, H] in; NULL: zeros */
-    const void *dc_last;  /* [B, H] in; NULL: zeros */
-    void *dh0;            /* [B, H] out, may be NULL, may be dh_last */
-    void *dc0;            /* [B, H] out, may be NULL, may be dc_last */
+    const void *dh_last; /* [B, H] in; NULL: zeros */
+    const void *dc_last; /* [B, H] in; NULL: zeros */
+    void *dh0;           /* [B, H] out, may be NULL, may be dh_last */
+    void *dc0;           /* [B, H] out, may be NULL, may be dc_last */
     pk_rnn_weights grads; /* out, each may be NULL */
     int accumulate;       /* add to what `grads` hold */
 } pk_rnn_gradients;
@@ -100,7 +100,7 @@ typedef struct {
  * their shapes differ in `reverse` at most.  The same bits for any nthreads, and for a row whatever
  * the other rows are. */
 typedef struct {
-    size_t gates, states; /* 1: h; 2: h and c */
+    size_t gates, states;       /* 1: h; 2: h and c */
     size_t (*padded)(size_t H); /* H rounded up to whole vectors */
     pk_rnn_sizes (*sizes)(const pk_rnn_shape *shape);
     pk_rnn_partition (*partition)(const pk_rnn_shape *shape, size_t count, int nthreads);

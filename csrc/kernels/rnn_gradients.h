@@ -59,8 +59,8 @@ static void rnn_da_product(const rnn_job *job, columns of, size_t t, range rows,
 typedef struct {
     const rnn_run *run;
     const rnn_job *job;
-    range steps;  /* of dx, */
-    size_t tasks; /* and how many tasks share them */
+    range steps;   /* of dx, */
+    size_t tasks;  /* and how many tasks share them */
     size_t groups; /* of unit panels; a weight's task does GRADIENT_WIDTH columns of one */
     const int *callers_errno; /* whose address is another on each worker */
 } rnn_sums;

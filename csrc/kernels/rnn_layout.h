@@ -54,7 +54,7 @@ typedef struct {
     size_t c_interval; /* forward keeps c of every so many steps */
     size_t block;      /* steps whose products with w_ih are done together */
     real *packed_w;    /* [panels]: a bias of WIDTH, w_ih [I, x_width], w_hh [R, h_width] */
-    real *packed_rows;               /* for backward: rows of x or h, see rnn_wide_gradient */
+    real *packed_rows; /* for backward: rows of x or h, see rnn_wide_gradient */
     real *packed_w_hh, *packed_w_ih; /* for backward: rows in the order of dA; NULL: w in place */
     real *dh, *dc;                   /* [B, Q], [B, P_c] */
     int accumulate;

@@ -70,10 +70,7 @@ PK_INLINE real *row_at(pk_sequence s, size_t t, size_t b)
 }
 
 /* v with zeros after its first n <= LANES elements. */
-PK_INLINE vec zero_tail(vec v, size_t n)
-{
-    return n == LANES ? v : load_part((const real *)&v, n);
-}
+PK_INLINE vec zero_tail(vec v, size_t n) { return n == LANES ? v : load_part((const real *)&v, n); }
 
 /* mask ? a : b; a mask is the result of a comparison of two vectors. */
 PK_INLINE vec pick(vec_bits mask, vec a, vec b)

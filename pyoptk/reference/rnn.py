@@ -242,7 +242,7 @@ def lstm_backward(
             da[t, past], dh_prev[past], dc_prev[past] = 0, dh_t[past], dc[past]
         dh, dc = dh_prev, dc_prev
     dx, *dw = _from_da(da, x, h, w_ih, ended, reverse)
-    return dx, dh, dc, *dw
+    return dx, dh, dc, *dw  # type: ignore[return-value]
 
 
 def rnn_backward(
@@ -269,7 +269,7 @@ def rnn_backward(
         if ended is not None:
             da[t, ended[t]], dh[ended[t]] = 0, dh_t[ended[t]]
     dx, *dw = _from_da(da, x, h, w_ih, ended, reverse)
-    return dx, dh, *dw
+    return dx, dh, *dw  # type: ignore[return-value]
 
 
 def _inputs(x: Array, w_ih: Array, *biases: Array | None) -> Array:

@@ -142,7 +142,7 @@ class Layer(Generic[State]):
         MemoryError
             If there is not enough memory for T and B.
         """
-        return self._passes.forward(self, x, state, lengths, past_end, train, out)
+        return self._passes.forward(self, x, state, lengths, past_end, train, out)  # type: ignore[no-any-return]
 
     @overload
     def backward(
@@ -203,7 +203,7 @@ class Layer(Generic[State]):
         TypeError, ValueError
             If an argument has another dtype or shape; the message names it.
         """
-        return self._passes.backward(dy, dstate, accumulate, need_dx, out)
+        return self._passes.backward(dy, dstate, accumulate, need_dx, out)  # type: ignore[no-any-return]
 
     def step(self, x: Array, state: State | None = None) -> tuple[Array, State]:
         """One step of a stream, for inference: ``y, state = layer.step(x, state)``.
