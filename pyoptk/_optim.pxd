@@ -1,4 +1,4 @@
-# What _plan takes from _optim: the descriptions of the optimizers, and how a config is made by them.
+# What _plan takes from _optim: the descriptions of the optimizers, and how they make a config.
 
 from .capi cimport pk_dtype, pk_optimizer, pk_which
 

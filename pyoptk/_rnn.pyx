@@ -7,7 +7,7 @@ sequence takes less time than a handful of checks in Python would.
 import numpy as _np
 
 from ._checks import check_choice, check_lengths, described
-from ._stack import partition  # for whoever asks this family
+from ._stack import partition  # for whoever asks this family  # no-cython-lint
 
 from cpython.buffer cimport (
     Py_buffer, PyBuffer_IsContiguous, PyBuffer_Release, PyBUF_STRIDES, PyObject_GetBuffer,

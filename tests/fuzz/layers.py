@@ -164,6 +164,16 @@ def layer(t):
     stream(t, one)
 
 
+def passes_of_twin(one, x, state, dy, dstate, B, **options):
+    """What both passes of the twin give; a state that is None is one of zeros."""
+    zeros = np.zeros((one.L * one.D, B, one.H), one.dtype)
+    zeros = (zeros, zeros) if one.is_pair else zeros
+    state, dstate = (zeros if s is None else s for s in (state, dstate))
+    return by_twin(
+        one.layer, one.by_time(np.array(x)), state, one.by_time(np.array(dy)), dstate, **options
+    )
+
+
 def once(t, one, T, B):
     """Both passes; whether to go on."""
     layer, dtype = one.layer, one.dtype
@@ -207,17 +217,8 @@ def once(t, one, T, B):
         must=False,
         writes=[] if out is None else [out],
     )
-    zeros = np.zeros((one.L * one.D, B, one.H), dtype)
-    zeros = (zeros, zeros) if one.is_pair else zeros
-    exact = by_twin(
-        layer,
-        one.by_time(np.array(x)),
-        zeros if state is None else state,
-        one.by_time(np.array(dy)),
-        zeros if dstate is None else dstate,
-        lengths=lengths,
-        past_end=past_end,
-        call=call,
+    exact = passes_of_twin(
+        one, x, state, dy, dstate, B, lengths=lengths, past_end=past_end, call=call
     )
     ours = (
         {"y": one.by_time(y)}
