@@ -11,8 +11,7 @@
 
 #ifdef __SANITIZE_THREAD__
 /* By default the sanitizer kills a child of a process with threads when it starts a thread.  With
-*this the child goes on;
-GCC reports no races in it.A race in the parent ends the parent.* /
+ * this the child goes on; GCC reports no races in it.  A race in the parent ends the parent. */
 const char *__tsan_default_options(void);
 __attribute__((visibility("default"))) const char *__tsan_default_options(void)
 {
