@@ -1,8 +1,7 @@
 from typing import Any, Self, final
 
-from ._stack import Stack, partition
-
-__all__ = ["Passes", "Plan", "partition"]
+from ._stack import Stack
+from ._stack import partition as partition
 
 @final
 class Plan(Stack):
