@@ -200,7 +200,14 @@ cdef class Averaged:
     cdef list others, saved
 
     def __cinit__(self, Held held not None, list others):
-        self.held, self.others = held, others
+        cdef Py_ssize_t i
+        self.held, self.others = held, list(others)
+        if len(self.others) != held.count:
+            raise ValueError("averages: expected one for each parameter")
+        for i, other in enumerate(self.others):
+            if not held.is_like(i, other, NPY_ARRAY_CARRAY_RO):
+                raise ValueError(f"averages: expected an array like {held.labels[i]}, "
+                                 f"got {_checks.described(other)}")
 
     def __enter__(self):
         cdef Py_ssize_t i

@@ -68,6 +68,8 @@ cdef class Plan:
         cdef Py_ssize_t i
         self.held, self.row, self.copies = held, row_named(which), []
         self.config_size = self.row.row.config_size
+        if len(group_of) != held.count or not all([0 <= g < len(hypers) for g in group_of]):
+            raise ValueError("group_of: expected an index into hypers for each parameter")
         self.touched = _Touched()
         self.norm, self.per_array = -1, bool(hypers[0]["max_norm_per_array"])
         self.count, self.n_groups, self.dtype = held.count, 1 + max(group_of), held.dtype
