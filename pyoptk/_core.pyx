@@ -213,6 +213,8 @@ cdef bint overlaps_itself(Py_buffer *view) noexcept:
     cdef bint used[64]  # PyBUF_MAX_NDIM
     cdef Py_ssize_t reach = view.itemsize
     cdef int i, axis
+    if PyBuffer_IsContiguous(view, c"A"):
+        return False
     memset(used, 0, sizeof(used))
     while view.len:
         axis = -1  # of the smallest stride that is left

@@ -31,6 +31,7 @@ cdef class Held:
     cdef list in_order(self, grads)
     cdef int lock(self, str what) except -1
     cdef void unlock(self) noexcept
+    cdef int enter(self, str what) except -1
     cdef bint has_same_entries(self) except -1
     cdef int check_entries(self) except -1
     cdef bint is_like(self, Py_ssize_t i, array, int flags) noexcept

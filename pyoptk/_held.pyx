@@ -130,13 +130,18 @@ cdef class Held:
     cdef void unlock(self) noexcept:
         drop_guard(&self.busy)
 
-    def begin(self, str what):
-        """The same until `end`; raise if averages are in the place of the parameters, too."""
+    cdef int enter(self, str what) except -1:
+        """The same; raise if averages are in the place of the parameters, too."""
         self.lock(what)
         if self.averaging:
             self.unlock()
             raise RuntimeError(f"{what}: expected the parameters, got their averages, because this "
                                f"is within averaged()")
+        return 0
+
+    def begin(self, str what):
+        """`enter`, for Python; until `end`."""
+        self.enter(what)
 
     def end(self):
         self.unlock()
@@ -211,7 +216,7 @@ cdef class Averaged:
 
     def __enter__(self):
         cdef Py_ssize_t i
-        self.held.begin("averaged")
+        self.held.enter("averaged")
         try:
             for i in range(self.held.count):
                 self.held.check_writable(i)

@@ -15,6 +15,6 @@ cdef class Row:
 
 
 cdef Row row_named(str name)
-cdef double at_least_zero(dict hyper, str name) except? -1
+cdef double at_least_zero(given, str name) except? -1
 cdef double limit(dict hyper, str name) except? -1
 cdef int check_fits(str name, double value, pk_dtype dtype) except -1

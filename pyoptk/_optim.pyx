@@ -27,8 +27,10 @@ from .capi cimport (
 )
 
 
-cdef double at_least_zero(dict hyper, str name) except? -1:
-    return _checks.number(name, hyper[name], 0, INFINITY, "a finite number >= 0")
+cdef double at_least_zero(given, str name) except? -1:
+    if type(given) is float and 0 <= <double> given < INFINITY:
+        return given
+    return _checks.number(name, given, 0, INFINITY, "a finite number >= 0")
 
 
 cdef double limit(dict hyper, str name) except? -1:
@@ -192,7 +194,7 @@ def once(str name, dict arguments):
         raise TypeError(f"{name}: expected {expected} arguments, got {', '.join(arguments)}")
     arguments = {**arguments, "ema_decay": None, "zero_grad": False}
     step = arguments["step"]
-    if not isinstance(step, (int, _np.integer)) or not 1 <= step < 2**63:
+    if type(step) is not int and not isinstance(step, _np.integer) or not 1 <= step < 2**63:
         raise ValueError(f"step: expected an integer >= 1, got {step!r}")
     memset(&tensor, 0, sizeof(tensor))
     tensor.step = step

@@ -154,7 +154,7 @@ cdef class Plan:
             if needed != self.names:
                 _checks.refuse_states(self.names, needed, self.row.needed_by, hypers[g])
         limit(hypers[0], "max_norm")
-        at_least_zero(hypers[0], "max_norm_eps")
+        at_least_zero(hypers[0]["max_norm_eps"], "max_norm_eps")
         _checks.check_switch("ema_from_first_step", hypers[0]["ema_from_first_step"])
         if _checks.check_switch("max_norm_per_array",
                                 hypers[0]["max_norm_per_array"]) != self.per_array:
@@ -176,7 +176,7 @@ cdef class Plan:
         memcpy(self.configs, self.common(self.n_groups), self.n_groups * self.config_size)
         self.max_norm, self.on_nonfinite = limit(hypers[0], "max_norm"), hypers[0]["on_nonfinite"]
         self.knows_norm = hypers[0]["max_norm"] is not None
-        self.max_norm_eps = at_least_zero(hypers[0], "max_norm_eps")
+        self.max_norm_eps = at_least_zero(hypers[0]["max_norm_eps"], "max_norm_eps")
         self.ema_from_first_step = hypers[0]["ema_from_first_step"]
         self.zero_grad = any([h["zero_grad"] for h in hypers[:self.n_groups]])
         self.settings = self.settings if settings is None else settings
@@ -185,11 +185,10 @@ cdef class Plan:
     def set_lr(self, list lrs):
         """Like `configure` if only lr changes: a number for each group."""
         cdef size_t g
-        self.held.begin("step")
+        self.held.enter("step")
         try:
             for g in range(self.n_groups):
-                hyper = {"lr": lrs[g]}
-                self.common(self.n_groups + g).lr = at_least_zero(hyper, "lr")
+                self.common(self.n_groups + g).lr = at_least_zero(lrs[g], "lr")
                 check_fits("lr", self.common(self.n_groups + g).lr, self.dtype)
             for g in range(self.n_groups):
                 self.common(g).lr = self.common(self.n_groups + g).lr
@@ -355,10 +354,10 @@ cdef class Plan:
 
     def step(self, grads):
         """Take one step. Changes every parameter that has a gradient, and its state."""
-        self.held.begin("step")
+        self.held.enter("step")
         try:
             self.held.check_entries()
-            self.run_step(self.held.in_order(grads), 1, False)
+            self.take_step(self.held.in_order(grads), 1, False)
         finally:
             self.held.unlock()
 
@@ -377,10 +376,16 @@ cdef class Plan:
             begin = end
 
     def run_step(self, list ordered not None, double factor, bint skips):
+        """`take_step` for wrappers, between `held.begin` and `held.end`."""
+        if len(ordered) != self.count or not self.held.busy:
+            raise RuntimeError("run_step: expected a list from `checked`, after `begin`")
+        return self.take_step(ordered, factor, skips)
+
+    cdef bint take_step(self, list ordered, double factor, bint skips) except -1:
         """Take a step with `grad_scale` times `factor`; returns whether it was taken.
 
-        `skips`: skip it if a gradient is not finite, whatever `on_nonfinite` says. The caller has
-        called `held.begin`. No signal handler runs between the first change and the last.
+        `skips`: skip it if a gradient is not finite, whatever `on_nonfinite` says. No signal
+        handler runs between the first change and the last.
         """
         cdef Py_ssize_t i, taken = 0
         cdef size_t g, count = self.count
@@ -391,8 +396,6 @@ cdef class Plan:
         cdef const pk_optim_kernels *kernels = optim_table(self.dtype)
         try:
             check_fits("grad_scale", scale, self.dtype)
-            if len(ordered) != self.count or not self.held.busy:
-                raise RuntimeError("run_step: expected a list from `checked`, after `begin`")
             for i in range(self.count):
                 self.tensors[i].grad = NULL
                 self.tensors[i].stored.grad = PK_NATIVE

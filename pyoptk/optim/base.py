@@ -196,16 +196,16 @@ class Optimizer(Uncopied):
         """
         plan = self._plan
         if plan.settings.scheduled:
-            self._prepare()
+            self._prepare(plan, plan.settings)
         plan.step(grads)
 
-    def _prepare(self) -> None:
+    @staticmethod
+    def _prepare(plan: Plan, settings: Settings) -> None:
         """Evaluate the schedules for the next step; repeated calls have no further effect."""
-        settings = self._plan.settings
         if settings.scheduled == {"lr"}:
-            self._plan.set_lr(lrs_at_step(self._plan.calls, settings.merged))
+            plan.set_lr(lrs_at_step(plan.calls, settings.merged))
         elif settings.scheduled:
-            self._plan.configure(at_step(self._plan.calls, settings.merged))
+            plan.configure(at_step(plan.calls, settings.merged))
 
     def value(self, name: str, param: Any = None) -> Any:
         """The value of a hyper-parameter in the next step; a schedule is evaluated.

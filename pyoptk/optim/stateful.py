@@ -119,7 +119,7 @@ class Wrapper(Stateful):
 
     def _whole_step(self, take: Callable[[Plan], Any], weight: float) -> bool:
         plan = self.optimizer._plan
-        self.optimizer._prepare()
+        self.optimizer._prepare(plan, plan.settings)
         with np.errstate(all="ignore"):  # `on_nonfinite` is there for these
             plan.held.begin("step")
             try:
