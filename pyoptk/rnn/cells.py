@@ -131,7 +131,7 @@ class RNN(ConvertedLayer[Array]):
     Notes
     -----
     A training step needs, in numbers of 4 or 8 bytes and P being H rounded up to whole vectors,
-    L D (T+1) B P that are kept for backward, some 4 D B P sqrt(T) for the gradients of a stretch
+    L D (T+1) B P that are kept for backward, some 4 D B P sqrt(T) for the gradients of a window
     of steps, and between layers what an `LSTM` needs.
 
     Examples
