@@ -1,8 +1,8 @@
-"""Recurrent layers: calls of both passes for a batch of sequences.
+"""Forward and backward of recurrent layers, for a batch of sequences.
 
-A layer (pyoptk/rnn/layer.py) has `Passes`, which make a `Plan` for each T and B. A call takes its
-buffers, compares them with what was settled when the plan was made, and makes its results: a short
-sequence takes less time than a handful of checks in Python would.
+A layer (pyoptk/rnn/layer.py) has `Passes`, which makes a `Plan` for each T and B. A call takes the
+buffers of its arguments, compares them with the plan, and makes its results. For a short sequence
+the same checks in Python would take longer than the arithmetic.
 """
 import numpy as _np
 
@@ -25,18 +25,18 @@ cdef object _empty = _np.empty
 
 
 cdef class Plan(Stack):
-    """The memory of a layer for T steps of B sequences, and both passes through it.
+    """The memory of a layer for T steps of B sequences, and both passes.
 
-    Weights are read anew in every call. What an array must look like is settled here, once; a call
-    takes buffers and compares. A plan serves one thread at a time.
+    The plan knows the shapes and dtypes of all arguments, so that a call only compares. Every call
+    reads the weights again. A plan is for one thread at a time.
     """
     cdef object lengths, flat_params, flat_grads
     cdef size_t states
-    cdef readonly bint due  # whether there was a forward that backward can follow
+    cdef readonly bint due  # whether forward has run and backward may follow
     cdef bint batch_first
     cdef tuple of_x, of_y, of_state  # shapes, in the caller's order of axes
-    cdef _Buffers held  # params and grads, so that they stay where they are; and those of a call
-    cdef Py_buffer x  # if due
+    cdef _Buffers held  # params and grads, which must not move; then the arguments of a call
+    cdef Py_buffer x  # held if due
 
     def __dealloc__(self):
         if self.due:
@@ -64,7 +64,7 @@ cdef class Plan(Stack):
                           "flat_grads", NPY_ARRAY_CARRAY_RO | NPY_ARRAY_WRITEABLE)
 
     cdef bint serves(self, x) except -1:
-        """Whether `x` has the T and B of this plan, and the instruction set is still its own."""
+        """Whether `x` has the T and B of this plan, and the instruction set has not changed."""
         cdef Py_buffer view
         cdef bint fits
         try:
@@ -78,14 +78,14 @@ cdef class Plan(Stack):
         return fits
 
     cdef pk_sequence sequence(self, Py_buffer *view) noexcept:
-        """[T, B, features], whichever of the two the caller puts first."""
+        """The argument as [T, B, features], whether batch-first or not."""
         cdef pk_sequence s = sequence_of(view)
         if self.batch_first:
             s.t_stride, s.b_stride = s.b_stride, s.t_stride
         return s
 
     cdef pk_sequence new(self, array) except *:
-        """The same for an array that was made for this call: nobody else knows it."""
+        """The same for an array that this call has made."""
         cdef Py_buffer view
         PyObject_GetBuffer(array, &view, PyBUF_STRIDES)
         cdef pk_sequence s = self.sequence(&view)
@@ -165,7 +165,7 @@ cdef class Plan(Stack):
                 self.config.p, self.config.seed = layer.dropout, layer.seed
                 self.config.stream = layer.dropout_calls * layer.num_layers % 2**64
             repeat_last = past_end == "repeat"
-            # From here on no Python runs, and so nothing can come in between.
+            # From here on no Python code runs, so no exception can come between.
             self.lengths = lengths
             self.place_forward(x_, y_, first, last, lengths, repeat_last)
             if self.drops:
@@ -231,10 +231,10 @@ cdef class Plan(Stack):
 # ---- the calls of a layer ------------------------------------------------------------------------
 
 cdef class Passes:
-    """What a layer keeps between calls: a plan for training and one for inference.
+    """The plans of a layer, one for training and one for inference.
 
-    A call is one compiled function, so that an exception that comes from outside, as Ctrl-C, finds
-    the layer before the call or after it, and never locked. Two calls at once are refused.
+    A call is one compiled function, so that an exception from outside, such as Ctrl-C, finds the
+    layer in the state before the call or after it, and not locked. Two calls at once are refused.
     """
     cdef Plan train, infer
     cdef int busy  # a guard: see take_guard

@@ -197,6 +197,17 @@ def test_csrc_readme_lists_every_file_of_the_c_side():
     assert files - words == set()
 
 
+def test_the_way_of_a_call_names_functions_of_its_files():
+    part = text_of("csrc/README.md").split("## The way of a call")[1].split("\n## ")[0]
+    stops = re.findall(r"^    (\S.*?)  +(\S+\.\w+) ", part, re.MULTILINE)
+    assert len(stops) > 10
+    for functions, file in stops:
+        folder = ROOT if file.startswith("pyoptk/") else ROOT / "csrc"
+        text = (folder / file).read_text()
+        for name in functions.split(", "):
+            assert re.search(rf"\b{re.sub(r'.*[.]|[(].*', '', name)}\(", text), (name, file)
+
+
 def glossary():
     part = text_of("csrc/README.md").split("## Glossary")[1].split("\n## ")[0]
     return re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", part, re.MULTILINE)[2:]

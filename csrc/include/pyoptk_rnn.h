@@ -1,5 +1,5 @@
-/* The recurrent layers of pyoptk.h, which includes this file and says what holds for all kernels,
- * and the functions of arrays that go with them.  Users include pyoptk.h. */
+/* The recurrent part of the C API: cells, layers, and functions of arrays.  Users include pyoptk.h,
+ * which includes this file and says what holds for all kernels. */
 #ifndef PYOPTK_RNN_H
 #define PYOPTK_RNN_H
 
@@ -8,7 +8,7 @@
 
 /* ---- recurrent layers ------------------------------------------------------------------------ */
 
-/* The cells, and which rows [H] the gates of their weights are, in PyTorch's order:
+/* The cells, with the order of the gates in their weights, which is PyTorch's:
  *     PK_LSTM   i, f, g, o    states h and c        Hochreiter & Schmidhuber 1997, Gers et al. 2000
  *         a = w_ih x_t + b_ih + w_hh h_{t-1} + b_hh
  *         i, f, o = sigmoid(a_i, a_f, a_o)          g = tanh(a_g)
@@ -17,33 +17,33 @@
  *         h_t = tanh(w_ih x_t + b_ih + w_hh h_{t-1} + b_hh), or max(0, ...) if shape.relu */
 typedef enum { PK_LSTM, PK_RNN, PK_N_CELLS } pk_cell_id;
 
-/* What forward keeps for backward.  PK_SAVE_MINIMAL keeps the outputs, and c every few steps, and
- * backward computes the rest again, with the same bits: for an LSTM a third more arithmetic and a
- * sixth of the memory; a plain RNN never keeps more.  No backward can follow after
- * PK_SAVE_NOTHING. */
+/* What forward keeps for backward.  PK_SAVE_MINIMAL: the outputs, and c of every few steps;
+ * backward computes the rest again, with the same bits.  For an LSTM this is a third more
+ * arithmetic and a sixth of the memory; a plain RNN never keeps more.  PK_SAVE_NOTHING: there is no
+ * backward. */
 typedef enum { PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING } pk_save;
 
-/* Sizes may be at most PTRDIFF_MAX. */
+/* The shape of one direction of one layer.  Sizes are at most PTRDIFF_MAX. */
 typedef struct {
-    size_t T, B; /* steps and sequences, at least 0 */
-    size_t I, H; /* inputs and hidden units; H at least 1, I at least 0 */
-    /* [B] in 0..T, or NULL: all T.  From step lengths[b] on, sequence b keeps its state, its y is 0
-     * and its dy is ignored. */
+    size_t T, B; /* time steps and sequences, >= 0 */
+    size_t I, H; /* inputs >= 0 and hidden units >= 1 */
+    /* [B] in 0..T; NULL: all T.  From step lengths[b] on, the state of sequence b does not change,
+     * its y is 0 and its dy is ignored. */
     const int64_t *lengths;
-    int repeat_last; /* instead, y is the state that the sequence keeps, and dy counts */
-    int reverse;     /* steps are taken from T-1 to 0, those of sequence b from lengths[b]-1 on */
-    int relu;        /* of PK_RNN: see above */
+    int repeat_last; /* instead, y is the last state there, and dy is not ignored */
+    int reverse;     /* steps go from T-1 to 0, those of sequence b from lengths[b]-1 to 0 */
+    int relu;        /* PK_RNN: see above */
     pk_save save;
 } pk_rnn_shape;
 
-/* A sequence of batches: element [t][b][i] is data[t * t_stride + b * b_stride + i].  Strides count
- * elements, so that time-major, batch-first and sliced arrays need no copy. */
+/* A sequence of batches: element [t][b][i] is data[t * t_stride + b * b_stride + i].  With strides,
+ * which count elements, time-major, batch-first and sliced arrays need no copy. */
 typedef struct {
     void *data; /* NULL: absent */
     ptrdiff_t t_stride, b_stride;
 } pk_sequence;
 
-/* G: the gates of the cell, `gates` of its table. */
+/* G is the number of gates of the cell: `gates` in its table. */
 typedef struct {
     void *w_ih; /* [G * H, I] */
     void *w_hh; /* [G * H, H] */
@@ -51,77 +51,77 @@ typedef struct {
     void *b_hh; /* [G * H], may be NULL */
 } pk_rnn_weights;
 
-/* How many elements the arrays of the same names in pk_rnn_layer must have; scratch: bytes.
- * SIZE_MAX where that is more than a size_t can say. */
+/* The number of elements (scratch: bytes) of the arrays of the same names in pk_rnn_layer.
+ * SIZE_MAX if it does not fit a size_t. */
 typedef struct {
     size_t h, c, gates, scratch;
 } pk_rnn_sizes;
 
-/* One direction of one layer: what forward needs.  The caller owns every array; none overlaps
- * another, unless it says so. */
+/* One direction of one layer: everything that forward needs.  The caller owns every array; no array
+ * overlaps another unless a comment allows it. */
 typedef struct {
     pk_rnn_shape shape;
     pk_rnn_weights weights; /* in */
     pk_sequence x;          /* [T, B, I] in */
     pk_sequence y;          /* [T, B, H] out, may be absent */
-    const void *h0;         /* [B, H] in: the state before the first step; NULL: zeros.  Backward
-                             * does not read it, but asks whether it is NULL */
-    const void *c0;         /* [B, H] in; NULL: zeros, or the cell has no c */
-    void *h_last;           /* [B, H] out: the state after the last step, may be NULL */
-    void *c_last;           /* [B, H] out, may be NULL */
-    void *h;       /* [sizes.h] out, in of backward.  If anything is saved, with P = padded(H), this
-                    * is [T+1, B, P]: the state before the first step, then that after each */
-    void *c;       /* [sizes.c] the same; the order is the kernel's own.  NULL if that is 0 */
-    void *gates;   /* [sizes.gates] the same; backward overwrites it */
-    void *scratch; /* [sizes.scratch bytes] of any alignment; holds nothing between calls */
+    /* [B, H] in: the state before the first step; NULL: zeros.  For backward it must be NULL if and
+     * only if it was in forward; it is not read again. */
+    const void *h0;
+    const void *c0; /* [B, H] in; NULL: zeros, or if the cell has no c */
+    void *h_last;   /* [B, H] out: the state after the last step, may be NULL */
+    void *c_last;   /* [B, H] out, may be NULL */
+    void *h;       /* [sizes.h] out; in for backward.  Unless PK_SAVE_NOTHING it is [T+1, B, P] with
+                    * P = padded(H): the state before the first step, then the state after each */
+    void *c;       /* [sizes.c] out; in for backward; in an order of the kernel's; NULL if 0 */
+    void *gates;   /* [sizes.gates] out; in for backward, which overwrites it */
+    void *scratch; /* [sizes.scratch bytes], any alignment; holds nothing between calls */
 } pk_rnn_layer;
 
-/* What backward needs besides. */
+/* What backward needs in addition. */
 typedef struct {
-    pk_sequence dy;      /* [T, B, H] in, absent: zeros */
-    pk_sequence dx;      /* [T, B, I] out, may be absent.  Layers of one call that have the same one
-                          * get the sum of theirs in it */
-    const void *dh_last; /* [B, H] in; NULL: zeros */
-    const void *dc_last; /* [B, H] in; NULL: zeros */
-    void *dh0;           /* [B, H] out, may be NULL, may be dh_last */
-    void *dc0;           /* [B, H] out, may be NULL, may be dc_last */
+    pk_sequence dy; /* [T, B, H] in; absent: zeros */
+    /* [T, B, I] out, may be absent.  Two layers of one call may share it: it is then the sum. */
+    pk_sequence dx;
+    const void *dh_last;  /* [B, H] in; NULL: zeros */
+    const void *dc_last;  /* [B, H] in; NULL: zeros */
+    void *dh0;            /* [B, H] out, may be NULL, may be dh_last */
+    void *dc0;            /* [B, H] out, may be NULL, may be dc_last */
     pk_rnn_weights grads; /* out, each may be NULL */
-    int accumulate;       /* add to what `grads` hold */
+    int accumulate;       /* add to `grads` instead of overwriting them */
 } pk_rnn_gradients;
 
 /* How the recurrence is divided between threads: into `rows` shares of the batch, which never wait
- * for each other, or into `units` shares of the hidden units, which do after every step. */
+ * for each other, or into `units` shares of the hidden units, which wait after every step. */
 typedef struct {
     size_t rows, units; /* for each layer of the call; one of them is 1 */
-    int nthreads;       /* that the call uses at most */
+    int nthreads;       /* upper limit of the call */
 } pk_rnn_partition;
 
-/* A cell.  `layers` are one or two that do not depend on each other, as the directions of one:
- * their shapes differ in `reverse` at most.  The same bits for any nthreads, and for a row whatever
- * the other rows are. */
+/* The kernels of a cell.  `layers` [count] are one layer, or two that do not depend on each other,
+ * such as two directions, whose shapes differ only in `reverse`.  The bits of a row depend neither
+ * on nthreads nor on the other rows. */
 typedef struct {
     size_t gates, states;       /* 1: h; 2: h and c */
     size_t (*padded)(size_t H); /* H rounded up to whole vectors */
     pk_rnn_sizes (*sizes)(const pk_rnn_shape *shape);
     pk_rnn_partition (*partition)(const pk_rnn_shape *shape, size_t count, int nthreads);
     void (*forward)(const pk_rnn_layer *layers, size_t count, int nthreads);
-    /* Once after a forward of the same layers that saved anything. */
+    /* To be called once after forward of the same layers. */
     void (*backward)(const pk_rnn_layer *layers, const pk_rnn_gradients *gradients, size_t count,
                      int nthreads);
 
-    /* One step of one layer, for inference on a stream: nothing is packed, each weight is read
-     * once.  Of `layer` it uses shape.B, I, H and relu, weights, the first step of x, h0, c0,
-     * h_last and c_last; c_last may be c0.  The sums are those of forward in another order. */
+    /* One time step, for inference on a stream.  Reads each weight once and packs nothing.  Uses B,
+     * I, H and relu of the shape, the weights, the first step of x, h0, c0, h_last and c_last;
+     * c_last may be c0.  Adds the same products as forward in another order. */
     void (*step)(const pk_rnn_layer *layer, int nthreads);
 } pk_cell_kernels;
 
 /* ---- functions of arrays --------------------------------------------------------------------- */
 
-/* Element n = (t * B + b) * H + i is dropped if its number is less than 2^16 p, rounded; p is at
- * least 0, and must not round to 1.  Of each 512 elements, which take 64 counters in a row,
- * element e takes
- *     counter e % 64, of it word e / 64 % 4, of it the low half if e < 256, else the high one.
- * The upper 64 bits of a counter are `stream`; the key is `seed`. */
+/* Element n = (t * B + b) * H + i has a random number of 16 bits, and is dropped if that is less
+ * than 2^16 p, rounded; p >= 0 must not round to 1.  512 consecutive elements use 64 consecutive
+ * counters: element e of them uses counter e % 64, word e / 64 % 4, and the low half if e < 256,
+ * else the high half.  The upper 64 bits of a counter are `stream`; the key is `seed`. */
 typedef struct {
     double p;
     uint64_t seed, stream;
@@ -133,9 +133,9 @@ typedef struct {
     void (*sigmoid)(const void *x, void *y, size_t n);
     void (*tanh)(const void *x, void *y, size_t n);
 
-    /* y = x / (1 - p) where kept, 0 where dropped (Srivastava et al. 2014), with p as rounded
-     * above.  The mask is a function of the config alone: Philox4x32-10 (Salmon et al. 2011).  The
-     * same bits on every instruction set.
+    /* y = x / (1 - p), or 0 for a dropped element (Srivastava et al. 2014), with the rounded p.
+     * The mask depends only on the config: Philox4x32-10 (Salmon et al. 2011).  Same bits on every
+     * instruction set.
      *   x  [T, B, H] in
      *   y  [T, B, H] out, may be x */
     void (*dropout)(size_t T, size_t B, size_t H, pk_sequence x, pk_sequence y,
@@ -151,8 +151,8 @@ typedef struct {
                    size_t ldb, void *c, size_t ldc, int accumulate, void *scratch, int nthreads);
     size_t (*matmul_scratch_size)(size_t N, size_t K); /* SIZE_MAX: too much */
 
-    /* For benchmarks: multiply-adds in registers alone, on one core, which no product can beat.
-     * Returns how many floating-point operations that were; *out only keeps the compiler from
+    /* For benchmarks: multiply-adds in registers on one core, a lower bound for the time of a
+     * product. Returns the number of floating-point operations; *out only keeps the compiler from
      * removing them. */
     double (*fma_roof)(size_t rounds, double *out);
 } pk_math_kernels;

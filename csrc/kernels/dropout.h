@@ -1,9 +1,9 @@
-/* Dropout, for math.c.  The mask is a function of the index of an element, so that nothing stores
- * it: the backward pass computes it again.
+/* Dropout, a kernel of math.c.  The mask is a function of the index of an element, so it is not
+ * stored: the backward pass computes it again.
  *
- * Random numbers are Philox4x32-10's (Salmon, Moraes, Dror & Shaw 2011): ten rounds turn a counter
- * and a key into four words; there is no other state.  An element takes half a word, so that a
- * counter serves eight elements: most of the time of dropout goes into these numbers. */
+ * Random numbers come from Philox4x32-10 (Salmon, Moraes, Dror & Shaw 2011): ten rounds turn a
+ * counter and a key into four words; there is no other state.  They take most of the time of
+ * dropout, so an element uses only half a word, and a counter serves eight elements. */
 #ifndef PK_DROPOUT_H
 #define PK_DROPOUT_H
 
@@ -12,8 +12,8 @@
 
 enum {
     PHILOX_ROUNDS = 10,
-    COUNTERS = 64,                 /* at a time: their words stay in the L1 cache */
-    DROPOUT_BLOCK = 8 * COUNTERS,  /* elements that they serve */
+    COUNTERS = 64,                 /* at a time: their words stay in L1 */
+    DROPOUT_BLOCK = 8 * COUNTERS,  /* elements for so many counters */
     DROPOUT_SERIAL_BELOW = 1 << 15 /* elements: some 10 microseconds */
 };
 
@@ -21,11 +21,11 @@ typedef struct {
     size_t B, H, total, chunks; /* total: T * B * H */
     pk_sequence x, y;
     uint64_t seed, stream;
-    uint32_t least; /* the smallest number of an element that is kept */
+    uint32_t least; /* elements whose number is at least this are kept */
     real scale;
 } dropout_job;
 
-/* The numbers of DROPOUT_BLOCK elements; the first of them takes this counter. */
+/* The numbers of DROPOUT_BLOCK elements, from this counter on. */
 static void dropout_numbers(const dropout_job *job, uint64_t counter, uint16_t *numbers)
 {
     uint32_t c0[COUNTERS], c1[COUNTERS], c2[COUNTERS], c3[COUNTERS];

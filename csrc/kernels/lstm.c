@@ -1,6 +1,6 @@
 /* The LSTM: its description, its equations and their gradient, and the passes around them.  CMake
  * compiles this file once for each instruction set and dtype; everything is static except the
- * table.  Equations and sources are in pyoptk.h. */
+ * table.  Equations and sources are in pyoptk_rnn.h. */
 #define CELL_X {0, 4, {0, 1, 2, 3}}
 #define CELL_H {0, 4, {0, 1, 2, 3}}
 enum { CELL_GATES = 4, CELL_COLUMNS = 4, CELL_HAS_C = 1, CELL_SAVES = 1 };
@@ -11,8 +11,8 @@ typedef struct {
     vec i, f, g, o;
 } lstm_gates;
 
-/* a: columns n <= LANES apart.  Lanes from n on are arbitrary: loads read the next column, stores
- * write over it, so that they go from the first column to the last. */
+/* The columns of a are n <= LANES apart.  Lanes >= n are garbage: a load reads into the next
+ * column, a store overwrites its beginning, so the columns are stored from first to last. */
 PK_INLINE lstm_gates lstm_load(const real *a, size_t n)
 {
     return (lstm_gates){load(a), load(a + n), load(a + 2 * n), load(a + 3 * n)};
@@ -26,7 +26,7 @@ PK_INLINE void lstm_store(real *a, size_t n, lstm_gates s)
     store(a + 3 * n, s.o);
 }
 
-/* c from the pre-activations a and c before; a keeps o. */
+/* c from the pre-activations a and c_prev; stores o in a, for cell_h. */
 PK_INLINE vec cell_c(real *a, real *gates, size_t n, vec c_prev)
 {
     const lstm_gates pre = lstm_load(a, n);
@@ -44,7 +44,7 @@ PK_INLINE vec cell_h(const pk_rnn_shape *shape, real *a, real *gates, size_t n, 
     return load(a + 3 * n) * vec_tanh(c);
 }
 
-/* No part of dh goes to h_prev but through the product. */
+/* h_prev enters only the product, so dh ends as 0. */
 PK_INLINE void cell_gradient(const pk_rnn_shape *shape, real *gates, size_t n, size_t lanes,
                              cell_states at, vec *dh, vec *dc)
 {

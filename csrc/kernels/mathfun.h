@@ -1,6 +1,6 @@
 /* exp, sigmoid and tanh of a vector, for math.c and the cells.  docs/fit_mathfun.py fits the
- * constants and prints them as they stand here.  There are no branches: every lane computes every
- * case and masks choose, so that a value that is not chosen may be anything, even NaN.  Results
+ * constants and prints them in this form.  There are no branches: every lane computes every case,
+ * and masks select the result, so a value that is not selected may be anything, even NaN.  Results
  * that would be denormal may be 0. */
 #ifndef PK_MATHFUN_H
 #define PK_MATHFUN_H
@@ -45,7 +45,8 @@ static const real TANH_P[] = {
 };
 #endif
 
-/* x where mask, else 0.  Cheaper than pick(): one operation, which may merge with that of x. */
+/* mask ? x : 0.  Cheaper than pick(): one operation, which may be fused with the one that makes
+ * x. */
 PK_INLINE vec masked(vec_bits mask, vec x) { return (vec)(mask & (vec_bits)x); }
 
 /* c[0] + c[1] x + ... + c[n-1] x^(n-1).  Horner, because it has the fewest operations: neighbouring
@@ -95,13 +96,14 @@ PK_INLINE vec vec_exp(vec x)
 /* 1 / (1 + exp(-x)).  Its 2.5 ulp are reached where exp(-x) is so large that adding 1 is a tie. */
 PK_INLINE vec vec_sigmoid(vec x)
 {
-    const vec_bits counts = ~(x > -EXP_MIN); /* above, exp(-x) is nothing beside 1; a NaN counts */
+    const vec_bits counts = ~(x > -EXP_MIN); /* above, 1 + exp(-x) is 1; a NaN counts */
     const exp_parts e = exp_split(-x);
     const vec sum = 1 + masked(counts, exp_of_r(e)) * masked(counts, e.two_to_k);
     return masked(~(x < -EXP_MAX), 1 / sum);
 }
 
-/* abs(x) = a:  a + a^3 P(a^2) near 0, where the other would cancel, else 1 - 2 / (1 + exp(2a)) */
+/* With a = abs(x): a + a^3 P(a^2) near 0, where 1 - 2 / (1 + exp(2a)) would cancel; else the
+ * latter */
 PK_INLINE vec vec_tanh(vec x)
 {
     const vec_bits sign = (vec_bits)broadcast((real)-0.0);

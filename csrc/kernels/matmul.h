@@ -1,18 +1,17 @@
 /* Products of matrices: the micro-kernel, and products of packed operands, for math.c and the
  * recurrent layers.
  *
- * The right-hand side is packed into panels of COLS vectors, so that the innermost loop reads it
- * front to back, aligned.  The left-hand side is read in place, element by element, with a row
- * stride and a column stride: one kernel serves a matrix and its transpose.  An element of the
- * result is summed in the order of k in every tile: neither the number of threads nor the other
- * rows change its bits. */
+ * The right-hand side is packed into panels of COLS vectors, so that the innermost loop reads it in
+ * order, aligned.  The left-hand side is read in place, element by element, with a row stride and a
+ * column stride, so that one kernel serves a matrix and its transpose.  Every tile sums an element
+ * in the order of k, so that neither the number of threads nor the other rows change its bits. */
 #ifndef PK_MATMUL_H
 #define PK_MATMUL_H
 
 #include "sizes.h"
 #include "vec.h"
 
-/* Rows of a tile: 24 accumulators in 32 registers, or 12 in 16. */
+/* Rows of a tile: 6 x 4 accumulators in 32 registers, or 3 x 4 in 16. */
 #if PK_VECTOR_BYTES == 64 || defined(__aarch64__)
 #define PK_TILE_ROWS 6
 #else
@@ -23,12 +22,12 @@ enum {
     COLS = 4,             /* vectors in a row of a panel */
     WIDTH = COLS * LANES, /* elements in a row of a panel */
     TILE_ROWS = PK_TILE_ROWS,
-    K_BLOCK = 128, /* rows of a panel that are multiplied at a time: 32 KiB, most of the L1 cache */
-    ROW_BLOCK = 48, /* rows of the left-hand side that are multiplied with such a block at a time */
+    K_BLOCK = 128,  /* rows of a panel in use at a time: 32 KiB, most of the L1 cache */
+    ROW_BLOCK = 48, /* rows of the left-hand side that use such a block before the next one */
 };
 
-/* The left-hand side: element (r, k) is at a[r * row + k * col].  It may consist of segments along
- * k, of `depth` columns each, `segment` elements apart. */
+/* A left-hand side: element (r, k) is a[r * row + k * col].  Along k it may consist of segments of
+ * `depth` columns, `segment` elements apart. */
 typedef struct {
     const real *a;
     ptrdiff_t row, col;
@@ -41,10 +40,10 @@ PK_INLINE operand strided(const real *a, ptrdiff_t row, ptrdiff_t col)
     return (operand){a, row, col, K_BLOCK, K_BLOCK * col};
 }
 
-/* The right-hand side: rows `row` elements apart, panels of WIDTH columns `panel` elements apart.
- * It is packed, or a matrix in place, whose rows must then be whole vectors.  It may consist of
- * `parts` of equally many rows, `part` elements apart.  Then a segment of the left-hand side is
- * multiplied with some rows of each part in turn. */
+/* A right-hand side: rows are `row` elements apart, panels of WIDTH columns `panel` elements.  It
+ * is packed, or a matrix in place whose rows are whole vectors.  It may consist of `parts` with the
+ * same number of rows, `part` elements apart (the gates of a weight).  A segment of the left-hand
+ * side is then multiplied with depth / parts rows of each part in turn. */
 typedef struct {
     const real *b;
     size_t row, panel, parts, part;
@@ -55,7 +54,7 @@ PK_INLINE right_operand in_panels(const real *b, size_t K)
     return (right_operand){b, WIDTH, K * WIDTH, 1, 0};
 }
 
-/* The same from row k on, a multiple of the depth of the left-hand side. */
+/* The right-hand side from row k on; k is a multiple of the depth of the left-hand side. */
 PK_INLINE right_operand rows_from(right_operand right, size_t k)
 {
     right.b += k / right.parts * right.row;
@@ -78,7 +77,8 @@ PK_INLINE void multiply(vec acc[TILE_ROWS][COLS], const int rows, const int cols
     }
 }
 
-/* A product begins at c itself, or at a row of WIDTH elements that is the same in every panel. */
+/* The initial value of every row of a panel of c: `begin` [WIDTH], as here, or NULL for c
+ * itself. */
 static const real ZEROS[WIDTH] __attribute__((aligned(ALIGNMENT))) = {0};
 
 /* left[rows, K] right[K, columns] */
@@ -88,9 +88,8 @@ typedef struct {
     right_operand right;
 } term;
 
-/* A tile of c: rows by cols vectors += the sum of the terms, from `row` of their left-hand sides
- * on.  If many rows use the same right-hand side, keep K <= K_BLOCK, so that it stays in the L1
- * cache. */
+/* A tile of c: c = begin + the sum of the terms, whose left-hand sides are used from row `row` on.
+ * If many rows use the same right-hand side, keep K <= K_BLOCK, so that it stays in L1. */
 typedef struct {
     const term *terms;
     size_t count, row;
@@ -124,7 +123,7 @@ PK_INLINE void product_of(const int rows, const int cols, const tile *t)
             store(t->c + (size_t)r * t->ldc + j * LANES, acc[r][j]);
 }
 
-/* Each size of tile is code of its own, with its accumulators in registers. */
+/* Each size of tile compiles to code of its own, with all accumulators in registers. */
 #define PK_TILE(rows, cols)                                                                        \
     case (rows) * COLS + (cols) - 1:                                                               \
         product_of(rows, cols, t);                                                                 \
@@ -145,13 +144,13 @@ PK_INLINE void product_tile(size_t rows, size_t cols, const tile *t)
     }
 }
 
-/* c[M, width] += the sum of the terms, tile by tile.  Inline for many small products, which are
- * some per cent faster if the strides are known. */
+/* c[M, width] = begin + the sum of the terms, tile by tile.  Inline for callers with many small
+ * products: known strides make them a few per cent faster. */
 PK_INLINE void product_panel_of(size_t M, size_t width, const term *terms, size_t count, real *c,
                                 size_t ldc, const real *begin)
 {
     const size_t cols = round_up(width, LANES) / LANES;
-    const int partial = width < cols * LANES; /* c ends within a vector: tiles of a copy */
+    const int partial = width < cols * LANES; /* c ends inside a vector: use a copy */
     real whole[TILE_ROWS * WIDTH];
     tile t = {terms, count, 0, partial ? whole : c, partial ? WIDTH : ldc, begin};
     for (; t.row < M; t.row += TILE_ROWS, c += TILE_ROWS * ldc) {
@@ -172,7 +171,7 @@ static void product_panel(size_t M, size_t width, const term *terms, size_t coun
     product_panel_of(M, width, terms, count, c, ldc, begin);
 }
 
-/* c[M, N] += left[M, K] right for K <= K_BLOCK */
+/* c[M, N] = begin + left[M, K] right, K <= K_BLOCK */
 static void product_block(size_t M, size_t N, size_t K, operand left, right_operand right, real *c,
                           size_t ldc, const real *begin)
 {
@@ -185,7 +184,7 @@ static void product_block(size_t M, size_t N, size_t K, operand left, right_oper
     }
 }
 
-/* c[M, N] += left[M, K] right; left is strided(). */
+/* c[M, N] = begin + left[M, K] right; left is made by strided() */
 static void product(size_t M, size_t N, size_t K, operand left, right_operand right, real *c,
                     size_t ldc, const real *begin)
 {
@@ -200,7 +199,7 @@ static void product(size_t M, size_t N, size_t K, operand left, right_operand ri
 /* A row of a panel: `width` elements, then zeros. */
 PK_INLINE void pack_row(real *panel_k, const real *from, size_t width)
 {
-    if (width == WIDTH) { /* vectors; a copy of unknown size is a call */
+    if (width == WIDTH) { /* a copy of constant size is inline */
         memcpy(panel_k, from, WIDTH * sizeof *from);
         return;
     }

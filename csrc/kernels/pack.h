@@ -1,5 +1,5 @@
-/* Weights of recurrent layers, packed into the panels that matmul.h multiplies with: those of the
- * forward pass as columns, those of the backward pass as rows. */
+/* Packs the weights of recurrent layers into panels for matmul.h: rows of a weight become columns
+ * of a panel for the forward pass, and stay rows for the backward pass. */
 #ifndef PK_PACK_H
 #define PK_PACK_H
 
@@ -20,7 +20,8 @@
 #define PK_HIGH 1, 3
 #endif
 
-/* rows[i][k] becomes rows[k][i]: each round of interleaving moves one bit of the index. */
+/* Transposes in registers: rows[i][k] becomes rows[k][i].  Each round of interleaving moves one bit
+ * of the index. */
 PK_INLINE void transpose(vec rows[LANES])
 {
     for (int moved = 1; moved < LANES; moved *= 2) {
@@ -54,9 +55,7 @@ static void pack_columns(real *to, size_t ldt, const real *from, size_t ldf, siz
 static void pack_gate_columns(real *to, size_t ldt, const real *w, size_t H, size_t N, size_t unit,
                               size_t units, const size_t *gates, size_t count)
 {
-    enum {
-        DEPTH = 64
-    }; /* columns of w at a time, so that the lines written stay in the L1 cache */
+    enum { DEPTH = 64 }; /* columns of w at a time, so that the written cache lines stay in L1 */
     if (count * units < ldt)
         memset(to, 0, N * ldt * sizeof *to);
     for (size_t k = 0; k < N; k += DEPTH)

@@ -24,12 +24,11 @@ typedef uint64_t real_unsigned;
 
 #define PK_INLINE static inline __attribute__((always_inline))
 
-/* Before a loop whose iterations are independent: the compiler may run them as one vector. */
+/* Before a loop with independent iterations, which the compiler may then vectorize. */
 #define PK_SIMD _Pragma("omp simd")
 
-/* Denormal numbers make an operation up to a hundred times slower, and decaying moments and gates
- * are full of them after a while.  Kernels treat them as zero; the caller's mode comes back
- * afterwards. */
+/* An operation on denormal numbers may take a hundred times as long, and decaying moments and gates
+ * are full of them after a while.  Kernels flush them to zero and restore the caller's mode. */
 #if defined(__x86_64__) || defined(__i386__)
 typedef unsigned fp_mode;
 PK_INLINE fp_mode flush_denormals(void)

@@ -1,4 +1,5 @@
-/* The plain RNN, with tanh or relu.  As lstm.c, which has more to say. */
+/* The plain RNN, with tanh or relu: its description, equations and gradient, and the passes around
+ * them.  lstm.c explains the form; equations and sources are in pyoptk_rnn.h. */
 #define CELL_X {0, 1, {0}}
 #define CELL_H {0, 1, {0}}
 enum { CELL_GATES = 1, CELL_COLUMNS = 1, CELL_HAS_C = 0, CELL_SAVES = 0 };
@@ -8,7 +9,7 @@ enum { CELL_GATES = 1, CELL_COLUMNS = 1, CELL_HAS_C = 0, CELL_SAVES = 0 };
 PK_INLINE vec cell_c(real *a, real *gates, size_t n, vec c_prev)
 {
     (void)a, (void)gates, (void)n;
-    return c_prev; /* there is none */
+    return c_prev; /* the cell has no c */
 }
 
 PK_INLINE vec cell_h(const pk_rnn_shape *shape, real *a, real *gates, size_t n, vec c, vec h_prev)
@@ -18,7 +19,7 @@ PK_INLINE vec cell_h(const pk_rnn_shape *shape, real *a, real *gates, size_t n, 
     return shape->relu ? masked(~(x <= 0), x) : vec_tanh(x); /* a NaN stays one */
 }
 
-/* Both derivatives are functions of h itself. */
+/* The derivatives of tanh and relu are functions of h. */
 PK_INLINE void cell_gradient(const pk_rnn_shape *shape, real *gates, size_t n, size_t lanes,
                              cell_states at, vec *dh, vec *dc)
 {

@@ -1,13 +1,13 @@
-/* The backward pass of a recurrent layer: through time, turning gates into dA step by step and
- * carrying dh.  rnn_gradients.h makes dx and the gradients of the weights of dA.  Where forward did
- * not keep the gates of all steps, this is done stretch by stretch. */
+/* The backward pass of a recurrent layer: goes back step by step, replaces the gates by dA and
+ * carries dh and dc.  From dA, rnn_gradients.h then computes dx and the gradients of the weights.
+ * If forward did not keep the gates of all steps, this is done window by window. */
 #ifndef PK_RNN_BACKWARD_H
 #define PK_RNN_BACKWARD_H
 
 #include "rnn_gradients.h"
 
-/* Whether products read w [G * H, N] in place.  To pack it takes as long as reading it twice and
- * makes every product some per cent faster, so it does not pay for few rows of few steps. */
+/* Whether products read w [G * H, N] in place.  Packing takes as long as reading it twice and makes
+ * each product a few per cent faster, so it does not pay for few rows of few steps. */
 static int is_read_in_place(const pk_rnn_shape *s, columns of, size_t N)
 {
     enum { ROWS_WORTH_PACKING = 32 };
@@ -17,7 +17,7 @@ static int is_read_in_place(const pk_rnn_shape *s, columns of, size_t N)
     return N % LANES == 0 && times(s->T, s->B) < ROWS_WORTH_PACKING;
 }
 
-/* Task: the rows of a panel of units in WIDTH columns of w_hh, then of w_ih, of a job. */
+/* Packs the rows of one panel of units, WIDTH columns of them; tasks: all of w_hh, then of w_ih. */
 static void rnn_pack_backward(void *arg, size_t task)
 {
     const rnn_run *run = arg;
@@ -38,14 +38,14 @@ static void rnn_pack_backward(void *arg, size_t task)
 
 /* ---- what forward did not keep --------------------------------------------------------------- */
 
-/* Gates, and c around each step, of all steps of a run, by the operations of forward. */
+/* Computes gates and c of all steps of a run again, by the same operations as forward. */
 static void rnn_again(const rnn_job *job, range steps, size_t i, int phase, range rows,
                       range columns)
 {
     const size_t B = job->s.B;
     const pk_sequence h = {job->h, (ptrdiff_t)(B * job->P_h), (ptrdiff_t)job->P_h};
     const range panels = panels_of(job, columns), with_h = steps_with_h(job, steps);
-    (void)i; /* there is only one */
+    (void)i; /* always 0: one call for all steps */
     if (phase == 0) {
         rnn_inputs(job, steps, rows, panels);
         for (size_t panel = panels.from; panel < panels.to; panel++)
@@ -76,8 +76,9 @@ static void rnn_again(const rnn_job *job, range steps, size_t i, int phase, rang
 
 /* ---- the recurrence -------------------------------------------------------------------------- */
 
-/* Gates become dA, for some units of a row; dc becomes that of the step before.  What of dh does
- * not go through a product stays in it; the product with w_hh will be added. */
+/* For some units of a row: replaces the gates by dA, and dc by the gradient of c_prev.  Leaves in
+ * dh the part of the gradient of h_prev that does not pass through w_hh; the product is added
+ * later. */
 PK_INLINE void rnn_cell_backward(const rnn_job *job, size_t t, size_t b, place p)
 {
     real *gates = gates_at(job, p.panel, t, b) + p.vector * LANES;
@@ -103,14 +104,14 @@ PK_INLINE void rnn_cell_backward(const rnn_job *job, size_t t, size_t b, place p
     store(dh_b, dh);
 }
 
-/* The i-th step from the end: dh += dA w_hh of the step after it, for which all units are needed,
- * then the cell. */
+/* The i-th step from the end: first dh += dA w_hh with dA of the step after it, which needs all
+ * units, then the cell. */
 static void rnn_backward_step(const rnn_job *job, range steps, size_t i, int phase, range rows,
                               range columns)
 {
     const size_t t = steps.to - i;
     const range panels = panels_of(job, columns);
-    if (i > 0 && phase == 0) { /* to the state before step t */
+    if (i > 0 && phase == 0) { /* dh of the state before step t */
         const range live = rows_that(gives_dh, job, t, rows);
         const size_t n = columns.from * WIDTH;
         right_operand w = weight_rows(job, OF_H, job->packed_w_hh, job->w.w_hh, job->R);
@@ -141,7 +142,7 @@ static rnn_job rnn_backward_job(const pk_rnn_layer *layer, const pk_rnn_gradient
     if (is_read_in_place(&job.s, OF_X, job.s.I))
         job.packed_w_ih = NULL;
     if (!keeps_gates(&job.s))
-        job.window = steps_of_stretch(&job.s);
+        job.window = steps_of_window(&job.s);
     copy_in(job.dh, job.Q, gradients->dh_last, job.R, job.s.B);
     if (CELL_HAS_C)
         copy_in(job.dc, job.P_c, gradients->dc_last, job.s.H, job.s.B);

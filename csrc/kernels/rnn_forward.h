@@ -1,11 +1,11 @@
-/* The forward pass of a recurrent layer: weights are packed, then each step is a product and the
- * cell, panel by panel. */
+/* The forward pass of a recurrent layer: packs the weights, then computes step by step, panel by
+ * panel, the products of x and h with the weights and applies the cell. */
 #ifndef PK_RNN_FORWARD_H
 #define PK_RNN_FORWARD_H
 
 #include "rnn_threads.h"
 
-/* Task: a panel of a job. */
+/* Packs bias and weights of one panel of a job; task = panel * count + job. */
 static void rnn_pack_forward(void *arg, size_t task)
 {
     const rnn_run *run = arg;
@@ -36,8 +36,8 @@ PK_INLINE right_operand packed_w_hh(const rnn_job *job, size_t panel)
     return (right_operand){w_ih + job->s.I * packed_row(OF_X), packed_row(OF_H), 0, 1, 0};
 }
 
-/* What products with x begin at: the bias or, if x does not enter all columns, NULL, after a copy
- * of it to each of the rows. */
+/* Where the products with x begin: at the bias, which is returned.  If x does not enter all
+ * columns, copies the bias to each row of a instead and returns NULL. */
 PK_INLINE const real *begin_at_bias(const rnn_job *job, size_t panel, real *a, size_t rows)
 {
     const real *bias = packed_panel(job, panel);
@@ -48,8 +48,8 @@ PK_INLINE const real *begin_at_bias(const rnn_job *job, size_t panel, real *a, s
     return NULL;
 }
 
-/* Columns of a panel: a[rows, WIDTH] += s_t w for steps; s is x with w_ih, or h with w_hh.  Where
- * rows of all steps are equally far apart, they are rows of one product. */
+/* The products of one panel for some steps: a[rows, WIDTH] += s_t w, where s is x with w_ih, or h
+ * with w_hh.  If the rows of all steps have one stride, the steps are one product. */
 static void rnn_products(const rnn_job *job, columns of, pk_sequence s, size_t N, right_operand w,
                          size_t panel, range steps, range rows, const real *begin)
 {
@@ -69,7 +69,7 @@ static void rnn_products(const rnn_job *job, columns of, pk_sequence s, size_t N
     }
 }
 
-/* Pre-activations so far, where the gates will be: bias + w_ih x, for a block of steps. */
+/* bias + w_ih x for a block of steps, into the memory of the gates. */
 static void rnn_inputs(const rnn_job *job, range steps, range rows, range panels)
 {
     for (size_t panel = panels.from; panel < panels.to; panel++) {
@@ -81,7 +81,7 @@ static void rnn_inputs(const rnn_job *job, range steps, range rows, range panels
     }
 }
 
-/* Pre-activations a[rows, WIDTH] of the `live` ones of some rows, for one step of one panel. */
+/* Pre-activations a[rows, WIDTH] of one panel at step t, for the rows `live` among `rows`. */
 static void rnn_pre_activations(const rnn_job *job, size_t t, range rows, range live, size_t panel,
                                 real *a)
 {
@@ -102,15 +102,15 @@ static void rnn_pre_activations(const rnn_job *job, size_t t, range rows, range 
     if (job->block == 1)
         product(m, width_of(OF_X, n), I, x, w_ih, live_a + OF_X.first * n, WIDTH,
                 begin_at_bias(job, panel, live_a, m));
-    else if (!CELL_WHOLE_ROW) /* else they are there */
+    else if (!CELL_WHOLE_ROW) /* else a is where they are */
         memcpy(live_a, gates_at(job, panel, t, live.from), m * WIDTH * sizeof *a);
     if (length(with_h))
         product(length(with_h), width_of(OF_H, n), R, h, w_hh,
                 a + (with_h.from - rows.from) * WIDTH + OF_H.first * n, WIDTH, NULL);
 }
 
-/* The cell for rows of a panel with these pre-activations.  In two loops, because the chain of
- * operations from a pre-activation to h is too long to overlap with that of the next row. */
+/* Applies the cell to rows of a panel.  Two loops, c and then h, because the chain of operations
+ * from a pre-activation to h is too long to overlap with that of the next row. */
 PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel, real *a)
 {
     const int keeps = keeps_gates(&job->s);
@@ -130,7 +130,7 @@ PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel,
             const place p = place_of(job, panel, v);
             real *gates = keeps ? gates_at(job, panel, t, b) + v * LANES : NULL;
             const vec c = CELL_HAS_C ? load(c_after(job, t, b) + p.unit) : (vec){0};
-            vec h = load(h_at(job, t, b) + p.unit); /* kept past the end of the sequence */
+            vec h = load(h_at(job, t, b) + p.unit); /* past the end of the sequence h stays */
             vec y = job->s.repeat_last ? h : broadcast(0);
             if (active(job, t, b))
                 y = h = cell_h(&job->s, a + (b - rows.from) * WIDTH + v * LANES, gates, p.n, c, h);
@@ -155,7 +155,7 @@ static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phas
     for (size_t b = rows.from; b < rows.to; b += ROW_BLOCK) {
         const range block = {b, smaller(b + ROW_BLOCK, rows.to)};
         const range live = active_rows(job, t, block);
-        for (size_t i = 0; i < length(panels); i++) { /* there and back: the last ones are cached */
+        for (size_t i = 0; i < length(panels); i++) { /* there and back: the last are cached */
             const size_t panel = t % 2 ? panels.to - 1 - i : panels.from + i;
             real *a = CELL_WHOLE_ROW ? gates_at(job, panel, t, b) : local;
             rnn_pre_activations(job, t, block, live, panel, a);

@@ -1,5 +1,5 @@
-/* From dA, the gradient of the pre-activations, to dx and the gradients of the weights: products
- * over many steps at once. */
+/* Computes dx and the gradients of the weights from dA, the gradient of the pre-activations, in
+ * products over many steps at once.  rnn_backward.h calls rnn_gradients_of. */
 #ifndef PK_RNN_GRADIENTS_H
 #define PK_RNN_GRADIENTS_H
 
@@ -7,7 +7,7 @@
 
 #include <errno.h>
 
-/* Without the first of the steps if h enters none of its products. */
+/* `steps` without the first one, if h is 0 there and enters no product. */
 static range steps_with_h(const rnn_job *job, range steps)
 {
     const range rows = {0, job->s.B};
@@ -18,9 +18,10 @@ static range steps_with_h(const rnn_job *job, range steps)
 
 /* ---- dA as the left-hand side of products ---------------------------------------------------- */
 
-/* Some columns of dA in the order panel, column, unit: what x sees of it, or h.  It is multiplied
- * in blocks of k.  Panels are segments at one distance except, if the first column is not among
- * them, the last panel, whose columns may stand closer: it is a block of its own. */
+/* dA with the columns `of`, those of x or of h; k runs over panel, column, unit.  Returns how many
+ * k from `k` on are one block of a product.  Panels are segments of one operand.  The last panel,
+ * whose columns may be closer together, is a block of its own if the columns do not begin with the
+ * first. */
 PK_INLINE size_t da_block(const rnn_job *job, columns of, size_t k)
 {
     const size_t H = job->s.H, depth = of.count * UNITS, whole = H / UNITS * depth;
@@ -35,7 +36,7 @@ PK_INLINE operand da_at(const rnn_job *job, columns of, size_t k, size_t t, size
     return (operand){da, WIDTH, 1, depth, (ptrdiff_t)(job->window * job->s.B * WIDTH)};
 }
 
-/* The right-hand side that belongs to it: w [G * H, N], packed or in place. */
+/* The right-hand side for it: w [G * H, N], packed or in place. */
 PK_INLINE right_operand weight_rows(const rnn_job *job, columns of, const real *packed,
                                     const real *w, size_t N)
 {
@@ -59,14 +60,14 @@ static void rnn_da_product(const rnn_job *job, columns of, size_t t, range rows,
 typedef struct {
     const rnn_run *run;
     const rnn_job *job;
-    range steps;   /* of dx, */
-    size_t tasks;  /* and how many tasks share them */
-    size_t groups; /* of unit panels; a weight's task does GRADIENT_WIDTH columns of one */
-    const int *callers_errno; /* whose address is another on each worker */
+    range steps;   /* of dx */
+    size_t tasks;  /* that share them */
+    size_t groups; /* of panels; a task computes GRADIENT_WIDTH columns of a weight for one group */
+    const int *callers_errno; /* errno has another address in each thread: tells the caller's own */
 } rnn_sums;
 
-/* Whether this is the first contribution to dx of step t, which two directions may share: each
- * first does the half of its steps that the other reaches last. */
+/* Whether this is the first contribution to dx[t].  Two directions may share one dx: each first
+ * adds to the half that the other reaches last. */
 static int is_new_dx(const rnn_sums *of, size_t t)
 {
     const rnn_job *job = of->job, *jobs = of->run->jobs;
@@ -78,7 +79,7 @@ static int is_new_dx(const rnn_sums *of, size_t t)
     return !shared || t > of_other || (t == of_other && job == jobs);
 }
 
-/* Task: dx (+)= dA w_ih for a block of steps; in the order that reads w_ih once. */
+/* dx = dA w_ih, or +=, for a share of the steps; block by block of k, so that w_ih is read once. */
 static void rnn_dx(void *arg, size_t task)
 {
     const rnn_sums *of = arg;
@@ -107,7 +108,7 @@ static void rnn_dx(void *arg, size_t task)
     restore_denormals(mode);
 }
 
-/* dx of some steps, the jobs one after the other, because they may share it. */
+/* dx of some steps; one job after the other, because both may add to one dx. */
 static void rnn_dx_of(const rnn_run *run, range steps)
 {
     for (size_t i = 0; i < run->count && steps.from < steps.to; i++) {
@@ -125,7 +126,7 @@ static void rnn_dx_of(const rnn_run *run, range steps)
 
 /* ---- sums over steps and rows ---------------------------------------------------------------- */
 
-/* Task: a panel.  Moves its dA of the active rows of all steps of the run together. */
+/* Compacts the dA of one panel: moves the active rows of all steps of the run together. */
 static void rnn_close_gaps(void *arg, size_t panel)
 {
     const rnn_sums *of = arg;
@@ -142,7 +143,7 @@ static void rnn_close_gaps(void *arg, size_t panel)
             }
 }
 
-/* How many rows that are for these steps. */
+/* The number of active rows in these steps. */
 static size_t active_in(const rnn_job *job, range steps)
 {
     const size_t B = job->s.B;
@@ -155,7 +156,7 @@ static size_t active_in(const rnn_job *job, range steps)
     return n;
 }
 
-/* The first active row from row b of step t on; moves t and b past it. */
+/* Returns the first active row, starting at row b of step t; moves t and b past it. */
 PK_INLINE const real *next_row(const rnn_job *job, pk_sequence s, size_t *t, size_t *b)
 {
     for (;;) {
@@ -167,7 +168,7 @@ PK_INLINE const real *next_row(const rnn_job *job, pk_sequence s, size_t *t, siz
     }
 }
 
-/* A weight gradient: dw [G * H, N] += dA^T [., rows] right [rows, N], of the columns `of` of dA. */
+/* A weight gradient: dw [G * H, N] += dA^T right [rows, N], with the columns `of` of dA. */
 typedef struct {
     columns of;
     real *dw;
@@ -176,7 +177,8 @@ typedef struct {
     range steps;       /* whose active rows are summed */
 } rnn_weight;
 
-/* w_t [N, WIDTH], its columns [of, n], from n rows of each gate of w [G * H, N]; or `back`. */
+/* Transposes n rows of each gate of w [G * H, N] into w_t [N, WIDTH], with columns [of, n]; or
+ * back. */
 static void turn(real *w_t, real *w, columns of, size_t H, size_t N, size_t n, int back)
 {
     for (size_t j = 0; j < of.count; j++)
@@ -187,8 +189,8 @@ static void turn(real *w_t, real *w, columns of, size_t H, size_t N, size_t n, i
             }
 }
 
-/* For N < LANES: dw^T, with dA on the right, because that has whole vectors.  Not inline, as is the
- * other: the arrays of both together would be too much stack. */
+/* For N < LANES: computes dw^T with dA as the right-hand side, whose rows are whole vectors.  Not
+ * inline, like the function below: the arrays of both together would be too much stack. */
 __attribute__((noinline)) static void rnn_narrow_gradient(const rnn_sums *sums, const rnn_weight *g,
                                                           range panels)
 {
@@ -216,7 +218,7 @@ __attribute__((noinline)) static void rnn_narrow_gradient(const rnn_sums *sums, 
     } while ((k0 += DEPTH) < total);
 }
 
-/* For other N: the columns from `column` on, at most GRADIENT_WIDTH, packed [PANELS, K_BLOCK,
+/* For other N: at most GRADIENT_WIDTH columns, from `column` on; packed is [PANELS, K_BLOCK,
  * WIDTH]. */
 __attribute__((noinline)) static void rnn_wide_gradient(const rnn_sums *sums, const rnn_weight *g,
                                                         size_t column, range panels, real *packed)
@@ -249,7 +251,8 @@ __attribute__((noinline)) static void rnn_wide_gradient(const rnn_sums *sums, co
     } while ((k0 += K_BLOCK) < total);
 }
 
-/* The same on a worker, whose stack has room for 128 KiB.  The caller's need not. */
+/* The same on a worker of the pool, whose stack has room for 128 KiB; that of the caller may
+ * not. */
 __attribute__((noinline)) static void
 rnn_wide_gradient_on_worker(const rnn_sums *sums, const rnn_weight *g, size_t column, range panels)
 {
@@ -257,7 +260,7 @@ rnn_wide_gradient_on_worker(const rnn_sums *sums, const rnn_weight *g, size_t co
     rnn_wide_gradient(sums, g, column, panels, packed);
 }
 
-/* db_ih and db_hh (+)= the sum of dA over steps and rows, for one panel of units. */
+/* db_ih and db_hh = the sum of dA over steps and rows, or +=, for one panel of units. */
 static void rnn_bias_gradient(const rnn_sums *sums, size_t panel)
 {
     const rnn_job *job = sums->job;
@@ -266,8 +269,7 @@ static void rnn_bias_gradient(const rnn_sums *sums, size_t panel)
     const real *da = gates_at(job, panel, sums->run->steps.from, 0);
     for (size_t k = active_in(job, sums->run->steps); k > 0; k--, da += WIDTH)
         for (size_t j = 0; j < CELL_COLUMNS; j++)
-            for (size_t v = 0; v < VECTORS;
-                 v++) /* more than there may be: none is worth a branch */
+            for (size_t v = 0; v < VECTORS; v++) /* unused ones, too: cheaper than a branch */
                 sum[j][v] += load(da + j * units + v * LANES);
     real *outs[] = {job->dw.b_ih, job->dw.b_hh};
     const columns of[] = {OF_X, OF_H};
@@ -281,7 +283,8 @@ static void rnn_bias_gradient(const rnn_sums *sums, size_t panel)
             }
 }
 
-/* Task: a group of unit panels of some columns of dw_ih, then of dw_hh, then of the biases. */
+/* GRADIENT_WIDTH columns of a weight for a group of panels.  Tasks: dw_ih, then dw_hh, then
+ * biases. */
 static void rnn_gradient_task(void *arg, size_t task)
 {
     const rnn_sums *sums = arg;
@@ -311,9 +314,9 @@ static void rnn_gradient_task(void *arg, size_t task)
     restore_denormals(mode);
 }
 
-/* Everything that follows from the dA of some steps, divided by elements of the results: each is
- * summed by one thread in one order, however many rows there are and however many steps at a
- * time. */
+/* dx and all weight gradients from the dA of the steps of a run.  Tasks own elements of the
+ * results, so that one thread sums each element, in an order that does not depend on rows or
+ * windows. */
 static void rnn_gradients_of(const rnn_run *run)
 {
     const size_t threads = (size_t)run->nthreads, width = GRADIENT_WIDTH;

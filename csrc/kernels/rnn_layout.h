@@ -1,31 +1,33 @@
-/* How a recurrent layer is laid out in memory, and which rows take part in a step.  A cell's file
+/* The memory layout of a recurrent layer, and which batch rows take part in a step.  A cell's file
  * (lstm.c, rnn.c) includes this after its description; the passes are built on it.
  *
- * Rows of our own arrays are padded to whole vectors, P, so that only the caller's arrays need
- * partial loads and stores.  The units beyond H have weights and gradients 0.
+ * The kernel's own arrays have rows of P elements, padded to whole vectors, so that only the
+ * caller's arrays need partial loads and stores.  Units from H on have weights and gradients 0.
  *
- * A panel holds the pre-activations of UNITS units, column by column: [COLUMNS, UNITS], WIDTH
- * elements.  Gates, and dA, which replaces them, are stored panel by panel: [panels, steps, B,
- * WIDTH].  The gradients of the weights need one panel of many steps at a time: in rows of all
- * panels, each step would be on another memory page.  In the last panel, which may have fewer
- * units, columns stand that much closer, so that products with dA have no gaps to skip. */
+ * A panel is UNITS units.  Its pre-activations are [columns, UNITS], WIDTH elements, where a column
+ * is one gate.  Gates are stored panel by panel, [panels, steps, B, WIDTH]; dA replaces them.  The
+ * gradient of a weight is a sum over steps for one panel: if a row held all panels, every step
+ * would be in another memory page.  The last panel may have fewer units.  Then its columns are that
+ * many elements apart, so that products with dA have no gaps. */
 #ifndef PK_RNN_LAYOUT_H
 #define PK_RNN_LAYOUT_H
 
 #include "mathfun.h"
 #include "pack.h"
 
-/* What a cell's file defines first:
- *     CELL_GATES    of its weights
- *     CELL_COLUMNS  vectors of pre-activations for a vector of units: 1 or up to COLS
- *     CELL_X        the columns that x enters, consecutive ones, and which gate of w_ih each is
- *     CELL_H        the same of h and w_hh.  A column that both enter has the sum, of biases, too;
- *                   a GRU, whose n needs them apart, has n_h, r, z, n_x, of which h enters the
- *                   first three and x the last three
- *     CELL_HAS_C    whether there is a second state
- *     CELL_SAVES    whether backward needs gates; else the states are enough
- * and CELL_WHOLE_ROW, if all pre-activations of a row must be there before the cell sees one of
- * them (to normalize them), or h needs all units (a projection).  Then each step has two phases. */
+/* The description of a cell, which its file defines before it includes this:
+ *     CELL_GATES      gates of its weights
+ *     CELL_COLUMNS    columns of pre-activations; 1 to COLS
+ *     CELL_X          {first, count, gates}: the consecutive columns that x enters, and the gate of
+ *                     w_ih for each
+ *     CELL_H          the same for h and w_hh.  A column that both enter holds the sum, of biases,
+ *                     too.  A GRU, whose n needs two separate sums, has the columns n_h, r, z, n_x:
+ *                     h enters the first three, x the last three
+ *     CELL_HAS_C      whether there is a second state, c
+ *     CELL_SAVES      whether backward needs the gates; if not, the states are enough
+ *     CELL_WHOLE_ROW  optional.  1: the cell needs all pre-activations of a row at once, to
+ *                     normalize them, or h needs all units, for a projection.  Each step then has
+ *                     two phases */
 #ifndef CELL_WHOLE_ROW
 #define CELL_WHOLE_ROW 0
 #endif
@@ -37,7 +39,7 @@ typedef struct {
 static const columns OF_X = CELL_X, OF_H = CELL_H;
 
 enum {
-    VECTORS = CELL_COLUMNS == 1 ? COLS : 1, /* of a column in a panel */
+    VECTORS = CELL_COLUMNS == 1 ? COLS : 1, /* in a column of a panel */
     UNITS = VECTORS * LANES,
     PHASES = 1 + CELL_WHOLE_ROW
 };
@@ -50,24 +52,24 @@ typedef struct {
     pk_sequence x, y, dy, dx; /* in the order in which steps are taken */
     real *h, *c, *gates;
     real *c_again;     /* for backward: c before and after every step of the window */
-    size_t window;     /* steps that `gates` has room for: step t is at t % window */
-    size_t c_interval; /* forward keeps c of every so many steps */
-    size_t block;      /* steps whose products with w_ih are done together */
-    real *packed_w;    /* [panels]: a bias of WIDTH, w_ih [I, x_width], w_hh [R, h_width] */
+    size_t window;     /* steps whose gates are in memory; those of step t are at t % window */
+    size_t c_interval; /* forward keeps c of every c_interval-th step */
+    size_t block;      /* steps whose products with w_ih are computed together */
+    real *packed_w;    /* for each panel: bias [WIDTH], w_ih and w_hh [., packed_row] */
     real *packed_rows; /* for backward: rows of x or h, see rnn_wide_gradient */
-    real *packed_w_hh, *packed_w_ih; /* for backward: rows in the order of dA; NULL: w in place */
+    real *packed_w_hh, *packed_w_ih; /* for backward: rows in the order of dA; NULL: in place */
     real *dh, *dc;                   /* [B, Q], [B, P_c] */
     int accumulate;
     int from_zeros; /* h before the first step is 0: it enters no product */
     int wants_dh0;
 } rnn_job;
 
-/* What the gradient of a cell may need of the states before and after a step. */
+/* The states before and after a step, for the gradient of a cell. */
 typedef struct {
     vec h_prev, h, c_prev, c;
 } cell_states;
 
-/* from .. to - 1, of steps, batch rows, panels, or columns of dh (WIDTH elements each) */
+/* from..to-1: steps, batch rows, panels, or groups of WIDTH columns of dh */
 typedef struct {
     size_t from, to;
 } range;
@@ -83,14 +85,14 @@ PK_INLINE size_t width_of(columns of, size_t units) { return round_up(of.count *
 
 /* ---- rows of a step -------------------------------------------------------------------------- */
 
-/* Whether step t (in the order in which steps are taken) is one of sequence b. */
+/* Whether sequence b has a step t; t counts in the order in which steps are taken. */
 PK_INLINE int active(const rnn_job *job, size_t t, size_t b)
 {
     const size_t step = job->s.reverse ? job->s.T - 1 - t : t;
     return !job->s.lengths || (int64_t)step < job->s.lengths[b];
 }
 
-/* Whether the state before step t is the initial one, not that after step t - 1. */
+/* Whether the state before step t is the initial state, and not the one after step t - 1. */
 PK_INLINE int fresh(const rnn_job *job, size_t t, size_t b)
 {
     (void)job, (void)b;
@@ -107,8 +109,8 @@ PK_INLINE int gives_dh(const rnn_job *job, size_t t, size_t b)
     return active(job, t, b) && (job->wants_dh0 || !fresh(job, t, b));
 }
 
-/* Without the rows at either end of which that is not true at step t: in a batch that is sorted by
- * length, all that are not active. */
+/* `rows` without those at either end for which is(job, t, b) is false.  In a batch that is sorted
+ * by length, this leaves exactly the active rows. */
 PK_INLINE range rows_that(int (*is)(const rnn_job *, size_t, size_t), const rnn_job *job, size_t t,
                           range rows)
 {
@@ -124,7 +126,8 @@ static range active_rows(const rnn_job *job, size_t t, range rows)
     return rows_that(active, job, t, rows);
 }
 
-/* How many steps from t on, before `end`, can be one product because all of the rows are active. */
+/* The number of steps from t on, before `end`, in which all rows are active, so that they can be
+ * one product; at least 1. */
 static size_t steps_together(const rnn_job *job, size_t t, size_t end, range rows)
 {
     size_t n = 0;
@@ -135,12 +138,12 @@ static size_t steps_together(const rnn_job *job, size_t t, size_t end, range row
 
 /* ---- places ---------------------------------------------------------------------------------- */
 
-/* Units of a panel: one vector of each column. */
+/* Some units of a panel: one vector in each column. */
 typedef struct {
     size_t panel, vector;
-    size_t unit;  /* the first */
-    size_t n;     /* of the panel: the distance between columns */
-    size_t lanes; /* of the vector that are units */
+    size_t unit;  /* the first one */
+    size_t n;     /* elements between two columns of the panel */
+    size_t lanes; /* how many lanes of the vector are units */
 } place;
 
 PK_INLINE place place_of(const rnn_job *job, size_t panel, size_t vector)
@@ -166,7 +169,7 @@ PK_INLINE real *h_at(const rnn_job *job, size_t t, size_t b)
     return job->h + (slot * job->s.B + b) * job->P_h;
 }
 
-/* c before and after step t, in forward: one slot for an interval, overwritten within it. */
+/* Forward: c before and after step t.  The steps of an interval overwrite one slot. */
 PK_INLINE real *c_at(const rnn_job *job, size_t t, size_t b)
 {
     return job->c + ((t + job->c_interval - 1) / job->c_interval * job->s.B + b) * job->P_c;
@@ -176,7 +179,7 @@ PK_INLINE real *c_after(const rnn_job *job, size_t t, size_t b)
     return job->c + ((t / job->c_interval + 1) * job->s.B + b) * job->P_c;
 }
 
-/* In backward c before step t; B * P_c further on, c after it. */
+/* Backward: c before step t; c after it is B * P_c elements further. */
 PK_INLINE real *c_around(const rnn_job *job, size_t t, size_t b)
 {
     return job->c_again + (t % job->window * job->s.B + b) * job->P_c;
@@ -194,7 +197,7 @@ PK_INLINE real *packed_panel(const rnn_job *job, size_t panel)
     return job->packed_w + panel * size_of_packed_panel(job);
 }
 
-/* Copies [rows, H] between the caller's rows of H and ours of `stride`, padding ours with 0. */
+/* Copies [rows, H] from the caller's array to one with rows of `stride`, padded with 0; or back. */
 static void copy_in(real *to, size_t stride, const real *from, size_t H, size_t rows)
 {
     for (size_t b = 0; b < rows; b++) {

@@ -1,19 +1,18 @@
-/* How much memory a recurrent layer needs, and how many steps of what it holds. */
+/* How much memory a recurrent layer needs, and for how many steps it holds gates and states. */
 #ifndef PK_RNN_MEMORY_H
 #define PK_RNN_MEMORY_H
 
 #include "rnn_layout.h"
 
-enum { L2_SHARE = 1 << 20 }; /* bytes that are likely to stay in the L2 cache */
+enum { L2_SHARE = 1 << 20 }; /* bytes that probably stay in the L2 cache of a core */
 
-/* A task of a weight gradient works on PANELS panels of its columns, so that dA is read once for
- * all. */
+/* A task of a weight gradient computes PANELS panels of its columns, for which it reads dA once. */
 enum { PANELS = 4, GRADIENT_WIDTH = PANELS * WIDTH };
 
-/* The steps of a stretch: where backward does not have the gates of all steps, it works on
- * stretches of about as many steps as there are stretches, so that neither the states that are kept
- * between them nor the scratch memory is large. */
-static size_t steps_of_stretch(const pk_rnn_shape *s)
+/* Backward without the gates of all steps works window by window and computes the gates of each
+ * again.  A window has about as many steps as there are windows: then neither the states that are
+ * kept between windows nor the scratch memory is large. */
+static size_t steps_of_window(const pk_rnn_shape *s)
 {
     size_t steps = 1;
     while (steps < s->T && (steps * steps < s->T || steps * s->B < ROW_BLOCK))
@@ -21,9 +20,9 @@ static size_t steps_of_stretch(const pk_rnn_shape *s)
     return steps;
 }
 
-/* Weights that fit the L2 cache are used for input and state together, step by step, unless a step
- * has too few rows for good tiles.  Otherwise w_ih is used for a block of steps of some 512
- * rows. */
+/* If the weights fit L2 and a step has rows for two tiles, each step computes the products with x
+ * and h together.  Otherwise the products with x are computed for a block of steps of some 512
+ * rows, so that w_ih is read once for all of them. */
 static size_t steps_of_block(const pk_rnn_shape *s)
 {
     const size_t H = padded(s->H), columns = OF_X.count * s->I + OF_H.count * s->H;
@@ -33,7 +32,7 @@ static size_t steps_of_block(const pk_rnn_shape *s)
     return smaller(1 + 512 / (s->B + 1), s->T ? s->T : 1);
 }
 
-/* Whether backward finds gates, and whether it computes again what it does not find. */
+/* Whether forward keeps the gates, and whether backward must compute them again. */
 PK_INLINE int keeps_gates(const pk_rnn_shape *s) { return CELL_SAVES && s->save == PK_SAVE_FULL; }
 PK_INLINE int computes_again(const pk_rnn_shape *s)
 {
@@ -42,12 +41,10 @@ PK_INLINE int computes_again(const pk_rnn_shape *s)
 
 static size_t steps_of_c(const pk_rnn_shape *s)
 {
-    return s->save == PK_SAVE_FULL      ? 1
-           : s->save == PK_SAVE_MINIMAL ? steps_of_stretch(s)
-                                        : s->T + 1;
+    return s->save == PK_SAVE_FULL ? 1 : s->save == PK_SAVE_MINIMAL ? steps_of_window(s) : s->T + 1;
 }
 
-/* Where B is 0, no step does anything, however many there are. */
+/* The sizes of a job.  With B = 0 there is nothing to do, so T is 0. */
 static rnn_job rnn_job_for(const pk_rnn_shape *shape)
 {
     rnn_job job = {.s = *shape, .R = shape->H};
@@ -62,7 +59,7 @@ static rnn_job rnn_job_for(const pk_rnn_shape *shape)
     return job;
 }
 
-/* Scratch memory in the order in which it is laid out, in elements. */
+/* The parts of the scratch memory in their order, in elements. */
 typedef struct {
     size_t packed_rows, packed_w_hh, packed_w_ih, dh, dc, packed_w, gates, c_again;
 } rnn_scratch;
@@ -91,10 +88,10 @@ static rnn_scratch backward_scratch(const rnn_job *job)
                         .dh = times(B, job->Q),
                         .dc = times(B, c)};
     if (!keeps_gates(&job->s))
-        size.gates = times(steps_of_stretch(&job->s), step);
+        size.gates = times(steps_of_window(&job->s), step);
     if (computes_again(&job->s)) {
         size.packed_w = size_of_forward_pack(job);
-        size.c_again = times(steps_of_stretch(&job->s) + 1, times(B, c));
+        size.c_again = times(steps_of_window(&job->s) + 1, times(B, c));
     }
     return size;
 }

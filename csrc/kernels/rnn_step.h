@@ -1,9 +1,8 @@
-/* One step of a recurrent layer, for inference on a stream.
+/* A single time step of a recurrent layer, for inference on a stream.
  *
- * Weights are used in place, in dot products along their rows.  A packed copy would have to be made
- * at every step, since nothing tells when somebody changes a weight, and that reads and writes all
- * of them before the product reads them again.  So a step reads each weight once, and with few rows
- * that is all of its time. */
+ * Weights are read in place, in dot products along their rows.  Packing would read and write all of
+ * them in every step, because a packed copy would be stale once somebody changes a weight.  So a
+ * step reads each weight once; with few rows, that takes all of its time. */
 #ifndef PK_RNN_STEP_H
 #define PK_RNN_STEP_H
 
@@ -11,7 +10,7 @@
 
 enum {
 #if PK_VECTOR_BYTES == 64 || defined(__aarch64__)
-    STEP_ROWS = 4, /* of the batch at a time: 16 sums in 32 registers */
+    STEP_ROWS = 4, /* batch rows at a time: 16 sums in 32 registers */
 #else
     STEP_ROWS = 2, /* 8 in 16 */
 #endif
@@ -22,8 +21,8 @@ typedef struct {
     size_t chunks; /* of panels */
 } rnn_step_job;
 
-/* COLS rows of weights at a time: of a lane of a panel, the columns, or the vectors of the one
- * column.  Those that one of the inputs does not enter are left out. */
+/* Up to COLS rows of a weight for one lane of a panel: one for each column that the input enters,
+ * or, if the cell has one column, one for each of its vectors. */
 typedef struct {
     size_t first, count;
     const real *w[COLS];
@@ -33,15 +32,14 @@ PK_INLINE step_rows step_rows_of(columns of, const real *w, size_t H, size_t N, 
 {
     step_rows rows = {of.first, of.count * VECTORS, {NULL}};
     for (size_t j = 0; j < of.count; j++)
-        for (size_t v = 0; v < VECTORS; v++) { /* after the last unit, that one again */
+        for (size_t v = 0; v < VECTORS; v++) { /* beyond the last unit: that one again */
             const size_t row = VECTORS == 1 ? unit : smaller(unit + v * LANES, H - 1);
             rows.w[j + v] = w + (of.gate[j] * H + row) * N;
         }
     return rows;
 }
 
-/* sums[r][j] += the products of n <= LANES columns of row j of weights and of row r of x, from k
- * on. */
+/* sums[r][j] += w_j[k..k+n-1] * x_r[k..k+n-1], element by element, n <= LANES. */
 PK_INLINE void step_columns(vec sums[STEP_ROWS][COLS], const int rows, size_t n, const step_rows *w,
                             size_t k, const real *x, ptrdiff_t x_row)
 {
@@ -65,9 +63,8 @@ PK_INLINE void step_dots(vec sums[STEP_ROWS][COLS], const int rows, size_t K, st
         step_columns(sums, rows, K - k, &w, k, x, x_row);
 }
 
-/* Lane j of the result is the sum of the lanes of v[j], j < LANES; destroys v.  As in a
- * transposition, each round moves one bit of the index, and adds the halves that it brings
- * together. */
+/* LANES reductions at once: lane j of the result is the sum of the lanes of v[j]; destroys v.  Each
+ * round interleaves two vectors as in a transposition and adds the two halves. */
 PK_INLINE vec sums_of_lanes(vec v[LANES])
 {
     for (int half = LANES / 2; half > 0; half /= 2)
@@ -77,7 +74,7 @@ PK_INLINE vec sums_of_lanes(vec v[LANES])
     return v[0];
 }
 
-/* The new state of the units of a panel from `unit` on for one batch row, from their dot
+/* The new state of one batch row for the units of a panel, from `unit` on, from their dot
  * products. */
 PK_INLINE void rnn_step_cell(const pk_rnn_layer *layer, size_t b, size_t unit,
                              vec dots[COLS][LANES])
@@ -106,7 +103,7 @@ PK_INLINE void rnn_step_cell(const pk_rnn_layer *layer, size_t b, size_t unit,
     }
 }
 
-/* The units of a panel, from `unit` on, for batch rows b .. b + rows, a literal. */
+/* The units of a panel, from `unit` on, for batch rows b..b+rows-1; rows is a literal. */
 PK_INLINE void rnn_step_tile(const pk_rnn_layer *layer, const int rows, size_t b, size_t unit)
 {
     const size_t I = layer->shape.I, H = layer->shape.H, n = smaller(H - unit, LANES);

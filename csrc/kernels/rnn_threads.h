@@ -1,23 +1,24 @@
-/* How the work of a recurrent layer is divided between threads. */
+/* The partition of a recurrent layer: how its work is divided between threads, and the walk through
+ * its time steps. */
 #ifndef PK_RNN_THREADS_H
 #define PK_RNN_THREADS_H
 
 #include "rnn_memory.h"
 
-/* A call of a pass: its jobs, how they are divided, and the steps that it is at. */
+/* A call of a pass: its jobs, their partition, and the time steps being computed. */
 typedef struct {
     rnn_job *jobs;
     size_t count;
-    size_t rows, units; /* shares of batch rows, or of hidden units; one of them is 1 */
+    size_t rows, units; /* number of shares of batch rows, of hidden units; one of them is 1 */
     int nthreads;
     range steps;
 } rnn_run;
 
-/* Batch rows never meet in the recurrence: a thread takes some rows through all steps and waits for
- * nobody.  That is best as long as each thread has enough rows for good tiles, and its cache holds
- * the weights, all of which each thread reads at every step.  Otherwise each thread takes some
- * hidden units of all rows, reads only their weights, and waits for the others after every step,
- * which pays if a step is long beside a wake-up.  A problem of some 10 microseconds stays on one
+/* By rows: batch rows are independent, so a thread takes some rows through all steps and never
+ * waits. But each thread reads all weights in every step.  This is best if each thread has enough
+ * rows for full tiles and the weights fit its cache. By units: a thread computes some hidden units
+ * of all rows and reads only their weights, but all threads wait for each other after every step.
+ * This pays if a step takes longer than a wake-up. Problems of some 10 microseconds stay on one
  * thread. */
 static pk_rnn_partition rnn_partition(const pk_rnn_shape *s, size_t count, int nthreads)
 {
@@ -47,8 +48,7 @@ static rnn_run rnn_run_of(rnn_job *jobs, size_t count, int nthreads)
     return (rnn_run){jobs, count, parts.rows, parts.units, parts.nthreads, {0, jobs->s.T}};
 }
 
-/* Where share c of the batch rows begins: shares have equally many rows or, if lengths differ,
- * steps. */
+/* The first row of share c.  Shares have the same number of rows or, with lengths, of steps. */
 static size_t partition_rows(const rnn_job *job, size_t c, size_t shares)
 {
     const int64_t *lengths = job->s.lengths;
@@ -63,16 +63,15 @@ static size_t partition_rows(const rnn_job *job, size_t c, size_t shares)
     return b;
 }
 
-/* Columns of dh are WIDTH units, which are some panels. */
+/* The panels in groups of WIDTH columns of dh. */
 PK_INLINE range panels_of(const rnn_job *job, range columns)
 {
     const size_t each = WIDTH / UNITS;
     return (range){columns.from * each, smaller(columns.to * each, panels_in(job->s.H))};
 }
 
-/* What is done at the i-th of the steps of a run: for some rows and all columns, or for all rows
- * and some columns.  In the second phase of a cell that needs whole rows, columns are always
- * all. */
+/* The work of the i-th step of a run: for some rows and all columns, or all rows and some columns.
+ * In the second phase of a cell with CELL_WHOLE_ROW it is always for all columns. */
 typedef void rnn_work(const rnn_job *job, range steps, size_t i, int phase, range rows,
                       range columns);
 
@@ -83,7 +82,7 @@ typedef struct {
     int phase_from, phase_to;
 } rnn_walk;
 
-/* Task: of run->count * run->rows * run->units. */
+/* One share of one job; there are run->count * run->rows * run->units of them. */
 static void rnn_walk_task(void *arg, size_t task)
 {
     const rnn_walk *walk = arg;
@@ -107,8 +106,8 @@ static void rnn_walk_task(void *arg, size_t task)
     restore_denormals(mode);
 }
 
-/* work(.., i, ..) for i < n: each share of rows by itself, shares of units with a wait after each
- * phase. */
+/* Calls `work` for every i < n.  Shares of rows run through all i independently; shares of units
+ * wait for each other after each phase. */
 static void rnn_walk_steps(const rnn_run *run, rnn_work *work, size_t n)
 {
     const size_t tasks = run->count * run->rows * run->units;

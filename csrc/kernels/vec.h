@@ -1,6 +1,6 @@
 /* Vectors of `real`, as wide as the registers of the instruction set, in GCC's and Clang's vector
- * types: the operators + - * / work element by element.  All kernels use them where values must
- * stay in registers or keep their order of operations; elsewhere they are plain loops. */
+ * types: the operators + - * / work element by element.  Kernels use vectors where values must stay
+ * in registers or keep their order of operations, and plain loops elsewhere. */
 #ifndef PK_VEC_H
 #define PK_VEC_H
 
@@ -58,7 +58,8 @@ PK_INLINE size_t round_up(size_t n, size_t multiple)
 }
 PK_INLINE size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
-/* The caller's scratch memory may begin anywhere: ask for ALIGNMENT bytes more and begin here. */
+/* The first aligned address in scratch memory, which may begin anywhere: ask for ALIGNMENT bytes
+ * more. */
 PK_INLINE real *align(void *p)
 {
     return (real *)(((uintptr_t)p + ALIGNMENT - 1) & ~(uintptr_t)(ALIGNMENT - 1));
@@ -78,8 +79,7 @@ PK_INLINE vec pick(vec_bits mask, vec a, vec b)
     return (vec)((mask & (vec_bits)a) | (~mask & (vec_bits)b));
 }
 
-/* The larger of two elements; b if either is a NaN.  A loop that compilers turn into one
- * instruction. */
+/* Element-wise maximum; b if either is a NaN.  Compilers turn the loop into one instruction. */
 PK_INLINE vec larger_of(vec a, vec b)
 {
     real larger[LANES];
@@ -97,7 +97,7 @@ PK_INLINE vec smaller_of(vec a, vec b)
     return load(smaller);
 }
 
-/* The larger of two elements; a NaN if either is one. */
+/* Element-wise maximum; a NaN if either is a NaN. */
 PK_INLINE vec maximum(vec a, vec b)
 {
     const vec larger = larger_of(a, b);

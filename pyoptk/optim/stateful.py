@@ -1,8 +1,9 @@
-"""What wrappers have in common: checked numbers, arrays of their own, a step around a step.
+"""The base classes of wrappers: `Stateful` (checked numbers and arrays) and `Wrapper` (a step).
 
-This file, wrappers.py and averages.py are compiled by Cython as they stand, so that no signal
-handler (Ctrl-C) runs between two changes that belong together: Python runs handlers between its own
-instructions only. Whatever may raise, or calls what is not compiled, comes before the first change.
+Cython compiles this file, wrappers.py and averages.py unchanged, so that no signal handler (Ctrl-C)
+runs between two changes that belong together: Python runs handlers only between instructions of its
+own. Code that may raise, and calls of Python code that is not compiled, come before the first
+change.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _RULES: dict[str, Rule] = {
 
 
 class Stateful(Uncopied):
-    """Some numbers, checked whenever they are set, and some arrays: the state of a wrapper."""
+    """The state of a wrapper: numbers, which are checked whenever they are set, and arrays."""
 
     _numbers: tuple[str, ...]
     _own: dict[str, NDArray[Any]]
@@ -54,11 +55,11 @@ class Stateful(Uncopied):
             super().__setattr__(name, value)  # changed the array before it sets the same one again
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed training needs of this wrapper; its own arrays, not copies."""
+        """Everything that resuming needs of this wrapper; its own arrays, not copies."""
         return {**self._own, **{name: getattr(self, name) for name in self._numbers}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the state of a wrapper of the same kind and parameters; copies the arrays.
+        """Load the state of a wrapper of the same class and parameters; copies the arrays.
 
         Raises
         ------
@@ -76,7 +77,7 @@ class Stateful(Uncopied):
             self._tree.held.end()
 
     def check_state_dict(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """Raise what `load_state_dict` would; returns the numbers there would be."""
+        """Raise what `load_state_dict` would raise; returns the numbers that it would set."""
         check_arrays(self.state_dict(), state, "state")
         return {n: checked(_RULES, n, state[n], f"state[{n!r}]") for n in self._numbers}
 
@@ -89,7 +90,7 @@ class Stateful(Uncopied):
 
 
 class Wrapper(Stateful):
-    """Around `opt`; `optimizer` is the innermost one."""
+    """A wrapper of `opt`; `optimizer` is the innermost one."""
 
     opt: Optimizer | Wrapper
     optimizer: Optimizer
@@ -104,9 +105,9 @@ class Wrapper(Stateful):
         self._tree, self._own = self.optimizer._params, {}
 
     def step(self, grads: Grads, *, weight: float = 1.0) -> bool:
-        """What a step does is up to each; returns whether the optimizer took one.
+        """Give gradients to this wrapper; returns whether the optimizer took a step.
 
-        `weight`: of this micro-batch, where there is an `Accumulation`.
+        `weight` is that of the micro-batch, for an `Accumulation`.
         """
         weight = checked(_RULES, "weight", weight)
         if weight == 0:
@@ -114,7 +115,7 @@ class Wrapper(Stateful):
         return self._whole_step(lambda plan: plan.checked(grads), weight)
 
     def flush(self) -> bool:
-        """Take a step on what an `Accumulation` has gathered; returns whether there was one."""
+        """Take a step on the micro-batches of an `Accumulation` so far; returns whether it did."""
         return self._whole_step(lambda plan: None, 1.0)
 
     def _whole_step(self, take: Callable[[Plan], Any], weight: float) -> bool:
@@ -128,11 +129,11 @@ class Wrapper(Stateful):
                 plan.held.end()
 
     def _go(self, grads: list[Any] | None, factor: float, skips: bool, weight: float) -> bool:
-        """This wrapper's part; whether the optimizer took a step. `grads` is None to flush."""
+        """The work of this wrapper; returns whether the optimizer took a step. None: flush."""
         raise NotImplementedError
 
     def _within(self, grads: list[Any] | None, factor: float, skips: bool, weight: float) -> bool:
-        """The same of the wrapper within, or the optimizer's step."""
+        """`_go` of the wrapped wrapper, or the step of the optimizer."""
         if isinstance(self.opt, Wrapper):
             return self.opt._go(grads, factor, skips, weight)
         if weight != 1:

@@ -1,4 +1,4 @@
-"""The cells: what tells one recurrent layer from another. The rest is in layer.py."""
+"""The recurrent layers, one class for each cell: `LSTM`, `RNN`. What they share is in layer.py."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
     ``c_t = f * c_{t-1} + i * g`` and ``h_t = o * tanh(c_t)``; each layer's input is the output of
     the one below. Weights, gate order (i, f, g, o) and names are PyTorch's.
 
-    One thread at a time: a second one in the same layer is refused. Copies and pickles are whole
-    layers of their own.
+    Only one thread may use a layer at a time; a second one gets an error. Copies and pickles are
+    independent layers.
 
     Parameters
     ----------
@@ -29,26 +29,26 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
     bias : bool
         Whether there are biases.
     batch_first : bool
-        Whether sequences are [B, T, features] instead of [T, B, features]. Strides do it: nothing
-        is transposed.
+        Whether sequences are [B, T, features] instead of [T, B, features]. Either way no array is
+        transposed: kernels use strides.
     bidirectional : bool
-        Whether there is a second layer beside each that goes from the end to the beginning, with
-        weights of its own; outputs stand side by side. D is then 2, else 1.
+        Whether each layer also runs from the end to the beginning, with weights of its own; the
+        outputs of both directions are concatenated. D is then 2, else 1.
     dropout : float
-        p in [0, 1): while training, what goes from one layer to the next is 0 with probability p,
-        else divided by 1 - p (Srivastava et al. 2014). The mask is computed again for backward.
+        p in [0, 1): in training, an element between two layers becomes 0 with probability p, else
+        it is divided by 1 - p (Srivastava et al. 2014). Backward computes the mask again.
     seed : int, optional
-        0..2**64-1, of the masks of dropout: each forward has its own, the same for any number of
-        threads. Drawn from `rng` by default.
+        0..2**64-1, for the masks of dropout. Each forward has a mask of its own, the same for any
+        number of threads. Drawn from `rng` by default.
     save : {"full", "minimal"}
-        What is kept for backward: all, or the outputs and a few states, from which the rest is
-        computed again for about a third more time.
+        What forward keeps for backward: everything, or the outputs and a few states, from which
+        backward computes the rest again, in about a third more time.
     dtype : float32 or float64
         Of weights, inputs and outputs.
     init : {"torch", "keras"}
-        How weights are drawn. torch: all uniform in [-1/sqrt(H), 1/sqrt(H)]. keras: those of inputs
-        uniform in +-sqrt(6 / (I + 4H)) (Glorot & Bengio 2010), recurrent ones orthogonal (Saxe et
-        al. 2014), biases 0, but 1 for the forget gate.
+        The initial weights. torch: all uniform in +-1/sqrt(H). keras: input weights uniform in
+        +-sqrt(6 / (I + 4H)) (Glorot & Bengio 2010), recurrent weights orthogonal (Saxe et al.
+        2014), biases 0, or 1 for the forget gate.
     rng : numpy.random.Generator, optional
         Draws the weights.
 
@@ -56,19 +56,19 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
     ----------
     params, grads : mappings of names to arrays
         weight_ih_l0 [4H, I] (in higher layers [4H, D * H]), weight_hh_l0 [4H, H], bias_ih_l0 and
-        bias_hh_l0 [4H], if bidirectional the same with the ending _reverse, then those of layer 1,
-        ...: views into `flat_params` and `flat_grads`. Read-only dicts; the arrays may be changed
-        in place at any time: every call reads them anew, and nothing packed outlives it. (Between a
-        forward and its backward that gives gradients of neither.)
+        bias_hh_l0 [4H]; if bidirectional the same with the suffix _reverse; then those of layer 1,
+        and so on. They are views into `flat_params` and `flat_grads`. The dicts are read-only; the
+        arrays may be changed in place at any time, because every call reads them again. (Changed
+        between a forward and its backward, the gradients are those of neither weights.)
     flat_params, flat_grads : arrays
-        All parameters, and all gradients, in one piece.
+        All parameters, and all gradients, in one array each.
 
     Notes
     -----
-    A training step needs, in numbers of 4 or 8 bytes and P being H rounded up to whole vectors,
-    6 L D (T+1) B P that are kept for backward, T B D H for the gradient between two layers (twice
-    from three layers on), as much for each layer but the last if bidirectional, as much again with
-    dropout, and the packed weights of the largest layer. With ``save="minimal"`` the first is
+    Memory of a training step, in elements, with P = H rounded up to whole vectors: 6 L D (T+1) B P
+    kept for backward; T B D H for the gradient between two layers, twice that from three layers on;
+    as much for each layer but the last if bidirectional; as much again with dropout; and the packed
+    weights of the largest layer. With ``save="minimal"`` the first is
     L D (T+1) B P + (L+5) D B P sqrt(T), or somewhat more with few rows. This memory stays for the
     next call with the same T and B; then only outputs are new arrays, and with `out` not even `y`
     and `dx`.
@@ -88,8 +88,8 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
     >>> bool(np.abs(lstm.forward(x)[0][-1] - 0.5).max() < 0.1)
     True
 
-    A long sequence in pieces (truncated backpropagation): the state is carried over, its gradient
-    is not.
+    A long sequence in pieces (truncated backpropagation): the state passes to the next piece, its
+    gradient does not.
 
     >>> state = None
     >>> for piece in np.array_split(x, 2):
@@ -108,8 +108,8 @@ class RNN(ConvertedLayer[Array]):
     """Plain recurrent layers (Elman 1990).
 
     ``h_t = tanh(w_ih x_t + b_ih + w_hh h_{t-1} + b_hh)``, or relu instead of tanh; each layer's
-    input is the output of the one below. Weights and names are PyTorch's. What it shares with
-    `LSTM`, all but `nonlinearity`, is described there; the state is one array, h.
+    input is the output of the one below. Weights and names are PyTorch's. The state is one array,
+    h. Everything except `nonlinearity` is documented in `LSTM`.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ class RNN(ConvertedLayer[Array]):
     Notes
     -----
     A training step needs, in numbers of 4 or 8 bytes and P being H rounded up to whole vectors,
-    L D (T+1) B P that are kept for backward, some 4 D B P sqrt(T) for the gradients of a stretch
+    L D (T+1) B P that are kept for backward, some 4 D B P sqrt(T) for the gradients of a window
     of steps, and between layers what an `LSTM` needs.
 
     Examples

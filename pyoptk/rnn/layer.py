@@ -1,6 +1,7 @@
-"""What all recurrent layers have: weights in one piece, the calls of both passes, copies.
+"""`Layer`, the base class of the recurrent layers: weights, both passes, steps, copies.
 
-The cells (cells.py) are subclasses. The arithmetic is compiled (csrc/kernels/lstm.c, rnn.c).
+The classes of cells.py are its subclasses. The passes are in _rnn.pyx, the arithmetic is in
+csrc/kernels (lstm.c, rnn.c).
 """
 
 from __future__ import annotations
@@ -107,23 +108,24 @@ class Layer(Generic[State]):
         train: bool = True,
         out: Array | None = None,
     ) -> tuple[Array, State]:
-        """The output for a batch of sequences; remembers what `backward` needs.
+        """The output for a batch of sequences; keeps what `backward` needs.
 
         Parameters
         ----------
         x : array [T, B, I], or [B, T, I] if `batch_first`
-            Kept, not copied, until `backward`: do not change it in between.
+            `backward` reads it again; it is not copied, so do not change it in between.
         state : h, or (h, c) of an LSTM; arrays [L * D, B, H], optional
             Initial state; zeros by default. Layer by layer, forward before backward direction.
         lengths : integers [B], optional
-            Length of each sequence, 0..T, in any order; all T by default. At its end a sequence's
-            state stays as it is; the backward direction begins there. In a batch that is sorted by
-            length, the time is proportional to the sum of the lengths, in another in part.
+            Length of each sequence, 0..T, in any order; all T by default. After its end the state
+            of a sequence does not change, and the backward direction begins there. If the batch is
+            sorted by length, all steps past an end are skipped, otherwise some.
         past_end : {"zeros", "repeat"}
-            What the output is past the end: 0, as in PyTorch's packed sequences, or the state that
-            stays, as in Keras. With "zeros" the gradient of it is ignored.
+            The output past the end: 0, as in PyTorch's packed sequences, or the last state, as in
+            Keras. With "zeros" its gradient is ignored.
         train : bool
-            False: nothing is kept, and nothing dropped. A `backward` that is due stays due.
+            False: keep nothing for backward, and no dropout. A `backward` of an earlier call with
+            True is still possible.
         out : array like `y`, optional
             Gets the output, and is returned. Changed in place; it may be strided, but features must
             be adjacent.
@@ -208,9 +210,9 @@ class Layer(Generic[State]):
     def step(self, x: Array, state: State | None = None) -> tuple[Array, State]:
         """One step of a stream, for inference: ``y, state = layer.step(x, state)``.
 
-        Reads the weights where they are, once, and keeps nothing: several threads may step at once,
-        and a change of a weight counts from the next step on. Sums are added in another order than
-        in `forward`. Nothing is dropped.
+        Reads each weight once and keeps nothing, so several threads may step at once, and a change
+        of a weight has effect from the next step on. Adds sums in another order than `forward`. No
+        dropout.
 
         Parameters
         ----------
@@ -243,12 +245,12 @@ class Layer(Generic[State]):
     # ---- weights and copies ----------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy or a pickle takes along: sizes, parameters and gradients."""
+        """The state of a copy or pickle: sizes, parameters and gradients."""
         left_out = ("params", "grads", "_passes", "_stepper")
         return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Make the buffers and the views into them, so that a copy is as whole as the original."""
+        """Make the buffers and the views into them again, so that a copy is a whole layer."""
         put = self.__dict__
         put.update(state)
         shapes = shapes_of(
@@ -283,7 +285,7 @@ class Layer(Generic[State]):
 
     @property
     def _counters(self) -> dict[str, int]:
-        """Where dropout stands: without it, a resumed training would go on with other masks."""
+        """The state of dropout, without which resumed training would get other masks."""
         return {n: getattr(self, n) for n in ("seed", "dropout_calls")} if self.dropout else {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -300,7 +302,7 @@ class Layer(Generic[State]):
         self.__dict__.update({name: int(state[name]) for name in self._counters})
 
     def check_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Raise what `load_state_dict` would."""
+        """Raise what `load_state_dict` would raise."""
         check_arrays(dict(self.params) | self._counters, state, "state")
         for name in self._counters:
             _checks.check_uint64(f"state[{name!r}]", state[name])
