@@ -59,7 +59,7 @@ cdef class Stepper:
     def step(self, x, state):
         """y [B, H] and the state, arrays [L, B, H], all new, from x [B, I] and a state or None."""
         cdef Py_buffer of[6]  # x; y and the new h and c; h and c
-        cdef int taken = 0, k
+        cdef int taken = 0
         cdef tuple shape
         self.check_params()
         try:
@@ -83,8 +83,8 @@ cdef class Stepper:
                 if not isinstance(state, (tuple, list)) or len(state) != 2:
                     raise TypeError(f"state: expected a pair of arrays of shape {shape}, "
                                     f"got {described(state)}")
-                for k in range(2):
-                    taken += self.take_state(f"state[{k}]", state[k], &of[4 + k], shape)
+                taken += self.take_state("state[0]", state[0], &of[4], shape)
+                taken += self.take_state("state[1]", state[1], &of[5], shape)
             self.run(of)
         finally:
             while taken:
