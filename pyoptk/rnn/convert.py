@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._checks import check_switch
 from ..checkpoint import check_arrays, check_mapping, check_value, fill_arrays
 from .layer import Layer, State
 from .weights import Array, names_of
@@ -50,6 +51,8 @@ class ConvertedLayer(Layer[State]):
         2
         """
         check_mapping(state, "state")
+        if not isinstance(prefix, str):
+            raise TypeError(f"prefix: expected a str, got {prefix!r}")
         arrays = {
             name.removeprefix(prefix): np.asarray(array)
             for name, array in state.items()
@@ -63,14 +66,14 @@ class ConvertedLayer(Layer[State]):
                 "and the like, got "
                 + ", ".join(f"{prefix}{name} {array.shape}" for name, array in arrays.items())
             )
-        layer = cls(
-            w_ih.shape[1],
-            w_hh.shape[1],
-            1 + max(int(number[1]) for number in numbers if number),
+        layer = cls._with(
+            settings,
+            input_size=w_ih.shape[1],
+            hidden_size=w_hh.shape[1],
+            num_layers=1 + max(int(number[1]) for number in numbers if number),
             bias=names_of(0)[2] in arrays,
             bidirectional=names_of(0, backward=True)[0] in arrays,
             dtype=_float(w_ih),
-            **settings,
         )
         check_arrays(layer.params, arrays, "state")
         fill_arrays(dict(layer.params), arrays)
@@ -108,20 +111,20 @@ class ConvertedLayer(Layer[State]):
         given = _lists(
             kernel=kernel, recurrent=recurrent, **({} if bias is None else {"bias": bias})
         )
-        directions = 2 if bidirectional else 1
+        directions = 2 if check_switch("bidirectional", bidirectional) else 1
         if len(given["kernel"]) % directions:
             raise ValueError(
                 f"kernel: expected two arrays for each layer, got {len(given['kernel'])}"
             )
         I, H = _axes(given, "kernel", 2)[0], _axes(given, "recurrent", 2)[0]
-        layer = cls(
-            I,
-            H,
-            len(given["kernel"]) // directions,
+        layer = cls._with(
+            settings,
+            input_size=I,
+            hidden_size=H,
+            num_layers=len(given["kernel"]) // directions,
             bias="bias" in given,
             bidirectional=bidirectional,
             dtype=_float(given["kernel"][0]),
-            **settings,
         )
         _check_like(layer.to_keras(), given)
         layer.flat_params[:] = 0  # there is no second bias
@@ -163,14 +166,14 @@ class ConvertedLayer(Layer[State]):
         (D, _, I), (_, _, H) = _axes(given, "W", 3), _axes(given, "R", 3)
         if D not in (1, 2):
             raise ValueError(f"W: expected 1 or 2 directions, got shape {given['W'][0].shape}")
-        layer = cls(
-            I,
-            H,
-            len(given["W"]),
+        layer = cls._with(
+            settings,
+            input_size=I,
+            hidden_size=H,
+            num_layers=len(given["W"]),
             bias="B" in given,
             bidirectional=D == 2,
             dtype=_float(given["W"][0]),
-            **settings,
         )
         _check_like(layer.to_onnx(), given)
         for i, part in enumerate(layer._parts()):
@@ -190,6 +193,13 @@ class ConvertedLayer(Layer[State]):
             np.stack([np.concatenate(part[2:]) for part in layer]) for layer in layers if self.bias
         ]
         return _bare(Ws), _bare(Rs), _bare(Bs)
+
+    @classmethod
+    def _with(cls, settings: Mapping[str, Any], **found: Any) -> Self:
+        """A layer of what the weights say, `found`, and the caller's settings."""
+        for name in settings.keys() & found.keys():
+            raise TypeError(f"{name}: expected none, as the weights say it, got {settings[name]!r}")
+        return cls(**found, **settings)
 
     @classmethod
     def _rows(cls) -> str:
