@@ -77,7 +77,7 @@ def near(t, what, ours, theirs, dtype, scale=1.0):
     """
     forward = what in ("y", "h", "c")
     limit = LIMITS[dtype.str[1:]][not forward]
-    scale = max(largest([theirs]), scale)
+    scale = max(largest([theirs]), scale, 1e-30)
     if ours.dtype != dtype or ours.shape != theirs.shape:
         raise Fault(f"{what}: {ours.dtype} {ours.shape} for {dtype} {theirs.shape}")
     error = np.abs(ours - theirs).max(initial=0) / scale
