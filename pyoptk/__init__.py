@@ -46,8 +46,6 @@ from .optim import (
 )
 from .optim.adam import *
 from .optim.classic import *
-from .optim.lamb import *
-from .optim.lion import *
 from .rnn import LSTM, RNN
 
 __version__ = _version("pyoptk")

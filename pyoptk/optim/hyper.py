@@ -1,10 +1,11 @@
-"""The words of the optimizers' signatures: types, shared keywords, and how they are read."""
+"""The words of the optimizers' signatures: types, arguments, and how they are read."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple, NoReturn, Self, TypedDict
+from typing import Any, ClassVar, NamedTuple, NoReturn, Self, dataclass_transform
 
 import numpy as np
 
@@ -18,44 +19,47 @@ Grads = Grad | Sequence[Grad] | Mapping[Any, Grad]
 Kind = tuple[tuple[str, ...], bool]  # which patterns of `groups`, and whether it decays
 Merged = list[tuple[dict[str, Any], dict[str, Callable[[int], Any]]]]  # see `by_kind`
 
-# The keywords that every optimizer takes besides its own, with their defaults.
-SHARED: dict[str, Any] = {
-    "decoupled": False,
-    "maximize": False,
-    "cautious": False,
-    "grad_scale": 1.0,
-    "clip_value": None,
-    "max_norm": None,
-    "max_norm_eps": 1e-6,
-    "max_norm_per_array": False,
-    "ema_decay": None,
-    "ema_from_first_step": False,
-    "zero_grad": False,
-    "on_nonfinite": "propagate",
-    "groups": None,
-    "no_decay": (),
-    "decay_mask": None,
-}
 
+@dataclass_transform(eq_default=False)
+class Declared:
+    """Base of classes whose constructor takes what they annotate, so that each name is said once.
 
-class Shared(TypedDict, total=False):
-    """The types of `SHARED`."""
+    As in a dataclass, a value is a default, what follows ``_: KW_ONLY`` is a keyword, and a class
+    adds to the arguments of its base or changes their defaults. All values go to `_begin`. The
+    defaults are in `_arguments`, not attributes of the class.
+    """
 
-    decoupled: bool
-    maximize: bool
-    cautious: bool
-    grad_scale: Value
-    clip_value: Value | None
-    max_norm: Value | None
-    max_norm_eps: Value
-    max_norm_per_array: bool
-    ema_decay: Value | None
-    ema_from_first_step: bool
-    zero_grad: bool
-    on_nonfinite: str
-    groups: Mapping[str, Mapping[str, Any]] | None
-    no_decay: Sequence[str]
-    decay_mask: Sequence[str] | None
+    _arguments: ClassVar[dict[str, inspect.Parameter]] = {}  # in the order of the signature
+    __signature__: ClassVar[inspect.Signature | None]
+
+    def __init_subclass__(cls) -> None:
+        if cls.__init__ is not Declared.__init__:  # of a user's class, with arguments of its own
+            cls.__signature__ = None
+            return
+        own: dict[str, inspect.Parameter] = {}
+        kind: Any = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        for name, annotation in inspect.get_annotations(cls).items():
+            if name == "_":
+                kind = inspect.Parameter.KEYWORD_ONLY
+            elif "ClassVar" not in str(annotation):
+                default = vars(cls).get(name, inspect.Parameter.empty)
+                own[name] = inspect.Parameter(name, kind, default=default, annotation=annotation)
+                if name in vars(cls):
+                    delattr(cls, name)
+        old = [own.pop(name, argument) for name, argument in cls._arguments.items()]
+        n = [argument.kind for argument in old].count(inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        cls.__signature__ = inspect.Signature([*old[:n], *own.values(), *old[n:]])
+        cls._arguments = dict(cls.__signature__.parameters)
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        first, *others = self._arguments
+        check_names([name for name in keywords if name != first], others)
+        given = inspect.Signature(list(self._arguments.values())).bind(*args, **keywords)
+        given.apply_defaults()
+        self._begin(given.arguments)
+
+    def _begin(self, given: dict[str, Any]) -> None:
+        raise NotImplementedError
 
 
 class Settings(NamedTuple):
@@ -147,12 +151,3 @@ def at_step(step: int, merged: Merged) -> list[dict[str, Any]]:
 def lrs_at_step(step: int, merged: Merged) -> list[float]:
     """The same of lr alone, which is what schedules are mostly for."""
     return [functions["lr"](step) if functions else numbers["lr"] for numbers, functions in merged]
-
-
-def hyper_of(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The hyper-parameters among the locals() of a constructor, with what all optimizers share."""
-    given: dict[str, Any] = arguments.pop("shared")
-    own = {k: v for k, v in arguments.items() if k not in ("self", "params", "__class__")}
-    check_names(given, [*own, *SHARED])
-    different: dict[str, Any] = arguments["self"]._shared
-    return own | SHARED | different | given

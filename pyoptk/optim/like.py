@@ -11,12 +11,11 @@ update count T begins at 1, and corrects no bias when T is 0.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import _checks
-from .hyper import SHARED
+from .hyper import Declared
 
 _KERAS_ADAM = {"eps_hat": True, "eps": 1e-7}
 _INSIDE = {"eps_inside_sqrt": True}
@@ -218,17 +217,18 @@ KEYWORDS: dict[str, dict[str, str | Function | tuple[Any, str]]] = {
 }
 
 
-def _translated(cls: type, name: str, library: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _translated(
+    cls: type[Declared], name: str, library: str, given: Mapping[str, Any]
+) -> dict[str, Any]:
     """What is given, by our keywords; unknown ones stay, for the constructor to refuse.
 
     name: the row of `LIKE` that is that of `cls`.
     """
-    has = {*inspect.signature(cls).parameters, *SHARED}
     table = KEYWORDS[library]
     settings: dict[str, Any] = {}
     for key, value in given.items():
         meaning = table.get(f"{name}.{key}", table.get(key, key))
-        if isinstance(meaning, tuple) and key in has:
+        if isinstance(meaning, tuple) and key in cls._arguments:
             meaning = key
         if isinstance(meaning, tuple):
             neutral, reason = meaning
@@ -236,7 +236,7 @@ def _translated(cls: type, name: str, library: str, given: Mapping[str, Any]) ->
                 raise ValueError(f"{key}: expected {neutral!r}, because {reason}, got {value!r}")
             meant = {}
         elif isinstance(meaning, str):
-            meant = {next((own for own in meaning.split() if own in has), key): value}
+            meant = {next((own for own in meaning.split() if own in cls._arguments), key): value}
         else:
             meant = meaning(value, given)
         for own in settings.keys() & meant.keys():
@@ -245,7 +245,9 @@ def _translated(cls: type, name: str, library: str, given: Mapping[str, Any]) ->
     return settings
 
 
-def settings_like(optimizer: type, library: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def settings_like(
+    optimizer: type[Declared], library: str, given: Mapping[str, Any]
+) -> dict[str, Any]:
     """The keywords for `optimizer` as in `library`, those that are given taking precedence."""
     name = next((c.__name__ for c in optimizer.__mro__ if c.__name__ in LIKE), "")
     known = LIKE.get(name, {})
