@@ -8,17 +8,18 @@ differ, a keyword selects the formula (docs/semantics.md).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY
+from dataclasses import KW_ONLY, InitVar
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from .. import _checks, _optim
+from .._arguments import Declared
 from .._held import Averaged
 from .._plan import Plan
 from ..checkpoint import check_arrays, check_mapping
 from ..params import Array, Arrays, Params
-from .hyper import Declared, Grads, Settings, Switch, Value, at_step, lrs_at_step, override
+from .hyper import Grads, Settings, Switch, Value, at_step, lrs_at_step, override
 from .like import settings_like
 
 
@@ -110,9 +111,9 @@ class Optimizer(Uncopied, Declared):
     ema_from_first_step: bool = False
     zero_grad: bool = False
     on_nonfinite: str = "propagate"
-    groups: Mapping[str, Mapping[str, Any]] | None = None
-    no_decay: Sequence[str] = ()
-    decay_mask: Sequence[str] | None = None
+    groups: InitVar[Mapping[str, Mapping[str, Any]] | None] = None
+    no_decay: InitVar[Sequence[str]] = ()
+    decay_mask: InitVar[Sequence[str] | None] = None
 
     def _begin(self, given: dict[str, Any]) -> None:
         row = _optim.ROWS[self._kernel]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY
+from dataclasses import KW_ONLY, InitVar
 
 from .base import Optimizer
 from .hyper import Value
@@ -81,7 +81,7 @@ class AdaGrad(Optimizer):
     lr_decay: Value = 0.0
     eps: Value = 1e-10
     eps_inside_sqrt: bool = False
-    initial_accumulator: float = 0.0
+    initial_accumulator: InitVar[float] = 0.0
     weight_decay: Value = 0.0
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import _checks
-from .hyper import Declared
+from .._arguments import Declared
 
 _KERAS_ADAM = {"eps_hat": True, "eps": 1e-7}
 _INSIDE = {"eps_inside_sqrt": True}

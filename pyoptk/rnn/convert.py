@@ -63,15 +63,9 @@ class ConvertedLayer(Layer[State]):
                 "and the like, got "
                 + ", ".join(f"{prefix}{name} {array.shape}" for name, array in arrays.items())
             )
-        layer = cls(
-            w_ih.shape[1],
-            w_hh.shape[1],
-            1 + max(int(number[1]) for number in numbers if number),
-            bias=names_of(0)[2] in arrays,
-            bidirectional=names_of(0, backward=True)[0] in arrays,
-            dtype=_float(w_ih),
-            **settings,
-        )
+        I, H, L = w_ih.shape[1], w_hh.shape[1], 1 + max(int(n[1]) for n in numbers if n)
+        bias, both = names_of(0)[2] in arrays, names_of(0, backward=True)[0] in arrays
+        layer = cls(I, H, L, bias=bias, bidirectional=both, dtype=_float(w_ih), **settings)
         check_arrays(layer.params, arrays, "state")
         fill_arrays(dict(layer.params), arrays)
         return layer
@@ -105,24 +99,14 @@ class ConvertedLayer(Layer[State]):
         TypeError, ValueError
             If an array has another dtype or shape, or a list another length; the message names it.
         """
-        given = _lists(
-            kernel=kernel, recurrent=recurrent, **({} if bias is None else {"bias": bias})
-        )
-        directions = 2 if bidirectional else 1
-        if len(given["kernel"]) % directions:
-            raise ValueError(
-                f"kernel: expected two arrays for each layer, got {len(given['kernel'])}"
-            )
+        biases = {} if bias is None else {"bias": bias}
+        given = _lists(kernel=kernel, recurrent=recurrent, **biases)
         I, H = _axes(given, "kernel", 2)[0], _axes(given, "recurrent", 2)[0]
-        layer = cls(
-            I,
-            H,
-            len(given["kernel"]) // directions,
-            bias="bias" in given,
-            bidirectional=bidirectional,
-            dtype=_float(given["kernel"][0]),
-            **settings,
-        )
+        L, rest = divmod(len(given["kernel"]), 2 if bidirectional else 1)
+        if rest:
+            raise ValueError(f"kernel: expected two arrays for each layer, got {2 * L + rest}")
+        dtype, both = _float(given["kernel"][0]), bidirectional
+        layer = cls(I, H, L, bias=bool(biases), bidirectional=both, dtype=dtype, **settings)
         _check_like(layer.to_keras(), given)
         layer.flat_params[:] = 0  # there is no second bias
         for i, part in enumerate(layer._parts()):
@@ -163,15 +147,8 @@ class ConvertedLayer(Layer[State]):
         (D, _, I), (_, _, H) = _axes(given, "W", 3), _axes(given, "R", 3)
         if D not in (1, 2):
             raise ValueError(f"W: expected 1 or 2 directions, got shape {given['W'][0].shape}")
-        layer = cls(
-            I,
-            H,
-            len(given["W"]),
-            bias="B" in given,
-            bidirectional=D == 2,
-            dtype=_float(given["W"][0]),
-            **settings,
-        )
+        L, bias, dtype = len(given["W"]), "B" in given, _float(given["W"][0])
+        layer = cls(I, H, L, bias=bias, bidirectional=D == 2, dtype=dtype, **settings)
         _check_like(layer.to_onnx(), given)
         for i, part in enumerate(layer._parts()):
             theirs = [arrays[i // D][i % D] for arrays in given.values()]
