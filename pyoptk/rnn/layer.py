@@ -6,7 +6,6 @@ csrc/kernels (lstm.c, rnn.c).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, InitVar
 from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
@@ -20,7 +19,7 @@ from .._rnn import Passes
 from .._rnn_step import Stepper
 from ..checkpoint import check_arrays, fill_arrays
 from ..params import Fixed
-from .weights import INITIALIZERS, Array, aligned, initialize, shapes_of, views
+from .weights import INITIALIZERS, Array, buffer, initialize, shapes_of
 
 State = TypeVar("State")  # an array for each state of the cell: h, or the pair (h, c)
 
@@ -241,20 +240,12 @@ class Layer(Declared, Attributes, Generic[State]):
         """Make the buffers and the views into them again, so that a copy is a whole layer."""
         put = self.__dict__
         put.update(state)
-        shapes = shapes_of(
-            self.gates,
-            self.input_size,
-            self.hidden_size,
-            self.num_layers,
-            bias=self.bias,
-            bidirectional=self.bidirectional,
-        )
-        size = sum(math.prod(shape) for shape in shapes.values())
+        shapes = shapes_of(self)
         instead = "write into the arrays, as in params[name][...] = value"
         for flat, name in (("flat_params", "params"), ("flat_grads", "grads")):
-            put[flat] = aligned((size,), self.dtype)
+            put[flat], views = buffer(shapes, self.dtype)
             put[flat][:] = state.get(flat, 0)
-            put[name] = Fixed(views(put[flat], shapes), instead)
+            put[name] = Fixed(views, instead)
         put.update(_passes=Passes(), _stepper=None)
 
     def __setattr__(self, name: str, value: Any) -> None:
