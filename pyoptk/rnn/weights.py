@@ -34,7 +34,7 @@ def shapes_of(layer: Any) -> dict[str, tuple[int, ...]]:
 
 
 def buffer(shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]) -> tuple[Array, Any]:
-    """Zeros for arrays of these shapes, from the begin of a cache line on, and the arrays by name."""
+    """Zeros for arrays of these shapes, aligned to a cache line, and the arrays by name."""
     sizes = [math.prod(shape) for shape in shapes.values()]
     raw = np.zeros(sum(sizes) * dtype.itemsize + 64, np.uint8)
     start = -raw.ctypes.data % 64
