@@ -12,7 +12,7 @@ True
 from . import _interrupt  # noqa: F401  (first: the rest takes long)
 
 try:
-    from . import _core  # noqa: F401  (first, for the message below)
+    from . import _core  # first, for the message below
 except ModuleNotFoundError as error:
     if error.name not in ("pyoptk._core", "_core"):
         raise
@@ -20,8 +20,6 @@ except ModuleNotFoundError as error:
         "pyoptk is not compiled here. In a source checkout run `pip install -e .` first; an "
         "ordinary install is hidden by the folder pyoptk when Python starts in the checkout."
     ) from error
-
-from importlib.metadata import version as _version
 
 from . import kernels, optim, schedules
 from ._core import (
@@ -48,7 +46,7 @@ from .optim.adam import *
 from .optim.classic import *
 from .rnn import LSTM, RNN
 
-__version__ = _version("pyoptk")
+__version__: str = _core.VERSION
 
 __all__ = [
     "LSTM",

@@ -12,11 +12,9 @@ import json
 import math
 import os
 import re
-import secrets
 import stat
 import struct
 import time
-import zipfile
 import zlib
 from collections.abc import Callable
 from importlib import import_module
@@ -56,7 +54,7 @@ def write(path: Path, text: str, arrays: Arrays, crc: int, expected: int) -> boo
     path = os.path.realpath(os.fsdecode(path))  # the file behind a link, not the link
     folder = os.path.dirname(path)
     _remove_abandoned(folder)
-    temporary = os.path.join(folder, f".pyoptk-{secrets.token_hex(8)}.tmp")
+    temporary = os.path.join(folder, f".pyoptk-{os.urandom(8).hex()}.tmp")
     try:
         with open(temporary, "xb") as file:  # unlike mkstemp, with the mode that the umask gives
             with contextlib.suppress(OSError):  # until the end: see _remove_abandoned
@@ -132,7 +130,9 @@ def _remove_abandoned(folder: str) -> None:
 
 
 def _write_npz(file: IO[bytes], text: str, arrays: Arrays, crc: int) -> int:
-    with zipfile.ZipFile(file, "w") as archive:  # np.savez cannot save every name, "file" say
+    from zipfile import ZipFile  # here, because few programs need it and it takes 8 ms
+
+    with ZipFile(file, "w") as archive:  # np.savez cannot save every name, "file" say
         with archive.open("pyoptk.json", "w") as member:
             member.write(text.encode())
         for key in sorted(arrays):
@@ -144,7 +144,9 @@ def _write_npz(file: IO[bytes], text: str, arrays: Arrays, crc: int) -> int:
 
 
 def _read_npz(path: str, check: Callable[[Text], Any]) -> tuple[Any, Arrays]:
-    with zipfile.ZipFile(path) as archive:
+    from zipfile import ZipFile
+
+    with ZipFile(path) as archive:
         members = {member.filename: member for member in archive.infolist()}
         # Ours are not compressed: a small file cannot ask for much memory.
         if sum(member.file_size for member in members.values()) > os.path.getsize(path):

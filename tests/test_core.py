@@ -5,6 +5,7 @@ import ctypes
 import pickle
 import re
 import weakref
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -307,6 +308,7 @@ def test_the_header_has_the_version_of_the_package():
     macros = dict(re.findall(r"#define PK_VERSION(\w*) (.*)", header.read_text()))
     parts = ("_MAJOR", "_MINOR", "_PATCH")
     assert macros[""] == f'"{pyoptk.__version__}"'
+    assert metadata.version("pyoptk") == pyoptk.__version__
     assert ".".join(macros[part] for part in parts) == pyoptk.__version__
 
 
