@@ -22,26 +22,10 @@ except ModuleNotFoundError as error:
     ) from error
 
 from . import kernels, optim, schedules
-from ._core import (
-    get_num_threads,
-    isa,
-    isas,
-    set_num_threads,
-    threads_backend,
-    use_isa,
-)
+from ._core import get_num_threads, isa, isas, set_num_threads, threads_backend, use_isa
 from ._sparse import SparseRows
 from .checkpoint import load, save
-from .optim import (
-    SWA,
-    Accumulation,
-    Lookahead,
-    LossScaler,
-    Optimizer,
-    clip_by_global_norm,
-    clip_by_value,
-    global_norm,
-)
+from .optim import *
 from .optim.adam import *
 from .optim.classic import *
 from .rnn import LSTM, RNN
@@ -51,16 +35,8 @@ __version__: str = _core.VERSION
 __all__ = [
     "LSTM",
     "RNN",
-    "SWA",
-    "Accumulation",
-    "Lookahead",
-    "LossScaler",
-    "Optimizer",
     "SparseRows",
-    "clip_by_global_norm",
-    "clip_by_value",
     "get_num_threads",
-    "global_norm",
     "isa",
     "isas",
     "kernels",
@@ -71,4 +47,4 @@ __all__ = [
     "threads_backend",
     "use_isa",
 ]
-__all__ += [name for name in optim.__all__ if name not in __all__]
+__all__ += optim.__all__

@@ -34,21 +34,8 @@ PIECE = 1 << 20  # bytes
 def write(path: Path, text: str, arrays: Arrays, crc: int, expected: int) -> bool:
     """Replace the file at `path`, unless the checksum of what is written is not `expected`.
 
-    Parameters
-    ----------
-    path : str or PathLike
-    text : str
-    arrays : dict
-        C-contiguous and little-endian.
-    crc : int
-        Of what comes before the arrays.
-    expected : int
-        `crc` continued with the bytes of the arrays, sorted by name.
-
-    Returns
-    -------
-    bool
-        Whether the file was replaced.
+    `arrays` are C-contiguous and little-endian. `crc` is that of what comes before them; `expected`
+    continues it with their bytes, sorted by name. Returns whether the file was replaced.
     """
     fill = _write_npz if suffix(path) == ".npz" else _write_safetensors
     path = os.path.realpath(os.fsdecode(path))  # the file behind a link, not the link

@@ -21,4 +21,5 @@ __all__ = [
     "clip_by_value",
     "global_norm",
 ]
-__all__ += adam.__all__ + classic.__all__
+__all__ += adam.__all__
+__all__ += classic.__all__

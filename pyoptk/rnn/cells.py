@@ -123,9 +123,7 @@ class RNN(ConvertedLayer[Array]):
     ----------
     params, grads : mappings of names to arrays
         weight_ih_l0 [H, I] (in higher layers [H, D * H]), weight_hh_l0 [H, H], bias_ih_l0 and
-        bias_hh_l0 [H], and so on as for `LSTM`.
-    flat_params, flat_grads : arrays
-        All parameters, and all gradients, in one piece.
+        bias_hh_l0 [H], and so on as for `LSTM`, with `flat_params` and `flat_grads`.
 
     Notes
     -----
