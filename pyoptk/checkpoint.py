@@ -14,7 +14,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Iterator, Mapping, MutableMapping
-from typing import Any, NoReturn, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,8 +72,7 @@ def save(path: Path, /, **parts: Any) -> None:
     header: dict[str, Any] = {"pyoptk_checkpoint": _VERSION, "parts": {}}
     for key, part in parts.items():
         value = part.state_dict() if hasattr(part, "state_dict") else part
-        if not (isinstance(value, np.ndarray | Mapping | list) or _bits(value)):
-            _refuse_part(key, "state_dict", part)
+        _check_part(key, value, part, Mapping, "state_dict")
         try:
             header["parts"][key] = _pack(key, value, arrays)
         except RecursionError:
@@ -120,8 +119,7 @@ def load(path: Path, /, **parts: Any) -> dict[str, Any] | None:
     """
     plain = {key: part for key, part in parts.items() if not hasattr(part, "load_state_dict")}
     for key, part in plain.items():
-        if not (isinstance(part, np.ndarray | MutableMapping | list) or _bits(part)):
-            _refuse_part(key, "load_state_dict", part)
+        _check_part(key, part, part, MutableMapping, "load_state_dict")
     found = _read(path)
     if not parts:
         return found
@@ -288,11 +286,12 @@ def _kind(value: Any) -> str:
     return f"{value.dtype} {value.shape}" if _is_plain(value) else type(value).__name__
 
 
-def _refuse_part(key: str, method: str, part: Any) -> NoReturn:
-    raise TypeError(
-        f"{key}: expected an array, dict, list, Generator or an object with {method}(),"
-        f" got {_kind(part)}"
-    )
+def _check_part(key: str, value: Any, part: Any, dicts: Any, method: str) -> None:
+    if not (isinstance(value, np.ndarray | dicts | list) or _bits(value)):
+        raise TypeError(
+            f"{key}: expected an array, dict, list, Generator or an object with {method}(),"
+            f" got {_kind(part)}"
+        )
 
 
 def _pack(key: str, value: Any, arrays: Arrays | None) -> Any:
