@@ -146,23 +146,10 @@ def load(path: Path, /, **parts: Any) -> dict[str, Any] | None:
 def check_arrays(expected: Mapping[str, Any], got: Mapping[str, Any], what: str) -> None:
     """Change nothing; raise unless `got` has the names, shapes and dtypes of `expected`.
 
-    Parameters
-    ----------
-    expected : dict
-        The arrays that are to be filled, by name. A number stands for a number of any type; its
-        range is left to its owner. Dicts may be nested.
-    got : dict
-        What they are to be filled with.
-    what : str
-        What messages call `got`.
+    `expected` has the arrays that are to be filled, by name; a number stands for one of any type,
+    whose range is left to its owner; dicts may be nested. Messages call `got` `what`. A TypeError
+    or ValueError is for missing and extra names, else for the first value that does not fit.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For missing and for extra names, else for the first value that does not fit.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from pyoptk.checkpoint import check_arrays
     >>> check_arrays({"m": np.zeros(3)}, {"m": np.zeros(4)}, "state")

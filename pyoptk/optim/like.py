@@ -11,6 +11,7 @@ update count T begins at 1, and corrects no bias when T is 0.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -189,11 +190,12 @@ def _translated(
 
     name: the row of `LIKE` that is that of `cls`.
     """
+    has = {*inspect.signature(cls).parameters, *cls._arguments}
     table = KEYWORDS[library]
     settings: dict[str, Any] = {}
     for key, value in given.items():
         meaning = table.get(f"{name}.{key}", table.get(key, key))
-        if isinstance(meaning, tuple) and key in cls._arguments:
+        if isinstance(meaning, tuple) and key in has:
             meaning = key
         if isinstance(meaning, tuple):
             neutral, reason = meaning
@@ -201,7 +203,7 @@ def _translated(
                 raise ValueError(f"{key}: expected {neutral!r}, because {reason}, got {value!r}")
             meant = {}
         elif isinstance(meaning, str):
-            meant = {next((own for own in meaning.split() if own in cls._arguments), key): value}
+            meant = {next((own for own in meaning.split() if own in has), key): value}
         else:
             meant = meaning(value, given)
         for own in settings.keys() & meant.keys():
