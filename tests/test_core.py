@@ -4,6 +4,8 @@ import copy
 import ctypes
 import pickle
 import re
+import subprocess
+import sys
 import weakref
 from importlib import metadata
 from pathlib import Path
@@ -301,6 +303,18 @@ def test_buffers_without_strides_are_arrays_too():
         kernels.exp(x, (ctypes.c_float * 4).from_buffer(x))
     pyoptk.SGD(x, lr=1.0).step(y)
     assert list(x) == [-1] * 4
+
+
+def test_import_loads_nothing_that_few_programs_need():
+    """Each takes longer than most of the package."""
+    late = {"difflib", "importlib.metadata", "numpy.random", "secrets", "zipfile"}
+    code = (
+        "import sys, numpy; old = set(sys.modules); import pyoptk; print(*set(sys.modules) - old)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(found.stdout.split())
+    assert "pyoptk.checkpoint" in loaded
+    assert loaded & late == set()
 
 
 def test_the_header_has_the_version_of_the_package():
