@@ -16,8 +16,8 @@ class Declared:
     """Base of classes whose constructor takes what they annotate, so that each name is said once.
 
     As in a dataclass, a value is a default, what follows ``_: KW_ONLY`` is a keyword, ``InitVar``
-    is no attribute, or one of another type, and a class adds to the arguments of its base or
-    changes their defaults. All values go to `_begin`.
+    is no attribute, and a class adds to the arguments of its base or changes their defaults. All
+    values go to `_begin`.
     """
 
     _arguments: ClassVar[dict[str, inspect.Parameter]] = {}  # in the order of the signature

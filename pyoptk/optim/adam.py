@@ -1,4 +1,8 @@
-"""Adam and its relatives; LAMB and Lion."""
+"""Adam and its relatives; LAMB and Lion.
+
+Annotations are the arguments of the constructor (_arguments.py), and those of the optimizer's row
+in csrc/optimizers.c: tests compare them. The rest is in base.py.
+"""
 
 from __future__ import annotations
 

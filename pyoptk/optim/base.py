@@ -111,7 +111,7 @@ class Optimizer(Uncopied, Declared):
     ema_from_first_step: bool = False
     zero_grad: bool = False
     on_nonfinite: str = "propagate"
-    groups: InitVar[Mapping[str, Mapping[str, Any]] | None] = None
+    groups: Mapping[str, Mapping[str, Any]] | None = None
     no_decay: InitVar[Sequence[str]] = ()
     decay_mask: InitVar[Sequence[str] | None] = None
 

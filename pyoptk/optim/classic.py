@@ -1,4 +1,4 @@
-"""SGD, and the optimizers that divide by a mean of squared gradients."""
+"""SGD, Rprop, and the optimizers that divide by a mean of squared gradients: as in adam.py."""
 
 from __future__ import annotations
 

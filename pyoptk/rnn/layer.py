@@ -25,15 +25,13 @@ State = TypeVar("State")  # an array for each state of the cell: h, or the pair 
 
 
 class Attributes:
-    """What a layer has besides its arguments, or of another type."""
+    """What a layer has besides its arguments."""
 
     cell: ClassVar[str]
     gates: ClassVar[int]
     open_gate: ClassVar[int | None] = None  # the gate whose bias Keras starts at 1
     relu: bool = False
-    seed: int  # of the masks of dropout
-    dropout_calls: int  # which mask is next
-    dtype: np.dtype[Any]
+    dropout_calls: int  # which mask of dropout is next
     flat_params: Array
     flat_grads: Array
     params: Mapping[str, Array]
@@ -53,9 +51,9 @@ class Layer(Declared, Attributes, Generic[State]):
     batch_first: bool = False
     bidirectional: bool = False
     dropout: float = 0.0
-    seed: InitVar[int | None] = None
+    seed: int | None = None  # of the masks of dropout; an int, once made
     save: str = "full"
-    dtype: InitVar[DTypeLike] = np.float32
+    dtype: DTypeLike = np.float32  # a numpy.dtype, once made
     init: InitVar[str] = "torch"
     rng: InitVar[np.random.Generator | None] = None
 
@@ -243,7 +241,7 @@ class Layer(Declared, Attributes, Generic[State]):
         shapes = shapes_of(self)
         instead = "write into the arrays, as in params[name][...] = value"
         for flat, name in (("flat_params", "params"), ("flat_grads", "grads")):
-            put[flat], views = buffer(shapes, self.dtype)
+            put[flat], views = buffer(shapes, np.dtype(self.dtype))
             put[flat][:] = state.get(flat, 0)
             put[name] = Fixed(views, instead)
         put.update(_passes=Passes(), _stepper=None)
