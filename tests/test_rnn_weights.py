@@ -208,6 +208,21 @@ def test_unknown_keywords_are_refused_by_name(name):
             make(**{name: 1})
 
 
+@pytest.mark.parametrize("name", ["input_size", "hidden_size", "num_layers", "dtype"])
+def test_what_the_weights_say_is_no_setting(name):
+    for library, weights in (("torch", [state()]), ("keras", [K, R, B]), ("onnx", [OW, OR, OB])):
+        make = getattr(pyoptk.LSTM, f"from_{library}")
+        with pytest.raises(TypeError, match=rf"^{name}: expected none, as the weights say it, got"):
+            make(*weights, **{name: 1})
+
+
+def test_the_other_keywords_of_converters_are_checked():
+    with pytest.raises(TypeError, match=r"^prefix: expected a str, got 1$"):
+        pyoptk.LSTM.from_torch(state(), prefix=1)
+    with pytest.raises(TypeError, match=r"^bidirectional: expected True or False, got 2$"):
+        pyoptk.LSTM.from_keras(K, R, B, bidirectional=2)
+
+
 def test_arguments_of_a_layer_are_those_of_its_class():
     assert list(inspect.signature(pyoptk.LSTM).parameters) == [
         name for name in inspect.signature(pyoptk.RNN).parameters if name != "nonlinearity"
