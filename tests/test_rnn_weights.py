@@ -223,6 +223,11 @@ def test_the_other_keywords_of_converters_are_checked():
         pyoptk.LSTM.from_keras(K, R, B, bidirectional=2)
 
 
+def test_a_layer_that_no_memory_holds_is_refused():
+    with pytest.raises(MemoryError, match=r"^parameters: expected less than 2\*\*63 bytes, got \d"):
+        pyoptk.LSTM(3, 2**31)
+
+
 def test_arguments_of_a_layer_are_those_of_its_class():
     assert list(inspect.signature(pyoptk.LSTM).parameters) == [
         name for name in inspect.signature(pyoptk.RNN).parameters if name != "nonlinearity"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,9 +37,12 @@ def shapes_of(layer: Any) -> dict[str, tuple[int, ...]]:
 def buffer(shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]) -> tuple[Array, Any]:
     """Zeros for arrays of these shapes, aligned to a cache line, and the arrays by name."""
     sizes = [math.prod(shape) for shape in shapes.values()]
-    raw = np.zeros(sum(sizes) * dtype.itemsize + 64, np.uint8)
+    n_bytes = sum(sizes) * dtype.itemsize
+    if n_bytes > sys.maxsize - 64:
+        raise MemoryError(f"parameters: expected less than 2**63 bytes, got {n_bytes:,}")
+    raw = np.zeros(n_bytes + 64, np.uint8)
     start = -raw.ctypes.data % 64
-    flat = raw[start : start + sum(sizes) * dtype.itemsize].view(dtype)
+    flat = raw[start : start + n_bytes].view(dtype)
     parts = np.split(flat, np.cumsum(sizes)[:-1])
     return flat, {n: p.reshape(s) for (n, s), p in zip(shapes.items(), parts, strict=True)}
 
