@@ -119,7 +119,8 @@ def _remove_abandoned(folder: str) -> None:
 def _write_npz(file: IO[bytes], text: str, arrays: Arrays, crc: int) -> int:
     from zipfile import ZipFile  # here, because few programs need it and it takes 8 ms
 
-    with ZipFile(file, "w") as archive:  # np.savez cannot save every name, "file" say
+    archive = ZipFile(file, "w")  # np.savez cannot save every name, "file" say
+    try:
         with archive.open("pyoptk.json", "w") as member:
             member.write(text.encode())
         for key in sorted(arrays):
@@ -127,6 +128,9 @@ def _write_npz(file: IO[bytes], text: str, arrays: Arrays, crc: int) -> int:
                 header = np.lib.format.header_data_from_array_1_0(arrays[key])
                 np.lib.format.write_array_header_1_0(member, header)
                 crc = pour(arrays[key], member.write, crc)
+        archive.close()
+    finally:
+        archive.fp = None  # to close it after an interrupt would raise an error of its own
     return crc
 
 
