@@ -1,50 +1,35 @@
-"""``pytest bench`` times the rows of single kernels in this process, for a quick look.
+"""``pytest bench``: the rows of single kernels, for a quick look; a line for each.
 
-The rows and the contenders are those of ``python -m bench``; pytest-benchmark is the timer. Only
-ratios inside a group mean anything. ``--quick`` takes small sizes and one thread.
+The rows, the contenders and the timer are those of ``python -m bench``. ``--quick`` takes small
+sizes, one thread and turns too short to mean much.
 """
 
-import functools
-
 import pytest
-from threadpoolctl import ThreadpoolController
 
 import pyoptk
-from pyoptk.duel.contender import TICK, Worker
-from pyoptk.duel.referee import ASKED
+from pyoptk.duel.referee import fight, gathered
 
 from . import environments, work
-
-LIBRARIES = ThreadpoolController()  # NumPy's BLAS; looking for it takes long
-ENTRIES = {e.name: e for e in environments.kernels(environments.pythons(None, {}))}
-BLOCK = 0.05  # seconds
-
-
-@functools.cache
-def worker(name, threads):
-    try:
-        return Worker([*map(str, ENTRIES[name].files)], threads, dict(ENTRIES[name].options))
-    except ModuleNotFoundError:
-        return None
+from .__main__ import show
 
 
 def pytest_generate_tests(metafunc):
     quick = metafunc.config.getoption("quick")
     metafunc.parametrize("row", [*work.kernels(quick), *work.calls()], ids=lambda row: row["label"])
-    metafunc.parametrize("threads", [1] if quick else sorted({1, pyoptk.get_num_threads()}))
-    metafunc.parametrize("name", ENTRIES)
+    counts = [1] if quick else sorted({1, pyoptk.get_num_threads()})
+    metafunc.parametrize("contenders", counts, indirect=True, scope="module")
 
 
-def bench_row(benchmark, row, threads, name):
-    contender = worker(name, threads)
-    case = {key: row[key] for key in ASKED if key in row}
-    with LIBRARIES.limit(limits=threads, user_api="blas"):
-        if contender is None or contender.prepare(**case) is None:
-            pytest.skip(f"{name} is not here, or has no such work")
-        benchmark.group, benchmark.name = f"{row['label']}, {threads} threads", name
-        before = contender.before and (lambda: [contender.before(), None][1])
-        calls = 1 if before else max(1, int(TICK / contender.seconds))
-        rounds = int(min(1000, max(3, BLOCK / contender.seconds / calls)))
-        benchmark.pedantic(contender.work, setup=before, rounds=rounds, iterations=calls)
-    contender.forget()
-    pyoptk.set_num_threads()
+@pytest.fixture(scope="module")
+def contenders(request):
+    entries = environments.kernels(environments.pythons(None, {}))
+    with gathered(entries, request.param) as (present, _):
+        yield present
+
+
+def bench_row(row, contenders, pytestconfig, capsys):
+    quick = pytestconfig.getoption("quick")
+    done = fight(contenders, row, rounds=1 if quick else 5, block=0.0 if quick else 0.02)
+    with capsys.disabled():
+        show(done)
+    assert done["errors"] == {}

@@ -8,8 +8,10 @@ import os
 import subprocess
 import sys
 import venv
+from dataclasses import replace
 from pathlib import Path
 
+from pyoptk.duel import command
 from pyoptk.duel.referee import OURS, Entry
 
 HERE = Path(__file__).parent / "contenders"
@@ -62,27 +64,21 @@ def attempt(what, command):
 # These step on one thread whatever they are given, or are never the fastest way of their library
 # with more; one run is enough.
 ONE_THREAD = ("NumPy plain", "PyTorch for-loop", "thinc", "scikit-learn")
-NUMPY = ("in place", "plain")
-TORCH = ("fused", "foreach", "for-loop")
+FILES = {"DeepSpeed": "deepspeed", "JAX": "jax", "Keras": "keras", "thinc": "thinc",
+         "scikit-learn": "sklearn"}  # fmt: skip
 
 
 def peers(python, threads=1):
     """Who takes part in the duels with other libraries, pyoptk first."""
-    numpy, torch, here = [OURS / "numpy.py"], [OURS / "torch.py"], sys.executable
-    every = [
-        *(Entry(name, [OURS / f"{name}.py"]) for name in ("pyoptk", "roof")),
-        *(Entry(f"NumPy {way}", numpy, here, {"implementation": way}) for way in NUMPY),
-        *(
-            Entry(f"PyTorch {way}", torch, python["torch"], {"implementation": way})
-            for way in TORCH
-        ),
-        Entry("DeepSpeed", [HERE / "deepspeed.py"], python["torch"]),
-        Entry("JAX", [HERE / "jax.py"], python["jax"]),
-        Entry("Keras", [HERE / "keras.py"], python["keras"]),
-        Entry("thinc", [HERE / "thinc.py"], python["thinc"]),
-        Entry("scikit-learn", [HERE / "sklearn.py"], python["sklearn"]),
-    ]
-    return [entry for entry in every if threads == 1 or entry.name not in ONE_THREAD]
+    every = [*command.ENTRIES, command.entry("PyTorch for-loop")]
+    every += [Entry(name, [HERE / f"{file}.py"]) for name, file in FILES.items()]
+    return placed([e for e in every if threads == 1 or e.name not in ONE_THREAD], python)
+
+
+def placed(entries, python):
+    """Each in the environment of its file's name; DeepSpeed is in that of PyTorch."""
+    python = python | {"deepspeed": python["torch"]}
+    return [replace(e, python=python.get(e.files[-1].stem, e.python)) for e in entries]
 
 
 def files(name, ours=""):
@@ -92,9 +88,10 @@ def files(name, ours=""):
 
 def kernels(python):
     """Who takes part in the rows of single kernels: pyoptk, its twin, the roof and PyTorch."""
-    return [
+    every = [
         Entry("pyoptk", files("pyoptk")),
         Entry("twin", files("twin", "numpy")),
         Entry("roof", files("roof"), options={"smallest": 0}),
-        Entry("PyTorch", files("torch"), python["torch"], {"implementation": "fastest"}),
+        Entry("PyTorch", files("torch"), options={"implementation": "fastest"}),
     ]
+    return placed(every, python)

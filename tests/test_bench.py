@@ -35,7 +35,7 @@ SMALL = {
     "lstm": rows.layer(3, 2, 5, 4),
     "lstm64": rows.layer(3, 2, 5, 4, dtype="float64"),
     "packed": rows.layer(4, 3, 5, 4, packed=True),
-    "stack": rows.stack(3, 2, 5, 4),
+    "stack": rows.layer(3, 2, 5, 4, stacked=True),
     "forecaster": rows.forecaster(3),
     "mlp": rows.mlp(4),
 }
@@ -97,13 +97,13 @@ def test_what_stands_beside_the_kernels_is_measured(kernel_duels):
 
 def test_pytest_runs_the_same_rows():
     environment = os.environ | {"PYTEST_ADDOPTS": "-p no:cacheprovider"}
-    command = [sys.executable, "-m", "pytest", "bench", "--quick", "--benchmark-disable", "-v"]
+    command = [sys.executable, "-m", "pytest", "bench", "--quick"]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout[-2000:]
     for row in [*work.kernels(quick=True), *work.calls()]:
-        assert f"{row['label']}-pyoptk] PASSED" in done.stdout.replace("-1-pyoptk", "-pyoptk")
+        assert re.search(rf"{re.escape(row['label'])}: [\d.e+]+ \w+ ", done.stdout)
 
 
 @pytest.mark.parametrize("kernel", sorted({row["kernel"] for row in work.kernels()}))
@@ -135,7 +135,7 @@ def test_a_sample_shows_the_work(row):
     task, sizes = SMALL[row]["task"], SMALL[row]["sizes"]
     worker = contender.Worker([str(OURS / "pyoptk.py")], 1, {})
     shown = worker.prepare(task, sizes, SMALL[row]["settings"])
-    inputs = contender.INPUTS[task](**sizes)
+    inputs = worker.inputs[task](**sizes)
     before = inputs["params"][:1] if task == "step" else [p for w in inputs["weights"] for p in w]
     assert not referee.same(shown, contender.sample(before), 1e-4)
 

@@ -10,23 +10,11 @@ from pyoptk import kernels
 LR = 1e-3
 
 
-def array(x, y, *, function):
-    """A function of one array; dropout as between two recurrent layers."""
-    if function == "dropout":
-        a, b = (array.reshape(10, -1, 100) for array in (x, y))
-        work = partial(kernels.dropout, a, b, 0.2, seed=1)
-    elif function == "global_norm":
-        work = partial(kernels.global_norm, [x])
-    elif function in ("clip_by_global_norm", "clip_by_value"):
-        limit = 0.1 if function == "clip_by_global_norm" else 1e-3
-        work = partial(getattr(pyoptk, function), [x], limit)
-    else:
-        work = partial(getattr(kernels, function), x, y)
-    return work, lambda _: [x, y]
-
-
-def matmul(a, b, c):
-    return partial(kernels.matmul, a, b, c), lambda _: [c]
+def function(arrays, *, name, arguments=()):
+    """A function of arrays; those of one array take a list of gradients."""
+    call = getattr(kernels, name, None) or getattr(pyoptk, name)
+    given = arrays if len(arrays) > 1 else [arrays]
+    return partial(call, *given, **dict(arguments)), lambda _: arrays
 
 
 def touched_rows(table, indices, values, *, optimizer, dense=False, **settings):

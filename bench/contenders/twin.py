@@ -39,23 +39,18 @@ def step(params, grads, *, optimizer, **settings):
     return partial(take, params[0], grads[0]), lambda _: params
 
 
-def clip_by_global_norm(x):
-    x *= min(1, 0.1 / (reference.global_norm([x]) + 1e-6))
+def clip_by_global_norm(grads, max_norm):
+    grads[0] *= min(1, max_norm / (reference.global_norm(grads) + 1e-6))
 
 
-def array(x, y, *, function):
-    calls = {
-        "dropout": partial(reference.dropout, x, y, 0.2, seed=1),
-        "global_norm": partial(reference.global_norm, [x]),
-        "clip_by_global_norm": partial(clip_by_global_norm, x),
-        "clip_by_value": partial(np.clip, x, -1e-3, 1e-3, out=x),
-    }
-    work = calls.get(function) or partial(getattr(reference, function), x, y)
-    return work, lambda _: [x, y]
+def clip_by_value(grads, clip_value):
+    np.clip(grads[0], -clip_value, clip_value, out=grads[0])
 
 
-def matmul(a, b, c):
-    return partial(reference.matmul, a, b, c), lambda _: [c]
+def function(arrays, *, name, arguments=()):
+    call = getattr(reference, name, None) or globals()[name]
+    given = arrays if len(arrays) > 1 else [arrays]
+    return partial(call, *given, **dict(arguments)), lambda _: arrays
 
 
 def touched_rows(table, indices, values, *, optimizer, dense=False, **settings):

@@ -15,15 +15,20 @@ from .. import _interrupt
 from . import machine, rows, svg
 from .referee import OURS, Entry, Row, duration, fastest, median, noise, ratios, run
 
-ENTRIES = [
-    Entry("pyoptk", [OURS / "pyoptk.py"]),
-    Entry("roof", [OURS / "roof.py"]),
-    Entry("NumPy", [OURS / "numpy.py"], options={"implementation": "in place"}),
-    Entry("NumPy, plain", [OURS / "numpy.py"], options={"implementation": "plain"}),
-    Entry("PyTorch", [OURS / "torch.py"], options={"implementation": "fused"}),
-    Entry("PyTorch, foreach", [OURS / "torch.py"], options={"implementation": "foreach"}),
-]
-PEERS = {"NumPy": ("NumPy", "NumPy, plain"), "PyTorch": ("PyTorch", "PyTorch, foreach")}
+PEERS = {  # and the ways to do it
+    "NumPy": ("NumPy in place", "NumPy plain"),
+    "PyTorch": ("PyTorch fused", "PyTorch foreach", "PyTorch for-loop"),
+}
+
+
+def entry(name: str) -> Entry:
+    """A library, or one way of it: the file has the library's name, and gets that of the way."""
+    library, _, way = name.partition(" ")
+    file = OURS / f"{library.lower().removeprefix('py') if way else library}.py"
+    return Entry(name, [file], options={"implementation": way} if way else {})
+
+
+ENTRIES = [*map(entry, ("pyoptk", "roof", *PEERS["NumPy"], *PEERS["PyTorch"][:2]))]
 ROWS = [
     *(rows.step("Adam", n) for n in (1_000, 100_000, 1_000_000, 10_000_000)),
     rows.step("Adam", 1_000_000, max_norm=1.0),

@@ -15,8 +15,8 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -109,13 +109,13 @@ class Contender:
             self.process.communicate()
 
 
-def fight(
-    contenders: Sequence[Contender], row: Row, rounds: int, block: float
-) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Seconds per round of every contender that does this work, and the errors of the others.
+def fight(contenders: Sequence[Contender], row: Row, rounds: int, block: float) -> Row:
+    """The row with the seconds per round of all who do this work, and the errors of the others.
 
     The others must arrive at the numbers of the first contender.
     """
+    if len(contenders) * row.get("bytes", 0) > free_memory():
+        return {**row, "seconds": {}, "errors": {"all": "not enough memory"}}
     case = {key: row[key] for key in ASKED if key in row}
     answers: dict[Contender, dict[str, Any]] = {}
     # Mostly all at once: preparing is not timed, and compiling takes long.
@@ -125,27 +125,46 @@ def fight(
             contender.tell(**case)
         answers |= {contender: contender.listen() for contender in asked}
     errors = {c.name: said["error"] for c, said in answers.items() if "error" in said}
-    ready = [c for c in contenders if answers[c].get("sample") is not None]
     expected = answers[contenders[0]].get("sample") or []
-    for contender in ready:
-        if not same(answers[contender]["sample"], expected, TOLERANCE.get(row["task"], 1e-4)):
+    seconds: dict[str, list[float]] = {}
+    for contender, said in answers.items():
+        if said.get("sample") is None:
+            continue
+        if same(said["sample"], expected, TOLERANCE.get(row["task"], 1e-4)):
+            seconds[contender.name] = []
+        else:
             errors[contender.name] = "its numbers are not ours"
-    ready = [contender for contender in ready if contender.name not in errors]
-    seconds: dict[str, list[float]] = {contender.name: [] for contender in ready}
     for _ in range(rounds):
-        for contender in ready:
+        for contender in (c for c in contenders if c.name in seconds):
             contender.tell(block=row.get("block", block))
             said = contender.listen()
             if "error" in said:
                 errors[contender.name] = said["error"]
             seconds[contender.name].append(said.get("seconds", math.nan))
-    return {k: v for k, v in seconds.items() if k not in errors}, errors
+    told = {name: times for name, times in seconds.items() if name not in errors}
+    return {**row, "seconds": told, "errors": errors}
 
 
 def same(found: Sequence[float], expected: Sequence[float], tolerance: float) -> bool:
     """Whether two samples agree as far as both go."""
     pairs = zip(found, expected, strict=False)
     return all(math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance) for a, b in pairs)
+
+
+@contextmanager
+def gathered(entries: Iterable[Entry], threads: int) -> Iterator[tuple[list[Contender], Row]]:
+    """The contenders that are here, until the end of the block; of the others, why not."""
+    missing, present = {}, []
+    with ExitStack() as stack:
+        for entry in entries:
+            if Path(entry.python).exists():
+                present.append(stack.enter_context(Contender(entry, threads)))
+            else:
+                missing[entry.name] = f"no {entry.python}"
+        for contender in present:
+            contender.greet()
+        missing |= {c.name: c.missing for c in present if c.missing}
+        yield [c for c in present if not c.missing], missing
 
 
 def run(
@@ -172,23 +191,10 @@ def run(
     show : callable
         Gets each row when it is done.
     """
-    entries = list(entries)
-    missing = {e.name: f"no {e.python}" for e in entries if not Path(e.python).exists()}
-    with ExitStack() as stack:
-        contenders = [
-            stack.enter_context(Contender(e, threads)) for e in entries if e.name not in missing
-        ]
-        for contender in contenders:
-            contender.greet()
-        missing |= {c.name: c.missing for c in contenders if c.missing}
-        present = [c for c in contenders if not c.missing]
-        done = []
+    done = []
+    with gathered(entries, threads) as (present, missing):
         for row in rows:
-            if len(present) * row.get("bytes", 0) > free_memory():
-                done.append({**row, "seconds": {}, "errors": {"all": "not enough memory"}})
-            else:
-                seconds, errors = fight(present, row, rounds, block)
-                done.append({**row, "seconds": seconds, "errors": errors})
+            done.append(fight(present, row, rounds, block))
             show(done[-1])
     return {
         "threads": threads, "rounds": rounds, "block": block, "missing": missing, "rows": done,
