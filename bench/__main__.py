@@ -70,7 +70,7 @@ def measure(name, part, folder):
     except Exception:  # noqa: BLE001
         traceback.print_exc()
         return False
-    git = ["git", "-C", str(report.ROOT), "describe", "--always", "--dirty"]
+    git = ["git", "-C", str(environments.ROOT), "describe", "--always", "--dirty"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     result["machine"] |= {"commit": commit, "part": name, "seconds": time.monotonic() - start}
     file.write_text(json.dumps(result, indent=1) + "\n")

@@ -22,8 +22,7 @@ from pathlib import Path
 from pyoptk.duel.referee import Entry, run, spread
 
 from . import work
-from .environments import files
-from .report import ROOT
+from .environments import ROOT, files
 
 LEAST, BRIEF = 0.03, 50e-9  # share, seconds: less than either is nobody's business
 PLACES = {"": "", "'": "-falign-functions=64 -falign-loops=32 -falign-jumps=32"}

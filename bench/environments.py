@@ -14,7 +14,8 @@ from pathlib import Path
 from pyoptk.duel import command
 from pyoptk.duel.referee import OURS, Entry
 
-HERE = Path(__file__).parent / "contenders"
+ROOT = Path(__file__).parents[1]
+HERE = ROOT / "bench" / "contenders"
 # Environment: packages, in the order in which they are installed, and what is run once afterwards.
 ENVIRONMENTS = {
     "torch": (

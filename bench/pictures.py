@@ -1,29 +1,60 @@
 """The pictures of docs/performance.md, from the results of the duels and of scaling.py."""
 
-import math
 import statistics
+from typing import NamedTuple
 
 from pyoptk.duel import rows
+from pyoptk.duel.command import PEERS as WAYS
+from pyoptk.duel.picture import COLORS, bars, page
 from pyoptk.duel.referee import duration, fastest, median, ratios
-from pyoptk.duel.svg import Series, bars, lines
 
 PEERS = ("PyTorch", "DeepSpeed", "JAX", "Keras", "NumPy", "thinc", "scikit-learn")
-FAMILIES = {
-    "PyTorch": ("PyTorch fused", "PyTorch foreach", "PyTorch for-loop"),
-    "NumPy": ("NumPy in place", "NumPy plain"),
-}
-ALL = ("pyoptk", *PEERS)
+ALL = ("pyoptk", *PEERS)  # in the order of their colours
+
+
+class Series(NamedTuple):
+    """One line: its name, its points, and whether they were measured (marks) or computed."""
+
+    name: str
+    points: list
+    color: int
+    measured: bool = True
+
+
+def lines(title, series, *, x_title, y_title, note="", x_ticks=()):
+    """A chart on logarithmic axes, with a legend at the right in the order of the lines' ends."""
+    from matplotlib.ticker import EngFormatter, LogLocator
+
+    figure, axes = page(title, 4.5, note)
+    axes.set(xscale="log", yscale="log", xlabel=x_title, ylabel=y_title)
+    named = {}
+    for one in series:
+        style = {"marker": "o", "markersize": 4} if one.measured else {"linestyle": ":"}
+        width = 3 if one.color == 0 and one.measured else 1.6
+        (line,) = axes.plot(*zip(*one.points, strict=True), color=COLORS[one.color],
+                            linewidth=width, **style)  # fmt: skip
+        if one.name:
+            named[one.name] = (one.points[-1][1], line)
+    least, most = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1,) if most / least > 1e3 else (1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_major_formatter(EngFormatter())
+    if x_ticks:
+        axes.set_xticks(x_ticks)
+    axes.minorticks_off()
+    order = sorted(named, key=lambda name: -named[name][0])
+    figure.legend([named[name][1] for name in order], order, loc="outside right upper")
+    return figure
 
 
 def best(row, name):
     """The fastest way of a library at this row; empty where it was not there."""
-    return fastest(row, FAMILIES.get(name, (name,)))
+    return fastest(row, WAYS.get(name, (name,)))
 
 
-def adam_rows(result):
-    """The rows of one tensor, by size."""
-    found = [row for row in result["rows"] if row["settings"] == {"optimizer": "Adam"}]
-    return [row for row in found if row["sizes"]["count"] == 1]
+def seconds(row, names=ALL):
+    """By library, what its fastest way takes; only those that were there."""
+    return {name: median(row, who) for name in names if (who := best(row, name))}
 
 
 def note(result):
@@ -33,21 +64,21 @@ def note(result):
 
 
 def by_size(result, figure, names, title, **titles):
-    """A figure of the rows of Adam by their size: a line for each library that was there."""
-    series = []
-    for name in names:
-        points = [(float(row["sizes"]["n"]), figure(row, name)) for row in adam_rows(result)]
-        points = [point for point in points if not math.isnan(point[1])]
-        if points:
-            series.append(Series(name, points, ALL.index(name)))
-    return lines(title, series, note=note(result), **titles) if series else ""
+    """A figure of the rows of Adam over one tensor: a line for each library that was there."""
+    points = {}
+    for row in result["rows"]:
+        if row["settings"] == {"optimizer": "Adam"} and row["sizes"]["count"] == 1:
+            for name in filter(lambda name: best(row, name), names):
+                points.setdefault(name, []).append((row["sizes"]["n"], figure(row, name)))
+    series = [Series(name, points[name], ALL.index(name)) for name in names if name in points]
+    return series and lines(title, series, note=note(result), **titles)
 
 
 def speedup(result):
     """How many times as long the others take for a step of Adam, by size."""
 
     def figure(row, name):
-        return statistics.median(ratios(row, best(row, name)) or [math.nan])
+        return statistics.median(ratios(row, best(row, name)))
 
     title = "A step of Adam: how many times as long as pyoptk"
     titles = {"x_title": "elements", "y_title": "times as long"}
@@ -72,18 +103,15 @@ def roofs(result):
         if "roof" not in row["seconds"] or row["sizes"].get("count", 1) > 1:
             continue
         work, unit = (row["bytes"], "GB/s") if "bytes" in row else (row["flop"], "GFLOP/s")
-        members = []
-        for name in ("pyoptk", "PyTorch"):
-            seconds = median(row, best(row, name))
-            if not math.isnan(seconds):
-                share = 100 * median(row, "roof") / seconds
-                members.append((name, share, f"{work / seconds / 1e9:.0f} {unit}"))
+        both = seconds(row, ("pyoptk", "PyTorch")).items()
+        roof = 100 * median(row, "roof")
+        members = [(name, roof / t, f"{work / t / 1e9:.0f} {unit}") for name, t in both]
         groups.append((row["label"], members))
     return groups and bars(
         "Bandwidth and arithmetic against the roof",
         groups,
         palette=("pyoptk", "PyTorch"),
-        x_title="per cent of the roof: as many bytes with additions only, or as many multiply-adds",
+        x_title="per cent of the roof",
         note=note(result),
     )
 
@@ -91,18 +119,14 @@ def roofs(result):
 def forecaster(result):
     """Time of a training step of the forecaster for every framework."""
     groups = []
-    by_label = {row["label"]: row for row in result["rows"]}
-    for B in (32, 256):
-        row = by_label.get(rows.forecaster(B)["label"], {"seconds": {}})
-        seconds = {name: median(row, best(row, name)) for name in ALL}
-        told = [(name, t * 1e3, duration(t)) for name, t in seconds.items() if not math.isnan(t)]
-        if told:
-            groups.append((f"batch of {B}", sorted(told, key=lambda member: member[1])))
-    names = {name for _, members in groups for name, _, _ in members}
+    for row in (row for row in result["rows"] if row["task"] == "forecaster"):
+        told = sorted((t, name) for name, t in seconds(row).items())
+        members = [(name, t * 1e3, duration(t)) for t, name in told]
+        groups.append((f"batch of {row['sizes']['B']}", members))
     return groups and bars(
         "A training step of the forecaster: LSTM(64), LSTM(32), Dense(1), Adam",
         groups,
-        palette=[name if name in names else "" for name in ALL],
+        palette=ALL,
         x_title="milliseconds",
         note=note(result),
     )
@@ -114,24 +138,21 @@ OF_DUELS = {  # by file name and title
     ("roofs", "Bandwidth and arithmetic against the roof"): roofs,
     ("forecaster", "Time per step of the forecaster"): forecaster,
 }
+SCALED = (
+    *(rows.step("Adam", n)["label"] for n in (1_000_000, 10_000_000)),
+    *(rows.layer(*rows.LSTM[k])["label"] for k in (1, 3, 4)),
+)
 
 
 def scaling(result):
     """How many times as fast as one thread: measured, and in the model."""
-    chosen = (
-        "Adam, 1,000,000 elements",
-        "Adam, 10,000,000 elements",
-        "LSTM, T 10, B 32, I 64, H 64",
-        "LSTM, T 100, B 32, I 128, H 256",
-        "LSTM, T 30, B 128, I 256, H 256",
-    )
     found = {row["label"]: row for family in result["families"] for row in family["rows"]}
     series = []
-    for k, label in enumerate(label for label in chosen if label in found):
+    for k, label in enumerate(label for label in SCALED if label in found):
         row = found[label]
         for name, times in (label, row["model"] | row["foretold"]), ("", row["measured"]):
             one = row["model" if name else "measured"]["1"]
-            points = sorted((float(n), one / t) for n, t in times.items())
+            points = sorted((int(n), one / t) for n, t in times.items())
             series.append(Series(name, points, k, measured=not name))
     return lines(
         "How many times as fast as one thread",

@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 
 from pyoptk.duel import rows
+from pyoptk.duel.picture import svg
 from pyoptk.duel.referee import duration, fastest, median, ratios, spread
 
 from . import bars, pictures, roofline, scaling
+from .environments import ROOT
 
-ROOT = Path(__file__).parents[1]
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 BEGIN, END = "<!-- table: python -m bench.report -->", "<!-- end of table -->"
 
@@ -235,10 +236,10 @@ def draw(results, models):
         drawn["scaling", "Scaling with threads"] = pictures.scaling(most)
         drawn["roofline", "LSTM shapes under the roofs"] = roofline.picture(models[0])
     (DOCS / "performance").mkdir(exist_ok=True)
-    for (name, words), svg in drawn.items():
+    for (name, words), figure in drawn.items():
         file = DOCS / "performance" / f"{name}.svg"
-        if svg:
-            file.write_text(svg)
+        if figure:
+            file.write_text(svg(figure))
             yield f"![{words}](performance/{name}.svg)"
         else:  # nobody was there
             file.unlink(missing_ok=True)

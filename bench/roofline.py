@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from pyoptk.duel import rows
 from pyoptk.duel.referee import duration
-from pyoptk.duel.svg import Series, lines
+
+from .pictures import Series, lines
 
 GREY = 6
 COLORS = (0, 1, 2, 3, 4, 5, 7)

@@ -7,12 +7,14 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import pyoptk
 
 from .. import _interrupt
-from . import machine, rows, svg
+from . import machine, rows
+from .picture import bars, svg
 from .referee import OURS, Entry, Row, duration, fastest, median, noise, ratios, run
 
 PEERS = {  # and the ways to do it
@@ -89,23 +91,22 @@ def line(row: Row) -> str:
 
 def picture(result: dict[str, Any]) -> str:
     """How many times as long the others take, as bars on a logarithmic scale."""
-    palette = ["PyTorch", "NumPy"]
-    groups = []
+    palette, groups = ["PyTorch", "NumPy"], []
     for row in result["rows"]:
         found = {peer: ratios(row, fastest(row, PEERS[peer])) for peer in palette}
         middles = {peer: times[len(times) // 2] for peer, times in found.items() if times}
-        members = [(peer, middle, f"{middle:.2f}x") for peer, middle in middles.items()]
-        if members:
+        if middles:
+            members = [(peer, middle, f"{middle:.2f}x") for peer, middle in middles.items()]
             groups.append((row["label"], members))
     told = result["machine"]
-    return svg.bars(
+    return svg(bars(
         "How many times as long as pyoptk",
         groups,
         palette=palette,
         x_title="times as long; below 1 the other is faster",
         log=True,
         note=f"{told['cpu']}, {result['threads']} thread(s), {told['date']}",
-    )
+    ))  # fmt: skip
 
 
 def main(options: argparse.Namespace) -> int:
@@ -115,6 +116,10 @@ def main(options: argparse.Namespace) -> int:
         if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
             print(f"pyoptk: error: argument --{name}: cannot write {path}", file=sys.stderr)
             return 2
+    if options.plot is not None and find_spec("matplotlib") is None:
+        need = "needs matplotlib: python -m pip install matplotlib"
+        print(f"pyoptk: error: argument --plot: {need}", file=sys.stderr)
+        return 2
     result = measure(threads=options.threads or pyoptk.get_num_threads())
     with _interrupt.held():
         if options.json is not None:
