@@ -4,14 +4,14 @@ A bar is met if the fastest of its peers takes at least `times` as long as pyopt
 one that is not met is not, and goes when it is; what a bar is about is typed here and nowhere else.
 """
 
-import statistics
 from typing import NamedTuple
 
 from pyoptk.duel import rows
-from pyoptk.duel.referee import fastest, median, ratios, spread
+from pyoptk.duel.command import PEERS
+from pyoptk.duel.referee import fastest, median, ratio, ratios, spread
 
 FUSED, DEEPSPEED, ROOF = "PyTorch fused", "DeepSpeed", "roof"
-TORCH = (FUSED, "PyTorch foreach", "PyTorch for-loop")
+TORCH = PEERS["PyTorch"]
 
 
 class Bar(NamedTuple):
@@ -101,15 +101,15 @@ def against(bar, row, threads, cell=None):
     if not (found := ratios(row, peer)):
         return
     reason = REASONS.get((bar.label, bar.peers[0]), "")
-    share = statistics.median(ratios(row, peer, ROOF) or [0])
-    if peer != ROOF and share and (asked := bar.times / share) > NEAR_ROOF:
+    share = ratio(row, peer, ROOF)
+    if peer != ROOF and (asked := bar.times / share) > NEAR_ROOF:
         told = f"{peer} takes only {share:.2f} times as long as the roof"
         told += f", of which the bar asks for {asked:.0%}" if asked <= 1 else ""
         reason = f"{reason}; {told}" if reason else told
     if not reason and cell is not None:
         reason = spent(row, threads, cell)
     what = f"{bar.label}, against {'the roof' if peer == ROOF else peer}"
-    met = statistics.median(found) >= bar.times
+    met = ratio(row, peer) >= bar.times
     yield Outcome(what, threads, f"{bar.times:g}", spread(found), met, reason)
 
 

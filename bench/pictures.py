@@ -1,12 +1,11 @@
 """The pictures of docs/performance.md, from the results of the duels and of scaling.py."""
 
-import statistics
 from typing import NamedTuple
 
 from pyoptk.duel import rows
 from pyoptk.duel.command import PEERS as WAYS
 from pyoptk.duel.picture import COLORS, bars, page
-from pyoptk.duel.referee import duration, fastest, median, ratios
+from pyoptk.duel.referee import duration, fastest, median, ratio
 
 PEERS = ("PyTorch", "DeepSpeed", "JAX", "Keras", "NumPy", "thinc", "scikit-learn")
 ALL = ("pyoptk", *PEERS)  # in the order of their colours
@@ -78,7 +77,7 @@ def speedup(result):
     """How many times as long the others take for a step of Adam, by size."""
 
     def figure(row, name):
-        return statistics.median(ratios(row, best(row, name)))
+        return ratio(row, best(row, name))
 
     title = "A step of Adam: how many times as long as pyoptk"
     titles = {"x_title": "elements", "y_title": "times as long"}

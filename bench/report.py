@@ -5,13 +5,14 @@ Rows where a peer is faster stay, in bold.
 """
 
 import json
+import math
 import statistics
 import sys
 from pathlib import Path
 
 from pyoptk.duel import rows
 from pyoptk.duel.picture import svg
-from pyoptk.duel.referee import duration, fastest, median, ratios, spread
+from pyoptk.duel.referee import duration, fastest, median, ratio, ratios, spread
 
 from . import bars, pictures, roofline, scaling
 from .environments import ROOT
@@ -71,8 +72,12 @@ def markdown(heads, lines):
     return "\n".join([told[0], "|---" * len(heads) + "|", *told[1:]])
 
 
+def plural(k, what):
+    return f"{k} {what}{'s' * (k > 1)}"
+
+
 def threads(k):
-    return f"{k} thread{'s'[: int(k) > 1]}"
+    return plural(int(k), "thread")
 
 
 def where(result):
@@ -89,9 +94,8 @@ def bold(told, ratio):
 
 def short(row, peer):
     """How many times as long the peer takes, in README."""
-    if not (found := ratios(row, peer)):
+    if math.isnan(middle := ratio(row, peer)):
         return ""
-    middle = statistics.median(found)
     return bold(f"{middle:.{2 if middle < 2 else 1 if middle < 10 else 0}f}", middle)
 
 
@@ -114,8 +118,8 @@ def how(result):
     ours = [row["seconds"]["pyoptk"] for row in result["rows"] if "pyoptk" in row["seconds"]]
     apart = sorted((max(times) - min(times)) / statistics.median(times) for times in ours)
     return (
-        f"`{result['machine']['command']}`: {result['rounds']} "
-        f"round{'s'[: result['rounds'] > 1]} of {result['block']:g} s. {where(result)} "
+        f"`{result['machine']['command']}`: {plural(result['rounds'], 'round')} "
+        f"of {result['block']:g} s. {where(result)} "
         f"The rounds of a row lie within {statistics.median(apart):.0%} of its median (median row) "
         f"and {apart[int(0.9 * len(apart))]:.0%} (nine rows in ten)."
     )
@@ -125,7 +129,7 @@ def with_noise(row, peer):
     """Median and range of the ratios; bold where a peer is faster, which the roof is not."""
     if not (found := ratios(row, peer)):
         return row["errors"].get(peer, "")
-    return spread(found) if peer == bars.ROOF else bold(spread(found), statistics.median(found))
+    return spread(found) if peer == bars.ROOF else bold(spread(found), ratio(row, peer))
 
 
 def table(some):
@@ -173,8 +177,8 @@ def cell(row):
     told = [duration(median(row))]
     told += [f"{median(row, bars.ROOF) / median(row):.0%}"] if bars.ROOF in row["seconds"] else []
     for who in ("twin", "PyTorch"):
-        middle = statistics.median(ratios(row, who) or [0])
-        told.append(bold(f"{middle:.2f}", middle) if middle else "-")
+        middle = ratio(row, who)
+        told.append("-" if math.isnan(middle) else bold(f"{middle:.2f}", middle))
     return ", ".join(told)
 
 

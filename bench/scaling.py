@@ -26,7 +26,6 @@ large as this one.
 import itertools
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -38,7 +37,7 @@ from . import work
 from .environments import files
 
 FORETOLD = (8, 16, 64)
-MIB = 1 << 20
+GUESSED = {"L2": (1 << 20, 1), "L3": (32 << 20, 8)}  # bytes, cores that share it
 AT_PEAK = "products at the peak"  # the one term that is not fitted
 SERIAL_BELOW = 16_384  # elements of a step that stay on one thread: csrc/kernels/sweep.h
 
@@ -66,17 +65,6 @@ class Machine:
         return self.peak[known] / known
 
 
-def cache(index):
-    """Bytes of a cache, and how many cores share it, as Linux says; a guess elsewhere."""
-    folder = Path("/sys/devices/system/cpu/cpu0/cache") / index
-    try:
-        size, shared = ((folder / k).read_text().strip() for k in ("size", "shared_cpu_list"))
-    except OSError:
-        return (MIB, 1) if index == "index2" else (32 * MIB, 8)
-    parts = (part.partition("-") for part in shared.split(","))  # "0-7,16-23"
-    return int(size.removesuffix("K")) * 1024, sum(int(b or a) - int(a) + 1 for a, _, b in parts)
-
-
 def adam_terms(n, k, chip):
     k = 1 if n < SERIAL_BELOW else k
     levels = chip.levels(16 * n, k)
@@ -88,15 +76,8 @@ def adam_terms(n, k, chip):
     }
 
 
-def partition(T, B, I, H, k):
-    """How C divides a recurrence: shares of the rows, shares of the hidden units, and threads."""
-    if not hasattr(_rnn, "partition"):
-        return min(k, B), 1, k
-    return _rnn.partition("lstm", "float32", T, B, I, H, nthreads=k)
-
-
 def lstm_terms(T, B, I, H, k, chip):
-    by_rows, by_units, k = partition(T, B, I, H, k)
+    by_rows, by_units, k = _rnn.partition("lstm", "float32", T, B, I, H, nthreads=k)
     r = by_rows * by_units
     x, h = (8 * steps * B * H * n / chip.peak_of_a_core(k) for steps, n in ((T, I), (T - 1, H)))
     recurrence, others = x + 2 * h, 2 * x + h
@@ -185,14 +166,14 @@ def measure(counts, **turns):
     level, and seconds of the functions in a `cell`: three times sigmoid, twice tanh, and tanh again
     in backward.
     """
-    (l2, _), (l3, l3_cores) = cache("index2"), cache("index3")
+    caches = GUESSED | machine.caches()
+    l2, (l3, l3_cores) = caches["L2"][0], caches["L3"]
     both = [(name, k) for name in ("pyoptk", "roof") for k in counts]
     entries = [Entry(f"{name} {k}", files(name), threads=k) for name, k in both]
     rows = [*work.machine({"L2": l2, "L3": l3}), *work.after_product(), *work.scaling()]
     done = run(entries, rows, threads=1, **turns)["rows"]
-    print(
-        noise([row for row in done if "family" in row], f"pyoptk {counts[0]}", f"roof {counts[0]}")
-    )
+    ours, roof = f"pyoptk {counts[0]}", f"roof {counts[0]}"
+    print(noise([row for row in done if "family" in row], ours, roof))
     least = {row["label"]: {who: min(t) for who, t in row["seconds"].items()} for row in done}
     chip = Machine(max(counts), l2, l3, l3_cores, {})
     bandwidth, cell, families = {}, 0.0, {}
@@ -201,9 +182,9 @@ def measure(counts, **turns):
         if row["task"] == work.FMA:
             chip.peak = {k: row["flop"] / seconds[f"roof {k}"] for k in counts}
         elif row["task"] == "streams":
-            bandwidth[row["label"]] = row["bytes"] / seconds[f"roof {counts[0]}"]
-        elif row["task"] == "array":
-            cell += 3 * seconds[f"pyoptk {counts[0]}"] / work.CELL
+            bandwidth[row["label"]] = row["bytes"] / seconds[roof]
+        elif row["task"] == "function":
+            cell += 3 * seconds[ours] / work.CELL
         elif "family" in row:
             measured = {k: seconds[f"pyoptk {k}"] for k in counts}
             families.setdefault(row["family"], []).append(row | {"measured": measured})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pyoptk import _rnn
 from pyoptk.duel import rows
 from pyoptk.duel.picture import svg
 
@@ -251,7 +252,7 @@ def test_products_are_never_foretold_to_be_faster_than_the_peak():
     ],
 )
 def test_the_recurrence_is_divided_as_c_says(size, k, shared):
-    by_rows, by_units, threads = scaling.partition(*size, k)
+    by_rows, by_units, threads = _rnn.partition("lstm", "float32", *size, nthreads=k)
     assert (by_rows * by_units > 1) is shared
     assert 1 in (by_rows, by_units)
     assert threads in (1, k)

@@ -15,7 +15,7 @@ import pyoptk
 from .. import _interrupt
 from . import machine, rows
 from .picture import bars, svg
-from .referee import OURS, Entry, Row, duration, fastest, median, noise, ratios, run
+from .referee import OURS, Entry, Row, duration, fastest, median, noise, ratio, ratios, run, spread
 
 PEERS = {  # and the ways to do it
     "NumPy": ("NumPy in place", "NumPy plain"),
@@ -79,13 +79,11 @@ def measure(
 
 def line(row: Row) -> str:
     """One row of the table."""
-    roof = ratios(row, "roof")
-    share = f"{roof[len(roof) // 2]:.0%}" if roof else "-"
+    share = f"{ratio(row, 'roof'):.0%}" if "roof" in row["seconds"] else "-"
     cells = [f"{row['label']:34}{duration(median(row)):>10}{share:>7}"]
     for names in PEERS.values():
-        found = ratios(row, fastest(row, names))
-        range_ = f"({found[0]:.2f} to {found[-1]:.2f})" if found else ""
-        cells.append(f"{found[len(found) // 2]:7.2f} {range_:>14}" if found else f"{'-':>22}")
+        middle, _, range_ = spread(ratios(row, fastest(row, names))).partition(" ")
+        cells.append(f"{middle or '-':>7} {range_:>14}")
     return "".join(cells)
 
 
@@ -93,11 +91,9 @@ def picture(result: dict[str, Any]) -> str:
     """How many times as long the others take, as bars on a logarithmic scale."""
     palette, groups = ["PyTorch", "NumPy"], []
     for row in result["rows"]:
-        found = {peer: ratios(row, fastest(row, PEERS[peer])) for peer in palette}
-        middles = {peer: times[len(times) // 2] for peer, times in found.items() if times}
-        if middles:
-            members = [(peer, middle, f"{middle:.2f}x") for peer, middle in middles.items()]
-            groups.append((row["label"], members))
+        present = [(peer, way) for peer in palette if (way := fastest(row, PEERS[peer]))]
+        members = [(peer, ratio(row, way), f"{ratio(row, way):.2f}x") for peer, way in present]
+        groups += [(row["label"], members)] if members else []
     told = result["machine"]
     return svg(bars(
         "How many times as long as pyoptk",

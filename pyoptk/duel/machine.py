@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,40 +23,41 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def cache_sizes() -> list[str]:
-    """The caches of the first core, as in ``['L1d 32 KiB', 'L2 1 MiB']``; empty if not known."""
+def caches() -> dict[str, tuple[int, int]]:
+    """The caches of the first core, as in L1d and L2: bytes, and how many cores share each.
+
+    Empty if not known; macOS tells the sizes alone.
+    """
     if sys.platform == "darwin":
-        return _cache_sizes_of_macos()
-    sizes = []
+        return {level: (size, 1) for level, size in _of_macos()}
+    found = {}
     for cache in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        try:
-            level, kind, size = (
-                (cache / name).read_text().strip() for name in ("level", "type", "size")
-            )
+        with suppress(OSError, ValueError):
+            names = "level", "type", "size", "shared_cpu_list"
+            level, kind, size, cores = ((cache / name).read_text().strip() for name in names)
+            ends = (part.partition("-") for part in cores.split(","))  # "0-7,16-23"
+            shared = sum(int(b or a) - int(a) + 1 for a, _, b in ends)
             if kind != "Instruction":
-                suffix = "d" if kind == "Data" else ""
-                sizes.append(f"L{level}{suffix} {_bytes(int(size.removesuffix('K')) * 1024)}")
-        except (OSError, ValueError):
-            continue
-    return sizes
+                name = f"L{level}" + "d" * (kind == "Data")
+                found[name] = int(size.removesuffix("K")) * 1024, shared
+    return found
 
 
-def _cache_sizes_of_macos() -> list[str]:
-    sizes = []
-    for title, key in (("L1d", "l1dcachesize"), ("L2", "l2cachesize"), ("L3", "l3cachesize")):
-        try:
-            command = ["/usr/sbin/sysctl", "-n", f"hw.{key}"]
-            text = subprocess.run(
-                command, check=False, capture_output=True, text=True, timeout=5
-            ).stdout
-            sizes.append(f"{title} {_bytes(int(text))}")
-        except (OSError, ValueError, subprocess.SubprocessError):
-            continue
-    return sizes
+def _of_macos() -> Iterator[tuple[str, int]]:
+    for level, key in (("L1d", "l1dcachesize"), ("L2", "l2cachesize"), ("L3", "l3cachesize")):
+        command = ["/usr/sbin/sysctl", "-n", f"hw.{key}"]
+        with suppress(OSError, ValueError, subprocess.SubprocessError):
+            yield level, int(subprocess.check_output(command, stderr=subprocess.DEVNULL, timeout=5))
 
 
-def _bytes(size: int) -> str:
-    return f"{size / 2**20:g} MiB" if size >= 2**20 else f"{size / 2**10:g} KiB"
+def cache_sizes() -> list[str]:
+    """As in ``['L1d 32 KiB', 'L2 1 MiB']``."""
+    units = ((2**20, "MiB"), (2**10, "KiB"))
+    told = []
+    for level, (size, _) in caches().items():
+        unit, name = units[size < units[0][0]]
+        told.append(f"{level} {size / unit:g} {name}")
+    return told
 
 
 def without_folders(word: str) -> str:

@@ -178,18 +178,8 @@ def run(
 ) -> dict[str, Any]:
     """Every row by every contender that can: the rows with seconds, versions, and who is missing.
 
-    Parameters
-    ----------
-    entries : iterable of Entry
-        The others must arrive at the numbers of the first.
-    rows : iterable of dict
-        See `pyoptk.duel.rows`.
-    threads : int
-        Of every contender that has no number of its own.
-    rounds, block : int, float
-        How many turns each contender takes, and how many seconds a turn lasts.
-    show : callable
-        Gets each row when it is done.
+    `threads` are of every entry that has no number of its own; `rounds` are the turns of each, of
+    `block` seconds; `show` gets each row when it is done.
     """
     done = []
     with gathered(entries, threads) as (present, missing):
@@ -217,6 +207,11 @@ def ratios(row: Row, peer: str, base: str = "pyoptk") -> list[float]:
     if peer not in seconds or base not in seconds:
         return []
     return sorted(a / b for a, b in zip(seconds[peer], seconds[base], strict=True))
+
+
+def ratio(row: Row, peer: str, base: str = "pyoptk") -> float:
+    """The median of `ratios`; NaN where one is absent."""
+    return float(statistics.median(ratios(row, peer, base) or [math.nan]))
 
 
 def spread(found: Sequence[float]) -> str:
