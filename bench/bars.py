@@ -1,14 +1,14 @@
 """What we want to reach, each as a ratio inside one run; report.py says which are met.
 
 A bar is met if the fastest of its peers takes at least `times` as long as pyoptk. REASONS says why
-one that is not met is not, and goes when it is; what a bar is about is typed here and nowhere else.
+one that is not met is not, and goes when it is.
 """
 
 from typing import NamedTuple
 
-from pyoptk.duel import rows
 from pyoptk.duel.command import PEERS
 from pyoptk.duel.referee import fastest, median, ratio, ratios, spread
+from pyoptk.duel.rows import LSTM, forecaster, layer, mlp, step
 
 FUSED, DEEPSPEED, ROOF = "PyTorch fused", "DeepSpeed", "roof"
 TORCH = PEERS["PyTorch"]
@@ -31,35 +31,37 @@ class Outcome(NamedTuple):
     reason: str
 
 
-def bars():
-    """Every bar that compares pyoptk with others."""
-
-    def bar(row, times, *peers):
-        return Bar(row["label"], times, peers)
-
-    for n, torch, deepspeed in ((1_000, 10, 6), (100_000, 2.8, 1.4), (1_000_000, 1.7, 1.05)):
-        yield bar(rows.step("Adam", n), torch, FUSED)
-        yield bar(rows.step("Adam", n), deepspeed, DEEPSPEED)
-    for n in (10_000_000, 50_000_000):
-        yield bar(rows.step("Adam", n), 0.97, FUSED, DEEPSPEED)
-        yield bar(rows.step("Adam", n), 0.95, ROOF)
-    yield bar(rows.step("Adam", 1_000, count=1_000), 11, FUSED)
-    yield bar(rows.step("Adam", 1_000, count=1_000), 11, DEEPSPEED)
-    yield bar(rows.step("Adam", 10_000_000, max_norm=1.0), 1.3, FUSED)
-    everything = {"max_norm": 1.0, "ema_decay": 0.999, "zero_grad": True}
-    yield bar(rows.step("Adam", 10_000_000, **everything), 1.25, *TORCH)
-    for optimizer, times in (("RMSprop", 4), ("AdaGrad", 1.5), ("SGD", 0.97)):
-        yield bar(rows.step(optimizer, 1_000_000), times, *TORCH)
-    for size, times in zip(rows.LSTM, (4, 1.9, 1.6, 1.5, 1.3, 1.25, 1.15), strict=True):
-        yield bar(rows.layer(*size), times, FUSED)
-        if size[3] >= 256 and size[1] >= 32:
-            yield bar(rows.layer(*size), 0.8, ROOF)
-    yield bar(rows.layer(50, 32, 64, 128, dtype="float64"), 4, FUSED)
-    yield bar(rows.layer(50, 32, 64, 128, packed=True), 4, FUSED)
-    yield bar(rows.forecaster(32), 3, FUSED, "JAX")
-    yield bar(rows.forecaster(32), 11, "Keras")
-    yield bar(rows.forecaster(256), 2.6, FUSED, "JAX")
-
+EVERYTHING = {"max_norm": 1.0, "ema_decay": 0.999, "zero_grad": True}
+# Every row of the duels with other libraries; how many times as long as we which of them shall take
+WANTED = [
+    (step("Adam", 1_000), (10, FUSED), (6, DEEPSPEED)),
+    (step("Adam", 10_000),),
+    (step("Adam", 100_000), (2.8, FUSED), (1.4, DEEPSPEED)),
+    (step("Adam", 1_000_000), (1.7, FUSED), (1.05, DEEPSPEED)),
+    (step("Adam", 10_000_000), (0.97, FUSED, DEEPSPEED), (0.95, ROOF)),
+    (step("Adam", 50_000_000), (0.97, FUSED, DEEPSPEED), (0.95, ROOF)),
+    (step("Adam", 1_000, count=1_000), (11, FUSED), (11, DEEPSPEED)),
+    (step("Adam", 10_000_000, max_norm=1.0), (1.3, FUSED)),
+    (step("Adam", 10_000_000, **EVERYTHING), (1.25, *TORCH)),
+    (step("SGD", 1_000_000), (0.97, *TORCH)),
+    (step("RMSprop", 1_000_000), (4, *TORCH)),
+    (step("AdaGrad", 1_000_000), (1.5, *TORCH)),
+    *(
+        (
+            layer(*size),
+            (times, FUSED),
+            *((0.8, ROOF) for _ in range(size[3] >= 256 and size[1] >= 32)),
+        )
+        for size, times in zip(LSTM, (4, 1.9, 1.6, 1.5, 1.3, 1.25, 1.15), strict=True)
+    ),
+    (layer(50, 32, 64, 128, dtype="float64"), (4, FUSED)),
+    (layer(50, 32, 64, 128, packed=True), (4, FUSED)),
+    (layer(50, 32, 64, 128, stacked=True),),
+    (forecaster(32), (3, FUSED, "JAX"), (11, "Keras")),
+    (forecaster(256), (2.6, FUSED, "JAX")),
+    (mlp(),),
+]
+BARS = [Bar(row["label"], times, peers) for row, *wanted in WANTED for times, *peers in wanted]
 
 # (label, first peer): why the bar is not met.
 DIVIDER = (
@@ -67,7 +69,7 @@ DIVIDER = (
     "RMSprop in two thirds of its time"
 )
 REASONS = {
-    (rows.step(name, n)["label"], FUSED): DIVIDER
+    (step(name, n)["label"], FUSED): DIVIDER
     for name, n in (("Adam", 100_000), ("Adam", 1_000_000), ("RMSprop", 1_000_000),
                     ("AdaGrad", 1_000_000))
 }  # fmt: skip
@@ -85,7 +87,7 @@ def outcomes(results, scaled):
     cell = scaled["machine"]["limits"]["cell"] if scaled else None
     for result in results:
         by_label = {row["label"]: row for row in result["rows"]}
-        for bar in bars():
+        for bar in BARS:
             if bar.label in by_label:
                 yield from against(bar, by_label[bar.label], result["threads"], cell)
     if scaled:
@@ -130,25 +132,25 @@ def spent(row, threads, cell):
 def of_scaling(scaled):
     """The cost of a call, of steps right after the product of their gradient, and two threads."""
     measured = {row["label"]: row["measured"] for one in scaled["families"] for row in one["rows"]}
-    label = rows.step("Adam", 16)["label"]
+    label = step("Adam", 16)["label"]
     if label in measured:
         call, wanted = measured[label]["1"], f"below {CALL_LIMIT * 1e6:g} us"
         said, met = f"{call * 1e6:.2f} us", call < CALL_LIMIT
         yield Outcome(f"{label}, the call", 1, wanted, said, met, REASONS.get((label, "call"), ""))
     for one in scaled["after"]:
-        step, roof = (one[name]["after"] / one[name]["alone"] for name in ("step", "roof"))
+        taken, roof = (one[name]["after"] / one[name]["alone"] for name in ("step", "roof"))
         what = (
-            f"{rows.step('Adam', 1_000_000)['label']}, right after the NumPy product for its "
+            f"{step('Adam', 1_000_000)['label']}, right after the NumPy product for its "
             f"gradient, batch of {one['batch']:,}, against itself alone"
         )
         reason = (
             "the product has put the arrays out of the cache: the roof, which only adds to "
             f"such arrays, takes {roof:.2f} times as long as alone"
         )
-        wanted, met = f"at most {AFTER_PRODUCT:g}", step <= AFTER_PRODUCT
-        yield Outcome(what, one["threads"], wanted, f"{step:.2f}", met, reason)
-    for k, size in enumerate(rows.LSTM):
-        label, least = rows.layer(*size)["label"], 1.0 if k < 2 else TWO_THREADS
+        wanted, met = f"at most {AFTER_PRODUCT:g}", taken <= AFTER_PRODUCT
+        yield Outcome(what, one["threads"], wanted, f"{taken:.2f}", met, reason)
+    for k, size in enumerate(LSTM):
+        label, least = layer(*size)["label"], 1.0 if k < 2 else TWO_THREADS
         if "2" in (seconds := measured.get(label, ())):
             ratio, what = seconds["1"] / seconds["2"], f"{label}, against one thread"
             met, reason = round(ratio, 2) >= least, REASONS.get((label, "one thread"), "")

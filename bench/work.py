@@ -14,6 +14,8 @@ from pyoptk import _optim
 from pyoptk.duel import rows
 from pyoptk.duel.rows import layer, of, row, step
 
+from . import bars
+
 NAMES = {name.lower(): name for name in pyoptk.__all__}
 OPTIMIZERS = [NAMES[kernel] for kernel in _optim.ROWS]  # those that C describes
 CELLS = ("LSTM", "RNN")
@@ -111,22 +113,8 @@ def calls():
 
 
 def peers():
-    """Every row of the duels with other libraries, from the smallest to the largest of its kind."""
-    for n in (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 50_000_000):
-        yield step("Adam", n)
-    yield step("Adam", 1_000, count=1_000)
-    for optimizer in ("SGD", "RMSprop", "AdaGrad"):
-        yield step(optimizer, 1_000_000)
-    yield step("Adam", 10_000_000, max_norm=1.0)
-    yield step("Adam", 10_000_000, max_norm=1.0, ema_decay=0.999, zero_grad=True)
-    for size in rows.LSTM:
-        yield layer(*size)
-    yield layer(50, 32, 64, 128, dtype="float64")
-    yield layer(50, 32, 64, 128, packed=True)
-    yield layer(50, 32, 64, 128, stacked=True)
-    yield rows.forecaster(32)
-    yield rows.forecaster(256)
-    yield rows.mlp()
+    """Every row of the duels with other libraries."""
+    return [row for row, *_ in bars.WANTED]
 
 
 SCALED = (16, 1_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000)

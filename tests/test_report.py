@@ -69,12 +69,12 @@ def test_parts_can_be_named_and_unknown_ones_are_refused(monkeypatch, tmp_path, 
 
 
 def test_every_bar_is_about_a_row_that_is_measured():
-    assert {bar.label for bar in bars.bars()} <= {row["label"] for row in work.peers()}
-    assert {peer for bar in bars.bars() for peer in bar.peers} <= {
+    assert {bar.label for bar in bars.BARS} <= {row["label"] for row in work.peers()}
+    assert {peer for bar in bars.BARS for peer in bar.peers} <= {
         entry.name for entry in environments.peers(environments.pythons(None, {}))
     }
     assert {key for key in bars.REASONS if key[1] not in ("one thread", "call")} <= {
-        (bar.label, bar.peers[0]) for bar in bars.bars()
+        (bar.label, bar.peers[0]) for bar in bars.BARS
     }
 
 
