@@ -193,16 +193,19 @@ def measure(counts, **turns):
         "kind": "scaling",
         "machine": {**machine.describe(), **vars(chip), **limits},
         "families": [model(cases, chip) for cases in families.values()],
-        "after": [*after([row for row in done if row["task"] == "after_product"], counts)],
+        "after": after([row for row in done if row["task"] == "after_product"], counts),
     }
 
 
 def after(rows, counts):
     """Median seconds of a step and of its roof, alone and after each product."""
     *products, alone = rows
-    for k in counts:
-        for row in products:
-            found = {"threads": k, "batch": row["sizes"]["batch"]}
-            for name, who in (("step", f"pyoptk {k}"), ("roof", f"roof {k}")):
-                found[name] = {"alone": median(alone, who), "after": median(row, who)}
-            yield found
+
+    def both(row, who):
+        return {"alone": median(alone, who), "after": median(row, who)}
+
+    return [
+        {"threads": k, "batch": row["sizes"]["batch"],
+         "step": both(row, f"pyoptk {k}"), "roof": both(row, f"roof {k}")}
+        for k in counts for row in products
+    ]  # fmt: skip

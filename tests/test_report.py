@@ -73,9 +73,7 @@ def test_every_bar_is_about_a_row_that_is_measured():
     assert {peer for bar in bars.BARS for peer in bar.peers} <= {
         entry.name for entry in environments.peers(environments.pythons(None, {}))
     }
-    assert {key for key in bars.REASONS if key[1] not in ("one thread", "call")} <= {
-        (bar.label, bar.peers[0]) for bar in bars.BARS
-    }
+    assert all(bar.times > 0 and bar.peers for bar in bars.BARS)
 
 
 def test_what_cannot_be_installed_is_named_with_the_reason():
