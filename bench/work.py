@@ -1,8 +1,8 @@
 """The table of work: every row that is measured, by the part of the measurements it belongs to.
 
-A new optimizer needs no line here, a new cell is a name in CELLS, a new function of arrays is a
-line of FUNCTIONS. Rows of single kernels name their `kernel`; its twin, the roof and PyTorch stand
-beside it.
+A new optimizer or cell needs no line here, a new function of arrays is a line of FUNCTIONS, and a
+row of the duels is one of bars.py. Rows of single kernels name their `kernel`; its twin, the roof
+and PyTorch stand beside it.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from . import bars
 
 NAMES = {name.lower(): name for name in pyoptk.__all__}
 OPTIMIZERS = [NAMES[kernel] for kernel in _optim.ROWS]  # those that C describes
-CELLS = ("LSTM", "RNN")
+CELLS = [name for name in pyoptk.__all__ if hasattr(getattr(pyoptk, name), "gates")]
 SIZES = (1_000, 100_000, 1_000_000, 4_000_000)  # the last is larger than most caches
 # M, N, K: h [B, H] times w_hh^T [H, 4H], as an LSTM does at every step
 MATMUL = ((1, 256, 64), (32, 512, 128), (32, 1024, 256), (128, 1024, 256), (16, 4096, 1024))
@@ -60,12 +60,11 @@ FUNCTIONS = {
 
 
 def function(name, size, dtype="float32"):
-    of_size, _, *arguments = FUNCTIONS[name]
+    of_size, _, arguments = (*FUNCTIONS[name], {})[:3]
     label, shapes, amount = of_size(size)
     if count := amount.pop("elements", 0):
         amount["bytes"] = count * np.dtype(dtype).itemsize
-    sizes, settings = {"shapes": shapes, "dtype": dtype}, {"name": name}
-    settings |= {"arguments": arguments[0]} if arguments else {}
+    sizes, settings = {"shapes": shapes, "dtype": dtype}, {"name": name, "arguments": arguments}
     return row(f"{name}, {label}{of(dtype)}", "function", sizes, settings, **amount)
 
 

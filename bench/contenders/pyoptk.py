@@ -10,11 +10,11 @@ from pyoptk import kernels
 LR = 1e-3
 
 
-def function(arrays, *, name, arguments=()):
+def function(arrays, *, name, arguments):
     """A function of arrays; those of one array take a list of gradients."""
     call = getattr(kernels, name, None) or getattr(pyoptk, name)
     given = arrays if len(arrays) > 1 else [arrays]
-    return partial(call, *given, **dict(arguments)), lambda _: arrays
+    return partial(call, *given, **arguments), lambda _: arrays
 
 
 def touched_rows(table, indices, values, *, optimizer, dense=False, **settings):

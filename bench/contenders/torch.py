@@ -7,7 +7,7 @@ import torch
 LR = 1e-3
 
 
-def function(arrays, *, name, arguments=()):
+def function(arrays, *, name, arguments):
     x, *others = map(torch.from_numpy, arrays)
     utils, param = torch.nn.utils, torch.nn.Parameter(torch.zeros_like(x))
     param.grad = x
@@ -20,7 +20,7 @@ def function(arrays, *, name, arguments=()):
     }
     call, *given = theirs.get(name) or (getattr(torch, name), x, *others[:-1])
     out = {"out": others[-1]} if others else {}
-    return partial(call, *given, **dict(arguments), **out), lambda _: arrays
+    return partial(call, *given, **arguments, **out), lambda _: arrays
 
 
 def touched_rows(table, indices, values, *, optimizer, dense=False, **settings):

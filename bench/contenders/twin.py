@@ -47,10 +47,10 @@ def clip_by_value(grads, clip_value):
     np.clip(grads[0], -clip_value, clip_value, out=grads[0])
 
 
-def function(arrays, *, name, arguments=()):
+def function(arrays, *, name, arguments):
     call = getattr(reference, name, None) or globals()[name]
     given = arrays if len(arrays) > 1 else [arrays]
-    return partial(call, *given, **dict(arguments)), lambda _: arrays
+    return partial(call, *given, **arguments), lambda _: arrays
 
 
 def touched_rows(table, indices, values, *, optimizer, dense=False, **settings):
