@@ -56,10 +56,13 @@ def seconds(row, names=ALL):
     return {name: median(row, who) for name in names if (who := best(row, name))}
 
 
+def plural(k, what):
+    return f"{k} {what}{'s' * (int(k) > 1)}"
+
+
 def note(result):
-    plural = "" if result["threads"] == 1 else "s"
     machine = result["machine"]
-    return f"{machine['cpu']}, {result['threads']} thread{plural}, {machine['date']}"
+    return f"{machine['cpu']}, {plural(result['threads'], 'thread')}, {machine['date']}"
 
 
 def by_size(result, figure, names, title, **titles):
@@ -67,32 +70,26 @@ def by_size(result, figure, names, title, **titles):
     points = {}
     for row in result["rows"]:
         if row["settings"] == {"optimizer": "Adam"} and row["sizes"]["count"] == 1:
-            for name in filter(lambda name: best(row, name), names):
-                points.setdefault(name, []).append((row["sizes"]["n"], figure(row, name)))
+            for name in names:
+                if way := best(row, name):
+                    points.setdefault(name, []).append((row["sizes"]["n"], figure(row, way)))
     series = [Series(name, points[name], ALL.index(name)) for name in names if name in points]
     return series and lines(title, series, note=note(result), **titles)
 
 
 def speedup(result):
-    """How many times as long the others take for a step of Adam, by size."""
-
-    def figure(row, name):
-        return ratio(row, best(row, name))
-
     title = "A step of Adam: how many times as long as pyoptk"
     titles = {"x_title": "elements", "y_title": "times as long"}
-    return by_size(result, figure, (*PEERS, "pyoptk"), title, **titles)
+    return by_size(result, ratio, (*PEERS, "pyoptk"), title, **titles)
 
 
 def cost(result):
-    """Nanoseconds for each parameter as the model grows."""
-
-    def figure(row, name):
-        return median(row, best(row, name)) / row["sizes"]["n"] * 1e9
+    def nanoseconds(row, way):
+        return median(row, way) / row["sizes"]["n"] * 1e9
 
     title = "A step of Adam: nanoseconds for each parameter"
     titles = {"x_title": "parameters of the model, in one tensor", "y_title": "ns"}
-    return by_size(result, figure, ALL, title, **titles)
+    return by_size(result, nanoseconds, ALL, title, **titles)
 
 
 def roofs(result):
@@ -106,13 +103,9 @@ def roofs(result):
         roof = 100 * median(row, "roof")
         members = [(name, roof / t, f"{work / t / 1e9:.0f} {unit}") for name, t in both]
         groups.append((row["label"], members))
-    return groups and bars(
-        "Bandwidth and arithmetic against the roof",
-        groups,
-        palette=("pyoptk", "PyTorch"),
-        x_title="per cent of the roof",
-        note=note(result),
-    )
+    title = "Bandwidth and arithmetic against the roof"
+    titles = {"x_title": "per cent of the roof", "note": note(result)}
+    return groups and bars(title, groups, palette=("pyoptk", "PyTorch"), **titles)
 
 
 def forecaster(result):
@@ -122,13 +115,8 @@ def forecaster(result):
         told = sorted((t, name) for name, t in seconds(row).items())
         members = [(name, t * 1e3, duration(t)) for t, name in told]
         groups.append((f"batch of {row['sizes']['B']}", members))
-    return groups and bars(
-        "A training step of the forecaster: LSTM(64), LSTM(32), Dense(1), Adam",
-        groups,
-        palette=ALL,
-        x_title="milliseconds",
-        note=note(result),
-    )
+    title = "A training step of the forecaster: LSTM(64), LSTM(32), Dense(1), Adam"
+    return groups and bars(title, groups, palette=ALL, x_title="milliseconds", note=note(result))
 
 
 OF_DUELS = {  # by file name and title

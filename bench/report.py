@@ -16,6 +16,7 @@ from pyoptk.duel.referee import duration, fastest, median, ratio, ratios, spread
 
 from . import bars, pictures, roofline, scaling
 from .environments import ROOT
+from .pictures import plural
 
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 BEGIN, END = "<!-- table: python -m bench.report -->", "<!-- end of table -->"
@@ -67,12 +68,8 @@ def markdown(heads, lines):
     return "\n".join([told[0], "|---" * len(heads) + "|", *told[1:]])
 
 
-def plural(k, what):
-    return f"{k} {what}{'s' * (k > 1)}"
-
-
 def threads(k):
-    return plural(int(k), "thread")
+    return plural(k, "thread")
 
 
 def where(result):

@@ -96,11 +96,13 @@ def table(result, markdown):
         "Per cent of the time. bench/roofline.py says at its top what counts as a byte."
     )
     heads = ["", "GFLOP/s", "FLOP per byte", "FMA at the peak", "cells", "all else"]
+    heads += ["bytes would take", "limited by"]
     lines = []
     for one in shapes(result):
-        shares = [f"{t / one.seconds:.0%}" for t in (one.at_peak, one.cells, one.rest, one.moving)]
+        peak, cells, rest, moving = (
+            f"{t / one.seconds:.0%}" for t in (one.at_peak, one.cells, one.rest, one.moving)
+        )
         speed = f"{one.flop / one.seconds / 1e9:.0f}", f"{one.flop / one.bytes:.1f}"
-        shares[-1] += f" ({one.level})"
-        lines.append([one.label, *speed, *shares, one.limit()])
-    heads += ["bytes would take", "limited by"]
+        moving += f" ({one.level})"
+        lines.append([one.label, *speed, peak, cells, rest, moving, one.limit()])
     return ["## What limits the LSTM on one thread", how, markdown(heads, lines)]
