@@ -14,8 +14,11 @@ from .__main__ import show
 
 
 def pytest_generate_tests(metafunc):
+    def name(row):
+        return f"{row.get('kernel', row['task'])}: {row['label']}"
+
     quick = metafunc.config.getoption("quick")
-    metafunc.parametrize("row", [*work.kernels(quick), *work.calls()], ids=lambda row: row["label"])
+    metafunc.parametrize("row", [*work.kernels(quick), *work.calls()], ids=name)
     counts = [1] if quick else sorted({1, pyoptk.get_num_threads()})
     metafunc.parametrize("contenders", counts, indirect=True, scope="module")
 

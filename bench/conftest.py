@@ -1,8 +1,5 @@
 """The option of ``pytest bench``; see bench_rows.py."""
 
-import os
-
-os.environ.pop("OPENBLAS_CORETYPE", None)  # pinning NumPy's BLAS would flatter us
 collect_ignore = ["contenders"]  # they need libraries that may not be here
 
 

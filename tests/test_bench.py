@@ -109,6 +109,16 @@ def test_pytest_runs_the_same_rows():
         assert re.search(rf"{re.escape(row['label'])}: [\d.e+]+ \w+ ", done.stdout)
 
 
+@pytest.mark.parametrize(("chosen", "count"), [("decayed", 2), ("sgd and float64", 2)])
+def test_pytest_chooses_rows_by_their_kernel_or_task(chosen, count):
+    command = [sys.executable, "-m", "pytest", "bench", "--quick", "--collect-only", "-q"]
+    done = subprocess.run(
+        [*command, "-p", "no:cacheprovider", "-k", chosen],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f"{count}/" in done.stdout
+
+
 @pytest.mark.parametrize("kernel", sorted({row["kernel"] for row in work.kernels()}))
 def test_every_row_says_how_much_work_is_in_it(kernel):
     found = [row for row in work.kernels() if row["kernel"] == kernel]
