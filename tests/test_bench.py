@@ -23,7 +23,7 @@ from pyoptk.duel.referee import OURS, Entry
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # last, so that an installed pyoptk is found before the source folder
 
-from bench import environments, pictures, work
+from bench import environments, work
 
 draws = pytest.mark.skipif(find_spec("matplotlib") is None, reason="no matplotlib")
 
@@ -338,25 +338,6 @@ def test_bad_arguments_are_refused_before_anything_is_measured(given, expected, 
     assert re.search(f"^pyoptk: error: {expected}$", capsys.readouterr().err.strip())
 
 
-# ---- pictures ------------------------------------------------------------------------------------
-
-
-@draws
-def test_a_line_chart_shows_every_point_and_name():
-    series = [
-        pictures.Series("a < b", [(1e3, 0.5), (1e6, 80.0)], 0),
-        pictures.Series("c", [(1e3, 2.0), (1e6, 79.0)], 1, measured=False),
-    ]
-    figure = pictures.lines("title", series, x_title="x", y_title="y")
-    root = ET.fromstring(picture.svg(figure))
-    words = {e.text for e in root.iter() if e.tag.endswith("text")}
-    assert {"a < b", "c", "title", "10 k", "0.5"} <= words
-    measured, computed = figure.axes[0].lines
-    assert [*map(tuple, measured.get_xydata())] == series[0].points
-    assert (measured.get_marker(), computed.get_marker()) == ("o", "None")
-    assert (measured.get_linestyle(), computed.get_linestyle()) == ("-", ":")
-
-
 GROUPS = [("one", [("a", 1.0, "1"), ("b", 3.0, "3")]), ("two", [("a", 0.5, "half")])]
 
 
@@ -379,21 +360,6 @@ def test_a_picture_is_the_same_each_time_and_dark_where_the_reader_is():
     drawn = {picture.svg(picture.bars("t", GROUPS, palette="ab", x_title="x")) for _ in range(2)}
     assert len(drawn) == 1
     assert "prefers-color-scheme:dark" in drawn.pop()
-
-
-@draws
-@pytest.mark.parametrize(
-    ("least", "most", "expected"),
-    [
-        (0.9, 12, [1, 2, 5, 10]),
-        (900, 6e7, [1e3, 1e4, 1e5, 1e6, 1e7]),
-    ],
-)
-def test_ticks_of_a_logarithmic_axis(least, most, expected):
-    one = pictures.Series("", [(1, least), (2, most)], 0)
-    axis = pictures.lines("title", [one], x_title="x", y_title="y").axes[0].yaxis
-    ticks = [tick for tick in axis.get_majorticklocs() if least <= tick <= most]
-    np.testing.assert_allclose(ticks, expected)
 
 
 def test_a_picture_without_matplotlib_is_refused_before_anything_is_measured(monkeypatch, capsys):

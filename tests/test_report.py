@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pyoptk import _rnn
@@ -211,6 +212,37 @@ def test_pictures_show_the_best_way_of_each_library():
         assert "a processor, 1 thread, 2026-01-02" in picture
         assert "PyTorch" in picture
         assert "JAX" not in picture
+
+
+# ---- pictures ------------------------------------------------------------------------------------
+
+
+@draws
+def test_a_line_chart_shows_every_point_and_name():
+    series = [
+        pictures.Series("a < b", [(1e3, 0.5), (1e6, 80.0)], 0),
+        pictures.Series("c", [(1e3, 2.0), (1e6, 79.0)], 1, measured=False),
+    ]
+    figure = pictures.lines("title", series, x_title="x", y_title="y")
+    root = ET.fromstring(svg(figure))
+    words = {e.text for e in root.iter() if e.tag.endswith("text")}
+    assert {"a < b", "c", "title", "10 k", "0.5"} <= words
+    measured, computed = figure.axes[0].lines
+    assert [*map(tuple, measured.get_xydata())] == series[0].points
+    assert (measured.get_marker(), computed.get_marker()) == ("o", "None")
+    assert (measured.get_linestyle(), computed.get_linestyle()) == ("-", ":")
+
+
+@draws
+@pytest.mark.parametrize(
+    ("least", "most", "expected"),
+    [(0.9, 12, [1, 2, 5, 10]), (900, 6e7, [1e3, 1e4, 1e5, 1e6, 1e7])],
+)
+def test_ticks_of_a_logarithmic_axis(least, most, expected):
+    one = pictures.Series("", [(1, least), (2, most)], 0)
+    axis = pictures.lines("title", [one], x_title="x", y_title="y").axes[0].yaxis
+    ticks = [tick for tick in axis.get_majorticklocs() if least <= tick <= most]
+    np.testing.assert_allclose(ticks, expected)
 
 
 # ---- scaling -------------------------------------------------------------------------------------
