@@ -248,7 +248,7 @@ __attribute__((noinline)) static void rnn_wide_gradient(const rnn_sums *sums, co
     } while ((k0 += K_BLOCK) < total);
 }
 
-/* The same on a worker, whose stack has room for 128 KiB; that of a thread of the program may not. */
+/* The same on a worker, whose stack has room for 128 KiB; that of other threads may not. */
 __attribute__((noinline)) static void
 rnn_wide_gradient_on_worker(const rnn_sums *sums, const rnn_weight *g, size_t column, range panels)
 {
