@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,11 @@ import pyoptk
 from pyoptk import mpi
 from pyoptk.mpi import shards
 
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))  # last, so that an installed pyoptk is found before the source folder
+
+from bench import network
+
 RANKS = (1, 2, 3, 4)
 MPIEXEC = shutil.which("mpiexec", path=sysconfig.get_path("scripts")) or shutil.which("mpiexec")
 needs_mpi = pytest.mark.skipif(
@@ -24,11 +30,16 @@ needs_mpi = pytest.mark.skipif(
 )
 
 
-def start(ranks, names, folder):
-    """Runs jobs on so many ranks; the finished process."""
-    command = [MPIEXEC, "-n", str(ranks), sys.executable, "-m", "mpi4py", jobs.__file__, names]
+def start(ranks, *command, **options):
+    """Runs a Python program on so many ranks; the finished process."""
+    command = [MPIEXEC, "-n", str(ranks), sys.executable, *map(str, command)]
     pipes = {"capture_output": True, "text": True, "timeout": 60}
-    return subprocess.run([*command, str(folder)], check=False, **pipes)
+    return subprocess.run(command, check=False, **pipes, **options)
+
+
+def run(ranks, names, folder):
+    """Runs jobs on so many ranks."""
+    return start(ranks, "-m", "mpi4py", jobs.__file__, names, folder)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +49,7 @@ def found(tmp_path_factory):
     jobs.main("bits", folder, True)
     for names in ("bits,memory", "resume,wrong"):
         for ranks in RANKS:
-            done = start(ranks, names if ranks > 1 else names.removesuffix(",wrong"), folder)
+            done = run(ranks, names if ranks > 1 else names.removesuffix(",wrong"), folder)
             assert done.returncode == 0, done.stderr
     jobs.main("resume", folder, True)
     results = {}
@@ -216,6 +227,13 @@ def test_a_bucket_of_few_grains_is_spread_over_many_ranks():
     assert owned.max() < 1.2 * owned.mean()
 
 
+def test_the_table_of_the_page_is_that_of_the_model():
+    page = (ROOT / "docs/mpi.md").read_text()
+    assert "\n".join([network.BEGIN, *network.table(), network.END]) in page
+    alone = network.step(10**9, 1, *network.NETWORKS["10 Gbit/s"])
+    assert [name for name, seconds in alone.items() if seconds] == ["step"]
+
+
 # ---- several ranks -------------------------------------------------------------------------------
 
 
@@ -284,17 +302,42 @@ def test_errors_are_raised_on_all_ranks(case, message, ranks, found):
 
 @needs_mpi
 def test_an_exception_in_one_rank_ends_all_with_its_message(tmp_path):
-    done = start(3, "crash", tmp_path)
+    done = run(3, "crash", tmp_path)
     assert done.returncode != 0
     assert "ValueError: the data of this rank are wrong" in done.stderr
 
 
 @needs_mpi
 def test_a_run_whose_rank_was_killed_resumes_with_the_bits_of_one_that_was_not(tmp_path, found):
-    assert start(3, "kill", tmp_path).returncode != 0
+    assert run(3, "kill", tmp_path).returncode != 0
     assert [path.name for path in tmp_path.iterdir()] == ["killed.npz"]
-    assert start(2, "after_kill", tmp_path).returncode == 0
+    assert run(2, "after_kill", tmp_path).returncode == 0
     jobs.main("after_kill", tmp_path, True)
     for ranks in (0, 2):
         after = json.loads((tmp_path / f"after_kill-{ranks}.json").read_text())
         assert after == {"clip": found["bits"][0]["clip"][0], "from": 1}
+
+
+@needs_mpi
+def test_the_demo_trains_the_same_weights_on_any_number_of_ranks(tmp_path):
+    command = ("-m", "pyoptk", "demo", "--mpi", "--epochs", "2", "--no-plot")
+    shown = [start(ranks, *command, cwd=tmp_path).stdout for ranks in (1, 3)]
+    weights = [re.findall(r"weights    CRC-32 (\w{8}), on \d ranks?\n", text) for text in shown]
+    assert weights[0] == weights[1]
+    assert len(weights[0]) == 1
+
+
+@needs_mpi
+def test_the_example_trains_and_saves_the_same_bits_on_any_number_of_ranks(tmp_path):
+    example = ROOT / "examples/several_machines.py"
+    assert len(example.read_text().splitlines()) < 40
+    for ranks in (1, 2):
+        done = start(ranks, "-m", "mpi4py", example, tmp_path / f"{ranks}.npz")
+        assert f"{ranks} ranks, 99." in done.stdout
+    assert (tmp_path / "1.npz").read_bytes() == (tmp_path / "2.npz").read_bytes()
+
+
+def test_mpi_is_not_loaded_with_pyoptk():
+    code = "import sys, pyoptk; print([m for m in sys.modules if 'mpi' in m.split('.')[-1][:4]])"
+    shown = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, check=True)
+    assert shown.stdout.strip() == b"[]"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyoptk
 
 from . import forecast, linear, mlp
+from .parallel import world
 from .parts import DemoError
 
 
@@ -28,7 +29,7 @@ def demo(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     """Refuse what would fail only after the training, and what would have no effect."""
     if options.what != "forecast":
-        for name in ("data", "column", "season", "holdout"):
+        for name in ("data", "column", "season", "holdout", "mpi"):
             if getattr(options, name) is not None:
                 raise DemoError(f"argument --{name}: not for demo {options.what}")
     if options.output is None:
@@ -47,6 +48,7 @@ def _run(options: argparse.Namespace) -> None:
     output = None if options.no_plot else options.output
     if options.what == "forecast":
         forecast.run(
+            comm=world(options.threads) if options.mpi else None,
             data=options.data,
             column=options.column,
             season=options.season or 12,

@@ -132,13 +132,17 @@ class Exchange:
             self._land(_IN_FLIGHT - 1)
             begin, end = self._begins[self._next : self._next + 2]
             found: Sums = {}
-            requests = [self._send_sums(bucket, slot, t, found) for t in range(self._rounds)]
-            then = partial(shards.add_up, self._root, found, self._shard[begin:end])
+            shard = self._shard[begin:end]
+            requests = [self._send_sums(bucket, slot, t, found, shard) for t in range(self._rounds)]
+            then = partial(shards.add_up, self._root, found, shard)
             self._flying.append((requests, then))
             self._next -= 1
 
-    def _send_sums(self, bucket: Bucket, slot: int, t: int, found: Sums) -> Any:
-        """Begin to send sum t of each rank; `found` says where this rank's part of it will be."""
+    def _send_sums(self, bucket: Bucket, slot: int, t: int, found: Sums, shard: Array) -> Any:
+        """Begin to send sum t of each rank; `found` says where this rank's part of it will be.
+
+        What comes from a single rank comes to its place.
+        """
         rank, counts = self.rank, bucket.counts
         senders = [len(nodes) > t for nodes in self._covers]
         out = self._shard[:0]
@@ -149,7 +153,8 @@ class Exchange:
         give = [n * (senders[rank] and r != rank) for r, n in enumerate(counts)]
         take = [counts[rank] * (sends and r != rank) for r, sends in enumerate(senders)]
         at = [0, *accumulate(take)]
-        room = self._room("in", slot, t, at[-1])
+        alone = self.size == 2 and self._rounds == 1
+        room = shard[: at[-1]] if alone else self._room("in", slot, t, at[-1])
         for r, nodes in enumerate(self._covers):
             if senders[r] and r != rank:
                 found[nodes[t]] = room[at[r] : at[r + 1]], True
