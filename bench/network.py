@@ -96,7 +96,7 @@ def picture(weak):
 def write():
     page = DOCS / "mpi.md"
     before, rest = page.read_text().split(BEGIN)
-    page.write_text("\n".join([before + BEGIN, *table(), END + rest.split(END)[1]]))
+    page.write_text("\n".join([before + BEGIN, *table(), END + rest.split(END, 1)[1]]))
     for name, weak in (("weak", True), ("strong", False)):
         (DOCS / "performance" / f"{name}.svg").write_text(picture(weak))
 

@@ -48,7 +48,7 @@ class Exchange:
     pieces : list of Piece
         Those of this rank.
     seen : list of int
-        How many leaves of each parameter there are.
+        How many leaves of each parameter there are; `begun` says whether there is any.
     given : list of bool
         Which parameters have a gradient, on any rank after `finish`.
     """
@@ -73,7 +73,8 @@ class Exchange:
         self._order = shards.blocks_of(self.owned, sizes)
         self._begins = [0, *accumulate(b.counts[self.rank] for b in self._buckets)]
         self._shard = np.empty(self._begins[-1], rows[0].dtype)
-        self._rooms: list[list[Array]] = [[] for _ in rows]  # kept from step to step
+        self._sums: list[list[Array]] = [[] for _ in rows]  # those of the tree that this rank has
+        self._rooms: list[list[Array]] = [[] for _ in rows]  # for them, kept from step to step
         self._buffers: dict[tuple[str, int, int], Array] = {}
         self._flying: list[tuple[list[Any], Callable[[], Any]]] = []  # what to wait for, then do
         self.begin()
@@ -81,9 +82,10 @@ class Exchange:
     def begin(self) -> None:
         """Forget all leaves."""
         self._land()  # after an error
-        self.seen = [0] * len(self._rows)
+        self.seen, self.begun = [0] * len(self._rows), False
         self.given = [False] * len(self._rows)
-        self._sums: list[list[Array]] = [[] for _ in self._rows]
+        for sums in self._sums:
+            sums.clear()
         self._next = len(self._buckets) - 1  # to be sent
 
     def agree(self, digests: dict[str, str]) -> None:
@@ -106,7 +108,7 @@ class Exchange:
     def add(self, i: int, row: Array) -> bool:
         """Add a leaf of parameter i; returns whether `row` may be changed before `finish`."""
         stack, rooms, leaf = self._sums[i], self._rooms[i], self.seen[i]
-        self.seen[i] = leaf + 1
+        self.seen[i], self.begun = leaf + 1, True
         complete = self._merges[leaf]
         if complete:
             np.add(stack[-1], row, stack[-1])
@@ -127,7 +129,7 @@ class Exchange:
         """Send the buckets that are complete, in the same order on all ranks."""
         while self._next >= 0:
             bucket, slot = self._buckets[self._next], self._next % _IN_FLIGHT
-            if any(self.seen[i] < len(self.mine) for i in bucket.params):
+            if min(map(self.seen.__getitem__, bucket.params)) < len(self.mine):
                 break
             self._land(_IN_FLIGHT - 1)
             begin, end = self._begins[self._next : self._next + 2]

@@ -130,7 +130,9 @@ class Sharded(Uncopied):
         own = comm if comm is None or comm.size == 1 else comm.Dup()
         self._exchange = Exchange(self._rows, own, micro, bucket)
         self._alone = self._exchange.size == 1
-        shown = params if self._alone else self._tree.like([row[:0] for row in self._rows])
+        shown: Any = self._tree.like([row[:0] for row in self._rows])
+        if self._alone:  # a generator is used up
+            shown = self._tree.arrays if isinstance(params, Iterator) else params
         self._shadow = self.optimizer = optimizer_class(shown, **settings)
         for name, value in (*self._shadow.hyper.items(), ("groups", self._shadow.groups)):
             refuse(name, value)
@@ -226,18 +228,17 @@ class Sharded(Uncopied):
             On all ranks, for ``on_nonfinite="raise"``; the micro-batches are dropped.
         """
         plain = self._alone and len(self.mine) == 1 and self._factor == 1
-        if plain and grads is not None and not any(self._exchange.seen):
+        if plain and grads is not None and not self._exchange.begun:
             self.optimizer.step(grads)
             self.grad_norm = self.optimizer.grad_norm
             return
         if grads is not None:
             self.add(grads)
-        for i, seen in enumerate(self._exchange.seen):
-            if seen < len(self.mine):
-                raise RuntimeError(
-                    f"step: expected {len(self.mine)} micro-batches of this rank before it, got "
-                    f"{seen} of {label(self._tree, i)}"
-                )
+        if (least := min(self._exchange.seen)) < len(self.mine):
+            raise RuntimeError(
+                f"step: expected {len(self.mine)} micro-batches of this rank before it, got "
+                f"{least} of {label(self._tree, self._exchange.seen.index(least))}"
+            )
         if isinstance(self._tree.given, dict | list):
             _checks.check_entries(self._tree.given, self._tree.keys or [], self._tree.arrays)
         self.optimizer._prepare(self.optimizer._plan, self.optimizer._plan.settings)

@@ -57,14 +57,13 @@ class Bucket(NamedTuple):
 
         Then only the shard of `rank` is copied, or all for None.
         """
-        pieces = [piece for shard in self.shards for piece in shard]
         if len(self.params) == 1:
-            return rows[pieces[0].param][pieces[0].begin : pieces[-1].end]
-        if rank is not None:
-            pieces = self.shards[rank]
-        if pieces:
-            some = [rows[i][begin:end] for i, begin, end, _ in pieces]
-            np.concatenate(some, out=room[pieces[0].at :][: sum(one.size for one in some)])
+            pieces = [piece for shard in self.shards for piece in shard]
+            return rows[self.params[0]][pieces[0].begin : pieces[-1].end]
+        if rank is None:
+            return np.concatenate([rows[i] for i in self.params], out=room)
+        for i, begin, end, at in self.shards[rank]:
+            room[at : at + end - begin] = rows[i][begin:end]
         return room
 
     def part(self, whole: Array, rows: Sequence[Array], rank: int) -> None:

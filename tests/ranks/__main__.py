@@ -129,9 +129,17 @@ def memory(comm, folder):
     params = [np.zeros(shape, np.float32) for shape in shapes]
     opt = mpi.Sharded(pyoptk.Adam, params, comm, micro=4, ema_decay=0.5)
     mine = sum(a.size for states in opt.optimizer.state.values() for a in _values(states))
-    for _ in opt.mine:
-        opt.add([np.ones(shape, np.float32) for shape in shapes])
+    for k in opt.mine:
+        ones = [np.ones(shape, np.float32) for shape in shapes]
+        if k + 1 in opt.mine:
+            opt.add(ones)
+        else:  # the first bucket travels before the last gradient is there
+            opt.add(dict(list(enumerate(ones))[1:]))
+            assert comm.size == 1 or opt._exchange._flying
+            opt.add({0: ones[0]})
     opt.step()
+    travelling = sum(room.nbytes for room in opt._exchange._buffers.values())
+    assert travelling <= 4 * 4 * (1 << 20)
     before = [param.copy() for param in params]
     with opt.averaged():
         middle = [float(param.mean()) for param in params]
