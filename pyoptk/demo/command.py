@@ -16,12 +16,15 @@ from .parts import DemoError
 
 def demo(options: argparse.Namespace) -> int:
     """Run the demo that `options` name; the exit status."""
+    options.comm = None
     try:
         _check(options)
+        options.comm = world(options.threads) if options.mpi else None
         _run(options)
     except DemoError as error:
         message = " ".join(str(error).splitlines())
-        print(f"pyoptk: error: {message}", file=sys.stderr)
+        if options.comm is None or options.comm.rank == 0:
+            print(f"pyoptk: error: {message}", file=sys.stderr)
         return 2
     return 0
 
@@ -48,7 +51,7 @@ def _run(options: argparse.Namespace) -> None:
     output = None if options.no_plot else options.output
     if options.what == "forecast":
         forecast.run(
-            comm=world(options.threads) if options.mpi else None,
+            comm=options.comm,
             data=options.data,
             column=options.column,
             season=options.season or 12,

@@ -1,8 +1,7 @@
 """`Exchange`: adds up gradients in the order of one tree, on one rank or several; sends, gathers.
 
-`Sharded` makes one, whose docstrings say what a user sees of it; shards.py has the tree
-and the shards. All arrays here have one dimension. With one rank nothing is sent, and mpi4py is not
-loaded.
+`Sharded` makes one; its docstrings say what a user sees of it. shards.py has the tree and the
+shards. All arrays here have one dimension. With one rank nothing is sent, and mpi4py is not loaded.
 """
 
 from __future__ import annotations
@@ -70,7 +69,8 @@ class Exchange:
         self._buckets = shards.divide(sizes, self.size, bucket) if self.size > 1 else []
         self.owned = [[p for b in self._buckets for p in b.shards[r]] for r in range(self.size)]
         self.pieces = self.owned[self.rank]
-        self._order = shards.blocks_of(self.owned, sizes)
+        self._order = shards.blocks_of(self.owned, sizes)  # and how many each rank has
+        self._blocks = [sum(-(-(p.end - p.begin) // GRAIN) for p in some) for some in self.owned]
         self._begins = [0, *accumulate(b.counts[self.rank] for b in self._buckets)]
         self._shard = np.empty(self._begins[-1], rows[0].dtype)
         self._sums: list[list[Array]] = [[] for _ in rows]  # those of the tree that this rank has
@@ -229,8 +229,7 @@ class Exchange:
     def _all(self, squares: Array) -> Array:
         """Those of all ranks, in the order of the model."""
         every = np.empty(self._order.size)
-        counts = [sum(-(-(p.end - p.begin) // GRAIN) for p in some) for some in self.owned]
-        self._comm.Allgatherv(squares, [every, (counts, [0, *accumulate(counts[:-1])])])
+        self._comm.Allgatherv(squares, [every, (self._blocks, None)])
         return every[self._order]
 
     def from_first(self, value: Any) -> Any:
