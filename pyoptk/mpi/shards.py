@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 GRAIN = 4096  # elements: NORM_BLOCK of csrc/kernels/norm.h
+ALONE = 1 << 16  # elements; to copy more takes longer than to send them alone
 
 Array = NDArray[Any]
 Node = tuple[int, int]  # the sum of leaves lo..hi-1
@@ -176,17 +177,18 @@ def divide(sizes: Sequence[int], ranks: int, most: int) -> list[Bucket]:
     """
     spans: list[list[tuple[int, int, int]]] = []
     small: list[tuple[int, int, int]] = []
+    filled = 0
     for param, size in enumerate(sizes):
-        if size > most:
+        if size > min(most, ALONE):
             step = -(-size // -(-size // most))
             step = -(-step // GRAIN) * GRAIN
             spans += [[(param, b, min(b + step, size))] for b in range(0, size, step)]
-            continue
-        if sum(end for _, _, end in small) + size > most:
-            spans.append(small)
-            small = []
-        if size:
+        elif size:
+            if filled + size > most:
+                spans.append(small)
+                small, filled = [], 0
             small.append((param, 0, size))
+            filled += size
     spans += [small] if small else []
     spans.sort(key=lambda some: some[0])
     return [_cut(some, ranks, number) for number, some in enumerate(spans)]
