@@ -182,6 +182,21 @@ def test_assignments_that_cannot_be_divided_are_refused():
     assert opt.cautious is False
 
 
+def test_a_parameter_that_was_replaced_is_refused():
+    params = {"w": np.ones(3), "b": memoryview(np.ones(2))}
+    opt = mpi.Sharded(pyoptk.SGD, params, micro=2, lr=1.0)
+    for _ in range(2):
+        opt.add({"w": np.ones(3), "b": np.ones(2)})
+    before = params["w"]
+    params["w"] = before + 1
+    with pytest.raises(ValueError, match=r"params\['w'\]: expected the array that it was at firs"):
+        opt.step()
+    params["w"] = before
+    opt.step()
+    assert before.tolist() == [0, 0, 0]
+    assert params["b"].tolist() == [0, 0]
+
+
 def test_save_asks_for_a_sharded_optimizer(tmp_path):
     with pytest.raises(ValueError, match="parts: expected a Sharded among them, got none"):
         mpi.save(tmp_path / "x.npz", w=np.ones(3))

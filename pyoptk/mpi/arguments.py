@@ -38,6 +38,13 @@ def digests(**arguments: Any) -> dict[str, str]:
     return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
 
 
+def originals(params: Any) -> list[Any]:
+    """The entries of a dict or a list, which must stay the same arrays; else nothing."""
+    if isinstance(params, dict):
+        return list(params.values())
+    return list(params) if isinstance(params, list) else []
+
+
 def label(tree: Params, i: int) -> str:
     """What messages call gradient i."""
     return "grads" if tree.keys is None else f"grads[{tree.keys[i]!r}]"
@@ -61,18 +68,19 @@ def entries(tree: Params, grads: Any) -> list[tuple[int, Any]]:
 def as_row(tree: Params, i: int, grad: Any, zeroed: bool) -> Array:
     """Gradient i in one dimension, zeros for None; `zeroed`: it must be writable."""
     param = tree.arrays[i]
+    if type(grad) is np.ndarray and grad.dtype is param.dtype and grad.shape == param.shape:
+        if zeroed and not (grad.flags.writeable and grad.flags.c_contiguous):
+            raise ValueError(
+                f"{label(tree, i)}: expected a writable C-contiguous array, because zero_grad "
+                "writes it, got a read-only or strided one"
+            )
+        return grad.reshape(-1)
     if grad is None:
         return np.zeros(param.size, param.dtype)
     is_array = isinstance(grad, np.ndarray) and not isinstance(grad, np.ma.MaskedArray)
-    if not is_array or grad.dtype != param.dtype or grad.shape != param.shape:
-        kind = ValueError if is_array and grad.dtype == param.dtype else TypeError
-        raise kind(
-            f"{label(tree, i)}: expected {_checks.described(param)}, got {_checks.described(grad)}"
-        )
-    if zeroed and not (grad.flags.writeable and grad.flags.c_contiguous):
-        raise ValueError(
-            f"{label(tree, i)}: expected a writable C-contiguous array, because zero_grad writes "
-            "it, got a read-only or strided one"
-        )
-    row: Array = grad.reshape(-1)
-    return row
+    if is_array and grad.dtype == param.dtype and grad.shape == param.shape:
+        return as_row(tree, i, grad.view(np.ndarray).view(param.dtype), zeroed)
+    kind = ValueError if is_array and grad.dtype == param.dtype else TypeError
+    raise kind(
+        f"{label(tree, i)}: expected {_checks.described(param)}, got {_checks.described(grad)}"
+    )

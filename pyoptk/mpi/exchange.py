@@ -73,6 +73,8 @@ class Exchange:
         self._blocks = [sum(-(-(p.end - p.begin) // GRAIN) for p in some) for some in self.owned]
         self._begins = [0, *accumulate(b.counts[self.rank] for b in self._buckets)]
         self._shard = np.empty(self._begins[-1], rows[0].dtype)
+        ends = accumulate([0, *(piece.end - piece.begin for piece in self.pieces)])
+        self._views = [self._shard[begin:end] for begin, end in itertools.pairwise(ends)]
         self._sums: list[list[Array]] = [[] for _ in rows]  # those of the tree that this rank has
         self._rooms: list[list[Array]] = [[] for _ in rows]  # for them, kept from step to step
         self._buffers: dict[tuple[str, int, int], Array] = {}
@@ -189,8 +191,7 @@ class Exchange:
         given = np.array(self.given)
         self._comm.Allreduce(self._mpi.IN_PLACE, given, self._mpi.LOR)
         self.given = given.tolist()
-        ends = accumulate([0, *(piece.end - piece.begin for piece in self.pieces)])
-        return [self._shard[begin:end] for begin, end in itertools.pairwise(ends)]
+        return self._views
 
     # ---- parameters and norms --------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from .. import _checks, checkpoint
 from ..optim.base import Optimizer, Uncopied
 from ..optim.hyper import Grads
 from ..params import Arrays, Params
-from .arguments import as_row, digests, entries, label, refuse
+from .arguments import as_row, digests, entries, label, originals, refuse
 from .exchange import Exchange
 from .shards import GRAIN, Array
 
@@ -98,6 +98,7 @@ class Sharded(Uncopied):
     _shadow: Optimizer
     _alone: bool
     _rows: list[Array]  # the parameters
+    _originals: list[Any]  # in what the caller handed in
     _exchange: Exchange
     _factor: float  # of the sum
     _to_zero: list[Array]  # gradients, after the step
@@ -127,6 +128,7 @@ class Sharded(Uncopied):
         _checks.check_choice("reduction", reduction, ("mean", "sum"))
         self._tree = Params(params)
         self._rows = [array.reshape(-1) for array in self._tree.arrays]
+        self._originals = originals(params)
         own = comm if comm is None or comm.size == 1 else comm.Dup()
         self._exchange = Exchange(self._rows, own, micro, bucket)
         self._alone = self._exchange.size == 1
@@ -239,8 +241,8 @@ class Sharded(Uncopied):
                 f"step: expected {len(self.mine)} micro-batches of this rank before it, got "
                 f"{least} of {label(self._tree, self._exchange.seen.index(least))}"
             )
-        if isinstance(self._tree.given, dict | list):
-            _checks.check_entries(self._tree.given, self._tree.keys or [], self._tree.arrays)
+        if [*map(id, originals(self._tree.given))] != [*map(id, self._originals)]:
+            _checks.check_entries(self._tree.given, self._tree.keys or [], self._originals)
         self.optimizer._prepare(self.optimizer._plan, self.optimizer._plan.settings)
         try:
             with np.errstate(all="ignore"):

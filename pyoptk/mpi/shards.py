@@ -63,8 +63,9 @@ class Bucket(NamedTuple):
             return rows[self.params[0]][pieces[0].begin : pieces[-1].end]
         if rank is None:
             return np.concatenate([rows[i] for i in self.params], out=room)
-        for i, begin, end, at in self.shards[rank]:
-            room[at : at + end - begin] = rows[i][begin:end]
+        own = [rows[i][begin:end] for i, begin, end, _ in self.shards[rank]]
+        if own:
+            np.concatenate(own, out=room[self.starts[rank] :][: self.counts[rank]])
         return room
 
     def part(self, whole: Array, rows: Sequence[Array], rank: int) -> None:
