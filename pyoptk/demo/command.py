@@ -14,7 +14,7 @@ from .parallel import world
 from .parts import DemoError
 
 
-def demo(options: argparse.Namespace) -> int:
+def main(options: argparse.Namespace) -> int:
     """Run the demo that `options` name; the exit status."""
     options.comm = None
     try:
