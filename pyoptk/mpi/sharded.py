@@ -152,17 +152,19 @@ class Sharded(Uncopied):
     def _views(self) -> dict[_Name, Array]:
         """The pieces of this rank, and one without elements that every pattern finds."""
         shadow, keys, views = self._shadow, self._tree.keys or [None], {}
+        every = shadow.groups or {}
         for i, begin, end, _ in self._exchange.pieces:
             patterns, decays = shadow._kinds[shadow._of[i]]
-            groups = [k for k, pattern in enumerate(shadow.groups) if pattern in patterns]
+            groups = [k for k, pattern in enumerate(every) if pattern in patterns]
             name = _name(f"{i}:{begin}", groups, decays, repr(keys[i]))
             views[name] = self._rows[i][begin:end]
-        views[_name("none", range(len(shadow.groups)), True, "None")] = self._rows[0][:0]
+        views[_name("none", range(len(every)), True, "None")] = self._rows[0][:0]
         return views
 
     def _settings(self) -> dict[str, Any]:
         """The patterns of the shadow, for the names of pieces."""
-        groups = {f"*<{k}>*": own for k, own in enumerate(self._shadow.groups.values())}
+        given = self._shadow.groups or {}
+        groups = {f"*<{k}>*": own for k, own in enumerate(given.values())}
         return {"groups": groups, "no_decay": (), "decay_mask": ["*<decay>*"]}
 
     @property
