@@ -11,6 +11,7 @@ from ._checks import described
 
 from cpython.buffer cimport Py_buffer, PyBuffer_Release
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject
 from libc.float cimport FLT_MAX, FLT_MIN
 from libc.math cimport INFINITY
 from libc.stdint cimport uintptr_t
@@ -23,7 +24,7 @@ from ._core cimport (
 from .capi cimport (
     PK_AT_MOST, PK_CAUTIOUS, PK_EPS, PK_F32, PK_MAX_FIELDS, PK_MAX_RULES, PK_MAX_STATES,
     PK_MEMORY_ROOF, PK_N_OPTIMIZERS, PK_NEEDS, PK_OPTIONAL, PK_SPARSE_ROWS, PK_START, PK_SWITCH,
-    pk_common, pk_dtype, pk_field, pk_tensor, pk_which,
+    PyArray_DATA, PyArrayObject, pk_common, pk_dtype, pk_field, pk_tensor, pk_which,
 )
 
 
@@ -233,9 +234,18 @@ def global_norm(grads):
 
 def norm_of(dict grads):
     """`global_norm` of a dict from names, which error messages use, to arrays."""
+    return squares_of(grads)[0]
+
+
+def squares_of(dict grads):
+    """The same, and the sums of squares that it is made of: one for every 4,096 elements.
+
+    If the norm of float64 is so small or so large that squares are not normal numbers, the elements
+    are scaled by 2**540 or 2**-540 before they are squared.
+    """
     cdef Py_ssize_t i, count = len(grads)
     cdef pk_tensor *tensors
-    cdef void *scratch = NULL
+    cdef void *scratch
     cdef double norm
     names, held = list(grads), [contiguous(grad) for grad in grads.values()]
     cdef Py_buffer *views = <Py_buffer *> PyMem_Calloc(count + 1, sizeof(Py_buffer))
@@ -250,9 +260,8 @@ def norm_of(dict grads):
             check_dtype(&views[i], names[i], &views[0], names[0])
             tensors[i].grad, tensors[i].n = views[i].buf, size_of(&views[i])
         kernels = optim_table(dtype_of(&views[0]) if count else PK_F32)
-        scratch = PyMem_Malloc(kernels.norm_scratch_size(tensors, count) + 1)
-        if scratch == NULL:
-            raise MemoryError
+        sums = _np.empty(kernels.norm_scratch_size(tensors, count) // sizeof(double))
+        scratch = PyArray_DATA(<PyArrayObject *> <PyObject *> sums)
         with nogil:
             norm = kernels.global_norm(tensors, count, scratch, num_threads())
     finally:
@@ -260,8 +269,7 @@ def norm_of(dict grads):
             PyBuffer_Release(&views[i])
         PyMem_Free(views)
         PyMem_Free(tensors)
-        PyMem_Free(scratch)
-    return norm
+    return norm, sums
 
 
 def check_apart(dict grads):

@@ -15,7 +15,8 @@ import pyoptk
 from pyoptk.optim import like
 
 ROOT = Path(__file__).parents[1]
-DOCS = ["README.md", "CONTRIBUTING.md", "csrc/README.md", "docs/decisions.md", "docs/semantics.md"]
+DOCS = ["README.md", "CONTRIBUTING.md", "csrc/README.md", "docs/decisions.md", "docs/mpi.md"]
+DOCS += ["docs/semantics.md"]
 MARKDOWN = [*DOCS, "CHANGELOG.md", "docs/performance.md", "pyoptk/demo/README.md"]
 FOLDERS = ("csrc", "pyoptk", "tests", "bench", "docs", ".ci")
 FILES = sorted(
