@@ -6,7 +6,7 @@ the same checks in Python would take longer than the arithmetic.
 """
 import numpy as _np
 
-from ._checks import check_choice, check_lengths, described
+from ._checks import check_choice, check_lengths, described, other_dtype
 from ._stack import partition  # for whoever asks this family  # no-cython-lint
 
 from cpython.buffer cimport (
@@ -266,8 +266,8 @@ cdef class Passes:
         self.lock()
         try:
             if self.train is None or not self.train.due:
-                raise RuntimeError("backward: expected a forward before it, got none since the "
-                                   "last backward")
+                raise RuntimeError("backward: expected a forward with train=True before it, got "
+                                   "none since the last backward")
             return self.train.backward(dy, dstate, accumulate, need_dx, out)
         finally:
             drop_guard(&self.busy)
@@ -282,7 +282,7 @@ cdef class Passes:
         cdef bint batch_first = layer.batch_first
         view = arrays.take("x", x, False, True)
         if view.itemsize != layer.dtype.itemsize:
-            raise TypeError(f"x: expected {layer.dtype} like the weights, got {x.dtype}")
+            raise other_dtype(layer.dtype, x)
         if view.ndim != 3 or view.shape[2] != layer.input_size:
             raise ValueError(f"x: expected shape (any, any, {layer.input_size}), "
                              f"got {shape_of(view)}")

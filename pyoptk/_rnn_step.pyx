@@ -2,7 +2,7 @@
 """
 import numpy as _np
 
-from ._checks import described
+from ._checks import described, other_dtype
 
 from cpython.buffer cimport Py_buffer, PyBuffer_Release, PyBUF_WRITABLE, PyObject_GetBuffer
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
@@ -65,7 +65,8 @@ cdef class Stepper:
         try:
             acquire(x, &of[0], "x", False, True)
             taken = 1
-            check_dtype(&of[0], "x", &self.params, "the weights")
+            if of[0].itemsize != self.params.itemsize:
+                raise other_dtype(self.dtype, x)
             if of[0].ndim != 2 or <size_t> of[0].shape[1] != self.I:
                 raise ValueError(f"x: expected shape (any, {self.I}), got {shape_of(&of[0])}")
             if self.I > 1 and of[0].strides[1] != of[0].itemsize:

@@ -6,7 +6,7 @@ from operator import index as _index
 
 import numpy as _np
 
-from ._checks import described
+from ._checks import check_integer, described
 
 from cpython.buffer cimport (
     Py_buffer, PyBuffer_Release, PyBUF_STRIDES, PyObject_GetBuffer,
@@ -27,14 +27,16 @@ cdef class SparseRows:
 
     Parameters
     ----------
-    indices : integers, n of them
+    indices : integers of any shape, for example [B, T] of a batch of sequences
         The rows, in any order. One that comes several times has the sum of its values as gradient,
         added up in this order.
-    values : array, (n, *shape[1:])
+    values : array, (*indices.shape, *shape[1:])
         float32 or float64, as the parameter. Only read, and only when the step is taken; copied
         if it is not C-contiguous.
     shape : tuple of int
         That of the parameter.
+    padding_idx : int, optional
+        A row that is left out: it gets no gradient, no decay and no step.
 
     Raises
     ------
@@ -52,7 +54,7 @@ cdef class SparseRows:
            [0. , 1. ],
            [1. , 1. ]])
     """
-    def __cinit__(self, indices, values, shape):
+    def __cinit__(self, indices, values, shape, *, padding_idx=None):
         cdef Py_buffer view
         cdef Py_ssize_t width = 1
         self.shape = row_shape(shape)
@@ -61,18 +63,25 @@ cdef class SparseRows:
             given = given.astype(_np.int64)  # to NumPy an empty list is one of floats
         if given.dtype.kind not in "iu":
             raise TypeError(f"indices: expected integers, got {described(given)}")
-        if given.ndim != 1:
-            raise ValueError(f"indices: expected one axis, got shape {given.shape}")
-        outside, = ((given < 0) | (given >= self.shape[0])).nonzero()
-        if outside.size:
-            raise ValueError(f"indices[{outside[0]}]: expected a row in 0..{self.shape[0] - 1}, "
-                             f"got {given[outside[0]]}")
+        outside = (given < 0) | (given >= self.shape[0])
+        if outside.any():
+            at = _np.argwhere(outside)[0].tolist()
+            raise ValueError(f"indices{at}: expected a row in 0..{self.shape[0] - 1}, "
+                             f"got {given[tuple(at)]}")
         self.values = contiguous(values)
         acquire(self.values, &view, "values", False, False)
         try:
-            check_shape(&view, "values", (given.size, *self.shape[1:]))
+            check_shape(&view, "values", (*given.shape, *self.shape[1:]))
         finally:
             PyBuffer_Release(&view)
+        if given.ndim != 1:
+            self.values = _np.reshape(self.values, (given.size, *self.shape[1:]))
+            given = given.ravel()
+        if padding_idx is not None:
+            used = given != check_integer("padding_idx", padding_idx, 0, self.shape[0],
+                                          f"a row in 0..{self.shape[0] - 1}")
+            if not used.all():
+                given, self.values = given[used], _np.asarray(self.values)[used]
         self.indices = _np.ndarray(given.size, _np.int64, given.astype(_np.int64).tobytes())
         PyObject_GetBuffer(self.indices, &self.held, PyBUF_STRIDES)
         for axis in self.shape[1:]:

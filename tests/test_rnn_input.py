@@ -24,7 +24,7 @@ X, STATE = ones(4, 3, 5), (ones(1, 3, 6), ones(1, 3, 6))
 BAD_LSTM = {
     "x of another size": (lambda m: m.forward(ones(4, 3, 6)), ValueError, r"^x: expected shape \(any, any, 5\), got \(4, 3, 6\)$"),
     "x without batch": (lambda m: m.forward(ones(4, 5)), ValueError, r"^x: expected shape \(any, any, 5\), got \(4, 5\)$"),
-    "x of float64": (lambda m: m.forward(ones(4, 3, 5, dtype=F64)), TypeError, r"^x: expected float32 like the weights, got float64$"),
+    "x of float64": (lambda m: m.forward(ones(4, 3, 5, dtype=F64)), TypeError, r"^x: .*float32 like the weights, got float64; x\.astype\(numpy\.float32\) has"),
     "x of ints": (lambda m: m.forward(np.ones((4, 3, 5), int)), TypeError, r"^x: expected float32 or float64"),
     "x no array": (lambda m: m.forward([[[1.0]]]), TypeError, r"^x: expected a float32 or float64 array, got list$"),
     "state no pair": (lambda m: m.forward(X, STATE[0]), TypeError, r"^state: expected a pair of arrays of shape \(1, 3, 6\)"),
@@ -39,7 +39,7 @@ BAD_LSTM = {
     "lengths beyond int64": (lambda m: m.forward(X, lengths=np.array([2**63, 1, 1], np.uint64)), ValueError, r"^lengths: expected numbers in 0..4, got 1..9223372036854775808$"),
     "lengths of two axes": (lambda m: m.forward(X, lengths=[[1, 2, 3]]), ValueError, r"^lengths: expected 3 integers, got int64 \(1, 3\)$"),
     "a field of records": (lambda m: m.forward(np.zeros((4, 3), [("x", F32, 5), ("flag", "u1")])["x"]), TypeError, r"^x: expected float32 or float64 in native byte order, aligned"),
-    "backward first": (lambda m: m.backward(ones(4, 3, 6)), RuntimeError, r"^backward: expected a forward before it"),
+    "backward first": (lambda m: m.backward(ones(4, 3, 6)), RuntimeError, r"^backward: expected a forward with train=True before it"),
     "dy of another size": (lambda m: (m.forward(X), m.backward(ones(4, 3, 5))), ValueError, r"^dy: expected shape \(4, 3, 6\), got \(4, 3, 5\)$"),
     "dstate of another size": (lambda m: (m.forward(X), m.backward(None, (STATE[0], ones(2, 3, 6)))), ValueError, r"^dstate\[1\]: expected shape"),
     "rng no generator": (lambda m: pyoptk.LSTM(2, 3, rng=5), TypeError, r"^rng: expected a numpy.random.Generator or None, got int$"),
@@ -64,7 +64,7 @@ BAD_LSTM = {
     "out is a weight": (lambda m: m.forward(X[:1, :1], out=m.flat_params[:6].reshape(1, 1, 6)), ValueError, r"^out: expected memory of its own, got an array that overlaps the weights$"),
     "out without dx": (lambda m: (m.forward(X), m.backward(None, need_dx=False, out=ones(4, 3, 5))), ValueError, r"^out: expected None without need_dx"),
     "out for dx of another size": (lambda m: (m.forward(X), m.backward(None, out=ones(4, 3, 6))), ValueError, r"^out: expected shape \(4, 3, 5\), got \(4, 3, 6\)$"),
-    "backward after inference": (lambda m: (m.forward(X, train=False), m.backward(None)), RuntimeError, r"^backward: expected a forward before it"),
+    "backward after inference": (lambda m: (m.forward(X, train=False), m.backward(None)), RuntimeError, r"^backward: expected a forward with train=True before it"),
     "dropout of one layer": (lambda m: pyoptk.LSTM(2, 3, dropout=0.5), ValueError, r"^dropout: expected 0 for one layer, as it acts between layers, got 0.5$"),
     "dropout that rounds to 1": (lambda m: pyoptk.LSTM(2, 3, 2, dropout=0.999999), ValueError, r"^dropout: expected a number that does not round to 1 in steps of"),
     "dropout of 1": (lambda m: pyoptk.LSTM(2, 3, 2, dropout=1), ValueError, r"^dropout: expected a number in \[0, 1\), got 1$"),
@@ -74,7 +74,7 @@ BAD_LSTM = {
     "state of one direction": (lambda m: pyoptk.LSTM(5, 6, bidirectional=True).forward(X, STATE), ValueError, r"^state\[0\]: expected shape \(2, 3, 6\), got \(1, 3, 6\)$"),
     "step of two directions": (lambda m: pyoptk.LSTM(5, 6, bidirectional=True).step(X[0]), RuntimeError, r"^step: expected a layer of one direction"),
     "step of a sequence": (lambda m: m.step(X), ValueError, r"^x: expected shape \(any, 5\), got \(4, 3, 5\)$"),
-    "step of float64": (lambda m: m.step(ones(3, 5, dtype=F64)), TypeError, r"^x: expected float32 like the weights, got float64$"),
+    "step of float64": (lambda m: m.step(ones(3, 5, dtype=F64)), TypeError, r"^x: .*float32 like the weights, got float64; x\.astype\(numpy\.float32\) has"),
     "step no array": (lambda m: m.step([[1.0] * 5]), TypeError, r"^x: expected a float32 or float64 array, got list$"),
     "step without c": (lambda m: m.step(X[0], STATE[0]), TypeError, r"^state: expected a pair of arrays of shape \(1, 3, 6\), got float32 \(1, 3, 6\)$"),
     "step with another c": (lambda m: m.step(X[0], (STATE[0], ones(1, 2, 6))), ValueError, r"^state\[1\]: expected shape \(1, 3, 6\), got \(1, 2, 6\)$"),
@@ -120,6 +120,11 @@ def test_lstm_refuses_bad_sizes(name, value):
     sizes = {"input_size": 2, "hidden_size": 3, "num_layers": 1, name: value}
     with pytest.raises((TypeError, ValueError), match=rf"^{name}: expected an integer >= 1, got"):
         pyoptk.LSTM(**sizes)
+
+
+def test_more_layers_than_anybody_needs_take_no_time():
+    with pytest.raises(ValueError, match=r"^num_layers: expected 1\.\.65535 layers, got 65536$"):
+        pyoptk.LSTM(2, 3, num_layers=65536)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, int, "nonsense", np.dtype("f4").newbyteorder()])
