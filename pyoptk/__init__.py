@@ -48,11 +48,12 @@ from .optim.adam import *
 from .optim.classic import *
 from .optim.lamb import *
 from .optim.lion import *
-from .rnn import LSTM, RNN
+from .rnn import GRU, LSTM, RNN
 
 __version__ = _version("pyoptk")
 
 __all__ = [
+    "GRU",
     "LSTM",
     "RNN",
     "SWA",

@@ -9,29 +9,32 @@ defaults: those are in `pyoptk.optim`.
 
 from . import moments as _moments
 from . import optim as _optim
+from .arrays import dropout, exp, matmul, philox, sigmoid, tanh
 from .moments import *
 from .optim import *
 from .rnn import (
-    dropout,
-    exp,
+    gru_backward,
+    gru_cell,
+    gru_forward,
+    gru_step,
     lstm_backward,
     lstm_cell,
     lstm_forward,
     lstm_step,
-    matmul,
     output,
-    philox,
     rnn_backward,
     rnn_cell,
     rnn_forward,
     rnn_step,
-    sigmoid,
-    tanh,
 )
 
 __all__ = [
     "dropout",
     "exp",
+    "gru_backward",
+    "gru_cell",
+    "gru_forward",
+    "gru_step",
     "lstm_backward",
     "lstm_cell",
     "lstm_forward",
