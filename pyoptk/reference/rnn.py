@@ -24,7 +24,7 @@ def lstm_cell(a: Array, c: Array, gates: Array) -> tuple[Array, Array]:
 
 def gru_cell(x: Array, h_new: Array, h: Array, gates: Array) -> Array:
     """h [B, H] after a step, from both pre-activations [B, 3H] and h before it; changes `gates`."""
-    x, h_new = x.reshape(len(h), 3, -1), h_new.reshape(len(h), 3, -1)
+    x, h_new = (a.reshape(len(h), 3, h.shape[1]) for a in (x, h_new))
     r, z, n = (gates[:, k] for k in range(3))
     sigmoid(x[:, 0] + h_new[:, 0], r)
     sigmoid(x[:, 1] + h_new[:, 1], z)
