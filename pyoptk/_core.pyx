@@ -19,10 +19,10 @@ from libc.stdint cimport uintptr_t
 from libc.string cimport memset
 
 from .capi cimport (
-    PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, pk_cell, pk_cell_id, pk_cell_kernels,
-    pk_clip_coefficient, pk_common_fields, pk_dtype, pk_field, pk_isa, pk_isa_at, pk_math,
-    pk_math_kernels, pk_num_threads, pk_optim, pk_optim_kernels, pk_optimizer, pk_optimizers,
-    pk_set_num_threads, pk_threads_backend, pk_use_isa,
+    PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, PK_VERSION, pk_cell, pk_cell_id,
+    pk_cell_kernels, pk_clip_coefficient, pk_common_fields, pk_dtype, pk_field, pk_isa, pk_isa_at,
+    pk_math, pk_math_kernels, pk_num_threads, pk_optim, pk_optim_kernels, pk_optimizer,
+    pk_optimizers, pk_set_num_threads, pk_threads_backend, pk_use_isa,
 )
 
 cdef extern from *:  # GCC's and Clang's
@@ -266,6 +266,9 @@ cdef double clip_coefficient(double norm, double max_norm, double eps) noexcept 
 
 
 # ---- instruction sets ---------------------------------------------------------------------------
+
+VERSION = PK_VERSION.decode("ascii")
+
 
 def isa():
     """Name of the instruction set whose kernels are in use."""

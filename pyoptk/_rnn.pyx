@@ -149,7 +149,7 @@ cdef class Plan(Stack):
         cdef bint repeat_last
         self.held.written[1] = False
         try:
-            if past_end != "zeros":
+            if type(past_end) is not str or past_end != "zeros":
                 check_choice("past_end", past_end, ("zeros", "repeat"))
             self.check_params()
             view = self.read("x", x, self.of_x, False)

@@ -16,6 +16,7 @@ cdef extern from "pyoptk.h" nogil:
         PK_MEMORY_ROOF
     ctypedef enum pk_storage:
         PK_NATIVE, PK_BF16, PK_F16, PK_INT8
+    const char *PK_VERSION
     enum: PK_MAX_STATES
     ctypedef struct pk_stored:  # a struct without a name in C
         unsigned char grad

@@ -7,6 +7,22 @@ from numpy.typing import NDArray
 
 from .arrays import sigmoid, tanh
 
+__all__ = [
+    "gru_backward",
+    "gru_cell",
+    "gru_forward",
+    "gru_step",
+    "lstm_backward",
+    "lstm_cell",
+    "lstm_forward",
+    "lstm_step",
+    "output",
+    "rnn_backward",
+    "rnn_cell",
+    "rnn_forward",
+    "rnn_step",
+]
+
 Array = NDArray[np.floating]
 
 
