@@ -28,11 +28,12 @@ from .checkpoint import load, save
 from .optim import *
 from .optim.adam import *
 from .optim.classic import *
-from .rnn import LSTM, RNN
+from .rnn import GRU, LSTM, RNN
 
 __version__: str = _core.VERSION
 
 __all__ = [
+    "GRU",
     "LSTM",
     "RNN",
     "SparseRows",

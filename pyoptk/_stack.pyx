@@ -11,13 +11,13 @@ from libc.string cimport memset
 
 from ._core cimport cell_table, math_table, num_threads, strides_of
 from .capi cimport (
-    PK_F32, PK_F64, PK_LSTM, PK_RNN, PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING,
+    PK_F32, PK_F64, PK_GRU, PK_LSTM, PK_RNN, PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING,
     PyArray_CHKFLAGS, PyArray_DATA, PyArray_DESCR, PyArray_DIMS, PyArray_NDIM, PyArrayObject,
     pk_cell_id, pk_dropout_config, pk_rnn_gradients, pk_rnn_layer, pk_rnn_partition, pk_rnn_shape,
     pk_rnn_sizes, pk_rnn_weights, pk_sequence,
 )
 
-_CELLS = {"lstm": PK_LSTM, "rnn": PK_RNN}
+_CELLS = {"lstm": PK_LSTM, "rnn": PK_RNN, "gru": PK_GRU}
 _SAVES = {"full": PK_SAVE_FULL, "minimal": PK_SAVE_MINIMAL, "nothing": PK_SAVE_NOTHING}
 
 

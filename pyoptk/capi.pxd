@@ -80,7 +80,7 @@ cdef extern from "pyoptk.h" nogil:
     double pk_clip_coefficient(double norm, double max_norm, double eps) noexcept nogil
 
     ctypedef enum pk_cell_id:
-        PK_LSTM, PK_RNN
+        PK_LSTM, PK_RNN, PK_GRU
     ctypedef enum pk_save:
         PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING
     ctypedef struct pk_rnn_shape:

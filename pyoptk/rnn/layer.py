@@ -1,7 +1,7 @@
 """`Layer`, the base class of the recurrent layers: weights, both passes, steps, copies.
 
 The classes of cells.py are its subclasses. The passes are in _rnn.pyx, the arithmetic is in
-csrc/kernels (lstm.c, rnn.c).
+csrc/kernels (lstm.c, gru.c, rnn.c).
 """
 
 from __future__ import annotations
