@@ -21,7 +21,8 @@ import math
 from pathlib import Path
 
 from pyoptk.duel.referee import duration
-from pyoptk.duel.svg import Series, lines
+
+from .pictures import Series, lines
 
 MACHINES = (1, 16, 64, 256, 1024)
 MODELS = {"10 M": 10_000_000, "1 G": 1_000_000_000}
