@@ -114,13 +114,9 @@ def with_noise(row, peer):
 def table(some):
     """Rows by all who took part in any of them."""
     names = [n for n in dict.fromkeys(n for row in some for n in row["seconds"]) if n != "pyoptk"]
-    return markdown(
-        ["", "pyoptk", *names],
-        [
-            [row["label"], duration(median(row)), *(with_noise(row, name) for name in names)]
-            for row in some
-        ],
-    )
+    cells = [[with_noise(row, name) for name in names] for row in some]
+    lines = [[r["label"], duration(median(r)), *more] for r, more in zip(some, cells, strict=True)]
+    return markdown(["", "pyoptk", *names], lines)
 
 
 def duels(result):

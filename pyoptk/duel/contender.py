@@ -1,8 +1,8 @@
 """A contender: the process that does the work of one library and times it when it is told to.
 
 referee.py runs this file as a script, in a Python that may lack pyoptk: it needs NumPy alone. It
-makes the inputs, the same for every library. The work is in other files, one per library, with one
-function per task:
+makes the inputs, the same for every library, and holds the process to as many cores as it has
+threads. The work is in other files, one per library, with one function per task:
 
     task(**inputs, **settings) -> work[, outcome[, {"before": ..., "times": ...}]]
 
@@ -14,6 +14,7 @@ of the only tasks it does. A function `every` does any task: the roof.
 """
 
 import gc
+import importlib
 import importlib.metadata
 import json
 import os
@@ -25,8 +26,10 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
+if __name__ == "__main__" and hasattr(os, "sched_setaffinity"):
+    # Not every library heeds the number of threads; the system does.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[2])])
+np: Any = importlib.import_module("numpy")  # starts threads on these cores
 CALLS_BEFORE_SAMPLE = 2
 TICK = 20e-6  # seconds: shorter calls are timed several at once
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}

@@ -15,8 +15,8 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -47,20 +47,6 @@ class Entry:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-@contextmanager
-def held_to(cores: int) -> Iterator[None]:
-    """What is started meanwhile has so many cores: not every library heeds a number of threads."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    every = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(every)[:cores])
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, every)
-
-
 class Contender:
     """The process of one `Entry`; `missing` names the package that it lacks."""
 
@@ -73,15 +59,14 @@ class Contender:
         tools = str(Path(entry.python).parent)  # DeepSpeed looks for ninja on the path
         environment["PATH"] = os.pathsep.join([tools, environment.get("PATH", "")])
         files = json.dumps([str(file) for file in entry.files])
-        with held_to(threads):
-            self.process = subprocess.Popen(
-                [entry.python, "-P", SCRIPT, files, str(threads), json.dumps(dict(entry.options))],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env=environment,
-                start_new_session=True,  # an interrupt from the keyboard is for the referee alone
-            )
+        self.process = subprocess.Popen(
+            [entry.python, "-P", SCRIPT, files, str(threads), json.dumps(dict(entry.options))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,  # an interrupt from the keyboard is for the referee alone
+        )
         _interrupt.before_leaving.add(self.end)
 
     def greet(self) -> None:
