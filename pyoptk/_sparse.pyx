@@ -14,7 +14,7 @@ from cpython.buffer cimport (
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int64_t
 
-from ._core cimport acquire, check_shape, contiguous, described_view, shape_of
+from ._arrays cimport acquire, check_shape, contiguous, described_view, shape_of
 from .capi cimport pk_optim_kernels, pk_rows, pk_tensor
 
 

@@ -65,5 +65,18 @@ def test_a_local_variable_is_not_taken_for_a_hyper_parameter():
     hyper = SHARED | {"lr": 1.0, "weight_decay": 0.0, "beta1": 0.9, "local": 1}
     with pytest.raises(TypeError, match=r"^beta2, local: expected the hyper-parameters of"):
         pyoptk.Optimizer.__init__(object.__new__(pyoptk.Lion), np.ones(1), hyper)
-    with pytest.raises(TypeError, match=r"^sgd: expected 15 arguments, got param, grad$"):
-        _optim.once("sgd", {"param": np.ones(1), "grad": np.ones(1)})
+
+
+@pytest.mark.parametrize(
+    ("args", "given", "message"),
+    [
+        (1, {}, r"missing 1 required positional argument: 'grad'$"),
+        (3, {"velocity": 0}, r"got multiple values for argument 'velocity'$"),
+        (2, {"beta1": 0.9}, r"got an unexpected keyword argument 'beta1'$"),
+        (2, {"ema_decay": 0.9}, r"got an unexpected keyword argument 'ema_decay'$"),
+        (4, {}, r"takes from 2 to 3 positional arguments but 4 were given$"),
+    ],
+)
+def test_a_bare_kernel_refuses_arguments_as_python_does(args, given, message):
+    with pytest.raises(TypeError, match=r"^sgd\(\) " + message):
+        kernels.sgd(*np.ones((args, 1)), **given)

@@ -42,7 +42,8 @@ def global_norm(grads: Grads) -> float:
     >>> pyoptk.global_norm({"weight": np.array([[3.0]]), "bias": np.array([4.0])})
     5.0
     """
-    return _optim.norm_of(_named(grads))
+    norm: float = _optim.norm_of(_named(grads))
+    return norm
 
 
 def clip_by_global_norm(grads: Grads, max_norm: float, *, eps: float = 1e-6) -> float:
@@ -86,7 +87,8 @@ def clip_by_global_norm(grads: Grads, max_norm: float, *, eps: float = 1e-6) -> 
         max_norm = number("max_norm", max_norm, 0, np.inf, "a number >= 0")
     eps = number("eps", eps, 0, np.inf, "a finite number >= 0")
     with np.errstate(all="ignore"):  # outside: nothing may come between two arrays
-        return _optim.clip(named, max_norm, eps)
+        norm: float = _optim.clip(named, max_norm, eps)
+    return norm
 
 
 def clip_by_value(grads: Grads, clip_value: float) -> None:
