@@ -40,7 +40,12 @@ cdef struct span:
     Py_ssize_t owner  # index into Buffers.held
 
 
+cdef enum: FEW = 8  # a backward pass takes 7
+
+
 cdef class Buffers:
+    cdef Py_buffer few[FEW]      # where `held` and `spans` are, if there are no more
+    cdef span few_spans[FEW]
     cdef Py_buffer *held   # `readonly` is set here: whether the caller only reads it
     cdef span *spans       # the same, by address, once `check_apart` has been called
     cdef Py_ssize_t n_held, n_spans, room

@@ -223,9 +223,6 @@ cdef uint64_t uint64(str name, value) except? 0:
 
 # ---- several arrays -----------------------------------------------------------------------------
 
-cdef enum: FEW = 8  # a backward pass takes 7
-
-
 cdef int by_address(const void *a, const void *b) noexcept nogil:
     return ((<const span *> a).begin > (<const span *> b).begin) - (
         (<const span *> a).begin < (<const span *> b).begin)
@@ -234,24 +231,25 @@ cdef int by_address(const void *a, const void *b) noexcept nogil:
 cdef class Buffers:
     """Arrays that are released together, with this object. All have the dtype of the first."""
     def __cinit__(self, *_):
-        self.reserve(FEW)
+        self.held, self.spans, self.room, self.names = self.few, self.few_spans, FEW, [None] * FEW
 
     def __dealloc__(self):
         cdef void *block
         self.release()
-        PyMem_Free(self.held)
+        if self.held != self.few:
+            PyMem_Free(self.held)
         while self.blocks != NULL:
             block, self.blocks = self.blocks, (<void **> self.blocks)[0]
             PyMem_Free(block)
 
     cdef int reserve(self, Py_ssize_t room) except -1:
         """Room for so many arrays, before the first is taken."""
-        PyMem_Free(self.held)
-        self.room, self.names = room, [None] * room
-        self.held = <Py_buffer *> PyMem_Calloc(room + 1, sizeof(Py_buffer) + sizeof(span))
-        if self.held == NULL:
-            raise MemoryError
-        self.spans = <span *> (self.held + room)
+        if room > FEW:
+            self.held = <Py_buffer *> PyMem_Calloc(room, sizeof(Py_buffer) + sizeof(span))
+            if self.held == NULL:
+                raise MemoryError
+            self.spans = <span *> (self.held + room)
+            self.room, self.names = room, [None] * room
         return 0
 
     cdef void pop(self) noexcept:

@@ -8,6 +8,7 @@ cdef class Row:
     cdef pk_which which
     cdef readonly str name
     cdef readonly tuple common_fields, fields, starts, states, rules
+    cdef readonly bint cautious, sparse_rows
     cdef readonly dict fallbacks, needed_by
 
     cdef int configure(self, char *config, dict hyper, pk_dtype dtype) except -1

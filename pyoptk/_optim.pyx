@@ -94,19 +94,11 @@ cdef class Row:
     states : tuple of (name, needed_by, start)
     rules : tuple of (field, relation, other)
     """
-    @property
-    def cautious(self):
-        return bool(self.row.abilities & PK_CAUTIOUS)
-
-    @property
-    def sparse_rows(self):
-        return bool(self.row.abilities & PK_SPARSE_ROWS)
-
     cdef int configure(self, char *config, dict hyper, pk_dtype dtype) except -1:
         """Check every hyper-parameter, then set *config."""
         set_fields(common_fields, self.common_fields, config, hyper, dtype)
         set_fields(self.row.fields, self.fields, config, hyper, dtype)
-        if hyper["cautious"] and not self.row.abilities & PK_CAUTIOUS:
+        if hyper["cautious"] and not self.cautious:
             raise ValueError(f"cautious: expected False for {self.name}, got True")
         for field, relation, other in self.rules:
             if relation == PK_AT_MOST:
@@ -148,6 +140,8 @@ cdef Row described_by(int which):
     cdef const pk_optimizer *row = optimizers[which]
     cdef Row made = Row()
     made.row, made.which, made.name, made.fallbacks = row, <pk_which> which, text(row.name), {}
+    made.cautious = row.abilities & PK_CAUTIOUS != 0
+    made.sparse_rows = row.abilities & PK_SPARSE_ROWS != 0
     made.common_fields = names_of(common_fields, 99, made.fallbacks)
     own = names_of(row.fields, PK_MAX_FIELDS, made.fallbacks)
     made.fields = tuple([own[i] for i in range(len(own)) if row.fields[i].kind != PK_START])
@@ -273,8 +267,10 @@ def clip(dict grads, double max_norm, double eps):
     cdef double norm = norm_of(grads)
     cdef double factor = clip_coefficient(norm, max_norm, eps) if max_norm < INFINITY else 1
     if factor != 1:
-        for array in [_np.asarray(grad) for grad in grads.values()]:
-            _np.multiply(array, array.dtype.type(factor), array)
+        changed = [_np.asarray(grad) for grad in grads.values()]
+        with _np.errstate(all="ignore"):  # within, no Python code runs between two arrays
+            for array in changed:
+                _np.multiply(array, array.dtype.type(factor), array)
     return norm
 
 

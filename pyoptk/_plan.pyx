@@ -15,14 +15,16 @@ from libc.math cimport INFINITY
 from libc.stdint cimport INT64_MAX, int64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
-from ._arrays cimport Buffers, acquire, check_like, contiguous, lend, shape_of, size_of
+from ._arrays cimport (
+    Buffers, acquire, borrow, check_like, contiguous, lend, shape_of, size_of,
+)
 from ._core cimport clip_coefficient, num_threads, optim_table
 from ._held cimport Held
 from ._optim cimport Row, at_least_zero, check_fits, limit, row_named
 from ._optim import ROWS as _ROWS
 from ._sparse cimport SparseRows, _Touched, check_rows_like, room_for
 from .capi cimport (
-    NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_BF16, PK_F16, PK_F32, PK_NATIVE, PK_SPARSE_ROWS,
+    NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_BF16, PK_F16, PK_F32, PK_NATIVE,
     PyArray_DATA, PyArrayObject, pk_common, pk_dtype, pk_optim_kernels, pk_tensor,
 )
 
@@ -257,14 +259,15 @@ cdef class Plan:
         cdef Py_buffer *param = &self.held.held[i]
         cdef str param_name = <str> self.held.names[i]
         if self.dtype == PK_F32 and isinstance(grad, _ndarray) and grad.dtype.name in _NARROW:
-            self.check_narrow(grad, name, param, param_name)
+            _checks.check_narrow(grad, name, shape_of(param), param_name, self.zero_grad)
             # NumPy's buffers have no bfloat16.
             PyObject_GetBuffer(_np.require(grad, requirements="CA").view("u2"), view, PyBUF_STRIDES)
             self.grads.n_held, self.tensors[i].stored.grad = i + 1, _NARROW[grad.dtype.name]
             return 0
         if type(grad) is SparseRows:
             self.check_takes_rows(i, grad, name)
-            acquire(grad.values, view, name, False, False)
+            if not borrow((<SparseRows> grad).values, view, False, False):
+                acquire(grad.values, view, name, False, False)
             self.grads.n_held = i + 1
             check_rows_like(view, name, grad, param, param_name)
         else:
@@ -273,30 +276,17 @@ cdef class Plan:
             check_like(view, name, param, param_name)
         return 0
 
-    cdef int check_narrow(self, grad, str name, Py_buffer *param, str param_name) except -1:
-        """Raise if a 16-bit gradient cannot be taken."""
-        if type(grad) is not _ndarray or not grad.dtype.isnative:
-            raise TypeError(f"{name}: expected a plain array in native byte order, "
-                            f"got {_checks.described(grad)}")
-        if grad.shape != shape_of(param):
-            raise ValueError(f"{name}: expected shape {shape_of(param)} like {param_name}, "
-                             f"got {grad.shape}")
-        if self.zero_grad and not (grad.flags.writeable and grad.flags.c_contiguous):
-            raise ValueError(f"{name}: expected a writable C-contiguous array, because zero_grad "
-                             f"writes it, got a read-only or strided one")
-        return 0
-
     cdef int check_takes_rows(self, Py_ssize_t i, grad, str name) except -1:
         """Raise if a step of this parameter cannot be one of single rows."""
         cdef pk_common *common = self.common(self.tensors[i].group)
-        if not self.row.row.abilities & PK_SPARSE_ROWS:
+        if not self.row.sparse_rows:
             able = [row.name for row in _ROWS.values() if row.sparse_rows]
             raise TypeError(f"{name}: expected an array, because of all kernels only "
                             f"{', '.join(able)} step single rows, got {grad}; its dense() is one")
-        for option, on in (("ema_decay", self.tensors[i].ema != NULL),
-                           ("zero_grad", common.zero_grad), ("cautious", common.cautious)):
-            if on:
-                raise TypeError(f"{name}: expected an array where {option} is on, got {grad}")
+        if self.tensors[i].ema != NULL or common.zero_grad or common.cautious:
+            on = ("ema_decay" if self.tensors[i].ema != NULL else
+                  "zero_grad" if common.zero_grad else "cautious")
+            raise TypeError(f"{name}: expected an array where {on} is on, got {grad}")
         return 0
 
     cdef int look_for_nonfinite(self, const pk_tensor *tensors, size_t count,

@@ -19,7 +19,8 @@ from ._arrays cimport (
 from ._core cimport _Lock, cell_table, math_table, num_threads
 from ._stack cimport Stack
 from .capi cimport (
-    PyArray_DIMS, PyArray_NDIM, PyArrayObject, pk_cell_kernels, pk_rnn_layer, pk_sequence,
+    PyArray_DATA, PyArray_DIMS, PyArray_NDIM, PyArrayObject, pk_cell_kernels, pk_rnn_layer,
+    pk_sequence,
 )
 
 cdef object _empty = _np.empty, _ndarray = _np.ndarray
@@ -228,11 +229,11 @@ cdef class Stepper(Stack):
         shape = self.count, view.shape[0], self.H
         self.take_state(arrays, "state", state, shape, False, first)
         y, new = _empty(shape[1:], self.dtype), self.new_state(shape, last)
-        self.run(view, arrays.take("y", y, True), first, last)
+        self.run(view, PyArray_DATA(<PyArrayObject *> y), first, last)
         return y, new
 
-    cdef void run(self, Py_buffer *x, Py_buffer *y, void **first, void **last) noexcept:
-        cdef size_t i, at = 0
+    cdef void run(self, Py_buffer *x, void *y, void **first, void **last) noexcept:
+        cdef size_t i, at = 0, size = x.shape[0] * self.H * self.itemsize
         cdef pk_rnn_layer layer
         cdef pk_sequence below
         cdef int nthreads = num_threads()
@@ -249,5 +250,5 @@ cdef class Stepper(Stack):
                 layer.h_last = <char *> last[0] + at
                 layer.c_last = <char *> last[1] + at if last[1] != NULL else NULL
                 kernels.step(&layer, nthreads)
-                below.data, below.b_stride, at = layer.h_last, self.H, at + y.len
-            memcpy(y.buf, below.data, y.len)
+                below.data, below.b_stride, at = layer.h_last, self.H, at + size
+            memcpy(y, below.data, size)
