@@ -12,7 +12,7 @@ True
 from . import _interrupt  # noqa: F401  (first: the rest takes long)
 
 try:
-    from . import _core  # noqa: F401  (first, for the message below)
+    from . import _core  # first, for the message below
 except ModuleNotFoundError as error:
     if error.name not in ("pyoptk._core", "_core"):
         raise
@@ -21,50 +21,22 @@ except ModuleNotFoundError as error:
         "ordinary install is hidden by the folder pyoptk when Python starts in the checkout."
     ) from error
 
-from importlib.metadata import version as _version
-
 from . import kernels, optim, schedules
-from ._core import (
-    get_num_threads,
-    isa,
-    isas,
-    set_num_threads,
-    threads_backend,
-    use_isa,
-)
+from ._core import get_num_threads, isa, isas, set_num_threads, threads_backend, use_isa
 from ._sparse import SparseRows
 from .checkpoint import load, save
-from .optim import (
-    SWA,
-    Accumulation,
-    Lookahead,
-    LossScaler,
-    Optimizer,
-    clip_by_global_norm,
-    clip_by_value,
-    global_norm,
-)
+from .optim import *
 from .optim.adam import *
 from .optim.classic import *
-from .optim.lamb import *
-from .optim.lion import *
 from .rnn import LSTM, RNN
 
-__version__ = _version("pyoptk")
+__version__: str = _core.VERSION
 
 __all__ = [
     "LSTM",
     "RNN",
-    "SWA",
-    "Accumulation",
-    "Lookahead",
-    "LossScaler",
-    "Optimizer",
     "SparseRows",
-    "clip_by_global_norm",
-    "clip_by_value",
     "get_num_threads",
-    "global_norm",
     "isa",
     "isas",
     "kernels",
@@ -75,4 +47,4 @@ __all__ = [
     "threads_backend",
     "use_isa",
 ]
-__all__ += [name for name in optim.__all__ if name not in __all__]
+__all__ += optim.__all__

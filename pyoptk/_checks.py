@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from operator import index
 from typing import Any, NoReturn
@@ -136,6 +135,8 @@ def check_names(names: Iterable[str], known: Sequence[str]) -> None:
     """Raise unless every name is a known keyword."""
     for name in names:
         if name not in known:
+            from difflib import get_close_matches  # here, because it takes 2 ms
+
             meant = [n for n in _ELSEWHERE.get(name, ()) if n.split()[0] in known]
             meant = (meant or get_close_matches(name, known))[:1]
             question = f"; did you mean {meant[0]}?" if meant else "."

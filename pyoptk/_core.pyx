@@ -8,7 +8,7 @@ import os as _os
 from ._checks import check_integer
 
 from .capi cimport (
-    PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, pk_cell, pk_clip_coefficient,
+    PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, PK_VERSION, pk_cell, pk_clip_coefficient,
     pk_common_fields, pk_isa, pk_isa_at, pk_math, pk_num_threads, pk_optim, pk_optimizers,
     pk_set_num_threads, pk_threads_backend, pk_use_isa,
 )
@@ -26,6 +26,9 @@ optimizers, common_fields = pk_optimizers, pk_common_fields
 
 
 # ---- instruction sets ---------------------------------------------------------------------------
+
+VERSION = PK_VERSION.decode("ascii")
+
 
 def isa():
     """Name of the instruction set whose kernels are in use."""

@@ -82,9 +82,10 @@ cdef class Plan(Stack):
         cdef pk_sequence x_, y_
         cdef void *first[2]
         cdef void *last[2]
-        cdef bint repeat_last = past_end == "repeat"
-        if past_end != "zeros":
+        cdef bint repeat_last
+        if type(past_end) is not str or past_end != "zeros":
             check_choice("past_end", past_end, ("zeros", "repeat"))
+        repeat_last = past_end == "repeat"
         self.take_params(arrays)
         view = self.read(arrays, "x", x, self.of_x, False)
         x, x_ = <object> view.obj, self.sequence(view)

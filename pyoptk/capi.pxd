@@ -7,6 +7,7 @@ from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t, uint64_t
 
 cdef extern from "pyoptk.h" nogil:
+    const char *PK_VERSION
     enum:
         PK_MAX_STATES, PK_MAX_FIELDS, PK_MAX_RULES, PK_CAUTIOUS, PK_SPARSE_ROWS
         PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS

@@ -6,14 +6,12 @@ are a signature and a docstring here; the body is one compiled function for all,
 order of the states and the bounds of the numbers in csrc/optimizers.c.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _optim
-from ._optim import global_norm
+from ._optim import global_norm, kernel
 from ._products import dropout, exp, matmul, sigmoid, tanh
 
 Array = NDArray[np.floating[Any]]
@@ -38,15 +36,6 @@ __all__ = [
     "sigmoid",
     "tanh",
 ]
-
-
-Function = TypeVar("Function", bound=Callable[..., None])
-
-
-def kernel(function: Function) -> Function:
-    """The step of the optimizer that has the function's name, with its signature."""
-    made: Function = _optim.kernel(function)
-    return made
 
 
 @kernel

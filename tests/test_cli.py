@@ -12,9 +12,9 @@ import pytest
 from commands import call, swapped, wave, write
 
 import pyoptk
-from pyoptk.__main__ import cache_sizes
 from pyoptk.demo import forecast, linear, mlp
 from pyoptk.demo.parts import Extras
+from pyoptk.duel.machine import cache_sizes
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 

@@ -4,7 +4,10 @@ import copy
 import ctypes
 import pickle
 import re
+import subprocess
+import sys
 import weakref
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -302,11 +305,24 @@ def test_buffers_without_strides_are_arrays_too():
     assert list(x) == [-1] * 4
 
 
+def test_import_loads_nothing_that_few_programs_need():
+    """Each takes longer than most of the package."""
+    late = {"difflib", "importlib.metadata", "numpy.random", "secrets", "zipfile"}
+    code = (
+        "import sys, numpy; old = set(sys.modules); import pyoptk; print(*set(sys.modules) - old)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(found.stdout.split())
+    assert "pyoptk.checkpoint" in loaded
+    assert loaded & late == set()
+
+
 def test_the_header_has_the_version_of_the_package():
     header = Path(__file__).parents[1] / "csrc/include/pyoptk.h"
     macros = dict(re.findall(r"#define PK_VERSION(\w*) (.*)", header.read_text()))
     parts = ("_MAJOR", "_MINOR", "_PATCH")
     assert macros[""] == f'"{pyoptk.__version__}"'
+    assert metadata.version("pyoptk") == pyoptk.__version__
     assert ".".join(macros[part] for part in parts) == pyoptk.__version__
 
 

@@ -126,9 +126,8 @@ def test_keywords_of_semantics_are_those_of_a_class_or_a_method():
         m for code in code_in(text_of("docs/semantics.md")) for m in re.findall(r"^(\w+)=", code)
     }
     assert len(used) > 8
-    shared = set(pyoptk.optim.hyper.SHARED)
     # of Apex, MXNet and Keras
-    assert used - known - shared == {"adam_w_mode", "lazy_update", "learning_rate"}
+    assert used - known == {"adam_w_mode", "lazy_update", "learning_rate"}
 
 
 # ---- README --------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Initial weights of an LSTM; weights from and to other libraries."""
 
+import inspect
 import os
 
 import numpy as np
@@ -191,6 +192,51 @@ def test_weights_that_do_not_fit_are_refused_by_name(bad):
     library, arguments, error, message = BAD[bad]
     with pytest.raises(error, match=message):
         getattr(pyoptk.LSTM, f"from_{library}")(*arguments)
+
+
+@pytest.mark.parametrize("name", ["clip", "P", "direction", "proj_size", "nonlinearity"])
+def test_unknown_keywords_are_refused_by_name(name):
+    for make in (
+        lambda **given: pyoptk.LSTM(3, 4, **given),
+        lambda **given: pyoptk.LSTM.from_torch(state(), **given),
+        lambda **given: pyoptk.LSTM.from_keras(K, R, B, **given),
+        lambda **given: pyoptk.LSTM.from_onnx(OW, OR, OB, **given),
+    ):
+        with pytest.raises(
+            TypeError, match=rf"^{name}: unknown keyword.* Known: hidden_size, num_"
+        ):
+            make(**{name: 1})
+
+
+@pytest.mark.parametrize("name", ["input_size", "hidden_size", "num_layers", "dtype"])
+def test_what_the_weights_say_is_no_setting(name):
+    for library, weights in (("torch", [state()]), ("keras", [K, R, B]), ("onnx", [OW, OR, OB])):
+        make = getattr(pyoptk.LSTM, f"from_{library}")
+        with pytest.raises(TypeError, match=rf"^{name}: expected none, as the weights say it, got"):
+            make(*weights, **{name: 1})
+
+
+def test_the_other_keywords_of_converters_are_checked():
+    with pytest.raises(TypeError, match=r"^prefix: expected a str, got 1$"):
+        pyoptk.LSTM.from_torch(state(), prefix=1)
+    with pytest.raises(TypeError, match=r"^bidirectional: expected True or False, got 2$"):
+        pyoptk.LSTM.from_keras(K, R, B, bidirectional=2)
+
+
+def test_a_layer_that_no_memory_holds_is_refused():
+    with pytest.raises(MemoryError, match=r"^parameters: expected less than 2\*\*63 bytes, got \d"):
+        pyoptk.LSTM(3, 2**31)
+
+
+def test_arguments_of_a_layer_are_those_of_its_class():
+    assert list(inspect.signature(pyoptk.LSTM).parameters) == [
+        name for name in inspect.signature(pyoptk.RNN).parameters if name != "nonlinearity"
+    ]
+    rnn = pyoptk.RNN(3, 4, 1, "relu", bias=False)
+    assert (rnn.nonlinearity, rnn.bias, pyoptk.RNN(3, 4).nonlinearity) == ("relu", False, "tanh")
+    assert repr(rnn).startswith("RNN(3, 4, num_layers=1, nonlinearity=relu, bias=False, ")
+    with pytest.raises(TypeError, match=r"^missing a required argument: 'hidden_size'$"):
+        pyoptk.LSTM(3)
 
 
 def test_a_bidirectional_layer_takes_two_arrays_of_each_kind():

@@ -55,6 +55,9 @@ const char *pk_isa_at(int i, int *usable);
  * runs on the calling thread alone. */
 void pk_parallel(void (*fn)(void *arg, size_t chunk), void *arg, size_t chunks, int nthreads);
 
+/* In fn: whether this thread is a worker, with 1 MiB of stack, and not a thread of the program. */
+int pk_on_worker(void);
+
 /* Where chunk c of n elements begins; chunk `chunks` begins at n. */
 static inline size_t pk_chunk_begin(size_t n, size_t c, size_t chunks)
 {

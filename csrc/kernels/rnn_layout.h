@@ -189,7 +189,8 @@ PK_INLINE size_t packed_row(columns of) { return of.count * UNITS; }
 
 PK_INLINE size_t size_of_packed_panel(const rnn_job *job)
 {
-    return WIDTH + job->s.I * packed_row(OF_X) + job->R * packed_row(OF_H);
+    const size_t rows = plus(times(job->s.I, packed_row(OF_X)), times(job->R, packed_row(OF_H)));
+    return plus(WIDTH, rows);
 }
 
 PK_INLINE real *packed_panel(const rnn_job *job, size_t panel)

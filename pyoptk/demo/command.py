@@ -13,7 +13,7 @@ from . import forecast, linear, mlp
 from .parts import DemoError
 
 
-def demo(options: argparse.Namespace) -> int:
+def main(options: argparse.Namespace) -> int:
     """Run the demo that `options` name; the exit status."""
     try:
         _check(options)

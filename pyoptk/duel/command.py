@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
+import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pyoptk
@@ -101,13 +103,19 @@ def picture(result: dict[str, Any]) -> str:
     )
 
 
-def bench(threads: int | None, saved: Path | None, plot: Path | None) -> None:
-    """The whole command; `saved` and `plot` are where to write the JSON and the picture."""
-    result = measure(threads=threads or pyoptk.get_num_threads())
+def main(options: argparse.Namespace) -> int:
+    """Run the benchmark that `options` ask for; the exit status."""
+    for name in ("json", "plot"):
+        path = getattr(options, name)
+        if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+            print(f"pyoptk: error: argument --{name}: cannot write {path}", file=sys.stderr)
+            return 2
+    result = measure(threads=options.threads or pyoptk.get_num_threads())
     with _interrupt.held():
-        if saved is not None:
-            saved.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        if plot is not None:
-            plot.write_text(picture(result), encoding="utf-8")
-    if plot is not None:
-        print(f"picture: {plot}")
+        if options.json is not None:
+            options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        if options.plot is not None:
+            options.plot.write_text(picture(result), encoding="utf-8")
+    if options.plot is not None:
+        print(f"picture: {options.plot}")
+    return 0

@@ -42,8 +42,7 @@ def global_norm(grads: Grads) -> float:
     >>> pyoptk.global_norm({"weight": np.array([[3.0]]), "bias": np.array([4.0])})
     5.0
     """
-    norm: float = _optim.norm_of(_named(grads))
-    return norm
+    return _optim.norm_of(_named(grads))
 
 
 def clip_by_global_norm(grads: Grads, max_norm: float, *, eps: float = 1e-6) -> float:
@@ -86,8 +85,7 @@ def clip_by_global_norm(grads: Grads, max_norm: float, *, eps: float = 1e-6) -> 
     if not (isinstance(max_norm, float) and max_norm == np.inf):
         max_norm = number("max_norm", max_norm, 0, np.inf, "a number >= 0")
     eps = number("eps", eps, 0, np.inf, "a finite number >= 0")
-    norm: float = _optim.clip(named, max_norm, eps)
-    return norm
+    return _optim.clip(named, max_norm, eps)
 
 
 def clip_by_value(grads: Grads, clip_value: float) -> None:
@@ -116,5 +114,6 @@ def clip_by_value(grads: Grads, clip_value: float) -> None:
     named = _named(grads)
     limit = number("clip_value", clip_value, 0, np.inf, "a finite number >= 0")
     _optim.check_apart(named)
-    for grad in map(np.asarray, named.values()):
-        np.clip(grad, -limit, limit, out=grad)
+    with np.errstate(all="ignore"):  # a limit that is infinite in float32 changes nothing
+        for grad in map(np.asarray, named.values()):
+            np.clip(grad, -limit, limit, out=grad)

@@ -5,6 +5,24 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "dropout",
+    "exp",
+    "lstm_backward",
+    "lstm_cell",
+    "lstm_forward",
+    "lstm_step",
+    "matmul",
+    "output",
+    "philox",
+    "rnn_backward",
+    "rnn_cell",
+    "rnn_forward",
+    "rnn_step",
+    "sigmoid",
+    "tanh",
+]
+
 Array = NDArray[np.floating]
 
 

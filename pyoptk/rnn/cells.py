@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import DTypeLike
+from typing import Any
 
 from .._checks import check_choice
 from .convert import ConvertedLayer
@@ -124,9 +123,7 @@ class RNN(ConvertedLayer[Array]):
     ----------
     params, grads : mappings of names to arrays
         weight_ih_l0 [H, I] (in higher layers [H, D * H]), weight_hh_l0 [H, H], bias_ih_l0 and
-        bias_hh_l0 [H], and so on as for `LSTM`.
-    flat_params, flat_grads : arrays
-        All parameters, and all gradients, in one piece.
+        bias_hh_l0 [H], and so on as for `LSTM`, with `flat_params` and `flat_grads`.
 
     Notes
     -----
@@ -148,43 +145,9 @@ class RNN(ConvertedLayer[Array]):
     cell = "rnn"
     gates = 1
     onnx_gates = (0,)
-    nonlinearity: str
+    nonlinearity: str = "tanh"
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        nonlinearity: str = "tanh",
-        *,
-        bias: bool = True,
-        batch_first: bool = False,
-        bidirectional: bool = False,
-        dropout: float = 0.0,
-        seed: int | None = None,
-        save: str = "full",
-        dtype: DTypeLike = np.float32,
-        init: str = "torch",
-        rng: np.random.Generator | None = None,
-    ) -> None:
-        check_choice("nonlinearity", nonlinearity, ("tanh", "relu"))
-        self.__dict__["nonlinearity"] = nonlinearity
-        super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias=bias,
-            batch_first=batch_first,
-            bidirectional=bidirectional,
-            dropout=dropout,
-            seed=seed,
-            save=save,
-            dtype=dtype,
-            init=init,
-            rng=rng,
-        )
-
-    @property
-    def relu(self) -> bool:  # type: ignore[override]
-        """Whether `nonlinearity` is relu."""
-        return self.nonlinearity == "relu"
+    def _begin(self, given: dict[str, Any]) -> None:
+        check_choice("nonlinearity", given["nonlinearity"], ("tanh", "relu"))
+        self.__dict__["relu"] = given["nonlinearity"] == "relu"
+        super()._begin(given)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._checks import check_switch
 from ..checkpoint import check_arrays, check_mapping, check_value, fill_arrays
 from .layer import Layer, State
 from .weights import Array, names_of
@@ -50,6 +51,8 @@ class ConvertedLayer(Layer[State]):
         2
         """
         check_mapping(state, "state")
+        if not isinstance(prefix, str):
+            raise TypeError(f"prefix: expected a str, got {prefix!r}")
         arrays = {
             name.removeprefix(prefix): np.asarray(array)
             for name, array in state.items()
@@ -63,15 +66,9 @@ class ConvertedLayer(Layer[State]):
                 "and the like, got "
                 + ", ".join(f"{prefix}{name} {array.shape}" for name, array in arrays.items())
             )
-        layer = cls(
-            w_ih.shape[1],
-            w_hh.shape[1],
-            1 + max(int(number[1]) for number in numbers if number),
-            bias=names_of(0)[2] in arrays,
-            bidirectional=names_of(0, backward=True)[0] in arrays,
-            dtype=_float(w_ih),
-            **settings,
-        )
+        I, H, L = w_ih.shape[1], w_hh.shape[1], 1 + max(int(n[1]) for n in numbers if n)
+        bias, both = names_of(0)[2] in arrays, names_of(0, backward=True)[0] in arrays
+        layer = cls._of(w_ih, I, H, L, bias, both, settings)
         check_arrays(layer.params, arrays, "state")
         fill_arrays(dict(layer.params), arrays)
         return layer
@@ -105,24 +102,13 @@ class ConvertedLayer(Layer[State]):
         TypeError, ValueError
             If an array has another dtype or shape, or a list another length; the message names it.
         """
-        given = _lists(
-            kernel=kernel, recurrent=recurrent, **({} if bias is None else {"bias": bias})
-        )
-        directions = 2 if bidirectional else 1
-        if len(given["kernel"]) % directions:
-            raise ValueError(
-                f"kernel: expected two arrays for each layer, got {len(given['kernel'])}"
-            )
+        biases = {} if bias is None else {"bias": bias}
+        given = _lists(kernel=kernel, recurrent=recurrent, **biases)
         I, H = _axes(given, "kernel", 2)[0], _axes(given, "recurrent", 2)[0]
-        layer = cls(
-            I,
-            H,
-            len(given["kernel"]) // directions,
-            bias="bias" in given,
-            bidirectional=bidirectional,
-            dtype=_float(given["kernel"][0]),
-            **settings,
-        )
+        L, rest = divmod(len(given["kernel"]), 1 + check_switch("bidirectional", bidirectional))
+        if rest:
+            raise ValueError(f"kernel: expected two arrays for each layer, got {2 * L + rest}")
+        layer = cls._of(given["kernel"][0], I, H, L, bool(biases), bidirectional, settings)
         _check_like(layer.to_keras(), given)
         layer.flat_params[:] = 0  # there is no second bias
         for i, part in enumerate(layer._parts()):
@@ -163,15 +149,7 @@ class ConvertedLayer(Layer[State]):
         (D, _, I), (_, _, H) = _axes(given, "W", 3), _axes(given, "R", 3)
         if D not in (1, 2):
             raise ValueError(f"W: expected 1 or 2 directions, got shape {given['W'][0].shape}")
-        layer = cls(
-            I,
-            H,
-            len(given["W"]),
-            bias="B" in given,
-            bidirectional=D == 2,
-            dtype=_float(given["W"][0]),
-            **settings,
-        )
+        layer = cls._of(given["W"][0], I, H, len(given["W"]), "B" in given, D == 2, settings)
         _check_like(layer.to_onnx(), given)
         for i, part in enumerate(layer._parts()):
             theirs = [arrays[i // D][i % D] for arrays in given.values()]
@@ -192,6 +170,19 @@ class ConvertedLayer(Layer[State]):
         return _bare(Ws), _bare(Rs), _bare(Bs)
 
     @classmethod
+    def _of(
+        cls, w: Array, I: int, H: int, L: int, bias: bool, both: bool, settings: dict[str, Any]
+    ) -> Self:
+        """A layer of what the weights say, of which `w` is one, and of the caller's settings."""
+        found: dict[str, Any] = {"input_size": I, "hidden_size": H, "num_layers": L, "bias": bias}
+        # An array of another dtype than these two will be refused.
+        dtype = np.float64 if w.dtype == np.float64 else np.float32
+        found |= {"bidirectional": both, "dtype": dtype}
+        for name in settings.keys() & found.keys():
+            raise TypeError(f"{name}: expected none, as the weights say it, got {settings[name]!r}")
+        return cls(**found, **settings)
+
+    @classmethod
     def _rows(cls) -> str:
         return f"{cls.gates}H" if cls.gates > 1 else "H"
 
@@ -200,11 +191,6 @@ class ConvertedLayer(Layer[State]):
         kinds = 4 if self.bias else 2
         arrays = list(self.params.values())
         return [arrays[i : i + kinds] for i in range(0, len(arrays), kinds)]
-
-
-def _float(array: Array) -> type[np.floating[Any]]:
-    """float64 or float32, which an array of another dtype will be refused for."""
-    return np.float64 if array.dtype == np.float64 else np.float32
 
 
 def _reordered(array: Array, gates: ArrayLike) -> Array:

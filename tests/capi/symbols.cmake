@@ -11,7 +11,7 @@ foreach(symbol IN LISTS symbols)
   if(name MATCHES "^pk_(optim|math|lstm|rnn)_f(32|64)_[a-z0-9]+$")
     math(EXPR tables "${tables} + 1")
   elseif(NOT name MATCHES "^pk_(optim|math|cell|use_isa|isa|isa_at)$"
-      AND NOT name MATCHES "^pk_(optimizers|common_fields|parallel|num_threads|set_num_threads|threads_backend)$")
+      AND NOT name MATCHES "^pk_(optimizers|common_fields|parallel|on_worker|num_threads|set_num_threads|threads_backend)$")
     list(APPEND wrong ${name})
   endif()
 endforeach()
