@@ -13,8 +13,9 @@ from cpython.buffer cimport (
 )
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int64_t
+from libc.string cimport memcmp
 
-from ._core cimport acquire, check_shape, contiguous, described_view, shape_of
+from ._arrays cimport acquire, check_shape, contiguous, described_view, shape_of
 from .capi cimport pk_optim_kernels, pk_rows, pk_tensor
 
 
@@ -112,7 +113,9 @@ cdef int check_rows_like(Py_buffer *values, str name, SparseRows grad, Py_buffer
         error = ValueError if values.itemsize == param.itemsize else TypeError
         raise error(f"{name}: expected rows of {described_view(param)} like {param_name}, "
                     f"got {grad}")
-    check_shape(values, f"{name}.values", (<Py_ssize_t> grad.rows.count, *grad.shape[1:]))
+    if (values.ndim != param.ndim or <size_t> values.shape[0] != grad.rows.count
+            or memcmp(values.shape + 1, param.shape + 1, (param.ndim - 1) * sizeof(Py_ssize_t))):
+        check_shape(values, f"{name}.values", (<Py_ssize_t> grad.rows.count, *grad.shape[1:]))
     return 0
 
 

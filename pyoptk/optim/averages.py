@@ -125,17 +125,13 @@ class SWA(Stateful):
     def update(self) -> None:
         """Change the averages in place: take in the parameters as they are now."""
         tree = self._tree
-        with np.errstate(all="ignore"):
-            tree.held.begin("update")
-            try:
-                if self.count:
-                    approach(self._averages, tree.arrays, self.count + 1, divide=True)
-                else:
-                    for average, param in zip(self._averages, tree.arrays, strict=True):
-                        average[...] = param
-                vars(self)["count"] = self.count + 1
-            finally:
-                tree.held.end()
+        with np.errstate(all="ignore"), tree.held.locked("update"):
+            if self.count:
+                approach(self._averages, tree.arrays, self.count + 1, divide=True)
+            else:
+                for average, param in zip(self._averages, tree.arrays, strict=True):
+                    average[...] = param
+            vars(self)["count"] = self.count + 1
 
     @property
     def weights(self) -> Any:

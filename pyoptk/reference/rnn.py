@@ -260,8 +260,8 @@ def lstm_backward(
             past = ended[t]
             da[t, past], dh_prev[past], dc_prev[past] = 0, dh_t[past], dc[past]
         dh, dc = dh_prev, dc_prev
-    dx, *dw = _from_da(da, x, h, w_ih, ended, reverse)
-    return dx, dh, dc, *dw  # type: ignore[return-value]
+    dx, dw_ih, dw_hh, db = _from_da(da, x, h, w_ih, ended, reverse)
+    return dx, dh, dc, dw_ih, dw_hh, db
 
 
 def gru_backward(
@@ -322,8 +322,8 @@ def rnn_backward(
         dh = da[t] @ w_hh
         if ended is not None:
             da[t, ended[t]], dh[ended[t]] = 0, dh_t[ended[t]]
-    dx, *dw = _from_da(da, x, h, w_ih, ended, reverse)
-    return dx, dh, *dw  # type: ignore[return-value]
+    dx, dw_ih, dw_hh, db = _from_da(da, x, h, w_ih, ended, reverse)
+    return dx, dh, dw_ih, dw_hh, db
 
 
 def _inputs(x: Array, w_ih: Array, *biases: Array | None) -> Array:

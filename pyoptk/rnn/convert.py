@@ -205,7 +205,9 @@ class ConvertedLayer(Layer[State]):
 def _reordered(array: Array, gates: ArrayLike) -> Array:
     """A copy of [G * H, ...] with its gates in this order."""
     order = np.asarray(gates)
-    return array.reshape(order.size, -1)[order].reshape(array.shape)  # type: ignore[no-any-return]
+    gates_of: Array = array.reshape(order.size, -1)
+    reordered: Array = gates_of[order].reshape(array.shape)
+    return reordered
 
 
 def _bare(arrays: list[Array]) -> Any:
