@@ -289,11 +289,8 @@ class Sharded(Uncopied):
 
     def _run(self, grads: list[Any], factor: float) -> None:
         plan = self.optimizer._plan
-        plan.held.begin("step")
-        try:
+        with plan.held.locked("step"):
             plan.run_step(grads, factor, False)
-        finally:
-            plan.held.end()
 
     def _refuse_nonfinite(self, norms: list[float]) -> None:
         wrong = "grads: expected a finite global norm, got infinity"
