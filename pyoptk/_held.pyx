@@ -140,8 +140,16 @@ cdef class Held:
         return 0
 
     def begin(self, str what):
-        """`enter`, for Python; until `end`."""
+        """`enter`, for Python; until `end`. Raise if a parameter is not what it was at first."""
+        cdef Py_ssize_t i
         self.enter(what)
+        try:
+            self.check_entries()
+            for i in range(self.count):
+                self.check_array(i, False)
+        except BaseException:
+            self.unlock()
+            raise
 
     def end(self):
         self.unlock()
@@ -181,14 +189,14 @@ cdef class Held:
                 and not (model.ndim and memcmp(PyArray_DIMS(a), model.shape,
                                                model.ndim * sizeof(Py_ssize_t))))
 
-    cdef int check_writable(self, Py_ssize_t i) except -1:
-        """Raise if parameter i was made read-only, or was given another dtype or shape in place."""
+    cdef int check_array(self, Py_ssize_t i, bint writable) except -1:
+        """Raise if parameter i was given another dtype or shape in place, or is not `writable`."""
         cdef Py_buffer view
         array = self.arrays[i]
-        if (self.is_like(i, array, NPY_ARRAY_CARRAY_RO | NPY_ARRAY_WRITEABLE)
+        if (self.is_like(i, array, NPY_ARRAY_CARRAY_RO | writable * NPY_ARRAY_WRITEABLE)
                 and PyArray_DATA(<PyArrayObject *> <PyObject *> array) == self.held[i].buf):
             return 0
-        acquire(array, &view, self.labels[i], True, False)
+        acquire(array, &view, self.labels[i], writable, False)
         try:
             check_like(&view, self.labels[i], &self.held[i], "it was at first")
             if view.buf != self.held[i].buf:
@@ -218,8 +226,9 @@ cdef class Averaged:
         cdef Py_ssize_t i
         self.held.enter("averaged")
         try:
+            self.held.check_entries()
             for i in range(self.held.count):
-                self.held.check_writable(i)
+                self.held.check_array(i, True)
             self.saved = [_np.array(array) for array in self.held.arrays]
             self.held.averaging = True
             self.fill(self.others)

@@ -228,7 +228,6 @@ cdef class Plan:
         """The gradients as a list in the order of the parameters; raises as `step` would."""
         cdef Py_ssize_t i
         cdef list ordered = self.held.in_order(grads)
-        self.held.check_entries()
         for i in range(self.count):
             if ordered[i] is not None:
                 self.take(i, ordered[i])
@@ -253,7 +252,7 @@ cdef class Plan:
         """Take gradient i; copy it first if it is not C-contiguous."""
         cdef Py_buffer *view = &self.taken[i]
         cdef Py_buffer *param = &self.held.held[i]
-        self.held.check_writable(i)
+        self.held.check_array(i, True)
         if self.take_at_once(i, grad):
             return 0
         name, param_name = self.held.label("grads", i), self.held.labels[i]
