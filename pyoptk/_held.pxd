@@ -26,4 +26,4 @@ cdef class Held(Buffers):
     cdef bint has_same_entries(self) except -1
     cdef int check_entries(self) except -1
     cdef bint is_like(self, Py_ssize_t i, array, int flags) noexcept
-    cdef int check_writable(self, Py_ssize_t i) except -1
+    cdef int check_array(self, Py_ssize_t i, bint writable) except -1

@@ -85,8 +85,14 @@ cdef class Held(Buffers):
         return lock
 
     def locked(self, str what):
-        """`lock` for Python: a context manager."""
-        return self.lock(what)
+        """`lock` for Python, a context manager; raises if a parameter is not what it was at first.
+        """
+        cdef Py_ssize_t i
+        cdef _Lock lock = self.lock(what)
+        self.check_entries()
+        for i in range(self.count):
+            self.check_array(i, False)
+        return lock
 
     cdef bint has_same_entries(self) except -1:
         """Whether the caller's dict or list still contains the same arrays."""
@@ -123,14 +129,14 @@ cdef class Held(Buffers):
                 and not (model.ndim and memcmp(PyArray_DIMS(a), model.shape,
                                                model.ndim * sizeof(Py_ssize_t))))
 
-    cdef int check_writable(self, Py_ssize_t i) except -1:
-        """Raise if parameter i was made read-only, or was given another dtype or shape in place."""
+    cdef int check_array(self, Py_ssize_t i, bint writable) except -1:
+        """Raise if parameter i was given another dtype or shape in place, or is not `writable`."""
         cdef Py_buffer view
         array = self.arrays[i]
-        if (self.is_like(i, array, NPY_ARRAY_CARRAY_RO | NPY_ARRAY_WRITEABLE)
+        if (self.is_like(i, array, NPY_ARRAY_CARRAY_RO | writable * NPY_ARRAY_WRITEABLE)
                 and PyArray_DATA(<PyArrayObject *> <PyObject *> array) == self.held[i].buf):
             return 0
-        acquire(array, &view, self.names[i], True, False)
+        acquire(array, &view, self.names[i], writable, False)
         try:
             check_like(&view, self.names[i], &self.held[i], "it was at first")
             if view.buf != self.held[i].buf:
@@ -162,8 +168,9 @@ cdef class Averaged:
 
     def __enter__(self):
         _lock = self.held.lock("averaged")
+        self.held.check_entries()
         for i in range(self.held.count):
-            self.held.check_writable(i)
+            self.held.check_array(i, True)
         self.saved = self.taken([_np.array(array) for array in self.held.arrays])
         self.held.averaging = True
         self.fill(self.averages)

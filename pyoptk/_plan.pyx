@@ -236,7 +236,7 @@ cdef class Plan:
     cdef int take(self, Py_ssize_t i, grad) except -1:
         """Take gradient i; copy it first if it is not C-contiguous."""
         cdef Py_buffer *view = &self.grads.held[i]
-        self.held.check_writable(i)
+        self.held.check_array(i, True)
         if self.held.is_like(i, grad, NPY_ARRAY_CARRAY_RO | self.zero_grad * NPY_ARRAY_WRITEABLE):
             memcpy(view, &self.held.held[i], sizeof(Py_buffer))
             lend(view, grad)

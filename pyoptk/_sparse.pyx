@@ -56,7 +56,6 @@ cdef class SparseRows:
            [1. , 1. ]])
     """
     def __cinit__(self, indices, values, shape, *, padding_idx=None):
-        cdef Py_buffer view
         cdef Py_ssize_t width = 1
         self.shape = row_shape(shape)
         given = _np.asarray(indices)
@@ -70,11 +69,7 @@ cdef class SparseRows:
             raise ValueError(f"indices{at}: expected a row in 0..{self.shape[0] - 1}, "
                              f"got {given[tuple(at)]}")
         self.values = contiguous(values)
-        acquire(self.values, &view, "values", False, False)
-        try:
-            check_shape(&view, "values", (*given.shape, *self.shape[1:]))
-        finally:
-            PyBuffer_Release(&view)
+        self.check_values(given.shape)
         if given.ndim != 1:
             self.values = _np.reshape(self.values, (given.size, *self.shape[1:]))
             given = given.ravel()
@@ -83,18 +78,29 @@ cdef class SparseRows:
                                           f"a row in 0..{self.shape[0] - 1}")
             if not used.all():
                 given, self.values = given[used], _np.asarray(self.values)[used]
+        self.rows.count = given.size
         self.indices = _np.ndarray(given.size, _np.int64, given.astype(_np.int64).tobytes())
         PyObject_GetBuffer(self.indices, &self.held, PyBUF_STRIDES)
         for axis in self.shape[1:]:
             width *= axis
         self.rows.indices = <const int64_t *> self.held.buf
-        self.rows.count, self.rows.width = given.size, width
+        self.rows.width = width
+
+    cdef int check_values(self, tuple rows) except -1:
+        cdef Py_buffer view
+        acquire(self.values, &view, "values", False, False)
+        try:
+            check_shape(&view, "values", (*rows, *self.shape[1:]))
+        finally:
+            PyBuffer_Release(&view)
+        return 0
 
     def __dealloc__(self):
         PyBuffer_Release(&self.held)
 
     def dense(self):
         """The same gradient as an array."""
+        self.check_values((self.indices.size,))
         dense = _np.zeros(self.shape, self.values.dtype)
         _np.add.at(dense, self.indices, self.values)
         return dense

@@ -122,11 +122,6 @@ def test_lstm_refuses_bad_sizes(name, value):
         pyoptk.LSTM(**sizes)
 
 
-def test_more_layers_than_anybody_needs_take_no_time():
-    with pytest.raises(ValueError, match=r"^num_layers: expected 1\.\.65535 layers, got 65536$"):
-        pyoptk.LSTM(2, 3, num_layers=65536)
-
-
 @pytest.mark.parametrize("dtype", [np.float16, int, "nonsense", np.dtype("f4").newbyteorder()])
 def test_lstm_refuses_other_dtypes(dtype):
     with pytest.raises(TypeError, match=r"^dtype: expected float32 or float64, got"):

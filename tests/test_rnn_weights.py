@@ -237,9 +237,18 @@ def test_the_other_keywords_of_converters_are_checked():
         pyoptk.LSTM.from_keras(K, R, B, bidirectional=2)
 
 
-def test_a_layer_that_no_memory_holds_is_refused():
-    with pytest.raises(MemoryError, match=r"^parameters: expected less than 2\*\*63 bytes, got \d"):
-        pyoptk.LSTM(3, 2**31)
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((3, 2**31), r"^parameters: expected less than 2\*\*63 bytes, got \d"),
+        ((2**62, 2**40), r"^parameters: expected less than 2\*\*63 bytes, got \d"),
+        ((3, 4, 2**31), r"^num_layers: expected less than 2\*\*16, got 2,147,483,648$"),
+        ((1, 1, 2**62), r"^num_layers: expected less than 2\*\*16, got \d"),
+    ],
+)
+def test_a_layer_that_no_memory_holds_is_refused(sizes, message):
+    with pytest.raises(MemoryError, match=message):
+        pyoptk.LSTM(*sizes)
 
 
 def test_arguments_of_a_layer_are_those_of_its_class():

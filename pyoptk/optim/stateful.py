@@ -138,6 +138,11 @@ class Wrapper(Stateful):
         return grads is not None and bool(self.opt._plan.run_step(grads, factor, skips))
 
 
+def shown(arrays: list[Any]) -> list[Any]:
+    """What others get of a wrapper's own arrays: views, whose dtype, shape and flags are theirs."""
+    return [array.view() for array in arrays]
+
+
 def approach(averages: list[Array], params: list[Array], factor: float, divide: bool) -> None:
     """``average += (p - average) * factor``, or ``/ factor``; changes the averages."""
     scale, by = np.divide if divide else np.multiply, averages[0].dtype.type(factor)

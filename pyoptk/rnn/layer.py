@@ -61,7 +61,6 @@ class Layer(Declared, Attributes, Generic[State]):
         switches = {name: given[name] for name in ("bias", "batch_first", "bidirectional")}
         init, rng, seed = given.pop("init"), given.pop("rng"), given["seed"]
         _checks.check_sizes(**sizes)
-        _checks.check_integer("num_layers", sizes["num_layers"], 1, 2**16, "1..65535 layers")
         _checks.check_switches(**switches)
         _checks.check_choice("save", given["save"], ("full", "minimal"))
         _checks.check_choice("init", init, INITIALIZERS)
