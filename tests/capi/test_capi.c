@@ -283,7 +283,7 @@ static void test_touched_rows_come_once_and_in_order(void)
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) /* which need stack themselves */
 enum { PROMISED_STACK = 4 << 20 };
 #else
-enum { PROMISED_STACK = 40 << 10 };
+enum { PROMISED_STACK = 48 << 10 };
 #endif
 
 static void *layers_in_a_thread(void *unused)
