@@ -15,7 +15,7 @@ from pyoptk.duel.rows import layer, of, other, step
 
 NAMES = {name.lower(): name for name in pyoptk.__all__}
 OPTIMIZERS = [NAMES[kernel] for kernel in _optim.ROWS]  # those that C describes
-CELLS = ("LSTM", "RNN")
+CELLS = ("LSTM", "RNN", "GRU")
 FUSED, DEEPSPEED, ROOF = "PyTorch fused", "DeepSpeed", "roof"
 TORCH = (FUSED, "PyTorch foreach", "PyTorch for-loop")
 # Functions of an array, how often they read or write it, and how many of SIZES they have.
