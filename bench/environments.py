@@ -11,11 +11,10 @@ import venv
 from dataclasses import replace
 from pathlib import Path
 
-from pyoptk.duel import command
+from pyoptk.duel.command import ENTRIES, way
 from pyoptk.duel.referee import OURS, Entry
 
-ROOT = Path(__file__).parents[1]
-HERE = ROOT / "bench" / "contenders"
+HERE = Path(__file__).parent / "contenders"
 # Environment: packages, in the order in which they are installed, and what is run once afterwards.
 ENVIRONMENTS = {
     "torch": (
@@ -32,10 +31,8 @@ ENVIRONMENTS = {
 
 def pythons(folder, given):
     """The Python of each environment: the one given, that under `folder`, or this one."""
-    found = dict.fromkeys(ENVIRONMENTS, sys.executable)
-    if folder is not None:
-        found = {name: str(folder / name / "bin" / "python") for name in ENVIRONMENTS}
-    return found | given
+    here = folder and {name: str(folder / name / "bin" / "python") for name in ENVIRONMENTS}
+    return (here or dict.fromkeys(ENVIRONMENTS, sys.executable)) | given
 
 
 def set_up(folder):
@@ -65,34 +62,34 @@ def attempt(what, command):
 # These step on one thread whatever they are given, or are never the fastest way of their library
 # with more; one run is enough.
 ONE_THREAD = ("NumPy plain", "PyTorch for-loop", "thinc", "scikit-learn")
-FILES = {"DeepSpeed": "deepspeed", "JAX": "jax", "Keras": "keras", "thinc": "thinc",
-         "scikit-learn": "sklearn"}  # fmt: skip
+OTHERS = {"DeepSpeed": "torch", "JAX": "jax", "Keras": "keras", "thinc": "thinc"}
 
 
 def peers(python, threads=1):
     """Who takes part in the duels with other libraries, pyoptk first."""
-    every = [*command.ENTRIES, command.entry("PyTorch for-loop")]
-    every += [Entry(name, [HERE / f"{file}.py"]) for name, file in FILES.items()]
-    return placed([e for e in every if threads == 1 or e.name not in ONE_THREAD], python)
+    every = [
+        replace(one, python=python["torch"]) if one.name.startswith("PyTorch") else one
+        for one in (*ENTRIES, way("PyTorch", "for-loop"))
+    ]
+    every += [Entry(k, [HERE / f"{k.lower()}.py"], python[v]) for k, v in OTHERS.items()]
+    every += [Entry("scikit-learn", [HERE / "sklearn.py"], python["sklearn"])]
+    return [entry for entry in every if threads == 1 or entry.name not in ONE_THREAD]
 
 
-def placed(entries, python):
-    """Each in the environment of its file's name; DeepSpeed is in that of PyTorch."""
-    python = python | {"deepspeed": python["torch"]}
-    return [replace(e, python=python.get(e.files[-1].stem, e.python)) for e in entries]
-
-
-def files(name, ours=""):
-    """The files of a contender that does the rows of single kernels, too."""
-    return [OURS / f"{ours or name}.py", HERE / "inputs.py", HERE / f"{name}.py"]
+SINGLE = [HERE / "inputs.py", HERE / "kernels.py"]  # the rows of single kernels
+FILES = {  # of those who do them
+    "pyoptk": [*SINGLE, OURS / "pyoptk.py"],
+    "twin": [OURS / "numpy.py", *SINGLE],
+    "roof": [OURS / "roof.py", HERE / "inputs.py", HERE / "roof.py"],
+    "PyTorch": [OURS / "torch.py", HERE / "inputs.py", HERE / "torch.py"],
+}
 
 
 def kernels(python):
     """Who takes part in the rows of single kernels: pyoptk, its twin, the roof and PyTorch."""
-    every = [
-        Entry("pyoptk", files("pyoptk")),
-        Entry("twin", files("twin", "numpy")),
-        Entry("roof", files("roof"), options={"smallest": 0}),
-        Entry("PyTorch", files("torch"), options={"implementation": "fastest"}),
+    options = {"roof": {"smallest": 0}, "PyTorch": {"implementation": "fastest"}}
+    pythons = {"PyTorch": python["torch"]}
+    return [
+        Entry(name, files, pythons.get(name, sys.executable), options.get(name, {}))
+        for name, files in FILES.items()
     ]
-    return placed(every, python)

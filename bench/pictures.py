@@ -2,17 +2,19 @@
 
 from typing import NamedTuple
 
-from pyoptk.duel import rows
-from pyoptk.duel.command import PEERS as WAYS
-from pyoptk.duel.picture import COLORS, bars, page
-from pyoptk.duel.referee import duration, fastest, median, ratio
+from pyoptk.duel.machine import note
+from pyoptk.duel.referee import best, duration, median, middle
+from pyoptk.duel.svg import BOTTOM, TOP, WIDTH, Axis, bars, grid, key, page, short, text
 
 PEERS = ("PyTorch", "DeepSpeed", "JAX", "Keras", "NumPy", "thinc", "scikit-learn")
-ALL = ("pyoptk", *PEERS)  # in the order of their colours
+ALL = ("pyoptk", *PEERS)
+LEFT, RIGHT, HEIGHT = 60, WIDTH - 240, 430  # of charts with lines
+DASHES = ("", "", "7 3", "2 3", "9 3 2 3", "", "4 4", "1 3")
+LABEL = 15.0  # from one name in a legend to the next
 
 
 class Series(NamedTuple):
-    """One line: its name, its points, and whether they were measured (marks) or computed."""
+    """A line: its name, its points, and whether they were measured (marks) or computed (dots)."""
 
     name: str
     points: list
@@ -22,101 +24,105 @@ class Series(NamedTuple):
 
 def lines(title, series, *, x_title, y_title, note="", x_ticks=()):
     """A chart on logarithmic axes, with a legend at the right in the order of the lines' ends."""
-    from matplotlib.ticker import EngFormatter, LogLocator
-
-    figure, axes = page(title, 4.5, note)
-    axes.set(xscale="log", yscale="log", xlabel=x_title, ylabel=y_title)
-    named = {}
+    bottom = HEIGHT - BOTTOM
+    points = [point for one in series for point in one.points]
+    x = Axis([p[0] for p in points], LEFT, RIGHT, log=True)
+    y = Axis([p[1] for p in points], bottom, TOP, log=True)
+    parts = [text((LEFT + RIGHT) / 2, HEIGHT - 14, x_title, kind="quiet")]
+    parts.append(text(14, TOP - 10, y_title, "start", "quiet"))
+    for tick in y.ticks:
+        parts += [grid(f"M{LEFT} {y(tick):.1f}H{RIGHT}")]
+        parts += [text(LEFT - 6, y(tick) + 4, short(tick), "end")]
+    for tick in x_ticks or x.ticks:
+        parts += [grid(f"M{x(tick):.1f} {TOP}V{bottom}")]
+        parts += [text(x(tick), bottom + 16, short(tick))]
     for one in series:
-        style = {"marker": "o", "markersize": 4} if one.measured else {"linestyle": ":"}
-        width = 3 if one.color == 0 and one.measured else 1.6
-        (line,) = axes.plot(*zip(*one.points, strict=True), color=COLORS[one.color],
-                            linewidth=width, **style)  # fmt: skip
-        if one.name:
-            named[one.name] = (one.points[-1][1], line)
-    least, most = axes.get_ylim()
-    axes.yaxis.set_major_locator(LogLocator(subs=(1,) if most / least > 1e3 else (1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_major_formatter(EngFormatter())
-    if x_ticks:
-        axes.set_xticks(x_ticks)
-    axes.minorticks_off()
-    order = sorted(named, key=lambda name: -named[name][0])
-    figure.legend([named[name][1] for name in order], order, loc="outside right upper")
-    return figure
+        path = "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in one.points)
+        dash = DASHES[one.color] if one.measured else "2 4"
+        kind = f"line s{one.color}" + " ours" * (one.color == 0 and one.measured)
+        parts.append(f'<path class="{kind}" stroke-dasharray="{dash}" d="M{path}"/>')
+        for a, b in one.points if one.measured else ():
+            parts.append(f'<circle class="f{one.color}" cx="{x(a):.1f}" cy="{y(b):.1f}" r="3"/>')
+    place = TOP
+    ends = sorted((y(one.points[-1][1]), one.name, one.color) for one in series if one.name)
+    for below, (end, name, color) in zip(range(len(ends))[::-1], ends, strict=True):
+        place = min(max(end, place), bottom - LABEL * below)
+        parts += key(RIGHT + 10, place + 4, color, name)
+        place += LABEL
+    return page(title, HEIGHT, parts, note)
 
 
-def best(row, name):
-    """The fastest way of a library at this row; empty where it was not there."""
-    return fastest(row, WAYS.get(name, (name,)))
+def adam_rows(result):
+    """The rows of one tensor, by size."""
+    found = [row for row in result["rows"] if row["settings"] == {"optimizer": "Adam"}]
+    return [row for row in found if row["sizes"]["count"] == 1]
 
 
-def seconds(row, names=ALL):
-    """By library, what its fastest way takes; only those that were there."""
-    return {name: median(row, who) for name in names if (who := best(row, name))}
-
-
-def plural(k, what):
-    return f"{k} {what}{'s' * (int(k) > 1)}"
-
-
-def note(result):
-    machine = result["machine"]
-    return f"{machine['cpu']}, {plural(result['threads'], 'thread')}, {machine['date']}"
-
-
-def by_size(result, figure, names, title, **titles):
-    """A figure of the rows of Adam over one tensor: a line for each library that was there."""
-    points = {}
-    for row in result["rows"]:
-        if row["settings"] == {"optimizer": "Adam"} and row["sizes"]["count"] == 1:
-            for name in names:
-                if way := best(row, name):
-                    points.setdefault(name, []).append((row["sizes"]["n"], figure(row, way)))
-    series = [Series(name, points[name], ALL.index(name)) for name in names if name in points]
-    return series and lines(title, series, note=note(result), **titles)
+def by_size(result, title, figure, **titles):
+    """A figure of the rows of Adam by their size: a line for each library that was there."""
+    series = []
+    for color, library in enumerate(ALL):
+        there = [(row, name) for row in adam_rows(result) if (name := best(row, library))]
+        points = [(float(row["sizes"]["n"]), figure(row, name)) for row, name in there]
+        series += [Series(library, points, color)] if points else []
+    return lines(title, series, note=note(result), **titles) if series else ""
 
 
 def speedup(result):
+    """How many times as long the others take for a step of Adam, by size."""
     title = "A step of Adam: how many times as long as pyoptk"
-    titles = {"x_title": "elements", "y_title": "times as long"}
-    return by_size(result, ratio, (*PEERS, "pyoptk"), title, **titles)
+    return by_size(result, title, middle, x_title="elements", y_title="times as long")
 
 
 def cost(result):
-    def nanoseconds(row, way):
-        return median(row, way) / row["sizes"]["n"] * 1e9
+    """Nanoseconds for each parameter as the model grows."""
+
+    def figure(row, name):
+        return median(row, name) / row["sizes"]["n"] * 1e9
 
     title = "A step of Adam: nanoseconds for each parameter"
-    titles = {"x_title": "parameters of the model, in one tensor", "y_title": "ns"}
-    return by_size(result, nanoseconds, ALL, title, **titles)
+    x_title = "parameters of the model, in one tensor"
+    return by_size(result, title, figure, x_title=x_title, y_title="ns")
 
 
 def roofs(result):
     """Share of the roof: bandwidth for steps, multiply-adds for layers."""
     groups = []
     for row in result["rows"]:
-        if "roof" not in row["seconds"] or row["sizes"].get("count", 1) > 1:
-            continue
-        work, unit = (row["bytes"], "GB/s") if "bytes" in row else (row["flop"], "GFLOP/s")
-        both = seconds(row, ("pyoptk", "PyTorch")).items()
-        roof = 100 * median(row, "roof")
-        members = [(name, roof / t, f"{work / t / 1e9:.0f} {unit}") for name, t in both]
-        groups.append((row["label"], members))
-    title = "Bandwidth and arithmetic against the roof"
-    titles = {"x_title": "per cent of the roof", "note": note(result)}
-    return groups and bars(title, groups, palette=("pyoptk", "PyTorch"), **titles)
+        if "roof" in row["seconds"] and row["sizes"].get("count", 1) == 1:
+            work, unit = (row["bytes"], "GB/s") if "bytes" in row else (row["flop"], "GFLOP/s")
+            names = [(name, best(row, name)) for name in ("pyoptk", "PyTorch") if best(row, name)]
+            seconds = [(name, median(row, way)) for name, way in names]
+            members = [
+                (name, 100 * median(row, "roof") / t, f"{work / t / 1e9:.0f} {unit}")
+                for name, t in seconds
+            ]
+            groups.append((row["label"], members))
+    return groups and bars(
+        "Bandwidth and arithmetic against the roof",
+        groups,
+        palette=("pyoptk", "PyTorch"),
+        x_title="per cent of the roof: as many bytes with additions only, or as many multiply-adds",
+        note=note(result),
+    )
 
 
 def forecaster(result):
     """Time of a training step of the forecaster for every framework."""
-    groups = []
-    for row in (row for row in result["rows"] if row["task"] == "forecaster"):
-        told = sorted((t, name) for name, t in seconds(row).items())
-        members = [(name, t * 1e3, duration(t)) for t, name in told]
-        groups.append((f"batch of {row['sizes']['B']}", members))
-    title = "A training step of the forecaster: LSTM(64), LSTM(32), Dense(1), Adam"
-    return groups and bars(title, groups, palette=ALL, x_title="milliseconds", note=note(result))
+    groups, names = [], set()
+    for row in result["rows"]:
+        if row["task"] == "forecaster":
+            told = sorted((median(row, way), name) for name in ALL if (way := best(row, name)))
+            members = [(name, t * 1e3, duration(t)) for t, name in told]
+            groups.append((f"batch of {row['sizes']['B']}", members))
+            names |= {name for _, name in told}
+    return names and bars(
+        "A training step of the forecaster: LSTM(64), LSTM(32), Dense(1), Adam",
+        groups,
+        palette=[name if name in names else "" for name in ALL],
+        x_title="milliseconds",
+        note=note(result),
+    )
 
 
 OF_DUELS = {  # by file name and title
@@ -126,8 +132,11 @@ OF_DUELS = {  # by file name and title
     ("forecaster", "Time per step of the forecaster"): forecaster,
 }
 SCALED = (
-    *(rows.step("Adam", n)["label"] for n in (1_000_000, 10_000_000)),
-    *(rows.layer(*rows.LSTM[k])["label"] for k in (1, 3, 4)),
+    "Adam, 1,000,000 elements",
+    "Adam, 10,000,000 elements",
+    "LSTM, T 10, B 32, I 64, H 64",
+    "LSTM, T 100, B 32, I 128, H 256",
+    "LSTM, T 30, B 128, I 256, H 256",
 )
 
 
@@ -137,9 +146,9 @@ def scaling(result):
     series = []
     for k, label in enumerate(label for label in SCALED if label in found):
         row = found[label]
-        for name, times in (label, row["model"] | row["foretold"]), ("", row["measured"]):
-            one = row["model" if name else "measured"]["1"]
-            points = sorted((int(n), one / t) for n, t in times.items())
+        foretold = row["model"] | row["foretold"]
+        for name, times in (label, foretold), ("", row["measured"]):
+            points = sorted((float(n), times["1"] / t) for n, t in times.items())
             series.append(Series(name, points, k, measured=not name))
     return lines(
         "How many times as fast as one thread",

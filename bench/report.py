@@ -5,27 +5,20 @@ Rows where a peer is faster stay, in bold.
 """
 
 import json
-import math
 import statistics
 import sys
 from pathlib import Path
 
-from pyoptk.duel import rows
-from pyoptk.duel.picture import svg
-from pyoptk.duel.referee import duration, fastest, median, ratio, ratios, spread
+from pyoptk.duel.machine import threads
+from pyoptk.duel.referee import best, duration, fastest, median, middle, ratios, spread
 
 from . import bars, pictures, roofline, scaling
-from .environments import ROOT
-from .pictures import plural
+from .work import ROOF
 
+ROOT = Path(__file__).parents[1]
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 BEGIN, END = "<!-- table: python -m bench.report -->", "<!-- end of table -->"
 
-NOT_IN_README = [
-    *(rows.step("Adam", n)["label"] for n in (10_000, 50_000_000)),
-    *(rows.layer(50, 32, 64, 128, **how)["label"]
-      for how in ({"dtype": "float64"}, {"packed": True}, {"stacked": True})),
-]  # fmt: skip
 UNDER_TABLE = (
     "Bold: the other is faster. Each in the fastest of its ways, in a process of its own, by "
     "turns; medians of rounds. [docs/performance.md](docs/performance.md) has the noise, other "
@@ -68,10 +61,6 @@ def markdown(heads, lines):
     return "\n".join([told[0], "|---" * len(heads) + "|", *told[1:]])
 
 
-def threads(k):
-    return plural(k, "thread")
-
-
 def where(result):
     """Machine, date and versions in a sentence."""
     told = "{cpu}, {cores} cores, {isa}, {system}, {date}, commit {commit}; Python {python}"
@@ -86,18 +75,18 @@ def bold(told, ratio):
 
 def short(row, peer):
     """How many times as long the peer takes, in README."""
-    if math.isnan(middle := ratio(row, peer)):
-        return ""
-    return bold(f"{middle:.{2 if middle < 2 else 1 if middle < 10 else 0}f}", middle)
+    times = middle(row, peer)
+    digits = 2 if times < 2 else 1 if times < 10 else 0
+    return bold(f"{times:.{digits}f}", times) if times else ""
 
 
 def readme_table(result):
     """The table of one run, with machine, versions and date."""
     others = [peer for peer in pictures.PEERS if peer not in ("NumPy", "PyTorch")]
     lines = []
-    for row in (row for row in result["rows"] if row["label"] not in NOT_IN_README):
+    for row in result["rows"]:
         other = fastest(row, others)
-        both = [short(row, pictures.best(row, peer)) for peer in ("NumPy", "PyTorch")]
+        both = [short(row, best(row, peer)) for peer in ("NumPy", "PyTorch")]
         lines.append([row["label"], *both, f"{short(row, other)} ({other})" if other else ""])
     first = f"{threads(result['threads'])}, float32: times as long as pyoptk"
     table = markdown([first, "NumPy", "PyTorch", "the fastest other"], lines)
@@ -109,8 +98,8 @@ def how(result):
     ours = [row["seconds"]["pyoptk"] for row in result["rows"] if "pyoptk" in row["seconds"]]
     apart = sorted((max(times) - min(times)) / statistics.median(times) for times in ours)
     return (
-        f"`{result['machine']['command']}`: {plural(result['rounds'], 'round')} "
-        f"of {result['block']:g} s. {where(result)} "
+        f"`{result['machine']['command']}`: {result['rounds']} "
+        f"round{'s'[: result['rounds'] > 1]} of {result['block']:g} s. {where(result)} "
         f"The rounds of a row lie within {statistics.median(apart):.0%} of its median (median row) "
         f"and {apart[int(0.9 * len(apart))]:.0%} (nine rows in ten)."
     )
@@ -118,18 +107,15 @@ def how(result):
 
 def with_noise(row, peer):
     """Median and range of the ratios; bold where a peer is faster, which the roof is not."""
-    if not (found := ratios(row, peer)):
-        return row["errors"].get(peer, "")
-    return spread(found) if peer == bars.ROOF else bold(spread(found), ratio(row, peer))
+    told = spread(ratios(row, peer)) or row["errors"].get(peer, "")
+    return told if peer == ROOF else bold(told, middle(row, peer) or 1)
 
 
 def table(some):
     """Rows by all who took part in any of them."""
     names = [n for n in dict.fromkeys(n for row in some for n in row["seconds"]) if n != "pyoptk"]
-    lines = []
-    for row in some:
-        cells = [with_noise(row, name) for name in names]
-        lines.append([row["label"], duration(median(row)), *cells])
+    cells = [[with_noise(row, name) for name in names] for row in some]
+    lines = [[r["label"], duration(median(r)), *more] for r, more in zip(some, cells, strict=True)]
     return markdown(["", "pyoptk", *names], lines)
 
 
@@ -165,12 +151,10 @@ def kernels(results):
 
 def cell(row):
     """Our time, the roof's share, the twin, PyTorch."""
-    told = [duration(median(row))]
-    told += [f"{median(row, bars.ROOF) / median(row):.0%}"] if bars.ROOF in row["seconds"] else []
-    for who in ("twin", "PyTorch"):
-        middle = ratio(row, who)
-        told.append("-" if math.isnan(middle) else bold(f"{middle:.2f}", middle))
-    return ", ".join(told)
+    times = [middle(row, who) for who in ("twin", "PyTorch")]
+    told = [f"{middle(row, ROOF):.0%}"] if ROOF in row["seconds"] else []
+    told += [bold(f"{t:.2f}", t) if t else "-" for t in times]
+    return ", ".join([duration(median(row)), *told])
 
 
 def model(result):
@@ -206,7 +190,7 @@ def unmet(results, scaled):
     every = [*bars.outcomes(results, scaled)]
     short_of = [one for one in every if not one.met]
     yield "## What is not met yet"
-    said = f"{len(every) - len(short_of)} of {len(every)} bars of bench/bars.py are met."
+    said = f"{len(every) - len(short_of)} of {len(every)} bars of bench/work.py are met."
     if scaled:
         peak = scaled["machine"]["peak"]["1"]
         said += (
@@ -231,10 +215,10 @@ def draw(results, models):
         drawn["scaling", "Scaling with threads"] = pictures.scaling(most)
         drawn["roofline", "LSTM shapes under the roofs"] = roofline.picture(models[0])
     (DOCS / "performance").mkdir(exist_ok=True)
-    for (name, words), figure in drawn.items():
+    for (name, words), svg in drawn.items():
         file = DOCS / "performance" / f"{name}.svg"
-        if figure:
-            file.write_text(svg(figure))
+        if svg:
+            file.write_text(svg)
             yield f"![{words}](performance/{name}.svg)"
         else:  # nobody was there
             file.unlink(missing_ok=True)

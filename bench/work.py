@@ -1,8 +1,7 @@
 """The table of work: every row that is measured, by the part of the measurements it belongs to.
 
-A new optimizer or cell needs no line here, a new function of arrays is a line of FUNCTIONS, and a
-row of the duels is one of bars.py. Rows of single kernels name their `kernel`; its twin, the roof
-and PyTorch stand beside it.
+A new optimizer needs no line here; a new cell is a name in CELLS. Rows of single kernels name their
+`kernel`; its twin, the roof and PyTorch stand beside it.
 """
 
 import itertools
@@ -12,13 +11,18 @@ import numpy as np
 import pyoptk
 from pyoptk import _optim
 from pyoptk.duel import rows
-from pyoptk.duel.rows import layer, of, row, step
-
-from . import bars
+from pyoptk.duel.rows import layer, of, other, step
 
 NAMES = {name.lower(): name for name in pyoptk.__all__}
 OPTIMIZERS = [NAMES[kernel] for kernel in _optim.ROWS]  # those that C describes
-CELLS = [name for name in pyoptk.__all__ if hasattr(getattr(pyoptk, name), "gates")]
+CELLS = ("LSTM", "RNN", "GRU")
+FUSED, DEEPSPEED, ROOF = "PyTorch fused", "DeepSpeed", "roof"
+TORCH = (FUSED, "PyTorch foreach", "PyTorch for-loop")
+# Functions of an array, how often they read or write it, and how many of SIZES they have.
+FUNCTIONS = {
+    "exp": (2, 3), "sigmoid": (2, 3), "tanh": (2, 3), "dropout": (2, 4), "global_norm": (1, 4),
+    "clip_by_global_norm": (3, 4), "clip_by_value": (2, 4),
+}  # fmt: skip
 SIZES = (1_000, 100_000, 1_000_000, 4_000_000)  # the last is larger than most caches
 # M, N, K: h [B, H] times w_hh^T [H, 4H], as an LSTM does at every step
 MATMUL = ((1, 256, 64), (32, 512, 128), (32, 1024, 256), (128, 1024, 256), (16, 4096, 1024))
@@ -31,41 +35,17 @@ LAYERS = (
 SPARSE = tuple((name, count) for name in ("Adam", "SGD", "AdaGrad") for count in (512, 8192))
 
 
-def elements(times, arrays=2, **more):
-    """A function of arrays of n elements, which reads or writes `times` as many in all."""
-    return lambda n: (f"{n:,} elements", [[n]] * arrays, {"elements": times * n, **more})
+def array(function, n, dtype="float32"):
+    """A function of one array, element by element; a norm, or clipping by it."""
+    amount = {"bytes": FUNCTIONS[function][0] * n * np.dtype(dtype).itemsize}
+    amount |= {"only_read": True} if function == "global_norm" else {}
+    sizes, label = {"n": n, "dtype": dtype}, f"{function}, {n:,} elements{of(dtype)}"
+    return other(label, "array", sizes, {"function": function}, **amount)
 
 
-def sequences(n):
-    """As between two recurrent layers."""
-    return f"{n:,} elements", [[10, n // 1_000, 100]] * 2, {"elements": 2 * n}
-
-
-def product(size):
-    M, N, K = size
-    return f"[{M}, {K}] x [{K}, {N}]", [[M, K], [K, N], [M, N]], {"flop": 2 * M * N * K}
-
-
-# Functions of arrays: label, shapes and work of a size; the sizes; the arguments after the arrays.
-FUNCTIONS = {
-    "exp": (elements(2), SIZES[:3]),
-    "sigmoid": (elements(2), SIZES[:3]),
-    "tanh": (elements(2), SIZES[:3]),
-    "dropout": (sequences, SIZES, {"p": 0.2, "seed": 1}),
-    "global_norm": (elements(1, 1, only_read=True), SIZES),
-    "clip_by_global_norm": (elements(3, 1), SIZES, {"max_norm": 0.1}),
-    "clip_by_value": (elements(2, 1), SIZES, {"clip_value": 1e-3}),
-    "matmul": (product, MATMUL),
-}
-
-
-def function(name, size, dtype="float32"):
-    of_size, _, arguments = (*FUNCTIONS[name], {})[:3]
-    label, shapes, amount = of_size(size)
-    if count := amount.pop("elements", 0):
-        amount["bytes"] = count * np.dtype(dtype).itemsize
-    sizes, settings = {"shapes": shapes, "dtype": dtype}, {"name": name, "arguments": arguments}
-    return row(f"{name}, {label}{of(dtype)}", "function", sizes, settings, **amount)
+def matmul(M, N, K, dtype):
+    sizes = {"M": M, "N": N, "K": K, "dtype": dtype}
+    return other(f"matmul, [{M}, {K}] x [{K}, {N}]{of(dtype)}", "matmul", sizes, flop=2 * M * N * K)
 
 
 def touched_rows(optimizer, count, dtype, **more):
@@ -74,8 +54,17 @@ def touched_rows(optimizer, count, dtype, **more):
     more |= {"eps_hat": True} if optimizer == "Adam" else {}
     size = rows.streams(optimizer) * count * 64 * np.dtype(dtype).itemsize
     sizes = {"count": count, "dtype": dtype}
-    settings = {"optimizer": optimizer, **more}
-    return row(label + of(dtype), "touched_rows", sizes, settings, bytes=size)
+    return other(
+        label + of(dtype), "touched_rows", sizes, {"optimizer": optimizer, **more}, bytes=size
+    )
+
+
+def stack(T, B, I, H):
+    """Forward and backward of two layers of LSTM in both directions."""
+    row, more = layer(T, B, I, H), {"layers": 2, "directions": 2}
+    row["label"] += ", 2 layers, bidirectional"
+    row["flop"] = 2 * (rows.layer_flop(T, B, I, H) + rows.layer_flop(T, B, 2 * H, H))
+    return row | {"sizes": row["sizes"] | more, "settings": row["settings"] | more}
 
 
 def kernels(quick=False):
@@ -88,13 +77,15 @@ def kernels(quick=False):
         for name in OPTIMIZERS:
             for n in some(SIZES):
                 yield step(name, n, dtype=dtype) | {"kernel": name.lower()}
-        for name, (_, sizes, *_) in FUNCTIONS.items():
-            for size in some(sizes):
-                yield function(name, size, dtype) | {"kernel": name}
+        for name, (_, count) in FUNCTIONS.items():
+            for n in some(SIZES[:count]):
+                yield array(name, n, dtype) | {"kernel": name}
         for cell, part in itertools.product(CELLS, ("forward", "backward", "step")):
             for size in some(LAYERS):
-                made = layer(*size, cell=cell, dtype=dtype, part=part)
-                yield made | {"kernel": f"{cell.lower()}_{part}"}
+                row = layer(*size, cell=cell, dtype=dtype, part=part)
+                yield row | {"kernel": f"{cell.lower()}_{part}"}
+        for size in some(MATMUL):
+            yield matmul(*size, dtype) | {"kernel": "matmul"}
         for size in some(SPARSE):
             yield touched_rows(*size, dtype) | {"kernel": "touched_rows"}
 
@@ -103,17 +94,41 @@ def calls():
     """What a call costs; steps long after the last gradient; dense steps beside sparse ones."""
     for optimizer in ("SGD", "AdaGrad", "RMSprop", "Adam"):
         yield step(optimizer, 16)
-    yield row("kernels.adam (as twin: numpy.add), 16 elements", "call", {})
+    yield other("kernels.adam (as twin: numpy.add), 16 elements", "call", {})
     for age in (1, 10_000):
         label = f"Adam, 10,000 elements, 100 steps with zero gradients after {age:,} of them"
-        yield row(label, "decayed", {"n": 10_000, "age": age})
+        yield other(label, "decayed", {"n": 10_000, "age": age})
     for optimizer in ("SGD", "AdaGrad", "Adam"):
         yield touched_rows(optimizer, 512, "float32", dense=True)
 
 
 def peers():
-    """Every row of the duels with other libraries."""
-    return [row for row, *_ in bars.WANTED]
+    """The rows of the duels with other libraries, from the smallest to the largest of their kind.
+
+    Each has its `bars`: at least how many times as long as pyoptk the fastest of some peers should
+    take. bars.py says which are met.
+    """
+    two = (0.97, FUSED, DEEPSPEED), (0.95, ROOF)
+    for n, *bars in (
+        (1_000, (10, FUSED), (6, DEEPSPEED)), (10_000,), (100_000, (2.8, FUSED), (1.4, DEEPSPEED)),
+        (1_000_000, (1.7, FUSED), (1.05, DEEPSPEED)), (10_000_000, *two), (50_000_000, *two),
+    ):  # fmt: skip
+        yield step("Adam", n) | {"bars": bars}
+    yield step("Adam", 1_000, count=1_000) | {"bars": [(11, FUSED), (11, DEEPSPEED)]}
+    for optimizer, times in (("SGD", 0.97), ("RMSprop", 4), ("AdaGrad", 1.5)):
+        yield step(optimizer, 1_000_000) | {"bars": [(times, *TORCH)]}
+    yield step("Adam", 10_000_000, max_norm=1.0) | {"bars": [(1.3, FUSED)]}
+    everything = step("Adam", 10_000_000, max_norm=1.0, ema_decay=0.999, zero_grad=True)
+    yield everything | {"bars": [(1.25, *TORCH)]}
+    for size, times in zip(rows.LSTM, (4, 1.9, 1.6, 1.5, 1.3, 1.25, 1.15), strict=True):
+        large = size[3] >= 256 and size[1] >= 32
+        yield layer(*size) | {"bars": [(times, FUSED), *([(0.8, ROOF)] if large else [])]}
+    for more in ({"dtype": "float64"}, {"packed": True}):
+        yield layer(50, 32, 64, 128, **more) | {"bars": [(4, FUSED)]}
+    yield stack(50, 32, 64, 128) | {"bars": []}
+    yield rows.forecaster(32) | {"bars": [(3, FUSED, "JAX"), (11, "Keras")]}
+    yield rows.forecaster(256) | {"bars": [(2.6, FUSED, "JAX")]}
+    yield rows.mlp() | {"bars": []}
 
 
 SCALED = (16, 1_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000)
@@ -135,10 +150,10 @@ def machine(caches):
 
     Four arrays fill half of a cache, or many times the last one.
     """
-    yield row(FMA, FMA, {}, flop=2e8)
+    yield other(FMA, FMA, {}, flop=2e8)
     for level, size in (*caches.items(), ("memory", 8 * caches["L3"])):
-        yield row(level, "streams", {}, bytes=28 * (size // 32))
-    yield from (function(name, CELL) for name in ("sigmoid", "tanh"))
+        yield other(level, "streams", {}, bytes=28 * (size // 32))
+    yield from (array(function, CELL) for function in ("sigmoid", "tanh"))
 
 
 def after_product():
@@ -150,4 +165,4 @@ def after_product():
     for batch in (*BATCHES, None):
         label = f"step after a product of {batch:,} rows" if batch else "step alone"
         sizes = {"batch": batch or BATCHES[0], "side": 1_000}
-        yield row(label, "after_product", sizes, {"alone": not batch}, block=0.3)
+        yield other(label, "after_product", sizes, {"alone": not batch}, block=0.3)

@@ -1,7 +1,6 @@
 """The benchmarks: every kernel has its rows, they run, and reports say what was measured."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -9,7 +8,6 @@ import sys
 import threading
 import time
 import xml.etree.ElementTree as ET
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +15,15 @@ import pytest
 from commands import call
 
 from pyoptk import _optim
-from pyoptk.duel import command, contender, picture, referee, rows
+from pyoptk.duel import command, contender, referee, rows, svg
 from pyoptk.duel.referee import OURS, Entry
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # last, so that an installed pyoptk is found before the source folder
 
-from bench import environments, work
+from bench import environments, pictures, work
 
-draws = pytest.mark.skipif(find_spec("matplotlib") is None, reason="no matplotlib")
-
-NUMPY = Entry("NumPy", [OURS / "numpy.py"], options={"implementation": "in place"})
-PLAIN = Entry("NumPy, plain", [OURS / "numpy.py"], options={"implementation": "plain"})
-PYOPTK = Entry("pyoptk", [OURS / "pyoptk.py"])
+PYOPTK, _, NUMPY, PLAIN, *_ = command.ENTRIES
 SMALL = {
     "step": rows.step("Adam", 1_000, count=2, max_norm=0.1, ema_decay=0.9, zero_grad=True),
     "sgd": rows.step("SGD", 1_001),
@@ -38,7 +32,7 @@ SMALL = {
     "lstm": rows.layer(3, 2, 5, 4),
     "lstm64": rows.layer(3, 2, 5, 4, dtype="float64"),
     "packed": rows.layer(4, 3, 5, 4, packed=True),
-    "stack": rows.layer(3, 2, 5, 4, stacked=True),
+    "stack": work.stack(3, 2, 5, 4),
     "forecaster": rows.forecaster(3),
     "mlp": rows.mlp(4),
 }
@@ -98,25 +92,17 @@ def test_what_stands_beside_the_kernels_is_measured(kernel_duels):
         assert "twin" in who or "dense" in label
 
 
-def test_pytest_runs_the_same_rows():
-    environment = os.environ | {"PYTEST_ADDOPTS": "-p no:cacheprovider"}
-    command = [sys.executable, "-m", "pytest", "bench", "--quick"]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout[-2000:]
-    for row in [*work.kernels(quick=True), *work.calls()]:
-        assert re.search(rf"{re.escape(row['label'])}: [\d.e+]+ \w+ ", done.stdout)
-
-
-@pytest.mark.parametrize(("chosen", "count"), [("decayed", 2), ("sgd and float64", 2)])
-def test_pytest_chooses_rows_by_their_kernel_or_task(chosen, count):
-    command = [sys.executable, "-m", "pytest", "bench", "--quick", "--collect-only", "-q"]
-    done = subprocess.run(
-        [*command, "-p", "no:cacheprovider", "-k", chosen],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert f"{count}/" in done.stdout
+@pytest.mark.parametrize("only", ["Adam, 1,000", "kernels.adam", "dense"])
+def test_a_part_runs_the_rows_whose_labels_say_so(only, tmp_path):
+    part = [sys.executable, "-m", "bench", "kernels-1", "--quick", "--only", only]
+    part += ["--folder", str(tmp_path)]
+    done = subprocess.run(part, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "kernels-1.json").read_text())
+    every = [row["label"] for row in [*work.kernels(quick=True), *work.calls()]]
+    assert [row["label"] for row in result["rows"]] == [label for label in every if only in label]
+    assert all(f"{row['label']}: " in done.stdout for row in result["rows"])
+    assert {tuple(row["errors"]) for row in result["rows"]} == {()}
 
 
 @pytest.mark.parametrize("kernel", sorted({row["kernel"] for row in work.kernels()}))
@@ -138,7 +124,8 @@ def test_contenders_start_from_the_same_numbers_and_arrive_at_the_same():
     assert set(result["versions"]) == {"pyoptk", "numpy"}
     for row, found in zip(SMALL, result["rows"], strict=True):
         assert found["errors"] == {}, row
-        assert {"pyoptk", *(["NumPy"] if row not in TORCH_ALONE else [])} <= set(found["seconds"])
+        able = {"pyoptk", "NumPy in place"} if row not in TORCH_ALONE else {"pyoptk"}
+        assert able <= set(found["seconds"])
         assert all(len(times) == 2 and min(times) > 0 for times in found["seconds"].values())
 
 
@@ -148,7 +135,7 @@ def test_a_sample_shows_the_work(row):
     task, sizes = SMALL[row]["task"], SMALL[row]["sizes"]
     worker = contender.Worker([str(OURS / "pyoptk.py")], 1, {})
     shown = worker.prepare(task, sizes, SMALL[row]["settings"])
-    inputs = worker.inputs[task](**sizes)
+    inputs = contender.INPUTS[task](**sizes)
     before = inputs["params"][:1] if task == "step" else [p for w in inputs["weights"] for p in w]
     assert not referee.same(shown, contender.sample(before), 1e-4)
 
@@ -200,8 +187,8 @@ def test_who_does_not_answer_is_ended(tmp_path, monkeypatch):
     with referee.Contender(Entry("slow", [slow]), threads=1) as contender_:
         contender_.greet()
         monkeypatch.setattr(referee, "PATIENCE", 0.01)
-        contender_.tell(task="step", sizes={"count": 1, "n": 1}, settings={})
-        assert contender_.listen() == {"error": "ended with status -9"}
+        said = contender_.ask(task="step", sizes={"count": 1, "n": 1}, settings={})
+        assert said == {"error": "ended with status -9"}
 
 
 def test_an_interrupted_duel_leaves_no_thread_and_no_process(tmp_path, monkeypatch):
@@ -267,6 +254,14 @@ def test_ratios_are_taken_round_by_round():
     assert referee.median(row, "a") == 4.0
     assert referee.fastest(row, ["c", "a", "absent"]) == "a"
     assert referee.fastest(row, ["absent"]) == ""
+    assert referee.middle(row, "a", "b") == 2.0
+    assert referee.middle(row, "absent") == 0.0
+
+
+def test_the_best_way_of_a_library_is_the_fastest_contender_that_begins_with_its_name():
+    row = {"seconds": {"NumPy plain": [3.0], "NumPy in place": [2.0], "NumPyro": [1.0]}}
+    assert referee.best(row, "NumPy") == "NumPy in place"
+    assert referee.best(row, "JAX") == ""
 
 
 @pytest.mark.parametrize(
@@ -290,7 +285,6 @@ def test_a_busy_machine_is_named(ours, roof, said):
 # ---- python -m pyoptk bench ----------------------------------------------------------------------
 
 
-@draws
 @pytest.mark.usefixtures("empty_folder")
 def test_the_command_prints_a_table_and_writes_json_and_a_picture(monkeypatch, capsys):
     measure = command.measure
@@ -312,14 +306,11 @@ def test_the_command_prints_a_table_and_writes_json_and_a_picture(monkeypatch, c
     for row in result["rows"]:
         (line,) = (x for x in shown.splitlines() if x.startswith(row["label"]))
         assert referee.duration(referee.median(row, "pyoptk")) in line
-        assert (
-            f"{referee.ratios(row, referee.fastest(row, command.PEERS['NumPy']), 'pyoptk')[0]:.2f}"
-            in line
-        )
+        assert f"{referee.ratios(row, referee.best(row, 'NumPy'))[0]:.2f}" in line
         assert "%" in line
-    drawn = Path("b.svg").read_text()
-    assert ET.fromstring(drawn).tag.endswith("svg")
-    assert "LSTM, T 3" in drawn
+    picture = Path("b.svg").read_text()
+    assert ET.fromstring(picture).tag.endswith("svg")
+    assert "LSTM, T 3" in picture
 
 
 @pytest.mark.parametrize(
@@ -338,35 +329,52 @@ def test_bad_arguments_are_refused_before_anything_is_measured(given, expected, 
     assert re.search(f"^pyoptk: error: {expected}$", capsys.readouterr().err.strip())
 
 
-GROUPS = [("one", [("a", 1.0, "1"), ("b", 3.0, "3")]), ("two", [("a", 0.5, "half")])]
+# ---- pictures ------------------------------------------------------------------------------------
 
 
-@draws
-@pytest.mark.parametrize("log", [False, True])
-def test_bars_reach_their_values(log):
-    figure = picture.bars("title", GROUPS, palette=("a", "b", "absent"), x_title="x", log=log)
-    ends = [bar.get_x() + bar.get_width() for bar in figure.axes[0].patches]
-    np.testing.assert_allclose(ends, [1, 3, 0.5])
-    assert {bar.get_x() for bar in figure.axes[0].patches} == {float(log)}
-    colors = [bar.get_facecolor() for bar in figure.axes[0].patches]
-    assert colors[0] == colors[2] != colors[1]
-    shown = {e.text for e in ET.fromstring(picture.svg(figure)).iter()}
-    assert {"title", "one", "two", "a", "b", "half"} <= shown
-    assert "absent" not in shown
+def test_a_line_chart_shows_every_point_and_name_inside_the_picture():
+    series = [
+        pictures.Series("a < b", [(1e3, 0.5), (1e6, 80.0)], 0),
+        pictures.Series("c", [(1e3, 2.0), (1e6, 79.0)], 1, measured=False),
+    ]
+    root = ET.fromstring(pictures.lines("title", series, x_title="x", y_title="y"))
+    width, height = float(root.get("width")), float(root.get("height"))
+    words = {e.text: e for e in root.iter() if e.tag.endswith("text")}
+    assert {"a < b", "c", "title", "10 k", "0.5"} <= set(words)
+    assert abs(float(words["a < b"].get("y")) - float(words["c"].get("y"))) >= 15
+    marks = [e for e in root.iter() if e.tag.endswith("circle")]
+    assert len(marks) == 2
+    for e in [*marks, *words.values()]:
+        assert 0 <= float(e.get("cx") or e.get("x")) <= width
+        assert 0 <= float(e.get("cy") or e.get("y")) <= height
 
 
-@draws
-def test_a_picture_is_the_same_each_time_and_dark_where_the_reader_is():
-    drawn = {picture.svg(picture.bars("t", GROUPS, palette="ab", x_title="x")) for _ in range(2)}
-    assert len(drawn) == 1
-    assert "prefers-color-scheme:dark" in drawn.pop()
+def test_bars_are_as_long_as_their_values():
+    groups = [("one", [("a", 1.0, "1"), ("b", 3.0, "3")]), ("two", [("a", 2.0, "2")])]
+    root = ET.fromstring(svg.bars("title", groups, palette=("a", "b"), x_title="x"))
+    drawn = [e for e in root.iter() if e.tag.endswith("rect") and e.get("height") == "15"]
+    widths = [float(e.get("width")) for e in drawn]
+    np.testing.assert_allclose(np.divide(widths, widths[0]), [1, 3, 2], rtol=1e-2)
 
 
-def test_a_picture_without_matplotlib_is_refused_before_anything_is_measured(monkeypatch, capsys):
-    monkeypatch.setattr(command, "find_spec", lambda name: None)
-    assert call("bench", "--plot", "b.svg") == 2
-    shown = capsys.readouterr().err
-    assert shown.endswith("argument --plot: needs matplotlib: python -m pip install matplotlib\n")
+@pytest.mark.parametrize(
+    ("least", "most", "expected"),
+    [
+        (0.9, 12, [1, 2, 5, 10]),
+        (900, 6e7, [1e3, 1e4, 1e5, 1e6, 1e7]),
+        (3, 4, []),
+    ],
+)
+def test_ticks_of_a_logarithmic_axis(least, most, expected):
+    np.testing.assert_allclose(svg.log_ticks(least, most), expected)
+
+
+@pytest.mark.parametrize(("most", "expected"), [(0.9, 0.2), (7, 1), (8, 2), (123, 20)])
+def test_ticks_of_a_linear_axis(most, expected):
+    ticks = svg.ticks(most)
+    np.testing.assert_allclose(np.diff(ticks), expected)
+    assert ticks[0] == 0
+    assert ticks[-1] >= most * (1 - 1e-9)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import pyoptk
-from pyoptk import _plan, _rnn, _rnn_step, kernels
+from pyoptk import _plan, _rnn, kernels
 
 F32, F64 = np.float32, np.float64
 FOREIGN = np.dtype(F32).newbyteorder()  # the other byte order, whichever this machine has
@@ -76,7 +76,7 @@ BAD_PARAMS = {
     "overlapping": (
         {"a": SHARED[:5], "b": ones(3), "c": SHARED[4:]},
         ValueError,
-        r"^params\['c'\]: expected an array of its own, got one that overlaps params\['a'\]",
+        r"^params\['c'\]: expected memory of its own, got an array that overlaps params\['a'\]",
     ),
 }
 
@@ -289,7 +289,7 @@ def test_functions_and_products_refuse_bad_arguments():
             call()
 
 
-@pytest.mark.parametrize("kind", [_plan.Plan, _rnn.Plan, _rnn_step.Stepper])
+@pytest.mark.parametrize("kind", [_plan.Plan, _rnn.Plan, _rnn.Stepper])
 def test_a_compiled_class_cannot_be_made_in_part(kind):
     with pytest.raises(TypeError, match="positional argument"):
         kind.__new__(kind)

@@ -7,30 +7,27 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import pyoptk
 
 from .. import _interrupt
-from . import machine, rows
-from .picture import bars, svg
-from .referee import OURS, Entry, Row, duration, fastest, median, noise, ratio, ratios, run, spread
+from . import machine, rows, svg
+from .referee import OURS, Entry, Row, best, duration, median, middle, noise, ratios, run, spread
 
-PEERS = {  # and the ways to do it
-    "NumPy": ("NumPy in place", "NumPy plain"),
-    "PyTorch": ("PyTorch fused", "PyTorch foreach", "PyTorch for-loop"),
-}
+PEERS = {"NumPy": "numpy.py", "PyTorch": "torch.py"}
 
 
-def entry(name: str) -> Entry:
-    """A library, or one way of it: the file has the library's name, and gets that of the way."""
-    library, _, way = name.partition(" ")
-    file = OURS / f"{library.lower().removeprefix('py') if way else library}.py"
-    return Entry(name, [file], options={"implementation": way} if way else {})
+def way(peer: str, how: str) -> Entry:
+    """One way of a library, as a contender."""
+    return Entry(f"{peer} {how}", [OURS / PEERS[peer]], options={"implementation": how})
 
 
-ENTRIES = [*map(entry, ("pyoptk", "roof", *PEERS["NumPy"], *PEERS["PyTorch"][:2]))]
+ENTRIES = [
+    *(Entry(name, [OURS / f"{name}.py"]) for name in ("pyoptk", "roof")),
+    *(way("NumPy", how) for how in ("in place", "plain")),
+    *(way("PyTorch", how) for how in ("fused", "foreach")),
+]
 ROWS = [
     *(rows.step("Adam", n) for n in (1_000, 100_000, 1_000_000, 10_000_000)),
     rows.step("Adam", 1_000_000, max_norm=1.0),
@@ -57,10 +54,9 @@ def measure(
 ) -> dict[str, Any]:
     """Run the duels (see `referee.run`), print a line for each; the result that `--json` writes."""
     told = machine.describe()
-    plural = "" if threads == 1 else "s"
-    print(f"pyoptk {pyoptk.__version__}, {told['isa']}, {threads} thread{plural}, {told['cpu']}\n")
-    print(ABOUT.format(rounds=rounds), end="\n\n")
-    print(f"{'float32':34}{'time':>10}{'roof':>7}" + "".join(f"{peer:>22}" for peer in PEERS))
+    print(f"pyoptk {pyoptk.__version__}, {told['isa']}, {machine.threads(threads)}, {told['cpu']}")
+    print("\n" + ABOUT.format(rounds=rounds) + "\n")
+    print(f"{'float32':34}{'time':>10}{'roof':>7}" + "".join(f"{peer:>24}" for peer in PEERS))
 
     def show(row: Row) -> None:
         print(line(row), flush=True)
@@ -79,30 +75,27 @@ def measure(
 
 def line(row: Row) -> str:
     """One row of the table."""
-    share = f"{ratio(row, 'roof'):.0%}" if "roof" in row["seconds"] else "-"
-    cells = [f"{row['label']:34}{duration(median(row)):>10}{share:>7}"]
-    for names in PEERS.values():
-        middle, _, range_ = spread(ratios(row, fastest(row, names))).partition(" ")
-        cells.append(f"{middle or '-':>7} {range_:>14}")
+    cells = [f"{row['label']:34}{duration(median(row)):>10}"]
+    cells.append(f"{middle(row, 'roof'):>7.0%}" if "roof" in row["seconds"] else f"{'-':>7}")
+    cells += [f"{spread(ratios(row, best(row, peer))) or '-':>24}" for peer in PEERS]
     return "".join(cells)
 
 
 def picture(result: dict[str, Any]) -> str:
     """How many times as long the others take, as bars on a logarithmic scale."""
-    palette, groups = ["PyTorch", "NumPy"], []
+    groups = []
     for row in result["rows"]:
-        present = [(peer, way) for peer in palette if (way := fastest(row, PEERS[peer]))]
-        members = [(peer, ratio(row, way), f"{ratio(row, way):.2f}x") for peer, way in present]
+        times = {peer: middle(row, best(row, peer)) for peer in reversed(PEERS)}
+        members = [(peer, t, f"{t:.2f}x") for peer, t in times.items() if t]
         groups += [(row["label"], members)] if members else []
-    told = result["machine"]
-    return svg(bars(
+    return svg.bars(
         "How many times as long as pyoptk",
         groups,
-        palette=palette,
+        palette=["PyTorch", "NumPy"],
         x_title="times as long; below 1 the other is faster",
         log=True,
-        note=f"{told['cpu']}, {result['threads']} thread(s), {told['date']}",
-    ))  # fmt: skip
+        note=machine.note(result),
+    )
 
 
 def main(options: argparse.Namespace) -> int:
@@ -112,10 +105,6 @@ def main(options: argparse.Namespace) -> int:
         if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
             print(f"pyoptk: error: argument --{name}: cannot write {path}", file=sys.stderr)
             return 2
-    if options.plot is not None and find_spec("matplotlib") is None:
-        need = "needs matplotlib: python -m pip install matplotlib"
-        print(f"pyoptk: error: argument --plot: {need}", file=sys.stderr)
-        return 2
     result = measure(threads=options.threads or pyoptk.get_num_threads())
     with _interrupt.held():
         if options.json is not None:

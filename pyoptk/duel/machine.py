@@ -7,9 +7,9 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pyoptk
 
@@ -23,41 +23,46 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def caches() -> dict[str, tuple[int, int]]:
-    """The caches of the first core, as in L1d and L2: bytes, and how many cores share each.
-
-    Empty if not known; macOS tells the sizes alone.
-    """
-    if sys.platform == "darwin":
-        return {level: (size, 1) for level, size in _of_macos()}
-    found = {}
-    for cache in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+def caches() -> list[tuple[int, str, int, int]]:
+    """Of the first core: level, type, bytes, and how many cores share it; empty if not known."""
+    found = []
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         with suppress(OSError, ValueError):
-            names = "level", "type", "size", "shared_cpu_list"
-            level, kind, size, cores = ((cache / name).read_text().strip() for name in names)
-            ends = (part.partition("-") for part in cores.split(","))  # "0-7,16-23"
-            shared = sum(int(b or a) - int(a) + 1 for a, _, b in ends)
-            if kind != "Instruction":
-                name = f"L{level}" + "d" * (kind == "Data")
-                found[name] = int(size.removesuffix("K")) * 1024, shared
+            level, kind, size, shared = (
+                (folder / name).read_text().strip()
+                for name in ("level", "type", "size", "shared_cpu_list")
+            )
+            parts = (part.partition("-") for part in shared.split(","))  # "0-7,16-23"
+            cores = sum(int(b or a) - int(a) + 1 for a, _, b in parts)
+            found.append((int(level), kind, int(size.removesuffix("K")) * 1024, cores))
+    if sys.platform == "darwin":
+        for level, kind, key in ((1, "Data", "l1d"), (2, "", "l2"), (3, "", "l3")):
+            command = ["/usr/sbin/sysctl", "-n", f"hw.{key}cachesize"]
+            with suppress(OSError, ValueError, subprocess.SubprocessError):
+                told = subprocess.run(command, capture_output=True, timeout=5, check=True)
+                found.append((level, kind, int(told.stdout), 1))
     return found
 
 
-def _of_macos() -> Iterator[tuple[str, int]]:
-    for level, key in (("L1d", "l1dcachesize"), ("L2", "l2cachesize"), ("L3", "l3cachesize")):
-        command = ["/usr/sbin/sysctl", "-n", f"hw.{key}"]
-        with suppress(OSError, ValueError, subprocess.SubprocessError):
-            yield level, int(subprocess.check_output(command, stderr=subprocess.DEVNULL, timeout=5))
-
-
 def cache_sizes() -> list[str]:
-    """As in ``['L1d 32 KiB', 'L2 1 MiB']``."""
-    units = ((2**20, "MiB"), (2**10, "KiB"))
-    told = []
-    for level, (size, _) in caches().items():
-        unit, name = units[size < units[0][0]]
-        told.append(f"{level} {size / unit:g} {name}")
-    return told
+    """The caches in words, as in ``['L1d 32 KiB', 'L2 1 MiB']``."""
+
+    def words(size: int) -> str:
+        return f"{size / 2**20:g} MiB" if size >= 2**20 else f"{size / 2**10:g} KiB"
+
+    known = [cache for cache in caches() if cache[1] != "Instruction"]
+    return [f"L{level}{'d' * (kind == 'Data')} {words(size)}" for level, kind, size, _ in known]
+
+
+def threads(k: int) -> str:
+    """A number of threads in words."""
+    return f"{k} thread{'s' * (k != 1)}"
+
+
+def note(result: dict[str, Any]) -> str:
+    """What stands under a picture."""
+    told = result["machine"]
+    return f"{told['cpu']}, {threads(result['threads'])}, {told['date']}"
 
 
 def without_folders(word: str) -> str:

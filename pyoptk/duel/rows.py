@@ -14,6 +14,7 @@ import numpy as np
 
 import pyoptk
 
+from .contender import GATES
 from .referee import Row
 
 # T, B, I, H
@@ -44,7 +45,7 @@ def step(optimizer: str, n: int, count: int = 1, dtype: str = "float32", **setti
     sizes = {"count": count, "n": n, "dtype": dtype}
     work = np.dtype(dtype).itemsize * count * n * streams(optimizer, **settings)
     settings["optimizer"] = optimizer
-    return row(f"{what}, {size}{of(dtype)}", "step", sizes, settings, bytes=work)
+    return other(f"{what}, {size}{of(dtype)}", "step", sizes, settings, bytes=work)
 
 
 def of(dtype: str) -> str:
@@ -63,43 +64,37 @@ def layer_flop(T: int, B: int, I: int, H: int, gates: int = 4, packed: bool = Fa
 
 def layer(
     T: int, B: int, I: int, H: int, *, cell: str = "LSTM", dtype: str = "float32",
-    packed: bool = False, stacked: bool = False, part: str = "",
+    packed: bool = False, part: str = "",
 ) -> Row:  # fmt: skip
-    """Forward and backward of a recurrent layer with the gradient of the input, or a part of it.
+    """One recurrent layer: forward and backward with the gradient of the input, or a part of it.
 
-    `stacked`: two layers in both directions. `part` is "forward", "backward", or "step" for one
-    step of a stream.
+    `part` is "forward", "backward", or "step" for one step of a stream.
     """
-    gates = getattr(pyoptk, cell).gates
-    sizes = {"T": T, "B": B, "I": I, "H": H, "dtype": dtype, "gates": gates}
+    kind = f", {part}" * bool(part) + ", sequences of T/2 to T" * packed + of(dtype)
+    sizes = {"T": T, "B": B, "I": I, "H": H, "dtype": dtype, "cell": cell}
     sizes |= {"packed": True} if packed else {}
-    more = {"layers": 2, "directions": 2} if stacked else {}
-    kinds = part, "sequences of T/2 to T" * packed, "2 layers, bidirectional" * stacked
-    label = ", ".join([f"{cell}, T {T}, B {B}, I {I}, H {H}", *filter(None, kinds)])
-    flop = layer_flop(T, B, I, H, gates, packed)
-    if stacked:
-        flop = 2 * (flop + layer_flop(T, B, 2 * H, H, gates))
-    if part:
-        products = 2 if part == "backward" else 1
-        flop = products * 2 * gates * (1 if part == "step" else T) * B * H * (I + H)
+    flop = layer_flop(T, B, I, H, GATES[cell], packed)
+    if part:  # one product for each weight, two in backward
+        passes = {"forward": T, "backward": 2 * T, "step": 1}[part]
+        flop = passes * 2 * GATES[cell] * B * H * (I + H)
     task, part = ("stream", "") if part == "step" else ("layer", part)
-    settings = {"cell": cell, **more}
-    return row(label + of(dtype), task, sizes | more, settings, part=part, flop=flop)
+    label = f"{cell}, T {T}, B {B}, I {I}, H {H}{kind}"
+    return other(label, task, sizes, {"cell": cell}, part=part, flop=flop)
 
 
 def forecaster(B: int, T: int = 10) -> Row:
     """A whole training step of LSTM(64) -> LSTM(32) -> Dense(1) on windows of T steps."""
     flop = layer_flop(T, B, 1, 64) + layer_flop(T, B, 64, 32) + 6 * B * 32
-    return row(f"forecaster, batch of {B}", "forecaster", {"B": B, "T": T}, flop=flop)
+    return other(f"forecaster, batch of {B}", "forecaster", {"B": B, "T": T}, flop=flop)
 
 
 def mlp(B: int = 128) -> Row:
     """A whole training step of a classifier whose layers are NumPy."""
     flop = 6 * B * sum(a * b for a, b in pairwise(MLP))
     label = f"MLP {'-'.join(map(str, MLP))}, batch of {B}"
-    return row(label, "mlp", {"layers": MLP, "B": B}, flop=flop)
+    return other(label, "mlp", {"layers": MLP, "B": B}, flop=flop)
 
 
-def row(label: str, task: str, sizes: Row, settings: Row | None = None, **more: Any) -> Row:
-    """Any row; `more` is the work in it."""
+def other(label: str, task: str, sizes: Row, settings: Row | None = None, **more: Any) -> Row:
+    """Any other row; `more` is the work in it."""
     return {"label": label, "task": task, "sizes": sizes, "settings": settings or {}, **more}

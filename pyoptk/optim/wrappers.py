@@ -18,7 +18,7 @@ import numpy as np
 from .._sparse import SparseRows
 from .base import Optimizer
 from .hyper import Grads
-from .stateful import LEAST, MOST, Wrapper
+from .stateful import LEAST, MOST, Wrapper, shown
 
 
 class Accumulation(Wrapper):
@@ -72,7 +72,8 @@ class Accumulation(Wrapper):
         self.k, self.weight = k, 0.0
         self._sums = [np.zeros_like(param) for param in self._tree.arrays]
         self._given = np.zeros(len(self._sums), bool)
-        self._own = {**self._tree.named("sum", self._sums), "given": self._given}
+        *sums, given = shown([*self._sums, self._given])
+        self._own = {**self._tree.named("sum", sums), "given": given}
         self._rows: dict[int, list[SparseRows]] = {}
 
     def step(self, grads: Grads, *, weight: float = 1.0) -> bool:

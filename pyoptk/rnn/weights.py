@@ -24,6 +24,8 @@ def names_of(layer: int, backward: bool = False) -> tuple[str, ...]:
 
 def shapes_of(layer: Any) -> dict[str, tuple[int, ...]]:
     """The shape of every parameter by name, level by level, forwards before backwards."""
+    if layer.num_layers >= 2**16:  # before a loop and names that no memory is enough for
+        raise MemoryError(f"num_layers: expected less than 2**16, got {layer.num_layers:,}")
     found: dict[str, tuple[int, ...]] = {}
     H, rows = layer.hidden_size, layer.gates * layer.hidden_size
     for level in range(layer.num_layers):

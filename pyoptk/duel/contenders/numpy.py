@@ -6,7 +6,6 @@ block by block with `out=`, so that temporaries stay in the L2 cache and every a
 The recurrent layers are pyoptk's twins, whose products over time are one matmul each.
 """
 
-import inspect
 from functools import partial
 
 import numpy as np
@@ -28,6 +27,7 @@ def start(threads, implementation="in place"):
 
 
 OPTIMIZERS = ("Adam", "SGD", "RMSprop", "AdaGrad")
+STATES = {"LSTM": 2, "RNN": 1, "GRU": 1}
 
 
 def plain(optimizer, p, g, m, v, t):
@@ -116,16 +116,12 @@ def step(
     return work, lambda _: [*params[:1], *averages[:1]]
 
 
-def states(twin):
-    return [*inspect.signature(twin).parameters].index("w_ih") - 1
-
-
 def layer(x, dy, weights, *, cell, **stacked):
-    """pyoptk's twin, which takes the states between x and the weights."""
-    if stacked:
+    """pyoptk's twin."""
+    if cell not in STATES or stacked:
         raise NotImplementedError
+    zeros, saved, n = np.zeros_like(dy[0]), None, STATES[cell]
     twin = [getattr(reference, f"{cell.lower()}_{part}") for part in ("forward", "backward")]
-    zeros, saved, n = np.zeros_like(dy[0]), None, states(twin[0])
 
     def forward():
         nonlocal saved
@@ -135,14 +131,14 @@ def layer(x, dy, weights, *, cell, **stacked):
 
     def backward():
         found = twin[1](x, *saved, *weights[:2], dy, *[zeros] * n)
-        return [found[0], *found[1 + n :], found[-1]]
+        return [found[0], *(*found[1 + n :], found[-1])[:4]]  # one gradient of both biases, or two
 
     return (forward, backward), list
 
 
 def stream(x, dy, weights, *, cell):
-    step = getattr(reference, f"{cell.lower()}_step")
-    return partial(step, x[0], *[np.zeros_like(dy[0])] * states(step), *weights)
+    states = [np.zeros_like(dy[0])] * STATES[cell]
+    return partial(getattr(reference, f"{cell.lower()}_step"), x[0], *states, *weights)
 
 
 def forecaster(windows, targets, weights):

@@ -1,0 +1,1 @@
+"""One file per library, one function per task; `pyoptk.duel.contender` says what they take."""
