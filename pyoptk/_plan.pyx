@@ -228,11 +228,18 @@ cdef class Plan:
         """The gradients as a list in the order of the parameters; raises as `step` would."""
         cdef Py_ssize_t i
         cdef list ordered = self.held.in_order(grads)
-        for i in range(self.count):
-            if ordered[i] is not None:
-                self.take(i, ordered[i])
-                PyBuffer_Release(&self.taken[i])
-        self.copies.clear()
+        try:
+            for i in range(self.count):
+                if ordered[i] is not None:
+                    self.take(i, ordered[i])
+                    self.tensors[i].grad = self.taken[i].buf
+                    PyBuffer_Release(&self.taken[i])
+            if self.zero_grad:
+                self.check_gradients_apart()
+        finally:
+            self.copies.clear()
+            for i in range(self.count):
+                self.tensors[i].grad = NULL
         return ordered
 
     cdef bint take_at_once(self, Py_ssize_t i, grad) noexcept:

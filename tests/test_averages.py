@@ -159,3 +159,11 @@ def test_a_frozen_parameter_stays_where_slow_weights_go_on():
     assert lookahead.step({"w": None, "b": grads["w"]})
     assert (params["w"] == before[0]).all()
     assert (params["b"] != before[1]).all()
+
+
+def test_the_largest_count_stays_what_a_checkpoint_takes():
+    swa = pyoptk.SWA(np.ones(2))
+    swa.load_state_dict({"average": np.ones(2), "count": 2**63 - 1})
+    swa.update()
+    swa.load_state_dict(swa.state_dict())
+    assert swa.count == 2**63 - 1

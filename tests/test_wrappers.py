@@ -353,6 +353,9 @@ def test_a_wrong_state_is_refused_and_nothing_is_changed(kind, tmp_path):
         ({**state, "more": 1}, ValueError, r"'more' too"),
         ({k: v for k, v in state.items() if k != "count"}, ValueError, r"none for 'count'"),
     ]
+    if kind == "accumulation":
+        other = {**state, "weight": 1.0 - bool(state["weight"])}
+        changes.append((other, ValueError, r"^state\['weight'\]: expected 0 for no micro-batch"))
     name = next(iter(state))
     if isinstance(state[name], np.ndarray):
         changes.append(({**state, name: np.ones(2)}, ValueError, r"expected float64 \(7, 5\)"))

@@ -26,12 +26,14 @@ from .hyper import Grads
 # Between these, a loss scale and 1 / scale are both normal numbers in float32.
 LEAST, MOST = 2.0**-126, 2.0**126
 
+MOST_COUNTED = 2**63 - 1
+
 # For every number by name, in a constructor, an assignment and a checkpoint.
-_length = "an integer >= 1", operator.index, lambda n: 1 <= n < 2**63
+_length = "an integer >= 1", operator.index, lambda n: 1 <= n <= MOST_COUNTED
 _RULES: dict[str, Rule] = {
     "k": _length,
     "interval": _length,
-    "count": ("an integer >= 0", operator.index, lambda n: 0 <= n < 2**63),
+    "count": ("an integer >= 0", operator.index, lambda n: 0 <= n <= MOST_COUNTED),
     "weight": ("a finite number >= 0", real, lambda x: 0 <= x < float("inf")),
     "alpha": ("a number in [0, 1]", real, lambda x: 0 <= x <= 1),
     "scale": ("a number in [2**-126, 2**126]", real, lambda x: LEAST <= x <= MOST),
