@@ -16,7 +16,8 @@ from libc.stdint cimport INT64_MAX, int64_t, uintptr_t
 from libc.string cimport memcpy
 
 from ._core cimport (
-    acquire, check_like, clip_coefficient, contiguous, num_threads, optim_table, shape_of, size_of,
+    acquire, check_like, clip_coefficient, contiguous, described_view, num_threads, optim_table,
+    shape_of, size_of,
 )
 from ._held cimport Held
 from ._optim cimport Row, at_least_zero, check_fits, limit, row_named
@@ -276,8 +277,12 @@ cdef class Plan:
         try:
             if type(grad) is SparseRows:
                 check_rows_like(view, name, grad, param, param_name)
-            else:
+            elif view.itemsize == param.itemsize:
                 check_like(view, name, param, param_name)
+            else:
+                raise TypeError(f"{name}: expected {described_view(param)} like {param_name}, got "
+                                f"{described_view(view)}; its .astype("
+                                f"{'float' + str(8 * param.itemsize)!r}) is one")
             shared = self.held.owner(view.buf, view.len)
             if shared >= 0:
                 raise ValueError(f"{name}: expected memory of its own, got an array that overlaps "

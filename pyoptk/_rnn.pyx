@@ -282,7 +282,8 @@ cdef class Passes:
         cdef bint batch_first = layer.batch_first
         view = arrays.take("x", x, False, True)
         if view.itemsize != layer.dtype.itemsize:
-            raise TypeError(f"x: expected {layer.dtype} like the weights, got {x.dtype}")
+            raise TypeError(f"x: expected {layer.dtype} like the weights, got {x.dtype}; "
+                            f"its .astype({str(layer.dtype)!r}) is one")
         if view.ndim != 3 or view.shape[2] != layer.input_size:
             raise ValueError(f"x: expected shape (any, any, {layer.input_size}), "
                              f"got {shape_of(view)}")

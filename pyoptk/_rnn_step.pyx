@@ -65,7 +65,9 @@ cdef class Stepper:
         try:
             acquire(x, &of[0], "x", False, True)
             taken = 1
-            check_dtype(&of[0], "x", &self.params, "the weights")
+            if of[0].itemsize != self.params.itemsize:
+                raise TypeError(f"x: expected {self.dtype} like the weights, got {x.dtype}; its "
+                                f".astype({str(self.dtype)!r}) is one")
             if of[0].ndim != 2 or <size_t> of[0].shape[1] != self.I:
                 raise ValueError(f"x: expected shape (any, {self.I}), got {shape_of(&of[0])}")
             if self.I > 1 and of[0].strides[1] != of[0].itemsize:

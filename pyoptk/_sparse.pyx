@@ -6,7 +6,7 @@ from operator import index as _index
 
 import numpy as _np
 
-from ._checks import described
+from ._checks import check_integer, described
 
 from cpython.buffer cimport (
     Py_buffer, PyBuffer_Release, PyBUF_STRIDES, PyObject_GetBuffer,
@@ -27,14 +27,16 @@ cdef class SparseRows:
 
     Parameters
     ----------
-    indices : integers, n of them
+    indices : integers, of any shape: [n], or a batch [B, T]
         The rows, in any order. One that comes several times has the sum of its values as gradient,
         added up in this order.
-    values : array, (n, *shape[1:])
+    values : array, (*indices.shape, *shape[1:])
         float32 or float64, as the parameter. Only read, and only when the step is taken; copied
         if it is not C-contiguous.
     shape : tuple of int
         That of the parameter.
+    padding_idx : int, optional
+        A row whose gradients are left out, with their indices; the others are copied then.
 
     Raises
     ------
@@ -52,7 +54,7 @@ cdef class SparseRows:
            [0. , 1. ],
            [1. , 1. ]])
     """
-    def __cinit__(self, indices, values, shape):
+    def __cinit__(self, indices, values, shape, *, padding_idx=None):
         cdef Py_ssize_t width = 1
         self.shape = row_shape(shape)
         given = _np.asarray(indices)
@@ -60,15 +62,21 @@ cdef class SparseRows:
             given = given.astype(_np.int64)  # to NumPy an empty list is one of floats
         if given.dtype.kind not in "iu":
             raise TypeError(f"indices: expected integers, got {described(given)}")
-        if given.ndim != 1:
-            raise ValueError(f"indices: expected one axis, got shape {given.shape}")
-        outside, = ((given < 0) | (given >= self.shape[0])).nonzero()
-        if outside.size:
-            raise ValueError(f"indices[{outside[0]}]: expected a row in 0..{self.shape[0] - 1}, "
-                             f"got {given[outside[0]]}")
+        if given.ndim == 0:
+            raise ValueError("indices: expected at least one axis, got shape ()")
+        outside = _np.argwhere((given < 0) | (given >= self.shape[0])).tolist()
+        if outside:
+            raise ValueError(f"indices{outside[0]}: expected a row in 0..{self.shape[0] - 1}, "
+                             f"got {given[tuple(outside[0])]}")
         self.values = contiguous(values)
+        self.check_values((*given.shape, *self.shape[1:]))
+        if padding_idx is not None:
+            kept = given != check_integer("padding_idx", padding_idx, 0, self.shape[0],
+                                          f"None or a row in 0..{self.shape[0] - 1}")
+            given, self.values = given[kept], _np.asarray(self.values)[kept]
+        elif given.ndim > 1:
+            self.values = _np.asarray(self.values).reshape(given.size, *self.shape[1:])
         self.rows.count = given.size
-        self.check_values()
         self.indices = _np.ndarray(given.size, _np.int64, given.astype(_np.int64).tobytes())
         PyObject_GetBuffer(self.indices, &self.held, PyBUF_STRIDES)
         for axis in self.shape[1:]:
@@ -76,11 +84,11 @@ cdef class SparseRows:
         self.rows.indices = <const int64_t *> self.held.buf
         self.rows.width = width
 
-    cdef int check_values(self) except -1:
+    cdef int check_values(self, tuple shape) except -1:
         cdef Py_buffer view
         acquire(self.values, &view, "values", False, False)
         try:
-            check_shape(&view, "values", (<Py_ssize_t> self.rows.count, *self.shape[1:]))
+            check_shape(&view, "values", shape)
         finally:
             PyBuffer_Release(&view)
         return 0
@@ -90,7 +98,7 @@ cdef class SparseRows:
 
     def dense(self):
         """The same gradient as an array."""
-        self.check_values()
+        self.check_values((<Py_ssize_t> self.rows.count, *self.shape[1:]))
         dense = _np.zeros(self.shape, self.values.dtype)
         _np.add.at(dense, self.indices, self.values)
         return dense

@@ -167,3 +167,11 @@ def test_the_largest_count_stays_what_a_checkpoint_takes():
     swa.update()
     swa.load_state_dict(swa.state_dict())
     assert swa.count == 2**63 - 1
+
+
+def test_lookahead_goes_around_sparse_rows(rng):
+    table = np.zeros((4, 2))
+    lookahead = pyoptk.Lookahead(pyoptk.SGD(table, lr=1.0), k=2, alpha=0.5)
+    for _ in range(2):
+        lookahead.step(pyoptk.SparseRows([3], np.ones((1, 2)), (4, 2)))
+    np.testing.assert_array_equal(table[:, 0], [0, 0, 0, -1])

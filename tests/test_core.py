@@ -101,7 +101,7 @@ BAD_GRADS = {
     "transposed": ([ones(4, 3), ones(5)], ValueError, r"^grads\[0\]: expected float32 \(3, 4\) like .*got float32 \(4, 3\)$"),
     "flat": ([ones(12), ones(5)], ValueError, r"^grads\[0\]: expected float32 \(3, 4\) like params\[0\], got float32 \(12,\)$"),
     "too long": ([ones(3, 4), ones(6)], ValueError, r"^grads\[1\]: expected float32 \(5,\)"),
-    "float64": ([ones(3, 4), ones(5, dtype=F64)], TypeError, r"^grads\[1\]: expected float32 .*got float64 \(5,\)$"),
+    "float64": ([ones(3, 4), ones(5, dtype=F64)], TypeError, r"^grads\[1\]: expected float32 .*got float64 \(5,\); its .astype\('float32'\) is one$"),
     "int": ([ones(3, 4), np.ones(5, int)], TypeError, r"^grads\[1\]: expected float32 or float64.*int64"),
     "a number": ([ones(3, 4), 1.0], TypeError, r"^grads\[1\]: .*got float$"),
     "a parameter": (lambda p: [ones(3, 4), p[1]], ValueError, r"^grads\[1\]: .*overlaps params\[1\]$"),

@@ -24,7 +24,7 @@ X, STATE = ones(4, 3, 5), (ones(1, 3, 6), ones(1, 3, 6))
 BAD_LSTM = {
     "x of another size": (lambda m: m.forward(ones(4, 3, 6)), ValueError, r"^x: expected shape \(any, any, 5\), got \(4, 3, 6\)$"),
     "x without batch": (lambda m: m.forward(ones(4, 5)), ValueError, r"^x: expected shape \(any, any, 5\), got \(4, 5\)$"),
-    "x of float64": (lambda m: m.forward(ones(4, 3, 5, dtype=F64)), TypeError, r"^x: expected float32 like the weights, got float64$"),
+    "x of float64": (lambda m: m.forward(ones(4, 3, 5, dtype=F64)), TypeError, r"^x: expected float32 like the weights, got float64; its .astype\('float32'\) is one$"),
     "x of ints": (lambda m: m.forward(np.ones((4, 3, 5), int)), TypeError, r"^x: expected float32 or float64"),
     "x no array": (lambda m: m.forward([[[1.0]]]), TypeError, r"^x: expected a float32 or float64 array, got list$"),
     "state no pair": (lambda m: m.forward(X, STATE[0]), TypeError, r"^state: expected a pair of arrays of shape \(1, 3, 6\)"),
@@ -74,7 +74,7 @@ BAD_LSTM = {
     "state of one direction": (lambda m: pyoptk.LSTM(5, 6, bidirectional=True).forward(X, STATE), ValueError, r"^state\[0\]: expected shape \(2, 3, 6\), got \(1, 3, 6\)$"),
     "step of two directions": (lambda m: pyoptk.LSTM(5, 6, bidirectional=True).step(X[0]), RuntimeError, r"^step: expected a layer of one direction"),
     "step of a sequence": (lambda m: m.step(X), ValueError, r"^x: expected shape \(any, 5\), got \(4, 3, 5\)$"),
-    "step of float64": (lambda m: m.step(ones(3, 5, dtype=F64)), TypeError, r"^x: expected float32 like the weights, got float64$"),
+    "step of float64": (lambda m: m.step(ones(3, 5, dtype=F64)), TypeError, r"^x: expected float32 like the weights, got float64; its .astype\('float32'\) is one$"),
     "step no array": (lambda m: m.step([[1.0] * 5]), TypeError, r"^x: expected a float32 or float64 array, got list$"),
     "step without c": (lambda m: m.step(X[0], STATE[0]), TypeError, r"^state: expected a pair of arrays of shape \(1, 3, 6\), got float32 \(1, 3, 6\)$"),
     "step with another c": (lambda m: m.step(X[0], (STATE[0], ones(1, 2, 6))), ValueError, r"^state\[1\]: expected shape \(1, 3, 6\), got \(1, 2, 6\)$"),

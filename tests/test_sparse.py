@@ -258,12 +258,20 @@ def test_accumulation_refuses_a_mixture_and_to_be_saved_within_a_step():
     assert accumulation.state_dict()["count"] == 0
 
 
-def test_lookahead_goes_around_it(rng):
-    table = np.zeros((4, 2))
-    lookahead = pyoptk.Lookahead(pyoptk.SGD(table, lr=1.0), k=2, alpha=0.5)
-    for _ in range(2):
-        lookahead.step(pyoptk.SparseRows([3], np.ones((1, 2)), (4, 2)))
-    np.testing.assert_array_equal(table[:, 0], [0, 0, 0, -1])
+def test_indices_of_a_batch_and_a_row_of_padding():
+    indices, values = np.array([[1, 0, 3], [3, 0, 0]]), np.arange(18.0).reshape(2, 3, 3)
+    table = np.ones((4, 3))
+    flat = pyoptk.SparseRows(indices.ravel(), values.reshape(6, 3), table.shape)
+    batch = pyoptk.SparseRows(indices, values, table.shape)
+    assert np.shares_memory(batch.values, values)
+    np.testing.assert_array_equal(batch.dense(), flat.dense())
+    padded = pyoptk.SparseRows(indices, values, table.shape, padding_idx=0)
+    np.testing.assert_array_equal(padded.dense()[1:], flat.dense()[1:])
+    pyoptk.AdamW(table, weight_decay=0.5).step(padded)  # a gradient of 0 would decay the row
+    np.testing.assert_array_equal((table == 1).all(axis=1), [True, False, True, False])
+    for wrong in (4, -1, 0.5, True):
+        with pytest.raises((TypeError, ValueError), match=r"^padding_idx: expected None or a row"):
+            pyoptk.SparseRows(indices, values, table.shape, padding_idx=wrong)
 
 
 # ---- what is refused -----------------------------------------------------------------------------
@@ -272,7 +280,9 @@ TWO = np.ones((2, 3))
 BAD_ROWS = {
     "float indices": ([0.0, 1.0], TWO, (4, 3), TypeError, r"^indices: .*integers, got float64"),
     "mask": ([True, False], TWO, (4, 3), TypeError, r"^indices: expected integers, got bool"),
-    "two axes": ([[0, 1]], TWO, (4, 3), ValueError, r"^indices: expected one axis, got shape"),
+    "no axis": (0, TWO, (4, 3), ValueError, r"^indices: expected at least one axis, got"),
+    "two axes": ([[0, 1]], TWO, (4, 3), ValueError, r"^values: .* \(1, 2, 3\), got \(2, 3\)$"),
+    "a batch": ([[0, 5]], TWO[None], (4, 3), ValueError, r"^indices\[0, 1\]: .* in 0..3, got 5$"),
     "too large": ([0, 4], TWO, (4, 3), ValueError, r"^indices\[1\]: .* row in 0..3, got 4$"),
     "negative": ([-1, 4], TWO, (4, 3), ValueError, r"^indices\[0\]: .* row in 0..3, got -1$"),
     "beyond int64": (np.uint64([0, 2**63]), TWO, (4, 3), ValueError, r"^indices\[1\]: .*got 9223"),
