@@ -112,8 +112,8 @@ class Wrapper(Stateful):
         `weight` is that of the micro-batch, for an `Accumulation`.
         """
         weight = checked(_RULES, "weight", weight)
-        if weight == 0:
-            raise ValueError("weight: expected a number > 0, got 0")
+        if not 2.0**-64 <= weight <= 2.0**64:  # their sum has to be a number in float32, too
+            raise ValueError(f"weight: expected a number in [2**-64, 2**64], got {weight}")
         return self._whole_step(lambda plan: plan.checked(grads), weight)
 
     def flush(self) -> bool:

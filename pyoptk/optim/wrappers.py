@@ -86,7 +86,8 @@ class Accumulation(Wrapper):
             `zero_grad`. A parameter whose gradient is None in all k micro-batches does not change.
             `SparseRows` of the micro-batches are concatenated, and the step changes all their rows.
         weight : float
-            > 0, the weight of this micro-batch in the mean: its number of rows or tokens, say.
+            The weight of this micro-batch in the mean, in [2**-64, 2**64]: its number of rows or
+            tokens, say.
 
         Returns
         -------
