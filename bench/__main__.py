@@ -29,13 +29,13 @@ def parts(options):
     python = environments.pythons(options.peers, dict(p.split("=", 1) for p in options.python))
     turns = {"rounds": options.rounds, "block": options.block, "show": show}
     cores, found = pyoptk.get_num_threads(), {}
-    rows = [*work.kernels(options.quick), *work.calls()]
     for k in [options.threads] if options.threads else sorted({1, cores}):
-        for kind, entries, every in (
+        kernels = [*work.kernels(options.quick), *work.calls()]
+        for kind, entries, rows in (
             ("peers", environments.peers(python, k), work.peers()),
-            ("kernels", environments.kernels(python), rows),
+            ("kernels", environments.kernels(python), kernels),
         ):
-            chosen = [row for row in every if options.only in row["label"]]
+            chosen = [row for row in rows if options.only in row["label"]]
             found[f"{kind}-{k}"] = partial(duel, kind, entries, chosen, threads=k, **turns)
     counts = [*(2**k for k in range(cores.bit_length()) if 2**k < cores), cores]
     counts = [options.threads] if options.threads else counts
@@ -78,11 +78,9 @@ def measure(name, part, folder):
     return True
 
 
-def arguments():
+def main():
     how = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m bench", description=__doc__, formatter_class=how
-    )
+    parser = argparse.ArgumentParser("python -m bench", description=__doc__, formatter_class=how)
     add = parser.add_argument
     add("parts", nargs="*", help="such as kernels-1, peers-2 or scaling; default: all")
     add("--setup", type=Path, metavar="DIR", help="install the peers there, and stop")
@@ -96,11 +94,7 @@ def arguments():
     add("--folder", type=Path, default=Path("build/measured"), metavar="DIR")
     add("--report", action="store_true", help="only the report on what is there")
     add("--quick", action="store_true", help="to see that it works: a round of few rows, no report")
-    return parser, parser.parse_args()
-
-
-def main():
-    parser, options = arguments()
+    options = parser.parse_args()
     if options.setup is not None:
         failed = environments.set_up(options.setup)
         print("\n".join(["could not be installed:", *failed] if failed else ["all installed"]))

@@ -15,7 +15,9 @@ from pyoptk.duel.rows import layer, of, other, step
 
 NAMES = {name.lower(): name for name in pyoptk.__all__}
 OPTIMIZERS = [NAMES[kernel] for kernel in _optim.ROWS]  # those that C describes
-CELLS = ("LSTM", "RNN")
+CELLS = ("LSTM", "RNN", "GRU")
+FUSED, DEEPSPEED, ROOF = "PyTorch fused", "DeepSpeed", "roof"
+TORCH = (FUSED, "PyTorch foreach", "PyTorch for-loop")
 # Functions of an array, how often they read or write it, and how many of SIZES they have.
 FUNCTIONS = {
     "exp": (2, 3), "sigmoid": (2, 3), "tanh": (2, 3), "dropout": (2, 4), "global_norm": (1, 4),
@@ -93,22 +95,32 @@ def calls():
 
 
 def peers():
-    """Every row of the duels with other libraries, from the smallest to the largest of its kind."""
-    for n in (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 50_000_000):
-        yield step("Adam", n)
-    yield step("Adam", 1_000, count=1_000)
-    for optimizer in ("SGD", "RMSprop", "AdaGrad"):
-        yield step(optimizer, 1_000_000)
-    yield step("Adam", 10_000_000, max_norm=1.0)
-    yield step("Adam", 10_000_000, max_norm=1.0, ema_decay=0.999, zero_grad=True)
-    for size in rows.LSTM:
-        yield layer(*size)
-    yield layer(50, 32, 64, 128, dtype="float64")
-    yield layer(50, 32, 64, 128, packed=True)
-    yield rows.stack(50, 32, 64, 128)
-    yield rows.forecaster(32)
-    yield rows.forecaster(256)
-    yield rows.mlp()
+    """The rows of the duels with other libraries, from the smallest to the largest of their kind.
+
+    Each has its `bars`: at least how many times as long as pyoptk the fastest of some peers should
+    take. bars.py says which are met.
+    """
+    two = (0.97, FUSED, DEEPSPEED), (0.95, ROOF)
+    for n, *bars in (
+        (1_000, (10, FUSED), (6, DEEPSPEED)), (10_000,), (100_000, (2.8, FUSED), (1.4, DEEPSPEED)),
+        (1_000_000, (1.7, FUSED), (1.05, DEEPSPEED)), (10_000_000, *two), (50_000_000, *two),
+    ):  # fmt: skip
+        yield step("Adam", n) | {"bars": bars}
+    yield step("Adam", 1_000, count=1_000) | {"bars": [(11, FUSED), (11, DEEPSPEED)]}
+    for optimizer, times in (("SGD", 0.97), ("RMSprop", 4), ("AdaGrad", 1.5)):
+        yield step(optimizer, 1_000_000) | {"bars": [(times, *TORCH)]}
+    yield step("Adam", 10_000_000, max_norm=1.0) | {"bars": [(1.3, FUSED)]}
+    everything = step("Adam", 10_000_000, max_norm=1.0, ema_decay=0.999, zero_grad=True)
+    yield everything | {"bars": [(1.25, *TORCH)]}
+    for size, times in zip(rows.LSTM, (4, 1.9, 1.6, 1.5, 1.3, 1.25, 1.15), strict=True):
+        large = size[3] >= 256 and size[1] >= 32
+        yield layer(*size) | {"bars": [(times, FUSED), *([(0.8, ROOF)] if large else [])]}
+    for more in ({"dtype": "float64"}, {"packed": True}):
+        yield layer(50, 32, 64, 128, **more) | {"bars": [(4, FUSED)]}
+    yield rows.stack(50, 32, 64, 128) | {"bars": []}
+    yield rows.forecaster(32) | {"bars": [(3, FUSED, "JAX"), (11, "Keras")]}
+    yield rows.forecaster(256) | {"bars": [(2.6, FUSED, "JAX")]}
+    yield rows.mlp() | {"bars": []}
 
 
 SCALED = (16, 1_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000)

@@ -12,9 +12,9 @@ True
 from . import _interrupt  # noqa: F401  (first: the rest takes long)
 
 try:
-    from . import _core  # first, for the message below
+    from ._core import VERSION as _version  # first, for the message below
 except ModuleNotFoundError as error:
-    if error.name not in ("pyoptk._core", "_core"):
+    if error.name != "pyoptk._core":
         raise
     raise ImportError(
         "pyoptk is not compiled here. In a source checkout run `pip install -e .` first; an "
@@ -28,11 +28,11 @@ from .checkpoint import load, save
 from .optim import *
 from .optim.adam import *
 from .optim.classic import *
-from .rnn import LSTM, RNN
+from .rnn import GRU, LSTM, RNN
 
-__version__: str = _core.VERSION
-
+__version__: str = _version
 __all__ = [
+    "GRU",
     "LSTM",
     "RNN",
     "SparseRows",

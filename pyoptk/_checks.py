@@ -76,6 +76,8 @@ def advice(array: Any) -> str:
 
 def number(name: str, value: Any, low: float, high: float, expected: str) -> float:
     """The value as a float with low <= value < high."""
+    if type(value) is float and low <= value < high:
+        return value
     if value is True or value is False:  # a limit that was taken for a switch
         raise TypeError(f"{name}: expected {expected}, got {value}")
     try:
@@ -194,6 +196,23 @@ def in_order(keys: list[Any], mapping: bool, grads: Any) -> list[Any]:
     raise ValueError(f"grads: expected {len(keys)} arrays, got {len(list(grads))}")
 
 
+def check_narrow(
+    grad: NDArray[Any], name: str, shape: tuple[int, ...], like: str, zero_grad: bool
+) -> None:
+    """Raise if a 16-bit gradient cannot be taken."""
+    if type(grad) is not np.ndarray or not grad.dtype.isnative:
+        raise TypeError(
+            f"{name}: expected a plain array in native byte order, got {described(grad)}"
+        )
+    if grad.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape} like {like}, got {grad.shape}")
+    if zero_grad and not (grad.flags.writeable and grad.flags.c_contiguous):
+        raise ValueError(
+            f"{name}: expected a writable C-contiguous array, because zero_grad writes it, got a "
+            "read-only or strided one"
+        )
+
+
 def check_matches(what: str, pattern: str, names: list[str]) -> None:
     """Raise if the pattern matches no name, because it would silently have no effect."""
     if not any(fnmatchcase(name, pattern) for name in names):
@@ -301,6 +320,12 @@ def check_float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     if given is None or given not in (np.float32, np.float64) or not given.isnative:
         raise TypeError(f"dtype: expected float32 or float64, got {dtype!r}")
     return given
+
+
+def other_dtype(dtype: np.dtype[Any], x: Any) -> TypeError:
+    """The error for an input of the other dtype; NumPy's own results are float64."""
+    expected = f"x: expected {dtype} like the weights, got {np.asarray(x).dtype}"
+    return TypeError(f"{expected}; x.astype(numpy.{dtype}) has that dtype")
 
 
 def check_lengths(lengths: ArrayLike, B: int, T: int) -> NDArray[np.int64]:

@@ -13,8 +13,9 @@ from cpython.buffer cimport (
 )
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int64_t
+from libc.string cimport memcmp
 
-from ._core cimport acquire, check_shape, contiguous, described_view, shape_of
+from ._arrays cimport acquire, check_shape, contiguous, described_view, shape_of
 from .capi cimport pk_optim_kernels, pk_rows, pk_tensor
 
 
@@ -27,7 +28,7 @@ cdef class SparseRows:
 
     Parameters
     ----------
-    indices : integers, of any shape: [n], or a batch [B, T]
+    indices : integers of any shape, for example [B, T] of a batch of sequences
         The rows, in any order. One that comes several times has the sum of its values as gradient,
         added up in this order.
     values : array, (*indices.shape, *shape[1:])
@@ -36,7 +37,7 @@ cdef class SparseRows:
     shape : tuple of int
         That of the parameter.
     padding_idx : int, optional
-        A row whose gradients are left out, with their indices; the others are copied then.
+        A row that is left out: it gets no gradient, no decay and no step.
 
     Raises
     ------
@@ -62,20 +63,21 @@ cdef class SparseRows:
             given = given.astype(_np.int64)  # to NumPy an empty list is one of floats
         if given.dtype.kind not in "iu":
             raise TypeError(f"indices: expected integers, got {described(given)}")
-        if given.ndim == 0:
-            raise ValueError("indices: expected at least one axis, got shape ()")
-        outside = _np.argwhere((given < 0) | (given >= self.shape[0])).tolist()
-        if outside:
-            raise ValueError(f"indices{outside[0]}: expected a row in 0..{self.shape[0] - 1}, "
-                             f"got {given[tuple(outside[0])]}")
+        outside = (given < 0) | (given >= self.shape[0])
+        if outside.any():
+            at = _np.argwhere(outside)[0].tolist()
+            raise ValueError(f"indices{at}: expected a row in 0..{self.shape[0] - 1}, "
+                             f"got {given[tuple(at)]}")
         self.values = contiguous(values)
-        self.check_values((*given.shape, *self.shape[1:]))
+        self.check_values(given.shape)
+        if given.ndim != 1:
+            self.values = _np.reshape(self.values, (given.size, *self.shape[1:]))
+            given = given.ravel()
         if padding_idx is not None:
-            kept = given != check_integer("padding_idx", padding_idx, 0, self.shape[0],
-                                          f"None or a row in 0..{self.shape[0] - 1}")
-            given, self.values = given[kept], _np.asarray(self.values)[kept]
-        elif given.ndim > 1:
-            self.values = _np.asarray(self.values).reshape(given.size, *self.shape[1:])
+            used = given != check_integer("padding_idx", padding_idx, 0, self.shape[0],
+                                          f"a row in 0..{self.shape[0] - 1}")
+            if not used.all():
+                given, self.values = given[used], _np.asarray(self.values)[used]
         self.rows.count = given.size
         self.indices = _np.ndarray(given.size, _np.int64, given.astype(_np.int64).tobytes())
         PyObject_GetBuffer(self.indices, &self.held, PyBUF_STRIDES)
@@ -84,11 +86,11 @@ cdef class SparseRows:
         self.rows.indices = <const int64_t *> self.held.buf
         self.rows.width = width
 
-    cdef int check_values(self, tuple shape) except -1:
+    cdef int check_values(self, tuple rows) except -1:
         cdef Py_buffer view
         acquire(self.values, &view, "values", False, False)
         try:
-            check_shape(&view, "values", shape)
+            check_shape(&view, "values", (*rows, *self.shape[1:]))
         finally:
             PyBuffer_Release(&view)
         return 0
@@ -98,7 +100,7 @@ cdef class SparseRows:
 
     def dense(self):
         """The same gradient as an array."""
-        self.check_values((<Py_ssize_t> self.rows.count, *self.shape[1:]))
+        self.check_values((self.indices.size,))
         dense = _np.zeros(self.shape, self.values.dtype)
         _np.add.at(dense, self.indices, self.values)
         return dense
@@ -117,7 +119,9 @@ cdef int check_rows_like(Py_buffer *values, str name, SparseRows grad, Py_buffer
         error = ValueError if values.itemsize == param.itemsize else TypeError
         raise error(f"{name}: expected rows of {described_view(param)} like {param_name}, "
                     f"got {grad}")
-    check_shape(values, f"{name}.values", (<Py_ssize_t> grad.rows.count, *grad.shape[1:]))
+    if (values.ndim != param.ndim or <size_t> values.shape[0] != grad.rows.count
+            or memcmp(values.shape + 1, param.shape + 1, (param.ndim - 1) * sizeof(Py_ssize_t))):
+        check_shape(values, f"{name}.values", (<Py_ssize_t> grad.rows.count, *grad.shape[1:]))
     return 0
 
 

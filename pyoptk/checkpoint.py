@@ -165,7 +165,7 @@ def check_arrays(expected: Mapping[str, Any], got: Mapping[str, Any], what: str)
 def check_mapping(got: Any, what: str) -> None:
     """Raise unless `got` is a dict; `what` is what messages call it."""
     if not isinstance(got, Mapping):
-        help_ = "; its state_dict() is one" if hasattr(got, "state_dict") else ""
+        help_ = "; its .state_dict() is one" if hasattr(got, "state_dict") else ""
         raise TypeError(f"{what}: expected a dict, got {_kind(got)}{help_}")
 
 

@@ -20,12 +20,15 @@ Arrays = Array | Iterable[Array] | Mapping[Any, Array]
 
 def listed(arrays: Any, name: str) -> tuple[list[Any] | None, list[Any]]:
     """The keys (None for a single array) and the arrays of what `name` is."""
-    if isinstance(arrays, Mapping):
-        return list(arrays), list(arrays.values())
-    if isinstance(arrays, np.ndarray) or not isinstance(arrays, Iterable):
+    if isinstance(arrays, np.ndarray):
         return None, [arrays]
-    if help_ := advice(arrays):
-        raise TypeError(f"{name}: expected arrays, got {described(arrays)}{help_}")
+    if not isinstance(arrays, list | tuple):
+        if isinstance(arrays, Mapping):
+            return list(arrays), list(arrays.values())
+        if not isinstance(arrays, Iterable):
+            return None, [arrays]
+        if help_ := advice(arrays):
+            raise TypeError(f"{name}: expected arrays, got {described(arrays)}{help_}")
     found = list(arrays)
     return list(range(len(found))), found
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import pyoptk
-from pyoptk import _plan, _rnn, _rnn_step, kernels
+from pyoptk import _plan, _rnn, kernels
 
 F32, F64 = np.float32, np.float64
 FOREIGN = np.dtype(F32).newbyteorder()  # the other byte order, whichever this machine has
@@ -76,7 +76,7 @@ BAD_PARAMS = {
     "overlapping": (
         {"a": SHARED[:5], "b": ones(3), "c": SHARED[4:]},
         ValueError,
-        r"^params\['c'\]: expected an array of its own, got one that overlaps params\['a'\]",
+        r"^params\['c'\]: expected memory of its own, got an array that overlaps params\['a'\]",
     ),
 }
 
@@ -101,7 +101,7 @@ BAD_GRADS = {
     "transposed": ([ones(4, 3), ones(5)], ValueError, r"^grads\[0\]: expected float32 \(3, 4\) like .*got float32 \(4, 3\)$"),
     "flat": ([ones(12), ones(5)], ValueError, r"^grads\[0\]: expected float32 \(3, 4\) like params\[0\], got float32 \(12,\)$"),
     "too long": ([ones(3, 4), ones(6)], ValueError, r"^grads\[1\]: expected float32 \(5,\)"),
-    "float64": ([ones(3, 4), ones(5, dtype=F64)], TypeError, r"^grads\[1\]: expected float32 .*got float64 \(5,\); its .astype\('float32'\) is one$"),
+    "float64": ([ones(3, 4), ones(5, dtype=F64)], TypeError, r"^grads\[1\]: expected float32 .*got float64 \(5,\)$"),
     "int": ([ones(3, 4), np.ones(5, int)], TypeError, r"^grads\[1\]: expected float32 or float64.*int64"),
     "a number": ([ones(3, 4), 1.0], TypeError, r"^grads\[1\]: .*got float$"),
     "a parameter": (lambda p: [ones(3, 4), p[1]], ValueError, r"^grads\[1\]: .*overlaps params\[1\]$"),
@@ -289,7 +289,7 @@ def test_functions_and_products_refuse_bad_arguments():
             call()
 
 
-@pytest.mark.parametrize("kind", [_plan.Plan, _rnn.Plan, _rnn_step.Stepper])
+@pytest.mark.parametrize("kind", [_plan.Plan, _rnn.Plan, _rnn.Stepper])
 def test_a_compiled_class_cannot_be_made_in_part(kind):
     with pytest.raises(TypeError, match="positional argument"):
         kind.__new__(kind)

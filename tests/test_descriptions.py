@@ -71,8 +71,21 @@ def test_a_class_with_other_hyper_parameters_than_its_description_is_refused():
 
     with pytest.raises(TypeError, match=r"^beta2, local: expected the hyper-parameters of"):
         Wrong(np.ones(1))
-    with pytest.raises(TypeError, match=r"^sgd: expected 15 arguments, got param, grad$"):
-        _optim.once("sgd", {"param": np.ones(1), "grad": np.ones(1)})
+
+
+@pytest.mark.parametrize(
+    ("args", "given", "message"),
+    [
+        (1, {}, r"missing 1 required positional argument: 'grad'$"),
+        (3, {"velocity": 0}, r"got multiple values for argument 'velocity'$"),
+        (2, {"beta1": 0.9}, r"got an unexpected keyword argument 'beta1'$"),
+        (2, {"ema_decay": 0.9}, r"got an unexpected keyword argument 'ema_decay'$"),
+        (4, {}, r"takes from 2 to 3 positional arguments but 4 were given$"),
+    ],
+)
+def test_a_bare_kernel_refuses_arguments_as_python_does(args, given, message):
+    with pytest.raises(TypeError, match=r"^sgd\(\) " + message):
+        kernels.sgd(*np.ones((args, 1)), **given)
 
 
 def test_a_subclass_adds_arguments_changes_defaults_or_has_a_constructor_of_its_own():

@@ -169,7 +169,7 @@ def test_averages_come_back_into_an_array_made_read_only_within():
 def test_calls_behind_the_public_ones_do_not_read_past_a_list(call):
     w = [np.ones(3), np.ones(3)]
     opt = pyoptk.SGD(w, lr=1.0, momentum=0.5)
-    with pytest.raises((ValueError, IndexError, KeyError, RuntimeError)):
+    with pytest.raises((ValueError, TypeError, IndexError, KeyError, RuntimeError)):
         call(opt._plan)
     opt.step([np.ones(3), np.ones(3)])
     np.testing.assert_array_equal(w, 0)

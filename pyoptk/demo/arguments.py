@@ -83,6 +83,12 @@ def add_demo(commands: argparse._SubParsersAction[Any]) -> None:
     )
     common.add_argument("--no-plot", action="store_true", help="save no picture")
     series = demo.add_argument_group("forecast only")
+    series.add_argument(
+        "--mpi",
+        action="store_true",
+        default=None,
+        help="train on all ranks of MPI: mpiexec -n 4 python -m mpi4py -m pyoptk demo --mpi",
+    )
     series.add_argument("--data", type=Path, metavar="FILE.csv", help="your own series")
     series.add_argument(
         "--column", metavar="NAME", help="its column (default: the only one beside the first)"

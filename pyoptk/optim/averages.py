@@ -13,7 +13,7 @@ import numpy as np
 from .._held import Averaged
 from ..params import Arrays, Params
 from .base import Optimizer
-from .stateful import MOST_COUNTED, Stateful, Wrapper, approach, shown
+from .stateful import Stateful, Wrapper, approach, shown
 
 
 class Lookahead(Wrapper):
@@ -126,17 +126,13 @@ class SWA(Stateful):
     def update(self) -> None:
         """Change the averages in place: take in the parameters as they are now."""
         tree = self._tree
-        with np.errstate(all="ignore"):
-            tree.held.begin("update")
-            try:
-                if self.count:
-                    approach(self._averages, tree.arrays, self.count + 1, divide=True)
-                else:
-                    for average, param in zip(self._averages, tree.arrays, strict=True):
-                        average[...] = param
-                vars(self)["count"] = min(self.count + 1, MOST_COUNTED)
-            finally:
-                tree.held.end()
+        with np.errstate(all="ignore"), tree.held.locked("update"):
+            if self.count:
+                approach(self._averages, tree.arrays, self.count + 1, divide=True)
+            else:
+                for average, param in zip(self._averages, tree.arrays, strict=True):
+                    average[...] = param
+            vars(self)["count"] = self.count + 1
 
     @property
     def weights(self) -> Any:

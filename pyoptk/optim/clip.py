@@ -85,8 +85,7 @@ def clip_by_global_norm(grads: Grads, max_norm: float, *, eps: float = 1e-6) -> 
     if not (isinstance(max_norm, float | np.floating) and max_norm == np.inf):
         max_norm = number("max_norm", max_norm, 0, np.inf, "a number >= 0")
     eps = number("eps", eps, 0, np.inf, "a finite number >= 0")
-    with np.errstate(all="ignore"):  # outside: nothing may come between two arrays
-        return _optim.clip(named, max_norm, eps)
+    return _optim.clip(named, max_norm, eps)
 
 
 def clip_by_value(grads: Grads, clip_value: float) -> None:

@@ -70,13 +70,10 @@ class Stateful(Uncopied):
             of range; nothing has been changed then.
         """
         numbers = self.check_state_dict(state)
-        self._tree.held.begin("load_state_dict")
-        try:
+        with self._tree.held.locked("load_state_dict"):
             for name, array in self._own.items():
                 array[...] = state[name]
             vars(self).update(numbers)
-        finally:
-            self._tree.held.end()
 
     def check_state_dict(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """Raise what `load_state_dict` would raise; returns the numbers that it would set."""
@@ -123,12 +120,9 @@ class Wrapper(Stateful):
     def _whole_step(self, take: Callable[[Plan], Any], weight: float) -> bool:
         plan = self.optimizer._plan
         self.optimizer._prepare(plan, plan.settings)
-        with np.errstate(all="ignore"):  # `on_nonfinite` is there for these
-            plan.held.begin("step")
-            try:
-                return self._go(take(plan), 1.0, False, weight)
-            finally:
-                plan.held.end()
+        # `on_nonfinite` is there for what NumPy would warn of.
+        with np.errstate(all="ignore"), plan.held.locked("step"):
+            return self._go(take(plan), 1.0, False, weight)
 
     def _go(self, grads: list[Any] | None, factor: float, skips: bool, weight: float) -> bool:
         """The work of this wrapper; returns whether the optimizer took a step. None: flush."""

@@ -1,7 +1,7 @@
 """Weights from PyTorch, Keras and ONNX, and back: names, order of gates, order of axes.
 
-Gates have the same order here, in PyTorch and in Keras, where weights are transposed and there is
-one bias; in ONNX it may be another, and an array holds both directions.
+Names and the order of gates are PyTorch's. In Keras weights are transposed, and there is one bias
+but for a GRU; in ONNX an array holds both directions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ class ConvertedLayer(Layer[State]):
     the layer that do not follow from them: batch_first, dropout, seed, save, nonlinearity.
     """
 
-    onnx_gates: ClassVar[tuple[int, ...]]  # ONNX's k-th gate is ours of this number
+    keras_gates: ClassVar[tuple[int, ...]]  # Keras's k-th gate is ours of this number
+    keras_biases: ClassVar[int] = 1
+    onnx_gates: ClassVar[tuple[int, ...]]
 
     @classmethod
     def from_torch(cls, state: Mapping[str, Any], *, prefix: str = "", **settings: Any) -> Self:
@@ -89,13 +91,14 @@ class ConvertedLayer(Layer[State]):
     ) -> Self:
         """A layer with the weights of one of Keras's, or of several on top of each other.
 
-        G * H are 4H for an LSTM; H for an RNN, which is Keras's SimpleRNN.
+        G * H are 4H for an LSTM, 3H for a GRU; H for an RNN, which is Keras's SimpleRNN.
 
         Parameters
         ----------
         kernel, recurrent, bias : arrays [I, G * H], [H, G * H], [G * H], or lists of such
-            As ``get_weights()`` returns them. A list has an array for each layer or, if
-            `bidirectional`, two: forward, backward. Without bias None.
+            As ``get_weights()`` returns them; the bias of a GRU, with ``reset_after=True``, is
+            [2, 3H]. A list has an array for each layer or, if `bidirectional`, two: forward,
+            backward. Without bias None.
 
         Raises
         ------
@@ -112,19 +115,25 @@ class ConvertedLayer(Layer[State]):
         _check_like(layer.to_keras(), given)
         layer.flat_params[:] = 0  # there is no second bias
         for i, part in enumerate(layer._parts()):
-            for own, arrays in zip(part, given.values(), strict=False):
-                own[...] = arrays[i].T
+            theirs = [arrays[i] for arrays in given.values()]
+            theirs[2:] = [half for b in theirs[2:] for half in np.atleast_2d(b)]
+            for own, array in zip(part, theirs, strict=False):
+                own[...] = _reordered(array.T, np.argsort(cls.keras_gates))
         return layer
 
     def to_keras(self) -> tuple[Any, Any, Any]:
         """(kernel, recurrent, bias) for Keras, as `from_keras` takes them.
 
-        Arrays, or lists if there are several layers or directions. The bias is the sum of both, and
-        None if there is none.
+        Arrays, or lists if there are several layers or directions. The bias is the sum of both
+        (both, [2, 3H], for a GRU), and None if there is none.
         """
-        parts = self._parts()
+        parts = [[_reordered(array, self.keras_gates) for array in part] for part in self._parts()]
         kernels, recurrents = ([part[i].T.copy() for part in parts] for i in range(2))
-        biases: list[Array] = [part[2] + part[3] for part in parts if self.bias]
+        biases: list[Array] = [
+            np.stack(part[2:]) if self.keras_biases == 2 else part[2] + part[3]
+            for part in parts
+            if self.bias
+        ]
         return _bare(kernels), _bare(recurrents), _bare(biases)
 
     @classmethod
@@ -132,7 +141,7 @@ class ConvertedLayer(Layer[State]):
         """A layer with the weights of ONNX's operator of this name, or of several on top of each
         other.
 
-        G * H are 4H for an LSTM, H for an RNN.
+        G * H are 4H for an LSTM, 3H for a GRU (with ``linear_before_reset=1``), H for an RNN.
 
         Parameters
         ----------
@@ -196,7 +205,9 @@ class ConvertedLayer(Layer[State]):
 def _reordered(array: Array, gates: ArrayLike) -> Array:
     """A copy of [G * H, ...] with its gates in this order."""
     order = np.asarray(gates)
-    return array.reshape(order.size, -1)[order].reshape(array.shape)  # type: ignore[no-any-return]
+    gates_of: Array = array.reshape(order.size, -1)
+    reordered: Array = gates_of[order].reshape(array.shape)
+    return reordered
 
 
 def _bare(arrays: list[Array]) -> Any:

@@ -1,7 +1,7 @@
 """`Layer`, the base class of the recurrent layers: weights, both passes, steps, copies.
 
 The classes of cells.py are its subclasses. The passes are in _rnn.pyx, the arithmetic is in
-csrc/kernels (lstm.c, rnn.c).
+csrc/kernels (lstm.c, gru.c, rnn.c).
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from .. import _checks
 from .._arguments import Declared
-from .._rnn import Passes
-from .._rnn_step import Stepper
+from .._rnn import Passes, Stepper
 from ..checkpoint import check_arrays, fill_arrays
 from ..params import Fixed
 from .weights import INITIALIZERS, Array, buffer, initialize, shapes_of
@@ -129,7 +128,10 @@ class Layer(Declared, Attributes, Generic[State]):
         MemoryError
             If there is not enough memory for T and B.
         """
-        return self._passes.forward(self, x, state, lengths, past_end, train, out)  # type: ignore[no-any-return]
+        results: tuple[Array, State] = self._passes.forward(
+            self, x, state, lengths, past_end, train, out
+        )
+        return results
 
     @overload
     def backward(
@@ -190,7 +192,10 @@ class Layer(Declared, Attributes, Generic[State]):
         TypeError, ValueError
             If an argument has another dtype or shape; the message names it.
         """
-        return self._passes.backward(dy, dstate, accumulate, need_dx, out)  # type: ignore[no-any-return]
+        results: tuple[Array | None, State | None] = self._passes.backward(
+            dy, dstate, accumulate, need_dx, out
+        )
+        return results
 
     def step(self, x: Array, state: State | None = None) -> tuple[Array, State]:
         """One step of a stream, for inference: ``y, state = layer.step(x, state)``.
@@ -220,12 +225,9 @@ class Layer(Declared, Attributes, Generic[State]):
         """
         stepper = self._stepper
         if stepper is None:
-            if self.bidirectional:
-                raise RuntimeError(
-                    "step: expected a layer of one direction, got a bidirectional one"
-                )
             stepper = self.__dict__["_stepper"] = Stepper(self)
-        return stepper.step(x, state)
+        results: tuple[Array, State] = stepper.step(x, state)
+        return results
 
     # ---- weights and copies ----------------------------------------------------------------------
 
@@ -238,6 +240,9 @@ class Layer(Declared, Attributes, Generic[State]):
         """Make the buffers and the views into them again, so that a copy is a whole layer."""
         put = self.__dict__
         put.update(state)
+        put["dtype"] = np.dtype(
+            put["dtype"].name
+        )  # NumPy's own object, which that of a copy is not
         shapes = shapes_of(self)
         instead = "write into the arrays, as in params[name][...] = value"
         for flat, name in (("flat_params", "params"), ("flat_grads", "grads")):

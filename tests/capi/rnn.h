@@ -285,8 +285,8 @@ static void test_dropout_remembers_by_place(void)
 
 /* ---- a cell that sees whole rows ------------------------------------------------------------- */
 
-/* lstm.c and rnn.c, compiled once more for the baseline with CELL_WHOLE_ROW. */
-extern const pk_cell_kernels whole_row_lstm, whole_row_rnn;
+/* The cells, compiled once more for the baseline with CELL_WHOLE_ROW. */
+extern const pk_cell_kernels whole_row_lstm, whole_row_rnn, whole_row_gru;
 
 /* One array of all results of a forward and a backward pass; returns how many numbers it has. */
 static size_t all_results(const pk_cell_kernels *cell, pk_rnn_shape s, int nthreads, double **out)
@@ -383,10 +383,12 @@ static void test_recurrent_layers(void)
     test_a_cell(pk_cell(PK_LSTM, PK_F64), 0);
     test_a_cell(pk_cell(PK_RNN, PK_F64), 0);
     test_a_cell(pk_cell(PK_RNN, PK_F64), 1);
+    test_a_cell(pk_cell(PK_GRU, PK_F64), 0);
     test_dropout_remembers_by_place();
     if (!strcmp(pk_isa(), "baseline")) {
         test_whole_rows_give_the_same_bits(pk_cell(PK_LSTM, PK_F64), &whole_row_lstm);
         test_whole_rows_give_the_same_bits(pk_cell(PK_RNN, PK_F64), &whole_row_rnn);
+        test_whole_rows_give_the_same_bits(pk_cell(PK_GRU, PK_F64), &whole_row_gru);
     }
 }
 
