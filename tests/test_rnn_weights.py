@@ -182,7 +182,7 @@ OW, OR, OB = K.T[None], R.T[None], np.ones((1, 32), np.float32)
 BAD = {
     "nothing": ("torch", ({},), ValueError, r"^state: expected weight_ih_l0 \[4H, I\], .*, got $"),
     "another prefix": ("torch", ({"rnn." + n: a for n, a in state().items()},), ValueError, r"^state: expected weight_ih_l0"),
-    "a layer": ("torch", (pyoptk.LSTM(3, 4),), TypeError, r"^state: expected a dict, got LSTM; its state_dict\(\) is one$"),
+    "a layer": ("torch", (pyoptk.LSTM(3, 4),), TypeError, r"^state: expected a dict, got LSTM; its .state_dict\(\) is one$"),
     "a projection": ("torch", (state(weight_hr_l0=K),), ValueError, r"^state: expected .*weight_hr_l0"),
     "a part of a layer": ("torch", (state(weight_ih_l1=K),), ValueError, r"^state: expected 8 names, got none for 'weight_hh_l1'"),
     "a wrong shape": ("torch", (state(bias_hh_l0=B[:8]),), ValueError, r"^state\['bias_hh_l0'\]: expected float32 \(16,\), got float32 \(8,\)$"),

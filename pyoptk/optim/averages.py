@@ -13,7 +13,7 @@ import numpy as np
 from .._held import Averaged
 from ..params import Arrays, Params
 from .base import Optimizer
-from .stateful import Stateful, Wrapper, approach, shown
+from .stateful import MOST_COUNTED, Stateful, Wrapper, approach, shown
 
 
 class Lookahead(Wrapper):
@@ -132,7 +132,7 @@ class SWA(Stateful):
             else:
                 for average, param in zip(self._averages, tree.arrays, strict=True):
                     average[...] = param
-            vars(self)["count"] = self.count + 1
+            vars(self)["count"] = min(self.count + 1, MOST_COUNTED)
 
     @property
     def weights(self) -> Any:
