@@ -175,3 +175,17 @@ def test_lookahead_goes_around_sparse_rows(rng):
     for _ in range(2):
         lookahead.step(pyoptk.SparseRows([3], np.ones((1, 2)), (4, 2)))
     np.testing.assert_array_equal(table[:, 0], [0, 0, 0, -1])
+
+
+def test_slow_weights_take_memory_before_anything_is_changed(monkeypatch):
+    def full(*_, **__):
+        raise MemoryError("no 8 bytes")
+
+    w = np.ones(2)
+    lookahead = pyoptk.Lookahead(pyoptk.SGD(w, lr=1.0), k=1)
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(np, "empty", full)
+        lookahead.step(np.ones(2))
+    assert (w[0], lookahead.optimizer.steps) == (1, 0)
+    lookahead.step(np.ones(2))
+    assert w[0] == 0.5

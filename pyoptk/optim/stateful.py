@@ -145,10 +145,16 @@ def shown(arrays: list[Any]) -> list[Any]:
     return [array.view() for array in arrays]
 
 
-def approach(averages: list[Array], params: list[Array], factor: float, divide: bool) -> None:
+def room_of(arrays: list[Array]) -> Array:
+    """Memory for `approach`, taken before anything is changed."""
+    return np.empty(max([array.size for array in arrays]), arrays[0].dtype)
+
+
+def approach(
+    averages: list[Array], params: list[Array], factor: float, room: Array, divide: bool
+) -> None:
     """``average += (p - average) * factor``, or ``/ factor``; changes the averages."""
     scale, by = np.divide if divide else np.multiply, averages[0].dtype.type(factor)
-    room = np.empty(max([average.size for average in averages]), averages[0].dtype)
     for average, param in zip(averages, params, strict=True):
         way = room[: average.size].reshape(average.shape)
         np.subtract(param, average, way)
