@@ -2,10 +2,7 @@
 
 Measures the parts named, or all, and writes a JSON file for each; then the report on what is there,
 unless parts were named. A part that fails costs no other, so the whole can be done by parts on a
-machine that is free for a while only. Each contender works in a process of its own, held to as many
-cores as it gets threads, and they take turns: a block of time each per round. All get the same
-inputs and must arrive at the same numbers. The settings of a peer, and the reasons, stand at the
-top of its file (contenders/ here and in pyoptk/duel). What is missing is named and left out.
+machine that is free for a while only. What is missing is named and left out.
 """
 
 import argparse

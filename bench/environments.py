@@ -31,10 +31,8 @@ ENVIRONMENTS = {
 
 def pythons(folder, given):
     """The Python of each environment: the one given, that under `folder`, or this one."""
-    found = dict.fromkeys(ENVIRONMENTS, sys.executable)
-    if folder is not None:
-        found = {name: str(folder / name / "bin" / "python") for name in ENVIRONMENTS}
-    return found | given
+    here = folder and {name: str(folder / name / "bin" / "python") for name in ENVIRONMENTS}
+    return (here or dict.fromkeys(ENVIRONMENTS, sys.executable)) | given
 
 
 def set_up(folder):

@@ -190,7 +190,7 @@ def unmet(results, scaled):
     every = [*bars.outcomes(results, scaled)]
     short_of = [one for one in every if not one.met]
     yield "## What is not met yet"
-    said = f"{len(every) - len(short_of)} of {len(every)} bars of bench/bars.py are met."
+    said = f"{len(every) - len(short_of)} of {len(every)} bars of bench/work.py are met."
     if scaled:
         peak = scaled["machine"]["peak"]["1"]
         said += (

@@ -59,6 +59,14 @@ def touched_rows(optimizer, count, dtype, **more):
     )
 
 
+def stack(T, B, I, H):
+    """Forward and backward of two layers of LSTM in both directions."""
+    row, more = layer(T, B, I, H), {"layers": 2, "directions": 2}
+    row["label"] += ", 2 layers, bidirectional"
+    row["flop"] = 2 * (rows.layer_flop(T, B, I, H) + rows.layer_flop(T, B, 2 * H, H))
+    return row | {"sizes": row["sizes"] | more, "settings": row["settings"] | more}
+
+
 def kernels(quick=False):
     """Every kernel by size and dtype; `quick`: its first two sizes."""
 
@@ -117,7 +125,7 @@ def peers():
         yield layer(*size) | {"bars": [(times, FUSED), *([(0.8, ROOF)] if large else [])]}
     for more in ({"dtype": "float64"}, {"packed": True}):
         yield layer(50, 32, 64, 128, **more) | {"bars": [(4, FUSED)]}
-    yield rows.stack(50, 32, 64, 128) | {"bars": []}
+    yield stack(50, 32, 64, 128) | {"bars": []}
     yield rows.forecaster(32) | {"bars": [(3, FUSED, "JAX"), (11, "Keras")]}
     yield rows.forecaster(256) | {"bars": [(2.6, FUSED, "JAX")]}
     yield rows.mlp() | {"bars": []}

@@ -32,7 +32,7 @@ SMALL = {
     "lstm": rows.layer(3, 2, 5, 4),
     "lstm64": rows.layer(3, 2, 5, 4, dtype="float64"),
     "packed": rows.layer(4, 3, 5, 4, packed=True),
-    "stack": rows.stack(3, 2, 5, 4),
+    "stack": work.stack(3, 2, 5, 4),
     "forecaster": rows.forecaster(3),
     "mlp": rows.mlp(4),
 }

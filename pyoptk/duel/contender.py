@@ -190,16 +190,6 @@ class Worker:
         return median
 
 
-def answer(worker: Worker, message: dict[str, Any]) -> Any:
-    """The answer to one message; an error in the work is an answer, too."""
-    try:
-        if "block" in message:
-            return {"seconds": worker.block(message["block"])}
-        return {"sample": worker.prepare(**message)}
-    except Exception as error:  # noqa: BLE001  (whatever a library raises is reported)
-        return {"error": f"{type(error).__name__}: {error}"}
-
-
 def main() -> None:
     """Serve the files given on the command line until there is no more input."""
     files, threads, options = json.loads(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
@@ -217,7 +207,14 @@ def main() -> None:
         return say(missing=missing.name or str(missing))
     say(versions=worker.versions)
     for line in sys.stdin:
-        say(**answer(worker, json.loads(line)))
+        message = json.loads(line)
+        try:
+            if "block" in message:
+                say(seconds=worker.block(message["block"]))
+            else:
+                say(sample=worker.prepare(**message))
+        except Exception as error:  # noqa: BLE001  (whatever a library raises is reported)
+            say(error=f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":
