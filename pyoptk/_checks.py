@@ -49,7 +49,8 @@ def described(array: object) -> str:
 
 def advice(array: Any) -> str:
     """For error messages: the call that makes an array of the value, or an empty string."""
-    if hasattr(array, "named_parameters"):
+    named = isinstance(array, tuple) and array and isinstance(array[0], str)
+    if hasattr(array, "named_parameters") or named:
         call = "{n: p.detach().numpy() for n, p in module.named_parameters()} shares its memory"
     elif hasattr(array, "detach"):
         call = "its .detach().numpy() shares its memory"
@@ -59,6 +60,8 @@ def advice(array: Any) -> str:
         call = "its .to_numpy(copy=True) is one"
     elif hasattr(array, "numpy"):
         call = "its .numpy() is one"
+    elif isinstance(array, Mapping) and "params" in array:
+        call = "groups= sets what differs, as in groups={'*bias': {'lr': 0.1}}"
     elif isinstance(array, Mapping):
         call = "flatten nested dicts, as in {'lower.weight': array}"
     elif hasattr(array, "__array__") and not isinstance(array, np.ndarray):

@@ -208,7 +208,6 @@ cdef class Plan:
     def checked(self, grads):
         """The gradients as a list in the order of the parameters; raises as `step` would."""
         cdef list ordered = self.held.in_order(grads)
-        self.held.check_entries()
         try:
             self.take_all(ordered)
         finally:
@@ -231,6 +230,8 @@ cdef class Plan:
                 tensor.grad = self.grads.held[i].buf
                 self.grads.held[i].readonly = not self.zero_grad
                 sparse |= type(ordered[i]) is SparseRows
+        if self.zero_grad:
+            self.grads.check_apart(", because zero_grad writes it")
         return sparse
 
     cdef int take(self, Py_ssize_t i, grad) except -1:
@@ -352,8 +353,6 @@ cdef class Plan:
         try:
             check_fits("grad_scale", scale, self.dtype)
             sparse = self.take_all(ordered)
-            if self.zero_grad:
-                self.grads.check_apart(", because zero_grad writes it")
             if sparse:
                 self.touched.list_rows(kernels, tensors, ordered)
                 tensors, count = self.touched.tensors, self.touched.count

@@ -95,5 +95,13 @@ class Fixed(dict[str, Any]):
 
     __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
+    def __repr__(self) -> str:
+        """Arrays by dtype and shape: their elements would fill pages."""
+        shown = [
+            f"{name!r}: {described(value) if isinstance(value, np.ndarray) else repr(value)}"
+            for name, value in self.items()
+        ]
+        return f"{{{', '.join(shown)}}}"
+
     def __reduce__(self) -> Any:
         return dict, (dict(self),)

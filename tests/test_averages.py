@@ -159,3 +159,34 @@ def test_a_frozen_parameter_stays_where_slow_weights_go_on():
     assert lookahead.step({"w": None, "b": grads["w"]})
     assert (params["w"] == before[0]).all()
     assert (params["b"] != before[1]).all()
+
+
+def test_the_largest_count_stays_what_a_checkpoint_takes():
+    swa = pyoptk.SWA(np.ones(2))
+    swa.load_state_dict({"average": np.ones(2), "count": 2**63 - 1})
+    swa.update()
+    swa.load_state_dict(swa.state_dict())
+    assert swa.count == 2**63 - 1
+
+
+def test_lookahead_goes_around_sparse_rows(rng):
+    table = np.zeros((4, 2))
+    lookahead = pyoptk.Lookahead(pyoptk.SGD(table, lr=1.0), k=2, alpha=0.5)
+    for _ in range(2):
+        lookahead.step(pyoptk.SparseRows([3], np.ones((1, 2)), (4, 2)))
+    np.testing.assert_array_equal(table[:, 0], [0, 0, 0, -1])
+
+
+def test_slow_weights_take_memory_before_anything_is_changed(monkeypatch):
+    def full(*_, **__):
+        raise MemoryError("no 8 bytes")
+
+    w = np.ones(2)
+    lookahead = pyoptk.Lookahead(pyoptk.SGD(w, lr=1.0), k=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "empty", full)
+        with pytest.raises(MemoryError):
+            lookahead.step(np.ones(2))
+    assert (w[0], lookahead.optimizer.steps) == (1, 0)
+    lookahead.step(np.ones(2))
+    assert w[0] == 0.5

@@ -201,6 +201,8 @@ class Tensor:
         (Tensor("to_numpy"), r"^params: .* got Tensor; its \.to_numpy\(copy=True\)"),
         ({"w": Tensor("numpy")}, r"^params\['w'\]: .*; its \.numpy\(\)"),
         ({"lower": {"w": np.ones(2)}}, r"^params\['lower'\]: .* got dict; flatten nested dicts"),
+        ([("w", Tensor("detach"))], r"^params\[0\]: .* got tuple; \{n: p.detach\(\)"),
+        ([{"params": [1], "lr": 0.1}], r"^params\[0\]: .* got dict; groups= sets what differs"),
         ({"lstm": pyoptk.LSTM(2, 3)}, r"^params\['lstm'\]: .* got LSTM; its \.params"),
     ],
     ids=repr,

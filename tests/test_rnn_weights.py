@@ -182,6 +182,7 @@ OW, OR, OB = K.T[None], R.T[None], np.ones((1, 32), np.float32)
 BAD = {
     "nothing": ("torch", ({},), ValueError, r"^state: expected weight_ih_l0 \[4H, I\], .*, got $"),
     "another prefix": ("torch", ({"rnn." + n: a for n, a in state().items()},), ValueError, r"^state: expected weight_ih_l0"),
+    "a layer": ("torch", (pyoptk.LSTM(3, 4),), TypeError, r"^state: expected a dict, got LSTM; its .state_dict\(\) is one$"),
     "a projection": ("torch", (state(weight_hr_l0=K),), ValueError, r"^state: expected .*weight_hr_l0"),
     "a part of a layer": ("torch", (state(weight_ih_l1=K),), ValueError, r"^state: expected 8 names, got none for 'weight_hh_l1'"),
     "a wrong shape": ("torch", (state(bias_hh_l0=B[:8]),), ValueError, r"^state\['bias_hh_l0'\]: expected float32 \(16,\), got float32 \(8,\)$"),
@@ -228,6 +229,26 @@ def test_what_the_weights_say_is_no_setting(name):
         make = getattr(pyoptk.LSTM, f"from_{library}")
         with pytest.raises(TypeError, match=rf"^{name}: expected none, as the weights say it, got"):
             make(*weights, **{name: 1})
+
+
+def test_parameters_of_pytorch_that_have_a_gradient_are_taken():
+    class Parameter:
+        def __init__(self, array):
+            self.array = array
+
+        def __array__(self, *_, **__):
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+
+        def detach(self):
+            return self.array
+
+    lstm = pyoptk.LSTM.from_torch({name: Parameter(array) for name, array in state().items()})
+    np.testing.assert_array_equal(lstm.params["bias_ih_l0"], state()["bias_ih_l0"])
+
+
+def test_the_arrays_of_a_layer_are_shown_by_their_shapes():
+    shown = repr(pyoptk.LSTM(100, 100).params)
+    assert shown.startswith("{'weight_ih_l0': float32 (400, 100), 'weight_hh_l0': ")
 
 
 def test_the_other_keywords_of_converters_are_checked():

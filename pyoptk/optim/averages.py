@@ -13,7 +13,7 @@ import numpy as np
 from .._held import Averaged
 from ..params import Arrays, Params
 from .base import Optimizer
-from .stateful import Stateful, Wrapper, approach, shown
+from .stateful import MOST_COUNTED, Stateful, Wrapper, approach, room_of, shown
 
 
 class Lookahead(Wrapper):
@@ -59,11 +59,12 @@ class Lookahead(Wrapper):
         self._own = self._tree.named("slow", shown(self._slow))
 
     def _go(self, grads: list[Any] | None, factor: float, skips: bool, weight: float) -> bool:
+        room = room_of(self._slow) if self.count + 1 >= self.k else None
         stepped = self._within(grads, factor, skips, weight)
         count = self.count + stepped
-        if count >= self.k:
+        if room is not None and count >= self.k:
             count = 0
-            approach(self._slow, self._tree.arrays, self.alpha, divide=False)
+            approach(self._slow, self._tree.arrays, self.alpha, room, divide=False)
             for param, slow in zip(self._tree.arrays, self._slow, strict=True):
                 if param.flags.writeable:  # else it is frozen
                     param[...] = slow
@@ -128,11 +129,17 @@ class SWA(Stateful):
         tree = self._tree
         with np.errstate(all="ignore"), tree.held.locked("update"):
             if self.count:
-                approach(self._averages, tree.arrays, self.count + 1, divide=True)
+                approach(
+                    self._averages,
+                    tree.arrays,
+                    self.count + 1,
+                    room_of(self._averages),
+                    divide=True,
+                )
             else:
                 for average, param in zip(self._averages, tree.arrays, strict=True):
                     average[...] = param
-            vars(self)["count"] = self.count + 1
+            vars(self)["count"] = min(self.count + 1, MOST_COUNTED)
 
     @property
     def weights(self) -> Any:

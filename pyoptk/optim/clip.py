@@ -82,7 +82,7 @@ def clip_by_global_norm(grads: Grads, max_norm: float, *, eps: float = 1e-6) -> 
     True
     """
     named = _named(grads)
-    if not (isinstance(max_norm, float) and max_norm == np.inf):
+    if not (isinstance(max_norm, float | np.floating) and max_norm == np.inf):
         max_norm = number("max_norm", max_norm, 0, np.inf, "a number >= 0")
     eps = number("eps", eps, 0, np.inf, "a finite number >= 0")
     return _optim.clip(named, max_norm, eps)

@@ -26,12 +26,14 @@ from .hyper import Grads
 # Between these, a loss scale and 1 / scale are both normal numbers in float32.
 LEAST, MOST = 2.0**-126, 2.0**126
 
+MOST_COUNTED = 2**63 - 1
+
 # For every number by name, in a constructor, an assignment and a checkpoint.
-_length = "an integer >= 1", operator.index, lambda n: 1 <= n < 2**63
+_length = "an integer >= 1", operator.index, lambda n: 1 <= n <= MOST_COUNTED
 _RULES: dict[str, Rule] = {
     "k": _length,
     "interval": _length,
-    "count": ("an integer >= 0", operator.index, lambda n: 0 <= n < 2**63),
+    "count": ("an integer >= 0", operator.index, lambda n: 0 <= n <= MOST_COUNTED),
     "weight": ("a finite number >= 0", real, lambda x: 0 <= x < float("inf")),
     "alpha": ("a number in [0, 1]", real, lambda x: 0 <= x <= 1),
     "scale": ("a number in [2**-126, 2**126]", real, lambda x: LEAST <= x <= MOST),
@@ -107,8 +109,8 @@ class Wrapper(Stateful):
         `weight` is that of the micro-batch, for an `Accumulation`.
         """
         weight = checked(_RULES, "weight", weight)
-        if weight == 0:
-            raise ValueError("weight: expected a number > 0, got 0")
+        if not 2.0**-64 <= weight <= 2.0**64:  # their sum has to be a number in float32, too
+            raise ValueError(f"weight: expected a number in [2**-64, 2**64], got {weight}")
         return self._whole_step(lambda plan: plan.checked(grads), weight)
 
     def flush(self) -> bool:
@@ -143,10 +145,16 @@ def shown(arrays: list[Any]) -> list[Any]:
     return [array.view() for array in arrays]
 
 
-def approach(averages: list[Array], params: list[Array], factor: float, divide: bool) -> None:
+def room_of(arrays: list[Array]) -> Array:
+    """Memory for `approach`, taken before anything is changed."""
+    return np.empty(max([array.size for array in arrays]), arrays[0].dtype)
+
+
+def approach(
+    averages: list[Array], params: list[Array], factor: float, room: Array, divide: bool
+) -> None:
     """``average += (p - average) * factor``, or ``/ factor``; changes the averages."""
     scale, by = np.divide if divide else np.multiply, averages[0].dtype.type(factor)
-    room = np.empty(max([average.size for average in averages]), averages[0].dtype)
     for average, param in zip(averages, params, strict=True):
         way = room[: average.size].reshape(average.shape)
         np.subtract(param, average, way)

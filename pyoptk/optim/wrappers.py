@@ -86,7 +86,8 @@ class Accumulation(Wrapper):
             `zero_grad`. A parameter whose gradient is None in all k micro-batches does not change.
             `SparseRows` of the micro-batches are concatenated, and the step changes all their rows.
         weight : float
-            > 0, the weight of this micro-batch in the mean: its number of rows or tokens, say.
+            The weight of this micro-batch in the mean, in [2**-64, 2**64]: its number of rows or
+            tokens, say.
 
         Returns
         -------
@@ -105,7 +106,7 @@ class Accumulation(Wrapper):
     def _go(self, grads: list[Any] | None, factor: float, skips: bool, weight: float) -> bool:
         if grads is not None:
             self._add(grads, self._weighted(grads, weight), weight)
-        if self.count == 0 or (grads is not None and self.count < self.k):
+        if self.weight == 0 or (grads is not None and self.count < self.k):
             return False
         try:
             return self._within(self._means(), factor, skips, 1.0)
@@ -165,7 +166,13 @@ class Accumulation(Wrapper):
 
     def check_state_dict(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """Raise what `load_state_dict` would raise; returns the numbers that it would set."""
-        return super().check_state_dict(state) | {"_rows": {}}
+        numbers = super().check_state_dict(state)
+        if (numbers["count"] == 0) != (numbers["weight"] == 0):
+            raise ValueError(
+                f"state['weight']: expected 0 for no micro-batch and more for {numbers['count']}, "
+                f"got {numbers['weight']}"
+            )
+        return numbers | {"_rows": {}}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that resuming needs of this wrapper; its own arrays, not copies.
