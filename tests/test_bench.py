@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from commands import call
 
-from pyoptk import _optim
+from pyoptk import _optim, reference
 from pyoptk.duel import command, contender, picture, referee, rows
 from pyoptk.duel.referee import OURS, Entry
 
@@ -116,6 +117,16 @@ def test_every_row_says_how_much_work_is_in_it(kernel):
         (amount,) = {"bytes", "flop"} & small.keys()
         assert 0 < small[amount] < large[amount]
     assert len({row["label"] for row in found}) == len(found) >= 6
+
+
+@pytest.mark.parametrize(
+    ("cell", "gates", "states"), [("LSTM", 4, 2), ("GRU", 3, 1), ("RNN", 1, 1)]
+)
+def test_gates_and_states_of_a_cell_are_asked_from_its_layer_and_its_twin(cell, gates, states):
+    assert cell in work.CELLS
+    assert rows.layer(3, 2, 5, 4, cell=cell)["sizes"]["gates"] == gates
+    count = runpy.run_path(str(OURS / "numpy.py"))["states"]
+    assert count(getattr(reference, f"{cell.lower()}_forward")) == states
 
 
 # ---- duels ---------------------------------------------------------------------------------------
