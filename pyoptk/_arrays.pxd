@@ -17,7 +17,8 @@ cdef int acquire(array, Py_buffer *view, str name, bint writable, bint strided) 
 cdef object contiguous(array)
 cdef tuple shape_of(Py_buffer *view)
 cdef str described_view(Py_buffer *view)
-cdef int check_like(Py_buffer *view, str name, Py_buffer *model, str model_name) except -1
+cdef int check_like(Py_buffer *view, str name, Py_buffer *model, str model_name,
+                    bint only_read=*) except -1
 cdef int check_shape(Py_buffer *view, str name, tuple shape) except -1
 cdef bint is_adjacent(Py_buffer *view) noexcept
 cdef int check_adjacent(Py_buffer *view, str name) except -1

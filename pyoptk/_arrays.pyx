@@ -124,7 +124,13 @@ cdef int acquire(array, Py_buffer *view, str name, bint writable, bint strided) 
     return 0
 
 
-cdef int check_like(Py_buffer *view, str name, Py_buffer *model, str model_name) except -1:
+cdef str remedy(str name, Py_buffer *model):
+    """What an array of the other dtype needs, if it is only read; NumPy's results are float64."""
+    return f"; {name}.astype(numpy.{dtype_name(model)}) has that dtype"
+
+
+cdef int check_like(Py_buffer *view, str name, Py_buffer *model, str model_name,
+                    bint only_read=False) except -1:
     """Raise unless `view` has the dtype and the shape of `model`."""
     cdef bint same = view.ndim == model.ndim
     cdef int i
@@ -132,9 +138,11 @@ cdef int check_like(Py_buffer *view, str name, Py_buffer *model, str model_name)
         same &= view.shape[i] == model.shape[i]
     if same and view.itemsize == model.itemsize:
         return 0
-    error = ValueError if view.itemsize == model.itemsize else TypeError
-    raise error(f"{name}: expected {described_view(model)} like {model_name}, "
-                f"got {described_view(view)}")
+    if view.itemsize == model.itemsize:
+        raise ValueError(f"{name}: expected {described_view(model)} like {model_name}, "
+                         f"got {described_view(view)}")
+    raise TypeError(f"{name}: expected {described_view(model)} like {model_name}, "
+                    f"got {described_view(view)}{remedy(name, model) if only_read else ''}")
 
 
 cdef int check_shape(Py_buffer *view, str name, tuple shape) except -1:
@@ -273,7 +281,8 @@ cdef class Buffers:
         view.readonly = not writable
         if view.itemsize != self.held.itemsize:
             raise TypeError(f"{name}: expected {dtype_name(self.held)} like {self.names[0]}, "
-                            f"got {dtype_name(view)}")
+                            f"got {dtype_name(view)}"
+                            f"{'' if writable else remedy(name, self.held)}")
         if writable and overlaps_itself(view):
             raise ValueError(f"{name}: expected memory of its own for every element, got an array "
                              f"that overlaps itself, {shape_of(view)} with strides "

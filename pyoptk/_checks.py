@@ -322,12 +322,6 @@ def check_float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     return given
 
 
-def other_dtype(dtype: np.dtype[Any], x: Any) -> TypeError:
-    """The error for an input of the other dtype; NumPy's own results are float64."""
-    expected = f"x: expected {dtype} like the weights, got {np.asarray(x).dtype}"
-    return TypeError(f"{expected}; x.astype(numpy.{dtype}) has that dtype")
-
-
 def check_lengths(lengths: ArrayLike, B: int, T: int) -> NDArray[np.int64]:
     """`lengths` as a contiguous int64 array [B] of numbers in 0..T."""
     if isinstance(lengths, np.ma.MaskedArray):

@@ -184,6 +184,8 @@ def kernel(function):
         for i in range(n if fits else 0):
             fits &= leading[i] not in given
             arguments[leading[i]] = args[i]
+        for name in given:
+            fits &= name in known
         if not fits or len(arguments) != count:
             return function(*args, **given)  # raises what Python says then
         arguments["ema_decay"], arguments["zero_grad"] = None, False

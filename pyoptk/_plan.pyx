@@ -274,7 +274,7 @@ cdef class Plan:
         else:
             acquire(grad if self.zero_grad else contiguous(grad), view, name, self.zero_grad, False)
             self.grads.n_held = i + 1
-            check_like(view, name, param, param_name)
+            check_like(view, name, param, param_name, not self.zero_grad)
         return 0
 
     cdef int check_takes_rows(self, Py_ssize_t i, grad, str name) except -1:

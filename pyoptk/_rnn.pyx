@@ -6,7 +6,7 @@ short sequence the same checks in Python would take longer than the arithmetic.
 """
 import numpy as _np
 
-from ._checks import check_choice, check_lengths, other_dtype
+from ._checks import check_choice, check_lengths
 from ._stack import partition  # for whoever asks this family  # no-cython-lint
 
 from cpython.buffer cimport Py_buffer, PyBuffer_Release
@@ -194,7 +194,8 @@ cdef class Passes:
         cdef bint batch_first = layer.batch_first
         view = arrays.take("x", x, False, True)
         if view.itemsize != layer.dtype.itemsize:
-            raise other_dtype(layer.dtype, x)
+            raise TypeError(f"x: expected {layer.dtype} like the weights, got {x.dtype}; "
+                            f"x.astype(numpy.{layer.dtype}) has that dtype")
         if view.ndim != 3 or view.shape[2] != layer.input_size:
             raise ValueError(f"x: expected shape (any, any, {layer.input_size}), "
                              f"got {shape_of(view)}")
@@ -222,9 +223,6 @@ cdef class Stepper(Stack):
         cdef void *last[2]
         cdef tuple shape
         self.take_params(arrays)
-        view = arrays.next()
-        if borrow(x, view, False, True) and view.itemsize != self.itemsize:
-            raise other_dtype(self.dtype, x)
         view = arrays.take("x", x, False, True)
         if view.ndim != 2 or <size_t> view.shape[1] != self.I:
             raise ValueError(f"x: expected shape (any, {self.I}), got {shape_of(view)}")
