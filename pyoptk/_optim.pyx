@@ -131,8 +131,9 @@ cdef tuple names_of(const pk_field *field, size_t most, dict fallbacks):
     names = []
     while len(names) < most and field.name != NULL:
         value = None if field.kind == PK_OPTIONAL else field.fallback
-        names.append(text(field.name))
-        fallbacks[names[-1]] = bool(value) if field.kind == PK_SWITCH else value
+        name = text(field.name)
+        names.append(name)
+        fallbacks[name] = bool(value) if field.kind == PK_SWITCH else value
         field += 1
     return tuple(names)
 
