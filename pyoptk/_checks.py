@@ -347,3 +347,30 @@ def check_dropout(p: Any, seed: Any, num_layers: int) -> float:
 def check_rng(rng: Any) -> None:
     if rng is not None and not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng: expected a numpy.random.Generator or None, got {type(rng).__name__}")
+
+
+# ---- what a loss takes ---------------------------------------------------------------------------
+
+
+def check_labels(target: Any, M: int, C: int, ignored: int) -> NDArray[np.int64] | None:
+    """`target` as contiguous int64 labels [M]; None if it is an array of floats."""
+    given = np.asarray(target)
+    if given.dtype.kind == "f" and given.ndim == 2:
+        return None
+    if given.dtype.kind not in "iu":
+        raise TypeError(
+            f"target: expected {M} integers or floats ({M}, {C}), got {described(given)}"
+        )
+    if given.shape != (M,):
+        raise ValueError(f"target: expected {M} integers, got {described(given)}")
+    wrong = ((given < 0) | (given >= C)) & (given != ignored)
+    if wrong.any():
+        row = int(wrong.argmax())
+        expected = f"a label in 0..{C - 1} or ignore_index={ignored}"
+        raise ValueError(f"target[{row}]: expected {expected}, got {given[row]}")
+    return np.ascontiguousarray(given, np.int64)
+
+
+def check_weights(name: str, weights: Any) -> None:
+    if weights is not None and not (np.asarray(weights) >= 0).all():
+        raise ValueError(f"{name}: expected numbers >= 0, got {np.asarray(weights).min()}")

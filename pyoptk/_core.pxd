@@ -4,7 +4,7 @@ from cpython.buffer cimport Py_buffer
 from libc.stdint cimport uintptr_t
 
 from .capi cimport (
-    PK_F32, PK_F64, pk_cell_id, pk_cell_kernels, pk_dtype, pk_field, pk_math_kernels,
+    PK_F32, PK_F64, pk_cell_id, pk_cell_kernels, pk_dense_kernels, pk_dtype, pk_field, pk_math_kernels,
     pk_optim_kernels, pk_optimizer,
 )
 
@@ -12,6 +12,7 @@ cdef const pk_optim_kernels *optim_table(pk_dtype dtype) noexcept nogil
 cdef const pk_optimizer *optimizer_at(int which) noexcept nogil
 cdef const pk_field *common_fields() noexcept nogil
 cdef const pk_math_kernels *math_table(pk_dtype dtype) noexcept nogil
+cdef const pk_dense_kernels *dense_table(pk_dtype dtype) noexcept nogil
 cdef const pk_cell_kernels *cell_table(pk_cell_id cell, pk_dtype dtype) noexcept nogil
 cdef int num_threads() noexcept nogil
 cdef double clip_coefficient(double norm, double max_norm, double eps) noexcept nogil

@@ -20,7 +20,7 @@ from libc.string cimport memset
 
 from .capi cimport (
     PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, pk_cell, pk_cell_id, pk_cell_kernels,
-    pk_clip_coefficient, pk_common_fields, pk_dtype, pk_field, pk_isa, pk_isa_at, pk_math,
+    pk_clip_coefficient, pk_common_fields, pk_dense, pk_dense_kernels, pk_dtype, pk_field, pk_isa, pk_isa_at, pk_math,
     pk_math_kernels, pk_num_threads, pk_optim, pk_optim_kernels, pk_optimizer, pk_optimizers,
     pk_set_num_threads, pk_threads_backend, pk_use_isa,
 )
@@ -251,6 +251,10 @@ cdef const pk_field *common_fields() noexcept nogil:
 
 cdef const pk_math_kernels *math_table(pk_dtype dtype) noexcept nogil:
     return pk_math(dtype)
+
+
+cdef const pk_dense_kernels *dense_table(pk_dtype dtype) noexcept nogil:
+    return pk_dense(dtype)
 
 
 cdef const pk_cell_kernels *cell_table(pk_cell_id cell, pk_dtype dtype) noexcept nogil:

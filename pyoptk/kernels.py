@@ -12,6 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._dense import (
+    bce_with_logits,
+    huber,
+    linear_backward,
+    linear_forward,
+    mae,
+    mse,
+    softmax_cross_entropy,
+)
 from ._optim import global_norm, once
 from ._products import dropout, exp, matmul, sigmoid, tanh
 
@@ -23,18 +32,25 @@ __all__ = [
     "adagrad",
     "adam",
     "adamax",
+    "bce_with_logits",
     "dropout",
     "exp",
     "global_norm",
+    "huber",
     "lamb",
+    "linear_backward",
+    "linear_forward",
     "lion",
+    "mae",
     "matmul",
+    "mse",
     "nadam",
     "radam",
     "rmsprop",
     "rprop",
     "sgd",
     "sigmoid",
+    "softmax_cross_entropy",
     "tanh",
 ]
 

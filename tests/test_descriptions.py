@@ -13,7 +13,7 @@ from pyoptk import _optim, kernels, reference
 from pyoptk.optim.hyper import SHARED
 
 ROOT = Path(__file__).parents[1]
-OTHERS = {"dropout", "exp", "global_norm", "matmul", "sigmoid", "tanh"}  # tested elsewhere
+OTHERS = {*reference.dense.__all__, "dropout", "exp", "global_norm", "matmul", "sigmoid", "tanh"}
 
 
 def test_every_kernel_is_described_and_has_a_class_a_bare_kernel_and_a_twin():

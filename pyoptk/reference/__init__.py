@@ -7,8 +7,10 @@ functions are written by hand and are slow and short on purpose. Their hyper-par
 defaults: those are in `pyoptk.optim`.
 """
 
+from . import dense as _dense
 from . import moments as _moments
 from . import optim as _optim
+from .dense import *
 from .moments import *
 from .optim import *
 from .rnn import (
@@ -46,4 +48,4 @@ __all__ = [
     "sigmoid",
     "tanh",
 ]
-__all__ += _moments.__all__ + _optim.__all__
+__all__ += _dense.__all__ + _moments.__all__ + _optim.__all__

@@ -1,0 +1,281 @@
+"""The bare kernels of linear layers and losses."""
+import numpy as _np
+
+from ._checks import check_choice, check_integer, check_labels, check_weights, number
+
+from cpython.buffer cimport Py_buffer
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject
+from libc.math cimport INFINITY
+from libc.stdint cimport int64_t
+
+from ._core cimport (
+    _Buffers, check_like, check_shape, dense_table, dtype_of, num_threads, shape_of, switch,
+)
+from .capi cimport (
+    PK_ABSOLUTE, PK_GELU, PK_HUBER, PK_LOGISTIC, PK_SQUARED, PyArray_DATA, PyArrayObject,
+    pk_activation, pk_cross_entropy, pk_elementwise_loss, pk_linear, pk_linear_gradients, pk_loss,
+)
+
+# In the order of pk_activation.
+ACTIVATIONS = ("none", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu",
+               "softplus")
+
+
+cdef Py_buffer *matrix(_Buffers arrays, str name, array, bint writable) except NULL:
+    cdef Py_buffer *view = arrays.take(name, array, writable)
+    if view.ndim != 2:
+        raise ValueError(f"{name}: expected 2 axes, got shape {shape_of(view)}")
+    return view
+
+
+cdef void *like(_Buffers arrays, str name, array, bint writable, tuple shape) except? NULL:
+    """The data of an array of this shape; NULL for None."""
+    cdef Py_buffer *view
+    if array is None:
+        return NULL
+    view = arrays.take(name, array, writable)
+    check_shape(view, name, shape)
+    return view.buf
+
+
+cdef void *scratch_of(str name, size_t size) except NULL:
+    cdef void *scratch = PyMem_Malloc(size)
+    if scratch == NULL:
+        raise MemoryError(f"{name}: no {size} bytes for scratch memory")
+    return scratch
+
+
+cdef pk_activation activation_of(pk_linear *layer, activation, slope) except *:
+    check_choice("activation", activation, ACTIVATIONS)
+    layer.activation = <pk_activation> <int> ACTIVATIONS.index(activation)
+    layer.slope = number("slope", slope, 0, INFINITY, "a number >= 0")
+    return layer.activation
+
+
+cdef int layer_of(_Buffers arrays, pk_linear *layer, x, w) except -1:
+    cdef Py_buffer *of_x = matrix(arrays, "x", x, False)
+    cdef Py_buffer *of_w = matrix(arrays, "w", w, False)
+    layer.M, layer.I, layer.O = of_x.shape[0], of_x.shape[1], of_w.shape[0]
+    check_shape(of_w, "w", (of_w.shape[0] or 1, layer.I))
+    layer.x, layer.w, layer.ldx, layer.ldy = of_x.buf, of_w.buf, layer.I, layer.O
+    return 0
+
+
+def linear_forward(x, w, b, y, z=None, *, activation="none", slope=0.01):
+    """y = f(x @ w.T + b), f the activation; changes `y`, and `z` if it is given.
+
+    Parameters
+    ----------
+    x, w, b, y : arrays [M, I], [O, I], [O], [M, O]
+        float32 or float64, C-contiguous, y apart from the others. `b` may be None.
+    z : array [M, O], optional
+        Takes the argument of f. `linear_backward` needs it after "gelu", "gelu_tanh", "silu" and
+        "softplus".
+    activation : str
+        "none", "relu", "leaky_relu" (slope * z below 0), "tanh", "sigmoid", "gelu" (z times the
+        normal distribution function), "gelu_tanh" (its approximation; Hendrycks & Gimpel 2016),
+        "silu" (z * sigmoid(z)) or "softplus" (log(1 + e**z)).
+    slope : float
+        Of "leaky_relu", >= 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not that; the message names it, and nothing has changed.
+    """
+    cdef _Buffers arrays = _Buffers()
+    cdef pk_linear layer
+    layer_of(arrays, &layer, x, w)
+    activation_of(&layer, activation, slope)
+    layer.b = like(arrays, "b", b, False, (layer.O,))
+    layer.y = like(arrays, "y", y, True, (layer.M, layer.O))
+    layer.z = like(arrays, "z", z, True, (layer.M, layer.O))
+    if layer.y == NULL:
+        raise TypeError("y: expected an array, got None")
+    kernels = dense_table(dtype_of(&arrays.held[0]))
+    layer.scratch = scratch_of("w", kernels.linear_scratch_size(&layer))
+    with nogil:
+        kernels.linear_forward(&layer, num_threads())
+    PyMem_Free(layer.scratch)
+
+
+def linear_backward(dy, x, w, y=None, z=None, *, dx=None, dw=None, db=None, activation="none",
+                    slope=0.01, accumulate=False):
+    """The gradients of `linear_forward`, from `dy`; changes those of `dx`, `dw`, `db` given.
+
+    Parameters
+    ----------
+    dy : array [M, O]
+        The gradient of `y`.
+    x, w, y, z : arrays
+        As in `linear_forward`. `z` is needed where that says so, `y` after the other activations.
+    dx, dw, db : arrays [M, I], [O, I], [O], optional
+        Apart from all others.
+    accumulate : bool
+        Add to `dw` and `db` instead of overwriting them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `linear_forward`.
+    """
+    cdef _Buffers arrays = _Buffers()
+    cdef pk_linear layer
+    cdef pk_linear_gradients grads
+    layer_of(arrays, &layer, x, w)
+    cdef pk_activation f = activation_of(&layer, activation, slope)
+    cdef tuple shape = (layer.M, layer.O)
+    layer.y = like(arrays, "y", y, False, shape)
+    layer.z = like(arrays, "z", z, False, shape)
+    if f and (layer.z if f >= PK_GELU else layer.y) == NULL:
+        raise TypeError(f"{'z' if f >= PK_GELU else 'y'}: expected an array, as activation="
+                        f"{activation!r} needs it, got None")
+    grads.dy = like(arrays, "dy", dy, False, shape)
+    if grads.dy == NULL:
+        raise TypeError("dy: expected an array, got None")
+    grads.dx = like(arrays, "dx", dx, True, (layer.M, layer.I))
+    grads.dw = like(arrays, "dw", dw, True, (layer.O, layer.I))
+    grads.db = like(arrays, "db", db, True, (layer.O,))
+    grads.lddy, grads.lddx, grads.accumulate = layer.O, layer.I, switch("accumulate", accumulate)
+    kernels = dense_table(dtype_of(&arrays.held[0]))
+    layer.scratch = scratch_of("w", kernels.linear_scratch_size(&layer))
+    with nogil:
+        kernels.linear_backward(&layer, &grads, num_threads())
+    PyMem_Free(layer.scratch)
+
+
+def softmax_cross_entropy(x, target, dx=None, *, weights=None, class_weights=None,
+                          label_smoothing=0.0, ignore_index=-100, scale=1.0):
+    """The mean cross entropy of softmax(x) and `target`; `dx` takes its gradient times `scale`.
+
+    Parameters
+    ----------
+    x : array [M, C]
+        Scores of M rows and C classes: float32 or float64, C-contiguous.
+    target : array of integers [M], or array [M, C] like x
+        Labels in 0..C-1, or a distribution over the classes for each row.
+    dx : array [M, C], optional
+        May be `x`.
+    weights : array [M], optional
+        Weights of the rows, >= 0. A row of weight 0 is not read, and its gradient is 0.
+    class_weights : array [C], optional
+        Each class's term is multiplied by it. With labels, so is the weight by which is divided,
+        as in PyTorch.
+    label_smoothing : float
+        In [0, 1): the target is mixed with as much of 1/C for every class (Szegedy et al. 2016).
+    ignore_index : int
+        Rows with this label have weight 0.
+    scale : float
+        Factor of `dx`.
+
+    Returns
+    -------
+    float
+        The sum of weight * loss, divided by the sum of the weights; 0 if all weights are 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not that; the message names it, and nothing has changed.
+    """
+    cdef _Buffers arrays = _Buffers()
+    cdef pk_cross_entropy loss
+    cdef Py_buffer *of_x = matrix(arrays, "x", x, dx is x)
+    cdef double mean
+    loss.M, loss.C, loss.x = of_x.shape[0], of_x.shape[1], of_x.buf
+    if loss.C == 0:
+        raise ValueError("x: expected at least 1 class, got shape " + str(shape_of(of_x)))
+    loss.ignore_index = check_integer("ignore_index", ignore_index, -2**63, 2**63 - 1, "an int")
+    labels = check_labels(target, loss.M, loss.C, loss.ignore_index)
+    loss.labels = loss.targets = NULL
+    if labels is None:
+        loss.targets = like(arrays, "target", target, False, (loss.M, loss.C))
+    else:
+        loss.labels = <const int64_t *> PyArray_DATA(<PyArrayObject *> <PyObject *> labels)
+    loss.weights = like(arrays, "weights", weights, False, (loss.M,))
+    check_weights("weights", weights)
+    loss.class_weights = like(arrays, "class_weights", class_weights, False, (loss.C,))
+    check_weights("class_weights", class_weights)
+    loss.dx = of_x.buf if dx is x else like(arrays, "dx", dx, True, (loss.M, loss.C))
+    loss.smoothing = number("label_smoothing", label_smoothing, 0, 1, "a number in [0, 1)")
+    loss.scale = number("scale", scale, -INFINITY, INFINITY, "a finite number")
+    kernels = dense_table(dtype_of(of_x))
+    loss.scratch = <double *> scratch_of("x", (loss.M + 1) * sizeof(double))
+    with nogil:
+        mean = kernels.cross_entropy(&loss, num_threads())
+    PyMem_Free(loss.scratch)
+    return mean
+
+
+cdef double elementwise(pk_loss which, x, target, dx, weights, delta, scale) except *:
+    cdef _Buffers arrays = _Buffers()
+    cdef pk_elementwise_loss loss
+    cdef Py_buffer *of_x = arrays.take("x", x, dx is x)
+    cdef Py_buffer *of_target = arrays.take("target", target, False)
+    cdef double mean
+    check_like(of_target, "target", of_x, "x")
+    loss.M = of_x.shape[0] if of_x.ndim else 1
+    loss.N = of_x.len // of_x.itemsize // (loss.M or 1)
+    loss.x, loss.target, loss.loss, loss.delta = of_x.buf, of_target.buf, which, delta
+    loss.weights = like(arrays, "weights", weights, False, (loss.M,))
+    check_weights("weights", weights)
+    loss.dx = of_x.buf if dx is x else like(arrays, "dx", dx, True, shape_of(of_x))
+    loss.scale = number("scale", scale, -INFINITY, INFINITY, "a finite number")
+    kernels = dense_table(dtype_of(of_x))
+    loss.scratch = <double *> scratch_of("x", (loss.M + 1) * sizeof(double))
+    with nogil:
+        mean = kernels.elementwise_loss(&loss, num_threads())
+    PyMem_Free(loss.scratch)
+    return mean
+
+
+def mse(x, target, dx=None, *, weights=None, scale=1.0):
+    """The mean of (x - target)**2; `dx` takes its gradient times `scale`.
+
+    Parameters
+    ----------
+    x, target : arrays [M, ...]
+        float32 or float64, C-contiguous, of one shape.
+    dx : array like x, optional
+        May be `x`.
+    weights : array [M], optional
+        Weights of the rows, >= 0. A row of weight 0 is not read, and its gradient is 0.
+    scale : float
+        Factor of `dx`.
+
+    Returns
+    -------
+    float
+        The sum of weight * loss over all elements, divided by that of the weights; 0 if it is 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not that; the message names it, and nothing has changed.
+    """
+    return elementwise(PK_SQUARED, x, target, dx, weights, 0, scale)
+
+
+def mae(x, target, dx=None, *, weights=None, scale=1.0):
+    """The mean of abs(x - target), gradient 0 where they are equal; else as `mse`."""
+    return elementwise(PK_ABSOLUTE, x, target, dx, weights, 0, scale)
+
+
+def huber(x, target, dx=None, *, delta=1.0, weights=None, scale=1.0):
+    """The mean of r**2 / 2 if abs(r) <= delta, else delta * (abs(r) - delta / 2), r = x - target.
+
+    Huber (1964); delta > 0. Else as `mse`.
+    """
+    delta = number("delta", delta, 0, INFINITY, "a finite number > 0")
+    return elementwise(PK_HUBER, x, target, dx, weights, delta, scale)
+
+
+def bce_with_logits(x, target, dx=None, *, pos_weight=1.0, weights=None, scale=1.0):
+    """The mean binary cross entropy of sigmoid(x) and `target`, in [0, 1]; else as `mse`.
+
+    ``-(pos_weight * target * log(s) + (1 - target) * log(1 - s)), s = sigmoid(x)``, without
+    overflow; `pos_weight` is a number >= 0.
+    """
+    pos_weight = number("pos_weight", pos_weight, 0, INFINITY, "a finite number >= 0")
+    return elementwise(PK_LOGISTIC, x, target, dx, weights, pos_weight, scale)
