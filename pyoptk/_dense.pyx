@@ -1,4 +1,4 @@
-"""The bare kernels of linear layers and losses."""
+"""The bare kernels of linear layers, normalization and losses."""
 import numpy as _np
 
 from ._checks import check_choice, check_integer, check_labels, check_weights, number
@@ -14,7 +14,8 @@ from ._core cimport (
 )
 from .capi cimport (
     PK_ABSOLUTE, PK_GELU, PK_HUBER, PK_LOGISTIC, PK_SQUARED, PyArray_DATA, PyArrayObject,
-    pk_activation, pk_cross_entropy, pk_elementwise_loss, pk_linear, pk_linear_gradients, pk_loss,
+    pk_activation, pk_cross_entropy, pk_elementwise_loss, pk_layer_norm, pk_layer_norm_gradients,
+    pk_linear, pk_linear_gradients, pk_loss,
 )
 
 # In the order of pk_activation.
@@ -37,6 +38,12 @@ cdef void *like(_Buffers arrays, str name, array, bint writable, tuple shape) ex
     view = arrays.take(name, array, writable)
     check_shape(view, name, shape)
     return view.buf
+
+
+cdef void *needed(_Buffers arrays, str name, array, bint writable, tuple shape) except? NULL:
+    if array is None:
+        raise TypeError(f"{name}: expected an array, got None")
+    return like(arrays, name, array, writable, shape)
 
 
 cdef void *scratch_of(str name, size_t size) except NULL:
@@ -89,10 +96,8 @@ def linear_forward(x, w, b, y, z=None, *, activation="none", slope=0.01):
     layer_of(arrays, &layer, x, w)
     activation_of(&layer, activation, slope)
     layer.b = like(arrays, "b", b, False, (layer.O,))
-    layer.y = like(arrays, "y", y, True, (layer.M, layer.O))
+    layer.y = needed(arrays, "y", y, True, (layer.M, layer.O))
     layer.z = like(arrays, "z", z, True, (layer.M, layer.O))
-    if layer.y == NULL:
-        raise TypeError("y: expected an array, got None")
     kernels = dense_table(dtype_of(&arrays.held[0]))
     layer.scratch = scratch_of("w", kernels.linear_scratch_size(&layer))
     with nogil:
@@ -131,9 +136,7 @@ def linear_backward(dy, x, w, y=None, z=None, *, dx=None, dw=None, db=None, acti
     if f and (layer.z if f >= PK_GELU else layer.y) == NULL:
         raise TypeError(f"{'z' if f >= PK_GELU else 'y'}: expected an array, as activation="
                         f"{activation!r} needs it, got None")
-    grads.dy = like(arrays, "dy", dy, False, shape)
-    if grads.dy == NULL:
-        raise TypeError("dy: expected an array, got None")
+    grads.dy = needed(arrays, "dy", dy, False, shape)
     grads.dx = like(arrays, "dx", dx, True, (layer.M, layer.I))
     grads.dw = like(arrays, "dw", dw, True, (layer.O, layer.I))
     grads.db = like(arrays, "db", db, True, (layer.O,))
@@ -143,6 +146,113 @@ def linear_backward(dy, x, w, y=None, z=None, *, dx=None, dw=None, db=None, acti
     with nogil:
         kernels.linear_backward(&layer, &grads, num_threads())
     PyMem_Free(layer.scratch)
+
+
+cdef int norm_of(_Buffers arrays, pk_layer_norm *norm, x, gain, bint rms) except -1:
+    cdef Py_buffer *of_x = matrix(arrays, "x", x, False)
+    norm.M, norm.N, norm.x, norm.rms = of_x.shape[0], of_x.shape[1], of_x.buf, rms
+    if norm.N == 0:
+        raise ValueError(f"x: expected at least 1 column, got shape {shape_of(of_x)}")
+    norm.gain, norm.bias, norm.mean = like(arrays, "gain", gain, False, (norm.N,)), NULL, NULL
+    return 0
+
+
+cdef int norm_forward(x, gain, bias, y, mean, scale, eps, bint rms) except -1:
+    cdef _Buffers arrays = _Buffers()
+    cdef pk_layer_norm norm
+    norm_of(arrays, &norm, x, gain, rms)
+    norm.bias = like(arrays, "bias", bias, False, (norm.N,))
+    norm.y = needed(arrays, "y", y, True, (norm.M, norm.N))
+    if not rms:
+        norm.mean = needed(arrays, "mean", mean, True, (norm.M,))
+    norm.scale = needed(arrays, "scale", scale, True, (norm.M,))
+    norm.eps = number("eps", eps, 0, INFINITY, "a number >= 0")
+    kernels = dense_table(dtype_of(&arrays.held[0]))
+    with nogil:
+        kernels.layer_norm_forward(&norm, num_threads())
+    return 0
+
+
+cdef int norm_backward(dy, x, gain, mean, scale, dx, dgain, dbias, accumulate, bint rms) except -1:
+    cdef _Buffers arrays = _Buffers()
+    cdef pk_layer_norm norm
+    cdef pk_layer_norm_gradients grads
+    norm_of(arrays, &norm, x, gain, rms)
+    if not rms:
+        norm.mean = needed(arrays, "mean", mean, False, (norm.M,))
+    norm.scale = needed(arrays, "scale", scale, False, (norm.M,))
+    grads.dy = needed(arrays, "dy", dy, dx is dy, (norm.M, norm.N))
+    grads.dx = (<void *> grads.dy if dx is dy else
+                like(arrays, "dx", dx, True, (norm.M, norm.N)))
+    grads.dgain = like(arrays, "dgain", dgain, True, (norm.N,))
+    grads.dbias = like(arrays, "dbias", dbias, True, (norm.N,))
+    grads.accumulate = switch("accumulate", accumulate)
+    kernels = dense_table(dtype_of(&arrays.held[0]))
+    grads.scratch = scratch_of("x", kernels.layer_norm_scratch_size(&norm) + 1)
+    with nogil:
+        kernels.layer_norm_backward(&norm, &grads, num_threads())
+    PyMem_Free(grads.scratch)
+    return 0
+
+
+def layer_norm_forward(x, gain, bias, y, mean, scale, *, eps=1e-5):
+    """y = (x - mean) * scale * gain + bias, row by row; changes `y`, `mean` and `scale`.
+
+    `mean` is that of a row, `scale` is ``1 / sqrt(variance + eps)`` with the variance divided by N
+    (Ba et al. 2016).
+
+    Parameters
+    ----------
+    x, y : arrays [M, N]
+        float32 or float64, C-contiguous, y apart from the others.
+    gain, bias : arrays [N] or None
+    mean, scale : arrays [M]
+        `layer_norm_backward` needs them.
+    eps : float
+        >= 0; 1e-5 as in PyTorch (Keras has 1e-3).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not that; the message names it, and nothing has changed.
+    """
+    norm_forward(x, gain, bias, y, mean, scale, eps, False)
+
+
+def layer_norm_backward(dy, x, gain, mean, scale, *, dx=None, dgain=None, dbias=None,
+                        accumulate=False):
+    """The gradients of `layer_norm_forward`, from `dy`; changes those of the last three given.
+
+    Parameters
+    ----------
+    dy : array [M, N]
+        The gradient of `y`.
+    x, gain, mean, scale : arrays
+        As `layer_norm_forward` left them.
+    dx, dgain, dbias : arrays [M, N], [N], [N], optional
+        `dx` may be `dy`.
+    accumulate : bool
+        Add to `dgain` and `dbias` instead of overwriting them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `layer_norm_forward`.
+    """
+    norm_backward(dy, x, gain, mean, scale, dx, dgain, dbias, accumulate, False)
+
+
+def rms_norm_forward(x, gain, y, scale, *, eps=1e-5):
+    """y = x * scale * gain, scale = 1 / sqrt(mean(x**2) + eps) of a row; changes `y` and `scale`.
+
+    Zhang & Sennrich (2019); else as `layer_norm_forward`.
+    """
+    norm_forward(x, gain, None, y, None, scale, eps, True)
+
+
+def rms_norm_backward(dy, x, gain, scale, *, dx=None, dgain=None, accumulate=False):
+    """The gradients of `rms_norm_forward`; else as `layer_norm_backward`."""
+    norm_backward(dy, x, gain, None, scale, dx, dgain, None, accumulate, True)
 
 
 def softmax_cross_entropy(x, target, dx=None, *, weights=None, class_weights=None,

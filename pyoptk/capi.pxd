@@ -164,6 +164,23 @@ cdef extern from "pyoptk.h" nogil:
         void *db
         size_t lddy, lddx
         int accumulate
+    ctypedef struct pk_layer_norm:
+        size_t M, N
+        int rms
+        double eps
+        const void *x
+        const void *gain
+        const void *bias
+        void *y
+        void *mean
+        void *scale
+    ctypedef struct pk_layer_norm_gradients:
+        const void *dy
+        void *dx
+        void *dgain
+        void *dbias
+        int accumulate
+        void *scratch
     ctypedef struct pk_cross_entropy:
         size_t M, C
         const void *x
@@ -194,6 +211,10 @@ cdef extern from "pyoptk.h" nogil:
         void (*linear_forward)(const pk_linear *, int) noexcept nogil
         void (*linear_backward)(const pk_linear *, const pk_linear_gradients *,
                                 int) noexcept nogil
+        size_t (*layer_norm_scratch_size)(const pk_layer_norm *) noexcept nogil
+        void (*layer_norm_forward)(const pk_layer_norm *, int) noexcept nogil
+        void (*layer_norm_backward)(const pk_layer_norm *, const pk_layer_norm_gradients *,
+                                    int) noexcept nogil
         double (*cross_entropy)(const pk_cross_entropy *, int) noexcept nogil
         double (*elementwise_loss)(const pk_elementwise_loss *, int) noexcept nogil
 

@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 from ._dense import (
     bce_with_logits,
     huber,
+    layer_norm_backward,
+    layer_norm_forward,
     linear_backward,
     linear_forward,
     mae,
     mse,
+    rms_norm_backward,
+    rms_norm_forward,
     softmax_cross_entropy,
 )
 from ._optim import global_norm, once
@@ -38,6 +42,8 @@ __all__ = [
     "global_norm",
     "huber",
     "lamb",
+    "layer_norm_backward",
+    "layer_norm_forward",
     "linear_backward",
     "linear_forward",
     "lion",
@@ -46,6 +52,8 @@ __all__ = [
     "mse",
     "nadam",
     "radam",
+    "rms_norm_backward",
+    "rms_norm_forward",
     "rmsprop",
     "rprop",
     "sgd",

@@ -112,6 +112,55 @@ def test_bits_depend_on_no_number_of_threads(dtype, rng):
             np.testing.assert_array_equal(one, other)
 
 
+# ---- normalization -------------------------------------------------------------------------------
+
+
+def norm_both_ways(module, x, gain, bias, dy, rms, accumulate=False):
+    """y, dx, dgain and dbias; the last is 0.5 if `rms`."""
+    y, dx, (dgain, dbias) = (
+        np.empty_like(x),
+        np.empty_like(x),
+        np.full((2, x.shape[1]), 0.5, x.dtype),
+    )
+    mean, scale = np.empty((2, len(x)), x.dtype)
+    grads = {"dx": dx, "dgain": dgain, "accumulate": accumulate}
+    if rms:
+        module.rms_norm_forward(x, gain, y, scale)
+        module.rms_norm_backward(dy, x, gain, scale, **grads)
+    else:
+        module.layer_norm_forward(x, gain, bias, y, mean, scale)
+        module.layer_norm_backward(dy, x, gain, mean, scale, dbias=dbias, **grads)
+    return [y, dx, dgain, dbias]
+
+
+@pytest.mark.parametrize("rms", [False, True])
+@pytest.mark.parametrize("size", [(0, 3), (1, 1), (7, 10), (40, 64), (70, 333)], ids=str)
+def test_normalization_equals_its_twin(size, rms, dtype, isa, threads, rng):
+    x, dy = rng.standard_normal((2, *size)).astype(dtype)
+    x += 3
+    gain, bias = rng.standard_normal((2, size[1])).astype(dtype)
+    eps = np.finfo(dtype).eps
+    for accumulate, affine in ((False, (gain, bias)), (True, (None, None))):
+        options = (x, *affine, dy, rms, accumulate)
+        ours, twins = (norm_both_ways(module, *options) for module in (kernels, reference))
+        for got, wanted in zip(ours, twins, strict=True):
+            room = 100 * eps * (1 + np.abs(wanted).max(initial=0)) * (1 + len(x) ** 0.5)
+            np.testing.assert_allclose(got, wanted, rtol=0, atol=room)
+
+
+@pytest.mark.parametrize("rms", [False, True])
+def test_normalization_gradients_equal_finite_differences(rms, rng):
+    x, dy = rng.standard_normal((2, 5, 7))
+    gain, bias = rng.standard_normal((2, 7))
+    _, *found = norm_both_ways(kernels, x, gain, bias, dy, rms)
+
+    def total():
+        return (norm_both_ways(kernels, x, gain, bias, dy, rms)[0] * dy).sum()
+
+    for array, gradient in zip((x, gain, bias)[: 3 - rms], found, strict=False):
+        np.testing.assert_allclose(gradient, differences(total, array), rtol=1e-6, atol=1e-8)
+
+
 # ---- losses --------------------------------------------------------------------------------------
 
 CROSS_ENTROPY = [
@@ -241,6 +290,9 @@ WRONG = [
     (ENTROPY, (y, label), {"weights": minus}, r"weights: expected numbers >= 0"),
     (ENTROPY, (y, label), {"label_smoothing": 1}, r"label_smoothing: expected"),
     (ENTROPY, (y[:, :0].copy(), label), {}, r"x: expected at least 1 class"),
+    ("rms_norm_forward", (x, None, x.copy(), None), {}, r"scale: expected an array, got None$"),
+    ("rms_norm_forward", (x, b, x.copy(), minus), {}, r"gain: expected"),
+    ("layer_norm_forward", (x, None, None, x, minus, minus), {}, r"y: expected memory of its own"),
     ("mse", (x, y), {}, r"target: expected .*\(4, 3\).*, got .*\(4, 2\)$"),
     ("mse", (x, x, y), {}, r"dx: expected"),
     ("huber", (x, x), {"delta": -1}, r"delta: expected"),

@@ -1,4 +1,4 @@
-"""Twins of the linear layers and losses: the same results within rounding."""
+"""Twins of linear layers, normalization and losses: the same results within rounding."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ Array = NDArray[np.floating]
 __all__ = [
     "bce_with_logits",
     "huber",
+    "layer_norm_backward",
+    "layer_norm_forward",
     "linear_backward",
     "linear_forward",
     "mae",
     "mse",
+    "rms_norm_backward",
+    "rms_norm_forward",
     "softmax_cross_entropy",
 ]
 
@@ -114,6 +118,56 @@ def linear_backward(
     for grad, value in ((dw, dA.T @ x), (db, dA.sum(axis=0))):
         if grad is not None:
             grad[...] = grad + value if accumulate else value
+
+
+def layer_norm_forward(
+    x: Array, gain: Array | None, bias: Array | None, y: Array, mean: Array, scale: Array, *,
+    eps: float = 1e-5,
+) -> None:  # fmt: skip
+    """y = (x - mean) / sqrt(variance + eps) * gain + bias, row by row."""
+    mean[...] = x.mean(axis=1)
+    scale[...] = 1 / np.sqrt(x.var(axis=1) + x.dtype.type(eps))
+    y[...] = (x - mean[:, None]) * scale[:, None] * (1 if gain is None else gain)
+    y += 0 if bias is None else bias
+
+
+def layer_norm_backward(
+    dy: Array, x: Array, gain: Array | None, mean: Array, scale: Array, *,
+    dx: Array | None = None, dgain: Array | None = None, dbias: Array | None = None,
+    accumulate: bool = False,
+) -> None:  # fmt: skip
+    """dx, dgain and dbias of `layer_norm_forward`, from dy."""
+    normed = (x - mean[:, None]) * scale[:, None]
+    scaled = dy if gain is None else dy * gain
+    for grad, value in ((dgain, (dy * normed).sum(axis=0)), (dbias, dy.sum(axis=0))):
+        if grad is not None:
+            grad[...] = grad + value if accumulate else value
+    if dx is not None:
+        slope = (scaled * normed).mean(axis=1, keepdims=True)
+        dx[...] = (scaled - scaled.mean(axis=1, keepdims=True) - normed * slope) * scale[:, None]
+
+
+def rms_norm_forward(
+    x: Array, gain: Array | None, y: Array, scale: Array, *, eps: float = 1e-5
+) -> None:
+    """y = x / sqrt(mean(x**2) + eps) * gain, row by row."""
+    scale[...] = 1 / np.sqrt((x * x).mean(axis=1) + x.dtype.type(eps))
+    y[...] = x * scale[:, None] * (1 if gain is None else gain)
+
+
+def rms_norm_backward(
+    dy: Array, x: Array, gain: Array | None, scale: Array, *, dx: Array | None = None,
+    dgain: Array | None = None, accumulate: bool = False,
+) -> None:  # fmt: skip
+    """dx and dgain of `rms_norm_forward`, from dy."""
+    normed = x * scale[:, None]
+    scaled = dy if gain is None else dy * gain
+    if dgain is not None:
+        value = (dy * normed).sum(axis=0)
+        dgain[...] = dgain + value if accumulate else value
+    if dx is not None:
+        slope = (scaled * normed).mean(axis=1, keepdims=True)
+        dx[...] = (scaled - normed * slope) * scale[:, None]
 
 
 def softmax_cross_entropy(
