@@ -4,17 +4,16 @@
 
 exp(r) = 1 + r + r^2 P(r) for abs(r) <= ln2/2; tanh(a) = a + a^3 P(a^2) for a <= TANH_SPLIT;
 2 atanh(s) = 2 s + s^3 P(s^2) for s <= 1/3; the upper tail of the normal distribution at a is
-exp(-a^2/2) P(t) / (1 + sqrt(2) a) with t = (a - 3) / (a + 3) for a <= TAIL_END.  Each P is a least-squares fit of the relative error at Chebyshev points, which is close to the minimax
-fit.  Coefficients are rounded to the dtype one by one, lowest power first.  After each, the higher
-ones are fitted again to compensate for its rounding.
+exp(-a^2/2) P(t) / (1 + sqrt(2) a) with t = (a - 3) / (a + 3) for a <= TAIL_END.  Each P is a
+least-squares fit of the relative error at Chebyshev points, which is close to the minimax fit.
+Coefficients are rounded to the dtype one by one, lowest power first.  After each, the higher ones
+are fitted again to compensate for its rounding.
 """
 
 from textwrap import wrap
 
-from mpmath import (
-    atanh, ceil, cos, erfc, exp, floor, frexp, ln, matrix, mp, mpf, nint, nstr, pi, qr_solve,
-    sqrt, tanh,
-)  # fmt: skip
+import mpmath
+from mpmath import ceil, cos, exp, floor, frexp, ln, matrix, mp, mpf, nint, nstr, pi, sqrt, tanh
 
 mp.dps = 60
 TANH_SPLIT = mpf(5) / 8  # 1 - 2 / (1 + exp) cancels below 0.55, where tanh is 1/2
@@ -37,7 +36,7 @@ def fit(f, weight, low, high, terms, bits):
             right[i] = weight(t) * (f(t) - sum(c * t**j for j, c in enumerate(found)))
             for j in range(first, terms):
                 left[i, j - first] = weight(t) * t**j
-        solution, _ = qr_solve(left, right)
+        solution, _ = mpmath.qr_solve(left, right)
         found.append(rounded(solution[0], bits))
     return found
 
@@ -56,15 +55,15 @@ def tanh_coefficients(terms, bits):
 
 def log1p_coefficients(terms, bits):
     def f(u):
-        return 2 * (atanh(sqrt(u)) / sqrt(u) - 1) / u
+        return 2 * (mpmath.atanh(sqrt(u)) / sqrt(u) - 1) / u
 
-    return fit(f, lambda u: u**1.5 / atanh(sqrt(u)), mpf(0), mpf(1) / 9, terms, bits)
+    return fit(f, lambda u: u**1.5 / mpmath.atanh(sqrt(u)), mpf(0), mpf(1) / 9, terms, bits)
 
 
 def tail_coefficients(end, terms, bits):
     def f(t):
         a = 3 * (1 + t) / (1 - t)
-        return erfc(a / sqrt(2)) / 2 * exp(a * a / 2) * (1 + sqrt(2) * a)
+        return mpmath.erfc(a / sqrt(2)) / 2 * exp(a * a / 2) * (1 + sqrt(2) * a)
 
     return fit(f, lambda t: 1 / f(t), mpf(-1), (end - 3) / mpf(end + 3), terms, bits)
 

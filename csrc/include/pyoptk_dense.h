@@ -1,5 +1,5 @@
-/* The dense part of the C API: linear layers, normalization and losses.  Users include pyoptk.h, which includes
- * this file and says what holds for all kernels. */
+/* The dense part of the C API: linear layers, normalization and losses.  Users include pyoptk.h,
+ * which includes this file and says what holds for all kernels. */
 #ifndef PYOPTK_DENSE_H
 #define PYOPTK_DENSE_H
 
@@ -59,8 +59,8 @@ typedef struct {
 
 /* ---- normalization --------------------------------------------------------------------------- */
 
-/* y = (x - mean) / sqrt(variance + eps) * gain + bias, mean and variance (divided by N) of a row: Ba
- * et al. 2016.  With `rms`, mean is 0 and variance the mean of x^2: Zhang & Sennrich 2019. */
+/* y = (x - mean) / sqrt(variance + eps) * gain + bias, mean and variance (divided by N) of a row:
+ * Ba et al. 2016.  With `rms`, mean is 0 and variance the mean of x^2: Zhang & Sennrich 2019. */
 typedef struct {
     size_t M, N; /* rows >= 0 and their elements >= 1 */
     int rms;

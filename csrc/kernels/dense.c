@@ -1,4 +1,5 @@
-/* Linear layers, normalization and losses, compiled once per instruction set and dtype, and their table. */
+/* Linear layers, normalization and losses, compiled once per instruction set and dtype, and their
+ * table. */
 #include "layer_norm.h"
 #include "linear.h"
 #include "losses.h"

@@ -1,9 +1,9 @@
 /* Linear layers, y = f(x w^T + b), forward and backward; kernels of dense.c.
  *
  * Forward transposes w into panels, which costs as much as the products of ten rows.  So a few long
- * rows are multiplied by dot products along the rows of w, in place.  The products of backward need no
- * transposition: dx = dA w reads w along its rows, and dw = dA^T x reads dA with swapped strides.
- * dA is the gradient of x w^T + b. */
+ * rows are multiplied by dot products along the rows of w, in place.  The products of backward need
+ * no transposition: dx = dA w reads w along its rows, and dw = dA^T x reads dA with swapped
+ * strides. dA is the gradient of x w^T + b. */
 #ifndef PK_LINEAR_H
 #define PK_LINEAR_H
 

@@ -1,7 +1,7 @@
-/* Functions of a vector, for math.c, the cells, activations and losses.  docs/fit_mathfun.py fits the
- * constants and prints them in this form.  There are no branches: every lane computes every case,
- * and masks select the result, so a value that is not selected may be anything, even NaN.  Results
- * that would be denormal may be 0. */
+/* Functions of a vector, for math.c, the cells, activations and losses.  docs/fit_mathfun.py fits
+ * the constants and prints them in this form.  There are no branches: every lane computes every
+ * case, and masks select the result, so a value that is not selected may be anything, even NaN.
+ * Results that would be denormal may be 0. */
 #ifndef PK_MATHFUN_H
 #define PK_MATHFUN_H
 

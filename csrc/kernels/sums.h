@@ -1,5 +1,5 @@
-/* Sums of many elements, for losses and normalization: in vectors, which are added to a sum in double
- * every so often. */
+/* Sums of many elements, for losses and normalization: in vectors, which are added to a sum in
+ * double every so often. */
 #ifndef PK_SUMS_H
 #define PK_SUMS_H
 
