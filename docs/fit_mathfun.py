@@ -1,6 +1,7 @@
 """Prints the constants of csrc/kernels/mathfun.h, in the form they have there.  Needs mpmath.
 
-    python docs/fit_mathfun.py | diff - <(sed -n '/^#if PK_D/,/^#endif/p' csrc/kernels/mathfun.h)
+    python docs/fit_mathfun.py | tr -d ' \\n' |
+        cmp - <(sed -n '/^#if PK_D/,/^#endif/p' csrc/kernels/mathfun.h | tr -d ' \\n')
 
 exp(r) = 1 + r + r^2 P(r) for abs(r) <= ln2/2; tanh(a) = a + a^3 P(a^2) for a <= TANH_SPLIT;
 2 atanh(s) = 2 s + s^3 P(s^2) for s <= 1/3; the upper tail of the normal distribution at a is
