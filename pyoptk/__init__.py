@@ -23,7 +23,7 @@ except ModuleNotFoundError as error:
 
 from importlib.metadata import version as _version
 
-from . import kernels, optim, schedules
+from . import kernels, layers, losses, optim, schedules
 from ._core import (
     get_num_threads,
     isa,
@@ -68,7 +68,9 @@ __all__ = [
     "isa",
     "isas",
     "kernels",
+    "layers",
     "load",
+    "losses",
     "save",
     "schedules",
     "set_num_threads",
