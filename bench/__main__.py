@@ -2,10 +2,7 @@
 
 Measures the parts named, or all, and writes a JSON file for each; then the report on what is there,
 unless parts were named. A part that fails costs no other, so the whole can be done by parts on a
-machine that is free for a while only. Each contender works in a process of its own, held to as many
-cores as it gets threads, and they take turns: a block of time each per round. All get the same
-inputs and must arrive at the same numbers. The settings of a peer, and the reasons, stand at the
-top of its file (contenders/ here and in pyoptk/duel). What is missing is named and left out.
+machine that is free for a while only. What is missing is named and left out.
 """
 
 import argparse
@@ -29,13 +26,13 @@ def parts(options):
     python = environments.pythons(options.peers, dict(p.split("=", 1) for p in options.python))
     turns = {"rounds": options.rounds, "block": options.block, "show": show}
     cores, found = pyoptk.get_num_threads(), {}
-    rows = [*work.kernels(options.quick), *work.calls()]
     for k in [options.threads] if options.threads else sorted({1, cores}):
-        for kind, entries, every in (
+        kernels = [*work.kernels(options.quick), *work.calls()]
+        for kind, entries, rows in (
             ("peers", environments.peers(python, k), work.peers()),
-            ("kernels", environments.kernels(python), rows),
+            ("kernels", environments.kernels(python), kernels),
         ):
-            chosen = [row for row in every if options.only in row["label"]]
+            chosen = [row for row in rows if options.only in row["label"]]
             found[f"{kind}-{k}"] = partial(duel, kind, entries, chosen, threads=k, **turns)
     counts = [*(2**k for k in range(cores.bit_length()) if 2**k < cores), cores]
     counts = [options.threads] if options.threads else counts
@@ -78,11 +75,9 @@ def measure(name, part, folder):
     return True
 
 
-def arguments():
+def main():
     how = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m bench", description=__doc__, formatter_class=how
-    )
+    parser = argparse.ArgumentParser("python -m bench", description=__doc__, formatter_class=how)
     add = parser.add_argument
     add("parts", nargs="*", help="such as kernels-1, peers-2 or scaling; default: all")
     add("--setup", type=Path, metavar="DIR", help="install the peers there, and stop")
@@ -96,11 +91,7 @@ def arguments():
     add("--folder", type=Path, default=Path("build/measured"), metavar="DIR")
     add("--report", action="store_true", help="only the report on what is there")
     add("--quick", action="store_true", help="to see that it works: a round of few rows, no report")
-    return parser, parser.parse_args()
-
-
-def main():
-    parser, options = arguments()
+    options = parser.parse_args()
     if options.setup is not None:
         failed = environments.set_up(options.setup)
         print("\n".join(["could not be installed:", *failed] if failed else ["all installed"]))

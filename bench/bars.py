@@ -1,23 +1,15 @@
-"""What we want to reach, each as a ratio inside one run; report.py says which are met.
+"""Which bars are met: the wishes in work.peers, each a ratio inside one run, and some of scaling.
 
-A bar is met if the fastest of its peers takes at least `times` as long as pyoptk. REASONS says why
-one that is not met is not, and goes when it is; what a bar is about is typed here and nowhere else.
+A bar is met if the fastest of its peers takes at least so many times as long as pyoptk. REASONS
+says why one that is not met is not, and goes when it is.
 """
 
-import statistics
 from typing import NamedTuple
 
 from pyoptk.duel import rows
-from pyoptk.duel.referee import fastest, median, ratios, spread
+from pyoptk.duel.referee import fastest, median, middle, ratios, spread
 
-FUSED, DEEPSPEED, ROOF = "PyTorch fused", "DeepSpeed", "roof"
-TORCH = (FUSED, "PyTorch foreach", "PyTorch for-loop")
-
-
-class Bar(NamedTuple):
-    label: str
-    times: float
-    peers: tuple
+from .work import FUSED, ROOF, peers
 
 
 class Outcome(NamedTuple):
@@ -29,36 +21,6 @@ class Outcome(NamedTuple):
     measured: str
     met: bool
     reason: str
-
-
-def bars():
-    """Every bar that compares pyoptk with others."""
-
-    def bar(row, times, *peers):
-        return Bar(row["label"], times, peers)
-
-    for n, torch, deepspeed in ((1_000, 10, 6), (100_000, 2.8, 1.4), (1_000_000, 1.7, 1.05)):
-        yield bar(rows.step("Adam", n), torch, FUSED)
-        yield bar(rows.step("Adam", n), deepspeed, DEEPSPEED)
-    for n in (10_000_000, 50_000_000):
-        yield bar(rows.step("Adam", n), 0.97, FUSED, DEEPSPEED)
-        yield bar(rows.step("Adam", n), 0.95, ROOF)
-    yield bar(rows.step("Adam", 1_000, count=1_000), 11, FUSED)
-    yield bar(rows.step("Adam", 1_000, count=1_000), 11, DEEPSPEED)
-    yield bar(rows.step("Adam", 10_000_000, max_norm=1.0), 1.3, FUSED)
-    everything = {"max_norm": 1.0, "ema_decay": 0.999, "zero_grad": True}
-    yield bar(rows.step("Adam", 10_000_000, **everything), 1.25, *TORCH)
-    for optimizer, times in (("RMSprop", 4), ("AdaGrad", 1.5), ("SGD", 0.97)):
-        yield bar(rows.step(optimizer, 1_000_000), times, *TORCH)
-    for size, times in zip(rows.LSTM, (4, 1.9, 1.6, 1.5, 1.3, 1.25, 1.15), strict=True):
-        yield bar(rows.layer(*size), times, FUSED)
-        if size[3] >= 256 and size[1] >= 32:
-            yield bar(rows.layer(*size), 0.8, ROOF)
-    yield bar(rows.layer(50, 32, 64, 128, dtype="float64"), 4, FUSED)
-    yield bar(rows.layer(50, 32, 64, 128, packed=True), 4, FUSED)
-    yield bar(rows.forecaster(32), 3, FUSED, "JAX")
-    yield bar(rows.forecaster(32), 11, "Keras")
-    yield bar(rows.forecaster(256), 2.6, FUSED, "JAX")
 
 
 # (label, first peer): why the bar is not met.
@@ -83,11 +45,11 @@ TWO_THREADS = 1.7  # times as fast as one for the larger LSTMs; the two smallest
 def outcomes(results, scaled):
     """Every bar with what was measured: the duels by threads, and the result of scaling or None."""
     cell = scaled["machine"]["limits"]["cell"] if scaled else None
+    bars = {row["label"]: row["bars"] for row in peers()}
     for result in results:
-        by_label = {row["label"]: row for row in result["rows"]}
-        for bar in bars():
-            if bar.label in by_label:
-                yield from against(bar, by_label[bar.label], result["threads"], cell)
+        for row in result["rows"]:
+            for bar in bars.get(row["label"], ()):
+                yield from against(bar, row, result["threads"], cell)
     if scaled:
         yield from of_scaling(scaled)
 
@@ -97,27 +59,25 @@ def against(bar, row, threads, cell=None):
 
     `cell` is what the functions in a cell of an LSTM take, in seconds.
     """
-    peer = fastest(row, bar.peers)
-    if not (found := ratios(row, peer)):
+    wanted, *peers = bar
+    peer, label = fastest(row, peers), row["label"]
+    if not (times := middle(row, peer)):
         return
-    reason = REASONS.get((bar.label, bar.peers[0]), "")
-    share = statistics.median(ratios(row, peer, ROOF) or [0])
-    if peer != ROOF and share and (asked := bar.times / share) > NEAR_ROOF:
+    reasons = [REASONS[key]] if (key := (label, peers[0])) in REASONS else []
+    share = middle(row, peer, ROOF)
+    if peer != ROOF and share and (asked := wanted / share) > NEAR_ROOF:
         told = f"{peer} takes only {share:.2f} times as long as the roof"
-        told += f", of which the bar asks for {asked:.0%}" if asked <= 1 else ""
-        reason = f"{reason}; {told}" if reason else told
-    if not reason and cell is not None:
-        reason = spent(row, threads, cell)
-    what = f"{bar.label}, against {'the roof' if peer == ROOF else peer}"
-    met = statistics.median(found) >= bar.times
-    yield Outcome(what, threads, f"{bar.times:g}", spread(found), met, reason)
+        reasons += [told + f", of which the bar asks for {asked:.0%}" * (asked <= 1)]
+    reason = "; ".join(reasons) or spent(row, threads, cell)
+    what = f"{label}, against {'the roof' if peer == ROOF else peer}"
+    yield Outcome(what, threads, f"{wanted:g}", spread(ratios(row, peer)), times >= wanted, reason)
 
 
 def spent(row, threads, cell):
     """What the time of a recurrent layer is spent on; nothing for other work."""
     sizes, ours = row["sizes"], median(row)
     units = sum(FORECASTER) if row["task"] == "forecaster" else sizes.get("H", 0)
-    if not units or ROOF not in row["seconds"] or sizes.get("dtype") == "float64":
+    if cell is None or not units or ROOF not in row["seconds"] or sizes.get("dtype") == "float64":
         return ""
     cells = sizes["T"] * sizes["B"] * units * cell / threads
     return (
@@ -131,10 +91,9 @@ def of_scaling(scaled):
     """The cost of a call, of steps right after the product of their gradient, and two threads."""
     measured = {row["label"]: row["measured"] for one in scaled["families"] for row in one["rows"]}
     label = rows.step("Adam", 16)["label"]
-    if label in measured:
-        call, wanted = measured[label]["1"], f"below {CALL_LIMIT * 1e6:g} us"
-        said, met = f"{call * 1e6:.2f} us", call < CALL_LIMIT
-        yield Outcome(f"{label}, the call", 1, wanted, said, met, REASONS.get((label, "call"), ""))
+    if call := measured.get(label, {}).get("1"):
+        wanted, said = f"below {CALL_LIMIT * 1e6:g} us", f"{call * 1e6:.2f} us"
+        yield Outcome(f"{label}, the call", 1, wanted, said, call < CALL_LIMIT, "")
     for one in scaled["after"]:
         step, roof = (one[name]["after"] / one[name]["alone"] for name in ("step", "roof"))
         what = (
@@ -150,6 +109,6 @@ def of_scaling(scaled):
     for k, size in enumerate(rows.LSTM):
         label, least = rows.layer(*size)["label"], 1.0 if k < 2 else TWO_THREADS
         if "2" in (seconds := measured.get(label, ())):
-            ratio, what = seconds["1"] / seconds["2"], f"{label}, against one thread"
-            met, reason = round(ratio, 2) >= least, REASONS.get((label, "one thread"), "")
-            yield Outcome(what, 2, f"{least:g}", f"{ratio:.2f}", met, reason)
+            ratio = round(seconds["1"] / seconds["2"], 2)
+            what = f"{label}, against one thread"
+            yield Outcome(what, 2, f"{least:g}", f"{ratio:.2f}", ratio >= least, "")

@@ -22,7 +22,7 @@ from pathlib import Path
 from pyoptk.duel.referee import Entry, run, spread
 
 from . import work
-from .environments import files
+from .environments import FILES
 from .report import ROOT
 
 LEAST, BRIEF = 0.03, 50e-9  # share, seconds: less than either is nobody's business
@@ -108,7 +108,7 @@ def main():
         games = []
         for game in range(options.games):
             moved = {"PADDING": "x" * (game * 1_040)}  # the stack begins elsewhere
-            entries = [Entry(n, files("pyoptk"), p, environment=moved) for n, p in pythons.items()]
+            entries = [Entry(n, FILES["pyoptk"], p, environment=moved) for n, p in pythons.items()]
             games.append(run(entries, rows, **how))
     for name, why in games[0]["missing"].items():
         sys.exit(f"{name} does not run: {why}")

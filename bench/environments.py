@@ -8,8 +8,10 @@ import os
 import subprocess
 import sys
 import venv
+from dataclasses import replace
 from pathlib import Path
 
+from pyoptk.duel.command import ENTRIES, way
 from pyoptk.duel.referee import OURS, Entry
 
 HERE = Path(__file__).parent / "contenders"
@@ -29,10 +31,8 @@ ENVIRONMENTS = {
 
 def pythons(folder, given):
     """The Python of each environment: the one given, that under `folder`, or this one."""
-    found = dict.fromkeys(ENVIRONMENTS, sys.executable)
-    if folder is not None:
-        found = {name: str(folder / name / "bin" / "python") for name in ENVIRONMENTS}
-    return found | given
+    here = folder and {name: str(folder / name / "bin" / "python") for name in ENVIRONMENTS}
+    return (here or dict.fromkeys(ENVIRONMENTS, sys.executable)) | given
 
 
 def set_up(folder):
@@ -62,39 +62,34 @@ def attempt(what, command):
 # These step on one thread whatever they are given, or are never the fastest way of their library
 # with more; one run is enough.
 ONE_THREAD = ("NumPy plain", "PyTorch for-loop", "thinc", "scikit-learn")
-NUMPY = ("in place", "plain")
-TORCH = ("fused", "foreach", "for-loop")
+OTHERS = {"DeepSpeed": "torch", "JAX": "jax", "Keras": "keras", "thinc": "thinc"}
 
 
 def peers(python, threads=1):
     """Who takes part in the duels with other libraries, pyoptk first."""
-    numpy, torch, here = [OURS / "numpy.py"], [OURS / "torch.py"], sys.executable
     every = [
-        *(Entry(name, [OURS / f"{name}.py"]) for name in ("pyoptk", "roof")),
-        *(Entry(f"NumPy {way}", numpy, here, {"implementation": way}) for way in NUMPY),
-        *(
-            Entry(f"PyTorch {way}", torch, python["torch"], {"implementation": way})
-            for way in TORCH
-        ),
-        Entry("DeepSpeed", [HERE / "deepspeed.py"], python["torch"]),
-        Entry("JAX", [HERE / "jax.py"], python["jax"]),
-        Entry("Keras", [HERE / "keras.py"], python["keras"]),
-        Entry("thinc", [HERE / "thinc.py"], python["thinc"]),
-        Entry("scikit-learn", [HERE / "sklearn.py"], python["sklearn"]),
+        replace(one, python=python["torch"]) if one.name.startswith("PyTorch") else one
+        for one in (*ENTRIES, way("PyTorch", "for-loop"))
     ]
+    every += [Entry(k, [HERE / f"{k.lower()}.py"], python[v]) for k, v in OTHERS.items()]
+    every += [Entry("scikit-learn", [HERE / "sklearn.py"], python["sklearn"])]
     return [entry for entry in every if threads == 1 or entry.name not in ONE_THREAD]
 
 
-def files(name, ours=""):
-    """The files of a contender that does the rows of single kernels, too."""
-    return [OURS / f"{ours or name}.py", HERE / "inputs.py", HERE / f"{name}.py"]
+SINGLE = [HERE / "inputs.py", HERE / "kernels.py"]  # the rows of single kernels
+FILES = {  # of those who do them
+    "pyoptk": [*SINGLE, OURS / "pyoptk.py"],
+    "twin": [OURS / "numpy.py", *SINGLE],
+    "roof": [OURS / "roof.py", HERE / "inputs.py", HERE / "roof.py"],
+    "PyTorch": [OURS / "torch.py", HERE / "inputs.py", HERE / "torch.py"],
+}
 
 
 def kernels(python):
     """Who takes part in the rows of single kernels: pyoptk, its twin, the roof and PyTorch."""
+    options = {"roof": {"smallest": 0}, "PyTorch": {"implementation": "fastest"}}
+    pythons = {"PyTorch": python["torch"]}
     return [
-        Entry("pyoptk", files("pyoptk")),
-        Entry("twin", files("twin", "numpy")),
-        Entry("roof", files("roof"), options={"smallest": 0}),
-        Entry("PyTorch", files("torch"), python["torch"], {"implementation": "fastest"}),
+        Entry(name, files, pythons.get(name, sys.executable), options.get(name, {}))
+        for name, files in FILES.items()
     ]

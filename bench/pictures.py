@@ -1,23 +1,55 @@
 """The pictures of docs/performance.md, from the results of the duels and of scaling.py."""
 
-import math
-import statistics
+from typing import NamedTuple
 
-from pyoptk.duel import rows
-from pyoptk.duel.referee import duration, fastest, median, ratios
-from pyoptk.duel.svg import Series, bars, lines
+from pyoptk.duel.machine import note
+from pyoptk.duel.referee import best, duration, median, middle
+from pyoptk.duel.svg import BOTTOM, TOP, WIDTH, Axis, bars, grid, key, page, short, text
 
 PEERS = ("PyTorch", "DeepSpeed", "JAX", "Keras", "NumPy", "thinc", "scikit-learn")
-FAMILIES = {
-    "PyTorch": ("PyTorch fused", "PyTorch foreach", "PyTorch for-loop"),
-    "NumPy": ("NumPy in place", "NumPy plain"),
-}
 ALL = ("pyoptk", *PEERS)
+LEFT, RIGHT, HEIGHT = 60, WIDTH - 240, 430  # of charts with lines
+DASHES = ("", "", "7 3", "2 3", "9 3 2 3", "", "4 4", "1 3")
+LABEL = 15.0  # from one name in a legend to the next
 
 
-def best(row, name):
-    """The fastest way of a library at this row; empty where it was not there."""
-    return fastest(row, FAMILIES.get(name, (name,)))
+class Series(NamedTuple):
+    """A line: its name, its points, and whether they were measured (marks) or computed (dots)."""
+
+    name: str
+    points: list
+    color: int
+    measured: bool = True
+
+
+def lines(title, series, *, x_title, y_title, note="", x_ticks=()):
+    """A chart on logarithmic axes, with a legend at the right in the order of the lines' ends."""
+    bottom = HEIGHT - BOTTOM
+    points = [point for one in series for point in one.points]
+    x = Axis([p[0] for p in points], LEFT, RIGHT, log=True)
+    y = Axis([p[1] for p in points], bottom, TOP, log=True)
+    parts = [text((LEFT + RIGHT) / 2, HEIGHT - 14, x_title, kind="quiet")]
+    parts.append(text(14, TOP - 10, y_title, "start", "quiet"))
+    for tick in y.ticks:
+        parts += [grid(f"M{LEFT} {y(tick):.1f}H{RIGHT}")]
+        parts += [text(LEFT - 6, y(tick) + 4, short(tick), "end")]
+    for tick in x_ticks or x.ticks:
+        parts += [grid(f"M{x(tick):.1f} {TOP}V{bottom}")]
+        parts += [text(x(tick), bottom + 16, short(tick))]
+    for one in series:
+        path = "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in one.points)
+        dash = DASHES[one.color] if one.measured else "2 4"
+        kind = f"line s{one.color}" + " ours" * (one.color == 0 and one.measured)
+        parts.append(f'<path class="{kind}" stroke-dasharray="{dash}" d="M{path}"/>')
+        for a, b in one.points if one.measured else ():
+            parts.append(f'<circle class="f{one.color}" cx="{x(a):.1f}" cy="{y(b):.1f}" r="3"/>')
+    place = TOP
+    ends = sorted((y(one.points[-1][1]), one.name, one.color) for one in series if one.name)
+    for below, (end, name, color) in zip(range(len(ends))[::-1], ends, strict=True):
+        place = min(max(end, place), bottom - LABEL * below)
+        parts += key(RIGHT + 10, place + 4, color, name)
+        place += LABEL
+    return page(title, HEIGHT, parts, note)
 
 
 def adam_rows(result):
@@ -26,59 +58,46 @@ def adam_rows(result):
     return [row for row in found if row["sizes"]["count"] == 1]
 
 
-def note(result):
-    plural = "" if result["threads"] == 1 else "s"
-    machine = result["machine"]
-    return f"{machine['cpu']}, {result['threads']} thread{plural}, {machine['date']}"
-
-
-def by_size(result, figure, names, title, **titles):
+def by_size(result, title, figure, **titles):
     """A figure of the rows of Adam by their size: a line for each library that was there."""
     series = []
-    for name in names:
-        points = [(float(row["sizes"]["n"]), figure(row, name)) for row in adam_rows(result)]
-        points = [point for point in points if not math.isnan(point[1])]
-        if points:
-            series.append(Series(name, points, ALL.index(name)))
+    for color, library in enumerate(ALL):
+        there = [(row, name) for row in adam_rows(result) if (name := best(row, library))]
+        points = [(float(row["sizes"]["n"]), figure(row, name)) for row, name in there]
+        series += [Series(library, points, color)] if points else []
     return lines(title, series, note=note(result), **titles) if series else ""
 
 
 def speedup(result):
     """How many times as long the others take for a step of Adam, by size."""
-
-    def figure(row, name):
-        return statistics.median(ratios(row, best(row, name)) or [math.nan])
-
     title = "A step of Adam: how many times as long as pyoptk"
-    titles = {"x_title": "elements", "y_title": "times as long"}
-    return by_size(result, figure, (*PEERS, "pyoptk"), title, **titles)
+    return by_size(result, title, middle, x_title="elements", y_title="times as long")
 
 
 def cost(result):
     """Nanoseconds for each parameter as the model grows."""
 
     def figure(row, name):
-        return median(row, best(row, name)) / row["sizes"]["n"] * 1e9
+        return median(row, name) / row["sizes"]["n"] * 1e9
 
     title = "A step of Adam: nanoseconds for each parameter"
-    titles = {"x_title": "parameters of the model, in one tensor", "y_title": "ns"}
-    return by_size(result, figure, ALL, title, **titles)
+    x_title = "parameters of the model, in one tensor"
+    return by_size(result, title, figure, x_title=x_title, y_title="ns")
 
 
 def roofs(result):
     """Share of the roof: bandwidth for steps, multiply-adds for layers."""
     groups = []
     for row in result["rows"]:
-        if "roof" not in row["seconds"] or row["sizes"].get("count", 1) > 1:
-            continue
-        work, unit = (row["bytes"], "GB/s") if "bytes" in row else (row["flop"], "GFLOP/s")
-        members = []
-        for name in ("pyoptk", "PyTorch"):
-            seconds = median(row, best(row, name))
-            if not math.isnan(seconds):
-                share = 100 * median(row, "roof") / seconds
-                members.append((name, share, f"{work / seconds / 1e9:.0f} {unit}"))
-        groups.append((row["label"], members))
+        if "roof" in row["seconds"] and row["sizes"].get("count", 1) == 1:
+            work, unit = (row["bytes"], "GB/s") if "bytes" in row else (row["flop"], "GFLOP/s")
+            names = [(name, best(row, name)) for name in ("pyoptk", "PyTorch") if best(row, name)]
+            seconds = [(name, median(row, way)) for name, way in names]
+            members = [
+                (name, 100 * median(row, "roof") / t, f"{work / t / 1e9:.0f} {unit}")
+                for name, t in seconds
+            ]
+            groups.append((row["label"], members))
     return groups and bars(
         "Bandwidth and arithmetic against the roof",
         groups,
@@ -90,16 +109,14 @@ def roofs(result):
 
 def forecaster(result):
     """Time of a training step of the forecaster for every framework."""
-    groups = []
-    by_label = {row["label"]: row for row in result["rows"]}
-    for B in (32, 256):
-        row = by_label.get(rows.forecaster(B)["label"], {"seconds": {}})
-        seconds = {name: median(row, best(row, name)) for name in ALL}
-        told = [(name, t * 1e3, duration(t)) for name, t in seconds.items() if not math.isnan(t)]
-        if told:
-            groups.append((f"batch of {B}", sorted(told, key=lambda member: member[1])))
-    names = {name for _, members in groups for name, _, _ in members}
-    return groups and bars(
+    groups, names = [], set()
+    for row in result["rows"]:
+        if row["task"] == "forecaster":
+            told = sorted((median(row, way), name) for name in ALL if (way := best(row, name)))
+            members = [(name, t * 1e3, duration(t)) for t, name in told]
+            groups.append((f"batch of {row['sizes']['B']}", members))
+            names |= {name for _, name in told}
+    return names and bars(
         "A training step of the forecaster: LSTM(64), LSTM(32), Dense(1), Adam",
         groups,
         palette=[name if name in names else "" for name in ALL],
@@ -114,24 +131,24 @@ OF_DUELS = {  # by file name and title
     ("roofs", "Bandwidth and arithmetic against the roof"): roofs,
     ("forecaster", "Time per step of the forecaster"): forecaster,
 }
+SCALED = (
+    "Adam, 1,000,000 elements",
+    "Adam, 10,000,000 elements",
+    "LSTM, T 10, B 32, I 64, H 64",
+    "LSTM, T 100, B 32, I 128, H 256",
+    "LSTM, T 30, B 128, I 256, H 256",
+)
 
 
 def scaling(result):
     """How many times as fast as one thread: measured, and in the model."""
-    chosen = (
-        "Adam, 1,000,000 elements",
-        "Adam, 10,000,000 elements",
-        "LSTM, T 10, B 32, I 64, H 64",
-        "LSTM, T 100, B 32, I 128, H 256",
-        "LSTM, T 30, B 128, I 256, H 256",
-    )
     found = {row["label"]: row for family in result["families"] for row in family["rows"]}
     series = []
-    for k, label in enumerate(label for label in chosen if label in found):
+    for k, label in enumerate(label for label in SCALED if label in found):
         row = found[label]
-        for name, times in (label, row["model"] | row["foretold"]), ("", row["measured"]):
-            one = row["model" if name else "measured"]["1"]
-            points = sorted((float(n), one / t) for n, t in times.items())
+        foretold = row["model"] | row["foretold"]
+        for name, times in (label, foretold), ("", row["measured"]):
+            points = sorted((float(n), times["1"] / t) for n, t in times.items())
             series.append(Series(name, points, k, measured=not name))
     return lines(
         "How many times as fast as one thread",

@@ -9,25 +9,16 @@ import statistics
 import sys
 from pathlib import Path
 
-from pyoptk.duel import rows
-from pyoptk.duel.referee import duration, fastest, median, ratios, spread
+from pyoptk.duel.machine import threads
+from pyoptk.duel.referee import best, duration, fastest, median, middle, ratios, spread
 
 from . import bars, pictures, roofline, scaling
+from .work import ROOF
 
 ROOT = Path(__file__).parents[1]
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 BEGIN, END = "<!-- table: python -m bench.report -->", "<!-- end of table -->"
 
-IN_README = [
-    *(rows.step("Adam", n) for n in (1_000, 100_000, 1_000_000, 10_000_000)),
-    rows.step("Adam", 1_000, count=1_000),
-    rows.step("Adam", 10_000_000, max_norm=1.0),
-    rows.step("Adam", 10_000_000, max_norm=1.0, ema_decay=0.999, zero_grad=True),
-    *(rows.step(name, 1_000_000) for name in ("SGD", "RMSprop", "AdaGrad")),
-    *(rows.layer(*size) for size in rows.LSTM),
-    *(rows.forecaster(B) for B in (32, 256)),
-    rows.mlp(),
-]
 UNDER_TABLE = (
     "Bold: the other is faster. Each in the fastest of its ways, in a process of its own, by "
     "turns; medians of rounds. [docs/performance.md](docs/performance.md) has the noise, other "
@@ -70,10 +61,6 @@ def markdown(heads, lines):
     return "\n".join([told[0], "|---" * len(heads) + "|", *told[1:]])
 
 
-def threads(k):
-    return f"{k} thread{'s'[: int(k) > 1]}"
-
-
 def where(result):
     """Machine, date and versions in a sentence."""
     told = "{cpu}, {cores} cores, {isa}, {system}, {date}, commit {commit}; Python {python}"
@@ -88,20 +75,18 @@ def bold(told, ratio):
 
 def short(row, peer):
     """How many times as long the peer takes, in README."""
-    if not (found := ratios(row, peer)):
-        return ""
-    middle = statistics.median(found)
-    return bold(f"{middle:.{2 if middle < 2 else 1 if middle < 10 else 0}f}", middle)
+    times = middle(row, peer)
+    digits = 2 if times < 2 else 1 if times < 10 else 0
+    return bold(f"{times:.{digits}f}", times) if times else ""
 
 
 def readme_table(result):
     """The table of one run, with machine, versions and date."""
-    by_label = {row["label"]: row for row in result["rows"]}
     others = [peer for peer in pictures.PEERS if peer not in ("NumPy", "PyTorch")]
     lines = []
-    for row in (by_label[r["label"]] for r in IN_README if r["label"] in by_label):
+    for row in result["rows"]:
         other = fastest(row, others)
-        both = [short(row, pictures.best(row, peer)) for peer in ("NumPy", "PyTorch")]
+        both = [short(row, best(row, peer)) for peer in ("NumPy", "PyTorch")]
         lines.append([row["label"], *both, f"{short(row, other)} ({other})" if other else ""])
     first = f"{threads(result['threads'])}, float32: times as long as pyoptk"
     table = markdown([first, "NumPy", "PyTorch", "the fastest other"], lines)
@@ -122,18 +107,15 @@ def how(result):
 
 def with_noise(row, peer):
     """Median and range of the ratios; bold where a peer is faster, which the roof is not."""
-    if not (found := ratios(row, peer)):
-        return row["errors"].get(peer, "")
-    return spread(found) if peer == bars.ROOF else bold(spread(found), statistics.median(found))
+    told = spread(ratios(row, peer)) or row["errors"].get(peer, "")
+    return told if peer == ROOF else bold(told, middle(row, peer) or 1)
 
 
 def table(some):
     """Rows by all who took part in any of them."""
     names = [n for n in dict.fromkeys(n for row in some for n in row["seconds"]) if n != "pyoptk"]
-    lines = []
-    for row in some:
-        cells = [with_noise(row, name) for name in names]
-        lines.append([row["label"], duration(median(row)), *cells])
+    cells = [[with_noise(row, name) for name in names] for row in some]
+    lines = [[r["label"], duration(median(r)), *more] for r, more in zip(some, cells, strict=True)]
     return markdown(["", "pyoptk", *names], lines)
 
 
@@ -169,12 +151,10 @@ def kernels(results):
 
 def cell(row):
     """Our time, the roof's share, the twin, PyTorch."""
-    told = [duration(median(row))]
-    told += [f"{median(row, bars.ROOF) / median(row):.0%}"] if bars.ROOF in row["seconds"] else []
-    for who in ("twin", "PyTorch"):
-        middle = statistics.median(ratios(row, who) or [0])
-        told.append(bold(f"{middle:.2f}", middle) if middle else "-")
-    return ", ".join(told)
+    times = [middle(row, who) for who in ("twin", "PyTorch")]
+    told = [f"{middle(row, ROOF):.0%}"] if ROOF in row["seconds"] else []
+    told += [bold(f"{t:.2f}", t) if t else "-" for t in times]
+    return ", ".join([duration(median(row)), *told])
 
 
 def model(result):
@@ -210,7 +190,7 @@ def unmet(results, scaled):
     every = [*bars.outcomes(results, scaled)]
     short_of = [one for one in every if not one.met]
     yield "## What is not met yet"
-    said = f"{len(every) - len(short_of)} of {len(every)} bars of bench/bars.py are met."
+    said = f"{len(every) - len(short_of)} of {len(every)} bars of bench/work.py are met."
     if scaled:
         peak = scaled["machine"]["peak"]["1"]
         said += (

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from pyoptk.duel import rows
 from pyoptk.duel.referee import duration
-from pyoptk.duel.svg import Series, lines
+
+from .pictures import Series, lines
 
 GREY = 6
 COLORS = (0, 1, 2, 3, 4, 5, 7)
@@ -73,8 +74,9 @@ def picture(result):
     roofs = [[(left, peak), (right, peak)]]
     roofs += [[(left, rate * left), (peak / rate, peak)] for rate in rates.values()]
     series = [Series("", roof, GREY, measured=False) for roof in roofs]
-    for one, point, color in zip(found, at, COLORS, strict=False):
-        series.append(Series(one.label, [point], color))
+    series += [
+        Series(one.label, [point], k) for one, point, k in zip(found, at, COLORS, strict=False)
+    ]
     slopes = ", ".join(f"{rate:.0f}" for rate in rates.values())
     return lines(
         "LSTM, forward and backward: each shape under the roofs of a core",
@@ -90,7 +92,8 @@ def table(result, markdown):
     """The same in figures, with what limits each shape."""
     bandwidth = result["machine"]["limits"]["bandwidth"]
     rates = ", ".join(f"{level} {rate / 1e9:.0f} GB/s" for level, rate in bandwidth.items())
-    how = (
+    yield "## What limits the LSTM on one thread"
+    yield (
         f"Multiply-adds in registers: {result['machine']['peak']['1'] / 1e9:.0f} GFLOP/s; {rates}. "
         "Per cent of the time. bench/roofline.py says at its top what counts as a byte."
     )
@@ -98,8 +101,7 @@ def table(result, markdown):
     lines = []
     for one in shapes(result):
         shares = [f"{t / one.seconds:.0%}" for t in (one.at_peak, one.cells, one.rest, one.moving)]
-        speed = f"{one.flop / one.seconds / 1e9:.0f}", f"{one.flop / one.bytes:.1f}"
         shares[-1] += f" ({one.level})"
+        speed = f"{one.flop / one.seconds / 1e9:.0f}", f"{one.flop / one.bytes:.1f}"
         lines.append([one.label, *speed, *shares, one.limit()])
-    heads += ["bytes would take", "limited by"]
-    return ["## What limits the LSTM on one thread", how, markdown(heads, lines)]
+    yield markdown([*heads, "bytes would take", "limited by"], lines)

@@ -26,16 +26,15 @@ large as this one.
 import itertools
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from pyoptk import _rnn
+from pyoptk._rnn import partition
 from pyoptk.duel import machine
 from pyoptk.duel.referee import Entry, median, noise, run
 
 from . import work
-from .environments import files
+from .environments import FILES
 
 FORETOLD = (8, 16, 64)
 MIB = 1 << 20
@@ -66,17 +65,6 @@ class Machine:
         return self.peak[known] / known
 
 
-def cache(index):
-    """Bytes of a cache, and how many cores share it, as Linux says; a guess elsewhere."""
-    folder = Path("/sys/devices/system/cpu/cpu0/cache") / index
-    try:
-        size, shared = ((folder / k).read_text().strip() for k in ("size", "shared_cpu_list"))
-    except OSError:
-        return (MIB, 1) if index == "index2" else (32 * MIB, 8)
-    parts = (part.partition("-") for part in shared.split(","))  # "0-7,16-23"
-    return int(size.removesuffix("K")) * 1024, sum(int(b or a) - int(a) + 1 for a, _, b in parts)
-
-
 def adam_terms(n, k, chip):
     k = 1 if n < SERIAL_BELOW else k
     levels = chip.levels(16 * n, k)
@@ -88,15 +76,8 @@ def adam_terms(n, k, chip):
     }
 
 
-def partition(T, B, I, H, k):
-    """How C divides a recurrence: shares of the rows, shares of the hidden units, and threads."""
-    if not hasattr(_rnn, "partition"):
-        return min(k, B), 1, k
-    return _rnn.partition("lstm", "float32", T, B, I, H, nthreads=k)
-
-
 def lstm_terms(T, B, I, H, k, chip):
-    by_rows, by_units, k = partition(T, B, I, H, k)
+    by_rows, by_units, k = partition("lstm", "float32", T, B, I, H, nthreads=k)
     r = by_rows * by_units
     x, h = (8 * steps * B * H * n / chip.peak_of_a_core(k) for steps, n in ((T, I), (T - 1, H)))
     recurrence, others = x + 2 * h, 2 * x + h
@@ -154,17 +135,17 @@ def model(cases, chip):
         every = [(case, k) for case in some for k in case["measured"] if k <= 2]
         return fit([(terms(case, k), case["measured"][k]) for case, k in every])
 
-    def told(case, coefficients, counts):
-        return {k: predict(coefficients, terms(case, k)) for k in counts}
-
     coefficients, found = fitted(cases), []
     for case in cases:
         without, counts = fitted([other for other in cases if other is not case]), case["measured"]
-        found.append({key: case[key] for key in ("label", "size", "measured")} | {
-            "model": told(case, coefficients, counts),
-            "left out": told(case, without, [k for k in counts if k <= 2]),
-            "foretold": told(case, coefficients, FORETOLD),
-        })  # fmt: skip
+        told = {key: case[key] for key in ("label", "size", "measured")}
+        for name, which, threads in (
+            ("model", coefficients, counts),
+            ("left out", without, [k for k in counts if k <= 2]),
+            ("foretold", coefficients, FORETOLD),
+        ):
+            told[name] = {k: predict(which, terms(case, k)) for k in threads}
+        found.append(told)
     return {"family": cases[0]["family"], "coefficients": coefficients, "rows": found}
 
 
@@ -185,26 +166,27 @@ def measure(counts, **turns):
     level, and seconds of the functions in a `cell`: three times sigmoid, twice tanh, and tanh again
     in backward.
     """
-    (l2, _), (l3, l3_cores) = cache("index2"), cache("index3")
+    known = {level: (size, cores) for level, _, size, cores in machine.caches()}
+    (l2, _), (l3, l3_cores) = known.get(2, (MIB, 1)), known.get(3, (32 * MIB, 8))
     both = [(name, k) for name in ("pyoptk", "roof") for k in counts]
-    entries = [Entry(f"{name} {k}", files(name), threads=k) for name, k in both]
+    entries = [Entry(f"{name} {k}", FILES[name], threads=k) for name, k in both]
     rows = [*work.machine({"L2": l2, "L3": l3}), *work.after_product(), *work.scaling()]
     done = run(entries, rows, threads=1, **turns)["rows"]
-    print(
-        noise([row for row in done if "family" in row], f"pyoptk {counts[0]}", f"roof {counts[0]}")
-    )
-    least = {row["label"]: {who: min(t) for who, t in row["seconds"].items()} for row in done}
+    us, roof = f"pyoptk {counts[0]}", f"roof {counts[0]}"
+    print(noise([row for row in done if "family" in row], us, roof))
     chip = Machine(max(counts), l2, l3, l3_cores, {})
-    bandwidth, cell, families = {}, 0.0, {}
+    bandwidth, cell, families, after = {}, 0.0, {}, []
     for row in done:
-        seconds = least[row["label"]]
+        seconds = {who: min(times) for who, times in row["seconds"].items()}
         if row["task"] == work.FMA:
             chip.peak = {k: row["flop"] / seconds[f"roof {k}"] for k in counts}
         elif row["task"] == "streams":
-            bandwidth[row["label"]] = row["bytes"] / seconds[f"roof {counts[0]}"]
+            bandwidth[row["label"]] = row["bytes"] / seconds[roof]
         elif row["task"] == "array":
-            cell += 3 * seconds[f"pyoptk {counts[0]}"] / work.CELL
-        elif "family" in row:
+            cell += 3 * seconds[us] / work.CELL
+        elif row["task"] == "after_product":
+            after.append(row)
+        else:
             measured = {k: seconds[f"pyoptk {k}"] for k in counts}
             families.setdefault(row["family"], []).append(row | {"measured": measured})
     limits = {"limits": {"bandwidth": bandwidth, "cell": cell}}
@@ -212,16 +194,12 @@ def measure(counts, **turns):
         "kind": "scaling",
         "machine": {**machine.describe(), **vars(chip), **limits},
         "families": [model(cases, chip) for cases in families.values()],
-        "after": [*after([row for row in done if row["task"] == "after_product"], counts)],
-    }
-
-
-def after(rows, counts):
-    """Median seconds of a step and of its roof, alone and after each product."""
-    *products, alone = rows
-    for k in counts:
-        for row in products:
-            found = {"threads": k, "batch": row["sizes"]["batch"]}
-            for name, who in (("step", f"pyoptk {k}"), ("roof", f"roof {k}")):
-                found[name] = {"alone": median(alone, who), "after": median(row, who)}
-            yield found
+        "after": [
+            {"threads": k, "batch": row["sizes"]["batch"]} | {
+                name: {"alone": median(after[-1], who), "after": median(row, who)}
+                for name, who in (("step", f"pyoptk {k}"), ("roof", f"roof {k}"))
+            }
+            for k in counts
+            for row in after[:-1]
+        ],
+    }  # fmt: skip

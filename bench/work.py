@@ -15,7 +15,9 @@ from pyoptk.duel.rows import layer, of, other, step
 
 NAMES = {name.lower(): name for name in pyoptk.__all__}
 OPTIMIZERS = [NAMES[kernel] for kernel in _optim.ROWS]  # those that C describes
-CELLS = ("LSTM", "RNN")
+CELLS = ("LSTM", "RNN", "GRU")
+FUSED, DEEPSPEED, ROOF = "PyTorch fused", "DeepSpeed", "roof"
+TORCH = (FUSED, "PyTorch foreach", "PyTorch for-loop")
 # Functions of an array, how often they read or write it, and how many of SIZES they have.
 FUNCTIONS = {
     "exp": (2, 3), "sigmoid": (2, 3), "tanh": (2, 3), "dropout": (2, 4), "global_norm": (1, 4),
@@ -29,6 +31,10 @@ LAYERS = (
     (10, 1, 64, 64), (10, 32, 64, 64), (50, 32, 64, 128), (100, 32, 128, 256), (30, 128, 256, 256),
     (50, 16, 256, 1024),
 )  # fmt: skip
+LINEAR = ((8, 64, 64), (32, 64, 64), (32, 256, 256), (128, 784, 512))  # M, I, O
+NORM = ((32, 64), (512, 256), (2048, 768))  # M, N
+CROSS_ENTROPY = ((32, 10), (128, 1000), (1024, 10000))  # M, C
+LOSSES = ("mse", "bce_with_logits")
 # An optimizer, and how many rows of a table of 50,000 x 64 its gradient has.
 SPARSE = tuple((name, count) for name in ("Adam", "SGD", "AdaGrad") for count in (512, 8192))
 
@@ -46,6 +52,27 @@ def matmul(M, N, K, dtype):
     return other(f"matmul, [{M}, {K}] x [{K}, {N}]{of(dtype)}", "matmul", sizes, flop=2 * M * N * K)
 
 
+def linear(M, I, O, part, dtype):
+    flop = {"forward": 2, "backward": 4}[part] * M * I * O
+    sizes = {"M": M, "I": I, "O": O, "dtype": dtype}
+    label = f"Linear and ReLU, {M} rows, {I} to {O}, {part}{of(dtype)}"
+    return other(label, "linear", sizes, part=part, flop=flop)
+
+
+def layer_norm(M, N, part, dtype):
+    size = {"forward": 2, "backward": 3}[part] * M * N * np.dtype(dtype).itemsize
+    label = f"layer_norm, {M} x {N}, {part}{of(dtype)}"
+    return other(label, "layer_norm", {"M": M, "N": N, "dtype": dtype}, part=part, bytes=size)
+
+
+def loss(function, M, N, dtype):
+    """A loss and its gradient."""
+    arrays = 2 if function == "softmax_cross_entropy" else 3
+    sizes, label = {"M": M, "N": N, "dtype": dtype}, f"{function}, {M} x {N}{of(dtype)}"
+    size = arrays * M * N * np.dtype(dtype).itemsize
+    return other(label, "loss", sizes, {"function": function}, bytes=size)
+
+
 def touched_rows(optimizer, count, dtype, **more):
     """A step for the touched rows of a table; `more` says `dense`."""
     label = f"sparse rows, {optimizer}, {count:,} of 50,000 rows of 64{', dense' * bool(more)}"
@@ -55,6 +82,14 @@ def touched_rows(optimizer, count, dtype, **more):
     return other(
         label + of(dtype), "touched_rows", sizes, {"optimizer": optimizer, **more}, bytes=size
     )
+
+
+def stack(T, B, I, H):
+    """Forward and backward of two layers of LSTM in both directions."""
+    row, more = layer(T, B, I, H), {"layers": 2, "directions": 2}
+    row["label"] += ", 2 layers, bidirectional"
+    row["flop"] = 2 * (rows.layer_flop(T, B, I, H) + rows.layer_flop(T, B, 2 * H, H))
+    return row | {"sizes": row["sizes"] | more, "settings": row["settings"] | more}
 
 
 def kernels(quick=False):
@@ -76,6 +111,16 @@ def kernels(quick=False):
                 yield row | {"kernel": f"{cell.lower()}_{part}"}
         for size in some(MATMUL):
             yield matmul(*size, dtype) | {"kernel": "matmul"}
+        for part in ("forward", "backward"):
+            for size in some(LINEAR):
+                yield linear(*size, part, dtype) | {"kernel": f"linear_{part}"}
+            for size in some(NORM):
+                yield layer_norm(*size, part, dtype) | {"kernel": f"layer_norm_{part}"}
+        for size in some(CROSS_ENTROPY):
+            yield loss("softmax_cross_entropy", *size, dtype) | {"kernel": "cross_entropy"}
+        for name in LOSSES:
+            for size in some(CROSS_ENTROPY):
+                yield loss(name, *size, dtype) | {"kernel": "elementwise_loss"}
         for size in some(SPARSE):
             yield touched_rows(*size, dtype) | {"kernel": "touched_rows"}
 
@@ -93,22 +138,32 @@ def calls():
 
 
 def peers():
-    """Every row of the duels with other libraries, from the smallest to the largest of its kind."""
-    for n in (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 50_000_000):
-        yield step("Adam", n)
-    yield step("Adam", 1_000, count=1_000)
-    for optimizer in ("SGD", "RMSprop", "AdaGrad"):
-        yield step(optimizer, 1_000_000)
-    yield step("Adam", 10_000_000, max_norm=1.0)
-    yield step("Adam", 10_000_000, max_norm=1.0, ema_decay=0.999, zero_grad=True)
-    for size in rows.LSTM:
-        yield layer(*size)
-    yield layer(50, 32, 64, 128, dtype="float64")
-    yield layer(50, 32, 64, 128, packed=True)
-    yield rows.stack(50, 32, 64, 128)
-    yield rows.forecaster(32)
-    yield rows.forecaster(256)
-    yield rows.mlp()
+    """The rows of the duels with other libraries, from the smallest to the largest of their kind.
+
+    Each has its `bars`: at least how many times as long as pyoptk the fastest of some peers should
+    take. bars.py says which are met.
+    """
+    two = (0.97, FUSED, DEEPSPEED), (0.95, ROOF)
+    for n, *bars in (
+        (1_000, (10, FUSED), (6, DEEPSPEED)), (10_000,), (100_000, (2.8, FUSED), (1.4, DEEPSPEED)),
+        (1_000_000, (1.7, FUSED), (1.05, DEEPSPEED)), (10_000_000, *two), (50_000_000, *two),
+    ):  # fmt: skip
+        yield step("Adam", n) | {"bars": bars}
+    yield step("Adam", 1_000, count=1_000) | {"bars": [(11, FUSED), (11, DEEPSPEED)]}
+    for optimizer, times in (("SGD", 0.97), ("RMSprop", 4), ("AdaGrad", 1.5)):
+        yield step(optimizer, 1_000_000) | {"bars": [(times, *TORCH)]}
+    yield step("Adam", 10_000_000, max_norm=1.0) | {"bars": [(1.3, FUSED)]}
+    everything = step("Adam", 10_000_000, max_norm=1.0, ema_decay=0.999, zero_grad=True)
+    yield everything | {"bars": [(1.25, *TORCH)]}
+    for size, times in zip(rows.LSTM, (4, 1.9, 1.6, 1.5, 1.3, 1.25, 1.15), strict=True):
+        large = size[3] >= 256 and size[1] >= 32
+        yield layer(*size) | {"bars": [(times, FUSED), *([(0.8, ROOF)] if large else [])]}
+    for more in ({"dtype": "float64"}, {"packed": True}):
+        yield layer(50, 32, 64, 128, **more) | {"bars": [(4, FUSED)]}
+    yield stack(50, 32, 64, 128) | {"bars": []}
+    yield rows.forecaster(32) | {"bars": [(3, FUSED, "JAX"), (11, "Keras")]}
+    yield rows.forecaster(256) | {"bars": [(2.6, FUSED, "JAX")]}
+    yield rows.mlp() | {"bars": []}
 
 
 SCALED = (16, 1_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000)

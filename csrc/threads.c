@@ -151,6 +151,10 @@ void pk_set_num_threads(int n) { atomic_store(&chosen, within_limits(n)); }
 
 typedef void chunk_function(void *arg, size_t chunk);
 
+static _Thread_local int on_worker; /* 1 in a thread that a backend has started */
+
+int pk_on_worker(void) { return on_worker; }
+
 static void run_serially(chunk_function *fn, void *arg, size_t chunks)
 {
     for (size_t c = 0; c < chunks; c++)
@@ -170,9 +174,15 @@ const char *pk_threads_backend(void) { return "openmp"; }
 
 static void run(chunk_function *fn, void *arg, size_t chunks, int nthreads)
 {
-#pragma omp parallel for schedule(dynamic, 1) num_threads(nthreads)
-    for (size_t c = 0; c < chunks; c++)
-        fn(arg, c);
+#pragma omp parallel num_threads(nthreads)
+    {
+        const int before = on_worker;
+        on_worker |= omp_get_thread_num() > 0;
+#pragma omp for schedule(dynamic, 1)
+        for (size_t c = 0; c < chunks; c++)
+            fn(arg, c);
+        on_worker = before; /* the thread may call kernels of its own later */
+    }
 }
 
 /* libgomp keeps idle workers.  A fork copies its records of them but not the threads, and the first
@@ -259,6 +269,7 @@ static void *work(void *self)
 {
     const int id = (int)(intptr_t)self;
     uint32_t seen = UINT32_MAX; /* no job has this number */
+    on_worker = 1;
     for (;;) {
         const int64_t stop = now_ns() + SPIN_NS;
         while (is_latest(seen) && now_ns() < stop)

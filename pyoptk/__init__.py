@@ -12,63 +12,34 @@ True
 from . import _interrupt  # noqa: F401  (first: the rest takes long)
 
 try:
-    from . import _core  # noqa: F401  (first, for the message below)
+    from ._core import VERSION as _version  # first, for the message below
 except ModuleNotFoundError as error:
-    if error.name not in ("pyoptk._core", "_core"):
+    if error.name != "pyoptk._core":
         raise
     raise ImportError(
         "pyoptk is not compiled here. In a source checkout run `pip install -e .` first; an "
         "ordinary install is hidden by the folder pyoptk when Python starts in the checkout."
     ) from error
 
-from importlib.metadata import version as _version
-
-from . import kernels, layers, losses, optim, schedules
-from ._core import (
-    get_num_threads,
-    isa,
-    isas,
-    set_num_threads,
-    threads_backend,
-    use_isa,
-)
+from . import kernels, losses, optim, schedules
+from ._core import get_num_threads, isa, isas, set_num_threads, threads_backend, use_isa
 from ._sparse import SparseRows
 from .checkpoint import load, save
-from .optim import (
-    SWA,
-    Accumulation,
-    Lookahead,
-    LossScaler,
-    Optimizer,
-    clip_by_global_norm,
-    clip_by_value,
-    global_norm,
-)
+from .optim import *
 from .optim.adam import *
 from .optim.classic import *
-from .optim.lamb import *
-from .optim.lion import *
-from .rnn import LSTM, RNN
+from .rnn import GRU, LSTM, RNN
 
-__version__ = _version("pyoptk")
-
+__version__: str = _version
 __all__ = [
+    "GRU",
     "LSTM",
     "RNN",
-    "SWA",
-    "Accumulation",
-    "Lookahead",
-    "LossScaler",
-    "Optimizer",
     "SparseRows",
-    "clip_by_global_norm",
-    "clip_by_value",
     "get_num_threads",
-    "global_norm",
     "isa",
     "isas",
     "kernels",
-    "layers",
     "load",
     "losses",
     "save",
@@ -77,4 +48,4 @@ __all__ = [
     "threads_backend",
     "use_isa",
 ]
-__all__ += [name for name in optim.__all__ if name not in __all__]
+__all__ += optim.__all__

@@ -1,17 +1,19 @@
-"""The bare kernels of linear layers, normalization and losses."""
-import numpy as _np
+"""The bare kernels of linear layers, normalization and losses.
 
-from ._checks import check_choice, check_integer, check_labels, check_weights, number
+Each function takes its arrays, then the numbers, and calls a kernel: csrc/include/pyoptk_dense.h has
+the formulas.
+"""
+from ._checks import check_choice, check_integer, number
+from ._targets import check_labels, check_weights, is_distribution
 
 from cpython.buffer cimport Py_buffer
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
-from libc.math cimport INFINITY
+from libc.float cimport FLT_MAX, FLT_MIN
 from libc.stdint cimport int64_t
+from libc.string cimport memset
 
-from ._core cimport (
-    _Buffers, check_like, check_shape, dense_table, dtype_of, num_threads, shape_of, switch,
-)
+from ._arrays cimport Buffers, check_like, check_shape, dtype_of, shape_of, size_of, switch
+from ._core cimport dense_table, num_threads
 from .capi cimport (
     PK_ABSOLUTE, PK_GELU, PK_HUBER, PK_LOGISTIC, PK_SQUARED, PyArray_DATA, PyArrayObject,
     pk_activation, pk_cross_entropy, pk_elementwise_loss, pk_layer_norm, pk_layer_norm_gradients,
@@ -23,14 +25,7 @@ ACTIVATIONS = ("none", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "gelu_ta
                "softplus")
 
 
-cdef Py_buffer *matrix(_Buffers arrays, str name, array, bint writable) except NULL:
-    cdef Py_buffer *view = arrays.take(name, array, writable)
-    if view.ndim != 2:
-        raise ValueError(f"{name}: expected 2 axes, got shape {shape_of(view)}")
-    return view
-
-
-cdef void *like(_Buffers arrays, str name, array, bint writable, tuple shape) except? NULL:
+cdef void *like(Buffers arrays, str name, array, bint writable, tuple shape) except? NULL:
     """The data of an array of this shape; NULL for None."""
     cdef Py_buffer *view
     if array is None:
@@ -40,32 +35,36 @@ cdef void *like(_Buffers arrays, str name, array, bint writable, tuple shape) ex
     return view.buf
 
 
-cdef void *needed(_Buffers arrays, str name, array, bint writable, tuple shape) except? NULL:
+cdef void *needed(Buffers arrays, str name, array, bint writable, tuple shape) except? NULL:
     if array is None:
         raise TypeError(f"{name}: expected an array, got None")
     return like(arrays, name, array, writable, shape)
 
 
-cdef void *scratch_of(str name, size_t size) except NULL:
-    cdef void *scratch = PyMem_Malloc(size)
-    if scratch == NULL:
-        raise MemoryError(f"{name}: no {size} bytes for scratch memory")
-    return scratch
+cdef double at_least_zero(str name, value) except? -1:
+    return number(name, value, 0, FLT_MAX, "a number >= 0 that float32 can hold")
 
 
-cdef pk_activation activation_of(pk_linear *layer, activation, slope) except *:
+cdef Py_buffer *rows_of(Buffers arrays, array, bint writable) except NULL:
+    """`x`, a matrix of at least one column."""
+    cdef Py_buffer *x = arrays.matrix("x", array, writable)
+    if x.shape[1] == 0:
+        raise ValueError(f"x: expected at least 1 column, got shape {shape_of(x)}")
+    return x
+
+
+# ---- linear layers ------------------------------------------------------------------------------
+
+cdef int layer_of(Buffers arrays, pk_linear *layer, x, w, activation, slope) except -1:
+    cdef Py_buffer *of_x = arrays.matrix("x", x, False)
+    cdef Py_buffer *of_w = arrays.matrix("w", w, False)
+    memset(layer, 0, sizeof(layer[0]))
+    layer.M, layer.I, layer.O = of_x.shape[0], of_x.shape[1], of_w.shape[0]
+    check_shape(of_w, "w", (layer.O or 1, layer.I))
+    layer.x, layer.w, layer.ldx, layer.ldy = of_x.buf, of_w.buf, layer.I, layer.O
     check_choice("activation", activation, ACTIVATIONS)
     layer.activation = <pk_activation> <int> ACTIVATIONS.index(activation)
-    layer.slope = number("slope", slope, 0, INFINITY, "a number >= 0")
-    return layer.activation
-
-
-cdef int layer_of(_Buffers arrays, pk_linear *layer, x, w) except -1:
-    cdef Py_buffer *of_x = matrix(arrays, "x", x, False)
-    cdef Py_buffer *of_w = matrix(arrays, "w", w, False)
-    layer.M, layer.I, layer.O = of_x.shape[0], of_x.shape[1], of_w.shape[0]
-    check_shape(of_w, "w", (of_w.shape[0] or 1, layer.I))
-    layer.x, layer.w, layer.ldx, layer.ldy = of_x.buf, of_w.buf, layer.I, layer.O
+    layer.slope = at_least_zero("slope", slope)
     return 0
 
 
@@ -91,18 +90,17 @@ def linear_forward(x, w, b, y, z=None, *, activation="none", slope=0.01):
     TypeError, ValueError
         If an argument is not that; the message names it, and nothing has changed.
     """
-    cdef _Buffers arrays = _Buffers()
+    cdef Buffers arrays = Buffers()
     cdef pk_linear layer
-    layer_of(arrays, &layer, x, w)
-    activation_of(&layer, activation, slope)
+    layer_of(arrays, &layer, x, w, activation, slope)
     layer.b = like(arrays, "b", b, False, (layer.O,))
     layer.y = needed(arrays, "y", y, True, (layer.M, layer.O))
     layer.z = like(arrays, "z", z, True, (layer.M, layer.O))
-    kernels = dense_table(dtype_of(&arrays.held[0]))
-    layer.scratch = scratch_of("w", kernels.linear_scratch_size(&layer))
+    arrays.check_apart()
+    kernels = dense_table(dtype_of(arrays.held))
+    layer.scratch = arrays.scratch(kernels.linear_scratch_size(&layer))
     with nogil:
         kernels.linear_forward(&layer, num_threads())
-    PyMem_Free(layer.scratch)
 
 
 def linear_backward(dy, x, w, y=None, z=None, *, dx=None, dw=None, db=None, activation="none",
@@ -125,73 +123,73 @@ def linear_backward(dy, x, w, y=None, z=None, *, dx=None, dw=None, db=None, acti
     TypeError, ValueError
         As `linear_forward`.
     """
-    cdef _Buffers arrays = _Buffers()
+    cdef Buffers arrays = Buffers()
     cdef pk_linear layer
     cdef pk_linear_gradients grads
-    layer_of(arrays, &layer, x, w)
-    cdef pk_activation f = activation_of(&layer, activation, slope)
+    layer_of(arrays, &layer, x, w, activation, slope)
     cdef tuple shape = (layer.M, layer.O)
+    cdef bint of_z = layer.activation >= PK_GELU
     layer.y = like(arrays, "y", y, False, shape)
     layer.z = like(arrays, "z", z, False, shape)
-    if f and (layer.z if f >= PK_GELU else layer.y) == NULL:
-        raise TypeError(f"{'z' if f >= PK_GELU else 'y'}: expected an array, as activation="
+    if layer.activation and (layer.z if of_z else layer.y) == NULL:
+        raise TypeError(f"{'z' if of_z else 'y'}: expected an array, as activation="
                         f"{activation!r} needs it, got None")
     grads.dy = needed(arrays, "dy", dy, False, shape)
     grads.dx = like(arrays, "dx", dx, True, (layer.M, layer.I))
     grads.dw = like(arrays, "dw", dw, True, (layer.O, layer.I))
     grads.db = like(arrays, "db", db, True, (layer.O,))
     grads.lddy, grads.lddx, grads.accumulate = layer.O, layer.I, switch("accumulate", accumulate)
-    kernels = dense_table(dtype_of(&arrays.held[0]))
-    layer.scratch = scratch_of("w", kernels.linear_scratch_size(&layer))
+    arrays.check_apart()
+    kernels = dense_table(dtype_of(arrays.held))
+    layer.scratch = arrays.scratch(kernels.linear_scratch_size(&layer))
     with nogil:
         kernels.linear_backward(&layer, &grads, num_threads())
-    PyMem_Free(layer.scratch)
 
 
-cdef int norm_of(_Buffers arrays, pk_layer_norm *norm, x, gain, bint rms) except -1:
-    cdef Py_buffer *of_x = matrix(arrays, "x", x, False)
+# ---- normalization ------------------------------------------------------------------------------
+
+cdef int norm_of(Buffers arrays, pk_layer_norm *norm, x, gain, mean, scale, bint forward,
+                 bint rms) except -1:
+    cdef Py_buffer *of_x = rows_of(arrays, x, False)
+    memset(norm, 0, sizeof(norm[0]))
     norm.M, norm.N, norm.x, norm.rms = of_x.shape[0], of_x.shape[1], of_x.buf, rms
-    if norm.N == 0:
-        raise ValueError(f"x: expected at least 1 column, got shape {shape_of(of_x)}")
-    norm.gain, norm.bias, norm.mean = like(arrays, "gain", gain, False, (norm.N,)), NULL, NULL
+    norm.gain = like(arrays, "gain", gain, False, (norm.N,))
+    if not rms:
+        norm.mean = needed(arrays, "mean", mean, forward, (norm.M,))
+    norm.scale = needed(arrays, "scale", scale, forward, (norm.M,))
     return 0
 
 
 cdef int norm_forward(x, gain, bias, y, mean, scale, eps, bint rms) except -1:
-    cdef _Buffers arrays = _Buffers()
+    cdef Buffers arrays = Buffers()
     cdef pk_layer_norm norm
-    norm_of(arrays, &norm, x, gain, rms)
+    norm_of(arrays, &norm, x, gain, mean, scale, True, rms)
     norm.bias = like(arrays, "bias", bias, False, (norm.N,))
     norm.y = needed(arrays, "y", y, True, (norm.M, norm.N))
-    if not rms:
-        norm.mean = needed(arrays, "mean", mean, True, (norm.M,))
-    norm.scale = needed(arrays, "scale", scale, True, (norm.M,))
-    norm.eps = number("eps", eps, 0, INFINITY, "a number >= 0")
-    kernels = dense_table(dtype_of(&arrays.held[0]))
+    norm.eps = at_least_zero("eps", eps)
+    arrays.check_apart()
+    kernels = dense_table(dtype_of(arrays.held))
     with nogil:
         kernels.layer_norm_forward(&norm, num_threads())
     return 0
 
 
 cdef int norm_backward(dy, x, gain, mean, scale, dx, dgain, dbias, accumulate, bint rms) except -1:
-    cdef _Buffers arrays = _Buffers()
+    cdef Buffers arrays = Buffers()
     cdef pk_layer_norm norm
     cdef pk_layer_norm_gradients grads
-    norm_of(arrays, &norm, x, gain, rms)
-    if not rms:
-        norm.mean = needed(arrays, "mean", mean, False, (norm.M,))
-    norm.scale = needed(arrays, "scale", scale, False, (norm.M,))
+    norm_of(arrays, &norm, x, gain, mean, scale, False, rms)
     grads.dy = needed(arrays, "dy", dy, dx is dy, (norm.M, norm.N))
     grads.dx = (<void *> grads.dy if dx is dy else
                 like(arrays, "dx", dx, True, (norm.M, norm.N)))
     grads.dgain = like(arrays, "dgain", dgain, True, (norm.N,))
     grads.dbias = like(arrays, "dbias", dbias, True, (norm.N,))
     grads.accumulate = switch("accumulate", accumulate)
-    kernels = dense_table(dtype_of(&arrays.held[0]))
-    grads.scratch = scratch_of("x", kernels.layer_norm_scratch_size(&norm) + 1)
+    arrays.check_apart()
+    kernels = dense_table(dtype_of(arrays.held))
+    grads.scratch = arrays.scratch(kernels.layer_norm_scratch_size(&norm))
     with nogil:
         kernels.layer_norm_backward(&norm, &grads, num_threads())
-    PyMem_Free(grads.scratch)
     return 0
 
 
@@ -255,6 +253,19 @@ def rms_norm_backward(dy, x, gain, scale, *, dx=None, dgain=None, accumulate=Fal
     norm_backward(dy, x, gain, None, scale, dx, dgain, None, accumulate, True)
 
 
+# ---- losses -------------------------------------------------------------------------------------
+
+cdef const void *weights_of(Buffers arrays, str name, array, size_t n) except? NULL:
+    cdef const void *weights = like(arrays, name, array, False, (n,))
+    if weights != NULL:
+        check_weights(name, array)
+    return weights
+
+
+cdef double scale_of(scale) except? -1:
+    return number("scale", scale, -FLT_MAX, FLT_MAX, "a number that float32 can hold")
+
+
 def softmax_cross_entropy(x, target, dx=None, *, weights=None, class_weights=None,
                           label_smoothing=0.0, ignore_index=-100, scale=1.0):
     """The mean cross entropy of softmax(x) and `target`; `dx` takes its gradient times `scale`.
@@ -289,54 +300,49 @@ def softmax_cross_entropy(x, target, dx=None, *, weights=None, class_weights=Non
     TypeError, ValueError
         If an argument is not that; the message names it, and nothing has changed.
     """
-    cdef _Buffers arrays = _Buffers()
+    cdef Buffers arrays = Buffers()
     cdef pk_cross_entropy loss
-    cdef Py_buffer *of_x = matrix(arrays, "x", x, dx is x)
+    cdef Py_buffer *of_x = rows_of(arrays, x, dx is x)
     cdef double mean
+    memset(&loss, 0, sizeof(loss))
     loss.M, loss.C, loss.x = of_x.shape[0], of_x.shape[1], of_x.buf
-    if loss.C == 0:
-        raise ValueError("x: expected at least 1 class, got shape " + str(shape_of(of_x)))
     loss.ignore_index = check_integer("ignore_index", ignore_index, -2**63, 2**63 - 1, "an int")
-    labels = check_labels(target, loss.M, loss.C, loss.ignore_index)
-    loss.labels = loss.targets = NULL
-    if labels is None:
+    if is_distribution(target):
         loss.targets = like(arrays, "target", target, False, (loss.M, loss.C))
     else:
+        labels = check_labels(target, loss.M, loss.C, loss.ignore_index)
         loss.labels = <const int64_t *> PyArray_DATA(<PyArrayObject *> <PyObject *> labels)
-    loss.weights = like(arrays, "weights", weights, False, (loss.M,))
-    check_weights("weights", weights)
-    loss.class_weights = like(arrays, "class_weights", class_weights, False, (loss.C,))
-    check_weights("class_weights", class_weights)
+    loss.weights = weights_of(arrays, "weights", weights, loss.M)
+    loss.class_weights = weights_of(arrays, "class_weights", class_weights, loss.C)
     loss.dx = of_x.buf if dx is x else like(arrays, "dx", dx, True, (loss.M, loss.C))
     loss.smoothing = number("label_smoothing", label_smoothing, 0, 1, "a number in [0, 1)")
-    loss.scale = number("scale", scale, -INFINITY, INFINITY, "a finite number")
+    loss.scale = scale_of(scale)
+    arrays.check_apart()
     kernels = dense_table(dtype_of(of_x))
-    loss.scratch = <double *> scratch_of("x", (loss.M + 1) * sizeof(double))
+    loss.scratch = <double *> arrays.scratch(loss.M * sizeof(double))
     with nogil:
         mean = kernels.cross_entropy(&loss, num_threads())
-    PyMem_Free(loss.scratch)
     return mean
 
 
 cdef double elementwise(pk_loss which, x, target, dx, weights, delta, scale) except *:
-    cdef _Buffers arrays = _Buffers()
+    cdef Buffers arrays = Buffers()
     cdef pk_elementwise_loss loss
     cdef Py_buffer *of_x = arrays.take("x", x, dx is x)
     cdef Py_buffer *of_target = arrays.take("target", target, False)
     cdef double mean
-    check_like(of_target, "target", of_x, "x")
+    check_like(of_target, "target", of_x, "x", True)
     loss.M = of_x.shape[0] if of_x.ndim else 1
-    loss.N = of_x.len // of_x.itemsize // (loss.M or 1)
+    loss.N = size_of(of_x) // (loss.M or 1)
     loss.x, loss.target, loss.loss, loss.delta = of_x.buf, of_target.buf, which, delta
-    loss.weights = like(arrays, "weights", weights, False, (loss.M,))
-    check_weights("weights", weights)
+    loss.weights = weights_of(arrays, "weights", weights, loss.M)
     loss.dx = of_x.buf if dx is x else like(arrays, "dx", dx, True, shape_of(of_x))
-    loss.scale = number("scale", scale, -INFINITY, INFINITY, "a finite number")
+    loss.scale = scale_of(scale)
+    arrays.check_apart()
     kernels = dense_table(dtype_of(of_x))
-    loss.scratch = <double *> scratch_of("x", (loss.M + 1) * sizeof(double))
+    loss.scratch = <double *> arrays.scratch(loss.M * sizeof(double))
     with nogil:
         mean = kernels.elementwise_loss(&loss, num_threads())
-    PyMem_Free(loss.scratch)
     return mean
 
 
@@ -377,7 +383,7 @@ def huber(x, target, dx=None, *, delta=1.0, weights=None, scale=1.0):
 
     Huber (1964); delta > 0. Else as `mse`.
     """
-    delta = number("delta", delta, 0, INFINITY, "a finite number > 0")
+    delta = number("delta", delta, FLT_MIN, FLT_MAX, "a number > 0 that float32 can hold")
     return elementwise(PK_HUBER, x, target, dx, weights, delta, scale)
 
 
@@ -387,5 +393,5 @@ def bce_with_logits(x, target, dx=None, *, pos_weight=1.0, weights=None, scale=1
     ``-(pos_weight * target * log(s) + (1 - target) * log(1 - s)), s = sigmoid(x)``, without
     overflow; `pos_weight` is a number >= 0.
     """
-    pos_weight = number("pos_weight", pos_weight, 0, INFINITY, "a finite number >= 0")
-    return elementwise(PK_LOGISTIC, x, target, dx, weights, pos_weight, scale)
+    return elementwise(PK_LOGISTIC, x, target, dx, weights,
+                       at_least_zero("pos_weight", pos_weight), scale)

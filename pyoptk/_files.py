@@ -12,11 +12,9 @@ import json
 import math
 import os
 import re
-import secrets
 import stat
 import struct
 import time
-import zipfile
 import zlib
 from collections.abc import Callable
 from importlib import import_module
@@ -36,27 +34,14 @@ PIECE = 1 << 20  # bytes
 def write(path: Path, text: str, arrays: Arrays, crc: int, expected: int) -> bool:
     """Replace the file at `path`, unless the checksum of what is written is not `expected`.
 
-    Parameters
-    ----------
-    path : str or PathLike
-    text : str
-    arrays : dict
-        C-contiguous and little-endian.
-    crc : int
-        Of what comes before the arrays.
-    expected : int
-        `crc` continued with the bytes of the arrays, sorted by name.
-
-    Returns
-    -------
-    bool
-        Whether the file was replaced.
+    `arrays` are C-contiguous and little-endian. `crc` is that of what comes before them; `expected`
+    continues it with their bytes, sorted by name. Returns whether the file was replaced.
     """
     fill = _write_npz if suffix(path) == ".npz" else _write_safetensors
     path = os.path.realpath(os.fsdecode(path))  # the file behind a link, not the link
     folder = os.path.dirname(path)
     _remove_abandoned(folder)
-    temporary = os.path.join(folder, f".pyoptk-{secrets.token_hex(8)}.tmp")
+    temporary = os.path.join(folder, f".pyoptk-{os.urandom(8).hex()}.tmp")
     try:
         with open(temporary, "xb") as file:  # unlike mkstemp, with the mode that the umask gives
             with contextlib.suppress(OSError):  # until the end: see _remove_abandoned
@@ -132,7 +117,10 @@ def _remove_abandoned(folder: str) -> None:
 
 
 def _write_npz(file: IO[bytes], text: str, arrays: Arrays, crc: int) -> int:
-    with zipfile.ZipFile(file, "w") as archive:  # np.savez cannot save every name, "file" say
+    from zipfile import ZipFile  # here, because few programs need it and it takes 8 ms
+
+    archive = ZipFile(file, "w")  # np.savez cannot save every name, "file" say
+    try:
         with archive.open("pyoptk.json", "w") as member:
             member.write(text.encode())
         for key in sorted(arrays):
@@ -140,11 +128,16 @@ def _write_npz(file: IO[bytes], text: str, arrays: Arrays, crc: int) -> int:
                 header = np.lib.format.header_data_from_array_1_0(arrays[key])
                 np.lib.format.write_array_header_1_0(member, header)
                 crc = pour(arrays[key], member.write, crc)
+        archive.close()
+    finally:
+        archive.fp = None  # to close it after an interrupt would raise an error of its own
     return crc
 
 
 def _read_npz(path: str, check: Callable[[Text], Any]) -> tuple[Any, Arrays]:
-    with zipfile.ZipFile(path) as archive:
+    from zipfile import ZipFile
+
+    with ZipFile(path) as archive:
         members = {member.filename: member for member in archive.infolist()}
         # Ours are not compressed: a small file cannot ask for much memory.
         if sum(member.file_size for member in members.values()) > os.path.getsize(path):

@@ -8,7 +8,8 @@ cdef class Row:
     cdef pk_which which
     cdef readonly str name
     cdef readonly tuple common_fields, fields, starts, states, rules
-    cdef readonly dict needed_by
+    cdef readonly bint cautious, sparse_rows
+    cdef readonly dict fallbacks, needed_by
 
     cdef int configure(self, char *config, dict hyper, pk_dtype dtype) except -1
     cdef list start_of(self, dict start, pk_dtype dtype)

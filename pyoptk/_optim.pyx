@@ -2,28 +2,27 @@
 
 Everything that differs between optimizers is read from the rows of csrc/optimizers.c; no optimizer
 is named here. The Plan of an optimizer (_plan.pyx) makes its configs with `Row.configure`;
-pyoptk/kernels.py calls `once`.
+pyoptk/kernels.py makes its functions with `kernel`.
 """
+from functools import wraps as _wraps
+from inspect import signature as _signature
+
 import numpy as _np
 
 from . import _checks
-from ._checks import described
 
-from cpython.buffer cimport Py_buffer, PyBuffer_Release
-from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from cpython.buffer cimport Py_buffer
+from cpython.object cimport PyObject
 from libc.float cimport FLT_MAX, FLT_MIN
 from libc.math cimport INFINITY
-from libc.stdint cimport uintptr_t
 from libc.string cimport memset
 
-from ._core cimport (
-    _Buffers, acquire, check_dtype, check_like, clip_coefficient, common_fields, contiguous,
-    dtype_of, extent, num_threads, optim_table, optimizer_at, overlap, size_of,
-)
+from ._arrays cimport Buffers, check_like, contiguous, dtype_of, size_of
+from ._core cimport clip_coefficient, common_fields, num_threads, optim_table, optimizers
 from .capi cimport (
     PK_AT_MOST, PK_CAUTIOUS, PK_EPS, PK_F32, PK_MAX_FIELDS, PK_MAX_RULES, PK_MAX_STATES,
     PK_MEMORY_ROOF, PK_N_OPTIMIZERS, PK_NEEDS, PK_OPTIONAL, PK_SPARSE_ROWS, PK_START, PK_SWITCH,
-    pk_common, pk_dtype, pk_field, pk_tensor, pk_which,
+    PyArray_DATA, PyArrayObject, pk_common, pk_dtype, pk_field, pk_optimizer, pk_tensor, pk_which,
 )
 
 
@@ -91,35 +90,16 @@ cdef class Row:
     common_fields, fields, starts : tuples of str
         The hyper-parameters of all optimizers, those of this one, and those that only give a state
         its value before step 1.
+    fallbacks : dict
+        The default of each of these, in the form it has in a Python signature.
     states : tuple of (name, needed_by, start)
     rules : tuple of (field, relation, other)
     """
-    @property
-    def fallbacks(self):
-        """The default of each field, in the form it has in a Python signature."""
-        cdef const pk_field *field
-        fallbacks = {}
-        for fields, count in ((<size_t> common_fields(), len(self.common_fields)),
-                              (<size_t> self.row.fields, len(self.fields) + len(self.starts))):
-            for i in range(count):
-                field = <const pk_field *> <size_t> fields + <size_t> i
-                value = None if field.kind == PK_OPTIONAL else field.fallback
-                fallbacks[text(field.name)] = bool(value) if field.kind == PK_SWITCH else value
-        return fallbacks
-
-    @property
-    def cautious(self):
-        return bool(self.row.abilities & PK_CAUTIOUS)
-
-    @property
-    def sparse_rows(self):
-        return bool(self.row.abilities & PK_SPARSE_ROWS)
-
     cdef int configure(self, char *config, dict hyper, pk_dtype dtype) except -1:
         """Check every hyper-parameter, then set *config."""
-        set_fields(common_fields(), self.common_fields, config, hyper, dtype)
+        set_fields(common_fields, self.common_fields, config, hyper, dtype)
         set_fields(self.row.fields, self.fields, config, hyper, dtype)
-        if hyper["cautious"] and not self.row.abilities & PK_CAUTIOUS:
+        if hyper["cautious"] and not self.cautious:
             raise ValueError(f"cautious: expected False for {self.name}, got True")
         for field, relation, other in self.rules:
             if relation == PK_AT_MOST:
@@ -140,31 +120,39 @@ cdef class Row:
         return [values.get(name, 0.0) for _, _, name in self.states]
 
     def state_names(self, dict hyper):
-        """The names of the states in order; None for each that `hyper` does not need."""
-        return tuple([name if needed_by is None or hyper[needed_by] else None
-                      for name, needed_by, _ in self.states])
+        """The names of the states, then "ema"; None for each that `hyper` does not need."""
+        names = [name if needed_by is None or hyper[needed_by] else None
+                 for name, needed_by, _ in self.states]
+        return (*names, None if hyper["ema_decay"] is None else "ema")
+
+
+cdef tuple names_of(const pk_field *field, size_t most, dict fallbacks):
+    """The names of some fields; adds their defaults to `fallbacks`."""
+    names = []
+    while len(names) < most and field.name != NULL:
+        value = None if field.kind == PK_OPTIONAL else field.fallback
+        names.append(text(field.name))
+        fallbacks[names[-1]] = bool(value) if field.kind == PK_SWITCH else value
+        field += 1
+    return tuple(names)
 
 
 cdef Row described_by(int which):
+    cdef const pk_optimizer *row = optimizers[which]
     cdef Row made = Row()
-    cdef const pk_field *field = common_fields()
-    cdef list names = [], own = [], starts = []
-    made.row, made.which = optimizer_at(which), <pk_which> which
-    made.name = text(made.row.name)
-    while field.name != NULL:
-        names.append(text(field.name))
-        field += 1
-    for i in range(PK_MAX_FIELDS):
-        field = &made.row.fields[i]
-        if field.name != NULL:
-            (starts if field.kind == PK_START else own).append(text(field.name))
-    made.common_fields, made.fields, made.starts = tuple(names), tuple(own), tuple(starts)
-    made.states = tuple([(text(made.row.states[i].name), text(made.row.states[i].needed_by),
-                          text(made.row.states[i].start))
-                         for i in range(PK_MAX_STATES) if made.row.states[i].name != NULL])
-    made.rules = tuple([(text(made.row.rules[i].field), <int> made.row.rules[i].relation,
-                         text(made.row.rules[i].other))
-                        for i in range(PK_MAX_RULES) if made.row.rules[i].field != NULL])
+    made.row, made.which, made.name, made.fallbacks = row, <pk_which> which, text(row.name), {}
+    made.cautious = row.abilities & PK_CAUTIOUS != 0
+    made.sparse_rows = row.abilities & PK_SPARSE_ROWS != 0
+    made.common_fields = names_of(common_fields, 99, made.fallbacks)
+    own = names_of(row.fields, PK_MAX_FIELDS, made.fallbacks)
+    made.fields = tuple([own[i] for i in range(len(own)) if row.fields[i].kind != PK_START])
+    made.starts = own[len(made.fields):]
+    made.states = tuple([(text(row.states[i].name), text(row.states[i].needed_by),
+                          text(row.states[i].start))
+                         for i in range(PK_MAX_STATES) if row.states[i].name != NULL])
+    made.rules = tuple([(text(row.rules[i].field), <int> row.rules[i].relation,
+                         text(row.rules[i].other))
+                        for i in range(PK_MAX_RULES) if row.rules[i].field != NULL])
     made.needed_by = {name: needed_by for name, needed_by, _ in made.states}
     return made
 
@@ -179,46 +167,62 @@ cdef Row row_named(str name):
 
 # ---- one step, norms -----------------------------------------------------------------------------
 
-def once(str name, dict arguments):
-    """One step of one tensor, on the caller's own state. `arguments`: the kernel's locals()."""
-    cdef _Buffers arrays = _Buffers()
-    cdef Row kernel = ROWS[name]
+def kernel(function):
+    """Decorator: a function of the signature of `function` takes one step of the optimizer that
+    has its name, of one tensor and on the caller's own state."""
+    cdef Row row = ROWS[function.__name__]
+    cdef dict known = dict(_signature(function).parameters)
+    cdef tuple leading = tuple([n for n, p in known.items() if p.kind != p.KEYWORD_ONLY])
+    cdef dict defaults = {n: p.default for n, p in known.items() if p.default is not p.empty}
+    cdef Py_ssize_t count = len(known)
+
+    @_wraps(function)
+    def call(*args, **given):
+        cdef dict arguments = {**defaults, **given}
+        cdef Py_ssize_t i, n = len(args)
+        cdef bint fits = n <= len(leading)
+        for i in range(n if fits else 0):
+            fits &= leading[i] not in given
+            arguments[leading[i]] = args[i]
+        for name in given:
+            fits &= name in known
+        if not fits or len(arguments) != count:
+            return function(*args, **given)  # raises what Python says then
+        arguments["ema_decay"], arguments["zero_grad"] = None, False
+        once(row, arguments)
+
+    return call
+
+
+cdef int once(Row row, dict arguments) except -1:
+    cdef Buffers arrays = Buffers()
     cdef Py_buffer *param
     cdef Py_buffer *view
     cdef pk_tensor tensor
     cdef int slot
-    cdef void *scratch = NULL
-    cdef void *config = NULL
-    expected = 3 + len(kernel.states) + len(kernel.common_fields) - 2 + len(kernel.fields)
-    if len(arguments) != expected:
-        raise TypeError(f"{name}: expected {expected} arguments, got {', '.join(arguments)}")
-    arguments = {**arguments, "ema_decay": None, "zero_grad": False}
+    cdef void *scratch
+    cdef char *config
     step = arguments["step"]
     if type(step) is not int and not isinstance(step, _np.integer) or not 1 <= step < 2**63:
         raise ValueError(f"step: expected an integer >= 1, got {step!r}")
     memset(&tensor, 0, sizeof(tensor))
-    tensor.step = step
     param = arrays.take("param", arguments["param"], True)
     view = arrays.take("grad", contiguous(arguments["grad"]), False)
     check_like(view, "grad", param, "param")
-    tensor.param, tensor.grad, tensor.n = param.buf, view.buf, size_of(param)
-    table, dtype = optim_table(dtype_of(param)), dtype_of(param)
-    scratch = PyMem_Malloc(table.scratch_size(kernel.which, &tensor, 1) + 1)
-    config = PyMem_Calloc(1, kernel.row.config_size)
-    try:
-        if scratch == NULL or config == NULL:
-            raise MemoryError
-        kernel.configure(<char *> config, arguments, dtype)
-        for slot, state in enumerate(kernel.state_names(arguments)):
-            if state is not None:
-                view = arrays.take(state, arguments[state], True)
-                check_like(view, state, param, "param")
-                tensor.state[slot] = view.buf
-        with nogil:
-            table.step(kernel.which, &tensor, 1, config, scratch, num_threads())
-    finally:
-        PyMem_Free(scratch)
-        PyMem_Free(config)
+    tensor.param, tensor.grad, tensor.n, tensor.step = param.buf, view.buf, size_of(param), step
+    kernels = optim_table(dtype_of(param))
+    config = <char *> arrays.scratch(row.row.config_size)
+    row.configure(config, arguments, dtype_of(param))
+    for slot, state in enumerate(row.state_names(arguments)):
+        if state is not None:
+            view = arrays.take(state, arguments[state], True)
+            check_like(view, state, param, "param")
+            tensor.state[slot] = view.buf
+    arrays.check_apart()
+    scratch = arrays.scratch(kernels.scratch_size(row.which, &tensor, 1))
+    with nogil:
+        kernels.step(row.which, &tensor, 1, config, scratch, num_threads())
+    return 0
 
 
 def global_norm(grads):
@@ -227,74 +231,59 @@ def global_norm(grads):
     All are float32 or all float64. Arrays that are not C-contiguous are copied first.
     """
     if not isinstance(grads, (list, tuple)):
-        raise TypeError(f"grads: expected a list or tuple of arrays, got {described(grads)}")
+        raise TypeError(f"grads: expected a list or tuple of arrays, "
+                        f"got {_checks.described(grads)}")
     return norm_of({f"grads[{i}]": grad for i, grad in enumerate(grads)})
 
 
 def norm_of(dict grads):
     """`global_norm` of a dict from names, which error messages use, to arrays."""
+    return squares_of(grads)[0]
+
+
+def squares_of(dict grads):
+    """The same, and the sums of squares that it is made of: one for every 4,096 elements.
+
+    If the norm of float64 is so small or so large that squares are not normal numbers, the elements
+    are scaled by 2**540 or 2**-540 before they are squared.
+    """
+    cdef Buffers arrays = Buffers()
     cdef Py_ssize_t i, count = len(grads)
-    cdef pk_tensor *tensors
-    cdef void *scratch = NULL
+    cdef Py_buffer *view
+    cdef pk_tensor *tensors = <pk_tensor *> arrays.scratch(count * sizeof(pk_tensor))
+    cdef void *scratch
     cdef double norm
-    names, held = list(grads), [contiguous(grad) for grad in grads.values()]
-    cdef Py_buffer *views = <Py_buffer *> PyMem_Calloc(count + 1, sizeof(Py_buffer))
-    tensors = <pk_tensor *> PyMem_Calloc(count + 1, sizeof(pk_tensor))
-    cdef Py_ssize_t taken = 0
-    try:
-        if views == NULL or tensors == NULL:
-            raise MemoryError
-        for i in range(count):
-            acquire(held[i], &views[i], names[i], False, False)
-            taken += 1
-            check_dtype(&views[i], names[i], &views[0], names[0])
-            tensors[i].grad, tensors[i].n = views[i].buf, size_of(&views[i])
-        kernels = optim_table(dtype_of(&views[0]) if count else PK_F32)
-        scratch = PyMem_Malloc(kernels.norm_scratch_size(tensors, count) + 1)
-        if scratch == NULL:
-            raise MemoryError
-        with nogil:
-            norm = kernels.global_norm(tensors, count, scratch, num_threads())
-    finally:
-        for i in range(taken):
-            PyBuffer_Release(&views[i])
-        PyMem_Free(views)
-        PyMem_Free(tensors)
-        PyMem_Free(scratch)
-    return norm
+    arrays.reserve(count)
+    for i, (name, grad) in enumerate(grads.items()):
+        view = arrays.take(name, contiguous(grad), False)
+        tensors[i].grad, tensors[i].n = view.buf, size_of(view)
+    kernels = optim_table(dtype_of(arrays.held))
+    sums = _np.empty(kernels.norm_scratch_size(tensors, count) // sizeof(double))
+    scratch = PyArray_DATA(<PyArrayObject *> <PyObject *> sums)
+    with nogil:
+        norm = kernels.global_norm(tensors, count, scratch, num_threads())
+    return norm, sums
 
 
 def check_apart(dict grads):
     """Raise unless all arrays are writable and no two elements share memory."""
-    cdef _Buffers one
-    cdef Py_ssize_t i
-    cdef uintptr_t begin, end
-    extents, open_ = [], []
-    for i, (name, grad) in enumerate(grads.items()):
-        one = _Buffers()
-        extent(one.take(name, grad, True, True), &begin, &end)
-        extents.append((begin, end, i, name, one))
-    extents.sort()
-    for here in extents:
-        open_ = [other for other in open_ if other[1] > here[0]]  # those that end after its begin
-        for other in open_:
-            if overlap(&(<_Buffers> here[4]).held[0], &(<_Buffers> other[4]).held[0]):
-                (_, first), (_, second) = sorted([here[2:4], other[2:4]])
-                raise ValueError(f"{second}: expected memory of its own, got an array that "
-                                 f"overlaps {first}")
-        open_.append(here)
+    cdef Buffers arrays = Buffers()
+    arrays.reserve(len(grads))
+    for name, grad in grads.items():
+        arrays.take(name, grad, True, True)
+    arrays.check_apart()
 
 
 def clip(dict grads, double max_norm, double eps):
     """Scale gradients, by name, to a global norm of at most `max_norm`; returns that before."""
     check_apart(grads)
     cdef double norm = norm_of(grads)
-    cdef double factor = 1
-    if max_norm < INFINITY:
-        factor = clip_coefficient(norm, max_norm, eps)
+    cdef double factor = clip_coefficient(norm, max_norm, eps) if max_norm < INFINITY else 1
     if factor != 1:
-        for array in [_np.asarray(grad) for grad in grads.values()]:
-            _np.multiply(array, array.dtype.type(factor), array)
+        changed = [_np.asarray(grad) for grad in grads.values()]
+        with _np.errstate(all="ignore"):  # within, no Python code runs between two arrays
+            for array in changed:
+                _np.multiply(array, array.dtype.type(factor), array)
     return norm
 
 
@@ -303,18 +292,17 @@ def memory_roof(param, grad, m, v):
 
     Changes `param`, `m` and `v`.
     """
-    cdef _Buffers arrays = _Buffers()
+    cdef Buffers arrays = Buffers()
     cdef pk_tensor tensor
     cdef pk_common common
-    cdef Py_buffer *view = arrays.take("param", param, True)
+    for name, array in (("param", param), ("m", m), ("v", v), ("grad", grad)):
+        check_like(arrays.take(name, array, name != "grad"), name, arrays.held, "param")
+    arrays.check_apart()
     memset(&common, 0, sizeof(common))
     memset(&tensor, 0, sizeof(tensor))
-    tensor.param, tensor.n = view.buf, size_of(view)
-    kernels = optim_table(dtype_of(view))
-    for name, array in (("m", m), ("v", v), ("grad", grad)):
-        view = arrays.take(name, array, name != "grad")
-        check_like(view, name, &arrays.held[0], "param")
+    tensor.param, tensor.n = arrays.held[0].buf, size_of(arrays.held)
     tensor.state[0], tensor.state[1] = arrays.held[1].buf, arrays.held[2].buf
     tensor.grad = arrays.held[3].buf
+    kernels = optim_table(dtype_of(arrays.held))
     with nogil:
         kernels.step(PK_MEMORY_ROOF, &tensor, 1, &common, NULL, num_threads())

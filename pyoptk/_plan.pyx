@@ -8,22 +8,23 @@ import numpy as _np
 from . import _checks
 from ._places import states_beside
 
-from cpython.buffer cimport Py_buffer, PyBuffer_IsContiguous, PyBuffer_Release
+from cpython.buffer cimport Py_buffer, PyBUF_STRIDES, PyObject_GetBuffer
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
 from libc.math cimport INFINITY
 from libc.stdint cimport INT64_MAX, int64_t, uintptr_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
-from ._core cimport (
-    acquire, check_like, clip_coefficient, contiguous, num_threads, optim_table, shape_of, size_of,
+from ._arrays cimport (
+    Buffers, acquire, borrow, check_like, contiguous, lend, shape_of, size_of,
 )
+from ._core cimport clip_coefficient, num_threads, optim_table
 from ._held cimport Held
 from ._optim cimport Row, at_least_zero, check_fits, limit, row_named
 from ._optim import ROWS as _ROWS
 from ._sparse cimport SparseRows, _Touched, check_rows_like, room_for
 from .capi cimport (
-    NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_BF16, PK_F16, PK_F32, PK_NATIVE, PK_SPARSE_ROWS,
+    NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_BF16, PK_F16, PK_F32, PK_NATIVE,
     PyArray_DATA, PyArrayObject, pk_common, pk_dtype, pk_optim_kernels, pk_tensor,
 )
 
@@ -53,12 +54,11 @@ cdef class Plan:
     cdef bint knows_norm, per_array, zero_grad, ema_from_first_step
     cdef str on_nonfinite
     cdef pk_tensor *tensors
-    cdef Py_buffer *taken  # the gradients of the current step
-    cdef void **known      # addresses of gradients that are known not to overlap
+    cdef Buffers grads     # of the current step; with their names
+    cdef void **known      # addresses of whole gradients that are known not to overlap
     cdef void *scratch
     cdef _Touched touched  # for a step with SparseRows: its tensors, used instead of `tensors`
     cdef tuple names
-    cdef list copies       # copies of 16-bit gradients, kept alive until the step is done
     cdef readonly object settings
     cdef readonly dict states
     cdef public int64_t calls, skipped
@@ -66,53 +66,46 @@ cdef class Plan:
     def __cinit__(self, Held held not None, str which, list group_of, list hypers, settings,
                   dict start not None):
         cdef Py_ssize_t i
-        self.held, self.row, self.copies = held, row_named(which), []
+        self.held, self.row = held, row_named(which)
         self.config_size = self.row.row.config_size
         if len(group_of) != held.count or not all([0 <= g < len(hypers) for g in group_of]):
             raise ValueError("group_of: expected an index into hypers for each parameter")
-        self.touched = _Touched()
+        self.touched, self.grads = _Touched(), Buffers()
         self.norm, self.per_array = -1, bool(hypers[0]["max_norm_per_array"])
         self.count, self.n_groups, self.dtype = held.count, 1 + max(group_of), held.dtype
         self.configs = <char *> PyMem_Calloc(2 * self.n_groups, self.config_size)
         self.tensors = <pk_tensor *> PyMem_Calloc(self.count + 1, sizeof(pk_tensor))
-        self.taken = <Py_buffer *> PyMem_Calloc(self.count + 1, sizeof(Py_buffer))
         self.known = <void **> PyMem_Calloc(self.count + 1, sizeof(void *))
-        if not (self.configs and self.tensors and self.taken and self.known):
+        if not (self.configs and self.tensors and self.known):
             raise MemoryError
         for i in range(self.count):
             self.tensors[i].param = held.held[i].buf
             self.tensors[i].n = size_of(&held.held[i])
             self.tensors[i].group = group_of[i]
+        self.grads.reserve(self.count)
+        self.grads.names = [held.label("grads", i) for i in range(self.count)]
         self.configure(hypers, settings)
         self.add_states(self.row.start_of(start, self.dtype))
-        held.sort_spans()
+        held.check_apart()
         for i in range(self.count):
             self.tensors[i].grad = self.tensors[i].param  # not NULL: sizes count tensors with grad
+        kernels = optim_table(self.dtype)
         room_for(&self.scratch, &self.scratch_size,
-                 max(optim_table(self.dtype).norm_scratch_size(self.tensors, self.count),
-                     optim_table(self.dtype).scratch_size(self.row.which, self.tensors,
-                                                          self.count)))
-        for i in range(self.count):
-            self.tensors[i].grad = NULL
+                 max(kernels.norm_scratch_size(self.tensors, self.count),
+                     kernels.scratch_size(self.row.which, self.tensors, self.count)))
 
     def __dealloc__(self):
         PyMem_Free(self.configs)
         PyMem_Free(self.tensors)
-        PyMem_Free(self.taken)
         PyMem_Free(self.known)
         PyMem_Free(self.scratch)
-
-    cdef tuple names_of(self, dict hyper):
-        """The names of all states: those of the row, then "ema"; None for each not needed."""
-        ema = "ema" if hyper["ema_decay"] is not None else None
-        return (*self.row.state_names(hyper), ema)
 
     cdef pk_common *common(self, size_t group) noexcept:
         """The common part of a config; from n_groups on, of a new one."""
         return <pk_common *> (self.configs + group * self.config_size)
 
     cdef int add_states(self, list start) except -1:
-        cdef Py_ssize_t i, slot, place
+        cdef Py_ssize_t i, slot
         cdef Held held = self.held
         dtype = _np.dtype("f4" if self.dtype == PK_F32 else "f8")
         used = [(slot, name) for slot, name in enumerate(self.names) if name is not None]
@@ -126,20 +119,17 @@ cdef class Plan:
                     state[...] = _np.asarray(held.arrays[i])  # begins at the parameter
                 elif start[slot]:
                     state.fill(start[slot])
-                place = held.hold(state, held.label(name, i))
+                memory = held.hold(state, held.label(name, i)).buf
                 if name == "ema":
-                    self.tensors[i].ema = held.held[place].buf
+                    self.tensors[i].ema = memory
                 else:
-                    self.tensors[i].state[slot] = held.held[place].buf
+                    self.tensors[i].state[slot] = memory
         return 0
 
     def check(self, list hypers):
         """Raise if `configure` would."""
-        self.held.lock("hyper-parameters")
-        try:
-            self.check_hypers(hypers)
-        finally:
-            self.held.unlock()
+        _lock = self.held.lock("hyper-parameters", True)
+        self.check_hypers(hypers)
 
     cdef int check_hypers(self, list hypers) except -1:
         """Read them into the second half of `configs`; those of no parameter are only checked."""
@@ -148,7 +138,7 @@ cdef class Plan:
             self.row.configure(<char *> self.common(self.n_groups), hyper, self.dtype)
         for g in range(self.n_groups):
             self.row.configure(<char *> self.common(self.n_groups + g), hypers[g], self.dtype)
-            needed = self.names_of(hypers[g])
+            needed = self.row.state_names(hypers[g])
             if self.names is None:
                 self.names = needed
             if needed != self.names:
@@ -165,11 +155,8 @@ cdef class Plan:
 
     def configure(self, list hypers, settings=None):
         """Take new hyper-parameters, a dict for each group; nothing changes if one is refused."""
-        self.held.lock("hyper-parameters")
-        try:
-            self.take_hypers(hypers, settings)
-        finally:
-            self.held.unlock()
+        _lock = self.held.lock("hyper-parameters", True)
+        self.take_hypers(hypers, settings)
 
     cdef int take_hypers(self, list hypers, settings) except -1:
         self.check_hypers(hypers)
@@ -185,32 +172,26 @@ cdef class Plan:
     def set_lr(self, list lrs):
         """Like `configure` if only lr changes: a number for each group."""
         cdef size_t g
-        self.held.enter("step")
-        try:
-            for g in range(self.n_groups):
-                self.common(self.n_groups + g).lr = at_least_zero(lrs[g], "lr")
-                check_fits("lr", self.common(self.n_groups + g).lr, self.dtype)
-            for g in range(self.n_groups):
-                self.common(g).lr = self.common(self.n_groups + g).lr
-        finally:
-            self.held.unlock()
+        _lock = self.held.lock("step")
+        for g in range(self.n_groups):
+            self.common(self.n_groups + g).lr = at_least_zero(lrs[g], "lr")
+            check_fits("lr", self.common(self.n_groups + g).lr, self.dtype)
+        for g in range(self.n_groups):
+            self.common(g).lr = self.common(self.n_groups + g).lr
 
     def restore(self, list hypers, settings, dict states, steps, calls, skipped):
         """Set everything that a checkpoint holds; the caller has checked it."""
         cdef Py_ssize_t i
         cdef int64_t calls_ = calls, skipped_ = skipped
         cdef list steps_ = steps.tolist()
-        self.held.lock("load_state_dict")
-        try:
-            self.take_hypers(hypers, settings)
-            for name, arrays in self.states.items():
-                for i in range(self.count):
-                    arrays[i][...] = states[name][i]
+        _lock = self.held.lock("load_state_dict", True)
+        self.take_hypers(hypers, settings)
+        for name, arrays in self.states.items():
             for i in range(self.count):
-                self.tensors[i].step = steps_[i]
-            self.calls, self.skipped = calls_, skipped_
-        finally:
-            self.held.unlock()
+                arrays[i][...] = states[name][i]
+        for i in range(self.count):
+            self.tensors[i].step = steps_[i]
+        self.calls, self.skipped = calls_, skipped_
 
     def steps(self):
         """The number of steps that each parameter has taken."""
@@ -226,109 +207,87 @@ cdef class Plan:
 
     def checked(self, grads):
         """The gradients as a list in the order of the parameters; raises as `step` would."""
-        cdef Py_ssize_t i
         cdef list ordered = self.held.in_order(grads)
-        self.held.check_entries()
-        for i in range(self.count):
-            if ordered[i] is not None:
-                self.take(i, ordered[i])
-                PyBuffer_Release(&self.taken[i])
-        self.copies.clear()
+        try:
+            self.take_all(ordered)
+        finally:
+            self.grads.release()
         return ordered
 
-    cdef bint take_at_once(self, Py_ssize_t i, grad) noexcept:
-        """Fast path: take gradient i without its buffer; False if `take` must check it."""
-        cdef Py_buffer *view = &self.taken[i]
-        cdef int flags = NPY_ARRAY_CARRAY_RO | self.zero_grad * NPY_ARRAY_WRITEABLE
-        if not self.held.is_like(i, grad, flags):
-            return False
-        view.buf = PyArray_DATA(<PyArrayObject *> <PyObject *> grad)  # with view.obj NULL there is
-        view.len = self.held.held[i].len                              # nothing to release
-        if view.buf != self.known[i] and self.held.owner(view.buf, view.len) >= 0:
-            return False
-        self.known[i] = view.buf
-        return True
+    cdef bint take_all(self, list ordered) except -1:
+        """Take the gradients until `grads.release`; returns whether some are rows."""
+        cdef Py_ssize_t i
+        cdef bint sparse = False
+        cdef pk_tensor *tensor
+        for i in range(self.count):
+            tensor = &self.tensors[i]
+            tensor.grad, tensor.stored.grad = NULL, PK_NATIVE
+            if ordered[i] is None:
+                memset(&self.grads.held[i], 0, sizeof(Py_buffer))
+                self.grads.n_held = i + 1
+            else:
+                self.take(i, ordered[i])
+                tensor.grad = self.grads.held[i].buf
+                self.grads.held[i].readonly = not self.zero_grad
+                sparse |= type(ordered[i]) is SparseRows
+        if self.zero_grad:
+            self.grads.check_apart(", because zero_grad writes it")
+        return sparse
 
     cdef int take(self, Py_ssize_t i, grad) except -1:
         """Take gradient i; copy it first if it is not C-contiguous."""
-        cdef Py_buffer *view = &self.taken[i]
-        cdef Py_buffer *param = &self.held.held[i]
-        self.held.check_writable(i)
-        if self.take_at_once(i, grad):
-            return 0
-        name, param_name = self.held.label("grads", i), self.held.labels[i]
-        if self.dtype == PK_F32 and isinstance(grad, _ndarray) and grad.dtype.name in _NARROW:
-            return self.take_narrow(i, grad, name)
-        if type(grad) is SparseRows:
-            self.check_takes_rows(i, grad, name)
-            acquire(grad.values, view, name, False, False)
+        cdef Py_buffer *view = &self.grads.held[i]
+        self.held.check_array(i, True)
+        if self.held.is_like(i, grad, NPY_ARRAY_CARRAY_RO | self.zero_grad * NPY_ARRAY_WRITEABLE):
+            memcpy(view, &self.held.held[i], sizeof(Py_buffer))
+            lend(view, grad)
+            view.buf = PyArray_DATA(<PyArrayObject *> <PyObject *> grad)
+            self.grads.n_held = i + 1
         else:
-            acquire(grad, view, name, self.zero_grad, not self.zero_grad)
-            if not PyBuffer_IsContiguous(view, c"C"):
-                PyBuffer_Release(view)
-                acquire(contiguous(grad), view, name, False, False)
-        try:
-            if type(grad) is SparseRows:
-                check_rows_like(view, name, grad, param, param_name)
-            else:
-                check_like(view, name, param, param_name)
+            self.take_other(i, grad, <str> self.grads.names[i])
+        if view.buf != self.known[i] or view.len != self.held.held[i].len:
             shared = self.held.owner(view.buf, view.len)
             if shared >= 0:
-                raise ValueError(f"{name}: expected memory of its own, got an array that overlaps "
-                                 f"{self.held.labels[shared]}")
-        except BaseException:
-            PyBuffer_Release(view)
-            raise
+                raise ValueError(f"{self.grads.names[i]}: expected memory of its own, got an array "
+                                 f"that overlaps {self.held.names[shared]}")
+            if view.len == self.held.held[i].len:
+                self.known[i] = view.buf
+        return 0
+
+    cdef int take_other(self, Py_ssize_t i, grad, str name) except -1:
+        """Take a gradient that is no plain array of the parameters' dtype, or not contiguous."""
+        cdef Py_buffer *view = &self.grads.held[i]
+        cdef Py_buffer *param = &self.held.held[i]
+        cdef str param_name = <str> self.held.names[i]
+        if self.dtype == PK_F32 and isinstance(grad, _ndarray) and grad.dtype.name in _NARROW:
+            _checks.check_narrow(grad, name, shape_of(param), param_name, self.zero_grad)
+            # NumPy's buffers have no bfloat16.
+            PyObject_GetBuffer(_np.require(grad, requirements="CA").view("u2"), view, PyBUF_STRIDES)
+            self.grads.n_held, self.tensors[i].stored.grad = i + 1, _NARROW[grad.dtype.name]
+            return 0
+        if type(grad) is SparseRows:
+            self.check_takes_rows(i, grad, name)
+            if not borrow((<SparseRows> grad).values, view, False, False):
+                acquire(grad.values, view, name, False, False)
+            self.grads.n_held = i + 1
+            check_rows_like(view, name, grad, param, param_name)
+        else:
+            acquire(grad if self.zero_grad else contiguous(grad), view, name, self.zero_grad, False)
+            self.grads.n_held = i + 1
+            check_like(view, name, param, param_name, not self.zero_grad)
         return 0
 
     cdef int check_takes_rows(self, Py_ssize_t i, grad, str name) except -1:
         """Raise if a step of this parameter cannot be one of single rows."""
         cdef pk_common *common = self.common(self.tensors[i].group)
-        if not self.row.row.abilities & PK_SPARSE_ROWS:
+        if not self.row.sparse_rows:
             able = [row.name for row in _ROWS.values() if row.sparse_rows]
             raise TypeError(f"{name}: expected an array, because of all kernels only "
                             f"{', '.join(able)} step single rows, got {grad}; its dense() is one")
-        for option, on in (("ema_decay", self.tensors[i].ema != NULL),
-                           ("zero_grad", common.zero_grad), ("cautious", common.cautious)):
-            if on:
-                raise TypeError(f"{name}: expected an array where {option} is on, got {grad}")
-        return 0
-
-    cdef int take_narrow(self, Py_ssize_t i, grad, str name) except -1:
-        """Take a 16-bit gradient by NumPy's data pointer: the buffer protocol has no bfloat16."""
-        cdef Py_buffer *view = &self.taken[i]
-        cdef Py_buffer *param = &self.held.held[i]
-        if type(grad) is not _ndarray or not grad.dtype.isnative:
-            raise TypeError(f"{name}: expected a plain array in native byte order, "
-                            f"got {_checks.described(grad)}")
-        if grad.shape != shape_of(param):
-            raise ValueError(f"{name}: expected shape {shape_of(param)} like "
-                             f"{self.held.labels[i]}, got {grad.shape}")
-        if self.zero_grad and not (grad.flags.writeable and grad.flags.c_contiguous):
-            raise ValueError(f"{name}: expected a writable C-contiguous array, because zero_grad "
-                             f"writes it, got a read-only or strided one")
-        aligned = _np.require(grad, requirements="CA")  # itself, or a copy
-        self.copies.append(aligned)  # until the step is done
-        view.buf = PyArray_DATA(<PyArrayObject *> <PyObject *> aligned)
-        view.len = aligned.nbytes
-        shared = self.held.owner(view.buf, view.len)
-        if shared >= 0:
-            raise ValueError(f"{name}: expected memory of its own, got an array that overlaps "
-                             f"{self.held.labels[shared]}")
-        self.tensors[i].stored.grad = _NARROW[grad.dtype.name]
-        return 0
-
-    cdef int check_gradients_apart(self) except -1:
-        """For zero_grad: raise if two gradients share memory."""
-        end, before = 0, 0
-        for begin, i in sorted([(<uintptr_t> self.tensors[i].grad, i) for i in range(self.count)
-                                if self.tensors[i].grad != NULL and self.tensors[i].n]):
-            if begin < end:
-                name, other = self.held.label("grads", i), self.held.label("grads", before)
-                raise ValueError(f"{name}: expected memory of its own, because "
-                                 f"zero_grad writes it, got an array that overlaps "
-                                 f"{other}")
-            end, before = begin + self.taken[i].len, i
+        if self.tensors[i].ema != NULL or common.zero_grad or common.cautious:
+            on = ("ema_decay" if self.tensors[i].ema != NULL else
+                  "zero_grad" if common.zero_grad else "cautious")
+            raise TypeError(f"{name}: expected an array where {on} is on, got {grad}")
         return 0
 
     cdef int look_for_nonfinite(self, const pk_tensor *tensors, size_t count,
@@ -346,7 +305,7 @@ cdef class Plan:
         for i in range(count):
             norm = optim_table(self.dtype).global_norm(&tensors[i], 1, self.scratch, 1)
             if not norm < INFINITY:
-                name = self.held.label("grads", self.held.owner(tensors[i].param, 1))
+                name = self.grads.names[self.held.owner(tensors[i].param, 1)]
                 raise FloatingPointError(f"{name}: expected finite elements, got ones whose norm "
                                          f"is {norm}; nothing has been changed")
         raise FloatingPointError("grads: expected a finite global norm, got infinity; nothing has "
@@ -354,12 +313,9 @@ cdef class Plan:
 
     def step(self, grads):
         """Take one step. Changes every parameter that has a gradient, and its state."""
-        self.held.enter("step")
-        try:
-            self.held.check_entries()
-            self.take_step(self.held.in_order(grads), 1, False)
-        finally:
-            self.held.unlock()
+        _lock = self.held.lock("step")
+        self.held.check_entries()
+        self.take_step(self.held.in_order(grads), 1, False)
 
     cdef void clip_arrays(self, const pk_tensor *tensors, size_t count, double scale) noexcept:
         """Scale each gradient by its own norm: a parameter is a group, whose rows are adjacent."""
@@ -376,9 +332,9 @@ cdef class Plan:
             begin = end
 
     def run_step(self, list ordered not None, double factor, bint skips):
-        """`take_step` for wrappers, between `held.begin` and `held.end`."""
+        """`take_step` for wrappers, within `held.locked`."""
         if len(ordered) != self.count or not self.held.busy:
-            raise RuntimeError("run_step: expected a list from `checked`, after `begin`")
+            raise RuntimeError("run_step: expected a list from `checked`, within `locked`")
         return self.take_step(ordered, factor, skips)
 
     cdef bint take_step(self, list ordered, double factor, bint skips) except -1:
@@ -387,25 +343,16 @@ cdef class Plan:
         `skips`: skip it if a gradient is not finite, whatever `on_nonfinite` says. No signal
         handler runs between the first change and the last.
         """
-        cdef Py_ssize_t i, taken = 0
+        cdef Py_ssize_t i
         cdef size_t g, count = self.count
         cdef pk_tensor *tensors = self.tensors
-        cdef bint sparse = False
+        cdef bint sparse
         cdef void *scaled = self.common(self.n_groups)
         cdef double clip = 1, scale = self.common(0).grad_scale * factor
         cdef const pk_optim_kernels *kernels = optim_table(self.dtype)
         try:
             check_fits("grad_scale", scale, self.dtype)
-            for i in range(self.count):
-                self.tensors[i].grad = NULL
-                self.tensors[i].stored.grad = PK_NATIVE
-                if ordered[i] is not None:
-                    self.take(i, ordered[i])
-                    self.tensors[i].grad = self.taken[i].buf
-                    sparse |= type(ordered[i]) is SparseRows
-                taken = i + 1
-            if self.zero_grad:
-                self.check_gradients_apart()
+            sparse = self.take_all(ordered)
             if sparse:
                 self.touched.list_rows(kernels, tensors, ordered)
                 tensors, count = self.touched.tensors, self.touched.count
@@ -438,9 +385,5 @@ cdef class Plan:
                     memcpy(self.tensors[i].ema, self.tensors[i].param, self.held.held[i].len)
             self.calls += self.calls < INT64_MAX
         finally:
-            self.copies.clear()
-            for i in range(taken):
-                if self.tensors[i].grad != NULL:
-                    PyBuffer_Release(&self.taken[i])
-                    self.tensors[i].grad = NULL
+            self.grads.release()
         return True

@@ -1,14 +1,13 @@
 """The bare kernels that are functions of arrays, and the roof of the benchmarks."""
-from ._checks import check_float_dtype, check_fraction, check_uint64
+from ._checks import check_float_dtype, check_fraction
 
 from cpython.buffer cimport Py_buffer
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
 
-from ._core cimport (
-    _Buffers, check_like, check_shape, dtype_of, math_table, num_threads, shape_of, size_of,
-    switch,
+from ._arrays cimport (
+    Buffers, check_adjacent, check_like, check_shape, dtype_of, sequence_of, shape_of, size_of,
+    switch, uint64,
 )
-from ._stack cimport check_adjacent, sequence_of
+from ._core cimport math_table, num_threads
 from .capi cimport PK_F32, PK_F64, pk_dropout_config, pk_sequence
 
 
@@ -20,10 +19,11 @@ cdef enum function:
 
 cdef int elementwise(function f, x, y) except -1:
     """`y` may be `x` itself; else they must not overlap."""
-    cdef _Buffers arrays = _Buffers()
+    cdef Buffers arrays = Buffers()
     cdef Py_buffer *of_x = arrays.take("x", x, x is y)
     cdef Py_buffer *of_y = of_x if x is y else arrays.take("y", y, True)
     check_like(of_y, "y", of_x, "x")
+    arrays.check_apart()
     kernels = math_table(dtype_of(of_x))
     with nogil:
         if f == EXP:
@@ -58,28 +58,22 @@ def matmul(a, b, c, *, accumulate=False):
     a, b, c : arrays [M, K], [K, N], [M, N]
         float32 or float64, C-contiguous, c apart from the others.
     """
-    cdef _Buffers arrays = _Buffers()
-    cdef Py_buffer *of_a = arrays.take("a", a, False)
-    cdef Py_buffer *of_b = arrays.take("b", b, False)
+    cdef Buffers arrays = Buffers()
+    cdef Py_buffer *of_a = arrays.matrix("a", a, False)
+    cdef Py_buffer *of_b = arrays.matrix("b", b, False)
     cdef Py_buffer *of_c = arrays.take("c", c, True)
     cdef size_t M, N, K
     cdef void *scratch
     cdef bint add = switch("accumulate", accumulate)
-    if of_a.ndim != 2:
-        raise ValueError(f"a: expected 2 axes, got shape {shape_of(of_a)}")
-    if of_b.ndim != 2:
-        raise ValueError(f"b: expected 2 axes, got shape {shape_of(of_b)}")
     M, K, N = of_a.shape[0], of_a.shape[1], of_b.shape[1]
     check_shape(of_b, "b", (K, N))
     check_shape(of_c, "c", (M, N))
+    arrays.check_apart()
     kernels = math_table(dtype_of(of_a))
-    scratch = PyMem_Malloc(kernels.matmul_scratch_size(N, K))
-    if scratch == NULL:
-        raise MemoryError(f"b: no {kernels.matmul_scratch_size(N, K)} bytes for a packed copy")
+    scratch = arrays.scratch(kernels.matmul_scratch_size(N, K))
     with nogil:
         kernels.matmul(M, N, K, of_a.buf, K, of_b.buf, N, of_c.buf, N, add, scratch,
                        num_threads())
-    PyMem_Free(scratch)
 
 
 def dropout(x, y, p, *, seed, stream=0):
@@ -102,14 +96,14 @@ def dropout(x, y, p, *, seed, stream=0):
     TypeError, ValueError
         If an argument is not that; the message names it, and nothing has changed.
     """
-    cdef _Buffers arrays = _Buffers()
+    cdef Buffers arrays = Buffers()
     cdef pk_dropout_config config
     cdef Py_buffer *of_x
     cdef Py_buffer *of_y
     cdef pk_sequence x_, y_
     cdef size_t T, B, H
-    config.p = check_fraction("p", p)
-    config.seed, config.stream = check_uint64("seed", seed), check_uint64("stream", stream)
+    config.p = p if type(p) is float and 0 <= p < 0.9999 else check_fraction("p", p)
+    config.seed, config.stream = uint64("seed", seed), uint64("stream", stream)
     of_x = arrays.take("x", x, x is y, True)
     if of_x.ndim != 3:
         raise ValueError(f"x: expected 3 axes, got shape {shape_of(of_x)}")
@@ -117,6 +111,7 @@ def dropout(x, y, p, *, seed, stream=0):
     of_y = of_x if x is y else arrays.take("y", y, True, True)
     check_like(of_y, "y", of_x, "x")
     check_adjacent(of_y, "y")
+    arrays.check_apart()
     T, B, H = of_x.shape[0], of_x.shape[1], of_x.shape[2]
     x_, y_ = sequence_of(of_x), sequence_of(of_y)
     kernels = math_table(dtype_of(of_x))

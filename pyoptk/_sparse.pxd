@@ -11,6 +11,8 @@ cdef class SparseRows:
     cdef Py_buffer held  # the indices: bytes, which nobody can change any more
     cdef pk_rows rows    # all but the values, which are taken at each step
 
+    cdef int check_values(self, tuple rows) except -1
+
 
 cdef class _Touched:
     """A step's tensors: one for each touched row, and those with dense gradients as they are."""

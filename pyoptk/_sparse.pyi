@@ -11,5 +11,12 @@ class SparseRows:
     indices: NDArray[np.int64]
     values: _Array
     shape: tuple[int, ...]
-    def __new__(cls, indices: ArrayLike, values: _Array, shape: Sequence[int]) -> Self: ...
+    def __new__(
+        cls,
+        indices: ArrayLike,
+        values: _Array,
+        shape: Sequence[int],
+        *,
+        padding_idx: int | None = None,
+    ) -> Self: ...
     def dense(self) -> _Array: ...

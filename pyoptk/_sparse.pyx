@@ -6,15 +6,16 @@ from operator import index as _index
 
 import numpy as _np
 
-from ._checks import described
+from ._checks import check_integer, described
 
 from cpython.buffer cimport (
     Py_buffer, PyBuffer_Release, PyBUF_STRIDES, PyObject_GetBuffer,
 )
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int64_t
+from libc.string cimport memcmp
 
-from ._core cimport acquire, check_shape, contiguous, described_view, shape_of
+from ._arrays cimport acquire, check_shape, contiguous, described_view, shape_of
 from .capi cimport pk_optim_kernels, pk_rows, pk_tensor
 
 
@@ -27,14 +28,16 @@ cdef class SparseRows:
 
     Parameters
     ----------
-    indices : integers, n of them
+    indices : integers of any shape, for example [B, T] of a batch of sequences
         The rows, in any order. One that comes several times has the sum of its values as gradient,
         added up in this order.
-    values : array, (n, *shape[1:])
+    values : array, (*indices.shape, *shape[1:])
         float32 or float64, as the parameter. Only read, and only when the step is taken; copied
         if it is not C-contiguous.
     shape : tuple of int
         That of the parameter.
+    padding_idx : int, optional
+        A row that is left out: it gets no gradient, no decay and no step.
 
     Raises
     ------
@@ -52,8 +55,7 @@ cdef class SparseRows:
            [0. , 1. ],
            [1. , 1. ]])
     """
-    def __cinit__(self, indices, values, shape):
-        cdef Py_buffer view
+    def __cinit__(self, indices, values, shape, *, padding_idx=None):
         cdef Py_ssize_t width = 1
         self.shape = row_shape(shape)
         given = _np.asarray(indices)
@@ -61,30 +63,44 @@ cdef class SparseRows:
             given = given.astype(_np.int64)  # to NumPy an empty list is one of floats
         if given.dtype.kind not in "iu":
             raise TypeError(f"indices: expected integers, got {described(given)}")
-        if given.ndim != 1:
-            raise ValueError(f"indices: expected one axis, got shape {given.shape}")
-        outside, = ((given < 0) | (given >= self.shape[0])).nonzero()
-        if outside.size:
-            raise ValueError(f"indices[{outside[0]}]: expected a row in 0..{self.shape[0] - 1}, "
-                             f"got {given[outside[0]]}")
+        outside = (given < 0) | (given >= self.shape[0])
+        if outside.any():
+            at = _np.argwhere(outside)[0].tolist()
+            raise ValueError(f"indices{at}: expected a row in 0..{self.shape[0] - 1}, "
+                             f"got {given[tuple(at)]}")
         self.values = contiguous(values)
-        acquire(self.values, &view, "values", False, False)
-        try:
-            check_shape(&view, "values", (given.size, *self.shape[1:]))
-        finally:
-            PyBuffer_Release(&view)
+        self.check_values(given.shape)
+        if given.ndim != 1:
+            self.values = _np.reshape(self.values, (given.size, *self.shape[1:]))
+            given = given.ravel()
+        if padding_idx is not None:
+            used = given != check_integer("padding_idx", padding_idx, 0, self.shape[0],
+                                          f"a row in 0..{self.shape[0] - 1}")
+            if not used.all():
+                given, self.values = given[used], _np.asarray(self.values)[used]
+        self.rows.count = given.size
         self.indices = _np.ndarray(given.size, _np.int64, given.astype(_np.int64).tobytes())
         PyObject_GetBuffer(self.indices, &self.held, PyBUF_STRIDES)
         for axis in self.shape[1:]:
             width *= axis
         self.rows.indices = <const int64_t *> self.held.buf
-        self.rows.count, self.rows.width = given.size, width
+        self.rows.width = width
+
+    cdef int check_values(self, tuple rows) except -1:
+        cdef Py_buffer view
+        acquire(self.values, &view, "values", False, False)
+        try:
+            check_shape(&view, "values", (*rows, *self.shape[1:]))
+        finally:
+            PyBuffer_Release(&view)
+        return 0
 
     def __dealloc__(self):
         PyBuffer_Release(&self.held)
 
     def dense(self):
         """The same gradient as an array."""
+        self.check_values((self.indices.size,))
         dense = _np.zeros(self.shape, self.values.dtype)
         _np.add.at(dense, self.indices, self.values)
         return dense
@@ -103,7 +119,9 @@ cdef int check_rows_like(Py_buffer *values, str name, SparseRows grad, Py_buffer
         error = ValueError if values.itemsize == param.itemsize else TypeError
         raise error(f"{name}: expected rows of {described_view(param)} like {param_name}, "
                     f"got {grad}")
-    check_shape(values, f"{name}.values", (<Py_ssize_t> grad.rows.count, *grad.shape[1:]))
+    if (values.ndim != param.ndim or <size_t> values.shape[0] != grad.rows.count
+            or memcmp(values.shape + 1, param.shape + 1, (param.ndim - 1) * sizeof(Py_ssize_t))):
+        check_shape(values, f"{name}.values", (<Py_ssize_t> grad.rows.count, *grad.shape[1:]))
     return 0
 
 

@@ -1,81 +1,27 @@
 """A stack of recurrent layers as the C structs of its kernels, with the memory that they need.
 
-`Plan` (_rnn.pyx) adds what a call takes and gives; `Stepper` (_rnn_step.pyx) shares the weights.
+`Plan` and `Stepper` (_rnn.pyx) are stacks; here is also how both read the arrays of a call.
 """
+import numpy as _np
+
 from ._checks import check_float_dtype, described
 
-from cpython.buffer cimport Py_buffer
+from cpython.buffer cimport Py_buffer, PyBuffer_IsContiguous, PyBuffer_Release
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int64_t, uintptr_t
 from libc.string cimport memset
 
-from ._core cimport cell_table, math_table, num_threads, strides_of
+from ._arrays cimport Buffers, borrow, check_shape, is_adjacent, size_of
+from ._core cimport cell_table, math_table, num_threads
 from .capi cimport (
-    PK_F32, PK_F64, PK_LSTM, PK_RNN, PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING,
-    PyArray_CHKFLAGS, PyArray_DATA, PyArray_DESCR, PyArray_DIMS, PyArray_NDIM, PyArrayObject,
-    pk_cell_id, pk_dropout_config, pk_rnn_gradients, pk_rnn_layer, pk_rnn_partition, pk_rnn_shape,
-    pk_rnn_sizes, pk_rnn_weights, pk_sequence,
+    PK_F32, PK_F64, PK_GRU, PK_LSTM, PK_RNN, PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING,
+    PyArray_DATA, PyArrayObject, pk_dropout_config, pk_rnn_gradients, pk_rnn_layer,
+    pk_rnn_partition, pk_rnn_shape, pk_rnn_sizes, pk_rnn_weights, pk_sequence,
 )
 
-_CELLS = {"lstm": PK_LSTM, "rnn": PK_RNN}
+_CELLS = {"lstm": PK_LSTM, "rnn": PK_RNN, "gru": PK_GRU}
 _SAVES = {"full": PK_SAVE_FULL, "minimal": PK_SAVE_MINIMAL, "nothing": PK_SAVE_NOTHING}
-
-
-# ---- sequences and weights, for the other modules, too -------------------------------------------
-
-cdef pk_cell_id cell_of(layer) except *:
-    return _CELLS[layer.cell]
-
-
-cdef pk_sequence sequence_of(Py_buffer *view) noexcept:
-    cdef pk_sequence s
-    s.data = view.buf
-    s.t_stride, s.b_stride = (view.strides[0] // view.itemsize,
-                              view.strides[1] // view.itemsize)
-    return s
-
-
-cdef bint is_adjacent(Py_buffer *view) noexcept:
-    cdef int last = view.ndim - 1
-    return view.shape[last] <= 1 or view.strides[last] == view.itemsize
-
-
-cdef int check_adjacent(Py_buffer *view, str name) except -1:
-    if not is_adjacent(view):
-        raise ValueError(f"{name}: expected the last axis to be adjacent in memory, got strides "
-                         f"{strides_of(view)}")
-    return 0
-
-
-cdef size_t elements_of(pk_rnn_shape *shape, size_t gates, bint bias) noexcept:
-    """Parameters of one direction of one layer."""
-    return gates * shape.H * (shape.I + shape.H + (2 if bias else 0))
-
-
-cdef char *place_weights(pk_rnn_weights *w, pk_rnn_shape *shape, char *at, size_t gates, bint bias,
-                         size_t itemsize) noexcept:
-    """The parameters of a layer at `at`; returns where the next one begins."""
-    cdef size_t rows = gates * shape.H * itemsize
-    w.w_ih, at = at, at + rows * shape.I
-    w.w_hh, at = at, at + rows * shape.H
-    if bias:
-        w.b_ih, w.b_hh, at = at, at + rows, at + 2 * rows
-    return at
-
-
-cdef bint check_flat(array, Py_buffer *held, dtype, Py_ssize_t size, str name, int flags) except -1:
-    """Raise if flat weights are not as the layer made them: dtype and shape can be set in place.
-
-    `held`: the buffer that was taken of them, or one of zeros.
-    """
-    cdef PyArrayObject *flat = <PyArrayObject *> array
-    if (PyArray_DATA(flat) == held.buf or held.buf == NULL) and (
-            PyArray_DESCR(flat) == <void *> dtype and PyArray_NDIM(flat) == 1
-            and PyArray_DIMS(flat)[0] == size and PyArray_CHKFLAGS(flat, flags)):
-        return True
-    raise ValueError(f"{name}: expected {dtype} ({size},) as it was made, got {described(array)} "
-                     f"with strides {array.strides}"
-                     f"{'' if array.flags.writeable else ', read-only'}")
+cdef object _empty = _np.empty
 
 
 def partition(str cell, dtype, size_t T, size_t B, size_t I, size_t H, size_t directions=1,
@@ -91,7 +37,31 @@ def partition(str cell, dtype, size_t T, size_t B, size_t I, size_t H, size_t di
     return parts.rows, parts.units, parts.nthreads
 
 
-# ---- the stack -----------------------------------------------------------------------------------
+cdef char *place(pk_rnn_weights *w, char *at, size_t rows, size_t I, size_t H, bint bias) noexcept:
+    """The parameters of a layer at `at`; returns where the next one begins. `rows` in bytes."""
+    w.w_ih, at = at, at + rows * I
+    w.w_hh, at = at, at + rows * H
+    if bias:
+        w.b_ih, w.b_hh, at = at, at + rows, at + 2 * rows
+    return at
+
+
+cdef int take_flat(Buffers arrays, str name, str flat, array, dtype, size_t size, const void *at,
+                   bint written) except -1:
+    """Take flat weights; raise unless they are as the layer made them: dtype and shape can be set
+    in place. `at`: where they were then, or NULL."""
+    cdef Py_buffer *view = arrays.next()
+    cdef Py_ssize_t itemsize = dtype.itemsize
+    if borrow(array, view, written, False):
+        if ((at == NULL or at == view.buf) and view.ndim == 1 and size_of(view) == size
+                and view.itemsize == itemsize):
+            arrays.add(name, written)
+            return 0
+        PyBuffer_Release(view)
+    raise ValueError(f"{flat}: expected {dtype} ({size},) as it was made, got {described(array)} "
+                     f"with strides {array.strides}"
+                     f"{'' if array.flags.writeable else ', read-only'}")
+
 
 cdef class Stack:
     """Layers for T steps of B sequences. A level is the directions of one layer, which run at once.
@@ -107,17 +77,17 @@ cdef class Stack:
         PyMem_Free(self.gradients)
         PyMem_Free(self.outputs)
 
-    def __cinit__(self, layer, size_t T, size_t B, str save):
+    def __cinit__(self, layer, size_t T=0, size_t B=0, str save="nothing"):
         cdef pk_rnn_sizes need
         cdef pk_rnn_layer *one
         cdef size_t i
-        self.owned, self.keeps = [], save != "nothing"
-        self.dtype, self.bias = layer.dtype, layer.bias
+        self.owned, self.keeps, self.dtype = [], save != "nothing", layer.dtype
+        self.flat_params, self.flat_grads = layer.flat_params, layer.flat_grads
         self.I, self.H, self.directions = layer.input_size, layer.hidden_size, layer.directions
         self.count = layer.num_layers * self.directions
         self.T, self.B, self.itemsize = T, B, self.dtype.itemsize
-        dtype = PK_F32 if self.itemsize == 4 else PK_F64
-        self.kernels, self.math = cell_table(cell_of(layer), dtype), math_table(dtype)
+        self.cell, self.storage = _CELLS[layer.cell], PK_F32 if self.itemsize == 4 else PK_F64
+        self.kernels, self.math = cell_table(self.cell, self.storage), math_table(self.storage)
         self.layers = <pk_rnn_layer *> PyMem_Calloc(self.count, sizeof(pk_rnn_layer))
         self.gradients = <pk_rnn_gradients *> PyMem_Calloc(self.count, sizeof(pk_rnn_gradients))
         self.outputs = <pk_sequence *> PyMem_Calloc(self.count, sizeof(pk_sequence))
@@ -132,20 +102,30 @@ cdef class Stack:
             one.h = self.get(need.h)
             one.c = self.get(need.c) if need.c else NULL
             one.gates = self.get(need.gates) if need.gates else NULL
-            self.elements += elements_of(&one.shape, self.kernels.gates, self.bias)
+        self.place_weights(layer.bias)
         self.share_scratch()
         self.join_levels(not self.keeps)
         if self.keeps and layer.dropout > 0 and self.count > self.directions:
             self.dropped = self.new_between()
 
-    cdef void place_weights(self, char *weights, char *grads) noexcept:
+    cdef int place_weights(self, bint bias) except -1:
         """Where the flat arrays are."""
-        cdef size_t i, gates = self.kernels.gates
+        cdef Buffers arrays = Buffers()
+        cdef size_t i, rows = self.kernels.gates * self.H
+        cdef char *at
+        cdef char *grads
         for i in range(self.count):
-            weights = place_weights(&self.layers[i].weights, &self.layers[i].shape, weights, gates,
-                                    self.bias, self.itemsize)
-            grads = place_weights(&self.gradients[i].grads, &self.layers[i].shape, grads, gates,
-                                  self.bias, self.itemsize)
+            self.elements += rows * (self.layers[i].shape.I + self.H + (2 if bias else 0))
+        self.take_params(arrays)
+        self.take_grads(arrays, self.keeps)
+        at = self.weights = <char *> arrays.held[0].buf
+        grads = self.grads = <char *> arrays.held[1].buf
+        rows *= self.itemsize
+        for i in range(self.count):
+            at = place(&self.layers[i].weights, at, rows, self.layers[i].shape.I, self.H, bias)
+            grads = place(&self.gradients[i].grads, grads, rows, self.layers[i].shape.I, self.H,
+                          bias)
+        return 0
 
     cdef int join_levels(self, bint forward_only) except -1:
         """What goes from one level to the next, and back."""
@@ -188,6 +168,56 @@ cdef class Stack:
             else:
                 self.layers[i].scratch = self.layers[i % self.directions].scratch
         return 0
+
+    # ---- the arrays of a call --------------------------------------------------------------------
+
+    cdef int take_params(self, Buffers arrays) except -1:
+        return take_flat(arrays, "the weights", "flat_params", self.flat_params, self.dtype,
+                         self.elements, self.weights, False)
+
+    cdef int take_grads(self, Buffers arrays, bint written) except -1:
+        return take_flat(arrays, "grads", "flat_grads", self.flat_grads, self.dtype,
+                         self.elements, self.grads, written)
+
+    cdef Py_buffer *read(self, Buffers arrays, str name, array, tuple shape,
+                         bint whole) except NULL:
+        """An array of this shape, or a copy of it: `whole`, or with the last axis adjacent."""
+        cdef Py_buffer *view = arrays.take(name, array, False, True)
+        check_shape(view, name, shape)
+        if not (PyBuffer_IsContiguous(view, c"C") if whole else is_adjacent(view)):
+            arrays.pop()
+            view = arrays.take(name, _np.ascontiguousarray(array), False)
+        return view
+
+    cdef int take_state(self, Buffers arrays, str name, given, tuple shape, bint in_part,
+                        void **at) except -1:
+        """Where the arrays of a state are; NULL for None, also for one of two if `in_part`."""
+        cdef size_t k
+        at[0] = at[1] = NULL
+        if given is None:
+            return 0
+        if self.kernels.states == 1:
+            at[0] = self.read(arrays, name, given, shape, True).buf
+            return 0
+        if not isinstance(given, (tuple, list)) or len(given) != 2:
+            raise TypeError(f"{name}: expected a pair of arrays of shape {shape}, "
+                            f"got {described(given)}")
+        for k in range(2):
+            if not (in_part and given[k] is None):
+                at[k] = self.read(arrays, f"{name}[{k}]", given[k], shape, True).buf
+        return 0
+
+    cdef object new_state(self, tuple shape, void **at):
+        """An array, or a pair, as the cell has states, and where they are."""
+        h = _empty(shape, self.dtype)
+        at[0], at[1] = PyArray_DATA(<PyArrayObject *> h), NULL
+        if self.kernels.states == 1:
+            return h
+        c = _empty(shape, self.dtype)
+        at[1] = PyArray_DATA(<PyArrayObject *> c)
+        return h, c
+
+    # ---- the kernels' arguments ------------------------------------------------------------------
 
     cdef pk_sequence of_direction(self, pk_sequence s, size_t i) noexcept:
         """The features of layer i where those of all directions stand side by side."""
@@ -242,6 +272,15 @@ cdef class Stack:
             one.dh_last, one.dc_last = self.of_layer(last[0], i), self.of_layer(last[1], i)
             one.dh0, one.dc0 = self.of_layer(first[0], i), self.of_layer(first[1], i)
             one.accumulate = accumulate
+
+    cdef void run_forward(self) noexcept nogil:
+        cdef size_t level, at
+        cdef int nthreads = num_threads()
+        for level in range(self.count // self.directions):
+            at = level * self.directions
+            if self.drops and level > 0:
+                self.drop(level, self.output_below(at), self.dropped)
+            self.kernels.forward(&self.layers[at], self.directions, nthreads)
 
     cdef void run_backward(self) noexcept nogil:
         cdef size_t i, at, level, top = self.count // self.directions - 1

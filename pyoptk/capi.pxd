@@ -1,22 +1,22 @@
 # The C API: csrc/include/pyoptk.h, as far as the binding uses it, and NumPy's macros. Declarations
 # only. libpyoptk is linked into _core alone: other modules take the types from here and call its
 # functions through _core. Every function is noexcept nogil: without noexcept, each call would take
-# the GIL to look for an exception.
+# the GIL to look for an exception. A struct names the fields that the binding uses.
 
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t, uint64_t
 
 cdef extern from "pyoptk.h" nogil:
+    const char *PK_VERSION
+    enum:
+        PK_MAX_STATES, PK_MAX_FIELDS, PK_MAX_RULES, PK_CAUTIOUS, PK_SPARSE_ROWS
+        PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS
     ctypedef enum pk_dtype:
-        PK_F32
-        PK_F64
-
+        PK_F32, PK_F64
     ctypedef enum pk_which:
-        PK_N_OPTIMIZERS
-        PK_MEMORY_ROOF
+        PK_N_OPTIMIZERS, PK_MEMORY_ROOF
     ctypedef enum pk_storage:
-        PK_NATIVE, PK_BF16, PK_F16, PK_INT8
-    enum: PK_MAX_STATES
+        PK_NATIVE, PK_BF16, PK_F16
     ctypedef struct pk_stored:  # a struct without a name in C
         unsigned char grad
     ctypedef struct pk_tensor:
@@ -24,9 +24,8 @@ cdef extern from "pyoptk.h" nogil:
         const void *grad
         void *state[3]
         void *ema
-        size_t n
+        size_t n, group
         int64_t step
-        size_t group
         pk_stored stored
     ctypedef struct pk_rows:
         const int64_t *indices
@@ -37,23 +36,19 @@ cdef extern from "pyoptk.h" nogil:
         double lr, grad_scale
         int zero_grad, cautious
     ctypedef enum pk_kind:
-        PK_NUMBER, PK_EPS, PK_OPTIONAL, PK_SWITCH, PK_START
+        PK_EPS, PK_OPTIONAL, PK_SWITCH, PK_START
     ctypedef struct pk_field:
         const char *name
+        const char *expected
         pk_kind kind
         size_t offset
         double fallback, low, high
-        const char *expected
     ctypedef enum pk_relation:
-        PK_NEEDS, PK_EXCLUDES, PK_AT_MOST
+        PK_NEEDS, PK_AT_MOST
     ctypedef struct pk_rule:
         const char *field
-        pk_relation relation
         const char *other
-    enum: PK_CAUTIOUS
-    enum: PK_SPARSE_ROWS
-    enum: PK_MAX_FIELDS
-    enum: PK_MAX_RULES
+        pk_relation relation
     ctypedef struct pk_state:  # a struct without a name in C
         const char *name
         const char *needed_by
@@ -76,10 +71,9 @@ cdef extern from "pyoptk.h" nogil:
         size_t (*touched_scratch_size)(const pk_rows *) noexcept nogil
         double (*global_norm)(const pk_tensor *, size_t, void *, int) noexcept nogil
         size_t (*norm_scratch_size)(const pk_tensor *, size_t) noexcept nogil
-    double pk_clip_coefficient(double norm, double max_norm, double eps) noexcept nogil
 
     ctypedef enum pk_cell_id:
-        PK_LSTM, PK_RNN
+        PK_LSTM, PK_RNN, PK_GRU
     ctypedef enum pk_save:
         PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING
     ctypedef struct pk_rnn_shape:
@@ -222,18 +216,13 @@ cdef extern from "pyoptk.h" nogil:
     const pk_dense_kernels *pk_dense(pk_dtype) noexcept
     const pk_math_kernels *pk_math(pk_dtype) noexcept
     const pk_cell_kernels *pk_cell(pk_cell_id, pk_dtype) noexcept
-
-    enum: PK_ISA_UNKNOWN
-    enum: PK_ISA_UNUSABLE
+    double pk_clip_coefficient(double norm, double max_norm, double eps) noexcept
     int pk_use_isa(const char *name) noexcept
     const char *pk_isa() noexcept
     const char *pk_isa_at(int i, int *usable) noexcept
-
-    enum: PK_MAX_THREADS
     int pk_num_threads() noexcept
     void pk_set_num_threads(int n) noexcept
     const char *pk_threads_backend() noexcept
-
 
 # NumPy's macros read an array's fields directly: five times faster than the buffer protocol.
 cdef extern from * nogil:
@@ -245,9 +234,10 @@ cdef extern from * nogil:
         pass
     enum:
         NPY_ARRAY_CARRAY_RO  # C-contiguous and aligned
-        NPY_ARRAY_WRITEABLE
+        NPY_ARRAY_ALIGNED, NPY_ARRAY_WRITEABLE
     int PyArray_CHKFLAGS(PyArrayObject *array, int flags) noexcept
     int PyArray_NDIM(PyArrayObject *array) noexcept
-    const Py_ssize_t *PyArray_DIMS(PyArrayObject *array) noexcept
+    Py_ssize_t *PyArray_DIMS(PyArrayObject *array) noexcept
+    Py_ssize_t *PyArray_STRIDES(PyArrayObject *array) noexcept
     void *PyArray_DATA(PyArrayObject *array) noexcept
     void *PyArray_DESCR(PyArrayObject *array) noexcept

@@ -11,9 +11,10 @@ import json
 import math
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Iterator, Mapping, MutableMapping
-from typing import Any, NoReturn, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,6 @@ from ._files import DTYPES, Arrays, Path
 
 _VERSION = 1
 _LONGEST_NAME = 65_531  # bytes; with ".npy" as many as a zip file can hold
-_RANDOM = np.random.Generator | np.random.BitGenerator
 
 
 def save(path: Path, /, **parts: Any) -> None:
@@ -72,8 +72,7 @@ def save(path: Path, /, **parts: Any) -> None:
     header: dict[str, Any] = {"pyoptk_checkpoint": _VERSION, "parts": {}}
     for key, part in parts.items():
         value = part.state_dict() if hasattr(part, "state_dict") else part
-        if not isinstance(value, np.ndarray | Mapping | list | _RANDOM):
-            _refuse_part(key, "state_dict", part)
+        _check_part(key, value, part, Mapping, "state_dict")
         try:
             header["parts"][key] = _pack(key, value, arrays)
         except RecursionError:
@@ -120,8 +119,7 @@ def load(path: Path, /, **parts: Any) -> dict[str, Any] | None:
     """
     plain = {key: part for key, part in parts.items() if not hasattr(part, "load_state_dict")}
     for key, part in plain.items():
-        if not isinstance(part, np.ndarray | MutableMapping | list | _RANDOM):
-            _refuse_part(key, "load_state_dict", part)
+        _check_part(key, part, part, MutableMapping, "load_state_dict")
     found = _read(path)
     if not parts:
         return found
@@ -148,23 +146,10 @@ def load(path: Path, /, **parts: Any) -> dict[str, Any] | None:
 def check_arrays(expected: Mapping[str, Any], got: Mapping[str, Any], what: str) -> None:
     """Change nothing; raise unless `got` has the names, shapes and dtypes of `expected`.
 
-    Parameters
-    ----------
-    expected : dict
-        The arrays that are to be filled, by name. A number stands for a number of any type; its
-        range is left to its owner. Dicts may be nested.
-    got : dict
-        What they are to be filled with.
-    what : str
-        What messages call `got`.
+    `expected` has the arrays that are to be filled, by name; a number stands for one of any type,
+    whose range is left to its owner; dicts may be nested. Messages call `got` `what`. A TypeError
+    or ValueError is for missing and extra names, else for the first value that does not fit.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For missing and for extra names, else for the first value that does not fit.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> from pyoptk.checkpoint import check_arrays
     >>> check_arrays({"m": np.zeros(3)}, {"m": np.zeros(4)}, "state")
@@ -180,7 +165,8 @@ def check_arrays(expected: Mapping[str, Any], got: Mapping[str, Any], what: str)
 def check_mapping(got: Any, what: str) -> None:
     """Raise unless `got` is a dict; `what` is what messages call it."""
     if not isinstance(got, Mapping):
-        raise TypeError(f"{what}: expected a dict, got {_kind(got)}")
+        help_ = "; its .state_dict() is one" if hasattr(got, "state_dict") else ""
+        raise TypeError(f"{what}: expected a dict, got {_kind(got)}{help_}")
 
 
 def fill_arrays(target: MutableMapping[str, Any], got: Mapping[str, Any]) -> None:
@@ -192,8 +178,8 @@ def fill_arrays(target: MutableMapping[str, Any], got: Mapping[str, Any]) -> Non
         old = target.get(name)
         if isinstance(value, np.ndarray):
             np.copyto(target[name], value)
-        elif isinstance(old, _RANDOM):
-            _bits(old).state = value
+        elif bits := _bits(old):
+            bits.state = value
         elif isinstance(value, Mapping):
             fill_arrays(target[name], value)
         elif isinstance(old, list):
@@ -202,8 +188,12 @@ def fill_arrays(target: MutableMapping[str, Any], got: Mapping[str, Any]) -> Non
             target[name] = value
 
 
-def _bits(random: _RANDOM) -> Any:
-    return random.bit_generator if isinstance(random, np.random.Generator) else random
+def _bits(value: Any) -> Any:
+    """The BitGenerator of a random generator; None of anything else."""
+    if "numpy.random" not in sys.modules:  # NumPy imports it late, as it takes 11 ms
+        return None
+    value = value.bit_generator if isinstance(value, np.random.Generator) else value
+    return value if isinstance(value, np.random.BitGenerator) else None
 
 
 def _spans(key: str, part: Any) -> Iterator[tuple[int, int, str, NDArray[Any]]]:
@@ -250,8 +240,7 @@ def _check_names(expected: Mapping[str, Any], got: Mapping[str, Any], what: str,
 
 def check_value(expected: Any, got: Any, what: str) -> None:
     """The same for one value; `what` is what messages call it."""
-    if isinstance(expected, _RANDOM):
-        bits = _bits(expected)
+    if bits := _bits(expected):
         check_mapping(got, what)
         if (name := got.get("bit_generator")) != bits.state["bit_generator"]:
             raise ValueError(f"{what}: expected the state of {type(bits).__name__}, got {name}")
@@ -285,17 +274,18 @@ def _kind(value: Any) -> str:
     return f"{value.dtype} {value.shape}" if _is_plain(value) else type(value).__name__
 
 
-def _refuse_part(key: str, method: str, part: Any) -> NoReturn:
-    raise TypeError(
-        f"{key}: expected an array, dict, list, Generator or an object with {method}(),"
-        f" got {_kind(part)}"
-    )
+def _check_part(key: str, value: Any, part: Any, dicts: Any, method: str) -> None:
+    if not (isinstance(value, np.ndarray | dicts | list) or _bits(value)):
+        raise TypeError(
+            f"{key}: expected an array, dict, list, Generator or an object with {method}(),"
+            f" got {_kind(part)}"
+        )
 
 
 def _pack(key: str, value: Any, arrays: Arrays | None) -> Any:
     """`value` for JSON: arrays go to `arrays`; what JSON has no word for becomes a list."""
-    if isinstance(value, _RANDOM):
-        value = _bits(value).state
+    if bits := _bits(value):
+        value = bits.state
     if isinstance(value, Mapping):
         if odd := [name for name in value if not isinstance(name, str)]:
             raise TypeError(f"{key}: expected names of type str, got {odd[0]!r}")

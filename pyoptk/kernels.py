@@ -2,9 +2,8 @@
 
 Each changes the arrays that its docstring names, in place, and returns None. Every function has a
 twin of the same name in `pyoptk.reference`, which is its specification. Those of the optimizers
-hand all that they are given to one compiled function, which reads the order of the states and the
-bounds of the numbers in csrc/optimizers.c. So their arguments are those of the description, and
-nothing stands before the call of `once`.
+are a signature and a docstring here; the body is one compiled function for all, which reads the
+order of the states and the bounds of the numbers in csrc/optimizers.c.
 """
 
 from typing import Any
@@ -25,7 +24,7 @@ from ._dense import (
     rms_norm_forward,
     softmax_cross_entropy,
 )
-from ._optim import global_norm, once
+from ._optim import global_norm, kernel
 from ._products import dropout, exp, matmul, sigmoid, tanh
 
 Array = NDArray[np.floating[Any]]
@@ -63,6 +62,7 @@ __all__ = [
 ]
 
 
+@kernel
 def sgd(
     param: Array,
     grad: Array,
@@ -86,9 +86,9 @@ def sgd(
     All arrays have one shape and one dtype, float32 or float64. See `pyoptk.SGD` for the formula,
     the hyper-parameters and the errors.
     """
-    once("sgd", locals())
 
 
+@kernel
 def adagrad(
     param: Array,
     grad: Array,
@@ -107,9 +107,9 @@ def adagrad(
     cautious: bool = False,
 ) -> None:
     """One AdaGrad step; changes `param` and `s`. See `pyoptk.AdaGrad`."""
-    once("adagrad", locals())
 
 
+@kernel
 def rmsprop(
     param: Array,
     grad: Array,
@@ -136,9 +136,9 @@ def rmsprop(
 
     See `pyoptk.RMSprop`.
     """
-    once("rmsprop", locals())
 
 
+@kernel
 def adadelta(
     param: Array,
     grad: Array,
@@ -157,9 +157,9 @@ def adadelta(
     cautious: bool = False,
 ) -> None:
     """One Adadelta step; changes `param`, `v` and `acc_delta`. See `pyoptk.Adadelta`."""
-    once("adadelta", locals())
 
 
+@kernel
 def adam(
     param: Array,
     grad: Array,
@@ -186,9 +186,9 @@ def adam(
 
     `step` counts from 1. See `pyoptk.Adam` for the formula, the hyper-parameters and the errors.
     """
-    once("adam", locals())
 
 
+@kernel
 def nadam(
     param: Array,
     grad: Array,
@@ -209,9 +209,9 @@ def nadam(
     cautious: bool = False,
 ) -> None:
     """One NAdam step; changes `param`, `m` and `v`. See `pyoptk.NAdam`."""
-    once("nadam", locals())
 
 
+@kernel
 def radam(
     param: Array,
     grad: Array,
@@ -232,9 +232,9 @@ def radam(
     cautious: bool = False,
 ) -> None:
     """One RAdam step; changes `param`, `m` and `v`. See `pyoptk.RAdam`."""
-    once("radam", locals())
 
 
+@kernel
 def adamax(
     param: Array,
     grad: Array,
@@ -255,9 +255,9 @@ def adamax(
     cautious: bool = False,
 ) -> None:
     """One Adamax step; changes `param`, `m` and `u`. See `pyoptk.Adamax`."""
-    once("adamax", locals())
 
 
+@kernel
 def lion(
     param: Array,
     grad: Array,
@@ -275,9 +275,9 @@ def lion(
     cautious: bool = False,
 ) -> None:
     """One Lion step; changes `param` and `m`. Weight decay is decoupled. See `pyoptk.Lion`."""
-    once("lion", locals())
 
 
+@kernel
 def lamb(
     param: Array,
     grad: Array,
@@ -298,9 +298,9 @@ def lamb(
     cautious: bool = False,
 ) -> None:
     """One LAMB step; changes `param`, `m` and `v`. See `pyoptk.LAMB`."""
-    once("lamb", locals())
 
 
+@kernel
 def adabelief(
     param: Array,
     grad: Array,
@@ -320,9 +320,9 @@ def adabelief(
     cautious: bool = False,
 ) -> None:
     """One AdaBelief step; changes `param`, `m` and `s`. See `pyoptk.AdaBelief`."""
-    once("adabelief", locals())
 
 
+@kernel
 def rprop(
     param: Array,
     grad: Array,
@@ -346,4 +346,3 @@ def rprop(
 
     See `pyoptk.Rprop`.
     """
-    once("rprop", locals())

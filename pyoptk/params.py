@@ -20,12 +20,15 @@ Arrays = Array | Iterable[Array] | Mapping[Any, Array]
 
 def listed(arrays: Any, name: str) -> tuple[list[Any] | None, list[Any]]:
     """The keys (None for a single array) and the arrays of what `name` is."""
-    if isinstance(arrays, Mapping):
-        return list(arrays), list(arrays.values())
-    if isinstance(arrays, np.ndarray) or not isinstance(arrays, Iterable):
+    if isinstance(arrays, np.ndarray):
         return None, [arrays]
-    if help_ := advice(arrays):
-        raise TypeError(f"{name}: expected arrays, got {described(arrays)}{help_}")
+    if not isinstance(arrays, list | tuple):
+        if isinstance(arrays, Mapping):
+            return list(arrays), list(arrays.values())
+        if not isinstance(arrays, Iterable):
+            return None, [arrays]
+        if help_ := advice(arrays):
+            raise TypeError(f"{name}: expected arrays, got {described(arrays)}{help_}")
     found = list(arrays)
     return list(range(len(found))), found
 
@@ -91,6 +94,14 @@ class Fixed(dict[str, Any]):
         raise TypeError(f"this dict does not support item assignment; {self._instead}")
 
     __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+    def __repr__(self) -> str:
+        """Arrays by dtype and shape: their elements would fill pages."""
+        shown = [
+            f"{name!r}: {described(value) if isinstance(value, np.ndarray) else repr(value)}"
+            for name, value in self.items()
+        ]
+        return f"{{{', '.join(shown)}}}"
 
     def __reduce__(self) -> Any:
         return dict, (dict(self),)

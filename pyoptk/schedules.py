@@ -21,7 +21,6 @@ import operator
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from itertools import pairwise
 from typing import Any, Concatenate, Literal, ParamSpec
 
 from ._checks import Rule, checked, real
@@ -33,10 +32,6 @@ _P = ParamSpec("_P")
 
 def _integers(values: Any) -> tuple[int, ...]:
     return tuple(map(operator.index, values))
-
-
-def _increase(*values: int) -> bool:
-    return all(a < b for a, b in pairwise(values))
 
 
 _at_least_0 = "a finite number >= 0", real, lambda x: 0 <= x < math.inf
@@ -55,18 +50,15 @@ _RULES: dict[str, Rule] = {  # every argument by name
     "pct_start": ("a number in [0, 1]", real, lambda x: 0 <= x <= 1),
     "metric": ("a number", real, lambda x: True),
     "best": ("a number other than NaN", real, lambda x: not math.isnan(x)),
-    "milestones": ("increasing integers >= 1", _integers, lambda v: _increase(0, *v)),
-    "boundaries": ("increasing integers >= 0", _integers, lambda v: _increase(-1, *v)),
+    "milestones": ("increasing integers >= 1", _integers, lambda v: sorted({0, *v}) == [0, *v]),
+    "boundaries": ("increasing integers >= 0", _integers, lambda v: sorted({-1, *v}) == [-1, *v]),
     "schedules": ("functions of the step", tuple, lambda v: len(v) and all(map(callable, v))),
     "three_phase": ("True or False", lambda x: x, lambda x: isinstance(x, bool)),
     "anneal_strategy": ("'cos' or 'linear'", lambda x: x, lambda x: x in ("cos", "linear")),
     "mode": ("'min' or 'max'", lambda x: x, lambda x: x in ("min", "max")),
     "threshold_mode": ("'rel' or 'abs'", lambda x: x, lambda x: x in ("rel", "abs")),
 }
-
-
-def _checked(name: str, value: Any) -> Any:
-    return checked(_RULES, name, value)
+_checked = functools.partial(checked, _RULES)
 
 
 @dataclass(frozen=True, repr=False)
@@ -391,5 +383,5 @@ class ReduceOnPlateau:
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Continue from a `state_dict`; raises and changes nothing if it does not fit."""
         check_arrays(self.state_dict(), state, "state")
-        fresh = {name: checked(_RULES, name, state[name], f"state[{name!r}]") for name in state}
+        fresh = {name: _checked(name, state[name], f"state[{name!r}]") for name in state}
         self.__dict__.update(fresh)

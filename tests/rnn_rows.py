@@ -1,6 +1,6 @@
 """A recurrent layer and its twin on the same input: what several test files compare.
 
-A cell is "LSTM", "RNN tanh" or "RNN relu". A state is what the layer takes: h, or (h, c).
+A cell is "LSTM", "GRU", "RNN tanh" or "RNN relu". A state is what the layer takes: h, or (h, c).
 """
 
 import numpy as np
@@ -80,6 +80,14 @@ def twins_of(layer):
             ),
             lambda x, state, *a: reference.lstm_step(x, *state, *a),
         )
+    if isinstance(layer, pyoptk.GRU):
+        return (
+            lambda x, state, *a, **k: reference.gru_forward(x, *state, *a, **k),
+            lambda x, saved, w, dy, dstate, *a, **k: reference.gru_backward(
+                x, *saved, *w, dy, *dstate, *a, **k
+            ),
+            lambda x, state, *a: (reference.gru_step(x, *state, *a),),
+        )
     relu = {"relu": layer.nonlinearity == "relu"}
     return (
         lambda x, state, *a, **k: (reference.rnn_forward(x, *state, *a, **relu, **k),),
@@ -124,8 +132,8 @@ def by_twin(layer, x, state, dy, dstate, lengths=None, past_end="zeros", call=0)
         )  # fmt: skip
         for k in range(n):
             out["d" + "hc"[k] + "0"][i] = rest[k]
-        *dw, db = rest[n:]
-        out |= dict(zip(names_of(level, bool(reverse)), (*dw, db, db), strict=True))
+        dw = (*rest[n:], rest[-1])[:4]  # one gradient of both biases, or two
+        out |= dict(zip(names_of(level, bool(reverse)), dw, strict=True))
         d_below[level] = d_below.get(level, 0) + dx
         if not reverse:
             d_below[level] = dropped(d_below[level], layer, level, call)

@@ -1,5 +1,7 @@
 """Lookahead and SWA: slow and averaged weights beside an optimizer."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
@@ -131,3 +133,60 @@ def test_an_average_is_swapped_in_also_for_parameters_from_a_generator():
     with opt.averaged():
         assert (param == -0.5).all()
     assert (param == -0.5).all()
+
+
+@pytest.mark.parametrize("change", [{"dtype": "u1"}, {"shape": (-1, 1)}, {"writeable": False}])
+@pytest.mark.parametrize(
+    ("wrap", "expected"), [(pyoptk.Lookahead, 0), (pyoptk.Accumulation, 0), (None, 1)]
+)
+def test_changes_of_the_arrays_that_a_wrapper_shows_do_not_reach_it(wrap, expected, change):
+    params, grads = {"w": np.ones(4), "b": np.zeros(4)}, {"w": np.ones(4), "b": None}
+    top = wrap(pyoptk.SGD(params, lr=1.0), 2) if wrap else pyoptk.SWA(params)
+    for name, value in change.items():
+        for array in [a for a in top.state_dict().values() if isinstance(a, np.ndarray)]:
+            setattr(array.flags if name == "writeable" else array, name, value)
+    for _ in range(2):
+        top.step(grads) if wrap else top.update()
+    with contextlib.nullcontext() if wrap else top.averaged():
+        np.testing.assert_array_equal(params["w"], expected)
+
+
+def test_a_frozen_parameter_stays_where_slow_weights_go_on():
+    params, grads = {"w": np.ones(4), "b": np.zeros(4)}, {"w": np.ones(4), "b": None}
+    lookahead = pyoptk.Lookahead(pyoptk.SGD(params, lr=1.0), k=1)
+    params["w"].flags.writeable = False
+    before = params["w"].copy(), params["b"].copy()
+    assert lookahead.step({"w": None, "b": grads["w"]})
+    assert (params["w"] == before[0]).all()
+    assert (params["b"] != before[1]).all()
+
+
+def test_the_largest_count_stays_what_a_checkpoint_takes():
+    swa = pyoptk.SWA(np.ones(2))
+    swa.load_state_dict({"average": np.ones(2), "count": 2**63 - 1})
+    swa.update()
+    swa.load_state_dict(swa.state_dict())
+    assert swa.count == 2**63 - 1
+
+
+def test_lookahead_goes_around_sparse_rows(rng):
+    table = np.zeros((4, 2))
+    lookahead = pyoptk.Lookahead(pyoptk.SGD(table, lr=1.0), k=2, alpha=0.5)
+    for _ in range(2):
+        lookahead.step(pyoptk.SparseRows([3], np.ones((1, 2)), (4, 2)))
+    np.testing.assert_array_equal(table[:, 0], [0, 0, 0, -1])
+
+
+def test_slow_weights_take_memory_before_anything_is_changed(monkeypatch):
+    def full(*_, **__):
+        raise MemoryError("no 8 bytes")
+
+    w = np.ones(2)
+    lookahead = pyoptk.Lookahead(pyoptk.SGD(w, lr=1.0), k=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "empty", full)
+        with pytest.raises(MemoryError):
+            lookahead.step(np.ones(2))
+    assert (w[0], lookahead.optimizer.steps) == (1, 0)
+    lookahead.step(np.ones(2))
+    assert w[0] == 0.5

@@ -1,7 +1,6 @@
 """The benchmarks: every kernel has its rows, they run, and reports say what was measured."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -22,11 +21,9 @@ from pyoptk.duel.referee import OURS, Entry
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # last, so that an installed pyoptk is found before the source folder
 
-from bench import environments, work
+from bench import environments, pictures, work
 
-NUMPY = Entry("NumPy", [OURS / "numpy.py"], options={"implementation": "in place"})
-PLAIN = Entry("NumPy, plain", [OURS / "numpy.py"], options={"implementation": "plain"})
-PYOPTK = Entry("pyoptk", [OURS / "pyoptk.py"])
+PYOPTK, _, NUMPY, PLAIN, *_ = command.ENTRIES
 SMALL = {
     "step": rows.step("Adam", 1_000, count=2, max_norm=0.1, ema_decay=0.9, zero_grad=True),
     "sgd": rows.step("SGD", 1_001),
@@ -35,7 +32,7 @@ SMALL = {
     "lstm": rows.layer(3, 2, 5, 4),
     "lstm64": rows.layer(3, 2, 5, 4, dtype="float64"),
     "packed": rows.layer(4, 3, 5, 4, packed=True),
-    "stack": rows.stack(3, 2, 5, 4),
+    "stack": work.stack(3, 2, 5, 4),
     "forecaster": rows.forecaster(3),
     "mlp": rows.mlp(4),
 }
@@ -52,7 +49,7 @@ def kernels_of_the_library():
     tables = re.findall(
         r"typedef struct \{((?:(?!typedef).)*?)\} pk_\w+_kernels;", header, re.DOTALL
     )
-    assert len(tables) == 3
+    assert len(tables) == 4
     members = set(re.findall(r"\(\*(\w+)\)", "".join(tables)))
     helpers = {name for name in members if name.endswith(("_size", "_roof"))}
     helpers |= {"padded", "sizes", "partition", "forward", "backward"}  # of all cells
@@ -95,15 +92,17 @@ def test_what_stands_beside_the_kernels_is_measured(kernel_duels):
         assert "twin" in who or "dense" in label
 
 
-def test_pytest_runs_the_same_rows():
-    environment = os.environ | {"PYTEST_ADDOPTS": "-p no:cacheprovider"}
-    command = [sys.executable, "-m", "pytest", "bench", "--quick", "--benchmark-disable", "-v"]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout[-2000:]
-    for row in [*work.kernels(quick=True), *work.calls()]:
-        assert f"{row['label']}-pyoptk] PASSED" in done.stdout.replace("-1-pyoptk", "-pyoptk")
+@pytest.mark.parametrize("only", ["Adam, 1,000", "kernels.adam", "dense"])
+def test_a_part_runs_the_rows_whose_labels_say_so(only, tmp_path):
+    part = [sys.executable, "-m", "bench", "kernels-1", "--quick", "--only", only]
+    part += ["--folder", str(tmp_path)]
+    done = subprocess.run(part, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "kernels-1.json").read_text())
+    every = [row["label"] for row in [*work.kernels(quick=True), *work.calls()]]
+    assert [row["label"] for row in result["rows"]] == [label for label in every if only in label]
+    assert all(f"{row['label']}: " in done.stdout for row in result["rows"])
+    assert {tuple(row["errors"]) for row in result["rows"]} == {()}
 
 
 @pytest.mark.parametrize("kernel", sorted({row["kernel"] for row in work.kernels()}))
@@ -125,7 +124,8 @@ def test_contenders_start_from_the_same_numbers_and_arrive_at_the_same():
     assert set(result["versions"]) == {"pyoptk", "numpy"}
     for row, found in zip(SMALL, result["rows"], strict=True):
         assert found["errors"] == {}, row
-        assert {"pyoptk", *(["NumPy"] if row not in TORCH_ALONE else [])} <= set(found["seconds"])
+        able = {"pyoptk", "NumPy in place"} if row not in TORCH_ALONE else {"pyoptk"}
+        assert able <= set(found["seconds"])
         assert all(len(times) == 2 and min(times) > 0 for times in found["seconds"].values())
 
 
@@ -187,8 +187,8 @@ def test_who_does_not_answer_is_ended(tmp_path, monkeypatch):
     with referee.Contender(Entry("slow", [slow]), threads=1) as contender_:
         contender_.greet()
         monkeypatch.setattr(referee, "PATIENCE", 0.01)
-        contender_.tell(task="step", sizes={"count": 1, "n": 1}, settings={})
-        assert contender_.listen() == {"error": "ended with status -9"}
+        said = contender_.ask(task="step", sizes={"count": 1, "n": 1}, settings={})
+        assert said == {"error": "ended with status -9"}
 
 
 def test_an_interrupted_duel_leaves_no_thread_and_no_process(tmp_path, monkeypatch):
@@ -254,6 +254,14 @@ def test_ratios_are_taken_round_by_round():
     assert referee.median(row, "a") == 4.0
     assert referee.fastest(row, ["c", "a", "absent"]) == "a"
     assert referee.fastest(row, ["absent"]) == ""
+    assert referee.middle(row, "a", "b") == 2.0
+    assert referee.middle(row, "absent") == 0.0
+
+
+def test_the_best_way_of_a_library_is_the_fastest_contender_that_begins_with_its_name():
+    row = {"seconds": {"NumPy plain": [3.0], "NumPy in place": [2.0], "NumPyro": [1.0]}}
+    assert referee.best(row, "NumPy") == "NumPy in place"
+    assert referee.best(row, "JAX") == ""
 
 
 @pytest.mark.parametrize(
@@ -298,10 +306,7 @@ def test_the_command_prints_a_table_and_writes_json_and_a_picture(monkeypatch, c
     for row in result["rows"]:
         (line,) = (x for x in shown.splitlines() if x.startswith(row["label"]))
         assert referee.duration(referee.median(row, "pyoptk")) in line
-        assert (
-            f"{referee.ratios(row, referee.fastest(row, command.PEERS['NumPy']), 'pyoptk')[0]:.2f}"
-            in line
-        )
+        assert f"{referee.ratios(row, referee.best(row, 'NumPy'))[0]:.2f}" in line
         assert "%" in line
     picture = Path("b.svg").read_text()
     assert ET.fromstring(picture).tag.endswith("svg")
@@ -329,10 +334,10 @@ def test_bad_arguments_are_refused_before_anything_is_measured(given, expected, 
 
 def test_a_line_chart_shows_every_point_and_name_inside_the_picture():
     series = [
-        svg.Series("a < b", [(1e3, 0.5), (1e6, 80.0)], 0),
-        svg.Series("c", [(1e3, 2.0), (1e6, 79.0)], 1, measured=False),
+        pictures.Series("a < b", [(1e3, 0.5), (1e6, 80.0)], 0),
+        pictures.Series("c", [(1e3, 2.0), (1e6, 79.0)], 1, measured=False),
     ]
-    root = ET.fromstring(svg.lines("title", series, x_title="x", y_title="y"))
+    root = ET.fromstring(pictures.lines("title", series, x_title="x", y_title="y"))
     width, height = float(root.get("width")), float(root.get("height"))
     words = {e.text: e for e in root.iter() if e.tag.endswith("text")}
     assert {"a < b", "c", "title", "10 k", "0.5"} <= set(words)

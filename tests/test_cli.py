@@ -12,9 +12,11 @@ import pytest
 from commands import call, swapped, wave, write
 
 import pyoptk
-from pyoptk.__main__ import cache_sizes
 from pyoptk.demo import forecast, linear, mlp
 from pyoptk.demo.parts import Extras
+from pyoptk.duel.machine import cache_sizes
+
+ROOT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
@@ -256,3 +258,18 @@ def test_closed_output_ends_the_demo_without_a_traceback():
     process.stderr.close()
     assert process.wait(timeout=20) == 1
     assert shown == ""
+
+
+def test_a_checkout_that_is_not_compiled_says_so(tmp_path):
+    """The package's Python files alone, as in a fresh clone."""
+    for path in (ROOT / "pyoptk").rglob("*.py"):
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import pyoptk"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.stderr.splitlines()[-1].startswith(
+        "ImportError: pyoptk is not compiled here. In a "
+    )

@@ -31,6 +31,7 @@ def test_clipping_without_eps(dtype):
     g = np.array([2e-6, 0], dtype)
     assert pyoptk.clip_by_global_norm(g, 1e-6, eps=0) == pytest.approx(2e-6)
     np.testing.assert_allclose(g, [1e-6, 0], rtol=1e-6)
+    assert pyoptk.clip_by_global_norm(g, dtype.type(np.inf)) == pytest.approx(1e-6)
     zeros = np.zeros(2, dtype)
     assert pyoptk.clip_by_global_norm(zeros, 0.0, eps=0) == 0
     np.testing.assert_array_equal(zeros, 0)

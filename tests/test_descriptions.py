@@ -10,9 +10,10 @@ from optim_rows import COMMON_NAMES, ROWS, by_kernel
 
 import pyoptk
 from pyoptk import _optim, kernels, reference
-from pyoptk.optim.hyper import SHARED
 
 ROOT = Path(__file__).parents[1]
+SHARED = set(inspect.signature(pyoptk.Optimizer).parameters)
+# tested elsewhere
 OTHERS = {*reference.dense.__all__, "dropout", "exp", "global_norm", "matmul", "sigmoid", "tanh"}
 
 
@@ -37,7 +38,7 @@ def test_signatures_are_those_of_the_description_in_c(name):
     made = cls(np.ones(1))
     signature = inspect.signature(cls).parameters
     own = [*row.fields, *row.starts]
-    assert set(signature) == {"params", "lr", "weight_decay", "shared", *own}
+    assert set(signature) == SHARED | {"weight_decay", *own}
     assert [key for key in signature if key in own] == [key for key in own if key in signature]
     for key in own:
         value = signature[key].default
@@ -61,9 +62,53 @@ def test_files_that_contributing_lists_mention_every_optimizer():
             assert words & {name, cls.__name__}, f"{name}: nothing in {' or '.join(alternatives)}"
 
 
-def test_a_local_variable_is_not_taken_for_a_hyper_parameter():
-    hyper = SHARED | {"lr": 1.0, "weight_decay": 0.0, "beta1": 0.9, "local": 1}
+def test_a_class_with_other_hyper_parameters_than_its_description_is_refused():
+    class Wrong(pyoptk.Optimizer):
+        _kernel = "lion"
+        lr: float = 1.0
+        beta1: float = 0.9
+        weight_decay: float = 0.0
+        local: float = 1.0
+
     with pytest.raises(TypeError, match=r"^beta2, local: expected the hyper-parameters of"):
-        pyoptk.Optimizer.__init__(object.__new__(pyoptk.Lion), np.ones(1), hyper)
-    with pytest.raises(TypeError, match=r"^sgd: expected 15 arguments, got param, grad$"):
-        _optim.once("sgd", {"param": np.ones(1), "grad": np.ones(1)})
+        Wrong(np.ones(1))
+
+
+@pytest.mark.parametrize(
+    ("args", "given", "message"),
+    [
+        (1, {}, r"missing 1 required positional argument: 'grad'$"),
+        (3, {"velocity": 0}, r"got multiple values for argument 'velocity'$"),
+        (2, {"beta1": 0.9}, r"got an unexpected keyword argument 'beta1'$"),
+        (2, {"ema_decay": 0.9}, r"got an unexpected keyword argument 'ema_decay'$"),
+        (4, {}, r"takes from 2 to 3 positional arguments but 4 were given$"),
+    ],
+)
+def test_a_bare_kernel_refuses_arguments_as_python_does(args, given, message):
+    with pytest.raises(TypeError, match=r"^sgd\(\) " + message):
+        kernels.sgd(*np.ones((args, 1)), **given)
+
+
+def test_a_subclass_adds_arguments_changes_defaults_or_has_a_constructor_of_its_own():
+    class Slow(pyoptk.SGD):
+        lr: float = 1e-6
+
+    class Named(pyoptk.SGD):
+        def __init__(self, name, params, **settings):
+            super().__init__(params, **settings)
+
+    class Renamed(Named):
+        pass
+
+    names = list(inspect.signature(pyoptk.SGD).parameters)
+    assert names[:5] == ["params", "lr", "momentum", "dampening", "nesterov"]
+    assert list(inspect.signature(Slow).parameters) == names
+    assert (Slow(np.ones(1)).lr, pyoptk.SGD(np.ones(1)).lr) == (1e-6, 1e-3)
+    assert [str(inspect.signature(c)) for c in (Named, Renamed)] == [
+        "(name, params, **settings)"
+    ] * 2
+    assert repr(Renamed("a", np.ones(1), momentum=0.5)) == "Renamed(momentum=0.5)"
+    assert "momentum" not in vars(pyoptk.SGD)
+    for wrong in ((), (np.ones(1), 0.1, 0.9, 0.0)):
+        with pytest.raises(TypeError, match=r"^missing a required argument: 'params'|^too many"):
+            pyoptk.SGD(*wrong)

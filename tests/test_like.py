@@ -146,7 +146,8 @@ def keras64(monkeypatch):
     dtypes = pytest.importorskip("keras.src.backend.common.dtypes")
     monkeypatch.setitem(dtypes.BIT64_TO_BIT32_DTYPE, "float64", "float64")
     keras.config.set_floatx("float64")
-    return keras
+    yield keras
+    keras.config.set_floatx("float32")
 
 
 @pytest.mark.parametrize(("name", "theirs", "arguments"), cases(KERAS, KERAS_ALL))

@@ -48,6 +48,16 @@ def test_gradients_that_are_clipped_share_no_element(clip, case):
     np.testing.assert_array_equal(TABLE, before[1])
 
 
+@pytest.mark.parametrize("wrap", [lambda opt: opt, lambda opt: pyoptk.Accumulation(opt, 2)])
+def test_gradients_that_are_zeroed_share_no_element(wrap):
+    params, memory = [np.ones(3), np.ones(3)], np.ones(5)
+    top = wrap(pyoptk.SGD(params, zero_grad=True))
+    with pytest.raises(ValueError, match=r"^grads\[1\]: .* zero_grad writes it, .* grads\[0\]$"):
+        top.step([memory[:3], memory[2:]])
+    assert (memory == 1).all()
+    top.step([memory[:3], memory[2:].copy()])
+
+
 @pytest.mark.filterwarnings("ignore:Numpy has detected:DeprecationWarning")
 @pytest.mark.parametrize("bad", ["zero stride", "windows"])
 def test_outputs_that_overlap_themselves_are_refused(bad):

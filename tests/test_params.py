@@ -73,6 +73,35 @@ def test_what_is_no_longer_the_parameter_is_not_stepped(wrap, change):
     assert (first.tobytes(), pickle.dumps(stepper.state_dict())) == (before, state)
 
 
+def averaging(top):
+    with top.averaged():
+        pass
+
+
+AVERAGES = {
+    "averaged": (lambda opt: opt, averaging),
+    "SWA.update": (lambda opt: pyoptk.SWA(opt.params), lambda swa: swa.update()),
+    "Lookahead.averaged": (lambda opt: pyoptk.Lookahead(opt), averaging),
+    "Accumulation.flush": (lambda opt: pyoptk.Accumulation(opt, 3), lambda top: top.flush()),
+}
+
+
+@pytest.mark.parametrize("change", [c for c in CHANGES if "read-only" not in c])
+@pytest.mark.parametrize("name", AVERAGES)
+def test_averages_of_what_is_no_longer_the_parameter_are_refused(name, change):
+    (make, call), (act, message) = AVERAGES[name], CHANGES[change]
+    params, grads = pair()
+    opt = pyoptk.Adam(params, lr=0.1, **KEEP)
+    top = make(opt)
+    if name == "Accumulation.flush":
+        top.step(grads)
+    first, before = params["w"], params["w"].tobytes()
+    act(params)
+    with pytest.raises((TypeError, ValueError), match=message):
+        call(top)
+    assert first.tobytes() == before
+
+
 @pytest.mark.parametrize("change", SAME)
 def test_what_is_still_the_parameter_is_stepped(change):
     params, grads = pair()
@@ -140,7 +169,7 @@ def test_averages_come_back_into_an_array_made_read_only_within():
 def test_calls_behind_the_public_ones_do_not_read_past_a_list(call):
     w = [np.ones(3), np.ones(3)]
     opt = pyoptk.SGD(w, lr=1.0, momentum=0.5)
-    with pytest.raises((ValueError, IndexError, KeyError, RuntimeError)):
+    with pytest.raises((ValueError, TypeError, IndexError, KeyError, RuntimeError)):
         call(opt._plan)
     opt.step([np.ones(3), np.ones(3)])
     np.testing.assert_array_equal(w, 0)
@@ -172,6 +201,8 @@ class Tensor:
         (Tensor("to_numpy"), r"^params: .* got Tensor; its \.to_numpy\(copy=True\)"),
         ({"w": Tensor("numpy")}, r"^params\['w'\]: .*; its \.numpy\(\)"),
         ({"lower": {"w": np.ones(2)}}, r"^params\['lower'\]: .* got dict; flatten nested dicts"),
+        ([("w", Tensor("detach"))], r"^params\[0\]: .* got tuple; \{n: p.detach\(\)"),
+        ([{"params": [1], "lr": 0.1}], r"^params\[0\]: .* got dict; groups= sets what differs"),
         ({"lstm": pyoptk.LSTM(2, 3)}, r"^params\['lstm'\]: .* got LSTM; its \.params"),
     ],
     ids=repr,

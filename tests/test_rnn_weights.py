@@ -1,5 +1,6 @@
-"""Initial weights of an LSTM; weights from and to other libraries."""
+"""Initial weights of layers; weights from and to other libraries."""
 
+import inspect
 import os
 
 import numpy as np
@@ -56,26 +57,35 @@ LAYERS = [
     for bias in (False, True)
 ]
 
+# The class: Keras's name, and what ONNX's operator must be told.
+KINDS_OF_LAYERS = {
+    pyoptk.LSTM: ("LSTM", {}),
+    pyoptk.GRU: ("GRU", {"linear_before_reset": 1}),
+    pyoptk.RNN: ("SimpleRNN", {}),
+}
+kinds = pytest.mark.parametrize("kind", KINDS_OF_LAYERS)
 
-def exactly(options, dtype, rng):
+
+def exactly(options, dtype, rng, kind=pyoptk.LSTM):
     """A layer, a sequence, and the output of the layer for it."""
-    lstm = pyoptk.LSTM(5, 7, **options, dtype=dtype, rng=rng)
+    lstm = kind(5, 7, **options, dtype=dtype, rng=rng)
     x = rng.standard_normal((6, 3, 5)).astype(dtype)
     return lstm, x, lstm.forward(x, train=False)[0]
 
 
+@kinds
 @pytest.mark.parametrize("options", LAYERS, ids=str)
-def test_weights_come_back_as_they_went(options, dtype, rng):
-    lstm, x, y = exactly(options, dtype, rng)
+def test_weights_come_back_as_they_went(options, kind, dtype, rng):
+    lstm, x, y = exactly(options, dtype, rng, kind)
     both = {"bidirectional": options["bidirectional"]}
     for other in (
-        pyoptk.LSTM.from_torch(lstm.to_torch()),
-        pyoptk.LSTM.from_torch({f"a.b.{n}": a for n, a in lstm.params.items()}, prefix="a.b."),
-        pyoptk.LSTM.from_onnx(*lstm.to_onnx()),
+        kind.from_torch(lstm.to_torch()),
+        kind.from_torch({f"a.b.{n}": a for n, a in lstm.params.items()}, prefix="a.b."),
+        kind.from_onnx(*lstm.to_onnx()),
     ):
         assert repr(other) == repr(lstm)
         np.testing.assert_array_equal(other.flat_params, lstm.flat_params)
-    keras = pyoptk.LSTM.from_keras(*lstm.to_keras(), **both)  # whose one bias is the sum
+    keras = kind.from_keras(*lstm.to_keras(), **both)  # whose one bias is the sum
     assert repr(keras) == repr(lstm)
     np.testing.assert_array_equal(keras.forward(x)[0], y)
     for ours, theirs in zip(keras.to_keras(), lstm.to_keras(), strict=True):
@@ -84,21 +94,25 @@ def test_weights_come_back_as_they_went(options, dtype, rng):
             np.testing.assert_array_equal(one, other)
 
 
-def test_converted_weights_are_copies(rng):
-    lstm, *_ = exactly({}, np.float32, rng)
+@kinds
+def test_converted_weights_are_copies(kind, rng):
+    lstm, *_ = exactly({}, np.float32, rng, kind)
     for arrays in (lstm.to_torch().values(), lstm.to_keras(), lstm.to_onnx()):
         assert not any(np.shares_memory(a, lstm.flat_params) for a in arrays)
     state = lstm.to_torch()
-    other = pyoptk.LSTM.from_torch(state, batch_first=True, save="minimal")
+    other = kind.from_torch(state, batch_first=True, save="minimal")
     assert not any(np.shares_memory(a, other.flat_params) for a in state.values())
     assert (other.batch_first, other.save) == (True, "minimal")
 
 
+@kinds
 @pytest.mark.parametrize("options", LAYERS, ids=str)
-def test_outputs_equal_pytorch(options, dtype, rng):
+def test_outputs_equal_pytorch(options, kind, dtype, rng):
     torch = pytest.importorskip("torch")
-    theirs = torch.nn.LSTM(5, 7, **options, dtype=getattr(torch, np.dtype(dtype).name))
-    lstm = pyoptk.LSTM.from_torch(theirs.state_dict())
+    theirs = getattr(torch.nn, kind.__name__)(
+        5, 7, **options, dtype=getattr(torch, np.dtype(dtype).name)
+    )
+    lstm = kind.from_torch(theirs.state_dict())
     x = rng.standard_normal((6, 3, 5)).astype(dtype)
     with torch.inference_mode():
         expected = theirs(torch.from_numpy(x))[0].numpy()
@@ -116,14 +130,16 @@ def keras(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # theirs
+@kinds
 @pytest.mark.parametrize("options", LAYERS, ids=str)
-def test_outputs_equal_keras(options, keras, rng):
+def test_outputs_equal_keras(options, kind, keras, rng):
     layers = []
     for _ in range(options["num_layers"]):
-        layer = keras.layers.LSTM(7, return_sequences=True, use_bias=options["bias"])
+        made = getattr(keras.layers, KINDS_OF_LAYERS[kind][0])
+        layer = made(7, return_sequences=True, use_bias=options["bias"])
         layers.append(keras.layers.Bidirectional(layer) if options["bidirectional"] else layer)
     model = keras.Sequential([keras.Input((6, 5)), *layers])
-    lstm, x, y = exactly(options, np.float32, rng)
+    lstm, x, y = exactly(options, np.float32, rng, kind)
     parts = lstm.to_keras()
     parts = [p if isinstance(p, list) else [p] for p in parts if p is not None]
     model.set_weights([array for part in zip(*parts, strict=True) for array in part])
@@ -131,22 +147,21 @@ def test_outputs_equal_keras(options, keras, rng):
     assert np.abs(y - theirs.swapaxes(0, 1)).max() < 2e-6
     got = model.get_weights()
     kernels, recurrents, *biases = (got[k :: len(parts)] for k in range(len(parts)))
-    back = pyoptk.LSTM.from_keras(
-        kernels, recurrents, *biases, bidirectional=options["bidirectional"]
-    )
+    back = kind.from_keras(kernels, recurrents, *biases, bidirectional=options["bidirectional"])
     np.testing.assert_array_equal(back.forward(x)[0], y)
 
 
+@kinds
 @pytest.mark.parametrize("options", [o for o in LAYERS if o["num_layers"] == 1], ids=str)
-def test_outputs_equal_onnx(options, rng):
+def test_outputs_equal_onnx(options, kind, rng):
     onnx = pytest.importorskip("onnx")
     evaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator
-    lstm, x, y = exactly(options, np.float32, rng)
+    lstm, x, y = exactly(options, np.float32, rng, kind)
     given = dict(zip("XWRB", (x, *lstm.to_onnx()), strict=True))
     given = {name: a for name, a in given.items() if a is not None}
     helper = onnx.helper
     node = helper.make_node(
-        "LSTM", list(given), ["Y"], hidden_size=7,
+        kind.__name__, list(given), ["Y"], hidden_size=7, **KINDS_OF_LAYERS[kind][1],
         direction="bidirectional" if options["bidirectional"] else "forward",
     )  # fmt: skip
     inputs, outputs = (
@@ -167,6 +182,7 @@ OW, OR, OB = K.T[None], R.T[None], np.ones((1, 32), np.float32)
 BAD = {
     "nothing": ("torch", ({},), ValueError, r"^state: expected weight_ih_l0 \[4H, I\], .*, got $"),
     "another prefix": ("torch", ({"rnn." + n: a for n, a in state().items()},), ValueError, r"^state: expected weight_ih_l0"),
+    "a layer": ("torch", (pyoptk.LSTM(3, 4),), TypeError, r"^state: expected a dict, got LSTM; its .state_dict\(\) is one$"),
     "a projection": ("torch", (state(weight_hr_l0=K),), ValueError, r"^state: expected .*weight_hr_l0"),
     "a part of a layer": ("torch", (state(weight_ih_l1=K),), ValueError, r"^state: expected 8 names, got none for 'weight_hh_l1'"),
     "a wrong shape": ("torch", (state(bias_hh_l0=B[:8]),), ValueError, r"^state\['bias_hh_l0'\]: expected float32 \(16,\), got float32 \(8,\)$"),
@@ -191,6 +207,80 @@ def test_weights_that_do_not_fit_are_refused_by_name(bad):
     library, arguments, error, message = BAD[bad]
     with pytest.raises(error, match=message):
         getattr(pyoptk.LSTM, f"from_{library}")(*arguments)
+
+
+@pytest.mark.parametrize("name", ["clip", "P", "direction", "proj_size", "nonlinearity"])
+def test_unknown_keywords_are_refused_by_name(name):
+    for make in (
+        lambda **given: pyoptk.LSTM(3, 4, **given),
+        lambda **given: pyoptk.LSTM.from_torch(state(), **given),
+        lambda **given: pyoptk.LSTM.from_keras(K, R, B, **given),
+        lambda **given: pyoptk.LSTM.from_onnx(OW, OR, OB, **given),
+    ):
+        with pytest.raises(
+            TypeError, match=rf"^{name}: unknown keyword.* Known: hidden_size, num_"
+        ):
+            make(**{name: 1})
+
+
+@pytest.mark.parametrize("name", ["input_size", "hidden_size", "num_layers", "dtype"])
+def test_what_the_weights_say_is_no_setting(name):
+    for library, weights in (("torch", [state()]), ("keras", [K, R, B]), ("onnx", [OW, OR, OB])):
+        make = getattr(pyoptk.LSTM, f"from_{library}")
+        with pytest.raises(TypeError, match=rf"^{name}: expected none, as the weights say it, got"):
+            make(*weights, **{name: 1})
+
+
+def test_parameters_of_pytorch_that_have_a_gradient_are_taken():
+    class Parameter:
+        def __init__(self, array):
+            self.array = array
+
+        def __array__(self, *_, **__):
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+
+        def detach(self):
+            return self.array
+
+    lstm = pyoptk.LSTM.from_torch({name: Parameter(array) for name, array in state().items()})
+    np.testing.assert_array_equal(lstm.params["bias_ih_l0"], state()["bias_ih_l0"])
+
+
+def test_the_arrays_of_a_layer_are_shown_by_their_shapes():
+    shown = repr(pyoptk.LSTM(100, 100).params)
+    assert shown.startswith("{'weight_ih_l0': float32 (400, 100), 'weight_hh_l0': ")
+
+
+def test_the_other_keywords_of_converters_are_checked():
+    with pytest.raises(TypeError, match=r"^prefix: expected a str, got 1$"):
+        pyoptk.LSTM.from_torch(state(), prefix=1)
+    with pytest.raises(TypeError, match=r"^bidirectional: expected True or False, got 2$"):
+        pyoptk.LSTM.from_keras(K, R, B, bidirectional=2)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((3, 2**31), r"^parameters: expected less than 2\*\*63 bytes, got \d"),
+        ((2**62, 2**40), r"^parameters: expected less than 2\*\*63 bytes, got \d"),
+        ((3, 4, 2**31), r"^num_layers: expected less than 2\*\*16, got 2,147,483,648$"),
+        ((1, 1, 2**62), r"^num_layers: expected less than 2\*\*16, got \d"),
+    ],
+)
+def test_a_layer_that_no_memory_holds_is_refused(sizes, message):
+    with pytest.raises(MemoryError, match=message):
+        pyoptk.LSTM(*sizes)
+
+
+def test_arguments_of_a_layer_are_those_of_its_class():
+    assert list(inspect.signature(pyoptk.LSTM).parameters) == [
+        name for name in inspect.signature(pyoptk.RNN).parameters if name != "nonlinearity"
+    ]
+    rnn = pyoptk.RNN(3, 4, 1, "relu", bias=False)
+    assert (rnn.nonlinearity, rnn.bias, pyoptk.RNN(3, 4).nonlinearity) == ("relu", False, "tanh")
+    assert repr(rnn).startswith("RNN(3, 4, num_layers=1, nonlinearity=relu, bias=False, ")
+    with pytest.raises(TypeError, match=r"^missing a required argument: 'hidden_size'$"):
+        pyoptk.LSTM(3)
 
 
 def test_a_bidirectional_layer_takes_two_arrays_of_each_kind():

@@ -244,6 +244,14 @@ def test_a_schedule_that_goes_wrong_leaves_the_settings_alone():
     [
         (lambda o: pyoptk.Accumulation(o, 0), ValueError, "k: expected an integer >= 1, got 0"),
         (lambda o: pyoptk.Accumulation(o, 2.0), TypeError, "k: expected an integer >= 1, got 2.0"),
+        *(
+            (
+                lambda o, weight=weight: pyoptk.Accumulation(o, 2).step(np.ones(2), weight=weight),
+                ValueError,
+                r"weight: expected a number in \[2\*\*-64, 2\*\*64\], got",
+            )
+            for weight in (0, 1e-60, 1e60)
+        ),
         (lambda o: pyoptk.Accumulation(o.params, 2), TypeError, "opt: expected an optimizer or a"),
         (lambda o: pyoptk.Lookahead(o, -1), ValueError, "k: expected an integer >= 1, got -1"),
         (lambda o: pyoptk.Lookahead(o, alpha=1.5), ValueError, r"alpha: expected a number in \[0,"),
@@ -353,6 +361,9 @@ def test_a_wrong_state_is_refused_and_nothing_is_changed(kind, tmp_path):
         ({**state, "more": 1}, ValueError, r"'more' too"),
         ({k: v for k, v in state.items() if k != "count"}, ValueError, r"none for 'count'"),
     ]
+    if kind == "accumulation":
+        other = {**state, "weight": 1.0 - bool(state["weight"])}
+        changes.append((other, ValueError, r"^state\['weight'\]: expected 0 for no micro-batch"))
     name = next(iter(state))
     if isinstance(state[name], np.ndarray):
         changes.append(({**state, name: np.ones(2)}, ValueError, r"expected float64 \(7, 5\)"))

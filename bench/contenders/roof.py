@@ -5,13 +5,14 @@ from functools import partial
 
 import numpy as np
 
+from pyoptk._optim import memory_roof
 from pyoptk.duel.referee import OURS
 
-ROOF = runpy.run_path(str(OURS / "roof.py"))
+ARRAYS = runpy.run_path(str(OURS / "roof.py"))["arrays"]
 
 
 def after_product(weight, gradient, x, dy, *, alone):
     """The same streams with additions only, from the same gradient."""
-    param, _, *states = ROOF["arrays"](weight.size)
-    streams = partial(ROOF["roofs"]()[0], param, gradient.reshape(-1), *states)
+    param, _, *states = ARRAYS(weight.size)
+    streams = partial(memory_roof, param, gradient.reshape(-1), *states)
     return streams, None, {"before": None if alone else partial(np.matmul, dy.T, x, out=gradient)}

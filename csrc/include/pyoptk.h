@@ -9,7 +9,7 @@
  * fail: the caller has checked shapes, and no array overlaps another unless a comment allows it.
  * Arrays have the dtype of the table that the kernel was taken from.  Shapes are in [brackets]; the
  * last index is contiguous.  A pointer may be NULL where a comment says so.  A calling thread needs
- * 40 KiB of stack.
+ * 48 KiB of stack.
  */
 #ifndef PYOPTK_H
 #define PYOPTK_H
@@ -56,6 +56,9 @@ const char *pk_isa_at(int i, int *usable);
  * them; returns when all are done.  Nested in another call, or while another thread is in one, it
  * runs on the calling thread alone. */
 void pk_parallel(void (*fn)(void *arg, size_t chunk), void *arg, size_t chunks, int nthreads);
+
+/* In fn: whether this thread is a worker, with 1 MiB of stack, and not a thread of the program. */
+int pk_on_worker(void);
 
 /* Where chunk c of n elements begins; chunk `chunks` begins at n. */
 static inline size_t pk_chunk_begin(size_t n, size_t c, size_t chunks)

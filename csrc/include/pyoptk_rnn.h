@@ -14,8 +14,12 @@
  *         i, f, o = sigmoid(a_i, a_f, a_o)          g = tanh(a_g)
  *         c_t = f * c_{t-1} + i * g                 h_t = o * tanh(c_t)
  *     PK_RNN    one gate      state h               Elman 1990
- *         h_t = tanh(w_ih x_t + b_ih + w_hh h_{t-1} + b_hh), or max(0, ...) if shape.relu */
-typedef enum { PK_LSTM, PK_RNN, PK_N_CELLS } pk_cell_id;
+ *         h_t = tanh(w_ih x_t + b_ih + w_hh h_{t-1} + b_hh), or max(0, ...) if shape.relu
+ *     PK_GRU    r, z, n       state h               Cho et al. 2014, in the form of cuDNN
+ *         x = w_ih x_t + b_ih                       h = w_hh h_{t-1} + b_hh
+ *         r, z = sigmoid(x_r + h_r, x_z + h_z)      n = tanh(x_n + r * h_n)
+ *         h_t = (1 - z) * n + z * h_{t-1} */
+typedef enum { PK_LSTM, PK_RNN, PK_GRU, PK_N_CELLS } pk_cell_id;
 
 /* What forward keeps for backward.  PK_SAVE_MINIMAL: the outputs, and c of every few steps;
  * backward computes the rest again, with the same bits.  For an LSTM this is a third more

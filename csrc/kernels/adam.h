@@ -1,5 +1,4 @@
-/* Adam and its relatives, in the form of optim.h: each a context, a rule, an update and a row of
- * the table in optim.c. */
+/* Adam and its relatives, in the form of optim.h: each a context, a rule and its loops. */
 #ifndef PK_ADAM_H
 #define PK_ADAM_H
 
@@ -12,6 +11,17 @@ static void moment_context(double beta1, double beta2, context *k)
     k->rest1 = (real)(1 - beta1);
     k->beta2 = (real)beta2;
     k->rest2 = (real)(1 - beta2);
+}
+
+enum { M, V, V_MAX }; /* states of most; U and S take the place of V */
+enum { U = V, S = V };
+
+/* m and v as Adam's. */
+PK_INLINE vectors with_moments(vectors x, context k)
+{
+    x.s[M] = k.beta1 * x.s[M] + k.rest1 * x.g;
+    x.s[V] = k.beta2 * x.s[V] + k.rest2 * x.g * x.g;
+    return x;
 }
 
 /* sqrt(v) / r + eps = (sqrt(v) + eps * r) / r.  The rate contains the factor r.  If eps is not 0,
@@ -31,7 +41,6 @@ static void adam_context(const void *config, int64_t step, context *k)
     const double unbias1 = 1 - pow(c->beta1, (double)step);
     const double unbias2 = 1 - pow(c->beta2, (double)step), root_unbias2 = sqrt(unbias2);
     const int corrected = c->amsgrad_on_corrected;
-    common_context(&c->common, k);
     moment_context(c->beta1, c->beta2, k);
     k->variant = c->amsgrad ? AMSGRAD : 0;
     k->correct2 = (real)(corrected ? 1 / unbias2 : 1);
@@ -39,31 +48,17 @@ static void adam_context(const void *config, int64_t step, context *k)
     k->eps = scaled_eps(c->eps, corrected || c->eps_hat ? 1 : root_unbias2);
 }
 
-/* In this file states 0 and 1 are m and v. */
 PK_INLINE vectors adam_rule(vectors x, context k)
 {
-    vec *const m = &x.s[0], *const v = &x.s[1], *const vmax = &x.s[2];
-    *m = k.beta1 * *m + k.rest1 * x.g;
-    *v = k.beta2 * *v + k.rest2 * x.g * x.g;
-    vec second = *v;
-    if (k.variant & AMSGRAD) {
-        second = k.correct2 * second;
-        *vmax = second = maximum(*vmax, second);
-    }
-    x.p = k.shrink * x.p - k.rate * *m / (root_of(second, k) + k.eps);
+    x = with_moments(x, k);
+    vec second = x.s[V];
+    if (k.variant & AMSGRAD)
+        second = x.s[V_MAX] = maximum(x.s[V_MAX], k.correct2 * second);
+    x.p = k.shrink * x.p - k.rate * x.s[M] / (root_of(second, k) + k.eps);
     return x;
 }
 
-static size_t adam_update(const piece *p, const context *k)
-{
-    enum { ALL = STATES_01 | STATE_2 };
-    return k->variant
-               ? update_arrays(adam_rule, AMSGRAD, ALL, PARAM | ALL, ROOTS_1_IN_4, p, *k)
-               : update_arrays(adam_rule, 0, STATES_01, PARAM | STATES_01, ROOTS_1_IN_4, p, *k);
-}
-
-static const optimizer adam = {
-    .prepare = adam_context, .update = adam_update, .config_size = sizeof(pk_adam_config)};
+LOOPS(adam, LOOP(AMSGRAD, STATES_012, ROOTS_1_IN_4); LOOP(0, STATES_01, ROOTS_1_IN_4))
 
 /* ---- NAdam ----------------------------------------------------------------------------------- */
 
@@ -94,7 +89,6 @@ static void nadam_context(const void *config, int64_t step, context *k)
     const double mu_next = c->beta1 * (1 - 0.5 * pow(0.96, (t + 1) * c->momentum_decay));
     const double root_unbias2 = sqrt(1 - pow(c->beta2, t));
     const double product = nadam_product(c->beta1, c->momentum_decay * log(0.96), step);
-    common_context(&c->common, k);
     moment_context(c->beta1, c->beta2, k);
     k->gain = (real)(root_unbias2 * lr * (1 - mu) / (1 - product));
     k->rate = (real)(root_unbias2 * lr * mu_next / (1 - product * mu_next));
@@ -103,21 +97,13 @@ static void nadam_context(const void *config, int64_t step, context *k)
 
 PK_INLINE vectors nadam_rule(vectors x, context k)
 {
-    vec *const m = &x.s[0], *const v = &x.s[1];
-    *m = k.beta1 * *m + k.rest1 * x.g;
-    *v = k.beta2 * *v + k.rest2 * x.g * x.g;
-    const vec ahead = k.rate * *m + k.gain * x.g;
-    x.p = k.shrink * x.p - ahead / (root_of(*v, k) + k.eps);
+    x = with_moments(x, k);
+    const vec ahead = k.rate * x.s[M] + k.gain * x.g;
+    x.p = k.shrink * x.p - ahead / (root_of(x.s[V], k) + k.eps);
     return x;
 }
 
-static size_t nadam_update(const piece *p, const context *k)
-{
-    return update_arrays(nadam_rule, 0, STATES_01, PARAM | STATES_01, ROOTS_1_IN_4, p, *k);
-}
-
-static const optimizer nadam = {
-    .prepare = nadam_context, .update = nadam_update, .config_size = sizeof(pk_nadam_config)};
+LOOPS(nadam, LOOP(0, STATES_01, ROOTS_1_IN_4))
 
 /* ---- RAdam ----------------------------------------------------------------------------------- */
 
@@ -127,7 +113,6 @@ static void radam_context(const void *config, int64_t step, context *k)
     const double power2 = pow(c->beta2, (double)step), unbias2 = 1 - power2;
     const double last = 2 / (1 - c->beta2) - 1; /* the limit of rho */
     const double rho = last - 2 * (double)step * power2 / unbias2;
-    common_context(&c->common, k);
     moment_context(c->beta1, c->beta2, k);
     k->variant = rho > 5 ? RECTIFIED : 0;
     double rate = c->common.lr / (1 - pow(c->beta1, (double)step));
@@ -141,33 +126,21 @@ static void radam_context(const void *config, int64_t step, context *k)
 
 PK_INLINE vectors radam_rule(vectors x, context k)
 {
-    vec *const m = &x.s[0], *const v = &x.s[1];
-    *m = k.beta1 * *m + k.rest1 * x.g;
-    *v = k.beta2 * *v + k.rest2 * x.g * x.g;
-    vec step = k.rate * *m;
+    x = with_moments(x, k);
+    vec step = k.rate * x.s[M];
     if (k.variant & RECTIFIED)
-        step /= root_of(*v, k) + k.eps;
+        step /= root_of(x.s[V], k) + k.eps;
     x.p = k.shrink * x.p - step;
     return x;
 }
 
-static size_t radam_update(const piece *p, const context *k)
-{
-    enum { CHANGES = PARAM | STATES_01 };
-    return k->variant
-               ? update_arrays(radam_rule, RECTIFIED, STATES_01, CHANGES, ROOTS_1_IN_4, p, *k)
-               : update_arrays(radam_rule, 0, STATES_01, CHANGES, NO_ROOTS, p, *k);
-}
-
-static const optimizer radam = {
-    .prepare = radam_context, .update = radam_update, .config_size = sizeof(pk_radam_config)};
+LOOPS(radam, LOOP(0, STATES_01, NO_ROOTS); LOOP(RECTIFIED, STATES_01, ROOTS_1_IN_4))
 
 /* ---- Adamax ---------------------------------------------------------------------------------- */
 
 static void adamax_context(const void *config, int64_t step, context *k)
 {
     const pk_adamax_config *c = config;
-    common_context(&c->common, k);
     moment_context(c->beta1, c->beta2, k);
     k->rate = (real)(c->common.lr / (1 - pow(c->beta1, (double)step)));
     k->eps = (real)(c->eps_outside_max ? c->eps : 0);
@@ -176,21 +149,13 @@ static void adamax_context(const void *config, int64_t step, context *k)
 
 PK_INLINE vectors adamax_rule(vectors x, context k)
 {
-    vec *const m = &x.s[0], *const u = &x.s[1];
-    *m = k.beta1 * *m + k.rest1 * x.g;
-    const vec decayed = k.beta2 * *u, size = vec_abs(x.g) + k.eps_inside;
-    *u = maximum(decayed, size);
-    x.p = k.shrink * x.p - k.rate * *m / (*u + k.eps);
+    x.s[M] = k.beta1 * x.s[M] + k.rest1 * x.g;
+    x.s[U] = maximum(k.beta2 * x.s[U], vec_abs(x.g) + k.eps_inside);
+    x.p = k.shrink * x.p - k.rate * x.s[M] / (x.s[U] + k.eps);
     return x;
 }
 
-static size_t adamax_update(const piece *p, const context *k)
-{
-    return update_arrays(adamax_rule, 0, STATES_01, PARAM | STATES_01, NO_ROOTS, p, *k);
-}
-
-static const optimizer adamax = {
-    .prepare = adamax_context, .update = adamax_update, .config_size = sizeof(pk_adamax_config)};
+LOOPS(adamax, LOOP(0, STATES_01, NO_ROOTS))
 
 /* ---- Lion ------------------------------------------------------------------------------------ */
 
@@ -198,28 +163,17 @@ static void lion_context(const void *config, int64_t step, context *k)
 {
     const pk_lion_config *c = config;
     (void)step;
-    common_context(&c->common, k);
     moment_context(c->beta1, c->beta2, k);
-    k->rate = (real)c->common.lr;
 }
 
 PK_INLINE vectors lion_rule(vectors x, context k)
 {
-    vec *const m = &x.s[0];
-    const vec c = k.beta1 * *m + k.rest1 * x.g, one = broadcast(1);
-    const vec sign = pick(c > 0, one, pick(c < 0, -one, c)); /* 0 and NaN stay */
-    x.p = k.shrink * x.p - k.rate * sign;
-    *m = k.beta2 * *m + k.rest2 * x.g;
+    x.p = k.shrink * x.p - k.rate * sign_of(k.beta1 * x.s[M] + k.rest1 * x.g);
+    x.s[M] = k.beta2 * x.s[M] + k.rest2 * x.g;
     return x;
 }
 
-static size_t lion_update(const piece *p, const context *k)
-{
-    return update_arrays(lion_rule, 0, STATE_0, PARAM | STATE_0, NO_ROOTS, p, *k);
-}
-
-static const optimizer lion = {
-    .prepare = lion_context, .update = lion_update, .config_size = sizeof(pk_lion_config)};
+LOOPS(lion, LOOP(0, STATE_0, NO_ROOTS))
 
 /* ---- AdaBelief ------------------------------------------------------------------------------- */
 
@@ -227,7 +181,6 @@ static void adabelief_context(const void *config, int64_t step, context *k)
 {
     const pk_adabelief_config *c = config;
     const double root_unbias2 = sqrt(1 - pow(c->beta2, (double)step));
-    common_context(&c->common, k);
     moment_context(c->beta1, c->beta2, k);
     k->rate = (real)(c->common.lr * root_unbias2 / (1 - pow(c->beta1, (double)step)));
     k->eps = scaled_eps(c->eps, root_unbias2);
@@ -236,22 +189,14 @@ static void adabelief_context(const void *config, int64_t step, context *k)
 
 PK_INLINE vectors adabelief_rule(vectors x, context k)
 {
-    vec *const m = &x.s[0], *const s = &x.s[1];
-    *m = k.beta1 * *m + k.rest1 * x.g;
-    const vec surprise = x.g - *m;
-    *s = k.beta2 * *s + k.rest2 * surprise * surprise + k.eps_inside;
-    x.p = k.shrink * x.p - k.rate * *m / (root_of(*s, k) + k.eps);
+    x.s[M] = k.beta1 * x.s[M] + k.rest1 * x.g;
+    const vec surprise = x.g - x.s[M];
+    x.s[S] = k.beta2 * x.s[S] + k.rest2 * surprise * surprise + k.eps_inside;
+    x.p = k.shrink * x.p - k.rate * x.s[M] / (root_of(x.s[S], k) + k.eps);
     return x;
 }
 
-static size_t adabelief_update(const piece *p, const context *k)
-{
-    return update_arrays(adabelief_rule, 0, STATES_01, PARAM | STATES_01, ROOTS_1_IN_4, p, *k);
-}
-
-static const optimizer adabelief = {.prepare = adabelief_context,
-                                    .update = adabelief_update,
-                                    .config_size = sizeof(pk_adabelief_config)};
+LOOPS(adabelief, LOOP(0, STATES_01, ROOTS_1_IN_4))
 
 /* ---- LAMB ------------------------------------------------------------------------------------ */
 
@@ -270,7 +215,6 @@ static void lamb_context(const void *config, int64_t step, context *k)
 {
     const pk_lamb_config *c = config;
     const double root_unbias2 = sqrt(1 - pow(c->beta2, (double)step));
-    common_context(&c->common, k);
     moment_context(c->beta1, c->beta2, k);
     k->gain = (real)(root_unbias2 / (1 - pow(c->beta1, (double)step)));
     k->eps = scaled_eps(c->eps, root_unbias2);
@@ -280,13 +224,12 @@ static void lamb_context(const void *config, int64_t step, context *k)
 
 PK_INLINE vec lamb_direction(vectors x, context k)
 {
-    return k.gain * x.s[0] / (root_of(x.s[1], k) + k.eps) + k.direct * x.p;
+    return k.gain * x.s[M] / (root_of(x.s[V], k) + k.eps) + k.direct * x.p;
 }
 
 PK_INLINE vectors lamb_moments_rule(vectors x, context k)
 {
-    x.s[0] = k.beta1 * x.s[0] + k.rest1 * x.g;
-    x.s[1] = k.beta2 * x.s[1] + k.rest2 * x.g * x.g;
+    x = with_moments(x, k);
     x.s[2] = lamb_direction(x, k);
     return x;
 }
@@ -296,18 +239,18 @@ static size_t lamb_moments_update(const piece *p, const context *k)
     return update_arrays(lamb_moments_rule, 0, STATES_01, STATES_01 | STATE_2, ROOTS_1_IN_4, p, *k);
 }
 
-static const optimizer lamb_moments = {
-    .prepare = lamb_context, .update = lamb_moments_update, .config_size = sizeof(pk_lamb_config)};
-
-/* sums [2 * blocks]: of param^2 and of direction^2 in each block */
-static void lamb_visit(const block_walk *walk, const pk_tensor *t, size_t from, size_t to,
-                       size_t number, const context *k)
+/* sums: of param^2 and of direction^2 in each block */
+PK_INLINE void lamb_visit(const sweep *s, share of, const pk_tensor **prepared, context *k)
 {
-    context moments = *k;
-    moments.zero_grad = 0; /* zeroing and the moving average are part of the second sweep */
-    for (size_t b = from; b < to; b++, number++) {
+    const pk_tensor *const t = of.t;
+    if (!t->grad)
+        return;
+    prepare(s, t, prepared, k);
+    k->zero_grad = 0; /* zeroing and the moving average are part of the second sweep */
+    for (size_t b = of.from; b < of.to && b < blocks_of(t); b++) {
         const size_t end = t->n - b * NORM_BLOCK < NORM_BLOCK ? t->n : (b + 1) * NORM_BLOCK;
-        double param_sum = 0, direction_sum = 0;
+        double *const sums = s->sums + 2 * (of.before + b);
+        sums[0] = sums[1] = 0;
         for (size_t begin = b * NORM_BLOCK; begin < end; begin += STAGE) {
             _Alignas(CACHE_LINE) real direction[STAGE];
             pk_tensor part = part_of(t, begin, end - begin < STAGE ? end : begin + STAGE);
@@ -315,16 +258,16 @@ static void lamb_visit(const block_walk *walk, const pk_tensor *t, size_t from, 
             part.ema = NULL;
             piece p = {.counting = 0};
             if (is_native(t))
-                lamb_moments_update(open_native(&p, &part, 0, part.n), &moments);
+                lamb_moments_update(open_native(&p, &part, 0, part.n), k);
             else
-                update_staged(&lamb_moments, &part, 0, part.n, p, &moments);
-            param_sum += sum_of_squares(part.param, part.stored.param, part.n, 1);
-            direction_sum += sum_of_squares(direction, PK_NATIVE, part.n, 1);
+                update_staged(lamb_moments_update, &part, 0, part.n, p, k);
+            sums[0] += sum_of_squares(part.param, part.stored.param, part.n, 1);
+            sums[1] += sum_of_squares(direction, PK_NATIVE, part.n, 1);
         }
-        walk->sums[2 * number] = param_sum;
-        walk->sums[2 * number + 1] = direction_sum;
     }
 }
+
+static void lamb_chunk(void *arg, size_t c) { visit_chunk(arg, c, blocks_of, lamb_visit); }
 
 PK_INLINE vectors lamb_rule(vectors x, context k)
 {
@@ -341,39 +284,30 @@ static size_t lamb_update(const piece *p, const context *k)
 
 static size_t lamb_scratch_size(const pk_tensor *tensors, size_t count)
 {
-    return (2 * count_blocks(tensors, count) + count) * sizeof(double);
+    return (2 * total_of(tensors, count, blocks_of) + count) * sizeof(double);
 }
 
-static const double *lamb_rates(const pk_tensor *tensors, size_t count, const void *configs,
-                                void *scratch, int nthreads)
+/* The first sweep.  Returns the rate of each tensor, [count] in scratch. */
+static const double *lamb_rates(sweep s, const pk_tensor *tensors, size_t count, void *scratch,
+                                int nthreads)
 {
-    const pk_lamb_config *const config = configs;
     double *const rates = scratch, *sums = rates + count;
-    run_walk((block_walk){.tensors = tensors,
-                          .count = count,
-                          .optimizer = &lamb_moments,
-                          .configs = configs,
-                          .visit = lamb_visit,
-                          .sums = sums},
-             nthreads);
+    s.tensors = tensors;
+    s.count = count;
+    s.sums = sums;
+    run_sweep(&s, blocks_of, NORM_BLOCK, lamb_chunk, nthreads);
     for (size_t i = 0; i < count; i++) {
         double param_sum = 0, direction_sum = 0;
         for (size_t b = blocks_of(&tensors[i]); b > 0; b--, sums += 2) {
             param_sum += sums[0];
             direction_sum += sums[1];
         }
-        const pk_lamb_config *const c = &config[tensors[i].group];
+        const pk_lamb_config *const c = (const void *)common_of(&s, &tensors[i]);
         param_sum *= lamb_shrink(c) * lamb_shrink(c);
         const int either_is_0 = param_sum == 0 || direction_sum == 0;
         rates[i] = c->common.lr * (either_is_0 ? 1 : sqrt(param_sum) / sqrt(direction_sum));
     }
     return rates;
 }
-
-static const optimizer lamb = {.prepare = lamb_context,
-                               .update = lamb_update,
-                               .config_size = sizeof(pk_lamb_config),
-                               .rates = lamb_rates,
-                               .scratch_size = lamb_scratch_size};
 
 #endif

@@ -3,7 +3,7 @@
  * the config asks for it, it also does in registers what all optimizers share: it prepares the
  * gradient, masks a cautious update and keeps a moving average of the parameter.
  *
- * The updates in optim.h and adam.h call update_arrays with literal arguments, so that each
+ * An update (LOOPS in optim.h and adam.h) calls update_arrays with literal arguments, so that each
  * combination compiles to a loop of its own without branches.  Do not change the order of
  * operations: it is that of the twins in pyoptk/reference. */
 #ifndef PK_LOOP_H
@@ -15,7 +15,7 @@
 enum { PAIR = 2 * LANES };
 
 /* Bit flags: the arrays that a rule reads or changes.  It always reads parameter and gradient. */
-enum { STATE_0 = 1, STATE_1 = 2, STATE_2 = 4, STATES_01 = STATE_0 | STATE_1, PARAM = 8 };
+enum { STATE_0 = 1, STATES_01 = 3, STATE_2 = 4, STATES_02 = 5, STATES_012 = 7, PARAM = 8 };
 
 /* Divisions and square roots share one execution unit, and most rules wait for it.  So one vector
  * in four takes its root by multiplications; two in four, if the rule has few multiplications. */
@@ -34,6 +34,9 @@ typedef struct {
 typedef vectors update_rule(vectors x, context k);
 
 PK_INLINE vec root_of(vec x, context k) { return k.by_products ? root_by_products(x) : root(x); }
+
+/* -1, 1, or x itself if it is 0 or a NaN. */
+PK_INLINE vec sign_of(vec x) { return pick(x > 0, broadcast(1), pick(x < 0, broadcast(-1), x)); }
 
 /* `all`: also load the moving average. */
 PK_INLINE vectors load_vectors(const piece *t, size_t i, int reads, int all)
@@ -258,5 +261,20 @@ PK_INLINE size_t update_arrays(update_rule *rule, int variant, int reads, int ch
         copy_back(p, &filled, changes, k.zero_grad);
     return agree;
 }
+
+/* Defines name_update from name_rule and a list of LOOP(variant, states, roots), one for each
+ * variant that name_context may set.  A rule changes the states that it reads. */
+#define LOOP(variant, states, roots)                                                               \
+    case variant:                                                                                  \
+        return update_arrays(rule, variant, states, PARAM | (states), roots, p, *k)
+#define LOOPS(name, ...)                                                                           \
+    static size_t name##_update(const piece *p, const context *k)                                  \
+    {                                                                                              \
+        update_rule *const rule = name##_rule;                                                     \
+        switch (k->variant) {                                                                      \
+            __VA_ARGS__;                                                                           \
+        }                                                                                          \
+        __builtin_unreachable();                                                                   \
+    }
 
 #endif

@@ -1,5 +1,5 @@
 /* Reductions over whole tensors: the global norm of a list of gradients, which is a kernel of
- * optim.c, and the walk over blocks, which LAMB (adam.h) uses for its norms. */
+ * optim.c, and the blocks in which LAMB (adam.h) sums its norms. */
 #ifndef PK_NORM_H
 #define PK_NORM_H
 
@@ -9,19 +9,6 @@
  * are added in the order of the list.  So the bits depend neither on threads nor on the instruction
  * set. */
 enum { NORM_BLOCK = 4096, NORM_LANES = 16 };
-
-/* A walk over the blocks of a list of tensors.  `visit` is called with blocks from..to-1 of one. */
-typedef struct block_walk {
-    const pk_tensor *tensors;
-    size_t count, blocks, chunks;
-    const chunk_start *starts;  /* [chunks], in blocks */
-    const optimizer *optimizer; /* k is its context; NULL: k is not set */
-    const char *configs;        /* as in a sweep */
-    void (*visit)(const struct block_walk *walk, const pk_tensor *t, size_t from, size_t to,
-                  size_t number, const context *k); /* number: of block `from`, over the list */
-    double *sums;                                   /* what visit writes, for each block */
-    double scale; /* multiplies every element before it is squared */
-} block_walk;
 
 static size_t blocks_of(const pk_tensor *t)
 {
@@ -51,79 +38,34 @@ static double sum_of_squares(const void *array, int kind, size_t n, double scale
     return sum;
 }
 
-static void walk_chunk(void *arg, size_t c)
+PK_INLINE void norm_visit(const sweep *s, share of, const pk_tensor **prepared, context *k)
 {
-    const block_walk *walk = arg;
-    const fp_mode mode = flush_denormals();
-    const size_t from = pk_chunk_begin(walk->blocks, c, walk->chunks),
-                 to = pk_chunk_begin(walk->blocks, c + 1, walk->chunks);
-    const pk_tensor *prepared = NULL; /* k is the context of its group and step count */
-    context k;
-
-    size_t start = walk->starts[c].before; /* number of the tensor's first block */
-    for (const pk_tensor *t = walk->tensors + walk->starts[c].tensor;
-         t < walk->tensors + walk->count && start < to; start += blocks_of(t++)) {
-        const size_t mine = blocks_of(t);
-        const size_t first = from > start ? from - start : 0;
-        const size_t last = start + mine < to ? mine : to - start;
-        if (first >= last)
-            continue;
-        const optimizer *const o = walk->optimizer;
-        if (o && (!prepared || t->group != prepared->group || t->step != prepared->step))
-            o->prepare(walk->configs + t->group * o->config_size, t->step, &k);
-        prepared = t;
-        walk->visit(walk, t, first, last, start + first, &k);
-    }
-    restore_denormals(mode);
-}
-
-static size_t count_blocks(const pk_tensor *tensors, size_t count)
-{
-    size_t blocks = 0;
-    for (size_t i = 0; i < count; i++)
-        blocks += blocks_of(&tensors[i]);
-    return blocks;
-}
-
-static void run_walk(block_walk walk, int nthreads)
-{
-    chunk_start starts[MOST_CHUNKS];
-    walk.blocks = count_blocks(walk.tensors, walk.count);
-    walk.chunks = chunks_for(walk.blocks * NORM_BLOCK, nthreads);
-    walk.starts = starts;
-    find_starts(starts, walk.chunks, walk.tensors, walk.blocks, blocks_of);
-    pk_parallel(walk_chunk, &walk, walk.chunks, nthreads);
-}
-
-static void norm_visit(const block_walk *walk, const pk_tensor *t, size_t from, size_t to,
-                       size_t number, const context *k)
-{
-    (void)k;
-    for (size_t b = from; b < to; b++) {
+    const pk_tensor *const t = of.t;
+    (void)prepared, (void)k;
+    for (size_t b = of.from; b < of.to && b < blocks_of(t); b++) {
         const size_t left = t->n - b * NORM_BLOCK;
-        walk->sums[number++] =
+        s->sums[of.before + b] =
             sum_of_squares(element(t->grad, b * NORM_BLOCK, t->stored.grad), t->stored.grad,
-                           left < NORM_BLOCK ? left : NORM_BLOCK, walk->scale);
+                           left < NORM_BLOCK ? left : NORM_BLOCK, s->scale);
     }
 }
+
+static void norm_chunk(void *arg, size_t c) { visit_chunk(arg, c, blocks_of, norm_visit); }
 
 static double norm_with(const pk_tensor *tensors, size_t count, double *sums, double scale,
                         int nthreads)
 {
+    sweep s = {.tensors = tensors, .count = count, .sums = sums, .scale = scale};
     double sum = 0;
-    run_walk(
-        (block_walk){
-            .tensors = tensors, .count = count, .visit = norm_visit, .sums = sums, .scale = scale},
-        nthreads);
-    const size_t blocks = count_blocks(tensors, count);
-    for (size_t b = 0; b < blocks; b++)
+    run_sweep(&s, blocks_of, NORM_BLOCK, norm_chunk, nthreads);
+    for (size_t b = 0; b < s.total; b++)
         sum += sums[b];
     return sqrt(sum) / scale;
 }
 
 static size_t norm_scratch_size(const pk_tensor *tensors, size_t count)
 {
-    return count_blocks(tensors, count) * sizeof(double);
+    return total_of(tensors, count, blocks_of) * sizeof(double);
 }
 
 static double global_norm(const pk_tensor *tensors, size_t count, void *scratch, int nthreads)

@@ -6,9 +6,10 @@
 #include "optim.h"
 #include "rows.h"
 
-#define PK_ROW(number, name) [number] = &name,
-static const optimizer *const optimizers[PK_N_OPTIMIZERS + 1] = {
-    PK_OPTIMIZERS(PK_ROW)[PK_MEMORY_ROOF] = &memory_roof,
+#define PK_ROW(number, name) [number] = {name##_context, name##_update, sizeof(pk_##name##_config)},
+static const optimizer optimizers[PK_N_OPTIMIZERS + 1] = {
+    PK_OPTIMIZERS(PK_ROW)[PK_MEMORY_ROOF] = {memory_roof_context, memory_roof_update,
+                                             sizeof(pk_common)},
 };
 
 /* One sweep; two if a group is cautious, because the share of agreeing elements of a tensor is
@@ -17,38 +18,30 @@ static const optimizer *const optimizers[PK_N_OPTIMIZERS + 1] = {
 static void step(pk_which which, const pk_tensor *tensors, size_t count, const void *configs,
                  void *scratch, int nthreads)
 {
-    const optimizer *const o = optimizers[which];
-    chunk_start starts[MOST_CHUNKS];
     size_t agreeing[CAUTIOUS_AT_ONCE];
     int cautious = 0;
-    sweep s = {.optimizer = o, .configs = configs, .starts = starts};
+    sweep s = {.optimizer = &optimizers[which], .configs = configs};
     const double *const rates =
-        o->rates ? o->rates(tensors, count, configs, scratch, nthreads) : NULL;
+        which == PK_LAMB ? lamb_rates(s, tensors, count, scratch, nthreads) : NULL;
     for (size_t i = 0; i < count; i++)
         cautious |= common_of(&s, &tensors[i])->cautious;
     for (size_t first = 0; first < count; first += s.count) {
         s.tensors = tensors + first;
         s.rates = rates ? rates + first : NULL;
         s.count = cautious ? smaller(count - first, CAUTIOUS_AT_ONCE) : count;
-        s.total = 0;
-        for (size_t i = 0; i < s.count; i++)
-            s.total += s.tensors[i].n;
-        s.chunks = chunks_for(s.total, nthreads);
-        find_starts(starts, s.chunks, s.tensors, s.total, elements_of);
         if (cautious) {
             s.agreeing = memset(agreeing, 0, sizeof agreeing);
             s.counting = 1;
-            pk_parallel(sweep_chunk, &s, s.chunks, nthreads);
+            run_sweep(&s, elements_of, 1, update_chunk, nthreads);
             s.counting = 0;
         }
-        pk_parallel(sweep_chunk, &s, s.chunks, nthreads);
+        run_sweep(&s, elements_of, 1, update_chunk, nthreads);
     }
 }
 
 static size_t scratch_size(pk_which which, const pk_tensor *tensors, size_t count)
 {
-    const optimizer *const o = optimizers[which];
-    return o->scratch_size ? o->scratch_size(tensors, count) : 0;
+    return which == PK_LAMB ? lamb_scratch_size(tensors, count) : 0;
 }
 
 extern const pk_optim_kernels PK_TABLE;

@@ -1,10 +1,9 @@
-/* The optimizers other than Adam's relatives (adam.h).  Each has four parts:
- *     a context function   turns a config into numbers, in double
+/* The optimizers other than Adam's relatives (adam.h).  Each has three parts:
+ *     a context function   turns a config into numbers, in double, after common_context (sweep.h)
  *     a rule               the formula, for one vector of each array
- *     an update            calls update_arrays (loop.h) with the rule and literal switches
- *     an `optimizer`       puts them together; optim.c lists it
- * A switch that only changes numbers (eps_hat, eps_inside_sqrt, lr_in_momentum) is handled in the
- * context and needs no loop of its own.
+ *     LOOPS (loop.h)       the update: a loop for each variant of the rule
+ * optim.c puts them together.  A switch that only changes numbers (eps_hat, eps_inside_sqrt,
+ * lr_in_momentum) is handled in the context and needs no loop of its own.
  *
  * Compiled without contraction to FMA, so that every instruction set and the twins in
  * pyoptk/reference give the same bits. */
@@ -12,21 +11,6 @@
 #define PK_OPTIM_H
 
 #include "loop.h"
-
-static void common_context(const pk_common *c, context *k)
-{
-    *k = (context){.scale = (real)c->grad_scale,
-                   .clip = (real)c->clip_value,
-                   .sign = c->maximize ? -1 : 1,
-                   .decay = c->decoupled ? 0 : (real)c->weight_decay,
-                   .shrink = (real)(c->decoupled ? 1 - c->lr * c->weight_decay : 1),
-                   .ema_keep = (real)c->ema_decay,
-                   .ema_rest = (real)(1 - c->ema_decay),
-                   .cautious = c->cautious,
-                   .zero_grad = c->zero_grad};
-    k->rule_only = c->grad_scale == 1 && c->clip_value == (double)INFINITY && !c->maximize &&
-                   k->decay == 0 && !c->cautious && !c->zero_grad;
-}
 
 /* ---- SGD ------------------------------------------------------------------------------------- */
 
@@ -36,7 +20,6 @@ static void sgd_context(const void *config, int64_t step, context *k)
 {
     const pk_sgd_config *c = config;
     const double lr = c->common.lr, damped = step == 1 ? 1 : 1 - c->dampening;
-    common_context(&c->common, k);
     if (c->momentum != 0)
         k->variant = HAS_MOMENTUM | (step == 1 ? IS_FIRST_STEP : 0) | (c->nesterov ? NESTEROV : 0);
     k->momentum = (real)c->momentum;
@@ -57,34 +40,16 @@ PK_INLINE vectors sgd_rule(vectors x, context k)
     return x;
 }
 
-static size_t sgd_update(const piece *p, const context *k)
-{
-    switch (k->variant) {
-    case HAS_MOMENTUM:
-        return update_arrays(sgd_rule, HAS_MOMENTUM, STATE_0, PARAM | STATE_0, NO_ROOTS, p, *k);
-    case HAS_MOMENTUM | NESTEROV:
-        return update_arrays(sgd_rule, HAS_MOMENTUM | NESTEROV, STATE_0, PARAM | STATE_0, NO_ROOTS,
-                             p, *k);
-    case HAS_MOMENTUM | IS_FIRST_STEP:
-        return update_arrays(sgd_rule, HAS_MOMENTUM | IS_FIRST_STEP, STATE_0, PARAM | STATE_0,
-                             NO_ROOTS, p, *k);
-    case HAS_MOMENTUM | IS_FIRST_STEP | NESTEROV:
-        return update_arrays(sgd_rule, HAS_MOMENTUM | IS_FIRST_STEP | NESTEROV, STATE_0,
-                             PARAM | STATE_0, NO_ROOTS, p, *k);
-    default:
-        return update_arrays(sgd_rule, 0, 0, PARAM, NO_ROOTS, p, *k);
-    }
-}
-
-static const optimizer sgd = {
-    .prepare = sgd_context, .update = sgd_update, .config_size = sizeof(pk_sgd_config)};
+LOOPS(sgd, LOOP(0, 0, NO_ROOTS); LOOP(HAS_MOMENTUM, STATE_0, NO_ROOTS);
+      LOOP(HAS_MOMENTUM | NESTEROV, STATE_0, NO_ROOTS);
+      LOOP(HAS_MOMENTUM | IS_FIRST_STEP, STATE_0, NO_ROOTS);
+      LOOP(HAS_MOMENTUM | IS_FIRST_STEP | NESTEROV, STATE_0, NO_ROOTS))
 
 /* ---- AdaGrad --------------------------------------------------------------------------------- */
 
 static void adagrad_context(const void *config, int64_t step, context *k)
 {
     const pk_adagrad_config *c = config;
-    common_context(&c->common, k);
     k->rate = (real)(c->common.lr / (1 + (double)(step - 1) * c->lr_decay));
     k->eps = (real)(c->eps_inside_sqrt ? 0 : c->eps);
     k->eps_inside = (real)(c->eps_inside_sqrt ? c->eps : 0);
@@ -97,13 +62,7 @@ PK_INLINE vectors adagrad_rule(vectors x, context k)
     return x;
 }
 
-static size_t adagrad_update(const piece *p, const context *k)
-{
-    return update_arrays(adagrad_rule, 0, STATE_0, PARAM | STATE_0, ROOTS_2_IN_4, p, *k);
-}
-
-static const optimizer adagrad = {
-    .prepare = adagrad_context, .update = adagrad_update, .config_size = sizeof(pk_adagrad_config)};
+LOOPS(adagrad, LOOP(0, STATE_0, ROOTS_2_IN_4))
 
 /* ---- RMSprop --------------------------------------------------------------------------------- */
 
@@ -111,7 +70,6 @@ static void rmsprop_context(const void *config, int64_t step, context *k)
 {
     const pk_rmsprop_config *c = config;
     (void)step;
-    common_context(&c->common, k);
     k->variant = (c->momentum != 0 ? HAS_MOMENTUM : 0) | (c->centered ? CENTERED : 0);
     k->momentum = (real)c->momentum;
     k->beta2 = (real)c->rho;
@@ -143,25 +101,9 @@ PK_INLINE vectors rmsprop_rule(vectors x, context k)
     return x;
 }
 
-static size_t rmsprop_update(const piece *p, const context *k)
-{
-    switch (k->variant) {
-    case HAS_MOMENTUM:
-        return update_arrays(rmsprop_rule, HAS_MOMENTUM, STATE_0 | STATE_2,
-                             PARAM | STATE_0 | STATE_2, ROOTS_2_IN_4, p, *k);
-    case CENTERED:
-        return update_arrays(rmsprop_rule, CENTERED, STATES_01, PARAM | STATES_01, ROOTS_2_IN_4, p,
-                             *k);
-    case CENTERED | HAS_MOMENTUM:
-        return update_arrays(rmsprop_rule, CENTERED | HAS_MOMENTUM, STATES_01 | STATE_2,
-                             PARAM | STATES_01 | STATE_2, ROOTS_2_IN_4, p, *k);
-    default:
-        return update_arrays(rmsprop_rule, 0, STATE_0, PARAM | STATE_0, ROOTS_2_IN_4, p, *k);
-    }
-}
-
-static const optimizer rmsprop = {
-    .prepare = rmsprop_context, .update = rmsprop_update, .config_size = sizeof(pk_rmsprop_config)};
+LOOPS(rmsprop, LOOP(0, STATE_0, ROOTS_2_IN_4); LOOP(HAS_MOMENTUM, STATES_02, ROOTS_2_IN_4);
+      LOOP(CENTERED, STATES_01, ROOTS_2_IN_4);
+      LOOP(CENTERED | HAS_MOMENTUM, STATES_012, ROOTS_2_IN_4))
 
 /* ---- Adadelta -------------------------------------------------------------------------------- */
 
@@ -169,8 +111,6 @@ static void adadelta_context(const void *config, int64_t step, context *k)
 {
     const pk_adadelta_config *c = config;
     (void)step;
-    common_context(&c->common, k);
-    k->rate = (real)c->common.lr;
     k->beta2 = (real)c->rho;
     k->rest2 = (real)(1 - c->rho);
     k->eps_inside = (real)c->eps;
@@ -188,23 +128,14 @@ PK_INLINE vectors adadelta_rule(vectors x, context k)
     return x;
 }
 
-static size_t adadelta_update(const piece *p, const context *k)
-{
-    return update_arrays(adadelta_rule, 0, STATES_01, PARAM | STATES_01, ROOTS_2_IN_4, p, *k);
-}
-
-static const optimizer adadelta = {.prepare = adadelta_context,
-                                   .update = adadelta_update,
-                                   .config_size = sizeof(pk_adadelta_config)};
+LOOPS(adadelta, LOOP(0, STATES_01, ROOTS_2_IN_4))
 
 /* ---- Rprop ----------------------------------------------------------------------------------- */
 
 static void rprop_context(const void *config, int64_t step, context *k)
 {
     const pk_rprop_config *c = config;
-    common_context(&c->common, k);
     k->variant = step == 1 ? IS_FIRST_STEP : 0;
-    k->rate = (real)c->common.lr;
     k->direct = (real)c->eta_minus; /* factor of a size that goes down */
     k->gain = (real)c->eta_plus;    /* and of one that goes up */
     k->low = (real)c->min_size;
@@ -224,30 +155,17 @@ PK_INLINE vectors rprop_rule(vectors x, context k)
     *size *= pick(same, broadcast(k.gain), pick(other, broadcast(k.direct), one));
     *size = smaller_of(broadcast(k.high), larger_of(broadcast(k.low), *size));
     *prev = pick(other, zero, x.g);
-    const vec sign =
-        pick(*prev > 0, one, pick(*prev < 0, -one, *prev)); /* 0 and NaN are themselves */
-    x.p = k.shrink * x.p - *size * sign;
+    x.p = k.shrink * x.p - *size * sign_of(*prev);
     return x;
 }
 
-static size_t rprop_update(const piece *p, const context *k)
-{
-    enum { CHANGES = PARAM | STATES_01 };
-    return k->variant
-               ? update_arrays(rprop_rule, IS_FIRST_STEP, STATES_01, CHANGES, NO_ROOTS, p, *k)
-               : update_arrays(rprop_rule, 0, STATES_01, CHANGES, NO_ROOTS, p, *k);
-}
+LOOPS(rprop, LOOP(0, STATES_01, NO_ROOTS); LOOP(IS_FIRST_STEP, STATES_01, NO_ROOTS))
 
-static const optimizer rprop = {
-    .prepare = rprop_context, .update = rprop_update, .config_size = sizeof(pk_rprop_config)};
-
-/* ---- the lower bound of all
- * -------------------------------------------------------------------------------- */
+/* ---- the lower bound of all ------------------------------------------------------------------ */
 
 static void memory_roof_context(const void *config, int64_t step, context *k)
 {
-    (void)config;
-    (void)step;
+    (void)config, (void)step;
     *k = (context){.rule_only = 1};
 }
 
@@ -260,12 +178,6 @@ PK_INLINE vectors memory_roof_rule(vectors x, context k)
     return x;
 }
 
-static size_t memory_roof_update(const piece *p, const context *k)
-{
-    return update_arrays(memory_roof_rule, 0, STATES_01, PARAM | STATES_01, NO_ROOTS, p, *k);
-}
-
-static const optimizer memory_roof = {
-    .prepare = memory_roof_context, .update = memory_roof_update, .config_size = sizeof(pk_common)};
+LOOPS(memory_roof, LOOP(0, STATES_01, NO_ROOTS))
 
 #endif

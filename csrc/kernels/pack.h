@@ -1,5 +1,5 @@
-/* Packs the weights of recurrent layers into panels for matmul.h: rows of a weight become columns
- * of a panel for the forward pass, and stay rows for the backward pass. */
+/* Packs the weights of layers into panels for matmul.h: rows of a weight become columns of a panel
+ * for the forward pass, and stay rows for the backward pass. */
 #ifndef PK_PACK_H
 #define PK_PACK_H
 

@@ -55,23 +55,14 @@ static void rnn_again(const rnn_job *job, range steps, size_t i, int phase, rang
         return;
     const range units = {panels.from * UNITS, smaller(panels.to * UNITS, job->P_c)};
     for (size_t b = rows.from; b < rows.to && CELL_HAS_C; b++)
-        memcpy(c_around(job, steps.from, b) + units.from, c_at(job, steps.from, b) + units.from,
+        memcpy(c_before(job, steps.from, b) + units.from, c_at(job, steps.from, b) + units.from,
                length(units) * sizeof(real));
     for (size_t t = steps.from; t < steps.to; t++)
-        for (size_t panel = panels.from; panel < panels.to; panel++)
-            for (size_t b = rows.from; b < rows.to; b++)
-                for (size_t v = 0; v < vectors_of(job, panel); v++) {
-                    const place p = place_of(job, panel, v);
-                    real *a = gates_at(job, panel, t, b) + v * LANES;
-                    real *c = CELL_HAS_C ? c_around(job, t, b) + p.unit : NULL;
-                    vec state = c ? load(c) : (vec){0};
-                    if (active(job, t, b)) {
-                        state = cell_c(a, a, p.n, state);
-                        cell_h(&job->s, a, a, p.n, state, load(h_at(job, t, b) + p.unit));
-                    }
-                    if (c)
-                        store(c + B * job->P_c, state);
-                }
+        for (size_t panel = panels.from; panel < panels.to; panel++) {
+            real *a = gates_at(job, panel, t, rows.from);
+            rnn_cells(job, t, rows, panel, a, a, c_before(job, t, rows.from),
+                      c_behind(job, t, rows.from), 1);
+        }
 }
 
 /* ---- the recurrence -------------------------------------------------------------------------- */
@@ -93,11 +84,13 @@ PK_INLINE void rnn_cell_backward(const rnn_job *job, size_t t, size_t b, place p
         store(dh_b, dh);
         return;
     }
-    const real *h = h_at(job, t, b) + p.unit, *c = dc_b ? c_around(job, t, b) + p.unit : NULL;
-    const cell_states states = {.h_prev = load(h),
-                                .h = load(h + job->s.B * job->P_h),
-                                .c_prev = c ? load(c) : (vec){0},
-                                .c = c ? load(c + job->s.B * job->P_c) : (vec){0}};
+    const real *h = h_at(job, t, b) + p.unit;
+    const cell_states states = {
+        .h_prev = load(h),
+        .h = load(h + job->s.B * job->P_h),
+        .c_prev = CELL_HAS_C ? load(c_before(job, t, b) + p.unit) : (vec){0},
+        .c = CELL_HAS_C ? load(c_behind(job, t, b) + p.unit) : (vec){0},
+    };
     cell_gradient(&job->s, gates, p.n, p.lanes, states, &dh, &dc);
     if (dc_b)
         store(dc_b, dc);

@@ -109,35 +109,47 @@ static void rnn_pre_activations(const rnn_job *job, size_t t, range rows, range 
                 a + (with_h.from - rows.from) * WIDTH + OF_H.first * n, WIDTH, NULL);
 }
 
-/* Applies the cell to rows of a panel.  Two loops, c and then h, because the chain of operations
- * from a pre-activation to h is too long to overlap with that of the next row. */
-PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel, real *a)
+/* Applies the cell to rows of a panel: from the pre-activations a[rows, WIDTH] and c[rows, P_c] to
+ * c_next and, unless NULL, gates, which may be a.  If `again`, h and y are known already.
+ * Two loops, c and then h, because the chain of operations from a pre-activation to h is too long
+ * to overlap with that of the next row. */
+PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel, real *a,
+                         real *gates, const real *c, real *c_next, const int again)
 {
-    const int keeps = keeps_gates(&job->s);
-    const size_t vectors = vectors_of(job, panel);
-    for (size_t b = rows.from; b < rows.to; b++)
+    const size_t vectors = vectors_of(job, panel), P_c = CELL_HAS_C ? job->P_c : 0;
+    for (size_t b = rows.from, r = 0; b < rows.to; b++, r++)
         for (size_t v = 0; v < vectors; v++) {
             const place p = place_of(job, panel, v);
-            real *gates = keeps ? gates_at(job, panel, t, b) + v * LANES : NULL;
-            vec c = CELL_HAS_C ? load(c_at(job, t, b) + p.unit) : (vec){0};
+            const size_t at = r * WIDTH + v * LANES;
+            vec state = CELL_HAS_C ? load(c + r * P_c + p.unit) : (vec){0};
             if (active(job, t, b))
-                c = cell_c(a + (b - rows.from) * WIDTH + v * LANES, gates, p.n, c);
+                state = cell_c(a + at, gates ? gates + at : NULL, p.n, state);
             if (CELL_HAS_C)
-                store(c_after(job, t, b) + p.unit, c);
+                store(c_next + r * P_c + p.unit, state);
         }
-    for (size_t b = rows.from; b < rows.to; b++)
+    for (size_t b = rows.from, r = 0; b < rows.to; b++, r++)
         for (size_t v = 0; v < vectors; v++) {
             const place p = place_of(job, panel, v);
-            real *gates = keeps ? gates_at(job, panel, t, b) + v * LANES : NULL;
-            const vec c = CELL_HAS_C ? load(c_after(job, t, b) + p.unit) : (vec){0};
+            const size_t at = r * WIDTH + v * LANES;
+            const vec state = CELL_HAS_C ? load(c_next + r * P_c + p.unit) : (vec){0};
             vec h = load(h_at(job, t, b) + p.unit); /* past the end of the sequence h stays */
             vec y = job->s.repeat_last ? h : broadcast(0);
             if (active(job, t, b))
-                y = h = cell_h(&job->s, a + (b - rows.from) * WIDTH + v * LANES, gates, p.n, c, h);
+                y = h = cell_h(&job->s, a + at, gates ? gates + at : NULL, p.n, state, h);
+            if (again)
+                continue;
             store(h_at(job, t + 1, b) + p.unit, h);
             if (job->y.data)
                 store_n(row_at(job->y, t, b) + p.unit, y, p.lanes);
         }
+}
+
+/* The cells of step t, with pre-activations a. */
+static void rnn_forward_cells(const rnn_job *job, size_t t, range rows, size_t panel, real *a)
+{
+    real *const gates = keeps_gates(&job->s) ? gates_at(job, panel, t, rows.from) : NULL;
+    rnn_cells(job, t, rows, panel, a, gates, c_at(job, t, rows.from), c_after(job, t, rows.from),
+              0);
 }
 
 static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phase, range rows,
@@ -147,7 +159,7 @@ static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phas
     const range panels = panels_of(job, columns);
     if (CELL_WHOLE_ROW && phase == 1) {
         for (size_t panel = panels.from; panel < panels.to; panel++)
-            rnn_cells(job, t, rows, panel, gates_at(job, panel, t, rows.from));
+            rnn_forward_cells(job, t, rows, panel, gates_at(job, panel, t, rows.from));
         return;
     }
     if (job->block > 1 && t % job->block == 0)
@@ -160,7 +172,7 @@ static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phas
             real *a = CELL_WHOLE_ROW ? gates_at(job, panel, t, b) : local;
             rnn_pre_activations(job, t, block, live, panel, a);
             if (!CELL_WHOLE_ROW)
-                rnn_cells(job, t, block, panel, a);
+                rnn_forward_cells(job, t, block, panel, a);
         }
     }
 }

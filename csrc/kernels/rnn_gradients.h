@@ -5,8 +5,6 @@
 
 #include "rnn_forward.h"
 
-#include <errno.h>
-
 /* `steps` without the first one, if h is 0 there and enters no product. */
 static range steps_with_h(const rnn_job *job, range steps)
 {
@@ -63,7 +61,6 @@ typedef struct {
     range steps;   /* of dx */
     size_t tasks;  /* that share them */
     size_t groups; /* of panels; a task computes GRADIENT_WIDTH columns of a weight for one group */
-    const int *callers_errno; /* errno has another address in each thread: tells the caller's own */
 } rnn_sums;
 
 /* Whether this is the first contribution to dx[t].  Two directions may share one dx: each first
@@ -116,7 +113,7 @@ static void rnn_dx_of(const rnn_run *run, range steps)
         if (!job->dx.data || !job->s.I)
             continue;
         const size_t rows = 1 + smaller(512, (1 << 17) / job->s.I), threads = (size_t)run->nthreads;
-        rnn_sums of = {run, job, steps, 1 + length(steps) * (job->s.B + 1) / rows, 1, NULL};
+        rnn_sums of = {run, job, steps, 1 + length(steps) * (job->s.B + 1) / rows, 1};
         if (threads > 1)
             of.tasks = round_up(of.tasks, 2 * threads);
         of.tasks = smaller(of.tasks, length(steps));
@@ -251,8 +248,7 @@ __attribute__((noinline)) static void rnn_wide_gradient(const rnn_sums *sums, co
     } while ((k0 += K_BLOCK) < total);
 }
 
-/* The same on a worker of the pool, whose stack has room for 128 KiB; that of the caller may
- * not. */
+/* The same on a worker, whose stack has room for 128 KiB; that of other threads may not. */
 __attribute__((noinline)) static void
 rnn_wide_gradient_on_worker(const rnn_sums *sums, const rnn_weight *g, size_t column, range panels)
 {
@@ -307,10 +303,10 @@ static void rnn_gradient_task(void *arg, size_t task)
             rnn_bias_gradient(sums, panel);
     else if (w->dw && w->N < LANES)
         rnn_narrow_gradient(sums, w, panels);
-    else if (w->dw && &errno == sums->callers_errno)
-        rnn_wide_gradient(sums, w, column, panels, job->packed_rows);
-    else if (w->dw)
+    else if (w->dw && pk_on_worker())
         rnn_wide_gradient_on_worker(sums, w, column, panels);
+    else if (w->dw)
+        rnn_wide_gradient(sums, w, column, panels, job->packed_rows);
     restore_denormals(mode);
 }
 
@@ -326,7 +322,7 @@ static void rnn_gradients_of(const rnn_run *run)
     for (size_t i = 0; i < run->count; i++) {
         const rnn_job *job = run->jobs + i;
         const size_t panels = panels_in(job->s.H);
-        rnn_sums of = {run, job, run->steps, 1, 1, &errno};
+        rnn_sums of = {run, job, run->steps, 1, 1};
         const size_t parts = (round_up(job->s.I, width) + round_up(job->R, width)) / width + 1;
         if (threads > 1)
             of.groups = smaller(panels, 1 + 4 * threads / parts);

@@ -169,27 +169,38 @@ PK_INLINE real *h_at(const rnn_job *job, size_t t, size_t b)
     return job->h + (slot * job->s.B + b) * job->P_h;
 }
 
+/* Row b of the part of c [., B, P_c] with this number; NULL if the cell has no c. */
+PK_INLINE real *c_slot(const rnn_job *job, real *c, size_t slot, size_t b)
+{
+    return CELL_HAS_C ? c + (slot * job->s.B + b) * job->P_c : NULL;
+}
+
 /* Forward: c before and after step t.  The steps of an interval overwrite one slot. */
 PK_INLINE real *c_at(const rnn_job *job, size_t t, size_t b)
 {
-    return job->c + ((t + job->c_interval - 1) / job->c_interval * job->s.B + b) * job->P_c;
+    return c_slot(job, job->c, (t + job->c_interval - 1) / job->c_interval, b);
 }
 PK_INLINE real *c_after(const rnn_job *job, size_t t, size_t b)
 {
-    return job->c + ((t / job->c_interval + 1) * job->s.B + b) * job->P_c;
+    return c_slot(job, job->c, t / job->c_interval + 1, b);
 }
 
-/* Backward: c before step t; c after it is B * P_c elements further. */
-PK_INLINE real *c_around(const rnn_job *job, size_t t, size_t b)
+/* Backward: c before and after step t, for every step of the window. */
+PK_INLINE real *c_before(const rnn_job *job, size_t t, size_t b)
 {
-    return job->c_again + (t % job->window * job->s.B + b) * job->P_c;
+    return c_slot(job, job->c_again, t % job->window, b);
+}
+PK_INLINE real *c_behind(const rnn_job *job, size_t t, size_t b)
+{
+    return c_slot(job, job->c_again, t % job->window + 1, b);
 }
 
 PK_INLINE size_t packed_row(columns of) { return of.count * UNITS; }
 
 PK_INLINE size_t size_of_packed_panel(const rnn_job *job)
 {
-    return WIDTH + job->s.I * packed_row(OF_X) + job->R * packed_row(OF_H);
+    const size_t rows = plus(times(job->s.I, packed_row(OF_X)), times(job->R, packed_row(OF_H)));
+    return plus(WIDTH, rows);
 }
 
 PK_INLINE real *packed_panel(const rnn_job *job, size_t panel)

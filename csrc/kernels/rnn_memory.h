@@ -59,55 +59,51 @@ static rnn_job rnn_job_for(const pk_rnn_shape *shape)
     return job;
 }
 
-/* The parts of the scratch memory in their order, in elements. */
-typedef struct {
-    size_t packed_rows, packed_w_hh, packed_w_ih, dh, dc, packed_w, gates, c_again;
-} rnn_scratch;
-
-static size_t size_of_forward_pack(const rnn_job *job)
+/* A part of scratch memory; *end is where the next one begins.  With memory NULL, only counts. */
+PK_INLINE real *part(real *memory, size_t *end, size_t elements)
 {
-    const size_t rows = plus(times(job->s.I, packed_row(OF_X)), times(job->R, packed_row(OF_H)));
-    return times(panels_in(job->s.H), plus(WIDTH, rows));
+    real *const begin = memory ? memory + *end : NULL;
+    *end = plus(*end, elements);
+    return begin;
 }
 
-static rnn_scratch forward_scratch(const rnn_job *job)
+/* Divides the scratch memory of a pass.  Returns how many elements it needs. */
+static size_t forward_scratch(rnn_job *job, real *memory)
 {
-    const size_t step = times(job->s.B, panels_in(job->s.H) * WIDTH);
-    return (rnn_scratch){.packed_w = size_of_forward_pack(job),
-                         .gates = keeps_gates(&job->s) ? 0 : times(job->block, step)};
-}
-
-static rnn_scratch backward_scratch(const rnn_job *job)
-{
-    const size_t B = job->s.B, H = job->s.H, step = times(B, panels_in(H) * WIDTH);
-    const size_t c = CELL_HAS_C ? job->P_c : 0;
-    const size_t widest = job->s.I > job->R ? job->s.I : job->R;
-    rnn_scratch size = {.packed_rows = smaller(round_up(widest, WIDTH), GRADIENT_WIDTH) * K_BLOCK,
-                        .packed_w_hh = packed_size(OF_H.count * H, job->R),
-                        .packed_w_ih = packed_size(OF_X.count * H, job->s.I),
-                        .dh = times(B, job->Q),
-                        .dc = times(B, c)};
+    const size_t panels = panels_in(job->s.H), step = times(job->s.B, panels * WIDTH);
+    size_t end = 0;
+    job->packed_w = part(memory, &end, times(panels, size_of_packed_panel(job)));
     if (!keeps_gates(&job->s))
-        size.gates = times(steps_of_window(&job->s), step);
-    if (computes_again(&job->s)) {
-        size.packed_w = size_of_forward_pack(job);
-        size.c_again = times(steps_of_window(&job->s) + 1, times(B, c));
-    }
-    return size;
+        job->gates = part(memory, &end, times(job->block, step));
+    return end;
 }
 
-static size_t scratch_elements(rnn_scratch s)
+static size_t backward_scratch(rnn_job *job, real *memory)
 {
-    return plus(plus(plus(s.packed_w_hh, s.packed_w_ih), plus(s.dh, s.dc)),
-                plus(plus(s.packed_w, s.gates), plus(s.c_again, s.packed_rows)));
+    const size_t B = job->s.B, H = job->s.H, c = CELL_HAS_C ? times(B, job->P_c) : 0;
+    const size_t panels = panels_in(H), step = times(B, panels * WIDTH);
+    const size_t widest = round_up(job->s.I > job->R ? job->s.I : job->R, WIDTH);
+    const size_t window = steps_of_window(&job->s);
+    size_t end = 0;
+    job->packed_rows = part(memory, &end, smaller(widest, GRADIENT_WIDTH) * K_BLOCK);
+    job->packed_w_hh = part(memory, &end, packed_size(OF_H.count * H, job->R));
+    job->packed_w_ih = part(memory, &end, packed_size(OF_X.count * H, job->s.I));
+    job->dh = part(memory, &end, times(B, job->Q));
+    job->dc = part(memory, &end, c);
+    if (computes_again(&job->s))
+        job->packed_w = part(memory, &end, times(panels, size_of_packed_panel(job)));
+    if (!keeps_gates(&job->s))
+        job->gates = part(memory, &end, times(window, step));
+    if (computes_again(&job->s))
+        job->c_again = part(memory, &end, times(window + 1, c));
+    return end;
 }
 
 static pk_rnn_sizes rnn_sizes(const pk_rnn_shape *shape)
 {
-    const rnn_job job = rnn_job_for(shape);
+    rnn_job job = rnn_job_for(shape);
     const size_t T = job.s.T, B = job.s.B, intervals = (T + job.c_interval - 1) / job.c_interval;
-    const size_t forward = scratch_elements(forward_scratch(&job));
-    const size_t backward = scratch_elements(backward_scratch(&job));
+    const size_t forward = forward_scratch(&job, NULL), backward = backward_scratch(&job, NULL);
     const int nothing = job.s.save == PK_SAVE_NOTHING;
     pk_rnn_sizes size = {.h = times(nothing ? 2 : T + 1, times(B, job.P_h))};
     if (CELL_HAS_C)
@@ -125,26 +121,18 @@ static pk_sequence in_order_of_steps(pk_sequence s, const rnn_job *job)
     return (pk_sequence){row_at(s, job->s.T - 1, 0), -s.t_stride, s.b_stride};
 }
 
-/* The job of a layer, with scratch memory divided by these sizes. */
-static rnn_job rnn_job_of(const pk_rnn_layer *layer, rnn_scratch (*scratch)(const rnn_job *))
+/* The job of a pass over a layer. */
+static rnn_job rnn_job_of(const pk_rnn_layer *layer, size_t (*scratch)(rnn_job *, real *))
 {
     rnn_job job = rnn_job_for(&layer->shape);
-    const rnn_scratch size = scratch(&job);
     job.w = layer->weights;
     job.x = in_order_of_steps(layer->x, &job);
     job.y = in_order_of_steps(layer->y, &job);
     job.h = layer->h;
     job.c = job.c_again = layer->c;
+    job.gates = layer->gates;
     job.from_zeros = !layer->h0;
-    job.packed_rows = align(layer->scratch);
-    job.packed_w_hh = job.packed_rows + size.packed_rows;
-    job.packed_w_ih = job.packed_w_hh + size.packed_w_hh;
-    job.dh = job.packed_w_ih + size.packed_w_ih;
-    job.dc = job.dh + size.dh;
-    job.packed_w = job.dc + size.dc;
-    job.gates = keeps_gates(&job.s) ? layer->gates : job.packed_w + size.packed_w;
-    if (size.c_again)
-        job.c_again = job.packed_w + size.packed_w + size.gates;
+    scratch(&job, align(layer->scratch));
     return job;
 }
 

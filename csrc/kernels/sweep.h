@@ -1,6 +1,7 @@
 /* A sweep: one pass over the memory of a list of tensors.  The list is divided into chunks, which
- * may run on several threads.  Each chunk calls one optimizer's `update` with pieces of tensors.
- * optim.c calls sweep_chunk; an update is a loop of loop.h.
+ * may run on several threads.  A chunk visits its tensors: a step (update_visit) calls the
+ * optimizer's `update`, a loop of loop.h, with pieces of them; norm.h sums squares.  optim.c and
+ * norm.h call run_sweep.
  *
  * The arithmetic of an element never depends on where a chunk begins, so that every number of
  * threads and every split of a model into tensors gives the same bits. */
@@ -32,17 +33,14 @@ typedef struct {
     int by_products; /* how root_of works; a literal for each vector of a loop */
 } context;
 
+/* One step of a piece; if p->counting, changes nothing and returns how many elements agree. */
+typedef size_t update_function(const piece *p, const context *k);
+
 /* One optimizer, as the table in optim.c lists it. */
 typedef struct {
-    void (*prepare)(const void *config, int64_t step, context *k);
-    /* One step of a piece; if p->counting, changes nothing and returns how many elements agree. */
-    size_t (*update)(const piece *p, const context *k);
+    void (*complete)(const void *config, int64_t step, context *k); /* after common_context */
+    update_function *update;
     size_t config_size;
-    /* LAMB: computes a rate for each tensor, [count] in scratch, before the sweep.  Others:
-     * NULL. */
-    const double *(*rates)(const pk_tensor *tensors, size_t count, const void *configs,
-                           void *scratch, int nthreads);
-    size_t (*scratch_size)(const pk_tensor *tensors, size_t count); /* bytes; NULL: none */
 } optimizer;
 
 /* Where a chunk begins: the index of its first tensor, and the elements of all tensors before. */
@@ -51,19 +49,49 @@ typedef struct {
 } chunk_start;
 
 typedef struct {
-    const optimizer *optimizer;
     const pk_tensor *tensors;
-    size_t count, total, chunks;
-    const chunk_start *starts; /* [chunks] */
+    size_t count, total, chunks; /* total: of elements or of blocks, as a length_function counts */
+    const chunk_start *starts;   /* [chunks] */
+    const optimizer *optimizer;
     const char *configs; /* an array of the optimizer's config, each beginning with pk_common */
     const double *rates; /* [count], or NULL: the rate is in the context */
     size_t *agreeing;    /* [count] the number of agreeing elements of a cautious update, or NULL */
     int counting;        /* this sweep only counts agreeing elements */
+    double *sums;        /* norm.h: of squares, for each block */
+    double scale;        /* norm.h: multiplies every element before it is squared */
 } sweep;
+
+typedef size_t length_function(const pk_tensor *t);
 
 PK_INLINE const pk_common *common_of(const sweep *s, const pk_tensor *t)
 {
     return (const pk_common *)(s->configs + t->group * s->optimizer->config_size);
+}
+
+static void common_context(const pk_common *c, context *k)
+{
+    *k = (context){.scale = (real)c->grad_scale,
+                   .clip = (real)c->clip_value,
+                   .sign = c->maximize ? -1 : 1,
+                   .decay = c->decoupled ? 0 : (real)c->weight_decay,
+                   .shrink = (real)(c->decoupled ? 1 - c->lr * c->weight_decay : 1),
+                   .rate = (real)c->lr,
+                   .ema_keep = (real)c->ema_decay,
+                   .ema_rest = (real)(1 - c->ema_decay),
+                   .cautious = c->cautious,
+                   .zero_grad = c->zero_grad};
+    k->rule_only = c->grad_scale == 1 && c->clip_value == (double)INFINITY && !c->maximize &&
+                   k->decay == 0 && !c->cautious && !c->zero_grad;
+}
+
+/* Makes k the context of t, unless it is that of a tensor of the same group and step count. */
+PK_INLINE void prepare(const sweep *s, const pk_tensor *t, const pk_tensor **prepared, context *k)
+{
+    if (!*prepared || t->group != (*prepared)->group || t->step != (*prepared)->step) {
+        common_context(common_of(s, t), k);
+        s->optimizer->complete(common_of(s, t), t->step, k);
+    }
+    *prepared = t;
 }
 
 /* The factor of the agreeing elements, which keeps the size of the update. */
@@ -101,23 +129,63 @@ static size_t chunks_for(size_t total, int nthreads)
     return by_size < most ? by_size : most;
 }
 
-/* Found once for all chunks, because each would otherwise scan the list from its beginning. */
-static void find_starts(chunk_start *starts, size_t chunks, const pk_tensor *tensors, size_t total,
-                        size_t (*length_of)(const pk_tensor *t))
-{
-    size_t i = 0, before = 0;
-    for (size_t c = 0; c < chunks; c++) {
-        const size_t from = pk_chunk_begin(total, c, chunks);
-        while (from < total && before + length_of(&tensors[i]) <= from)
-            before += length_of(&tensors[i++]);
-        starts[c] = (chunk_start){i, before};
-    }
-}
-
 static size_t elements_of(const pk_tensor *t) { return t->n; }
 
+PK_INLINE size_t total_of(const pk_tensor *tensors, size_t count, length_function *length_of)
+{
+    size_t total = 0;
+    for (size_t i = 0; i < count; i++)
+        total += length_of(&tensors[i]);
+    return total;
+}
+
+/* Divides the list into chunks and runs them.  Finds once for all chunks where they begin, because
+ * each would otherwise scan the list.  A unit of length is at most `size` elements. */
+PK_INLINE void run_sweep(sweep *s, length_function *length_of, size_t size,
+                         void (*chunk)(void *sweep, size_t c), int nthreads)
+{
+    chunk_start starts[MOST_CHUNKS];
+    size_t i = 0, before = 0;
+    s->total = total_of(s->tensors, s->count, length_of);
+    s->chunks = chunks_for(s->total * size, nthreads);
+    s->starts = starts;
+    for (size_t c = 0; c < s->chunks; c++) {
+        const size_t from = pk_chunk_begin(s->total, c, s->chunks);
+        while (from < s->total && before + length_of(&s->tensors[i]) <= from)
+            before += length_of(&s->tensors[i++]);
+        starts[c] = (chunk_start){i, before};
+    }
+    pk_parallel(chunk, s, s->chunks, nthreads);
+}
+
+/* The part of a tensor that belongs to a chunk, in units of length. */
+typedef struct {
+    const pk_tensor *t;
+    size_t from;
+    size_t to;     /* beyond the end of t if the chunk goes on with the next tensor */
+    size_t before; /* the length of all tensors before t */
+} share;
+
+/* Calls visit with all shares of chunk c; k is for prepare(). */
+PK_INLINE void visit_chunk(const sweep *s, size_t c, length_function *length_of,
+                           void (*visit)(const sweep *s, share of, const pk_tensor **prepared,
+                                         context *k))
+{
+    const fp_mode mode = flush_denormals();
+    const size_t from = pk_chunk_begin(s->total, c, s->chunks),
+                 to = pk_chunk_begin(s->total, c + 1, s->chunks);
+    const pk_tensor *t = s->tensors + s->starts[c].tensor, *prepared = NULL;
+    context k;
+    for (size_t before = s->starts[c].before; t < s->tensors + s->count && before < to;
+         before += length_of(t++)) {
+        const share of = {t, from > before ? from - before : 0, to - before, before};
+        visit(s, of, &prepared, &k);
+    }
+    restore_denormals(mode);
+}
+
 /* One step of elements begin..end-1 of a tensor with converted arrays, a stage at a time. */
-static size_t update_staged(const optimizer *o, const pk_tensor *t, size_t begin, size_t end,
+static size_t update_staged(update_function *update, const pk_tensor *t, size_t begin, size_t end,
                             piece p, const context *k)
 {
     stage copies;
@@ -125,58 +193,43 @@ static size_t update_staged(const optimizer *o, const pk_tensor *t, size_t begin
     for (size_t i = begin; i < end; i += STAGE) {
         const pk_tensor part = part_of(t, i, end - i < STAGE ? end : i + STAGE);
         open_piece(&p, &part, &copies);
-        agreeing += o->update(&p, k);
+        agreeing += update(&p, k);
         if (!p.counting)
             close_piece(&p, &part, k->zero_grad);
     }
     return agreeing;
 }
 
-/* Chunk c of the list, counted in elements over all its tensors. */
-static void sweep_chunk(void *arg, size_t c)
+PK_INLINE void update_visit(const sweep *s, share of, const pk_tensor **prepared, context *k)
 {
-    const sweep *s = arg;
-    const optimizer *const o = s->optimizer;
-    const fp_mode mode = flush_denormals();
-    const size_t from = pk_chunk_begin(s->total, c, s->chunks),
-                 to = pk_chunk_begin(s->total, c + 1, s->chunks);
-    const pk_tensor *const list_end = s->tensors + s->count;
-    const pk_tensor *prepared = NULL; /* k is the context of its group and step count */
-    context k;
-
-    size_t start = s->starts[c].before; /* index of the first element of t, over the list */
-    for (const pk_tensor *t = s->tensors + s->starts[c].tensor; t < list_end && start < to;
-         start += t++->n) {
-        if (!t->grad || !t->n)
-            continue;
-        const pk_tensor *soon = t + ROWS_AHEAD;
-        if (soon < list_end && soon->n <= SHORT)
-            prefetch_rows(soon);
-        if (s->counting && !common_of(s, t)->cautious)
-            continue;
-        if (!prepared || t->group != prepared->group || t->step != prepared->step)
-            o->prepare(common_of(s, t), t->step, &k);
-        prepared = t;
-
-        const size_t begin = from > start ? next_grain(t, from - start) : 0;
-        const size_t end = to < start + t->n ? next_grain(t, to - start) : t->n;
-        if (begin >= end)
-            continue;
-        const size_t i = (size_t)(t - s->tensors);
-        piece next, p;
-        p.next = NULL;
-        p.counting = s->counting;
-        p.rate = s->rates ? (real)s->rates[i] : 0;
-        /* Other threads add to the count while it is made. */
-        p.caution = s->agreeing && !s->counting ? (real)caution_of(s->agreeing[i], t->n) : 0;
-        if (start + t->n < to && t + 1 < list_end && pays_to_prefetch(t + 1))
-            p.next = open_native(&next, t + 1, 0, t[1].n);
-        const size_t agreeing = is_native(t) ? o->update(open_native(&p, t, begin, end), &k)
-                                             : update_staged(o, t, begin, end, p, &k);
-        if (s->counting) /* integers: the order of the threads does not matter */
-            __atomic_fetch_add(&s->agreeing[i], agreeing, __ATOMIC_RELAXED);
-    }
-    restore_denormals(mode);
+    const pk_tensor *const t = of.t, *const list_end = s->tensors + s->count;
+    if (!t->grad || !t->n)
+        return;
+    if (t + ROWS_AHEAD < list_end && t[ROWS_AHEAD].n <= SHORT)
+        prefetch_rows(t + ROWS_AHEAD);
+    if (s->counting && !common_of(s, t)->cautious)
+        return;
+    prepare(s, t, prepared, k);
+    const size_t begin = of.from ? next_grain(t, of.from) : 0;
+    const size_t end = of.to < t->n ? next_grain(t, of.to) : t->n;
+    if (begin >= end)
+        return;
+    const size_t i = (size_t)(t - s->tensors);
+    piece next, p;
+    p.next = NULL;
+    p.counting = s->counting;
+    p.rate = s->rates ? (real)s->rates[i] : 0;
+    /* Other threads add to the count while it is made. */
+    p.caution = s->agreeing && !s->counting ? (real)caution_of(s->agreeing[i], t->n) : 0;
+    if (t->n < of.to && t + 1 < list_end && pays_to_prefetch(t + 1))
+        p.next = open_native(&next, t + 1, 0, t[1].n);
+    update_function *const update = s->optimizer->update;
+    const size_t agreeing = is_native(t) ? update(open_native(&p, t, begin, end), k)
+                                         : update_staged(update, t, begin, end, p, k);
+    if (s->counting) /* integers: the order of the threads does not matter */
+        __atomic_fetch_add(&s->agreeing[i], agreeing, __ATOMIC_RELAXED);
 }
+
+static void update_chunk(void *arg, size_t c) { visit_chunk(arg, c, elements_of, update_visit); }
 
 #endif

@@ -1,4 +1,4 @@
-"""The arguments of `python -m pyoptk demo`, and the types of arguments that `bench` has, too."""
+"""The arguments of `python -m pyoptk demo` and `bench`."""
 
 from __future__ import annotations
 
@@ -83,6 +83,12 @@ def add_demo(commands: argparse._SubParsersAction[Any]) -> None:
     )
     common.add_argument("--no-plot", action="store_true", help="save no picture")
     series = demo.add_argument_group("forecast only")
+    series.add_argument(
+        "--mpi",
+        action="store_true",
+        default=None,
+        help="train on all ranks of MPI: mpiexec -n 4 python -m mpi4py -m pyoptk demo --mpi",
+    )
     series.add_argument("--data", type=Path, metavar="FILE.csv", help="your own series")
     series.add_argument(
         "--column", metavar="NAME", help="its column (default: the only one beside the first)"
@@ -96,3 +102,18 @@ def add_demo(commands: argparse._SubParsersAction[Any]) -> None:
         metavar="N",
         help="last rows, kept for the test (default: 120, or a quarter of a shorter series)",
     )
+
+
+def add_bench(commands: argparse._SubParsersAction[Any]) -> None:
+    """The parser of `bench`."""
+    about = "time optimizer steps, LSTMs and a forecaster against NumPy and PyTorch"
+    bench = commands.add_parser(
+        "bench",
+        help=about,
+        description=f"In about a minute: {about} (where it is installed), and against the roof.",
+    )
+    bench.add_argument(
+        "--threads", type=at_least(1), metavar="N", help="of every library (default: see info)"
+    )
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write all rounds there")
+    bench.add_argument("--plot", type=file(".svg"), metavar="FILE.svg", help="draw a picture")

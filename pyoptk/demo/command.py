@@ -10,17 +10,21 @@ from pathlib import Path
 import pyoptk
 
 from . import forecast, linear, mlp
+from .parallel import world
 from .parts import DemoError
 
 
-def demo(options: argparse.Namespace) -> int:
+def main(options: argparse.Namespace) -> int:
     """Run the demo that `options` name; the exit status."""
+    options.comm = None
     try:
         _check(options)
+        options.comm = world(options.threads) if options.mpi else None
         _run(options)
     except DemoError as error:
         message = " ".join(str(error).splitlines())
-        print(f"pyoptk: error: {message}", file=sys.stderr)
+        if options.comm is None or options.comm.rank == 0:
+            print(f"pyoptk: error: {message}", file=sys.stderr)
         return 2
     return 0
 
@@ -28,7 +32,7 @@ def demo(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     """Refuse what would fail only after the training, and what would have no effect."""
     if options.what != "forecast":
-        for name in ("data", "column", "season", "holdout"):
+        for name in ("data", "column", "season", "holdout", "mpi"):
             if getattr(options, name) is not None:
                 raise DemoError(f"argument --{name}: not for demo {options.what}")
     if options.output is None:
@@ -47,6 +51,7 @@ def _run(options: argparse.Namespace) -> None:
     output = None if options.no_plot else options.output
     if options.what == "forecast":
         forecast.run(
+            comm=options.comm,
             data=options.data,
             column=options.column,
             season=options.season or 12,

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import math
 import time
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from ..duel import referee, rows
 from . import plot, series
 from .forecaster import LR, MAX_NORM, Forecaster
+from .parallel import ParallelForecaster
 from .parts import Array, DemoError, Extras, say_what_runs
 from .series import Series
 
@@ -94,7 +97,11 @@ class Outcome:
     next_value, spread : float
         The forecast of the row after the last, and what 9 of 10 held-out errors stay below.
     step_ms, numpy_step_ms : float
-        One training step, by pyoptk and in NumPy, on one thread each.
+        One training step, by pyoptk and in NumPy, on one thread each; NaN with MPI.
+    ranks : int
+        That trained; 0 without MPI.
+    checksum : int
+        CRC-32 of the weights.
     """
 
     task: Task
@@ -109,6 +116,8 @@ class Outcome:
     spread: float
     step_ms: float
     numpy_step_ms: float
+    ranks: int
+    checksum: int
 
 
 def window_length(season: int) -> int:
@@ -201,15 +210,22 @@ def predict_next(model: Forecaster, task: Task) -> float:
     return float(task.series.values[-1]) + change
 
 
-def evaluate(task: Task, epochs: int | None, seed: int, extras: Extras) -> Outcome:
-    """Train on the training rows, then forecast the held-out ones beside the baselines."""
+def evaluate(
+    task: Task, epochs: int | None, seed: int, extras: Extras, comm: Any = None
+) -> Outcome | None:
+    """Train on the training rows, then forecast the held-out ones beside the baselines.
+
+    None on every rank of `comm` but the first.
+    """
     rng = np.random.default_rng(seed)
-    model = Forecaster(rng)
+    model = Forecaster(rng) if comm is None else ParallelForecaster(rng, comm)
     if epochs is None:
         epochs = min(max(MOST_WINDOWS // task.trainable.size, 1), EPOCHS)
     start = time.perf_counter()
     losses = train(model, task, epochs, rng, extras)
     seconds, inside = time.perf_counter() - start, model.watch.seconds
+    if comm is not None and comm.rank:
+        return None
     forecasts = {
         MODEL: predict(model, task),
         "last value + change a season ago": series.seasonal_change(task.series, task.start),
@@ -221,7 +237,9 @@ def evaluate(task: Task, epochs: int | None, seed: int, extras: Extras) -> Outco
         for name, forecast in forecasts.items()
     }
     batch = task.trainable[:BATCH]
-    step_ms, numpy_step_ms = time_steps(batch.size, len(task.windows))
+    step_ms = numpy_step_ms = math.nan
+    if comm is None:  # else the other ranks would run beside it
+        step_ms, numpy_step_ms = time_steps(batch.size, len(task.windows))
     return Outcome(
         task=task,
         forecasts=forecasts,
@@ -235,6 +253,8 @@ def evaluate(task: Task, epochs: int | None, seed: int, extras: Extras) -> Outco
         spread=float(np.quantile(errors[MODEL], 0.9)),
         step_ms=step_ms,
         numpy_step_ms=numpy_step_ms,
+        ranks=0 if comm is None else comm.size,
+        checksum=zlib.crc32(b"".join(param.tobytes() for param in model.params.values())),
     )
 
 
@@ -263,7 +283,8 @@ def run(
     epochs: int | None = None,
     seed: int = 0,
     output: Path | None = Path("pyoptk-forecast.png"),
-) -> Outcome:
+    comm: Any = None,
+) -> Outcome | None:
     """Train on a series, print the report, save the picture.
 
     Parameters
@@ -282,24 +303,30 @@ def run(
         Of the initial weights and of the batches.
     output : Path or None
         The picture; None for no picture.
+    comm : mpi4py.MPI.Comm or None
+        The ranks to train on, all of which call this; the first one reports.
 
     Returns
     -------
-    Outcome
+    Outcome or None
+        None on the other ranks.
 
     Raises
     ------
     DemoError
         If the data cannot be used; the message is one line and names the place.
     """
-    extras = Extras()
+    extras = Extras(None if comm is None else comm.rank)
     task = prepare(series.read(data or SHIPPED, column, season), held_out)
     words = (
         Words(f"{data.name}: {task.series.column}", task.series.column, "", "row") if data else CO2
     )
-    say_what_runs()
-    _print_task(task, words)
-    outcome = evaluate(task, epochs, seed, extras)
+    if not extras.rank:
+        say_what_runs()
+        _print_task(task, words)
+    outcome = evaluate(task, epochs, seed, extras, comm)
+    if outcome is None:
+        return None
     _print_outcome(outcome, words)
     if output is not None:
         extras.picture(lambda figure: plot.forecast(figure, outcome, words), output)
@@ -353,6 +380,10 @@ def _print_outcome(outcome: Outcome, words: Words) -> None:
         f" {outcome.samples / outcome.seconds:,.0f} samples per second,"
         f" {outcome.seconds_in_pyoptk / outcome.seconds:.0%} of the time in pyoptk"
     )
+    if outcome.ranks:
+        plural = "" if outcome.ranks == 1 else "s"
+        print(f"  weights    CRC-32 {outcome.checksum:08x}, on {outcome.ranks} rank{plural}")
+        return
     print(
         f"  one step   {outcome.step_ms:.2f} ms, in NumPy {outcome.numpy_step_ms:.2f} ms,"
         f" {outcome.numpy_step_ms / outcome.step_ms:.1f} times as long (one thread each)"

@@ -6,6 +6,8 @@ same step in NumPy alone is `numpy_step.py`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from pyoptk import LSTM, Adam
@@ -32,6 +34,8 @@ class Forecaster:
         The time spent inside pyoptk.
     """
 
+    optimizer: Any  # that, or a Sharded
+
     def __init__(self, rng: np.random.Generator) -> None:
         self.lower = LSTM(1, 64, rng=rng)
         self.upper = LSTM(64, 32, rng=rng)
@@ -49,13 +53,19 @@ class Forecaster:
             y, _ = self.upper.forward(y)
         return self.head.forward(y[-1])[:, 0]
 
-    def step(self, windows: Array, targets: Array) -> float:
-        """One training step on windows [T, B, 1] and targets [B]; the loss before it."""
+    def gradients(self, windows: Array, targets: Array, rows: int) -> float:
+        """Set `grads` to those of windows [T, B, 1], a part of `rows`; its part of the loss."""
         error = self.forward(windows) - targets
         dy = np.zeros((*windows.shape[:2], 32), np.float32)
-        dy[-1] = self.head.backward(error[:, None] * np.float32(2 / error.size))
+        dy[-1] = self.head.backward(error[:, None] * np.float32(2 / rows))
         with self.watch:
             dx, _ = self.upper.backward(dy)
             self.lower.backward(dx, need_dx=False)
+        return float(error @ error) / rows
+
+    def step(self, windows: Array, targets: Array) -> float:
+        """One training step on windows [T, B, 1] and targets [B]; the loss before it."""
+        loss = self.gradients(windows, targets, targets.size)
+        with self.watch:
             self.optimizer.step(self.grads)
-        return float(error @ error) / error.size
+        return loss

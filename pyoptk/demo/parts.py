@@ -104,19 +104,29 @@ def gather(**layers: Mapping[str, Any]) -> Params:
 
 
 class Extras:
-    """The optional packages: used where installed, otherwise remembered for the report."""
+    """The optional packages: used where installed, otherwise remembered for the report.
 
-    def __init__(self) -> None:
+    Attributes
+    ----------
+    rank : int or None
+        Of MPI: only the first one shows anything.
+    """
+
+    def __init__(self, rank: int | None = None) -> None:
+        self.rank = rank
         self._missing: dict[str, str] = {}  # by package, what the demo does without
 
     def progress(self, work: Iterable[int], title: str) -> Iterable[int]:
-        """`work` behind a progress bar, where there is tqdm and a terminal to show it."""
+        """`work` behind a progress bar, where there is tqdm and a terminal or MPI to show it."""
+        if self.rank:
+            return work
         try:
             from tqdm import tqdm
         except ImportError:
             self._missing["tqdm"] = "no progress bar"
             return work
-        bar: Iterable[int] = tqdm(work, desc=title, leave=False, disable=None)
+        hidden = None if self.rank is None else False  # mpiexec hides the terminal behind a pipe
+        bar: Iterable[int] = tqdm(work, desc=title, leave=False, disable=hidden)
         return bar
 
     def picture(self, draw: Callable[[Figure], None], path: Path) -> None:

@@ -14,6 +14,7 @@ of the only tasks it does. A function `every` does any task: the roof.
 """
 
 import gc
+import importlib
 import importlib.metadata
 import json
 import os
@@ -25,18 +26,20 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
+if __name__ == "__main__" and hasattr(os, "sched_setaffinity"):
+    # Not every library heeds the number of threads; the system does.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[2])])
+np: Any = importlib.import_module("numpy")  # starts threads on these cores
 CALLS_BEFORE_SAMPLE = 2
 TICK = 20e-6  # seconds: shorter calls are timed several at once
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
-# ---- the inputs of each task; NumPy is imported once the cores are chosen ------------------------
+# ---- the inputs of each task ---------------------------------------------------------------------
 
 
 def step_inputs(count: int, n: int, dtype: str = "float32") -> dict[str, Any]:
     """`count` parameters of n elements, with gradients."""
-    import numpy as np
-
     base = np.random.default_rng(0).standard_normal(min(n, 1 << 20)).astype(dtype)
     params = [np.resize(base, n) for _ in range(count)]
     return {"params": params, "grads": [p[::-1].copy() for p in params]}
@@ -50,8 +53,6 @@ def layer_inputs(
 
     With `packed` also their lengths, from T to T/2, the longest first.
     """
-    import numpy as np
-
     rng = np.random.default_rng(0)
 
     def uniform(*shape: int) -> Any:
@@ -69,8 +70,6 @@ def layer_inputs(
 
 def forecaster_inputs(B: int, T: int) -> dict[str, Any]:
     """T steps of a noisy wave, the next value, and the weights of two LSTMs and a dense layer."""
-    import numpy as np
-
     rng = np.random.default_rng(0)
     series = np.sin(np.arange(B + T) * 0.05) + 0.1 * rng.standard_normal(B + T)
     windows = np.stack([series[t : t + B] for t in range(T)])[:, :, None].astype("f4")
@@ -83,8 +82,6 @@ def forecaster_inputs(B: int, T: int) -> dict[str, Any]:
 
 def mlp_inputs(layers: list[int], B: int) -> dict[str, Any]:
     """A batch, its labels, and of each layer in turn the weight [outputs, inputs] and the bias."""
-    import numpy as np
-
     rng = np.random.default_rng(0)
     weights = []
     for a, b in pairwise(layers):
@@ -104,8 +101,6 @@ INPUTS: dict[str, Callable[..., dict[str, Any]]] = {
 
 def sample(arrays: Iterable[Any]) -> list[float]:
     """Some elements of each array, spread evenly: enough to tell a wrong answer."""
-    import numpy as np
-
     found: list[float] = []
     for array in arrays:
         flat = np.asarray(array).ravel()
@@ -127,21 +122,15 @@ class Worker:
             self.inputs |= found.get("INPUTS", {})
             self.tasks |= {} if "INPUTS" in found else found
         self.threads, self.options = threads, options
-        self.forget()
-
-    def forget(self) -> None:
-        """Free the arrays of the last row."""
         self.work: Callable[[], Any] | None = None
-        self.before: Callable[[], Any] | None = None
-        self.times, self.seconds = 1, 0.0
-        gc.collect()
 
     def prepare(
         self, task: str, sizes: dict[str, Any], settings: dict[str, Any], *,
         part: str = "", **amount: Any,
     ) -> list[float] | None:  # fmt: skip
         """Make the work, do it twice, return a sample of the outcome; None: it has no such task."""
-        self.forget()
+        self.work = self.before = None
+        gc.collect()  # the arrays of the last row
         able = self.tasks["start"](self.threads, **self.options) if "start" in self.tasks else None
         if able and task not in able:
             return None
@@ -190,33 +179,20 @@ class Worker:
     def block(self, seconds: float) -> float:
         """The median over a block of this length, after calls to warm up where they are short."""
         time.sleep(0.02 if self.threads == 1 else 0.06)  # others' threads may still spin
-        if self.seconds < seconds:
-            self.seconds = self.time(1)
-        if self.seconds < seconds / 4:
-            self.seconds = self.time(2)
+        for calls, share in (1, 1), (2, 4):
+            if self.seconds < seconds / share:
+                self.seconds = self.time(calls)
         calls = max(1, int(TICK / self.seconds))
         found, end = [self.time(calls)], time.perf_counter() + seconds - self.seconds
         while time.perf_counter() < end:
             found.append(self.time(calls))
-        return sorted(found)[len(found) // 2] / self.times
-
-
-def answer(worker: Worker, message: dict[str, Any]) -> Any:
-    """The answer to one message; an error in the work is an answer, too."""
-    try:
-        if "block" in message:
-            return {"seconds": worker.block(message["block"])}
-        return {"sample": worker.prepare(**message)}
-    except Exception as error:  # noqa: BLE001  (whatever a library raises is reported)
-        return {"error": f"{type(error).__name__}: {error}"}
+        median: float = sorted(found)[len(found) // 2] / self.times
+        return median
 
 
 def main() -> None:
     """Serve the files given on the command line until there is no more input."""
     files, threads, options = json.loads(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
-    if hasattr(os, "sched_setaffinity"):
-        # Not every library heeds the number of threads; the system does.
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a referee that is gone ends it silently
     answers = os.fdopen(os.dup(1), "w")
@@ -231,7 +207,14 @@ def main() -> None:
         return say(missing=missing.name or str(missing))
     say(versions=worker.versions)
     for line in sys.stdin:
-        say(**answer(worker, json.loads(line)))
+        message = json.loads(line)
+        try:
+            if "block" in message:
+                say(seconds=worker.block(message["block"]))
+            else:
+                say(sample=worker.prepare(**message))
+        except Exception as error:  # noqa: BLE001  (whatever a library raises is reported)
+            say(error=f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

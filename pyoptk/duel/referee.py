@@ -23,14 +23,13 @@ from typing import Any, Self
 
 from .. import _interrupt
 
-SCRIPT = Path(__file__).with_name("contender.py")
+SCRIPT = str(Path(__file__).with_name("contender.py"))
 OURS = Path(__file__).with_name("contenders")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")  # NPROC: XLA
 # Largest relative and absolute distance of an answer from ours; 1e-4 where nothing stands.
 TOLERANCE = {"layer": 1e-3}
 
 PATIENCE = 300.0  # seconds after which a contender that does not answer is ended
-ONE_BY_ONE = 1e9  # bytes of a step from which preparing all contenders at once takes much memory
 
 Row = dict[str, Any]
 ASKED = ("task", "sizes", "settings", "part", "bytes", "flop", "only_read")  # of a row
@@ -61,7 +60,7 @@ class Contender:
         environment["PATH"] = os.pathsep.join([tools, environment.get("PATH", "")])
         files = json.dumps([str(file) for file in entry.files])
         self.process = subprocess.Popen(
-            [entry.python, "-P", str(SCRIPT), files, str(threads), json.dumps(dict(entry.options))],
+            [entry.python, "-P", SCRIPT, files, str(threads), json.dumps(dict(entry.options))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -76,15 +75,16 @@ class Contender:
         self.versions = said.get("versions", {})
         self.missing = said.get("missing") or said.get("error", "")
 
-    def tell(self, **message: Any) -> None:
-        """Send a question; `listen` waits for the answer."""
+    def ask(self, **message: Any) -> dict[str, Any]:
+        """The answer to a question."""
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # the process has ended, and `listen` returns that
             self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
+        return self.listen()
 
     def listen(self) -> dict[str, Any]:
-        """The answer, which is one line; an ended process answers with an error, too."""
+        """What it says, which is one line; an ended process says an error, too."""
         assert self.process.stdout is not None
         if not select.select([self.process.stdout], [], [], PATIENCE)[0]:
             self.process.kill()
@@ -117,29 +117,21 @@ def fight(
     The others must arrive at the numbers of the first contender.
     """
     case = {key: row[key] for key in ASKED if key in row}
-    answers: dict[Contender, dict[str, Any]] = {}
-    # Mostly all at once: preparing is not timed, and compiling takes long.
-    some = [[c] for c in contenders] if row.get("bytes", 0) > ONE_BY_ONE else [contenders]
-    for asked in some:
-        for contender in asked:
-            contender.tell(**case)
-        answers |= {contender: contender.listen() for contender in asked}
+    answers = {contender: contender.ask(**case) for contender in contenders}
     errors = {c.name: said["error"] for c, said in answers.items() if "error" in said}
-    ready = [c for c in contenders if answers[c].get("sample") is not None]
-    expected = answers[contenders[0]].get("sample") or []
-    for contender in ready:
-        if not same(answers[contender]["sample"], expected, TOLERANCE.get(row["task"], 1e-4)):
+    samples = {c: s for c, said in answers.items() if (s := said.get("sample")) is not None}
+    expected = samples.get(contenders[0], [])
+    for contender, found in samples.items():
+        if not same(found, expected, TOLERANCE.get(row["task"], 1e-4)):
             errors[contender.name] = "its numbers are not ours"
-    ready = [contender for contender in ready if contender.name not in errors]
-    seconds: dict[str, list[float]] = {contender.name: [] for contender in ready}
+    seconds: dict[Contender, list[float]] = {c: [] for c in samples if c.name not in errors}
     for _ in range(rounds):
-        for contender in ready:
-            contender.tell(block=row.get("block", block))
-            said = contender.listen()
+        for contender, times in seconds.items():
+            said = contender.ask(block=row.get("block", block))
             if "error" in said:
                 errors[contender.name] = said["error"]
-            seconds[contender.name].append(said.get("seconds", math.nan))
-    return {k: v for k, v in seconds.items() if k not in errors}, errors
+            times.append(said.get("seconds", math.nan))
+    return {c.name: times for c, times in seconds.items() if c.name not in errors}, errors
 
 
 def same(found: Sequence[float], expected: Sequence[float], tolerance: float) -> bool:
@@ -159,18 +151,8 @@ def run(
 ) -> dict[str, Any]:
     """Every row by every contender that can: the rows with seconds, versions, and who is missing.
 
-    Parameters
-    ----------
-    entries : iterable of Entry
-        The others must arrive at the numbers of the first.
-    rows : iterable of dict
-        See `pyoptk.duel.rows`.
-    threads : int
-        Of every contender that has no number of its own.
-    rounds, block : int, float
-        How many turns each contender takes, and how many seconds a turn lasts.
-    show : callable
-        Gets each row when it is done.
+    `threads` are those of every contender that has no number of its own, `rounds` how many turns
+    each takes, `block` the seconds of a turn; `show` gets each row when it is done.
     """
     entries = list(entries)
     missing = {e.name: f"no {e.python}" for e in entries if not Path(e.python).exists()}
@@ -213,6 +195,11 @@ def ratios(row: Row, peer: str, base: str = "pyoptk") -> list[float]:
     return sorted(a / b for a, b in zip(seconds[peer], seconds[base], strict=True))
 
 
+def middle(row: Row, peer: str, base: str = "pyoptk") -> float:
+    """The median of those; 0 where one is absent."""
+    return statistics.median(ratios(row, peer, base) or [0.0])
+
+
 def spread(found: Sequence[float]) -> str:
     """Sorted ratios in words: their median and their range; empty where there are none."""
     return f"{statistics.median(found):.2f} ({found[0]:.2f} to {found[-1]:.2f})" if found else ""
@@ -227,6 +214,11 @@ def fastest(row: Row, names: Iterable[str]) -> str:
     """The one of these with the least median; empty where none took part."""
     present = [name for name in names if name in row["seconds"]]
     return min(present, key=lambda name: median(row, name), default="")
+
+
+def best(row: Row, library: str) -> str:
+    """The fastest way of a library; empty where it was not there."""
+    return fastest(row, [name for name in row["seconds"] if name.split(" ")[0] == library])
 
 
 def duration(seconds: float) -> str:

@@ -70,28 +70,16 @@ def layer(
 
     `part` is "forward", "backward", or "step" for one step of a stream.
     """
-    sizes = {"T": T, "B": B, "I": I, "H": H, "dtype": dtype, "cell": cell}
     kind = f", {part}" * bool(part) + ", sequences of T/2 to T" * packed + of(dtype)
-    flop = layer_flop(T, B, I, H, GATES[cell], packed)
-    if part:
-        products = 2 if part == "backward" else 1
-        flop = products * 2 * GATES[cell] * (1 if part == "step" else T) * B * H * (I + H)
-    label, task = f"{cell}, T {T}, B {B}, I {I}, H {H}{kind}", "layer"
-    if part == "step":
-        task, part = "stream", ""
+    sizes = {"T": T, "B": B, "I": I, "H": H, "dtype": dtype, "cell": cell}
     sizes |= {"packed": True} if packed else {}
+    flop = layer_flop(T, B, I, H, GATES[cell], packed)
+    if part:  # one product for each weight, two in backward
+        passes = {"forward": T, "backward": 2 * T, "step": 1}[part]
+        flop = passes * 2 * GATES[cell] * B * H * (I + H)
+    task, part = ("stream", "") if part == "step" else ("layer", part)
+    label = f"{cell}, T {T}, B {B}, I {I}, H {H}{kind}"
     return other(label, task, sizes, {"cell": cell}, part=part, flop=flop)
-
-
-def stack(T: int, B: int, I: int, H: int) -> Row:
-    """Forward and backward of two layers of LSTM in both directions."""
-    row, more = layer(T, B, I, H), {"layers": 2, "directions": 2}
-    return row | {
-        "label": f"{row['label']}, 2 layers, bidirectional",
-        "sizes": row["sizes"] | more,
-        "settings": row["settings"] | more,
-        "flop": 2 * (layer_flop(T, B, I, H) + layer_flop(T, B, 2 * H, H)),
-    }
 
 
 def forecaster(B: int, T: int = 10) -> Row:

@@ -1,22 +1,20 @@
-"""Line and bar charts as SVG text, with no package at all.
+"""Bar charts as SVG text, with no package at all; bench/pictures.py adds lines.
 
 A picture brings its own background and, where the reader's system is dark, turns dark itself. One
 is as wide as a README shows without shrinking it. Colours are after Okabe and Ito, which
-colour-blind readers can tell apart; each series has its dash and its mark as well.
+colour-blind readers can tell apart.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 WIDTH, ROW = 860, 20
-LEFT, RIGHT, TOP, BOTTOM = 60, 240, 74, 50
+TOP, BOTTOM = 74, 50
 LIGHT = ("#0072b2", "#d55e00", "#009e73", "#b5548a", "#8a6d00", "#3f8fc4", "#6f6f6f", "#7a4fb5")
 DARK = ("#56b4e9", "#ff8a4c", "#3dd6a3", "#e79ac6", "#e0b93a", "#9cc9e8", "#a8a8a8", "#b99cf0")
-DASHES = ("", "", "7 3", "2 3", "9 3 2 3", "", "4 4", "1 3")
 LIGHT_RULES, DARK_RULES = (
     "".join(f".s{i}{{stroke:{color}}}.f{i}{{fill:{color}}}" for i, color in enumerate(palette))
     for palette in (LIGHT, DARK)
@@ -28,15 +26,6 @@ STYLE = (
     "@media(prefers-color-scheme:dark){text{fill:#e6edf3}.quiet{fill:#9198a1}.back{fill:#0d1117}"
     f".grid{{stroke:#30363d}}{DARK_RULES}}}"
 )
-
-
-class Series(NamedTuple):
-    """One line: its name, its points, and whether they were measured (marks) or computed."""
-
-    name: str
-    points: Sequence[tuple[float, float]]
-    color: int
-    measured: bool = True
 
 
 def page(title: str, height: float, parts: Sequence[str], note: str) -> str:
@@ -100,47 +89,6 @@ def log_ticks(least: float, most: float) -> list[float]:
     tens = [10.0**k for k in range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)]
     every = tens if most / least > 1e3 else [k * ten for ten in tens for k in (1, 2, 5)]
     return [tick for tick in every if least <= tick <= most]
-
-
-def lines(
-    title: str, series: Sequence[Series], *, x_title: str, y_title: str, note: str = "",
-    x_ticks: Sequence[float] = (),
-) -> str:  # fmt: skip
-    """A chart on logarithmic axes, with a legend at the right in the order of the lines' ends."""
-    height, right = 430, WIDTH - RIGHT
-    points = [point for one in series for point in one.points]
-    x = Axis([p[0] for p in points], LEFT, right, log=True)
-    y = Axis([p[1] for p in points], height - BOTTOM, TOP, log=True)
-    parts = [text((LEFT + right) / 2, height - 14, x_title, kind="quiet")]
-    parts.append(text(14, TOP - 10, y_title, "start", "quiet"))
-    for tick in y.ticks:
-        parts += [grid(f"M{LEFT} {y(tick):.1f}H{right}")]
-        parts += [text(LEFT - 6, y(tick) + 4, short(tick), "end")]
-    for tick in x_ticks or x.ticks:
-        parts += [grid(f"M{x(tick):.1f} {TOP}V{height - BOTTOM}")]
-        parts += [text(x(tick), height - BOTTOM + 16, short(tick))]
-    for one in series:
-        path = "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in one.points)
-        dash = DASHES[one.color] if one.measured else "2 4"
-        kind = f"line s{one.color}" + " ours" * (one.color == 0 and one.measured)
-        parts.append(f'<path class="{kind}" stroke-dasharray="{dash}" d="M{path}"/>')
-        for a, b in one.points if one.measured else ():
-            parts.append(f'<circle class="f{one.color}" cx="{x(a):.1f}" cy="{y(b):.1f}" r="3"/>')
-    ends = sorted((y(one.points[-1][1]), one.name, one.color) for one in series if one.name)
-    places = spread([end for end, _, _ in ends], height - BOTTOM)
-    for place, (_, name, color) in zip(places, ends, strict=True):
-        parts += key(right + 10, place + 4, color, name)
-    return page(title, height, parts, note)
-
-
-def spread(places: list[float], most: float) -> list[float]:
-    """Labels moved apart, so that each has a line of its own and the last ends at `most`."""
-    gap = 15.0
-    for i in range(1, len(places)):
-        places[i] = max(places[i], places[i - 1] + gap)
-    for i in reversed(range(len(places))):
-        places[i] = min(places[i], most - gap * (len(places) - 1 - i))
-    return places
 
 
 def bars(

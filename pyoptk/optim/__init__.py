@@ -3,14 +3,12 @@
 A new optimizer stands in the `__all__` of its file; that is enough for `pyoptk.NAME`, too.
 """
 
-from . import adam, classic, lamb, lion
+from . import adam, classic
 from .adam import *
 from .averages import SWA, Lookahead
 from .base import Optimizer
 from .classic import *
 from .clip import clip_by_global_norm, clip_by_value, global_norm
-from .lamb import *
-from .lion import *
 from .wrappers import Accumulation, LossScaler
 
 __all__ = [
@@ -23,4 +21,5 @@ __all__ = [
     "clip_by_value",
     "global_norm",
 ]
-__all__ += adam.__all__ + classic.__all__ + lamb.__all__ + lion.__all__
+__all__ += adam.__all__
+__all__ += classic.__all__

@@ -1,14 +1,17 @@
-"""Adam and its relatives."""
+"""Adam and its relatives; LAMB and Lion.
+
+Annotations are the arguments of the constructor (_arguments.py), and those of the optimizer's row
+in csrc/optimizers.c: tests compare them. The rest is in base.py.
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar, Unpack
+from dataclasses import KW_ONLY
 
-from ..params import Arrays
 from .base import Optimizer
-from .hyper import Shared, Value, hyper_of
+from .hyper import Value
 
-__all__ = ["AdaBelief", "Adam", "AdamW", "Adamax", "NAdam", "RAdam"]
+__all__ = ["LAMB", "AdaBelief", "Adam", "AdamW", "Adamax", "Lion", "NAdam", "RAdam"]
 
 
 class Adam(Optimizer):
@@ -19,8 +22,6 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    params : array, sequence or dict of arrays
-        float32 or float64 (all the same), C-contiguous, of any shape. Changed in place by `step`.
     lr, beta1, beta2, eps
         As in the formula; the betas in [0, 1).
     amsgrad : bool
@@ -30,9 +31,8 @@ class Adam(Optimizer):
     eps_hat : bool
         ``p -= lr * sqrt(1 - beta2**t) / (1 - beta1**t) * m / (sqrt(v) + eps)`` instead (Keras,
         scikit-learn, ONNX).
-    weight_decay : float
-    **shared
-        What all optimizers take: see `Optimizer`, also for the errors.
+    params, weight_decay, decoupled, ...
+        As for all optimizers: see `Optimizer`, also for shapes, dtypes and errors.
 
     Examples
     --------
@@ -46,28 +46,15 @@ class Adam(Optimizer):
     """
 
     _kernel = "adam"
-    beta1: Value
-    beta2: Value
-    eps: Value
-    amsgrad: bool
-    amsgrad_on_corrected: bool
-    eps_hat: bool
-
-    def __init__(
-        self,
-        params: Arrays,
-        lr: Value = 1e-3,
-        beta1: Value = 0.9,
-        beta2: Value = 0.999,
-        eps: Value = 1e-8,
-        weight_decay: Value = 0.0,
-        *,
-        amsgrad: bool = False,
-        amsgrad_on_corrected: bool = False,
-        eps_hat: bool = False,
-        **shared: Unpack[Shared],
-    ) -> None:
-        super().__init__(params, hyper_of(locals()))
+    lr: Value = 1e-3
+    beta1: Value = 0.9
+    beta2: Value = 0.999
+    eps: Value = 1e-8
+    weight_decay: Value = 0.0
+    _: KW_ONLY
+    amsgrad: bool = False
+    amsgrad_on_corrected: bool = False
+    eps_hat: bool = False
 
 
 class AdamW(Adam):
@@ -83,23 +70,9 @@ class AdamW(Adam):
     array([0.95, 0.95, 0.95], dtype=float32)
     """
 
-    _shared: ClassVar = {"decoupled": True}
-
-    def __init__(
-        self,
-        params: Arrays,
-        lr: Value = 1e-3,
-        beta1: Value = 0.9,
-        beta2: Value = 0.999,
-        eps: Value = 1e-8,
-        weight_decay: Value = 1e-2,
-        *,
-        amsgrad: bool = False,
-        amsgrad_on_corrected: bool = False,
-        eps_hat: bool = False,
-        **shared: Unpack[Shared],
-    ) -> None:
-        Optimizer.__init__(self, params, hyper_of(locals()))
+    weight_decay: Value = 1e-2
+    _: KW_ONLY
+    decoupled: bool = True
 
 
 class NAdam(Optimizer):
@@ -112,16 +85,13 @@ class NAdam(Optimizer):
 
     Parameters
     ----------
-    params : array, sequence or dict of arrays
-        float32 or float64 (all the same), C-contiguous, of any shape. Changed in place by `step`.
     lr, beta1, beta2, eps
         As in the formula; the betas in [0, 1).
     momentum_decay : float
         As in the formula, >= 0; 1.0 is Keras's NAdam; with 1e5 mu is `beta1` throughout, as in
         Optax.
-    weight_decay : float
-    **shared
-        What all optimizers take: see `Optimizer`, also for the errors.
+    params, weight_decay, decoupled, ...
+        As for all optimizers: see `Optimizer`, also for shapes, dtypes and errors.
 
     Examples
     --------
@@ -135,24 +105,13 @@ class NAdam(Optimizer):
     """
 
     _kernel = "nadam"
-    beta1: Value
-    beta2: Value
-    eps: Value
-    momentum_decay: Value
-
-    def __init__(
-        self,
-        params: Arrays,
-        lr: Value = 2e-3,
-        beta1: Value = 0.9,
-        beta2: Value = 0.999,
-        eps: Value = 1e-8,
-        weight_decay: Value = 0.0,
-        *,
-        momentum_decay: Value = 4e-3,
-        **shared: Unpack[Shared],
-    ) -> None:
-        super().__init__(params, hyper_of(locals()))
+    lr: Value = 2e-3
+    beta1: Value = 0.9
+    beta2: Value = 0.999
+    eps: Value = 1e-8
+    weight_decay: Value = 0.0
+    _: KW_ONLY
+    momentum_decay: Value = 4e-3
 
 
 class RAdam(Optimizer):
@@ -166,15 +125,12 @@ class RAdam(Optimizer):
 
     Parameters
     ----------
-    params : array, sequence or dict of arrays
-        float32 or float64 (all the same), C-contiguous, of any shape. Changed in place by `step`.
     lr, beta1, beta2, eps
         As in the formula; the betas in [0, 1).
     eps_hat : bool
         False: ``sqrt(v) / sqrt(1 - beta2**t) + eps`` in the last line instead (Optax).
-    weight_decay : float
-    **shared
-        What all optimizers take: see `Optimizer`, also for the errors.
+    params, weight_decay, decoupled, ...
+        As for all optimizers: see `Optimizer`, also for shapes, dtypes and errors.
 
     Examples
     --------
@@ -188,24 +144,13 @@ class RAdam(Optimizer):
     """
 
     _kernel = "radam"
-    beta1: Value
-    beta2: Value
-    eps: Value
-    eps_hat: bool
-
-    def __init__(
-        self,
-        params: Arrays,
-        lr: Value = 1e-3,
-        beta1: Value = 0.9,
-        beta2: Value = 0.999,
-        eps: Value = 1e-8,
-        weight_decay: Value = 0.0,
-        *,
-        eps_hat: bool = True,
-        **shared: Unpack[Shared],
-    ) -> None:
-        super().__init__(params, hyper_of(locals()))
+    lr: Value = 1e-3
+    beta1: Value = 0.9
+    beta2: Value = 0.999
+    eps: Value = 1e-8
+    weight_decay: Value = 0.0
+    _: KW_ONLY
+    eps_hat: bool = True
 
 
 class Adamax(Optimizer):
@@ -216,15 +161,12 @@ class Adamax(Optimizer):
 
     Parameters
     ----------
-    params : array, sequence or dict of arrays
-        float32 or float64 (all the same), C-contiguous, of any shape. Changed in place by `step`.
     lr, beta1, beta2, eps
         As in the formula; the betas in [0, 1).
     eps_outside_max : bool
         ``u = max(beta2 * u, abs(g))`` and ``m / (u + eps)`` instead (Keras).
-    weight_decay : float
-    **shared
-        What all optimizers take: see `Optimizer`, also for the errors.
+    params, weight_decay, decoupled, ...
+        As for all optimizers: see `Optimizer`, also for shapes, dtypes and errors.
 
     Examples
     --------
@@ -238,24 +180,13 @@ class Adamax(Optimizer):
     """
 
     _kernel = "adamax"
-    beta1: Value
-    beta2: Value
-    eps: Value
-    eps_outside_max: bool
-
-    def __init__(
-        self,
-        params: Arrays,
-        lr: Value = 2e-3,
-        beta1: Value = 0.9,
-        beta2: Value = 0.999,
-        eps: Value = 1e-8,
-        weight_decay: Value = 0.0,
-        *,
-        eps_outside_max: bool = False,
-        **shared: Unpack[Shared],
-    ) -> None:
-        super().__init__(params, hyper_of(locals()))
+    lr: Value = 2e-3
+    beta1: Value = 0.9
+    beta2: Value = 0.999
+    eps: Value = 1e-8
+    weight_decay: Value = 0.0
+    _: KW_ONLY
+    eps_outside_max: bool = False
 
 
 class AdaBelief(Optimizer):
@@ -266,13 +197,10 @@ class AdaBelief(Optimizer):
 
     Parameters
     ----------
-    params : array, sequence or dict of arrays
-        float32 or float64 (all the same), C-contiguous, of any shape. Changed in place by `step`.
     lr, beta1, beta2, eps
         As in the formula; the betas in [0, 1).
-    weight_decay : float
-    **shared
-        What all optimizers take: see `Optimizer`, also for the errors.
+    params, weight_decay, decoupled, ...
+        As for all optimizers: see `Optimizer`, also for shapes, dtypes and errors.
 
     Examples
     --------
@@ -286,18 +214,80 @@ class AdaBelief(Optimizer):
     """
 
     _kernel = "adabelief"
-    beta1: Value
-    beta2: Value
-    eps: Value
+    lr: Value = 1e-3
+    beta1: Value = 0.9
+    beta2: Value = 0.999
+    eps: Value = 1e-16
+    weight_decay: Value = 0.0
 
-    def __init__(
-        self,
-        params: Arrays,
-        lr: Value = 1e-3,
-        beta1: Value = 0.9,
-        beta2: Value = 0.999,
-        eps: Value = 1e-16,
-        weight_decay: Value = 0.0,
-        **shared: Unpack[Shared],
-    ) -> None:
-        super().__init__(params, hyper_of(locals()))
+
+class LAMB(Optimizer):
+    """Adam whose step has a length relative to the parameter (You et al. 2020, algorithm 2).
+
+    m and v as in `Adam`; for each array of `params` ``direction = m / (1 - beta1**t) / (sqrt(v) /
+    sqrt(1 - beta2**t) + eps) + weight_decay * p; p -= lr * norm(p) / norm(direction) * direction``,
+    or, where one of the norms is 0, ``p -= lr * direction``.
+
+    Parameters
+    ----------
+    lr, beta1, beta2, eps, weight_decay
+        As in the formula; the betas in [0, 1).
+    decoupled : bool
+        False: the decay is L2, ``g += weight_decay * p``, and not part of direction.
+    decay_outside_norm : bool
+        The decay is no part of direction; ``p *= 1 - lr * weight_decay`` comes first (Keras).
+    params, maximize, ...
+        As for all optimizers: see `Optimizer`, also for shapes, dtypes and errors.
+
+    Examples
+    --------
+    >>> import numpy as np, pyoptk
+    >>> w = np.array([3.0, -2.0])
+    >>> opt = pyoptk.LAMB(w, lr=0.1)
+    >>> for _ in range(300):
+    ...     opt.step(2 * w)  # the gradient of w @ w
+    >>> bool(np.abs(w).max() < 1e-3)
+    True
+    """
+
+    _kernel = "lamb"
+    lr: Value = 1e-3
+    beta1: Value = 0.9
+    beta2: Value = 0.999
+    eps: Value = 1e-6
+    weight_decay: Value = 1e-2
+    _: KW_ONLY
+    decay_outside_norm: bool = False
+    decoupled: bool = True
+
+
+class Lion(Optimizer):
+    """Lion (Chen et al. 2023): every element moves by `lr`, only its sign is learnt.
+
+    ``p -= lr * sign(beta1 * m + (1 - beta1) * g); m = beta2 * m + (1 - beta2) * g``, where sign(0)
+    is 0. Weight decay is decoupled.
+
+    Parameters
+    ----------
+    lr, beta1, beta2
+        As in the formula; the betas in [0, 1).
+    params, weight_decay, decoupled, ...
+        As for all optimizers: see `Optimizer`, also for shapes, dtypes and errors.
+
+    Examples
+    --------
+    >>> import numpy as np, pyoptk
+    >>> w = np.array([3.0, -2.0])
+    >>> opt = pyoptk.Lion(w, lr=0.5)
+    >>> opt.step(np.array([1e-9, 0.0]))
+    >>> w
+    array([ 2.5, -2. ])
+    """
+
+    _kernel = "lion"
+    lr: Value = 1e-4
+    beta1: Value = 0.9
+    beta2: Value = 0.99
+    weight_decay: Value = 0.0
+    _: KW_ONLY
+    decoupled: bool = True

@@ -13,7 +13,7 @@ import numpy as np
 from .._held import Averaged
 from ..params import Arrays, Params
 from .base import Optimizer
-from .stateful import Stateful, Wrapper, approach
+from .stateful import MOST_COUNTED, Stateful, Wrapper, approach, room_of, shown
 
 
 class Lookahead(Wrapper):
@@ -56,23 +56,25 @@ class Lookahead(Wrapper):
         super().__init__(opt)
         self.k, self.alpha = k, alpha
         self._slow = [param.copy() for param in self._tree.arrays]
-        self._own = self._tree.named("slow", self._slow)
+        self._own = self._tree.named("slow", shown(self._slow))
 
     def _go(self, grads: list[Any] | None, factor: float, skips: bool, weight: float) -> bool:
+        room = room_of(self._slow) if self.count + 1 >= self.k else None
         stepped = self._within(grads, factor, skips, weight)
         count = self.count + stepped
-        if count >= self.k:
+        if room is not None and count >= self.k:
             count = 0
-            approach(self._slow, self._tree.arrays, self.alpha, divide=False)
+            approach(self._slow, self._tree.arrays, self.alpha, room, divide=False)
             for param, slow in zip(self._tree.arrays, self._slow, strict=True):
-                param[...] = slow
+                if param.flags.writeable:  # else it is frozen
+                    param[...] = slow
         vars(self)["count"] = count
         return stepped
 
     @property
     def slow(self) -> Any:
         """The slow weights, in the structure of the optimizer's `params`; changed by `step`."""
-        return self._tree.like(self._slow)
+        return self._tree.like(list(self._own.values()))
 
     def averaged(self) -> Averaged:
         """Within ``with lookahead.averaged():`` the parameters are the slow weights.
@@ -119,28 +121,30 @@ class SWA(Stateful):
     def __init__(self, params: Arrays) -> None:
         self._tree = Params(params)
         self._averages = [param.copy() for param in self._tree.arrays]
-        self._own = self._tree.named("average", self._averages)
+        self._own = self._tree.named("average", shown(self._averages))
         self.count = 0
 
     def update(self) -> None:
         """Change the averages in place: take in the parameters as they are now."""
         tree = self._tree
-        with np.errstate(all="ignore"):
-            tree.held.begin("update")
-            try:
-                if self.count:
-                    approach(self._averages, tree.arrays, self.count + 1, divide=True)
-                else:
-                    for average, param in zip(self._averages, tree.arrays, strict=True):
-                        average[...] = param
-                vars(self)["count"] = self.count + 1
-            finally:
-                tree.held.end()
+        with np.errstate(all="ignore"), tree.held.locked("update"):
+            if self.count:
+                approach(
+                    self._averages,
+                    tree.arrays,
+                    self.count + 1,
+                    room_of(self._averages),
+                    divide=True,
+                )
+            else:
+                for average, param in zip(self._averages, tree.arrays, strict=True):
+                    average[...] = param
+            vars(self)["count"] = min(self.count + 1, MOST_COUNTED)
 
     @property
     def weights(self) -> Any:
         """The averages, in the structure of `params`; the parameters at first, before `update`."""
-        return self._tree.like(self._averages)
+        return self._tree.like(list(self._own.values()))
 
     def averaged(self) -> Averaged:
         """Within ``with swa.averaged():`` the parameters are their averages.

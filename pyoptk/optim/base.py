@@ -7,18 +7,19 @@ differ, a keyword selects the formula (docs/semantics.md).
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, InitVar
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from .. import _checks, _optim
+from .._arguments import Declared
 from .._held import Averaged
 from .._plan import Plan
 from ..checkpoint import check_arrays, check_mapping
 from ..params import Array, Arrays, Params
-from .hyper import SHARED, Grads, Settings, Switch, Value, at_step, lrs_at_step, override
+from .hyper import Grads, Settings, Switch, Value, at_step, lrs_at_step, override
 from .like import settings_like
 
 
@@ -32,12 +33,14 @@ class Uncopied:
         )
 
 
-class Optimizer(Uncopied):
+class Optimizer(Uncopied, Declared):
     """Base class of all optimizers: use `SGD`, `Adam` and so on.
 
     Every hyper-parameter is an attribute that can be read and assigned at any time; a value out of
-    range is refused and changes nothing. Hyper-parameters of all optimizers:
+    range is refused and changes nothing. What all optimizers take:
 
+    params : array, sequence or dict of arrays
+        float32 or float64 (all the same), C-contiguous, of any shape. Changed in place by `step`.
     lr : float
         Learning rate, >= 0.
     weight_decay : float
@@ -92,42 +95,44 @@ class Optimizer(Uncopied):
         out of range (NaN, negative, a beta outside [0, 1)).
     """
 
-    _kernel: str
-    _shared: ClassVar[dict[str, Any]] = {}  # defaults that differ from `SHARED`
+    _kernel: ClassVar[str]
     params: Arrays
     lr: Value
-    weight_decay: Value
-    decoupled: bool
-    maximize: bool
-    cautious: bool
-    grad_scale: Value
-    clip_value: Value | None
-    max_norm: Value | None
-    max_norm_eps: Value
-    max_norm_per_array: bool
-    ema_decay: Value | None
-    ema_from_first_step: bool
-    zero_grad: bool
-    on_nonfinite: str
+    _: KW_ONLY
+    decoupled: bool = False
+    maximize: bool = False
+    cautious: bool = False
+    grad_scale: Value = 1.0
+    clip_value: Value | None = None
+    max_norm: Value | None = None
+    max_norm_eps: Value = 1e-6
+    max_norm_per_array: bool = False
+    ema_decay: Value | None = None
+    ema_from_first_step: bool = False
+    zero_grad: bool = False
+    on_nonfinite: str = "propagate"
+    groups: Mapping[str, Mapping[str, Any]] | None = None
+    no_decay: InitVar[Sequence[str]] = ()
+    decay_mask: InitVar[Sequence[str] | None] = None
 
-    def __init__(self, params: Arrays, hyper: dict[str, Any]) -> None:
+    def _begin(self, given: dict[str, Any]) -> None:
         row = _optim.ROWS[self._kernel]
-        _checks.check_arguments(hyper, (*row.fields, *row.starts, "lr", "weight_decay", *SHARED))
-        start = {name: hyper.pop(name) for name in row.starts}
+        shared = Optimizer._arguments
+        _checks.check_arguments(given, (*row.fields, *row.starts, "weight_decay", *shared))
+        start = {name: given.pop(name) for name in row.starts}
+        params, groups = given.pop("params"), given.pop("groups")
+        mask, no_decay = given.pop("decay_mask"), given.pop("no_decay")
         tree = Params(params)
-        groups = hyper.pop("groups")
         groups = {} if groups is None else groups
-        mask = hyper.pop("decay_mask")
-        decay_mask = ("*",) if mask is None else mask
-        decay_mask = _checks.check_patterns("decay_mask", decay_mask, tree.names)
-        no_decay = _checks.check_patterns("no_decay", hyper.pop("no_decay"), tree.names)
-        _checks.check_groups(groups, hyper, tree.names)
-        overrides = [override(name, groups, no_decay, decay_mask) for name in tree.names]
+        mask = _checks.check_patterns("decay_mask", ("*",) if mask is None else mask, tree.names)
+        no_decay = _checks.check_patterns("no_decay", no_decay, tree.names)
+        _checks.check_groups(groups, given, tree.names)
+        overrides = [override(name, groups, no_decay, mask) for name in tree.names]
         kinds = list(dict.fromkeys(overrides))
         of = [kinds.index(kind) for kind in overrides]
-        if _checks.check_switch("max_norm_per_array", hyper["max_norm_per_array"]):
+        if _checks.check_switch("max_norm_per_array", given["max_norm_per_array"]):
             kinds, of = overrides, list(range(len(overrides)))
-        settings = Settings.of(kinds, hyper, groups)
+        settings = Settings.of(kinds, given, groups)
         first = at_step(0, settings.merged)
         plan = Plan(tree.held, self._kernel, of, first, settings, start)
         self.__dict__.update(params=params, _params=tree, _kinds=kinds, _of=of, _plan=plan)
@@ -137,12 +142,6 @@ class Optimizer(Uncopied):
         """The hyper-parameters by name, as they were given."""
         settings: Settings = self._plan.settings
         return settings.hyper
-
-    @property
-    def groups(self) -> Mapping[str, Mapping[str, Any]]:
-        """The hyper-parameters of single parameters, by pattern of their names."""
-        settings: Settings = self._plan.settings
-        return settings.groups
 
     @classmethod
     def like(cls, library: str, params: Arrays, **given: Any) -> Self:
@@ -284,7 +283,7 @@ class Optimizer(Uncopied):
 
     def _settings(self) -> dict[str, Any]:
         settings = {f"hyper.{name}": value for name, value in self.hyper.items()}
-        for pattern, own in self.groups.items():
+        for pattern, own in self._plan.settings.groups.items():
             settings |= {f"groups.{pattern}.{name}": value for name, value in own.items()}
         return settings
 
@@ -316,7 +315,7 @@ class Optimizer(Uncopied):
         hyper = {name: settings[f"hyper.{name}"] for name in self.hyper}
         groups = {
             pattern: {name: settings[f"groups.{pattern}.{name}"] for name in own}
-            for pattern, own in self.groups.items()
+            for pattern, own in self._plan.settings.groups.items()
         }
         new = Settings.of(self._kinds, hyper, groups)
         self._plan.check(at_step(state["calls"], new.merged))
@@ -328,13 +327,15 @@ class Optimizer(Uncopied):
         return {name: self._params.like(arrays) for name, arrays in self._plan.states.items()}
 
     def __getattr__(self, name: str) -> Any:
-        hyper = self._plan.settings.hyper if "_plan" in self.__dict__ else {}
-        if name not in hyper:
+        settings = self._plan.settings if "_plan" in self.__dict__ else None
+        if settings is None or name not in (*settings.hyper, "groups"):
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        return Switch(hyper[name]) if name == "zero_grad" else hyper[name]
+        if name == "groups":
+            return settings.groups
+        return Switch(settings.hyper[name]) if name == "zero_grad" else settings.hyper[name]
 
     def __setattr__(self, name: str, value: Any) -> None:
-        hyper, groups = dict(self.hyper), self.groups
+        hyper, groups = dict(self.hyper), self._plan.settings.groups
         if name == "groups":
             _checks.check_groups(value, hyper, self._params.names, list(groups))
             groups = value
@@ -350,8 +351,6 @@ class Optimizer(Uncopied):
         self._plan.configure(at_step(self._plan.calls, settings.merged), settings)
 
     def __repr__(self) -> str:
-        defaults = {n: p.default for n, p in inspect.signature(type(self)).parameters.items()}
-        defaults |= SHARED | self._shared
         shown = {**self.hyper, "groups": self.groups or None}
-        settings = [f"{n}={v!r}" for n, v in shown.items() if v != defaults[n]]
+        settings = [f"{n}={v!r}" for n, v in shown.items() if v != self._arguments[n].default]
         return f"{type(self).__name__}({', '.join(settings)})"

@@ -1,12 +1,11 @@
-"""SGD, and the optimizers that divide by a mean of squared gradients."""
+"""SGD, Rprop, and the optimizers that divide by a mean of squared gradients: as in adam.py."""
 
 from __future__ import annotations
 
-from typing import Unpack
+from dataclasses import KW_ONLY, InitVar
 
-from ..params import Arrays
 from .base import Optimizer
-from .hyper import Shared, Value, hyper_of
+from .hyper import Value
 
 __all__ = ["SGD", "AdaGrad", "Adadelta", "RMSprop", "Rprop"]
 
@@ -20,16 +19,13 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    params : array, sequence or dict of arrays
-        float32 or float64 (all the same), C-contiguous, of any shape. Changed in place by `step`.
     lr, momentum, dampening, nesterov
         As in the formula; momentum in [0, 1).
     lr_in_momentum : bool
         ``velocity = momentum * velocity - lr * g; p += velocity`` instead, which differs when `lr`
         changes (Keras, scikit-learn).
-    weight_decay : float
-    **shared
-        What all optimizers take: see `Optimizer`, also for the errors.
+    params, weight_decay, decoupled, ...
+        As for all optimizers: see `Optimizer`, also for shapes, dtypes and errors.
 
     Examples
     --------
@@ -43,24 +39,13 @@ class SGD(Optimizer):
     """
 
     _kernel = "sgd"
-    momentum: Value
-    dampening: Value
-    nesterov: bool
-    lr_in_momentum: bool
-
-    def __init__(
-        self,
-        params: Arrays,
-        lr: Value = 1e-3,
-        momentum: Value = 0.0,
-        *,
-        dampening: Value = 0.0,
-        nesterov: bool = False,
-        lr_in_momentum: bool = False,
-        weight_decay: Value = 0.0,
-        **shared: Unpack[Shared],
-    ) -> None:
-        super().__init__(params, hyper_of(locals()))
+    lr: Value = 1e-3
+    momentum: Value = 0.0
+    _: KW_ONLY
+    dampening: Value = 0.0
+    nesterov: bool = False
+    lr_in_momentum: bool = False
+    weight_decay: Value = 0.0
 
 
 class AdaGrad(Optimizer):
@@ -70,17 +55,14 @@ class AdaGrad(Optimizer):
 
     Parameters
     ----------
-    params : array, sequence or dict of arrays
-        float32 or float64 (all the same), C-contiguous, of any shape. Changed in place by `step`.
     lr, lr_decay, eps
         As in the formula.
     initial_accumulator : float
         What `s` starts at, >= 0 (0.1 in Keras and Optax). Not to be changed later.
     eps_inside_sqrt : bool
         ``sqrt(s + eps)`` instead (Keras, Optax).
-    weight_decay : float
-    **shared
-        What all optimizers take: see `Optimizer`, also for the errors.
+    params, weight_decay, decoupled, ...
+        As for all optimizers: see `Optimizer`, also for shapes, dtypes and errors.
 
     Examples
     --------
@@ -94,23 +76,13 @@ class AdaGrad(Optimizer):
     """
 
     _kernel = "adagrad"
-    lr_decay: Value
-    eps: Value
-    eps_inside_sqrt: bool
-
-    def __init__(
-        self,
-        params: Arrays,
-        lr: Value = 1e-2,
-        *,
-        lr_decay: Value = 0.0,
-        eps: Value = 1e-10,
-        eps_inside_sqrt: bool = False,
-        initial_accumulator: float = 0.0,
-        weight_decay: Value = 0.0,
-        **shared: Unpack[Shared],
-    ) -> None:
-        super().__init__(params, hyper_of(locals()))
+    lr: Value = 1e-2
+    _: KW_ONLY
+    lr_decay: Value = 0.0
+    eps: Value = 1e-10
+    eps_inside_sqrt: bool = False
+    initial_accumulator: InitVar[float] = 0.0
+    weight_decay: Value = 0.0
 
 
 class RMSprop(Optimizer):
@@ -122,17 +94,14 @@ class RMSprop(Optimizer):
 
     Parameters
     ----------
-    params : array, sequence or dict of arrays
-        float32 or float64 (all the same), C-contiguous, of any shape. Changed in place by `step`.
     lr, rho, eps, momentum, centered
         As in the formula; rho and momentum in [0, 1).
     eps_inside_sqrt : bool
         ``sqrt(v + eps)`` instead (Keras, Optax).
     lr_in_momentum : bool
         ``velocity = momentum * velocity + lr * g / den; p -= velocity`` instead (Keras, Optax).
-    weight_decay : float
-    **shared
-        What all optimizers take: see `Optimizer`, also for the errors.
+    params, weight_decay, decoupled, ...
+        As for all optimizers: see `Optimizer`, also for shapes, dtypes and errors.
 
     Examples
     --------
@@ -146,28 +115,15 @@ class RMSprop(Optimizer):
     """
 
     _kernel = "rmsprop"
-    rho: Value
-    eps: Value
-    momentum: Value
-    centered: bool
-    eps_inside_sqrt: bool
-    lr_in_momentum: bool
-
-    def __init__(
-        self,
-        params: Arrays,
-        lr: Value = 1e-2,
-        rho: Value = 0.99,
-        eps: Value = 1e-8,
-        *,
-        momentum: Value = 0.0,
-        centered: bool = False,
-        eps_inside_sqrt: bool = False,
-        lr_in_momentum: bool = False,
-        weight_decay: Value = 0.0,
-        **shared: Unpack[Shared],
-    ) -> None:
-        super().__init__(params, hyper_of(locals()))
+    lr: Value = 1e-2
+    rho: Value = 0.99
+    eps: Value = 1e-8
+    _: KW_ONLY
+    momentum: Value = 0.0
+    centered: bool = False
+    eps_inside_sqrt: bool = False
+    lr_in_momentum: bool = False
+    weight_decay: Value = 0.0
 
 
 class Adadelta(Optimizer):
@@ -178,13 +134,10 @@ class Adadelta(Optimizer):
 
     Parameters
     ----------
-    params : array, sequence or dict of arrays
-        float32 or float64 (all the same), C-contiguous, of any shape. Changed in place by `step`.
     lr, rho, eps
         As in the formula; rho in [0, 1).
-    weight_decay : float
-    **shared
-        What all optimizers take: see `Optimizer`, also for the errors.
+    params, weight_decay, decoupled, ...
+        As for all optimizers: see `Optimizer`, also for shapes, dtypes and errors.
 
     Examples
     --------
@@ -198,19 +151,10 @@ class Adadelta(Optimizer):
     """
 
     _kernel = "adadelta"
-    rho: Value
-    eps: Value
-
-    def __init__(
-        self,
-        params: Arrays,
-        lr: Value = 1.0,
-        rho: Value = 0.9,
-        eps: Value = 1e-6,
-        weight_decay: Value = 0.0,
-        **shared: Unpack[Shared],
-    ) -> None:
-        super().__init__(params, hyper_of(locals()))
+    lr: Value = 1.0
+    rho: Value = 0.9
+    eps: Value = 1e-6
+    weight_decay: Value = 0.0
 
 
 class Rprop(Optimizer):
@@ -222,15 +166,12 @@ class Rprop(Optimizer):
 
     Parameters
     ----------
-    params : array, sequence or dict of arrays
-        float32 or float64 (all the same), C-contiguous, of any shape. Changed in place by `step`.
     lr : float
         The first step size; without effect later, except on decoupled decay.
     eta_minus, eta_plus, min_size, max_size
         As in the formula; eta_minus in [0, 1), eta_plus >= 1.
-    weight_decay : float
-    **shared
-        What all optimizers take: see `Optimizer`, also for the errors.
+    params, weight_decay, decoupled, ...
+        As for all optimizers: see `Optimizer`, also for shapes, dtypes and errors.
 
     Examples
     --------
@@ -244,21 +185,10 @@ class Rprop(Optimizer):
     """
 
     _kernel = "rprop"
-    eta_minus: Value
-    eta_plus: Value
-    min_size: Value
-    max_size: Value
-
-    def __init__(
-        self,
-        params: Arrays,
-        lr: Value = 1e-2,
-        eta_minus: Value = 0.5,
-        eta_plus: Value = 1.2,
-        *,
-        min_size: Value = 1e-6,
-        max_size: Value = 50.0,
-        weight_decay: Value = 0.0,
-        **shared: Unpack[Shared],
-    ) -> None:
-        super().__init__(params, hyper_of(locals()))
+    lr: Value = 1e-2
+    eta_minus: Value = 0.5
+    eta_plus: Value = 1.2
+    _: KW_ONLY
+    min_size: Value = 1e-6
+    max_size: Value = 50.0
+    weight_decay: Value = 0.0

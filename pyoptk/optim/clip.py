@@ -82,11 +82,10 @@ def clip_by_global_norm(grads: Grads, max_norm: float, *, eps: float = 1e-6) -> 
     True
     """
     named = _named(grads)
-    if not (isinstance(max_norm, float) and max_norm == np.inf):
+    if not (isinstance(max_norm, float | np.floating) and max_norm == np.inf):
         max_norm = number("max_norm", max_norm, 0, np.inf, "a number >= 0")
     eps = number("eps", eps, 0, np.inf, "a finite number >= 0")
-    with np.errstate(all="ignore"):  # outside: nothing may come between two arrays
-        return _optim.clip(named, max_norm, eps)
+    return _optim.clip(named, max_norm, eps)
 
 
 def clip_by_value(grads: Grads, clip_value: float) -> None:
@@ -115,5 +114,6 @@ def clip_by_value(grads: Grads, clip_value: float) -> None:
     named = _named(grads)
     limit = number("clip_value", clip_value, 0, np.inf, "a finite number >= 0")
     _optim.check_apart(named)
-    for grad in map(np.asarray, named.values()):
-        np.clip(grad, -limit, limit, out=grad)
+    with np.errstate(all="ignore"):  # a limit that is infinite in float32 changes nothing
+        for grad in map(np.asarray, named.values()):
+            np.clip(grad, -limit, limit, out=grad)

@@ -1,14 +1,13 @@
-"""The words of the optimizers' signatures: types, shared keywords, and how they are read."""
+"""The words of the optimizers' signatures: types, and how they are read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple, NoReturn, Self, TypedDict
+from typing import Any, NamedTuple, NoReturn, Self
 
 import numpy as np
 
-from .._checks import check_names
 from .._sparse import SparseRows
 from ..params import Array, Fixed
 
@@ -17,45 +16,6 @@ Grad = Array | SparseRows | None
 Grads = Grad | Sequence[Grad] | Mapping[Any, Grad]
 Kind = tuple[tuple[str, ...], bool]  # which patterns of `groups`, and whether it decays
 Merged = list[tuple[dict[str, Any], dict[str, Callable[[int], Any]]]]  # see `by_kind`
-
-# The keywords that every optimizer takes besides its own, with their defaults.
-SHARED: dict[str, Any] = {
-    "decoupled": False,
-    "maximize": False,
-    "cautious": False,
-    "grad_scale": 1.0,
-    "clip_value": None,
-    "max_norm": None,
-    "max_norm_eps": 1e-6,
-    "max_norm_per_array": False,
-    "ema_decay": None,
-    "ema_from_first_step": False,
-    "zero_grad": False,
-    "on_nonfinite": "propagate",
-    "groups": None,
-    "no_decay": (),
-    "decay_mask": None,
-}
-
-
-class Shared(TypedDict, total=False):
-    """The types of `SHARED`."""
-
-    decoupled: bool
-    maximize: bool
-    cautious: bool
-    grad_scale: Value
-    clip_value: Value | None
-    max_norm: Value | None
-    max_norm_eps: Value
-    max_norm_per_array: bool
-    ema_decay: Value | None
-    ema_from_first_step: bool
-    zero_grad: bool
-    on_nonfinite: str
-    groups: Mapping[str, Mapping[str, Any]] | None
-    no_decay: Sequence[str]
-    decay_mask: Sequence[str] | None
 
 
 class Settings(NamedTuple):
@@ -147,12 +107,3 @@ def at_step(step: int, merged: Merged) -> list[dict[str, Any]]:
 def lrs_at_step(step: int, merged: Merged) -> list[float]:
     """The same of lr alone, which is what schedules are mostly for."""
     return [functions["lr"](step) if functions else numbers["lr"] for numbers, functions in merged]
-
-
-def hyper_of(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The hyper-parameters among the locals() of a constructor, with what all optimizers share."""
-    given: dict[str, Any] = arguments.pop("shared")
-    own = {k: v for k, v in arguments.items() if k not in ("self", "params", "__class__")}
-    check_names(given, [*own, *SHARED])
-    different: dict[str, Any] = arguments["self"]._shared
-    return own | SHARED | different | given

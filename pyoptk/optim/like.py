@@ -16,86 +16,56 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import _checks
-from .hyper import SHARED
+from .._arguments import Declared
 
-_KERAS_ADAM = {"eps_hat": True, "eps": 1e-7}
 _INSIDE = {"eps_inside_sqrt": True}
+_IN_TORCH = ["*", "SGD", "AdaGrad", "RMSprop", "Adadelta", "Adam", "AdamW", "NAdam", "RAdam"]
+_IN_TORCH += ["Adamax", "Rprop"]
 
-# Settings of every optimizer of a library.
-EVERY: dict[str, dict[str, Any]] = {
-    "torch": {},
-    "keras": {"decoupled": True, "max_norm_eps": 0.0, "ema_from_first_step": True},
-    "optax": {"max_norm_eps": 0.0},
-    "onnx": {},
-    "sklearn": {},
+# For every library the settings of each optimizer that it has; "*": of all of them.
+SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
+    "torch": {name: {} for name in _IN_TORCH},
+    "keras": {
+        "*": {"decoupled": True, "max_norm_eps": 0.0, "ema_from_first_step": True},
+        "SGD": {"lr": 0.01, "lr_in_momentum": True},
+        "AdaGrad": {"lr": 1e-3, "eps": 1e-7, "initial_accumulator": 0.1, **_INSIDE},
+        "RMSprop": {"lr": 1e-3, "rho": 0.9, "eps": 1e-7, "lr_in_momentum": True, **_INSIDE},
+        "Adadelta": {"lr": 1e-3, "rho": 0.95, "eps": 1e-7},
+        "Adam": {"eps_hat": True, "eps": 1e-7},
+        "AdamW": {"eps_hat": True, "eps": 1e-7, "weight_decay": 4e-3},
+        "NAdam": {"lr": 1e-3, "eps": 1e-7, "momentum_decay": 1.0},
+        "Adamax": {"lr": 1e-3, "eps": 1e-7, "eps_outside_max": True},
+        "Lion": {"lr": 1e-3},
+        "LAMB": {"eps": 1e-7, "weight_decay": 0.0, "decay_outside_norm": True},
+    },
+    "optax": {
+        "*": {"max_norm_eps": 0.0},
+        "SGD": {},
+        "AdaGrad": {"eps": 1e-7, "initial_accumulator": 0.1, **_INSIDE},
+        "RMSprop": {"rho": 0.9, "eps": 1e-8, "lr_in_momentum": True, **_INSIDE},
+        "Adadelta": {},
+        "Adam": {"decoupled": True},
+        "AdamW": {"weight_decay": 1e-4},
+        "NAdam": {"momentum_decay": 1e5, "decoupled": True},
+        "RAdam": {"eps_hat": False},
+        "Adamax": {"decoupled": True},
+        "Lion": {"weight_decay": 1e-3},
+        "AdaBelief": {},
+        "LAMB": {"weight_decay": 0.0},
+    },
+    "onnx": {"*": {}, "SGD": {}, "AdaGrad": {"eps": 1e-6}, "Adam": {"eps_hat": True, "eps": 1e-6}},
+    "sklearn": {
+        "*": {},
+        "SGD": {"lr": 0.1, "momentum": 0.9, "nesterov": True, "lr_in_momentum": True},
+        "Adam": {"eps_hat": True},
+    },
 }
 
-# Settings of one optimizer.
-LIKE: dict[str, dict[str, dict[str, Any]]] = {
-    "SGD": {
-        "torch": {},
-        "keras": {"lr": 0.01, "lr_in_momentum": True},
-        "optax": {},
-        "onnx": {},
-        "sklearn": {"lr": 0.1, "momentum": 0.9, "nesterov": True, "lr_in_momentum": True},
-    },
-    "AdaGrad": {
-        "torch": {},
-        "keras": {"lr": 1e-3, "eps": 1e-7, "initial_accumulator": 0.1, **_INSIDE},
-        "optax": {"eps": 1e-7, "initial_accumulator": 0.1, **_INSIDE},
-        "onnx": {"eps": 1e-6},
-    },
-    "RMSprop": {
-        "torch": {},
-        "keras": {"lr": 1e-3, "rho": 0.9, "eps": 1e-7, "lr_in_momentum": True, **_INSIDE},
-        "optax": {"rho": 0.9, "eps": 1e-8, "lr_in_momentum": True, **_INSIDE},
-    },
-    "Adadelta": {
-        "torch": {},
-        "keras": {"lr": 1e-3, "rho": 0.95, "eps": 1e-7},
-        "optax": {},
-    },
-    "Adam": {
-        "torch": {},
-        "keras": _KERAS_ADAM,
-        "optax": {"decoupled": True},
-        "onnx": {"eps_hat": True, "eps": 1e-6},
-        "sklearn": {"eps_hat": True},
-    },
-    "AdamW": {
-        "torch": {},
-        "keras": {**_KERAS_ADAM, "weight_decay": 4e-3},
-        "optax": {"weight_decay": 1e-4},
-    },
-    "NAdam": {
-        "torch": {},
-        "keras": {"lr": 1e-3, "eps": 1e-7, "momentum_decay": 1.0},
-        "optax": {"momentum_decay": 1e5, "decoupled": True},
-    },
-    "RAdam": {
-        "torch": {},
-        "optax": {"eps_hat": False},
-    },
-    "Adamax": {
-        "torch": {},
-        "keras": {"lr": 1e-3, "eps": 1e-7, "eps_outside_max": True},
-        "optax": {"decoupled": True},
-    },
-    "Lion": {
-        "keras": {"lr": 1e-3},
-        "optax": {"weight_decay": 1e-3},
-    },
-    "AdaBelief": {
-        "optax": {},
-    },
-    "Rprop": {
-        "torch": {},
-    },
-    "LAMB": {
-        "keras": {"eps": 1e-7, "weight_decay": 0.0, "decay_outside_norm": True},
-        "optax": {"weight_decay": 0.0},
-    },
-}
+# The same by optimizer, then by library.
+LIKE: dict[str, dict[str, dict[str, Any]]] = {}
+for _library, _rows in SETTINGS.items():
+    for _name in list(_rows)[1:]:
+        LIKE.setdefault(_name, {})[_library] = {**_rows["*"], **_rows[_name]}
 
 
 # From the value of a keyword, and all keywords that are given, to ours.
@@ -146,9 +116,7 @@ KEYWORDS: dict[str, dict[str, str | Function | tuple[Any, str]]] = {
         "step_sizes": _pair("step_sizes", "min_size", "max_size"),
         "decoupled_weight_decay": "decoupled",
         "initial_accumulator_value": "initial_accumulator",
-        "foreach": (..., ""),
-        "fused": (..., ""),
-        "capturable": (..., ""),
+        **dict.fromkeys(["foreach", "fused", "capturable"], (..., "")),
         "differentiable": (False, "there is no autograd"),
     },
     "keras": {
@@ -164,10 +132,7 @@ KEYWORDS: dict[str, dict[str, str | Function | tuple[Any, str]]] = {
         "clipvalue": _limit("clip_value"),
         "use_ema": lambda on, given: {"ema_decay": given.get("ema_momentum", 0.99) if on else None},
         "ema_momentum": lambda *_: {},
-        "ema_overwrite_frequency": (
-            None,
-            "averaged() puts the averages in place of the parameters",
-        ),
+        "ema_overwrite_frequency": (None, "averaged() puts the averages in the parameters' place"),
         "loss_scale_factor": _loss_scale,
         "gradient_accumulation_steps": (None, "Accumulation(opt, k) does that"),
         "name": (..., ""),
@@ -218,12 +183,14 @@ KEYWORDS: dict[str, dict[str, str | Function | tuple[Any, str]]] = {
 }
 
 
-def _translated(cls: type, name: str, library: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _translated(
+    cls: type[Declared], name: str, library: str, given: Mapping[str, Any]
+) -> dict[str, Any]:
     """What is given, by our keywords; unknown ones stay, for the constructor to refuse.
 
     name: the row of `LIKE` that is that of `cls`.
     """
-    has = {*inspect.signature(cls).parameters, *SHARED}
+    has = {*inspect.signature(cls).parameters, *cls._arguments}
     table = KEYWORDS[library]
     settings: dict[str, Any] = {}
     for key, value in given.items():
@@ -245,13 +212,15 @@ def _translated(cls: type, name: str, library: str, given: Mapping[str, Any]) ->
     return settings
 
 
-def settings_like(optimizer: type, library: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def settings_like(
+    optimizer: type[Declared], library: str, given: Mapping[str, Any]
+) -> dict[str, Any]:
     """The keywords for `optimizer` as in `library`, those that are given taking precedence."""
     name = next((c.__name__ for c in optimizer.__mro__ if c.__name__ in LIKE), "")
     known = LIKE.get(name, {})
     _checks.check_choice("library", library, known)
     own = _translated(optimizer, name, library, given)
-    settings = {**EVERY[library], **known[library], **own}
+    settings = {**known[library], **own}
     if library == "optax" and settings.get("amsgrad"):
         settings.setdefault("amsgrad_on_corrected", True)
     if name == "SGD" and library != "torch" and settings.get("momentum", 0) == 0:

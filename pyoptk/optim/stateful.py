@@ -26,12 +26,14 @@ from .hyper import Grads
 # Between these, a loss scale and 1 / scale are both normal numbers in float32.
 LEAST, MOST = 2.0**-126, 2.0**126
 
+MOST_COUNTED = 2**63 - 1
+
 # For every number by name, in a constructor, an assignment and a checkpoint.
-_length = "an integer >= 1", operator.index, lambda n: 1 <= n < 2**63
+_length = "an integer >= 1", operator.index, lambda n: 1 <= n <= MOST_COUNTED
 _RULES: dict[str, Rule] = {
     "k": _length,
     "interval": _length,
-    "count": ("an integer >= 0", operator.index, lambda n: 0 <= n < 2**63),
+    "count": ("an integer >= 0", operator.index, lambda n: 0 <= n <= MOST_COUNTED),
     "weight": ("a finite number >= 0", real, lambda x: 0 <= x < float("inf")),
     "alpha": ("a number in [0, 1]", real, lambda x: 0 <= x <= 1),
     "scale": ("a number in [2**-126, 2**126]", real, lambda x: LEAST <= x <= MOST),
@@ -68,13 +70,10 @@ class Stateful(Uncopied):
             of range; nothing has been changed then.
         """
         numbers = self.check_state_dict(state)
-        self._tree.held.begin("load_state_dict")
-        try:
+        with self._tree.held.locked("load_state_dict"):
             for name, array in self._own.items():
                 array[...] = state[name]
             vars(self).update(numbers)
-        finally:
-            self._tree.held.end()
 
     def check_state_dict(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """Raise what `load_state_dict` would raise; returns the numbers that it would set."""
@@ -110,8 +109,8 @@ class Wrapper(Stateful):
         `weight` is that of the micro-batch, for an `Accumulation`.
         """
         weight = checked(_RULES, "weight", weight)
-        if weight == 0:
-            raise ValueError("weight: expected a number > 0, got 0")
+        if not 2.0**-64 <= weight <= 2.0**64:  # their sum has to be a number in float32, too
+            raise ValueError(f"weight: expected a number in [2**-64, 2**64], got {weight}")
         return self._whole_step(lambda plan: plan.checked(grads), weight)
 
     def flush(self) -> bool:
@@ -121,12 +120,9 @@ class Wrapper(Stateful):
     def _whole_step(self, take: Callable[[Plan], Any], weight: float) -> bool:
         plan = self.optimizer._plan
         self.optimizer._prepare(plan, plan.settings)
-        with np.errstate(all="ignore"):  # `on_nonfinite` is there for these
-            plan.held.begin("step")
-            try:
-                return self._go(take(plan), 1.0, False, weight)
-            finally:
-                plan.held.end()
+        # `on_nonfinite` is there for what NumPy would warn of.
+        with np.errstate(all="ignore"), plan.held.locked("step"):
+            return self._go(take(plan), 1.0, False, weight)
 
     def _go(self, grads: list[Any] | None, factor: float, skips: bool, weight: float) -> bool:
         """The work of this wrapper; returns whether the optimizer took a step. None: flush."""
@@ -144,10 +140,21 @@ class Wrapper(Stateful):
         return grads is not None and bool(self.opt._plan.run_step(grads, factor, skips))
 
 
-def approach(averages: list[Array], params: list[Array], factor: float, divide: bool) -> None:
+def shown(arrays: list[Any]) -> list[Any]:
+    """What others get of a wrapper's own arrays: views, whose dtype, shape and flags are theirs."""
+    return [array.view() for array in arrays]
+
+
+def room_of(arrays: list[Array]) -> Array:
+    """Memory for `approach`, taken before anything is changed."""
+    return np.empty(max([array.size for array in arrays]), arrays[0].dtype)
+
+
+def approach(
+    averages: list[Array], params: list[Array], factor: float, room: Array, divide: bool
+) -> None:
     """``average += (p - average) * factor``, or ``/ factor``; changes the averages."""
     scale, by = np.divide if divide else np.multiply, averages[0].dtype.type(factor)
-    room = np.empty(max([average.size for average in averages]), averages[0].dtype)
     for average, param in zip(averages, params, strict=True):
         way = room[: average.size].reshape(average.shape)
         np.subtract(param, average, way)

@@ -18,7 +18,7 @@ import numpy as np
 from .._sparse import SparseRows
 from .base import Optimizer
 from .hyper import Grads
-from .stateful import LEAST, MOST, Wrapper
+from .stateful import LEAST, MOST, Wrapper, shown
 
 
 class Accumulation(Wrapper):
@@ -72,7 +72,8 @@ class Accumulation(Wrapper):
         self.k, self.weight = k, 0.0
         self._sums = [np.zeros_like(param) for param in self._tree.arrays]
         self._given = np.zeros(len(self._sums), bool)
-        self._own = {**self._tree.named("sum", self._sums), "given": self._given}
+        *sums, given = shown([*self._sums, self._given])
+        self._own = {**self._tree.named("sum", sums), "given": given}
         self._rows: dict[int, list[SparseRows]] = {}
 
     def step(self, grads: Grads, *, weight: float = 1.0) -> bool:
@@ -85,7 +86,8 @@ class Accumulation(Wrapper):
             `zero_grad`. A parameter whose gradient is None in all k micro-batches does not change.
             `SparseRows` of the micro-batches are concatenated, and the step changes all their rows.
         weight : float
-            > 0, the weight of this micro-batch in the mean: its number of rows or tokens, say.
+            The weight of this micro-batch in the mean, in [2**-64, 2**64]: its number of rows or
+            tokens, say.
 
         Returns
         -------
@@ -104,7 +106,7 @@ class Accumulation(Wrapper):
     def _go(self, grads: list[Any] | None, factor: float, skips: bool, weight: float) -> bool:
         if grads is not None:
             self._add(grads, self._weighted(grads, weight), weight)
-        if self.count == 0 or (grads is not None and self.count < self.k):
+        if self.weight == 0 or (grads is not None and self.count < self.k):
             return False
         try:
             return self._within(self._means(), factor, skips, 1.0)
@@ -164,7 +166,13 @@ class Accumulation(Wrapper):
 
     def check_state_dict(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """Raise what `load_state_dict` would raise; returns the numbers that it would set."""
-        return super().check_state_dict(state) | {"_rows": {}}
+        numbers = super().check_state_dict(state)
+        if (numbers["count"] == 0) != (numbers["weight"] == 0):
+            raise ValueError(
+                f"state['weight']: expected 0 for no micro-batch and more for {numbers['count']}, "
+                f"got {numbers['weight']}"
+            )
+        return numbers | {"_rows": {}}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that resuming needs of this wrapper; its own arrays, not copies.

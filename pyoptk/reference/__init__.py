@@ -7,45 +7,20 @@ functions are written by hand and are slow and short on purpose. Their hyper-par
 defaults: those are in `pyoptk.optim`.
 """
 
+from . import arrays as _arrays
 from . import dense as _dense
 from . import moments as _moments
 from . import optim as _optim
+from . import rnn as _rnn
+from .arrays import *
 from .dense import *
 from .moments import *
 from .optim import *
-from .rnn import (
-    dropout,
-    exp,
-    lstm_backward,
-    lstm_cell,
-    lstm_forward,
-    lstm_step,
-    matmul,
-    output,
-    philox,
-    rnn_backward,
-    rnn_cell,
-    rnn_forward,
-    rnn_step,
-    sigmoid,
-    tanh,
-)
+from .rnn import *
 
-__all__ = [
-    "dropout",
-    "exp",
-    "lstm_backward",
-    "lstm_cell",
-    "lstm_forward",
-    "lstm_step",
-    "matmul",
-    "output",
-    "philox",
-    "rnn_backward",
-    "rnn_cell",
-    "rnn_forward",
-    "rnn_step",
-    "sigmoid",
-    "tanh",
-]
-__all__ += _dense.__all__ + _moments.__all__ + _optim.__all__
+__all__: list[str] = []
+__all__ += _arrays.__all__
+__all__ += _dense.__all__
+__all__ += _moments.__all__
+__all__ += _optim.__all__
+__all__ += _rnn.__all__

@@ -46,8 +46,7 @@ def adam(
 
     Changes `param`, `m` and `v`; `vmax` if `amsgrad`.
     """
-    real = param.dtype.type
-    p, g, cautious = _prepare(param, grad, lr, **common)
+    real, p, g, cautious = _prepare(param, grad, lr, **common)
     unbias1, unbias2 = 1 - beta1**step, 1 - beta2**step
     m[...] = real(beta1) * m + real(1 - beta1) * g
     v[...] = real(beta2) * v + real(1 - beta2) * g * g
@@ -97,8 +96,7 @@ def nadam(
     **common: Any,
 ) -> None:
     """NAdam (Dozat 2016). Changes `param`, `m` and `v`."""
-    real = param.dtype.type
-    p, g, cautious = _prepare(param, grad, lr, **common)
+    real, p, g, cautious = _prepare(param, grad, lr, **common)
     mu = beta1 * (1 - 0.5 * 0.96 ** (step * momentum_decay))
     mu_next = beta1 * (1 - 0.5 * 0.96 ** ((step + 1) * momentum_decay))
     product = _mu_product(beta1, momentum_decay, step)
@@ -127,8 +125,7 @@ def radam(
     **common: Any,
 ) -> None:
     """RAdam (Liu et al. 2020). Changes `param`, `m` and `v`."""
-    real = param.dtype.type
-    p, g, cautious = _prepare(param, grad, lr, **common)
+    real, p, g, cautious = _prepare(param, grad, lr, **common)
     unbias1, unbias2 = 1 - beta1**step, 1 - beta2**step
     last = 2 / (1 - beta2) - 1
     rho = last - 2 * step * beta2**step / unbias2
@@ -158,8 +155,7 @@ def adamax(
     **common: Any,
 ) -> None:
     """Adamax (Kingma & Ba 2015, algorithm 2). Changes `param`, `m` and `u`."""
-    real = param.dtype.type
-    p, g, cautious = _prepare(param, grad, lr, **common)
+    real, p, g, cautious = _prepare(param, grad, lr, **common)
     inside, outside = (0.0, eps) if eps_outside_max else (eps, 0.0)
     m[...] = real(beta1) * m + real(1 - beta1) * g
     u[...] = np.maximum(real(beta2) * u, np.abs(g) + real(inside))
@@ -178,8 +174,7 @@ def lion(
     **common: Any,
 ) -> None:
     """Lion (Chen et al. 2023). Changes `param` and `m`."""
-    real = param.dtype.type
-    p, g, cautious = _prepare(param, grad, lr, **common)
+    real, p, g, cautious = _prepare(param, grad, lr, **common)
     param[...] = p - _applied(
         real(lr) * np.sign(real(beta1) * m + real(1 - beta1) * g), g, cautious
     )
@@ -200,8 +195,7 @@ def adabelief(
     **common: Any,
 ) -> None:
     """AdaBelief (Zhuang et al. 2020). Changes `param`, `m` and `s`."""
-    real = param.dtype.type
-    p, g, cautious = _prepare(param, grad, lr, **common)
+    real, p, g, cautious = _prepare(param, grad, lr, **common)
     m[...] = real(beta1) * m + real(1 - beta1) * g
     surprise = g - m
     s[...] = real(beta2) * s + real(1 - beta2) * surprise * surprise + real(eps)
@@ -237,12 +231,12 @@ def lamb(
     **common: Any,
 ) -> None:
     """LAMB (You et al. 2020, algorithm 2). Changes `param`, `m` and `v`."""
-    real = param.dtype.type
     decay = common["weight_decay"] if common["decoupled"] else 0.0  # of the direction
     shrink = 1.0
     if decay_outside_norm:
         decay, shrink = 0.0, 1 - lr * decay
-    p, g, _ = _prepare(param, grad, lr, **common | {"weight_decay": common["weight_decay"] - decay})
+    common["weight_decay"] -= decay
+    real, p, g, _ = _prepare(param, grad, lr, **common)
     m[...] = real(beta1) * m + real(1 - beta1) * g
     v[...] = real(beta2) * v + real(1 - beta2) * g * g
     root_unbias2 = math.sqrt(1 - beta2**step)

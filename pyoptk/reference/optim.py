@@ -31,8 +31,8 @@ def _prepare(
     grad_scale: float,
     clip_value: float | None,
     cautious: bool,
-) -> tuple[Array, Array, bool]:
-    """The parameter after decoupled decay, and the gradient after all that happens to it first.
+) -> tuple[Any, Array, Array, bool]:
+    """The dtype, the parameter after decoupled decay, the gradient after all that happens to it.
 
     Takes the keywords that all optimizers share, which their twins call `common`; hands on
     `cautious`, which is for `_applied`.
@@ -47,7 +47,7 @@ def _prepare(
         p = real(1 - lr * weight_decay) * p
     elif weight_decay:
         g = g + real(weight_decay) * p
-    return p, g, cautious
+    return real, p, g, cautious
 
 
 def _applied(update: Array, g: Array, cautious: bool) -> Array:
@@ -76,8 +76,7 @@ def sgd(
 
     Changes `param`, and `velocity` unless `momentum` is 0.
     """
-    real = param.dtype.type
-    p, g, cautious = _prepare(param, grad, lr, **common)
+    real, p, g, cautious = _prepare(param, grad, lr, **common)
     if momentum == 0 or velocity is None:
         param[...] = p - real(lr) * g
         return
@@ -102,8 +101,7 @@ def adagrad(
     **common: Any,
 ) -> None:
     """AdaGrad (Duchi et al. 2011). Changes `param` and `s`."""
-    real = param.dtype.type
-    p, g, _ = _prepare(param, grad, lr, **common)
+    real, p, g, _ = _prepare(param, grad, lr, **common)
     inside, outside = (eps, 0.0) if eps_inside_sqrt else (0.0, eps)
     s[...] = s + g * g
     rate = real(lr / (1 + (step - 1) * lr_decay))
@@ -131,8 +129,7 @@ def rmsprop(
 
     Changes `param` and `v`; `avg` if `centered`; `velocity` unless `momentum` is 0.
     """
-    real = param.dtype.type
-    p, g, cautious = _prepare(param, grad, lr, **common)
+    real, p, g, cautious = _prepare(param, grad, lr, **common)
     inside, outside = (eps, 0.0) if eps_inside_sqrt else (0.0, eps)
     v[...] = real(rho) * v + real(1 - rho) * g * g
     spread = v
@@ -160,8 +157,7 @@ def adadelta(
     **common: Any,
 ) -> None:
     """Adadelta (Zeiler 2012). Changes `param`, `v` and `acc_delta`."""
-    real = param.dtype.type
-    p, g, _ = _prepare(param, grad, lr, **common)
+    real, p, g, _ = _prepare(param, grad, lr, **common)
     v[...] = real(rho) * v + real(1 - rho) * g * g
     delta = np.sqrt(acc_delta + real(eps)) / np.sqrt(v + real(eps)) * g
     acc_delta[...] = real(rho) * acc_delta + real(1 - rho) * delta * delta
@@ -183,8 +179,7 @@ def rprop(
     **common: Any,
 ) -> None:
     """Rprop (Riedmiller & Braun 1993). Changes `param`, `prev` and `size`."""
-    real = param.dtype.type
-    p, g, _ = _prepare(param, grad, lr, **common)
+    real, p, g, _ = _prepare(param, grad, lr, **common)
     if step == 1:
         prev[...], size[...] = 0, real(lr)
     same = ((g > 0) & (prev > 0)) | ((g < 0) & (prev < 0))

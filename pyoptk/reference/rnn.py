@@ -1,63 +1,29 @@
-"""Twins of the recurrent kernels: the same results within rounding."""
+"""Twins of the recurrent cells and layers: the same results within rounding."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import sigmoid, tanh
+
+__all__ = [
+    "gru_backward",
+    "gru_cell",
+    "gru_forward",
+    "gru_step",
+    "lstm_backward",
+    "lstm_cell",
+    "lstm_forward",
+    "lstm_step",
+    "output",
+    "rnn_backward",
+    "rnn_cell",
+    "rnn_forward",
+    "rnn_step",
+]
+
 Array = NDArray[np.floating]
-
-
-def sigmoid(x: Array, y: Array) -> None:
-    """y = 1 / (1 + exp(-x)), without overflow for large negative x."""
-    small = np.exp(-np.abs(x))
-    y[...] = np.where(x < 0, small, x.dtype.type(1)) / (1 + small)
-
-
-def exp(x: Array, y: Array) -> None:
-    """y = e**x."""
-    np.exp(x, out=y)
-
-
-def tanh(x: Array, y: Array) -> None:
-    """y = tanh(x)."""
-    np.tanh(x, out=y)
-
-
-def matmul(a: Array, b: Array, c: Array, *, accumulate: bool = False) -> None:
-    """c = a @ b, or c += a @ b."""
-    c[...] = c + a @ b if accumulate else a @ b
-
-
-def philox(counters: NDArray[np.uint64], stream: int, seed: int) -> NDArray[np.uint32]:
-    """Philox4x32-10 (Salmon et al. 2011): the four words [n, 4] of each of n counters.
-
-    A counter's four words are the number, low word first, then `stream`; the key is `seed`.
-    """
-    low, shift = np.uint64(0xFFFFFFFF), np.uint64(32)
-    c0, c1 = counters & low, counters >> shift
-    c2, c3 = (np.full_like(counters, half) for half in (stream & 0xFFFFFFFF, stream >> 32))
-    key0, key1 = (np.full_like(counters, half) for half in (seed & 0xFFFFFFFF, seed >> 32))
-    for _ in range(10):
-        p0, p1 = c0 * np.uint64(0xD2511F53), c2 * np.uint64(0xCD9E8D57)
-        c0, c2 = p1 >> shift ^ c1 ^ key0, p0 >> shift ^ c3 ^ key1
-        c1, c3 = p1 & low, p0 & low
-        key0, key1 = (key0 + np.uint64(0x9E3779B9)) & low, (key1 + np.uint64(0xBB67AE85)) & low
-    return np.stack([c0, c1, c2, c3], axis=1).astype(np.uint32)
-
-
-def dropout(x: Array, y: Array, p: float, *, seed: int, stream: int = 0) -> None:
-    """y = x / (1 - p), or 0 with probability p (Srivastava et al. 2014); p in steps of 2**-16.
-
-    Of each 512 elements, which take 64 counters, the e-th one takes counter e % 64, of it word
-    e / 64 % 4, of it the low half if e < 256, else the high one.
-    """
-    real = x.dtype.type
-    words = philox(np.arange(-(-x.size // 512) * 64, dtype=np.uint64), stream, seed)
-    words = words.reshape(-1, 64, 4).swapaxes(1, 2)
-    numbers = np.stack([words & 0xFFFF, words >> 16], axis=1).ravel()[: x.size].reshape(x.shape)
-    least = int(p * 2**16 + 0.5)
-    y[...] = np.where(numbers >= least, x * real(2**16 / (2**16 - least)), real(0))
 
 
 def lstm_cell(a: Array, c: Array, gates: Array) -> tuple[Array, Array]:
@@ -70,6 +36,17 @@ def lstm_cell(a: Array, c: Array, gates: Array) -> tuple[Array, Array]:
     sigmoid(a[:, 3], o)
     c = f * c + i * g
     return o * np.tanh(c), c
+
+
+def gru_cell(x: Array, h_new: Array, h: Array, gates: Array) -> Array:
+    """h [B, H] after a step, from both pre-activations [B, 3H] and h before it; changes `gates`."""
+    x, h_new = (a.reshape(len(h), 3, h.shape[1]) for a in (x, h_new))
+    r, z, n = (gates[:, k] for k in range(3))
+    sigmoid(x[:, 0] + h_new[:, 0], r)
+    sigmoid(x[:, 1] + h_new[:, 1], z)
+    tanh(x[:, 2] + r * h_new[:, 2], n)
+    gates[:, 3] = h_new[:, 2]
+    return (1 - z) * n + z * h
 
 
 def rnn_cell(a: Array, *, relu: bool = False) -> Array:
@@ -89,6 +66,19 @@ def lstm_step(
     """h and c [B, H] after one step of a layer, from x [B, I] and those before it."""
     a = _inputs(x, w_ih, b_ih, b_hh) + h @ w_hh.T
     return lstm_cell(a, c, np.empty((len(c), 4, c.shape[1]), c.dtype))
+
+
+def gru_step(
+    x: Array,
+    h: Array,
+    w_ih: Array,
+    w_hh: Array,
+    b_ih: Array | None = None,
+    b_hh: Array | None = None,
+) -> Array:
+    """h [B, H] after one step of a layer, from x [B, I] and h before it."""
+    gates = np.empty((len(h), 4, h.shape[1]), h.dtype)
+    return gru_cell(_inputs(x, w_ih, b_ih), _inputs(h, w_hh, b_hh), h, gates)
 
 
 def rnn_step(
@@ -151,6 +141,35 @@ def lstm_forward(
             past = ended[t]
             h[t + 1, past], c[t + 1, past] = h[t, past], c[t, past]
     return h, c, gates
+
+
+def gru_forward(
+    x: Array,
+    h0: Array,
+    w_ih: Array,
+    w_hh: Array,
+    b_ih: Array | None = None,
+    b_hh: Array | None = None,
+    lengths: NDArray[np.integer] | None = None,
+    *,
+    reverse: bool = False,
+) -> tuple[Array, Array]:
+    """One direction of a GRU layer (Cho et al. 2014), the reset gate after the product with h.
+
+    As `lstm_forward`: h [T+1, B, H] and gates [T, B, 4, H], which are r, z, n and the part of the
+    pre-activation of n that comes from h.
+    """
+    T, B, _ = x.shape
+    H = h0.shape[1]
+    h, gates = np.empty((T + 1, B, H), x.dtype), np.empty((T, B, 4, H), x.dtype)
+    h[0] = h0
+    inputs = _inputs(_turned(x, reverse), w_ih, b_ih)
+    ended = _ended(T, lengths, reverse)
+    for t in range(T):
+        h[t + 1] = gru_cell(inputs[t], _inputs(h[t], w_hh, b_hh), h[t], gates[t])
+        if ended is not None:
+            h[t + 1, ended[t]] = h[t, ended[t]]
+    return h, gates
 
 
 def rnn_forward(
@@ -241,8 +260,43 @@ def lstm_backward(
             past = ended[t]
             da[t, past], dh_prev[past], dc_prev[past] = 0, dh_t[past], dc[past]
         dh, dc = dh_prev, dc_prev
-    dx, *dw = _from_da(da, x, h, w_ih, ended, reverse)
-    return dx, dh, dc, *dw  # type: ignore[return-value]
+    dx, dw_ih, dw_hh, db = _from_da(da, x, h, w_ih, ended, reverse)
+    return dx, dh, dc, dw_ih, dw_hh, db
+
+
+def gru_backward(
+    x: Array,
+    h: Array,
+    gates: Array,
+    w_ih: Array,
+    w_hh: Array,
+    dy: Array,
+    dh: Array,
+    lengths: NDArray[np.integer] | None = None,
+    *,
+    reverse: bool = False,
+    repeat_last: bool = False,
+) -> tuple[Array, Array, Array, Array, Array, Array]:
+    """The gradients of `gru_forward`: dx, dh0, dw_ih, dw_hh, db_ih, db_hh."""
+    T, B, H = dy.shape
+    ended = _ended(T, lengths, reverse)
+    dy = _of_output(dy, ended, reverse, repeat_last)
+    dx_a, dh_a = np.empty((2, T, B, 3, H), x.dtype)  # of the pre-activations
+    for t in reversed(range(T)):
+        r, z, n, n_h = (gates[t, :, k] for k in range(4))
+        dh_t = dy[t] + dh
+        dx_a[t, :, 2] = dh_t * (1 - z) * (1 - n**2)
+        dx_a[t, :, 1] = dh_t * (h[t] - n) * z * (1 - z)
+        dx_a[t, :, 0] = dx_a[t, :, 2] * n_h * r * (1 - r)
+        dh_a[t] = dx_a[t]
+        dh_a[t, :, 2] *= r
+        dh = dh_a[t].reshape(B, 3 * H) @ w_hh + dh_t * z
+        if ended is not None:
+            past = ended[t]
+            dx_a[t, past], dh_a[t, past], dh[past] = 0, 0, dh_t[past]
+    dx, dw_ih, _, db_ih = _from_da(dx_a, x, h, w_ih, ended, reverse)
+    _, _, dw_hh, db_hh = _from_da(dh_a, x, h, w_ih, ended, reverse)
+    return dx, dh, dw_ih, dw_hh, db_ih, db_hh
 
 
 def rnn_backward(
@@ -268,8 +322,8 @@ def rnn_backward(
         dh = da[t] @ w_hh
         if ended is not None:
             da[t, ended[t]], dh[ended[t]] = 0, dh_t[ended[t]]
-    dx, *dw = _from_da(da, x, h, w_ih, ended, reverse)
-    return dx, dh, *dw  # type: ignore[return-value]
+    dx, dw_ih, dw_hh, db = _from_da(da, x, h, w_ih, ended, reverse)
+    return dx, dh, dw_ih, dw_hh, db
 
 
 def _inputs(x: Array, w_ih: Array, *biases: Array | None) -> Array:

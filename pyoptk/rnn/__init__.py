@@ -4,6 +4,6 @@
 names and first values of the parameters, `convert` those of other libraries.
 """
 
-from .cells import LSTM, RNN
+from .cells import GRU, LSTM, RNN
 
-__all__ = ["LSTM", "RNN"]
+__all__ = ["GRU", "LSTM", "RNN"]

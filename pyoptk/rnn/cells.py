@@ -1,9 +1,8 @@
-"""The recurrent layers, one class for each cell: `LSTM`, `RNN`. What they share is in layer.py."""
+"""The recurrent layers, a class for each cell: `LSTM`, `GRU`, `RNN`. Their base is in layer.py."""
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import DTypeLike
+from typing import Any
 
 from .._checks import check_choice
 from .convert import ConvertedLayer
@@ -101,7 +100,57 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
     cell = "lstm"
     gates = 4
     open_gate = 1  # f
+    keras_gates = (0, 1, 2, 3)
     onnx_gates = (0, 3, 1, 2)
+
+
+class GRU(ConvertedLayer[Array]):
+    """Gated recurrent units (Cho et al. 2014), with the reset gate after the product with h.
+
+    With ``x = w_ih x_t + b_ih`` and ``h = w_hh h_{t-1} + b_hh``, both in the order r, z, n of the
+    gates: ``r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)``, ``n = tanh(x_n + r * h_n)`` and
+    ``h_t = (1 - z) * n + z * h_{t-1}``. This is PyTorch's and cuDNN's form, Keras's with
+    ``reset_after=True``, its default, and ONNX's with ``linear_before_reset=1``. Weights, gate
+    order and names are PyTorch's. The state is one array, h. Everything else is documented in
+    `LSTM`.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers : int
+        I, H and L, at least 1.
+    bias, batch_first, bidirectional, dropout, seed, save, dtype, init, rng
+        As for `LSTM`. With ``init="keras"`` all biases are 0.
+
+    Attributes
+    ----------
+    params, grads : mappings of names to arrays
+        weight_ih_l0 [3H, I] (in higher layers [3H, D * H]), weight_hh_l0 [3H, H], bias_ih_l0 and
+        bias_hh_l0 [3H], and so on as for `LSTM`.
+    flat_params, flat_grads : arrays
+        All parameters, and all gradients, in one array each.
+
+    Notes
+    -----
+    A training step keeps 5 L D (T+1) B P elements for backward, with P = H rounded up to whole
+    vectors; with ``save="minimal"`` L D (T+1) B P, and some 4 D B P sqrt(T) for the gates of a
+    window of steps. Between layers it needs what an `LSTM` needs.
+
+    Examples
+    --------
+    >>> import numpy as np, pyoptk
+    >>> gru = pyoptk.GRU(3, 8, bidirectional=True, rng=np.random.default_rng(0))
+    >>> x = np.random.default_rng(1).standard_normal((5, 4, 3), dtype=np.float32)
+    >>> y, h = gru.forward(x)
+    >>> dx, _ = gru.backward(y - 0.5)
+    >>> y.shape, h.shape, dx.shape
+    ((5, 4, 16), (2, 4, 8), (5, 4, 3))
+    """
+
+    cell = "gru"
+    gates = 3
+    keras_gates = (1, 0, 2)
+    keras_biases = 2
+    onnx_gates = (1, 0, 2)
 
 
 class RNN(ConvertedLayer[Array]):
@@ -124,9 +173,7 @@ class RNN(ConvertedLayer[Array]):
     ----------
     params, grads : mappings of names to arrays
         weight_ih_l0 [H, I] (in higher layers [H, D * H]), weight_hh_l0 [H, H], bias_ih_l0 and
-        bias_hh_l0 [H], and so on as for `LSTM`.
-    flat_params, flat_grads : arrays
-        All parameters, and all gradients, in one piece.
+        bias_hh_l0 [H], and so on as for `LSTM`, with `flat_params` and `flat_grads`.
 
     Notes
     -----
@@ -147,44 +194,11 @@ class RNN(ConvertedLayer[Array]):
 
     cell = "rnn"
     gates = 1
+    keras_gates = (0,)
     onnx_gates = (0,)
-    nonlinearity: str
+    nonlinearity: str = "tanh"
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        nonlinearity: str = "tanh",
-        *,
-        bias: bool = True,
-        batch_first: bool = False,
-        bidirectional: bool = False,
-        dropout: float = 0.0,
-        seed: int | None = None,
-        save: str = "full",
-        dtype: DTypeLike = np.float32,
-        init: str = "torch",
-        rng: np.random.Generator | None = None,
-    ) -> None:
-        check_choice("nonlinearity", nonlinearity, ("tanh", "relu"))
-        self.__dict__["nonlinearity"] = nonlinearity
-        super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias=bias,
-            batch_first=batch_first,
-            bidirectional=bidirectional,
-            dropout=dropout,
-            seed=seed,
-            save=save,
-            dtype=dtype,
-            init=init,
-            rng=rng,
-        )
-
-    @property
-    def relu(self) -> bool:  # type: ignore[override]
-        """Whether `nonlinearity` is relu."""
-        return self.nonlinearity == "relu"
+    def _begin(self, given: dict[str, Any]) -> None:
+        check_choice("nonlinearity", given["nonlinearity"], ("tanh", "relu"))
+        self.__dict__["relu"] = given["nonlinearity"] == "relu"
+        super()._begin(given)

@@ -1,7 +1,7 @@
 """Weights from PyTorch, Keras and ONNX, and back: names, order of gates, order of axes.
 
-Gates have the same order here, in PyTorch and in Keras, where weights are transposed and there is
-one bias; in ONNX it may be another, and an array holds both directions.
+Names and the order of gates are PyTorch's. In Keras weights are transposed, and there is one bias
+but for a GRU; in ONNX an array holds both directions.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._checks import check_switch
 from ..checkpoint import check_arrays, check_mapping, check_value, fill_arrays
 from .layer import Layer, State
 from .weights import Array, names_of
@@ -25,7 +26,9 @@ class ConvertedLayer(Layer[State]):
     the layer that do not follow from them: batch_first, dropout, seed, save, nonlinearity.
     """
 
-    onnx_gates: ClassVar[tuple[int, ...]]  # ONNX's k-th gate is ours of this number
+    keras_gates: ClassVar[tuple[int, ...]]  # Keras's k-th gate is ours of this number
+    keras_biases: ClassVar[int] = 1
+    onnx_gates: ClassVar[tuple[int, ...]]
 
     @classmethod
     def from_torch(cls, state: Mapping[str, Any], *, prefix: str = "", **settings: Any) -> Self:
@@ -50,8 +53,10 @@ class ConvertedLayer(Layer[State]):
         2
         """
         check_mapping(state, "state")
+        if not isinstance(prefix, str):
+            raise TypeError(f"prefix: expected a str, got {prefix!r}")
         arrays = {
-            name.removeprefix(prefix): np.asarray(array)
+            name.removeprefix(prefix): _array(array)
             for name, array in state.items()
             if name.startswith(prefix)
         }
@@ -63,15 +68,9 @@ class ConvertedLayer(Layer[State]):
                 "and the like, got "
                 + ", ".join(f"{prefix}{name} {array.shape}" for name, array in arrays.items())
             )
-        layer = cls(
-            w_ih.shape[1],
-            w_hh.shape[1],
-            1 + max(int(number[1]) for number in numbers if number),
-            bias=names_of(0)[2] in arrays,
-            bidirectional=names_of(0, backward=True)[0] in arrays,
-            dtype=_float(w_ih),
-            **settings,
-        )
+        I, H, L = w_ih.shape[1], w_hh.shape[1], 1 + max(int(n[1]) for n in numbers if n)
+        bias, both = names_of(0)[2] in arrays, names_of(0, backward=True)[0] in arrays
+        layer = cls._of(w_ih, I, H, L, bias, both, settings)
         check_arrays(layer.params, arrays, "state")
         fill_arrays(dict(layer.params), arrays)
         return layer
@@ -92,53 +91,49 @@ class ConvertedLayer(Layer[State]):
     ) -> Self:
         """A layer with the weights of one of Keras's, or of several on top of each other.
 
-        G * H are 4H for an LSTM; H for an RNN, which is Keras's SimpleRNN.
+        G * H are 4H for an LSTM, 3H for a GRU; H for an RNN, which is Keras's SimpleRNN.
 
         Parameters
         ----------
         kernel, recurrent, bias : arrays [I, G * H], [H, G * H], [G * H], or lists of such
-            As ``get_weights()`` returns them. A list has an array for each layer or, if
-            `bidirectional`, two: forward, backward. Without bias None.
+            As ``get_weights()`` returns them; the bias of a GRU, with ``reset_after=True``, is
+            [2, 3H]. A list has an array for each layer or, if `bidirectional`, two: forward,
+            backward. Without bias None.
 
         Raises
         ------
         TypeError, ValueError
             If an array has another dtype or shape, or a list another length; the message names it.
         """
-        given = _lists(
-            kernel=kernel, recurrent=recurrent, **({} if bias is None else {"bias": bias})
-        )
-        directions = 2 if bidirectional else 1
-        if len(given["kernel"]) % directions:
-            raise ValueError(
-                f"kernel: expected two arrays for each layer, got {len(given['kernel'])}"
-            )
+        biases = {} if bias is None else {"bias": bias}
+        given = _lists(kernel=kernel, recurrent=recurrent, **biases)
         I, H = _axes(given, "kernel", 2)[0], _axes(given, "recurrent", 2)[0]
-        layer = cls(
-            I,
-            H,
-            len(given["kernel"]) // directions,
-            bias="bias" in given,
-            bidirectional=bidirectional,
-            dtype=_float(given["kernel"][0]),
-            **settings,
-        )
+        L, rest = divmod(len(given["kernel"]), 1 + check_switch("bidirectional", bidirectional))
+        if rest:
+            raise ValueError(f"kernel: expected two arrays for each layer, got {2 * L + rest}")
+        layer = cls._of(given["kernel"][0], I, H, L, bool(biases), bidirectional, settings)
         _check_like(layer.to_keras(), given)
         layer.flat_params[:] = 0  # there is no second bias
         for i, part in enumerate(layer._parts()):
-            for own, arrays in zip(part, given.values(), strict=False):
-                own[...] = arrays[i].T
+            theirs = [arrays[i] for arrays in given.values()]
+            theirs[2:] = [half for b in theirs[2:] for half in np.atleast_2d(b)]
+            for own, array in zip(part, theirs, strict=False):
+                own[...] = _reordered(array.T, np.argsort(cls.keras_gates))
         return layer
 
     def to_keras(self) -> tuple[Any, Any, Any]:
         """(kernel, recurrent, bias) for Keras, as `from_keras` takes them.
 
-        Arrays, or lists if there are several layers or directions. The bias is the sum of both, and
-        None if there is none.
+        Arrays, or lists if there are several layers or directions. The bias is the sum of both
+        (both, [2, 3H], for a GRU), and None if there is none.
         """
-        parts = self._parts()
+        parts = [[_reordered(array, self.keras_gates) for array in part] for part in self._parts()]
         kernels, recurrents = ([part[i].T.copy() for part in parts] for i in range(2))
-        biases: list[Array] = [part[2] + part[3] for part in parts if self.bias]
+        biases: list[Array] = [
+            np.stack(part[2:]) if self.keras_biases == 2 else part[2] + part[3]
+            for part in parts
+            if self.bias
+        ]
         return _bare(kernels), _bare(recurrents), _bare(biases)
 
     @classmethod
@@ -146,7 +141,7 @@ class ConvertedLayer(Layer[State]):
         """A layer with the weights of ONNX's operator of this name, or of several on top of each
         other.
 
-        G * H are 4H for an LSTM, H for an RNN.
+        G * H are 4H for an LSTM, 3H for a GRU (with ``linear_before_reset=1``), H for an RNN.
 
         Parameters
         ----------
@@ -163,15 +158,7 @@ class ConvertedLayer(Layer[State]):
         (D, _, I), (_, _, H) = _axes(given, "W", 3), _axes(given, "R", 3)
         if D not in (1, 2):
             raise ValueError(f"W: expected 1 or 2 directions, got shape {given['W'][0].shape}")
-        layer = cls(
-            I,
-            H,
-            len(given["W"]),
-            bias="B" in given,
-            bidirectional=D == 2,
-            dtype=_float(given["W"][0]),
-            **settings,
-        )
+        layer = cls._of(given["W"][0], I, H, len(given["W"]), "B" in given, D == 2, settings)
         _check_like(layer.to_onnx(), given)
         for i, part in enumerate(layer._parts()):
             theirs = [arrays[i // D][i % D] for arrays in given.values()]
@@ -192,6 +179,19 @@ class ConvertedLayer(Layer[State]):
         return _bare(Ws), _bare(Rs), _bare(Bs)
 
     @classmethod
+    def _of(
+        cls, w: Array, I: int, H: int, L: int, bias: bool, both: bool, settings: dict[str, Any]
+    ) -> Self:
+        """A layer of what the weights say, of which `w` is one, and of the caller's settings."""
+        found: dict[str, Any] = {"input_size": I, "hidden_size": H, "num_layers": L, "bias": bias}
+        # An array of another dtype than these two will be refused.
+        dtype = np.float64 if w.dtype == np.float64 else np.float32
+        found |= {"bidirectional": both, "dtype": dtype}
+        for name in settings.keys() & found.keys():
+            raise TypeError(f"{name}: expected none, as the weights say it, got {settings[name]!r}")
+        return cls(**found, **settings)
+
+    @classmethod
     def _rows(cls) -> str:
         return f"{cls.gates}H" if cls.gates > 1 else "H"
 
@@ -202,15 +202,12 @@ class ConvertedLayer(Layer[State]):
         return [arrays[i : i + kinds] for i in range(0, len(arrays), kinds)]
 
 
-def _float(array: Array) -> type[np.floating[Any]]:
-    """float64 or float32, which an array of another dtype will be refused for."""
-    return np.float64 if array.dtype == np.float64 else np.float32
-
-
 def _reordered(array: Array, gates: ArrayLike) -> Array:
     """A copy of [G * H, ...] with its gates in this order."""
     order = np.asarray(gates)
-    return array.reshape(order.size, -1)[order].reshape(array.shape)  # type: ignore[no-any-return]
+    gates_of: Array = array.reshape(order.size, -1)
+    reordered: Array = gates_of[order].reshape(array.shape)
+    return reordered
 
 
 def _bare(arrays: list[Array]) -> Any:
@@ -218,10 +215,15 @@ def _bare(arrays: list[Array]) -> Any:
     return arrays if len(arrays) > 1 else arrays[0] if arrays else None
 
 
+def _array(weight: Any) -> Array:
+    """A weight as an array; also a parameter of PyTorch's."""
+    return np.asarray(weight.detach() if hasattr(weight, "detach") else weight)
+
+
 def _lists(**given: Any) -> dict[str, list[Array]]:
     """Lists of arrays, equally many of each."""
     lists = {
-        name: [np.asarray(a) for a in (some if isinstance(some, list | tuple) else [some])]
+        name: [_array(a) for a in (some if isinstance(some, list | tuple) else [some])]
         for name, some in given.items()
     }
     first, count = next((name, len(arrays)) for name, arrays in lists.items())

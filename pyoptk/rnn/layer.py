@@ -1,47 +1,36 @@
 """`Layer`, the base class of the recurrent layers: weights, both passes, steps, copies.
 
 The classes of cells.py are its subclasses. The passes are in _rnn.pyx, the arithmetic is in
-csrc/kernels (lstm.c, rnn.c).
+csrc/kernels (lstm.c, gru.c, rnn.c).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, InitVar
 from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from .. import _checks
-from .._rnn import Passes
-from .._rnn_step import Stepper
+from .._arguments import Declared
+from .._rnn import Passes, Stepper
 from ..checkpoint import check_arrays, fill_arrays
 from ..params import Fixed
-from .weights import INITIALIZERS, Array, aligned, initialize, shapes_of, views
+from .weights import INITIALIZERS, Array, buffer, initialize, shapes_of
 
 State = TypeVar("State")  # an array for each state of the cell: h, or the pair (h, c)
 
 
-class Layer(Generic[State]):
-    """Base of the recurrent layers."""
+class Attributes:
+    """What a layer has besides its arguments."""
 
     cell: ClassVar[str]
     gates: ClassVar[int]
     open_gate: ClassVar[int | None] = None  # the gate whose bias Keras starts at 1
     relu: bool = False
-
-    input_size: int
-    hidden_size: int
-    num_layers: int
-    bias: bool
-    batch_first: bool
-    bidirectional: bool
-    dropout: float
-    seed: int  # of the masks of dropout
-    dropout_calls: int  # which mask is next
-    save: str
-    dtype: np.dtype[Any]
+    dropout_calls: int  # which mask of dropout is next
     flat_params: Array
     flat_grads: Array
     params: Mapping[str, Array]
@@ -49,44 +38,39 @@ class Layer(Generic[State]):
     _passes: Passes
     _stepper: Stepper | None
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        *,
-        bias: bool = True,
-        batch_first: bool = False,
-        bidirectional: bool = False,
-        dropout: float = 0.0,
-        seed: int | None = None,
-        save: str = "full",
-        dtype: DTypeLike = np.float32,
-        init: str = "torch",
-        rng: np.random.Generator | None = None,
-    ) -> None:
-        _checks.check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
-        _checks.check_switches(bias=bias, batch_first=batch_first, bidirectional=bidirectional)
-        _checks.check_choice("save", save, ("full", "minimal"))
+
+class Layer(Declared, Attributes, Generic[State]):
+    """Base of the recurrent layers."""
+
+    input_size: int
+    hidden_size: int
+    num_layers: int = 1
+    _: KW_ONLY
+    bias: bool = True
+    batch_first: bool = False
+    bidirectional: bool = False
+    dropout: float = 0.0
+    seed: int | None = None  # of the masks of dropout; an int, once made
+    save: str = "full"
+    dtype: DTypeLike = np.float32  # a numpy.dtype, once made
+    init: InitVar[str] = "torch"
+    rng: InitVar[np.random.Generator | None] = None
+
+    def _begin(self, given: dict[str, Any]) -> None:
+        sizes = {name: given[name] for name in ("input_size", "hidden_size", "num_layers")}
+        switches = {name: given[name] for name in ("bias", "batch_first", "bidirectional")}
+        init, rng, seed = given.pop("init"), given.pop("rng"), given["seed"]
+        _checks.check_sizes(**sizes)
+        _checks.check_switches(**switches)
+        _checks.check_choice("save", given["save"], ("full", "minimal"))
         _checks.check_choice("init", init, INITIALIZERS)
         _checks.check_rng(rng)
-        dropout = _checks.check_dropout(dropout, seed, num_layers)
+        dropout = _checks.check_dropout(given["dropout"], seed, sizes["num_layers"])
         rng = np.random.default_rng() if rng is None else rng
-        self.__setstate__(
-            {
-                "input_size": int(input_size),
-                "hidden_size": int(hidden_size),
-                "num_layers": int(num_layers),
-                "bias": bool(bias),
-                "batch_first": bool(batch_first),
-                "bidirectional": bool(bidirectional),
-                "dropout": dropout,
-                "seed": int(seed or 0),
-                "dropout_calls": 0,
-                "save": save,
-                "dtype": _checks.check_float_dtype(dtype),
-            }
-        )
+        given |= {name: int(size) for name, size in sizes.items()}
+        given |= {name: bool(on) for name, on in switches.items()}
+        given |= {"dropout": dropout, "seed": int(seed or 0), "dropout_calls": 0}
+        self.__setstate__(given | {"dtype": _checks.check_float_dtype(given["dtype"])})
         initialize(self.flat_params, self.params, init, self.open_gate, rng)
         if dropout and seed is None:
             self.__dict__["seed"] = int(rng.integers(2**64, dtype=np.uint64))
@@ -144,7 +128,10 @@ class Layer(Generic[State]):
         MemoryError
             If there is not enough memory for T and B.
         """
-        return self._passes.forward(self, x, state, lengths, past_end, train, out)  # type: ignore[no-any-return]
+        results: tuple[Array, State] = self._passes.forward(
+            self, x, state, lengths, past_end, train, out
+        )
+        return results
 
     @overload
     def backward(
@@ -205,7 +192,10 @@ class Layer(Generic[State]):
         TypeError, ValueError
             If an argument has another dtype or shape; the message names it.
         """
-        return self._passes.backward(dy, dstate, accumulate, need_dx, out)  # type: ignore[no-any-return]
+        results: tuple[Array | None, State | None] = self._passes.backward(
+            dy, dstate, accumulate, need_dx, out
+        )
+        return results
 
     def step(self, x: Array, state: State | None = None) -> tuple[Array, State]:
         """One step of a stream, for inference: ``y, state = layer.step(x, state)``.
@@ -235,12 +225,9 @@ class Layer(Generic[State]):
         """
         stepper = self._stepper
         if stepper is None:
-            if self.bidirectional:
-                raise RuntimeError(
-                    "step: expected a layer of one direction, got a bidirectional one"
-                )
             stepper = self.__dict__["_stepper"] = Stepper(self)
-        return stepper.step(x, state)
+        results: tuple[Array, State] = stepper.step(x, state)
+        return results
 
     # ---- weights and copies ----------------------------------------------------------------------
 
@@ -253,20 +240,15 @@ class Layer(Generic[State]):
         """Make the buffers and the views into them again, so that a copy is a whole layer."""
         put = self.__dict__
         put.update(state)
-        shapes = shapes_of(
-            self.gates,
-            self.input_size,
-            self.hidden_size,
-            self.num_layers,
-            bias=self.bias,
-            bidirectional=self.bidirectional,
-        )
-        size = sum(math.prod(shape) for shape in shapes.values())
+        put["dtype"] = np.dtype(
+            put["dtype"].name
+        )  # NumPy's own object, which that of a copy is not
+        shapes = shapes_of(self)
         instead = "write into the arrays, as in params[name][...] = value"
         for flat, name in (("flat_params", "params"), ("flat_grads", "grads")):
-            put[flat] = aligned((size,), self.dtype)
+            put[flat], views = buffer(shapes, np.dtype(self.dtype))
             put[flat][:] = state.get(flat, 0)
-            put[name] = Fixed(views(put[flat], shapes), instead)
+            put[name] = Fixed(views, instead)
         put.update(_passes=Passes(), _stepper=None)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -279,7 +261,7 @@ class Layer(Generic[State]):
 
     def __repr__(self) -> str:
         names = ["num_layers", "bias", "batch_first", "bidirectional", "dropout", "save", "dtype"]
-        names[1:1] = [name for name in ("nonlinearity",) if hasattr(self, name)]
+        names[1:1] = [name for name in ("nonlinearity",) if name in self._arguments]
         settings = ", ".join(f"{name}={getattr(self, name)}" for name in names)
         return f"{type(self).__name__}({self.input_size}, {self.hidden_size}, {settings})"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,38 +22,31 @@ def names_of(layer: int, backward: bool = False) -> tuple[str, ...]:
     return tuple(f"{kind}_l{layer}{suffix}" for kind in KINDS)
 
 
-def shapes_of(
-    gates: int, I: int, H: int, num_layers: int, *, bias: bool = True, bidirectional: bool = False
-) -> dict[str, tuple[int, ...]]:
-    """The shape of every parameter by name, layer by layer, forwards before backwards."""
+def shapes_of(layer: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter by name, level by level, forwards before backwards."""
+    if layer.num_layers >= 2**16:  # before a loop and names that no memory is enough for
+        raise MemoryError(f"num_layers: expected less than 2**16, got {layer.num_layers:,}")
     found: dict[str, tuple[int, ...]] = {}
-    directions = (False, True) if bidirectional else (False,)
-    for layer in range(num_layers):
-        for backward in directions:
-            below = len(directions) * H if layer else I
-            rows = gates * H
-            shapes = ((rows, below), (rows, H), (rows,), (rows,))
-            names = names_of(layer, backward)
-            found.update(zip(names[: 4 if bias else 2], shapes, strict=False))
+    H, rows = layer.hidden_size, layer.gates * layer.hidden_size
+    for level in range(layer.num_layers):
+        below = layer.directions * H if level else layer.input_size
+        shapes = [(rows, below), (rows, H), (rows,), (rows,)][: 4 if layer.bias else 2]
+        for backward in range(layer.directions):
+            found.update(zip(names_of(level, bool(backward)), shapes, strict=False))
     return found
 
 
-def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An uninitialized array that begins on a cache line."""
-    size = math.prod(shape) * dtype.itemsize
-    raw = np.empty(size + 64, np.uint8)
+def buffer(shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]) -> tuple[Array, Any]:
+    """Zeros for arrays of these shapes, aligned to a cache line, and the arrays by name."""
+    sizes = [math.prod(shape) for shape in shapes.values()]
+    n_bytes = sum(sizes) * dtype.itemsize
+    if n_bytes > sys.maxsize - 64:
+        raise MemoryError(f"parameters: expected less than 2**63 bytes, got {n_bytes:,}")
+    raw = np.zeros(n_bytes + 64, np.uint8)
     start = -raw.ctypes.data % 64
-    return raw[start : start + size].view(dtype).reshape(shape)
-
-
-def views(flat: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
-    """Arrays of these shapes, one after the other in `flat`."""
-    found, start = {}, 0
-    for name, shape in shapes.items():
-        end = start + math.prod(shape)
-        found[name] = flat[start:end].reshape(shape)
-        start = end
-    return found
+    flat = raw[start : start + n_bytes].view(dtype)
+    parts = np.split(flat, np.cumsum(sizes)[:-1])
+    return flat, {n: p.reshape(s) for (n, s), p in zip(shapes.items(), parts, strict=True)}
 
 
 def initialize(

@@ -1,7 +1,9 @@
 /* The test of the library without Python.  Results are checked against formulas written out here or
  * against difference quotients; the Python tests compare them with NumPy. */
+#include "dense.h"
 #include "rnn.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +26,7 @@ __attribute__((visibility("default"))) const char *__tsan_default_options(void)
 static void test_tables_are_there_before_any_call(void)
 {
     CHECK(pk_optim(PK_F32) && pk_optim(PK_F64) && pk_math(PK_F32) && pk_math(PK_F64));
+    CHECK(pk_dense(PK_F32) && pk_dense(PK_F64));
     CHECK(pk_optim(PK_F32) != pk_optim(PK_F64));
     for (int cell = 0; cell < PK_N_CELLS; cell++)
         CHECK(pk_cell(cell, PK_F32) && pk_cell(cell, PK_F64));
@@ -277,17 +280,18 @@ static void test_touched_rows_come_once_and_in_order(void)
     free(scratch);
 }
 
-/* ---- recurrent layers ------------------------------------------------------------------------ */
+/* ---- layers ---------------------------------------------------------------------------------- */
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) /* which need stack themselves */
 enum { PROMISED_STACK = 4 << 20 };
 #else
-enum { PROMISED_STACK = 40 << 10 };
+enum { PROMISED_STACK = 48 << 10 };
 #endif
 
 static void *layers_in_a_thread(void *unused)
 {
     test_recurrent_layers();
+    test_dense_kernels();
     return unused;
 }
 
@@ -295,8 +299,9 @@ static void test_layers_with_the_stack_they_ask_for(void)
 {
     pthread_t thread;
     pthread_attr_t attr;
+    const size_t least = (size_t)PTHREAD_STACK_MIN; /* 128 KiB on aarch64 and ppc64le */
     pthread_attr_init(&attr);
-    CHECK(!pthread_attr_setstacksize(&attr, PROMISED_STACK));
+    CHECK(!pthread_attr_setstacksize(&attr, PROMISED_STACK > least ? PROMISED_STACK : least));
     CHECK(!pthread_create(&thread, &attr, layers_in_a_thread, NULL));
     pthread_join(thread, NULL);
     pthread_attr_destroy(&attr);

@@ -119,7 +119,7 @@ def _changed(t, array):
 def flags(t):
     """Arrays that are held are changed in dtype, shape or flags: refused, or nothing lost."""
     dtype = np.dtype(t.pick(["f4", "f8"]))
-    what = t.pick(["params", "layer", "state", "rows", "rebound"])
+    what = t.pick(["params", "layer", "state", "rows", "rebound", "wrapper"])
     if what == "layer":
         lstm = pyoptk.LSTM(16, 32, dtype=dtype, rng=np.random.default_rng(0))
         x = t.normal((4, 3, 16), dtype)
@@ -149,6 +149,14 @@ def flags(t):
         rows = pyoptk.SparseRows([1, 2], t.place(np.ones((2, 4), dtype)), (6, 4))
         _quietly(t, rows.values)
         t.call(opt.step, {"a": rows}, writes=[param])
+        return
+    if what == "wrapper":
+        top = t.pick([pyoptk.SWA(params), pyoptk.Lookahead(opt, 1), pyoptk.Accumulation(opt, 2)])
+        state = top.state_dict().values()
+        _quietly(t, t.pick([param, *(a for a in state if isinstance(a, np.ndarray))]))
+        for _ in range(2):
+            given = [] if isinstance(top, pyoptk.SWA) else [{"a": grad}]
+            t.call(top.step if given else top.update, *given, writes=[param])
         return
     array = param if what == "params" else opt.state["m"]["a"]
     kind = _quietly(t, array)

@@ -77,11 +77,16 @@ def run_one(name, seed, number):
     return t.compared, t.refused
 
 
-def child(pipe, seed, seconds, rounds, start):
-    """Tries of all classes by turns, from `start` on ({class: number}), for some time or rounds."""
+def begin():
+    """What every process that tries something does first."""
     faulthandler.enable()
     if not SANITIZED:
         resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+
+
+def child(pipe, seed, seconds, rounds, start):
+    """Tries of all classes by turns, from `start` on ({class: number}), for some time or rounds."""
+    begin()
 
     def tell(*what):
         os.write(pipe, json.dumps(what).encode() + b"\n")
@@ -227,7 +232,7 @@ def main(arguments=None):
         return 0
     names = given.only.split(",") if given.only else list(classes())
     if given.number is not None:
-        faulthandler.enable()
+        begin()
         print(*run_one(names[0], given.seed, given.number), "compared, refused")
         return 0
     report = run(names, given.seed, given.minutes * 60, given.rounds)

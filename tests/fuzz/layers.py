@@ -9,7 +9,7 @@ from .arrays import READABLE, UNREADABLE, junk
 from .trial import Fault, Refused
 
 CELLS = [getattr(pyoptk.rnn, name) for name in pyoptk.rnn.__all__]
-# Relative to the largest element, of float32 and float64: outputs, gradients.
+# Of float32 and float64: outputs, gradients.
 LIMITS = {"f4": (4e-6, 4e-5), "f8": (1e-13, 1e-11)}
 
 
@@ -65,15 +65,23 @@ class Layer:
         return self.t.place(np.ones(shape, self.dtype), self.t.pick(["C", "rows"]))
 
 
-def near(t, what, ours, theirs, dtype):
-    """Within the limits of the dtype, relative to the largest element."""
+def largest(arrays):
+    return max(np.abs(a).max(initial=0) for a in arrays)
+
+
+def near(t, what, ours, theirs, dtype, scale=1.0):
+    """Within the limits of the dtype, relative to the scale or to the largest element.
+
+    The scale of a gradient is the largest element of all: a single one, such as that of a weight of
+    one element, may be a sum of almost nothing.
+    """
     forward = what in ("y", "h", "c")
     limit = LIMITS[dtype.str[1:]][not forward]
-    scale = max(np.abs(theirs).max(initial=0), 1.0 if forward else 1e-30)
+    scale = max(largest([theirs]), scale, 1e-30)
     if ours.dtype != dtype or ours.shape != theirs.shape:
         raise Fault(f"{what}: {ours.dtype} {ours.shape} for {dtype} {theirs.shape}")
     error = np.abs(ours - theirs).max(initial=0) / scale
-    t.check(error <= limit, f"{what}: off by {error:.2e} of the largest element, limit {limit:.0e}")
+    t.check(error <= limit, f"{what}: off by {error:.2e} of the scale, limit {limit:.0e}")
 
 
 def wrong_forward(t, one, x, B, T):
@@ -230,8 +238,9 @@ def once(t, one, T, B):
     for name, grad in layer.grads.items():
         ours[name] = grad
         exact[name] = exact[name] + (before[name] if accumulate else 0)
+    scale = largest(exact[name] for name in layer.grads)
     for name, array in ours.items():
-        near(t, name, array, exact[name], dtype)
+        near(t, name, array, exact[name], dtype, 1.0 if name in ("y", "h", "c") else scale)
     t.call(layer.backward, dy, same=one.state, must=True)
     return True
 

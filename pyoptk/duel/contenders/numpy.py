@@ -27,7 +27,7 @@ def start(threads, implementation="in place"):
 
 
 OPTIMIZERS = ("Adam", "SGD", "RMSprop", "AdaGrad")
-STATES = {"LSTM": 2, "RNN": 1}
+STATES = {"LSTM": 2, "RNN": 1, "GRU": 1}
 
 
 def plain(optimizer, p, g, m, v, t):
@@ -131,7 +131,7 @@ def layer(x, dy, weights, *, cell, **stacked):
 
     def backward():
         found = twin[1](x, *saved, *weights[:2], dy, *[zeros] * n)
-        return [found[0], *found[1 + n :], found[-1]]
+        return [found[0], *(*found[1 + n :], found[-1])[:4]]  # one gradient of both biases, or two
 
     return (forward, backward), list
 

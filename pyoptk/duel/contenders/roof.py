@@ -6,6 +6,8 @@ from functools import partial
 import numpy as np
 
 import pyoptk
+from pyoptk._optim import memory_roof
+from pyoptk._products import fma_roof
 
 PACKAGES = ("pyoptk",)
 STREAMS = 7  # of memory_roof: those of Adam
@@ -15,13 +17,6 @@ def start(threads, smallest=20_000):
     global THREADS, SMALLEST
     THREADS, SMALLEST = threads, smallest
     pyoptk.set_num_threads(threads)
-
-
-def roofs():
-    """memory_roof and fma_roof; the one place that knows where they are."""
-    from pyoptk import _optim, _products
-
-    return _optim.memory_roof, _products.fma_roof
 
 
 def arrays(n, dtype="float32"):
@@ -53,7 +48,7 @@ def every(*, dtype, bytes=0, flop=0, only_read=False):
     if only_read:
         x = np.ones(elements, dtype)
         return partial(np.dot, x, x)
-    return partial(roofs()[0], *arrays(elements // STREAMS, dtype))
+    return partial(memory_roof, *arrays(elements // STREAMS, dtype))
 
 
 def multiply_adds(flop, dtype):
@@ -62,15 +57,16 @@ def multiply_adds(flop, dtype):
     So many times over that starting threads does not count; not more often, because a long call is
     interrupted where other programs run.
     """
-    fma = roofs()[1]
     times = max(1, int((2e8 * THREADS if THREADS > 1 else 2e7) / flop))
-    rounds = 1 + int(flop * times / THREADS / fma(dtype, 1))
+    rounds = 1 + int(flop * times / THREADS / fma_roof(dtype, 1))
 
     def work():
-        others = [threading.Thread(target=fma, args=(dtype, rounds)) for _ in range(THREADS - 1)]
+        others = [
+            threading.Thread(target=fma_roof, args=(dtype, rounds)) for _ in range(THREADS - 1)
+        ]
         for other in others:
             other.start()
-        fma(dtype, rounds)
+        fma_roof(dtype, rounds)
         for other in others:
             other.join()
 

@@ -1,0 +1,65 @@
+# What the other compiled modules take from _arrays.
+
+from cpython.buffer cimport Py_buffer
+from libc.stdint cimport uint64_t
+
+from .capi cimport PK_F32, PK_F64, pk_dtype, pk_sequence
+
+cdef extern from *:
+    """
+    /* Cython would first release what the field happens to contain. */
+    static inline void lend(Py_buffer *view, PyObject *array) { view->obj = Py_NewRef(array); }
+    """
+    void lend(Py_buffer *view, object array) noexcept
+
+cdef bint borrow(array, Py_buffer *view, bint writable, bint strided) noexcept
+cdef int acquire(array, Py_buffer *view, str name, bint writable, bint strided) except -1
+cdef object contiguous(array)
+cdef tuple shape_of(Py_buffer *view)
+cdef str described_view(Py_buffer *view)
+cdef int check_like(Py_buffer *view, str name, Py_buffer *model, str model_name,
+                    bint only_read=*) except -1
+cdef int check_shape(Py_buffer *view, str name, tuple shape) except -1
+cdef bint is_adjacent(Py_buffer *view) noexcept
+cdef int check_adjacent(Py_buffer *view, str name) except -1
+cdef pk_sequence sequence_of(Py_buffer *view) noexcept
+cdef bint switch(str name, value) except -1
+cdef uint64_t uint64(str name, value) except? 0
+
+
+cdef inline pk_dtype dtype_of(Py_buffer *view) noexcept nogil:
+    return PK_F32 if view.itemsize == 4 else PK_F64
+
+
+cdef inline size_t size_of(Py_buffer *view) noexcept nogil:
+    return view.len // view.itemsize
+
+
+cdef struct span:
+    char *begin
+    char *end
+    Py_ssize_t owner  # index into Buffers.held
+
+
+cdef enum: FEW = 8  # a backward pass takes 7
+
+
+cdef class Buffers:
+    cdef Py_buffer few[FEW]      # where `held` and `spans` are, if there are no more
+    cdef span few_spans[FEW]
+    cdef Py_buffer *held   # `readonly` is set here: whether the caller only reads it
+    cdef span *spans       # the same, by address, once `check_apart` has been called
+    cdef Py_ssize_t n_held, n_spans, room
+    cdef list names
+    cdef void *blocks      # of `scratch`, each with the address of the next
+
+    cdef int reserve(self, Py_ssize_t room) except -1
+    cdef void pop(self) noexcept
+    cdef void release(self) noexcept
+    cdef Py_buffer *next(self) except NULL
+    cdef Py_buffer *add(self, str name, bint writable) except NULL
+    cdef Py_buffer *take(self, str name, array, bint writable, bint strided=*) except NULL
+    cdef Py_buffer *matrix(self, str name, array, bint writable) except NULL
+    cdef int check_apart(self, str why=*) except -1
+    cdef Py_ssize_t owner(self, const void *begin, Py_ssize_t length) noexcept
+    cdef void *scratch(self, size_t size) except NULL

@@ -1,6 +1,0 @@
-from typing import Any, Self, final
-
-@final
-class Stepper:
-    def __new__(cls, layer: Any) -> Self: ...
-    def step(self, x: Any, state: Any) -> tuple[Any, Any]: ...

@@ -1,0 +1,55 @@
+"""`demo --mpi`: the forecaster, trained on several ranks with the same weights for any number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import pyoptk
+from pyoptk import Adam
+
+from ..mpi import Sharded
+from .forecaster import LR, MAX_NORM, Forecaster
+from .parts import Array, DemoError
+
+MICRO = 4  # micro-batches of a step; more ranks than that only help to step
+
+
+def world(threads: int | None) -> Any:
+    """All ranks; each gets its share of this machine's cores, unless `threads` says otherwise."""
+    try:
+        from mpi4py import MPI
+    except ImportError as error:
+        raise DemoError(f"argument --mpi: needs mpi4py and mpich from pip ({error})") from error
+    if threads is None:
+        here = MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED)
+        pyoptk.set_num_threads(max(1, pyoptk.get_num_threads() // here.size))
+    return MPI.COMM_WORLD
+
+
+class ParallelForecaster(Forecaster):
+    """As `Forecaster`; every rank calls `step` with the same batch and takes its share of it."""
+
+    def __init__(self, rng: np.random.Generator, comm: Any) -> None:
+        super().__init__(rng)
+        self._comm, self.optimizer = (
+            comm,
+            Sharded(
+                Adam, self.params, comm, micro=MICRO, reduction="sum", lr=LR, max_norm=MAX_NORM
+            ),
+        )
+
+    def step(self, windows: Array, targets: Array) -> float:
+        """One training step on windows [T, B, 1] and targets [B]; the loss before it."""
+        shares = np.array_split(np.arange(targets.size), MICRO)
+        losses = np.zeros(MICRO)
+        for k in self.optimizer.mine:
+            part = np.ascontiguousarray(windows[:, shares[k]])
+            losses[k] = self.gradients(part, targets[shares[k]], targets.size)
+            with self.watch:
+                self.optimizer.add(self.grads)
+        with self.watch:
+            self.optimizer.step()
+        every = self._comm.allgather(losses)
+        return float(np.sum(every))

@@ -1,0 +1,86 @@
+"""What `Sharded` is given: hyper-parameters that cannot be divided, hashes, gradients.
+
+A gradient is checked before anything is added. Messages are those of optimizers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .. import _checks
+from ..params import Params
+from .shards import Array
+
+_REFUSED = {
+    "cautious": "its mean is over a whole array",
+    "max_norm_per_array": "its norms are those of whole arrays",
+}
+
+
+def refuse(name: str, value: Any) -> None:
+    """Raise if this hyper-parameter, or one in `groups`, needs whole arrays."""
+    if name == "groups" and isinstance(value, Mapping):
+        for own in value.values():
+            for each in own if isinstance(own, Mapping) else ():
+                refuse(each, own[each])
+    if name in _REFUSED and value:
+        raise ValueError(f"{name}: expected False, because {_REFUSED[name]}, got {value!r}")
+
+
+def digests(**arguments: Any) -> dict[str, str]:
+    """A hash of each; of a function without a representation, only its name counts."""
+    texts = {name: re.sub(r" at 0x\w+", "", repr(value)) for name, value in arguments.items()}
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+
+
+def originals(params: Any) -> list[Any]:
+    """The entries of a dict or a list, which must stay the same arrays; else nothing."""
+    if isinstance(params, dict):
+        return list(params.values())
+    return list(params) if isinstance(params, list) else []
+
+
+def label(tree: Params, i: int) -> str:
+    """What messages call gradient i."""
+    return "grads" if tree.keys is None else f"grads[{tree.keys[i]!r}]"
+
+
+def entries(tree: Params, grads: Any) -> list[tuple[int, Any]]:
+    """The gradients that are given, each with the number of its parameter."""
+    keys, mapping = tree.keys, isinstance(tree.given, Mapping)
+    if keys is None:
+        return [(0, grads)]
+    if isinstance(grads, Mapping):
+        places = {key: i for i, key in enumerate(keys)}
+        if odd := [key for key in grads if key not in places]:
+            raise ValueError(f"grads: expected keys of params, got {odd[0]!r}")
+        return [(places[key], grad) for key, grad in grads.items()]
+    if mapping or not isinstance(grads, list | tuple) or len(grads) != len(keys):
+        grads = _checks.in_order(keys, mapping, grads)
+    return list(enumerate(grads))
+
+
+def as_row(tree: Params, i: int, grad: Any, zeroed: bool) -> Array:
+    """Gradient i in one dimension, zeros for None; `zeroed`: it must be writable."""
+    param = tree.arrays[i]
+    if type(grad) is np.ndarray and grad.dtype is param.dtype and grad.shape == param.shape:
+        if zeroed and not (grad.flags.writeable and grad.flags.c_contiguous):
+            raise ValueError(
+                f"{label(tree, i)}: expected a writable C-contiguous array, because zero_grad "
+                "writes it, got a read-only or strided one"
+            )
+        return grad.reshape(-1)
+    if grad is None:
+        return np.zeros(param.size, param.dtype)
+    is_array = isinstance(grad, np.ndarray) and not isinstance(grad, np.ma.MaskedArray)
+    if is_array and grad.dtype == param.dtype and grad.shape == param.shape:
+        return as_row(tree, i, grad.view(np.ndarray).view(param.dtype), zeroed)
+    kind = ValueError if is_array and grad.dtype == param.dtype else TypeError
+    raise kind(
+        f"{label(tree, i)}: expected {_checks.described(param)}, got {_checks.described(grad)}"
+    )

@@ -1,0 +1,386 @@
+"""`Sharded`: one optimizer on several ranks. The top of __init__.py says how it works."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from .. import _checks, checkpoint
+from ..optim.base import Optimizer, Uncopied
+from ..optim.hyper import Grads
+from ..params import Arrays, Params
+from .arguments import as_row, digests, entries, label, originals, refuse
+from .exchange import Exchange
+from .shards import GRAIN, Array
+
+# What is computed over all ranks, and therefore not by the optimizer of a shard.
+_OURS = {"grad_scale": 1.0, "max_norm": None, "on_nonfinite": "propagate"}
+_SHOWN = ("hyper", "groups", "steps", "skipped", "value")  # of the shadow
+
+
+class _Name(str):
+    """The key of a piece; messages show the key of its parameter."""
+
+    shown: str
+
+    def __repr__(self) -> str:
+        return self.shown
+
+
+def _name(place: str, groups: Iterable[int], decays: bool, shown: str) -> _Name:
+    """A name in which the patterns of `Sharded._settings` find what concerns the piece."""
+    name = _Name(place + "".join(f"<{k}>" for k in groups) + "<decay>" * decays)
+    name.shown = shown
+    return name
+
+
+class Sharded(Uncopied):
+    """An optimizer whose states are divided between the ranks of an MPI communicator.
+
+    Parameters, states and norms have the same bits for any number of ranks, for one process without
+    MPI, and for a plain ``optimizer_class(params, **settings)`` that steps with the mean gradient.
+    Methods are collective unless they say otherwise: every rank calls them, in the same order.
+
+    Parameters
+    ----------
+    optimizer_class : class
+        `pyoptk.Adam`, say. Not `LAMB`, whose norms are those of whole arrays.
+    params : array, sequence or dict of arrays
+        As for the optimizer, on every rank. Changed in place: at first to those of rank 0.
+    comm : mpi4py.MPI.Comm or None
+        None: this process alone, without MPI.
+    micro : int
+        Micro-batches of a step, over all ranks. The order of additions depends on it.
+    reduction : {"mean", "sum"}
+        What a step uses. For the mean the sum is multiplied by ``1 / micro``.
+    bucket : int
+        Elements that travel together, at least 4,096. Two buckets are the memory that `Sharded`
+        needs beside the states, the shard's gradient, and, for a rank with k > 1 micro-batches,
+        about ``log2(k)`` gradients.
+    **settings
+        Hyper-parameters of the optimizer, the same on every rank; each is an attribute, too, to be
+        assigned on every rank. `cautious` and `max_norm_per_array` are refused.
+
+    Attributes
+    ----------
+    mine : range
+        Which of the micro-batches 0..micro-1 this rank brings; empty if there are more ranks.
+    optimizer : Optimizer
+        That of this rank's shard, with its part of the states.
+    grad_norm : float or None
+        As that of an optimizer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As from the optimizer; and, on all ranks, if an argument differs between them.
+
+    Examples
+    --------
+    >>> import numpy as np, pyoptk, pyoptk.mpi
+    >>> w = np.array([3.0, -2.0])
+    >>> opt = pyoptk.mpi.Sharded(pyoptk.SGD, w, micro=2, lr=0.5)  # comm=MPI.COMM_WORLD
+    >>> gradients = np.array([1.0, 0.0]), np.array([3.0, 2.0])
+    >>> for k in opt.mine:
+    ...     opt.add(gradients[k])
+    >>> opt.step()
+    >>> w
+    array([ 2. , -2.5])
+    """
+
+    optimizer: Optimizer
+    grad_norm: float | None
+    _tree: Params
+    _shadow: Optimizer
+    _alone: bool
+    _rows: list[Array]  # the parameters
+    _originals: list[Any]  # in what the caller handed in
+    _exchange: Exchange
+    _factor: float  # of the sum
+    _to_zero: list[Array]  # gradients, after the step
+
+    def __init__(
+        self,
+        optimizer_class: type[Optimizer],
+        params: Arrays,
+        comm: Any = None,
+        *,
+        micro: int = 8,
+        reduction: str = "mean",
+        bucket: int = 1 << 20,
+        **settings: Any,
+    ) -> None:
+        if not (isinstance(optimizer_class, type) and issubclass(optimizer_class, Optimizer)):
+            raise TypeError(
+                f"optimizer_class: expected a class of optimizers, got {optimizer_class!r}"
+            )
+        if getattr(optimizer_class, "_kernel", None) == "lamb":
+            raise ValueError(
+                "optimizer_class: expected one that works element by element, got LAMB, whose "
+                "norms are those of whole arrays"
+            )
+        micro = _checks.check_integer("micro", micro, 1, 2**31, "an integer >= 1")
+        bucket = _checks.check_integer("bucket", bucket, GRAIN, 2**40, f"an integer >= {GRAIN:,}")
+        _checks.check_choice("reduction", reduction, ("mean", "sum"))
+        self._tree = Params(params)
+        self._rows = [array.reshape(-1) for array in self._tree.arrays]
+        self._originals = originals(params)
+        own = comm if comm is None or comm.size == 1 else comm.Dup()
+        self._exchange = Exchange(self._rows, own, micro, bucket)
+        self._alone = self._exchange.size == 1
+        shown: Any = self._tree.like([row[:0] for row in self._rows])
+        if self._alone:  # a generator is used up
+            shown = self._tree.arrays if isinstance(params, Iterator) else params
+        self._shadow = self.optimizer = optimizer_class(shown, **settings)
+        for name, value in (*self._shadow.hyper.items(), ("groups", self._shadow.groups)):
+            refuse(name, value)
+        self._factor = 1 / micro if reduction == "mean" else 1.0
+        self._to_zero, self.grad_norm = [], None
+        arrays = zip(self._tree.names, self._tree.arrays, strict=True)
+        self._exchange.agree(digests(
+            optimizer_class=optimizer_class.__qualname__, micro=micro, reduction=reduction,
+            params=[(name, a.shape, a.dtype.name) for name, a in arrays], bucket=bucket,
+            **settings,
+        ))  # fmt: skip
+        if not self._alone:
+            self.optimizer = optimizer_class(self._views(), **settings | _OURS | self._settings())
+
+    def _views(self) -> dict[_Name, Array]:
+        """The pieces of this rank, and one without elements that every pattern finds."""
+        shadow, keys, views = self._shadow, self._tree.keys or [None], {}
+        every = shadow.groups or {}
+        for i, begin, end, _ in self._exchange.pieces:
+            patterns, decays = shadow._kinds[shadow._of[i]]
+            groups = [k for k, pattern in enumerate(every) if pattern in patterns]
+            name = _name(f"{i}:{begin}", groups, decays, repr(keys[i]))
+            views[name] = self._rows[i][begin:end]
+        views[_name("none", range(len(every)), True, "None")] = self._rows[0][:0]
+        return views
+
+    def _settings(self) -> dict[str, Any]:
+        """The patterns of the shadow, for the names of pieces."""
+        given = self._shadow.groups or {}
+        groups = {f"*<{k}>*": own for k, own in enumerate(given.values())}
+        return {"groups": groups, "no_decay": (), "decay_mask": ["*<decay>*"]}
+
+    @property
+    def mine(self) -> range:
+        """Which of the micro-batches 0..micro-1 this rank brings."""
+        return self._exchange.mine
+
+    # ---- adding ----------------------------------------------------------------------------------
+
+    def add(self, grads: Grads) -> None:
+        """Add gradients of this rank's next micro-batch; send what is complete. Not collective.
+
+        The last micro-batch is not copied if it needs no addition here: leave its gradients as they
+        are until `step` returns.
+
+        Parameters
+        ----------
+        grads : array, sequence or dict of arrays
+            In the structure of `params`, or a dict with some of its keys, as a backward pass
+            delivers them. Only read, or, for `zero_grad`, set to zero by the end of `step`. None
+            counts as zeros; a parameter does not change if all micro-batches have None for it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a gradient that does not fit or comes once too often; nothing has been added then.
+        """
+        exchange, tree, zeroes = self._exchange, self._tree, self._shadow._plan.zeroes()
+        given, rows, most = entries(tree, grads), [], len(exchange.mine)
+        for i, grad in given:
+            rows.append(as_row(tree, i, grad, zeroes[i]))
+            if exchange.seen[i] == most:
+                raise ValueError(
+                    f"{label(tree, i)}: expected {most} micro-batches of this rank in a step, got "
+                    "more"
+                )
+        with np.errstate(all="ignore"):
+            for (i, grad), row in zip(given, rows, strict=True):
+                copied = exchange.add(i, row)
+                if grad is not None:
+                    exchange.given[i] = True
+                    if zeroes[i] and copied:
+                        grad[...] = 0
+                    elif zeroes[i] and not self._alone:
+                        self._to_zero.append(grad)  # else the optimizer does it
+            exchange.send()
+
+    # ---- stepping --------------------------------------------------------------------------------
+
+    def step(self, grads: Grads = None) -> None:
+        """Change every parameter in place, once, by the gradients of all micro-batches.
+
+        Parameters
+        ----------
+        grads : as for `add`, optional
+            This rank's last micro-batch, or what is left of it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As from `add`.
+        RuntimeError
+            If gradients of this rank are missing.
+        FloatingPointError
+            On all ranks, for ``on_nonfinite="raise"``; the micro-batches are dropped.
+        """
+        plain = self._alone and len(self.mine) == 1 and self._factor == 1
+        if plain and grads is not None and not self._exchange.begun:
+            self.optimizer.step(grads)
+            self.grad_norm = self.optimizer.grad_norm
+            return
+        if grads is not None:
+            self.add(grads)
+        if (least := min(self._exchange.seen)) < len(self.mine):
+            raise RuntimeError(
+                f"step: expected {len(self.mine)} micro-batches of this rank before it, got "
+                f"{least} of {label(self._tree, self._exchange.seen.index(least))}"
+            )
+        if [*map(id, originals(self._tree.given))] != [*map(id, self._originals)]:
+            _checks.check_entries(self._tree.given, self._tree.keys or [], self._originals)
+        self.optimizer._prepare(self.optimizer._plan, self.optimizer._plan.settings)
+        try:
+            with np.errstate(all="ignore"):
+                self._take_step(self._exchange.finish())
+            for grad in self._to_zero:
+                grad[...] = 0
+        finally:
+            self._to_zero.clear()
+            self._exchange.begin()
+        self._exchange.gather()
+
+    def _take_step(self, sums: list[Array]) -> None:
+        """Step this rank's shard, unless a gradient is not finite."""
+        shadow, given = self._shadow, self._exchange.given
+        if self._alone:
+            pairs = zip(sums, self._tree.arrays, strict=True)
+            whole = [row.reshape(param.shape) for row, param in pairs]
+            self._run(
+                [one if g else None for one, g in zip(whole, given, strict=True)], self._factor
+            )
+            self.grad_norm = shadow.grad_norm
+            return
+        scale, clip = self._factor * shadow.value("grad_scale"), 1.0
+        most, heed = shadow.value("max_norm"), shadow.hyper["on_nonfinite"]
+        self.grad_norm = None
+        if most is not None or heed != "propagate":
+            norm, norms = self._exchange.norm(sums)
+            self.grad_norm = scale * norm
+            if heed != "propagate" and not math.isfinite(self.grad_norm):
+                if heed == "raise":
+                    self._refuse_nonfinite(norms)
+                for opt in (shadow, self.optimizer):
+                    opt._plan.skipped += 1
+                return
+            if most is not None and most < math.inf and self.grad_norm != 0:
+                ratio = np.float64(most) / (self.grad_norm + shadow.value("max_norm_eps"))
+                clip = 1.0 if ratio > 1 else float(ratio)  # a NaN stays one
+        parts = zip(self._exchange.pieces, sums, strict=True)
+        nothing = np.empty(0, self._rows[0].dtype)
+        self._run([*(one if given[p.param] else None for p, one in parts), nothing], scale * clip)
+        shadow.step(self._tree.like([nothing if one else None for one in given]))
+
+    def _run(self, grads: list[Any], factor: float) -> None:
+        plan = self.optimizer._plan
+        with plan.held.locked("step"):
+            plan.run_step(grads, factor, False)
+
+    def _refuse_nonfinite(self, norms: list[float]) -> None:
+        wrong = "grads: expected a finite global norm, got infinity"
+        for i, norm in enumerate(norms):
+            if not norm < math.inf:
+                name = label(self._tree, i)
+                wrong = f"{name}: expected finite elements, got ones whose norm is {norm}"
+                break
+        raise FloatingPointError(f"{wrong}; nothing has been changed")
+
+    # ---- looking and loading ---------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within ``with opt.averaged():`` the parameters are their moving averages, on all ranks.
+
+        They change in place. At the end they are restored bit for bit. A step within is refused.
+        """
+        with self.optimizer.averaged():
+            self._exchange.gather()
+            yield
+        self._exchange.gather()
+
+    def check_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raise what `load_state_dict` would raise."""
+        checkpoint.check_mapping(state, "state")
+        if self._alone:
+            self._shadow.check_state_dict(state)
+            return
+        expected = self._arrays()
+        found = {key: array for key, array in state.items() if key in expected}
+        checkpoint.check_arrays(expected, found, "state")
+        self._shadow.check_state_dict({**state, **dict.fromkeys(expected, self._rows[0][:0])})
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load a whole state, of any number of ranks or of the optimizer itself. Not collective.
+
+        ``pyoptk.load(path, params=params, opt=opt)`` calls it: do that on every rank.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As from the optimizer; nothing has been changed then.
+        """
+        self.check_state_dict(state)
+        if self._alone:
+            self._shadow.load_state_dict(state)
+            return
+        shadow, pieces = self._shadow, self._exchange.pieces
+        shadow.load_state_dict({**state, **dict.fromkeys(self._arrays(), self._rows[0][:0])})
+        own = self.optimizer.state_dict()
+        for name in shadow._plan.states:
+            whole = list(self._tree.named(name, self._rows))
+            keys = list(self.optimizer._params.named(name, [*pieces, None]))
+            for key, (i, begin, end, _) in zip(keys, pieces, strict=False):
+                own[key] = state[whole[i]].reshape(-1)[begin:end]
+        own["steps"] = np.array([*(state["steps"][piece.param] for piece in pieces), 0])
+        own |= {name: state[name] for name in ("calls", "skipped")}
+        for name, value in shadow.hyper.items():
+            if name not in _OURS and not callable(value):
+                own[f"hyper.{name}"] = value
+        for pattern, group in self._settings()["groups"].items():
+            own |= {f"groups.{pattern}.{n}": v for n, v in group.items() if not callable(v)}
+        self.optimizer.load_state_dict(own)
+
+    def _arrays(self) -> dict[str, Array]:
+        """The names of all states, with arrays of their shapes, all elements of which are one."""
+        found: dict[str, Array] = {}
+        for name, states in self.optimizer._plan.states.items():
+            one = np.zeros(1, states[-1].dtype)
+            strided = np.lib.stride_tricks.as_strided
+            found |= self._tree.named(
+                name, [strided(one, a.shape, (0,) * a.ndim) for a in self._tree.arrays]
+            )
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        shadow = vars(self).get("_shadow")
+        if shadow is None or not (name in shadow.hyper or name in _SHOWN):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return getattr(shadow, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in Sharded.__annotations__:
+            super().__setattr__(name, value)
+            return
+        refuse(name, value)
+        setattr(self._shadow, name, value)
+        if name not in _OURS and not self._alone:
+            setattr(self.optimizer, name, self._settings().get(name, value))
+
+    def __repr__(self) -> str:
+        return f"Sharded({self._shadow!r}, rank {self._exchange.rank} of {self._exchange.size})"

@@ -1,0 +1,238 @@
+"""What tests/test_mpi.py runs under mpiexec: ``python -m mpi4py tests/ranks JOB FOLDER``.
+
+A job is a function of this file. It takes the communicator and a folder, and returns what rank 0
+writes there as JOB-RANKS.json. With ``--alone`` there is no MPI.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import pyoptk
+from pyoptk import mpi
+
+SHAPES = {"in.weight": (300, 100), "in.bias": (100,), "scale": (), "none": (0, 3), "big": (5, 4096)}
+SHAPES |= {"out.weight": (4097, 3), "out.bias": (3,)}
+GROUPS = {"in.*": {"lr": 0.02}, "*.bias": {"beta1": 0.8}}
+WARM = pyoptk.schedules.linear_warmup(0.0, 0.01, 3)
+# By name: class, micro-batches, hyper-parameters, and what `gradients` does to some gradients.
+CASES = {
+    "adam": (pyoptk.Adam, 8, {}, None),
+    "one bucket": (pyoptk.Adam, 8, {"bucket": 1 << 20}, None),
+    "double": (pyoptk.NAdam, 8, {"dtype": np.float64}, None),
+    "clip": (pyoptk.AdamW, 8, {"max_norm": 0.7, "no_decay": ["*bias"], "groups": GROUPS}, None),
+    "clip double": (pyoptk.SGD, 8, {"max_norm": 0.7, "momentum": 0.9, "dtype": np.float64}, None),
+    "tiny norm": (pyoptk.SGD, 8, {"max_norm": 1e-160, "dtype": np.float64}, 1e-160),
+    "huge norm": (pyoptk.SGD, 8, {"max_norm": 1e160, "dtype": np.float64}, 1e160),
+    "schedule": (pyoptk.Lion, 8, {"lr": WARM, "grad_scale": 0.3, "clip_value": 0.01}, None),
+    "ema": (pyoptk.RMSprop, 8, {"ema_decay": 0.9, "momentum": 0.5, "centered": True}, None),
+    "late ema": (pyoptk.AdaGrad, 8, {"ema_decay": 0.9, "ema_from_first_step": True}, None),
+    "amsgrad": (pyoptk.Adam, 8, {"amsgrad": True, "zero_grad": True}, None),
+    "skip": (pyoptk.Adam, 8, {"on_nonfinite": "skip"}, np.nan),
+    "some None": (pyoptk.Adadelta, 8, {}, "None"),
+    "six": (pyoptk.Adam, 6, {"max_norm": 1.0}, None),
+    "seven, sum": (pyoptk.Adamax, 7, {"reduction": "sum"}, None),
+    "one": (pyoptk.Adam, 1, {"zero_grad": True}, None),
+    "two": (pyoptk.RAdam, 2, {"maximize": True, "max_norm": 1e9}, None),
+}
+STEPS = 4
+
+
+def gradients(step, k, dtype, change=None):
+    """Those of micro-batch k of a step: some None, all scaled, or one element not finite."""
+    rng = np.random.default_rng([step, k])
+    finite = change in (None, "None") or np.isfinite(change)
+    scale = change if finite and isinstance(change, float) else 1.0
+    found = {n: np.array(scale * rng.normal(size=s), dtype) for n, s in SHAPES.items()}
+    if change == "None":
+        drop = ("scale", "big") if k % 2 else ("scale",) if step % 2 else ()
+        return {name: None if name in drop else grad for name, grad in found.items()}
+    if not finite and step == 1 and k == 3:
+        found["out.weight"][17] = change
+    return found
+
+
+def params_of(dtype=np.float32):
+    rng = np.random.default_rng(3)
+    return {name: rng.normal(size=shape).astype(dtype) for name, shape in SHAPES.items()}
+
+
+def made(comm, name, params):
+    """The optimizer of a case."""
+    optimizer, micro, given, _ = CASES[name]
+    given = {"bucket": 16384, **given}
+    given.pop("dtype", None)
+    return mpi.Sharded(optimizer, params, comm, micro=micro, **given)
+
+
+def digest(arrays):
+    return hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()
+
+
+def train(comm, name, steps, opt, dtype):
+    """Steps of a case; each micro-batch in another way."""
+    change, norms = CASES[name][3], []
+    for step in steps:
+        for k in opt.mine:
+            grads = gradients(step, k, dtype, change)
+            if step % 2 or k % 2 == 0:
+                opt.add(grads)
+            else:  # as a backward pass delivers them
+                for key in reversed(grads):
+                    opt.add({key: grads[key]})
+        opt.step()
+        norms.append(repr(opt.grad_norm))
+    return norms
+
+
+def bits(comm, folder):
+    """Hashes of parameters, of the whole checkpoint, and norms of every case."""
+    found = {}
+    for name, (*_, given, _) in CASES.items():
+        dtype = given.get("dtype", np.float32)
+        params = params_of(dtype)
+        if comm is not None and comm.rank:  # rank 0's are taken
+            params["big"] += 1
+        opt = made(comm, name, params)
+        norms = train(comm, name, range(STEPS), opt, dtype)
+        path = folder / f"{name}-{opt._exchange.size}.npz"
+        mpi.save(path, params=params, opt=opt)
+        same = digest(params.values())
+        if comm is not None:
+            assert len(set(comm.allgather(same))) == 1
+        found[name] = [same, digest([path.read_bytes()]), norms, opt.skipped]
+    return found
+
+
+def resume(comm, folder):
+    """Goes on from the files that `bits` of 1 to 4 ranks wrote."""
+    found = {}
+    for name in ("clip", "ema", "schedule"):
+        for path in sorted(folder.glob(f"{name}-*.npz")):
+            params = params_of()
+            opt = made(comm, name, params)
+            train(comm, name, range(1), opt, np.float32)  # what is loaded replaces this
+            pyoptk.load(path, params=params, opt=opt)
+            norms = train(comm, name, range(STEPS, 2 * STEPS), opt, np.float32)
+            found[path.stem] = [digest(params.values()), norms]
+    return found
+
+
+def memory(comm, folder):
+    """The share of each rank in the states of larger models; that averages are everywhere."""
+    shapes = [(1000, 1000), (1000,), (300, 700), (7,), (4096, 50), (900_000,)] * 2
+    params = [np.zeros(shape, np.float32) for shape in shapes]
+    opt = mpi.Sharded(pyoptk.Adam, params, comm, micro=4, ema_decay=0.5)
+    mine = sum(a.size for states in opt.optimizer.state.values() for a in _values(states))
+    for k in opt.mine:
+        ones = [np.ones(shape, np.float32) for shape in shapes]
+        if k + 1 in opt.mine:
+            opt.add(ones)
+        else:  # the first bucket travels before the last gradient is there
+            opt.add(dict(list(enumerate(ones))[1:]))
+            assert comm.size == 1 or opt._exchange._flying
+            opt.add({0: ones[0]})
+    opt.step()
+    travelling = sum(room.nbytes for room in opt._exchange._buffers.values())
+    assert travelling <= 4 * 4 * (1 << 20)
+    before = [param.copy() for param in params]
+    with opt.averaged():
+        middle = [float(param.mean()) for param in params]
+        assert all(np.all(param == param.flat[0]) for param in params)
+    assert all(np.array_equal(a, b) for a, b in zip(before, params, strict=True))
+    whole = 3 * sum(param.size for param in params)
+    shares = [mine / whole] if comm is None else comm.allgather(mine / whole)
+    return {"shares": shares, "averages": middle}
+
+
+def _values(states):
+    return states.values() if isinstance(states, dict) else states
+
+
+def wrong(comm, folder):
+    """The messages of what is wrong, those of all ranks joined."""
+    told = {}
+
+    def refused(name, call):
+        try:
+            call()
+        except (TypeError, ValueError, RuntimeError, FloatingPointError, OSError) as error:
+            every = comm.allgather(f"{type(error).__name__}: {error}")
+            told[name] = sorted(set(every))
+        else:
+            raise AssertionError(name)
+
+    def opt(params=None, optimizer=pyoptk.Adam, **given):
+        return mpi.Sharded(optimizer, params or params_of(), comm, **{"micro": 4} | given)
+
+    rank, other = comm.rank, comm.rank == comm.size - 1
+    refused("lr", lambda: opt(lr=0.1 + other))
+    refused("micro", lambda: opt(micro=4 + other))
+    refused("class", lambda: opt(optimizer=pyoptk.AdamW if other else pyoptk.Adam))
+    refused("shape", lambda: opt([np.zeros(3 + other)]))
+    refused("dtype", lambda: opt([np.zeros(3, "f4" if other else "f8")]))
+    refused("missing", lambda: opt().step())
+    refused("folder", lambda: mpi.save(folder / "gone" / "x.npz", opt=opt()))
+    refused("part", lambda: mpi.save(folder / "x.npz", opt=opt(), x=object()))
+    spoiled = opt(on_nonfinite="raise", max_norm=1.0)
+    before = digest(spoiled._tree.arrays)
+    for k in spoiled.mine:
+        spoiled.add(gradients(1, k + 3 - spoiled.mine[0], np.float32, np.nan))
+    refused("raise", spoiled.step)
+    assert digest(spoiled._tree.arrays) == before
+    for k in spoiled.mine:  # the micro-batches were dropped
+        spoiled.add(gradients(1, k, np.float32))
+    spoiled.step()
+    assert spoiled.steps == dict.fromkeys(SHAPES, 1)
+    assert rank == spoiled._exchange.rank
+    return told
+
+
+def crash(comm, folder):
+    """One rank raises in the middle; without `-m mpi4py` the others would wait for ever."""
+    opt = made(comm, "adam", params_of())
+    if comm.rank == comm.size - 1:
+        raise ValueError("the data of this rank are wrong")
+    train(comm, "adam", range(1), opt, np.float32)
+
+
+def kill(comm, folder):
+    """Saves after every step until one rank is killed in the middle of the third."""
+    params = params_of()
+    opt = made(comm, "clip", params)
+    for step in range(STEPS):
+        if step == 2 and comm.rank == comm.size - 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        train(comm, "clip", [step], opt, np.float32)
+        mpi.save(folder / "killed.npz", params=params, opt=opt, run={"step": step})
+
+
+def after_kill(comm, folder):
+    """Goes on from the file that `kill` left, to the end."""
+    params, run = params_of(), {"step": 0}
+    opt = made(comm, "clip", params)
+    pyoptk.load(folder / "killed.npz", params=params, opt=opt, run=run)
+    train(comm, "clip", range(run["step"] + 1, STEPS), opt, np.float32)
+    return {"clip": digest(params.values()), "from": run["step"]}
+
+
+def main(names, folder, alone):
+    comm = None
+    if not alone:
+        from mpi4py import MPI
+
+        comm = MPI.COMM_WORLD
+    for name in names.split(","):
+        found = globals()[name](comm, folder)
+        if comm is None or comm.rank == 0:
+            ranks = 0 if comm is None else comm.size
+            (folder / f"{name}-{ranks}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), "--alone" in sys.argv)
