@@ -1,6 +1,6 @@
 """The bare kernels of linear layers, normalization and losses.
 
-Each function takes its arrays, then the numbers, and calls a kernel: csrc/include/pyoptk_dense.h has
+Each function takes its arrays and its numbers, then calls a kernel: csrc/include/pyoptk_dense.h has
 the formulas.
 """
 from ._checks import check_choice, check_integer, number

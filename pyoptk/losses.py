@@ -46,7 +46,7 @@ def _row_weights(
     if weights is not None:
         if weights.shape != y.shape[: weights.ndim] or weights.ndim > axes:
             raise ValueError(
-                f"weights: expected the shape of the first axes of y, {y.shape}, got {weights.shape}"
+                f"weights: expected the first axes of y, {y.shape}, got {weights.shape}"
             )
         found *= weights.reshape(*weights.shape, *[1] * (axes - weights.ndim))
     if lengths is not None:

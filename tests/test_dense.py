@@ -5,10 +5,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from pyoptk._dense import ACTIVATIONS
 
 import pyoptk
 from pyoptk import kernels, reference
+from pyoptk._dense import ACTIVATIONS
 
 NEED_Z = ("gelu", "gelu_tanh", "silu", "softplus")
 SIZES = [
@@ -278,7 +278,7 @@ WRONG = [
     (LINEAR, (x, w, b, None), {}, r"y: expected an array, got None$"),
     (LINEAR, (x, w, b, x[:, :2]), {}, r"y: expected"),
     (LINEAR, (x, w, b, y), {"activation": "elu"}, r"activation: expected"),
-    (LINEAR, (x, w, b, y), {"slope": -1}, r"slope: expected a number >= 0 that float32 can hold, got -1$"),
+    (LINEAR, (x, w, b, y), {"slope": -1}, r"slope: expected a number >= 0 .*, got -1$"),
     (BACKWARD, (y, x, w), {"activation": "tanh"}, r"y: expected an array, as activation='tanh'"),
     (BACKWARD, (y, x, w, y), {"activation": "silu"}, r"z: expected an array, as activation='s"),
     (BACKWARD, (None, x, w), {}, r"dy: expected an array, got None$"),
@@ -286,13 +286,13 @@ WRONG = [
     (ENTROPY, (y, [0, 1, 2, 1]), {}, r"target\[2\]: expected a label in 0\.\.1 or ignore_index="),
     (ENTROPY, (y, label[:3]), {}, r"target: expected 4 integers or .*\(4, 2\), got int64 \(3,\)$"),
     (ENTROPY, (y, x), {}, r"target: expected .*\(4, 2\), got .*\(4, 3\)$"),
-    (ENTROPY, (y, label > 0), {}, r"target: expected 4 integers or an array of floats \(4, 2\), got bool \(4,\)$"),
-    (ENTROPY, (y, label), {"weights": minus}, r"weights: expected finite numbers >= 0, got -1.0 at 0$"),
+    (ENTROPY, (y, label > 0), {}, r"target: expected 4 integers or .*\(4, 2\), got bool \(4,\)$"),
+    (ENTROPY, (y, label), {"weights": minus}, r"weights: expected finite numbers >= 0, got -1"),
     (ENTROPY, (y, label), {"label_smoothing": 1}, r"label_smoothing: expected"),
     (ENTROPY, (y[:, :0].copy(), label), {}, r"x: expected at least 1 column"),
     ("rms_norm_forward", (x, None, x.copy(), None), {}, r"scale: expected an array, got None$"),
     ("rms_norm_forward", (x, b, x.copy(), minus), {}, r"gain: expected"),
-    ("layer_norm_forward", (x, None, None, x, minus, y[:, 0].copy()), {}, r"y: expected memory of its own"),
+    ("layer_norm_forward", (x, None, None, x, minus, +minus), {}, r"y: expected memory of its own"),
     ("mse", (x, y), {}, r"target: expected .*\(4, 3\).*, got .*\(4, 2\)$"),
     ("mse", (x, x, y), {}, r"dx: expected"),
     ("huber", (x, x), {"delta": -1}, r"delta: expected"),

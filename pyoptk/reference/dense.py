@@ -27,7 +27,8 @@ __all__ = [
 
 def _sigmoid(z: Array) -> Array:
     small = np.exp(-np.abs(z))
-    return np.where(z < 0, small, z.dtype.type(1)) / (1 + small)
+    found: Array = np.where(z < 0, small, z.dtype.type(1)) / (1 + small)
+    return found
 
 
 def _normal(z: Array) -> tuple[Array, Array]:
