@@ -26,6 +26,10 @@ LAYERS = (
     (10, 1, 64, 64), (10, 32, 64, 64), (50, 32, 64, 128), (100, 32, 128, 256), (30, 128, 256, 256),
     (50, 16, 256, 1024),
 )  # fmt: skip
+LINEAR = ((8, 64, 64), (32, 64, 64), (32, 256, 256), (128, 784, 512))  # M, I, O
+NORM = ((32, 64), (512, 256), (2048, 768))  # M, N
+CROSS_ENTROPY = ((32, 10), (128, 1000), (1024, 10000))  # M, C
+LOSSES = ("mse", "bce_with_logits")
 # An optimizer, and how many rows of a table of 50,000 x 64 its gradient has.
 SPARSE = tuple((name, count) for name in ("Adam", "SGD", "AdaGrad") for count in (512, 8192))
 
@@ -67,6 +71,27 @@ def function(name, size, dtype="float32"):
     return other(f"{name}, {label}{of(dtype)}", "function", sizes, settings, **amount)
 
 
+def linear(M, I, O, part, dtype):
+    flop = {"forward": 2, "backward": 4}[part] * M * I * O
+    sizes = {"M": M, "I": I, "O": O, "dtype": dtype}
+    label = f"Linear and ReLU, {M} rows, {I} to {O}, {part}{of(dtype)}"
+    return other(label, "linear", sizes, part=part, flop=flop)
+
+
+def layer_norm(M, N, part, dtype):
+    size = {"forward": 2, "backward": 3}[part] * M * N * np.dtype(dtype).itemsize
+    label = f"layer_norm, {M} x {N}, {part}{of(dtype)}"
+    return other(label, "layer_norm", {"M": M, "N": N, "dtype": dtype}, part=part, bytes=size)
+
+
+def loss(name, M, N, dtype):
+    """A loss and its gradient."""
+    arrays = 2 if name == "softmax_cross_entropy" else 3
+    sizes, label = {"M": M, "N": N, "dtype": dtype}, f"{name}, {M} x {N}{of(dtype)}"
+    size = arrays * M * N * np.dtype(dtype).itemsize
+    return other(label, "loss", sizes, {"function": name}, bytes=size)
+
+
 def touched_rows(optimizer, count, dtype, **more):
     """A step for the touched rows of a table; `more` says `dense`."""
     label = f"sparse rows, {optimizer}, {count:,} of 50,000 rows of 64{', dense' * bool(more)}"
@@ -103,6 +128,16 @@ def kernels(quick=False):
             for size in some(LAYERS):
                 row = layer(*size, cell=cell, dtype=dtype, part=part)
                 yield row | {"kernel": f"{cell.lower()}_{part}"}
+        for part in ("forward", "backward"):
+            for size in some(LINEAR):
+                yield linear(*size, part, dtype) | {"kernel": f"linear_{part}"}
+            for size in some(NORM):
+                yield layer_norm(*size, part, dtype) | {"kernel": f"layer_norm_{part}"}
+        for size in some(CROSS_ENTROPY):
+            yield loss("softmax_cross_entropy", *size, dtype) | {"kernel": "cross_entropy"}
+        for name in LOSSES:
+            for size in some(CROSS_ENTROPY):
+                yield loss(name, *size, dtype) | {"kernel": "elementwise_loss"}
         for size in some(SPARSE):
             yield touched_rows(*size, dtype) | {"kernel": "touched_rows"}
 

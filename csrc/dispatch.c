@@ -61,12 +61,14 @@ typedef struct {
     int (*usable)(void);
     const pk_optim_kernels *optim[PK_N_DTYPES];
     const pk_math_kernels *math[PK_N_DTYPES];
+    const pk_dense_kernels *dense[PK_N_DTYPES];
     const pk_cell_kernels *cells[PK_N_CELLS][PK_N_DTYPES];
 } instruction_set;
 
 #define DECLARE(isa)                                                                               \
     extern const pk_optim_kernels pk_optim_f32_##isa, pk_optim_f64_##isa;                          \
     extern const pk_math_kernels pk_math_f32_##isa, pk_math_f64_##isa;                             \
+    extern const pk_dense_kernels pk_dense_f32_##isa, pk_dense_f64_##isa;                          \
     extern const pk_cell_kernels pk_lstm_f32_##isa, pk_lstm_f64_##isa;                             \
     extern const pk_cell_kernels pk_rnn_f32_##isa, pk_rnn_f64_##isa;                               \
     extern const pk_cell_kernels pk_gru_f32_##isa, pk_gru_f64_##isa;
@@ -76,7 +78,7 @@ DECLARE(avx512)
 
 #define BOTH(family, isa) {&pk_##family##_f32_##isa, &pk_##family##_f64_##isa}
 #define TABLES(isa)                                                                                \
-    .optim = BOTH(optim, isa), .math = BOTH(math, isa),                                            \
+    .optim = BOTH(optim, isa), .math = BOTH(math, isa), .dense = BOTH(dense, isa),                 \
     .cells = {[PK_LSTM] = BOTH(lstm, isa), [PK_RNN] = BOTH(rnn, isa), [PK_GRU] = BOTH(gru, isa)}
 
 /* Best first. */
@@ -115,6 +117,7 @@ static const instruction_set *current(void)
 
 const pk_optim_kernels *pk_optim(pk_dtype dtype) { return current()->optim[dtype]; }
 const pk_math_kernels *pk_math(pk_dtype dtype) { return current()->math[dtype]; }
+const pk_dense_kernels *pk_dense(pk_dtype dtype) { return current()->dense[dtype]; }
 const pk_cell_kernels *pk_cell(pk_cell_id cell, pk_dtype dtype)
 {
     return current()->cells[cell][dtype];

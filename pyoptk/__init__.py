@@ -21,7 +21,7 @@ except ModuleNotFoundError as error:
         "ordinary install is hidden by the folder pyoptk when Python starts in the checkout."
     ) from error
 
-from . import kernels, optim, schedules
+from . import kernels, losses, optim, schedules
 from ._core import get_num_threads, isa, isas, set_num_threads, threads_backend, use_isa
 from ._sparse import SparseRows
 from .checkpoint import load, save
@@ -41,6 +41,7 @@ __all__ = [
     "isas",
     "kernels",
     "load",
+    "losses",
     "save",
     "schedules",
     "set_num_threads",

@@ -296,6 +296,12 @@ cdef class Buffers:
             acquire(array, view, name, writable, strided)
         return self.add(name, writable)
 
+    cdef Py_buffer *matrix(self, str name, array, bint writable) except NULL:
+        cdef Py_buffer *view = self.take(name, array, writable)
+        if view.ndim != 2:
+            raise ValueError(f"{name}: expected 2 axes, got shape {shape_of(view)}")
+        return view
+
     cdef int check_apart(self, str why="") except -1:
         """Raise if an array that is written shares an element with another; set `spans`."""
         cdef Py_ssize_t i, first, second, n = 0

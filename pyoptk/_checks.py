@@ -337,22 +337,28 @@ def check_float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     return given
 
 
-def check_lengths(lengths: ArrayLike, B: int, T: int) -> NDArray[np.int64]:
-    """`lengths` as a contiguous int64 array [B] of numbers in 0..T."""
-    if isinstance(lengths, np.ma.MaskedArray):
+def integers(name: str, value: Any, expected: str) -> NDArray[Any]:
+    """The value as an array of integers, whatever its shape."""
+    if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
-            f"lengths: expected {B} integers, got a masked array, whose mask would have no effect"
+            f"{name}: expected {expected}, got a masked array, whose mask would have no effect"
         )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # NumPy before 1.24 warns and makes an array of lists
-            given = np.asarray(lengths)
+            given = np.asarray(value)
     except (ValueError, Warning):
-        raise ValueError(f"lengths: expected {B} integers, got a ragged sequence") from None
+        raise ValueError(f"{name}: expected {expected}, got a ragged sequence") from None
     if given.size == 0:  # of a list, whatever dtype NumPy gives it
         given = given.astype(np.int64)
     if given.dtype.kind not in "iu":
-        raise TypeError(f"lengths: expected {B} integers, got {described(given)}")
+        raise TypeError(f"{name}: expected {expected}, got {described(given)}")
+    return given
+
+
+def check_lengths(lengths: ArrayLike, B: int, T: int) -> NDArray[np.int64]:
+    """`lengths` as a contiguous int64 array [B] of numbers in 0..T."""
+    given = integers("lengths", lengths, f"{B} integers")
     if given.shape != (B,):
         raise ValueError(f"lengths: expected {B} integers, got {described(given)}")
     if given.size and (given.min() < 0 or given.max() > T):

@@ -9,7 +9,7 @@ from ._checks import check_integer
 
 from .capi cimport (
     PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, PK_VERSION, pk_cell, pk_clip_coefficient,
-    pk_common_fields, pk_isa, pk_isa_at, pk_math, pk_num_threads, pk_optim, pk_optimizers,
+    pk_common_fields, pk_dense, pk_isa, pk_isa_at, pk_math, pk_num_threads, pk_optim, pk_optimizers,
     pk_set_num_threads, pk_threads_backend, pk_use_isa,
 )
 
@@ -20,7 +20,8 @@ cdef extern from *:  # GCC's and Clang's
     bint __atomic_compare_exchange_n(int *at, int *expected, int wanted, bint weak, int success,
                                      int failure) nogil
 
-optim_table, math_table, cell_table = pk_optim, pk_math, pk_cell
+optim_table, math_table, dense_table = pk_optim, pk_math, pk_dense
+cell_table = pk_cell
 clip_coefficient, num_threads = pk_clip_coefficient, pk_num_threads
 optimizers, common_fields = pk_optimizers, pk_common_fields
 

@@ -59,16 +59,12 @@ def matmul(a, b, c, *, accumulate=False):
         float32 or float64, C-contiguous, c apart from the others.
     """
     cdef Buffers arrays = Buffers()
-    cdef Py_buffer *of_a = arrays.take("a", a, False)
-    cdef Py_buffer *of_b = arrays.take("b", b, False)
+    cdef Py_buffer *of_a = arrays.matrix("a", a, False)
+    cdef Py_buffer *of_b = arrays.matrix("b", b, False)
     cdef Py_buffer *of_c = arrays.take("c", c, True)
     cdef size_t M, N, K
     cdef void *scratch
     cdef bint add = switch("accumulate", accumulate)
-    if of_a.ndim != 2:
-        raise ValueError(f"a: expected 2 axes, got shape {shape_of(of_a)}")
-    if of_b.ndim != 2:
-        raise ValueError(f"b: expected 2 axes, got shape {shape_of(of_b)}")
     M, K, N = of_a.shape[0], of_a.shape[1], of_b.shape[1]
     check_shape(of_b, "b", (K, N))
     check_shape(of_c, "c", (M, N))

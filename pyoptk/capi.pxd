@@ -137,7 +137,83 @@ cdef extern from "pyoptk.h" nogil:
         size_t (*matmul_scratch_size)(size_t, size_t) noexcept nogil
         double (*fma_roof)(size_t, double *) noexcept nogil
 
+    ctypedef enum pk_activation:
+        PK_GELU
+        PK_N_ACTIVATIONS
+    ctypedef struct pk_linear:
+        size_t M, I, O
+        pk_activation activation
+        double slope
+        const void *x
+        const void *w
+        const void *b
+        void *y
+        void *z
+        size_t ldx, ldy
+        void *scratch
+    ctypedef struct pk_linear_gradients:
+        const void *dy
+        void *dx
+        void *dw
+        void *db
+        size_t lddy, lddx
+        int accumulate
+    ctypedef struct pk_layer_norm:
+        size_t M, N
+        int rms
+        double eps
+        const void *x
+        const void *gain
+        const void *bias
+        void *y
+        void *mean
+        void *scale
+    ctypedef struct pk_layer_norm_gradients:
+        const void *dy
+        void *dx
+        void *dgain
+        void *dbias
+        int accumulate
+        void *scratch
+    ctypedef struct pk_cross_entropy:
+        size_t M, C
+        const void *x
+        const int64_t *labels
+        const void *targets
+        const void *class_weights
+        const void *weights
+        void *dx
+        double smoothing, scale
+        int64_t ignore_index
+        double *scratch
+    ctypedef enum pk_loss:
+        PK_SQUARED
+        PK_ABSOLUTE
+        PK_HUBER
+        PK_LOGISTIC
+    ctypedef struct pk_elementwise_loss:
+        size_t M, N
+        pk_loss loss
+        const void *x
+        const void *target
+        const void *weights
+        void *dx
+        double delta, scale
+        double *scratch
+    ctypedef struct pk_dense_kernels:
+        size_t (*linear_scratch_size)(const pk_linear *) noexcept nogil
+        void (*linear_forward)(const pk_linear *, int) noexcept nogil
+        void (*linear_backward)(const pk_linear *, const pk_linear_gradients *,
+                                int) noexcept nogil
+        size_t (*layer_norm_scratch_size)(const pk_layer_norm *) noexcept nogil
+        void (*layer_norm_forward)(const pk_layer_norm *, int) noexcept nogil
+        void (*layer_norm_backward)(const pk_layer_norm *, const pk_layer_norm_gradients *,
+                                    int) noexcept nogil
+        double (*cross_entropy)(const pk_cross_entropy *, int) noexcept nogil
+        double (*elementwise_loss)(const pk_elementwise_loss *, int) noexcept nogil
+
     const pk_optim_kernels *pk_optim(pk_dtype) noexcept
+    const pk_dense_kernels *pk_dense(pk_dtype) noexcept
     const pk_math_kernels *pk_math(pk_dtype) noexcept
     const pk_cell_kernels *pk_cell(pk_cell_id, pk_dtype) noexcept
     double pk_clip_coefficient(double norm, double max_norm, double eps) noexcept

@@ -11,6 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._dense import (
+    bce_with_logits,
+    huber,
+    layer_norm_backward,
+    layer_norm_forward,
+    linear_backward,
+    linear_forward,
+    mae,
+    mse,
+    rms_norm_backward,
+    rms_norm_forward,
+    softmax_cross_entropy,
+)
 from ._optim import global_norm, kernel
 from ._products import dropout, exp, matmul, sigmoid, tanh
 
@@ -22,18 +35,29 @@ __all__ = [
     "adagrad",
     "adam",
     "adamax",
+    "bce_with_logits",
     "dropout",
     "exp",
     "global_norm",
+    "huber",
     "lamb",
+    "layer_norm_backward",
+    "layer_norm_forward",
+    "linear_backward",
+    "linear_forward",
     "lion",
+    "mae",
     "matmul",
+    "mse",
     "nadam",
     "radam",
+    "rms_norm_backward",
+    "rms_norm_forward",
     "rmsprop",
     "rprop",
     "sgd",
     "sigmoid",
+    "softmax_cross_entropy",
     "tanh",
 ]
 

@@ -13,7 +13,8 @@ from pyoptk import _optim, kernels, reference
 
 ROOT = Path(__file__).parents[1]
 SHARED = set(inspect.signature(pyoptk.Optimizer).parameters)
-OTHERS = {"dropout", "exp", "global_norm", "matmul", "sigmoid", "tanh"}  # tested elsewhere
+# tested elsewhere
+OTHERS = {*reference.dense.__all__, "dropout", "exp", "global_norm", "matmul", "sigmoid", "tanh"}
 
 
 def test_every_kernel_is_described_and_has_a_class_a_bare_kernel_and_a_twin():

@@ -12,8 +12,10 @@ W, G, M, V = (np.ones((2, 3), np.float32) for _ in range(4))
 WIDE, NARROW = np.ones((2, 3)), np.ones((2, 3), np.float16)
 X, STEPS, H = np.ones((4, 2, 3), np.float32), np.ones((2, 6), np.float32)[:, ::2], np.ones(5)
 Y, STATE = np.empty((4, 2, 5), np.float32), np.zeros((1, 2, 5), np.float32)
+SQUARE, LABELS = np.ones((2, 2), np.float32), np.zeros(2, np.int64)
 ROWS = pyoptk.SparseRows([0], G[:1], (2, 3))
 ARRAYS = (W, G, M, V, WIDE, NARROW, X, STEPS, H, Y, STATE, ROWS.values)
+ARRAYS += SQUARE, LABELS
 
 GRU, LSTM = (cls(3, 5, rng=np.random.default_rng(0)) for cls in (pyoptk.GRU, pyoptk.LSTM))
 OPT, ZEROING = pyoptk.Adam(W), pyoptk.Adam(M.copy(), zero_grad=True)
@@ -45,6 +47,12 @@ CALLS = {
     "clip": (lambda: pyoptk.clip_by_global_norm([G, M], 1e9), None),
     "clip, overlapping": (lambda: pyoptk.clip_by_global_norm([G, G], 1.0), ValueError),
     "matmul": (lambda: kernels.matmul(W, np.ones((3, 3), np.float32), G), None),
+    "linear": (lambda: kernels.linear_forward(W, M, None, SQUARE), None),
+    "linear, overlapping": (lambda: kernels.linear_forward(W, SQUARE, None, W), ValueError),
+    "linear of another dtype": (lambda: kernels.linear_forward(W, WIDE, None, SQUARE), TypeError),
+    "loss": (lambda: kernels.softmax_cross_entropy(W, LABELS, V), None),
+    "loss of wrong labels": (lambda: kernels.softmax_cross_entropy(W, LABELS + 3, V), ValueError),
+    "loss in losses": (lambda: pyoptk.losses.mse(W, G, weights=W[:, 0].copy()), None),
     "dropout": (lambda: kernels.dropout(X, Y, 0.5, seed=1), ValueError),
     "both ways": (both_ways, None),
     "forward of another dtype": (lambda: LSTM.forward(X.astype(float)), TypeError),

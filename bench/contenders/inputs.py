@@ -15,6 +15,22 @@ def function(shapes, dtype):
     return {"arrays": [2 * array for array in normal(*shapes, dtype=dtype)]}
 
 
+def linear(M, I, O, dtype):
+    x, w, b, dy = normal((M, I), (O, I), O, (M, O), dtype=dtype)
+    return {"x": x, "w": w, "b": b, "dy": dy}
+
+
+def layer_norm(M, N, dtype):
+    x, gain, bias, dy = normal((M, N), N, N, (M, N), dtype=dtype)
+    return {"x": x, "gain": gain, "bias": bias, "dy": dy}
+
+
+def loss(M, N, dtype):
+    """Scores, labels, and targets of single elements, 0 or 1."""
+    (x,) = normal((M, N), dtype=dtype)
+    return {"x": x, "labels": np.arange(M) % N, "targets": (x > 0.5).astype(dtype)}
+
+
 def touched_rows(count, dtype):
     """A table of embeddings and a gradient for some of its rows, drawn with return."""
     table, values = normal(TABLE, (count, TABLE[1]), dtype=dtype)

@@ -64,6 +64,44 @@ def function(arrays, *, name, arguments):
     return partial(call, *given, **arguments), lambda _: arrays
 
 
+def linear(x, w, b, dy):
+    """Linear and ReLU."""
+    y, relu = np.empty_like(dy), {"activation": "relu"}
+    grads = {"dx": np.empty_like(x), "dw": np.empty_like(w), "db": np.empty_like(b)}
+
+    def forward():
+        LIBRARY.linear_forward(x, w, b, y, **relu)
+        return [y]
+
+    def backward():
+        LIBRARY.linear_backward(dy, x, w, y, **grads, **relu)
+        return [*grads.values()]
+
+    return (forward, backward), list
+
+
+def layer_norm(x, gain, bias, dy):
+    y, (mean, scale) = np.empty_like(x), np.empty((2, len(x)), x.dtype)
+    grads = {"dx": np.empty_like(x), "dgain": np.empty_like(gain), "dbias": np.empty_like(bias)}
+
+    def forward():
+        LIBRARY.layer_norm_forward(x, gain, bias, y, mean, scale)
+        return [y]
+
+    def backward():
+        LIBRARY.layer_norm_backward(dy, x, gain, mean, scale, **grads)
+        return [*grads.values()]
+
+    return (forward, backward), list
+
+
+def loss(x, labels, targets, *, function):
+    """A loss and its gradient."""
+    dx = np.empty_like(x)
+    target = labels if function == "softmax_cross_entropy" else targets
+    return partial(getattr(LIBRARY, function), x, target, dx), lambda found: [found, dx]
+
+
 def touched_rows(table, indices, values, *, optimizer, dense=False, **settings):
     """A step for some rows of a table; `dense`: for all of them, with zeros in the others."""
     take, states = updates(optimizer, table, **settings)

@@ -23,6 +23,56 @@ def function(arrays, *, name, arguments):
     return partial(call, *given, **arguments, **out), lambda _: arrays
 
 
+def both_ways(function, x, *params, dy):
+    """`function` of x and of parameters, and its backward."""
+    given = [torch.tensor(a, requires_grad=True) for a in (x, *params)]
+    y, dy = None, torch.from_numpy(dy)
+
+    def forward():
+        nonlocal y
+        for tensor in given:
+            tensor.grad = None
+        y = function(*given)
+        return [y.detach()]
+
+    def backward():
+        y.backward(dy)
+        return [tensor.grad for tensor in given]
+
+    return (forward, backward), list
+
+
+def linear(x, w, b, dy):
+    f = torch.nn.functional
+    return both_ways(lambda x, w, b: f.relu(f.linear(x, w, b)), x, w, b, dy=dy)
+
+
+def layer_norm(x, gain, bias, dy):
+    f = torch.nn.functional
+    return both_ways(
+        lambda x, gain, bias: f.layer_norm(x, x.shape[1:], gain, bias), x, gain, bias, dy=dy
+    )
+
+
+def loss(x, labels, targets, *, function):
+    f = torch.nn.functional
+    calls = {
+        "softmax_cross_entropy": (f.cross_entropy, labels),
+        "mse": (f.mse_loss, targets),
+        "bce_with_logits": (f.binary_cross_entropy_with_logits, targets),
+    }
+    call, target = calls[function]
+    x, target = torch.tensor(x, requires_grad=True), torch.from_numpy(target)
+
+    def work():
+        x.grad = None
+        found = call(x, target)
+        found.backward()
+        return [found.detach(), x.grad]
+
+    return work, list
+
+
 def touched_rows(table, indices, values, *, optimizer, dense=False, **settings):
     """With its sparse optimizers; not coalesced, as a gradient comes from an embedding."""
     if dense:

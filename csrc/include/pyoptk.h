@@ -31,6 +31,7 @@ typedef enum { PK_F32, PK_F64, PK_N_DTYPES } pk_dtype;
 
 #include "pyoptk_optim.h" /* optimizers */
 #include "pyoptk_rnn.h"   /* recurrent layers, functions of arrays */
+#include "pyoptk_dense.h" /* linear layers, losses */
 
 /* ---- instruction sets ------------------------------------------------------------------------ */
 
@@ -38,6 +39,7 @@ typedef enum { PK_F32, PK_F64, PK_N_DTYPES } pk_dtype;
 const pk_optim_kernels *pk_optim(pk_dtype dtype);
 const pk_cell_kernels *pk_cell(pk_cell_id cell, pk_dtype dtype);
 const pk_math_kernels *pk_math(pk_dtype dtype);
+const pk_dense_kernels *pk_dense(pk_dtype dtype);
 
 enum { PK_ISA_UNKNOWN = 1, PK_ISA_UNUSABLE = 2 };
 

@@ -1,7 +1,7 @@
-/* exp, sigmoid and tanh of a vector, for math.c and the cells.  docs/fit_mathfun.py fits the
- * constants and prints them in this form.  There are no branches: every lane computes every case,
- * and masks select the result, so a value that is not selected may be anything, even NaN.  Results
- * that would be denormal may be 0. */
+/* Functions of a vector, for math.c, the cells, activations and losses.  docs/fit_mathfun.py fits
+ * the constants and prints them in this form.  There are no branches: every lane computes every
+ * case, and masks select the result, so a value that is not selected may be anything, even NaN.
+ * Results that would be denormal may be 0. */
 #ifndef PK_MATHFUN_H
 #define PK_MATHFUN_H
 
@@ -23,6 +23,15 @@ static const real TANH_ONE = 9.5f;
 static const real TANH_P[] = {
     -3.33332807e-1f, 1.33314118e-1f, -5.37374020e-2f, 2.06321161e-2f, -5.69772255e-3f,
 };
+static const real LOG1P_P[] = {
+    6.66666746e-1f, 3.99989545e-1f, 2.86149651e-1f, 2.14470968e-1f, 2.42320001e-1f,
+};
+static const real TAIL_END = 14.0f;
+static const real TAIL_P[] = {
+    6.37053967e-1f,  -5.10147363e-2f, -7.42801577e-2f, 8.30150768e-2f,
+    -3.46818492e-2f, 4.26538289e-4f,  4.64143837e-3f,  -3.28110124e-4f,
+    -7.12136331e-4f, -1.87586484e-5f, 5.87516915e-5f,
+};
 #else
 enum { MANTISSA_BITS = 52 };
 static const real EXP_MIN = -708.39641853226408;
@@ -42,6 +51,20 @@ static const real TANH_P[] = {
     -3.3333333333332821e-1, 1.3333333333258404e-1, -5.3968253929823837e-2, 2.1869487547273025e-2,
     -8.8632206663508458e-3, 3.5919867202641449e-3, -1.4549473486377979e-3, 5.8628165384983508e-4,
     -2.2849853254458088e-4, 7.7074376229156066e-5, -1.6040317874331135e-5,
+};
+static const real LOG1P_P[] = {
+    6.6666666666666308e-1, 4.0000000000155028e-1, 2.8571428548184780e-1, 2.2222223947410172e-1,
+    1.8181744745886835e-1, 1.5386542044581678e-1, 1.3301210587630305e-1, 1.2104207982978112e-1,
+    8.3482822566576825e-2, 1.7003511642435862e-1,
+};
+static const real TAIL_END = 39.0;
+static const real TAIL_P[] = {
+    6.3705396970138173e-1,  -5.1014688951699985e-2, -7.4280058386573936e-2, 8.3013626489717510e-2,
+    -3.4685010114546562e-2, 4.3793824336256276e-4,  4.6661670588394408e-3,  -3.5846510802786051e-4,
+    -7.8939651461747780e-4, -3.7586472694102021e-6, 1.5230556834027121e-4,  3.1023870532148338e-5,
+    -2.5236385573168706e-5, -1.4270041766296783e-5, 1.2773358413358815e-6,  3.9734317622499397e-6,
+    1.2355536172051752e-6,  -5.6570912412957931e-7, -5.7789999345187724e-7, -6.1169803298634129e-8,
+    1.2789364686563380e-7,  4.6069724918810499e-8,  -1.2031122915848562e-8, -6.6981691254481321e-9,
 };
 #endif
 
@@ -112,6 +135,29 @@ PK_INLINE vec vec_tanh(vec x)
     const exp_parts e = exp_split(a + a);
     const vec far = 1 - masked(a < TANH_ONE, 2 / (1 + exp_of_r(e) * e.two_to_k));
     return (vec)((vec_bits)pick(a > TANH_SPLIT, far, near) | ((vec_bits)x & sign)); /* NaN: near */
+}
+
+/* log(1 + u) = 2 atanh(s), s = u / (2 + u), for 0 <= u <= 1. */
+PK_INLINE vec vec_log1p(vec u)
+{
+    const vec s = u / (2 + u), s2 = s * s;
+    return 2 * s + s * s2 * POLYNOMIAL(LOG1P_P, s2);
+}
+
+/* z, between -limit and limit; a NaN stays one. */
+PK_INLINE vec limited(vec z, real limit)
+{
+    return larger_of(broadcast(-limit), smaller_of(broadcast(limit), z));
+}
+
+/* The distribution function of the normal distribution, and its density. */
+PK_INLINE vec normal_cdf(vec z, vec *density)
+{
+    const vec a = vec_abs(limited(z, TAIL_END)), bell = vec_exp(a * a * (real)-0.5);
+    const vec p = POLYNOMIAL(TAIL_P, (a - 3) / (a + 3));
+    const vec tail = bell * p / (1 + (real)1.4142135623730951 * a); /* sqrt(2) */
+    *density = bell * (real)0.39894228040143268;                    /* 1 / sqrt(2 pi) */
+    return pick(z < (vec){0}, tail, 1 - tail);
 }
 
 #endif

@@ -155,11 +155,12 @@ PK_INLINE void product_panel_of(size_t M, size_t width, const term *terms, size_
     tile t = {terms, count, 0, partial ? whole : c, partial ? WIDTH : ldc, begin};
     for (; t.row < M; t.row += TILE_ROWS, c += TILE_ROWS * ldc) {
         const size_t rows = smaller(M - t.row, TILE_ROWS);
-        for (size_t i = 0; i < rows && partial; i++)
+        for (size_t i = 0; i < rows && partial && !begin; i++)
             memcpy(whole + i * WIDTH, c + i * ldc, width * sizeof *c);
         product_tile(rows, cols, &t);
         for (size_t i = 0; i < rows && partial; i++)
-            memcpy(c + i * ldc, whole + i * WIDTH, width * sizeof *c);
+            for (size_t j = 0; j < width; j += LANES)
+                store_n(c + i * ldc + j, load(whole + i * WIDTH + j), smaller(width - j, LANES));
         if (!partial)
             t.c += TILE_ROWS * ldc;
     }
@@ -203,8 +204,8 @@ PK_INLINE void pack_row(real *panel_k, const real *from, size_t width)
         memcpy(panel_k, from, WIDTH * sizeof *from);
         return;
     }
-    memcpy(panel_k, from, width * sizeof *from);
-    memset(panel_k + width, 0, (WIDTH - width) * sizeof *from);
+    for (size_t j = 0; j < WIDTH; j += LANES)
+        store(panel_k + j, j < width ? load_n(from + j, smaller(width - j, LANES)) : (vec){0});
 }
 
 /* One panel: rows k < K of b, columns n < n + WIDTH of N. */

@@ -1,5 +1,5 @@
-/* Packs the weights of recurrent layers into panels for matmul.h: rows of a weight become columns
- * of a panel for the forward pass, and stay rows for the backward pass. */
+/* Packs the weights of layers into panels for matmul.h: rows of a weight become columns of a panel
+ * for the forward pass, and stay rows for the backward pass. */
 #ifndef PK_PACK_H
 #define PK_PACK_H
 
@@ -35,6 +35,18 @@ PK_INLINE void transpose(vec rows[LANES])
     }
 }
 
+/* LANES reductions at once: lane j of the result is the sum of the lanes of v[j]; destroys v.  Each
+ * round interleaves two vectors as in a transposition and adds the two halves. */
+PK_INLINE vec sums_of_lanes(vec v[LANES])
+{
+    _Pragma("GCC unroll 4") /* the vectors then stay in registers */
+        for (int half = LANES / 2; half > 0; half /= 2)
+            _Pragma("GCC unroll 8") for (int i = 0; i < half; i++) v[i] =
+                __builtin_shufflevector(v[i], v[i + half], PK_LOW) +
+                __builtin_shufflevector(v[i], v[i + half], PK_HIGH);
+    return v[0];
+}
+
 /* to[k * ldt + r] = from[r * ldf + k] for k < depth and r < rows, 0 for the rows up to LANES. */
 static void pack_columns(real *to, size_t ldt, const real *from, size_t ldf, size_t rows,
                          size_t depth)
@@ -67,8 +79,8 @@ static void pack_gate_columns(real *to, size_t ldt, const real *w, size_t H, siz
 }
 
 /* to [count * units, WIDTH]: columns column * WIDTH.. of the same rows of w. */
-static void pack_gate_rows(real *to, const real *w, size_t H, size_t N, size_t column, size_t unit,
-                           size_t units, const size_t *gates, size_t count)
+static inline void pack_gate_rows(real *to, const real *w, size_t H, size_t N, size_t column,
+                                  size_t unit, size_t units, const size_t *gates, size_t count)
 {
     for (size_t j = 0; j < count; j++)
         pack_rows(to + j * units * WIDTH, units, w + (gates[j] * H + unit) * N, N, column * WIDTH,

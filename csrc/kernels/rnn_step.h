@@ -63,17 +63,6 @@ PK_INLINE void step_dots(vec sums[STEP_ROWS][COLS], const int rows, size_t K, st
         step_columns(sums, rows, K - k, &w, k, x, x_row);
 }
 
-/* LANES reductions at once: lane j of the result is the sum of the lanes of v[j]; destroys v.  Each
- * round interleaves two vectors as in a transposition and adds the two halves. */
-PK_INLINE vec sums_of_lanes(vec v[LANES])
-{
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; i++)
-            v[i] = __builtin_shufflevector(v[i], v[i + half], PK_LOW) +
-                   __builtin_shufflevector(v[i], v[i + half], PK_HIGH);
-    return v[0];
-}
-
 /* The new state of one batch row for the units of a panel, from `unit` on, from their dot
  * products. */
 PK_INLINE void rnn_step_cell(const pk_rnn_layer *layer, size_t b, size_t unit,

@@ -1,5 +1,6 @@
 /* The test of the library without Python.  Results are checked against formulas written out here or
  * against difference quotients; the Python tests compare them with NumPy. */
+#include "dense.h"
 #include "rnn.h"
 
 #include <limits.h>
@@ -25,6 +26,7 @@ __attribute__((visibility("default"))) const char *__tsan_default_options(void)
 static void test_tables_are_there_before_any_call(void)
 {
     CHECK(pk_optim(PK_F32) && pk_optim(PK_F64) && pk_math(PK_F32) && pk_math(PK_F64));
+    CHECK(pk_dense(PK_F32) && pk_dense(PK_F64));
     CHECK(pk_optim(PK_F32) != pk_optim(PK_F64));
     for (int cell = 0; cell < PK_N_CELLS; cell++)
         CHECK(pk_cell(cell, PK_F32) && pk_cell(cell, PK_F64));
@@ -278,7 +280,7 @@ static void test_touched_rows_come_once_and_in_order(void)
     free(scratch);
 }
 
-/* ---- recurrent layers ------------------------------------------------------------------------ */
+/* ---- layers ---------------------------------------------------------------------------------- */
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) /* which need stack themselves */
 enum { PROMISED_STACK = 4 << 20 };
@@ -289,6 +291,7 @@ enum { PROMISED_STACK = 48 << 10 };
 static void *layers_in_a_thread(void *unused)
 {
     test_recurrent_layers();
+    test_dense_kernels();
     return unused;
 }
 

@@ -1,0 +1,310 @@
+/* Linear layers, y = f(x w^T + b), forward and backward; kernels of dense.c.
+ *
+ * Forward transposes w into panels, which costs as much as the products of ten rows.  So a few long
+ * rows are multiplied by dot products along the rows of w, in place.  The products of backward need
+ * no transposition: dx = dA w reads w along its rows, and dw = dA^T x reads dA with swapped
+ * strides. dA is the gradient of x w^T + b. */
+#ifndef PK_LINEAR_H
+#define PK_LINEAR_H
+
+#include "activation.h"
+#include "pack.h"
+
+enum {
+    FEW_ROWS = 12, /* below, a matrix that so many rows are multiplied with is not packed */
+#if PK_VECTOR_BYTES == 64 || defined(__aarch64__)
+    DOT_ROWS = 4, /* 16 sums in 32 registers */
+#else
+    DOT_ROWS = 2, /* 8 in 16 */
+#endif
+    DOT_COLS = LANES < 4 ? LANES : 4,
+};
+
+typedef struct {
+    const pk_linear *layer;
+    const pk_linear_gradients *gradients; /* NULL: forward */
+    real *w, *x, *bias, *dA;              /* packed, packed, padded, [M, O] */
+    size_t dA_row, panels, splits, chunks;
+} linear_job;
+
+static size_t linear_scratch_size(const pk_linear *l)
+{
+    const size_t forward = plus(packed_size(l->I, l->O), round_up(l->O, WIDTH));
+    const size_t x_and_w = plus(packed_size(l->M, l->I), packed_size(l->O, l->I));
+    const size_t backward = plus(plus(times(l->M, l->O), ALIGNMENT / sizeof(real)), x_and_w);
+    return PK_SCRATCH_BYTES(forward > backward ? forward : backward);
+}
+
+static int linear_threads(const pk_linear *l, int nthreads)
+{
+    const size_t serial_below = (size_t)1 << 19; /* multiply-adds: some 10 microseconds */
+    return times(times(l->M, l->I), l->O) < serial_below ? 1 : nthreads;
+}
+
+static size_t panels_of(size_t columns) { return (columns + WIDTH - 1) / WIDTH; }
+
+/* ---- forward --------------------------------------------------------------------------------- */
+
+static void linear_pack(void *arg, size_t panel)
+{
+    static const size_t gates[] = {0};
+    const linear_job *job = arg;
+    const pk_linear *l = job->layer;
+    const size_t o = panel * WIDTH;
+    pack_gate_columns(job->w + o * l->I, WIDTH, l->w, 0, l->I, o, smaller(l->O - o, WIDTH), gates,
+                      1);
+}
+
+/* y = f(z) in `rows` rows from row r on, columns o..o+width-1. */
+static void linear_activate(const pk_linear *l, size_t r, size_t rows, size_t o, size_t width)
+{
+    const real slope = (real)l->slope;
+#define ACTIVATE_ROWS(f)                                                                           \
+    for (size_t end = r + rows; r < end; r++)                                                      \
+        for (size_t j = 0; j < width; j += LANES) {                                                \
+            const size_t n = smaller(width - j, LANES);                                            \
+            real *const y = (real *)l->y + r * l->ldy + o + j;                                     \
+            store_n(y, activated(f, load_n(l->z ? (real *)l->z + r * l->O + o + j : y, n), slope), \
+                    n);                                                                            \
+        }
+    if (l->activation != PK_IDENTITY || l->z)
+        PK_EACH_ACTIVATION(l->activation, ACTIVATE_ROWS)
+}
+
+/* ROW_BLOCK rows of a panel. */
+static void linear_block(void *arg, size_t task)
+{
+    const linear_job *job = arg;
+    const pk_linear *l = job->layer;
+    const size_t r = task / job->panels * ROW_BLOCK, o = task % job->panels * WIDTH;
+    const size_t rows = smaller(l->M - r, ROW_BLOCK), width = smaller(l->O - o, WIDTH);
+    const size_t ldc = l->z ? l->O : l->ldy;
+    real *const c = (real *)(l->z ? l->z : l->y) + r * ldc + o;
+    const real *const x = (const real *)l->x + r * l->ldx, *const w = job->w + o * l->I;
+    const fp_mode mode = flush_denormals();
+    size_t k = 0;
+    do {
+        const term t = {smaller(l->I - k, K_BLOCK), strided(x + k, (ptrdiff_t)l->ldx, 1),
+                        in_panels(w + k * WIDTH, l->I)};
+        product_panel(rows, width, &t, 1, c, ldc, k == 0 ? job->bias + o : NULL);
+    } while ((k += K_BLOCK) < l->I);
+    linear_activate(l, r, rows, o, width);
+    restore_denormals(mode);
+}
+
+/* sums[r][j] += the products of elements k..k+n-1 of row r of x and row o[j] of w, n <= LANES */
+PK_INLINE void linear_products(vec sums[DOT_ROWS][DOT_COLS], const int rows, size_t n,
+                               const real *const w[DOT_COLS], const real *x, size_t ldx, size_t k)
+{
+    vec x_r[DOT_ROWS];
+    for (int r = 0; r < rows; r++)
+        x_r[r] = load_n(x + (size_t)r * ldx + k, n);
+    for (int j = 0; j < DOT_COLS; j++) {
+        const vec w_j = load_n(w[j] + k, n);
+        for (int r = 0; r < rows; r++)
+            sums[r][j] += w_j * x_r[r];
+    }
+}
+
+/* `rows` rows from row r on, which is a literal, columns o..o+LANES-1 */
+PK_INLINE void linear_dots(const pk_linear *l, const int rows, size_t r, size_t o)
+{
+    const size_t n = smaller(l->O - o, LANES);
+    const real *const x = (const real *)l->x + r * l->ldx;
+    real *const z = l->z;
+    vec dots[DOT_ROWS][LANES];
+    for (size_t j = 0; j < LANES; j += DOT_COLS) {
+        vec sums[DOT_ROWS][DOT_COLS] = {{{0}}};
+        const real *w[DOT_COLS]; /* beyond the last output: that one again */
+        for (size_t i = 0; i < DOT_COLS; i++)
+            w[i] = (const real *)l->w + smaller(o + j + i, l->O - 1) * l->I;
+        size_t k = 0;
+        for (; j < n && k + LANES <= l->I; k += LANES)
+            linear_products(sums, rows, LANES, w, x, l->ldx, k);
+        if (j < n && k < l->I)
+            linear_products(sums, rows, l->I - k, w, x, l->ldx, k);
+        for (int i = 0; i < rows; i++)
+            for (size_t c = 0; c < DOT_COLS; c++)
+                dots[i][j + c] = sums[i][c];
+    }
+    const vec bias = l->b ? load_n((const real *)l->b + o, n) : (vec){0};
+    for (size_t i = 0; i < (size_t)rows; i++)
+        store_n(z ? z + (r + i) * l->O + o : (real *)l->y + (r + i) * l->ldy + o,
+                sums_of_lanes(dots[i]) + bias, n);
+}
+
+static void linear_few_rows(void *arg, size_t chunk)
+{
+    const linear_job *job = arg;
+    const pk_linear *l = job->layer;
+    const size_t groups = (l->O + LANES - 1) / LANES;
+    const size_t from = pk_chunk_begin(groups, chunk, job->chunks) * LANES;
+    const size_t to = smaller(pk_chunk_begin(groups, chunk + 1, job->chunks) * LANES, l->O);
+    const fp_mode mode = flush_denormals();
+    for (size_t o = from; o < to; o += LANES) {
+        size_t r = 0;
+        for (; r + DOT_ROWS <= l->M; r += DOT_ROWS)
+            linear_dots(l, DOT_ROWS, r, o);
+        for (; r < l->M; r++)
+            linear_dots(l, 1, r, o);
+    }
+    linear_activate(l, 0, l->M, from, to - from);
+    restore_denormals(mode);
+}
+
+/* Whether dot products are faster.  They cost about 20 times as much for each output, beside their
+ * multiply-adds, as packing costs for each weight; ten columns of zeros in the last vector of a
+ * tile cost as much as packing, for each row. */
+static int prefers_dots(const pk_linear *l)
+{
+    const size_t zeros = round_up(l->O, LANES) - l->O;
+    return 20 * l->M * l->O <= l->I * (l->O + l->M * zeros / 10);
+}
+
+static void linear_forward(const pk_linear *l, int nthreads)
+{
+    const int threads = linear_threads(l, nthreads);
+    linear_job job = {.layer = l, .w = align(l->scratch), .panels = panels_of(l->O)};
+    if (prefers_dots(l)) {
+        job.chunks = smaller((size_t)threads, (l->O + LANES - 1) / LANES);
+        pk_parallel(linear_few_rows, &job, job.chunks, threads);
+        return;
+    }
+    job.bias = job.w + job.panels * WIDTH * l->I;
+    memset(job.bias, 0, job.panels * WIDTH * sizeof(real));
+    if (l->b)
+        memcpy(job.bias, l->b, l->O * sizeof(real));
+    pk_parallel(linear_pack, &job, job.panels, threads);
+    pk_parallel(linear_block, &job, (l->M + ROW_BLOCK - 1) / ROW_BLOCK * job.panels, threads);
+}
+
+/* ---- backward -------------------------------------------------------------------------------- */
+
+/* dA in ROW_BLOCK rows */
+static void linear_dA(const linear_job *job, size_t r)
+{
+    const pk_linear *l = job->layer;
+    const pk_linear_gradients *g = job->gradients;
+    const size_t end = smaller(r + ROW_BLOCK, l->M);
+    const size_t ldv = l->activation >= PK_GELU ? l->O : l->ldy;
+    const real *const v = l->activation >= PK_GELU ? l->z : l->y, slope = (real)l->slope;
+    const fp_mode mode = flush_denormals();
+#define GRADIENT_ROWS(f)                                                                           \
+    for (; r < end; r++)                                                                           \
+        for (size_t j = 0; j < l->O; j += LANES) {                                                 \
+            const size_t n = smaller(l->O - j, LANES);                                             \
+            const vec dy = load_n((const real *)g->dy + r * g->lddy + j, n);                       \
+            store_n(job->dA + r * l->O + j,                                                        \
+                    activation_gradient(f, dy, load_n(v + r * ldv + j, n), slope), n);             \
+        }
+    PK_EACH_ACTIVATION(l->activation, GRADIENT_ROWS)
+    restore_denormals(mode);
+}
+
+/* Whether a panel of columns of x or w is multiplied in place, by `rows` rows: not an incomplete
+ * one. */
+static int in_place(const pk_linear *l, size_t panel, size_t rows)
+{
+    return rows < FEW_ROWS && (panel + 1) * WIDTH <= l->I;
+}
+static right_operand panel_of(const pk_linear *l, size_t panel, size_t rows, const void *in,
+                              size_t ld, const real *packed, size_t K)
+{
+    if (in_place(l, panel, rows))
+        return (right_operand){(const real *)in + panel * WIDTH, ld, WIDTH, 1, 0};
+    return in_panels(packed + panel * WIDTH * K, K);
+}
+
+/* Tasks: dA; then panels of x, then of w */
+static void linear_prepare(void *arg, size_t task)
+{
+    const linear_job *job = arg;
+    const pk_linear *l = job->layer;
+    const size_t blocks = l->activation == PK_IDENTITY ? 0 : (l->M + ROW_BLOCK - 1) / ROW_BLOCK;
+    if (task < blocks) {
+        linear_dA(job, task * ROW_BLOCK);
+        return;
+    }
+    const size_t panel = (task - blocks) % job->panels, n = panel * WIDTH;
+    const int of_x = task < blocks + job->panels;
+    if (in_place(l, panel, of_x ? l->O : l->M))
+        return;
+    if (of_x)
+        pack_rows(job->x + n * l->M, l->M, l->x, l->ldx, n, l->I);
+    else
+        pack_rows(job->w + n * l->O, l->O, l->w, l->I, n, l->I);
+}
+
+/* A panel of dx, in some of its rows */
+static void linear_dx(const linear_job *job, size_t panel, size_t split)
+{
+    const pk_linear *l = job->layer;
+    const size_t n = panel * WIDTH, from = pk_chunk_begin(l->M, split, job->splits),
+                 to = pk_chunk_begin(l->M, split + 1, job->splits);
+    product(to - from, smaller(l->I - n, WIDTH), l->O,
+            strided(job->dA + from * job->dA_row, (ptrdiff_t)job->dA_row, 1),
+            panel_of(l, panel, l->M, l->w, l->I, job->w, l->O),
+            (real *)job->gradients->dx + from * job->gradients->lddx + n, job->gradients->lddx,
+            ZEROS);
+}
+
+/* A panel of dw, in some of its rows */
+static void linear_dw(const linear_job *job, size_t panel, size_t split)
+{
+    const pk_linear *l = job->layer;
+    const size_t n = panel * WIDTH, from = pk_chunk_begin(l->O, split, job->splits),
+                 to = pk_chunk_begin(l->O, split + 1, job->splits);
+    product(to - from, smaller(l->I - n, WIDTH), l->M,
+            strided(job->dA + from, 1, (ptrdiff_t)job->dA_row),
+            panel_of(l, panel, l->O, l->x, l->ldx, job->x, l->M),
+            (real *)job->gradients->dw + from * l->I + n, l->I,
+            job->gradients->accumulate ? NULL : ZEROS);
+}
+
+/* WIDTH elements of db: the sum of the rows of dA, in their order */
+static void linear_db(const linear_job *job, size_t o)
+{
+    const pk_linear *l = job->layer;
+    for (size_t end = smaller(o + WIDTH, l->O); o < end; o += LANES) {
+        const size_t n = smaller(end - o, LANES);
+        real *const db = (real *)job->gradients->db + o;
+        vec sum = job->gradients->accumulate ? load_n(db, n) : (vec){0};
+        for (size_t r = 0; r < l->M; r++)
+            sum += load_n(job->dA + r * job->dA_row + o, n);
+        store_n(db, sum, n);
+    }
+}
+
+/* Tasks: dx and dw in turn; then db */
+static void linear_gradients(void *arg, size_t task)
+{
+    const linear_job *job = arg;
+    const pk_linear_gradients *g = job->gradients;
+    const size_t products = 2 * job->panels * job->splits, panel = task / 2 / job->splits;
+    const fp_mode mode = flush_denormals();
+    if (task >= products)
+        linear_db(job, (task - products) * WIDTH);
+    else if (task % 2 == 0 && g->dx)
+        linear_dx(job, panel, task / 2 % job->splits);
+    else if (task % 2 == 1 && g->dw)
+        linear_dw(job, panel, task / 2 % job->splits);
+    restore_denormals(mode);
+}
+
+static void linear_backward(const pk_linear *l, const pk_linear_gradients *g, int nthreads)
+{
+    const int threads = linear_threads(l, nthreads), identity = l->activation == PK_IDENTITY;
+    const size_t blocks = identity ? 0 : (l->M + ROW_BLOCK - 1) / ROW_BLOCK;
+    linear_job job = {.layer = l, .gradients = g, .panels = panels_of(l->I), .splits = 1};
+    if (threads > 1) /* enough tasks that no thread waits long for another */
+        job.splits = 1 + 2 * (size_t)threads / (job.panels + 1);
+    job.x = align(l->scratch);
+    job.w = job.x + job.panels * WIDTH * l->M;
+    job.dA = identity ? (real *)g->dy : job.w + job.panels * WIDTH * l->O; /* read only */
+    job.dA_row = identity ? g->lddy : l->O;
+    pk_parallel(linear_prepare, &job, blocks + job.panels * (g->dx ? 2 : 1), threads);
+    pk_parallel(linear_gradients, &job, 2 * job.panels * job.splits + (g->db ? panels_of(l->O) : 0),
+                threads);
+}
+
+#endif

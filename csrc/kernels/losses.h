@@ -1,0 +1,227 @@
+/* Losses and their gradients; kernels of dense.c.  Rows are independent: each has its loss in
+ * `scratch`, and the sum of these is taken in their order, in double. */
+#ifndef PK_LOSSES_H
+#define PK_LOSSES_H
+
+#include "mathfun.h"
+#include "sums.h"
+
+enum { ROWS_PER_TASK_ELEMENTS = 1 << 14 };
+
+typedef struct {
+    const void *loss;
+    double denominator, scale; /* sum of the weights; of a row's gradient before its weight */
+    size_t rows, chunks;
+} loss_job;
+
+static void loss_rows(loss_job *job, void (*fn)(void *, size_t), size_t rows, size_t width,
+                      int nthreads)
+{
+    job->rows = rows;
+    job->chunks = smaller(rows, 1 + times(rows, width) / ROWS_PER_TASK_ELEMENTS);
+    pk_parallel(fn, job, job->chunks, nthreads);
+}
+
+/* ---- cross entropy --------------------------------------------------------------------------- */
+
+/* The weight of a row, and its share of the denominator. */
+PK_INLINE double cross_entropy_weight(const pk_cross_entropy *l, size_t r, double *share)
+{
+    const double weight = l->weights ? (double)((const real *)l->weights)[r] : 1;
+    *share = weight;
+    if (l->labels) {
+        if (l->labels[r] == l->ignore_index)
+            return *share = 0;
+        if (l->class_weights)
+            *share *= (double)((const real *)l->class_weights)[l->labels[r]];
+    }
+    return weight;
+}
+
+/* q of n columns from c on, without the part that belongs to the label alone */
+PK_INLINE vec cross_entropy_target(const pk_cross_entropy *l, const real *target, size_t c,
+                                   size_t n)
+{
+    vec q = broadcast((real)(l->smoothing / (double)l->C));
+    if (target)
+        q += (real)(1 - l->smoothing) * load_n(target + c, n);
+    if (l->class_weights)
+        q *= load_n((const real *)l->class_weights + c, n);
+    return zero_tail(q, n);
+}
+
+/* The loss of a row, times its weight, and the gradient times `weight * scale`.  q is wanted for
+ * every column if `soft`, a literal. */
+PK_INLINE double cross_entropy_row(const pk_cross_entropy *l, size_t r, double weight, double scale,
+                                   const int soft)
+{
+    const size_t C = l->C, label = l->labels ? (size_t)l->labels[r] : 0;
+    const real *const x = (const real *)l->x + r * C;
+    const real *const target = l->targets ? (const real *)l->targets + r * C : NULL;
+    real *const dx = l->dx ? (real *)l->dx + r * C : NULL;
+    double at_label = 0; /* q that belongs to the label */
+    if (l->labels)
+        at_label = (1 - l->smoothing) *
+                   (l->class_weights ? (double)((const real *)l->class_weights)[label] : 1);
+    real m = x[0];
+    _Pragma("omp simd reduction(max : m)") for (size_t c = 1; c < C; c++) m = x[c] > m ? x[c] : m;
+    long_sum exps = {0}, q_sum = {0}, q_x = {0};
+    for (size_t c = 0; c < C; c += LANES) {
+        const size_t n = smaller(C - c, LANES);
+        const vec v = load_n(x + c, n) - m;
+        add_to(&exps, zero_tail(vec_exp(v), n));
+        if (soft) {
+            const vec q = cross_entropy_target(l, target, c, n);
+            add_to(&q_sum, q);
+            add_to(&q_x, masked(q != (vec){0}, q * v));
+        }
+    }
+    const double total = sum_of(&exps), log_total = log(total);
+    const double all_q = at_label + (soft ? sum_of(&q_sum) : 0);
+    double loss = all_q * log_total - (soft ? sum_of(&q_x) : 0);
+    if (l->labels)
+        loss -= at_label * (double)(x[label] - m);
+    if (!dx)
+        return weight * loss;
+    const real shift = (real)log_total, factor = (real)(weight * scale * all_q);
+    const real of_q = (real)(weight * scale), x_label = x[label];
+    for (size_t c = 0; c < C; c += LANES) {
+        const size_t n = smaller(C - c, LANES);
+        vec v = factor * vec_exp(load_n(x + c, n) - m - shift);
+        if (soft)
+            v -= of_q * cross_entropy_target(l, target, c, n);
+        store_n(dx + c, v, n);
+    }
+    if (l->labels)
+        dx[label] =
+            (real)(weight * scale * (all_q * exp((double)(x_label - m) - log_total) - at_label)) -
+            (soft ? of_q * cross_entropy_target(l, target, label, 1)[0] : 0);
+    return weight * loss;
+}
+
+static void cross_entropy_rows(void *arg, size_t chunk)
+{
+    const loss_job *job = arg;
+    const pk_cross_entropy *l = job->loss;
+    const size_t to = pk_chunk_begin(job->rows, chunk + 1, job->chunks);
+    const fp_mode mode = flush_denormals();
+    for (size_t r = pk_chunk_begin(job->rows, chunk, job->chunks); r < to; r++) {
+        double share;
+        const double weight = cross_entropy_weight(l, r, &share);
+        l->scratch[r] = 0;
+        if (weight == 0 && l->dx)
+            memset((real *)l->dx + r * l->C, 0, l->C * sizeof(real));
+        else if (weight != 0)
+            l->scratch[r] = l->targets || l->smoothing != 0
+                                ? cross_entropy_row(l, r, weight, job->scale, 1)
+                                : cross_entropy_row(l, r, weight, job->scale, 0);
+    }
+    restore_denormals(mode);
+}
+
+static double cross_entropy(const pk_cross_entropy *l, int nthreads)
+{
+    double denominator = 0, sum = 0, share;
+    for (size_t r = 0; r < l->M; r++) {
+        cross_entropy_weight(l, r, &share);
+        denominator += share;
+    }
+    loss_job job = {.loss = l, .scale = denominator == 0 ? 0 : l->scale / denominator};
+    loss_rows(&job, cross_entropy_rows, l->M, l->C, nthreads);
+    for (size_t r = 0; r < l->M; r++)
+        sum += l->scratch[r];
+    return denominator == 0 ? 0 : sum / denominator;
+}
+
+/* ---- losses of single elements --------------------------------------------------------------- */
+
+/* The loss of a vector of elements; *gradient is its derivative by x. */
+PK_INLINE vec elementwise(const pk_loss loss, vec x, vec target, real delta, vec *gradient)
+{
+    const vec zero = {0}, r = x - target;
+    switch (loss) {
+    case PK_ABSOLUTE: {
+        const vec_bits sign = (vec_bits)r & (vec_bits)broadcast((real)-0.0);
+        *gradient = masked(r != zero, (vec)((vec_bits)broadcast(1) | sign));
+        return vec_abs(r);
+    }
+    case PK_HUBER:
+        *gradient = limited(r, delta);
+        return *gradient * (r - *gradient * (real)0.5);
+    case PK_LOGISTIC: {
+        const vec weight = 1 + (delta - 1) * target;
+        const vec log_term = vec_log1p(vec_exp(-vec_abs(x))) + larger_of(zero, -x);
+        *gradient = weight * vec_sigmoid(x) - delta * target;
+        return (1 - target) * x + weight * log_term;
+    }
+    default:
+        *gradient = 2 * r;
+        return r * r;
+    }
+}
+
+PK_INLINE double elementwise_row(const pk_elementwise_loss *l, const pk_loss loss, size_t r,
+                                 real factor)
+{
+    const real *const x = (const real *)l->x + r * l->N;
+    const real *const target = (const real *)l->target + r * l->N;
+    real *const dx = l->dx ? (real *)l->dx + r * l->N : NULL;
+    long_sum sum = {0};
+    for (size_t i = 0; i < l->N; i += LANES) {
+        const size_t n = smaller(l->N - i, LANES);
+        vec gradient;
+        const vec losses =
+            elementwise(loss, load_n(x + i, n), load_n(target + i, n), (real)l->delta, &gradient);
+        add_to(&sum, zero_tail(losses, n));
+        if (dx)
+            store_n(dx + i, gradient * factor, n);
+    }
+    return sum_of(&sum);
+}
+
+static void elementwise_rows(void *arg, size_t chunk)
+{
+    const loss_job *job = arg;
+    const pk_elementwise_loss *l = job->loss;
+    const real *const weights = l->weights;
+    const size_t to = pk_chunk_begin(job->rows, chunk + 1, job->chunks);
+    const fp_mode mode = flush_denormals();
+    for (size_t r = pk_chunk_begin(job->rows, chunk, job->chunks); r < to; r++) {
+        const double weight = weights ? (double)weights[r] : 1;
+        const real factor = (real)(weight * job->scale);
+        l->scratch[r] = 0;
+        if (weight == 0 && l->dx)
+            memset((real *)l->dx + r * l->N, 0, l->N * sizeof(real));
+        if (weight == 0)
+            continue;
+        switch (l->loss) {
+        case PK_ABSOLUTE:
+            l->scratch[r] = weight * elementwise_row(l, PK_ABSOLUTE, r, factor);
+            break;
+        case PK_HUBER:
+            l->scratch[r] = weight * elementwise_row(l, PK_HUBER, r, factor);
+            break;
+        case PK_LOGISTIC:
+            l->scratch[r] = weight * elementwise_row(l, PK_LOGISTIC, r, factor);
+            break;
+        default:
+            l->scratch[r] = weight * elementwise_row(l, PK_SQUARED, r, factor);
+        }
+    }
+    restore_denormals(mode);
+}
+
+static double elementwise_loss(const pk_elementwise_loss *l, int nthreads)
+{
+    double denominator = 0, sum = 0;
+    for (size_t r = 0; r < l->M; r++)
+        denominator += l->weights ? (double)((const real *)l->weights)[r] : 1;
+    denominator *= (double)l->N;
+    loss_job job = {.loss = l, .scale = denominator == 0 ? 0 : l->scale / denominator};
+    loss_rows(&job, elementwise_rows, l->M, l->N, nthreads);
+    for (size_t r = 0; r < l->M; r++)
+        sum += l->scratch[r];
+    return denominator == 0 ? 0 : sum / denominator;
+}
+
+#endif
