@@ -345,6 +345,21 @@ def check_lengths(lengths: ArrayLike, B: int, T: int) -> NDArray[np.int64]:
     return np.array(given, np.int64)
 
 
+def check_resets(resets: ArrayLike, T: int, B: int, batch_first: bool) -> NDArray[np.uint8]:
+    """`resets` as a contiguous copy [T, B] of 0 and 1."""
+    shape = (B, T) if batch_first else (T, B)
+    try:
+        given = np.asarray(resets)
+    except ValueError:
+        raise ValueError(f"resets: expected bool {shape}, got a ragged sequence") from None
+    if isinstance(resets, np.ma.MaskedArray) or given.dtype != np.bool_:
+        shown = "a masked array" if isinstance(resets, np.ma.MaskedArray) else described(given)
+        raise TypeError(f"resets: expected bool {shape}, got {shown}")
+    if given.shape != shape:
+        raise ValueError(f"resets: expected bool {shape}, got {described(given)}")
+    return np.array(given.T if batch_first else given, np.uint8, order="C")
+
+
 def check_fraction(name: str, p: Any) -> float:
     """`p` as a float in [0, 1) that does not become 1 where dropout rounds it."""
     fraction = number(name, p, 0, 1, "a number in [0, 1)")
