@@ -6,7 +6,6 @@ and what came; otherwise it returns the value as its caller uses it, or None. Pr
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from operator import index
@@ -335,44 +334,6 @@ def check_float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     if given is None or given not in (np.float32, np.float64) or not given.isnative:
         raise TypeError(f"dtype: expected float32 or float64, got {dtype!r}")
     return given
-
-
-def check_lengths(lengths: ArrayLike, B: int, T: int) -> NDArray[np.int64]:
-    """`lengths` as a contiguous int64 array [B] of numbers in 0..T."""
-    if isinstance(lengths, np.ma.MaskedArray):
-        raise TypeError(
-            f"lengths: expected {B} integers, got a masked array, whose mask would have no effect"
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # NumPy before 1.24 warns and makes an array of lists
-            given = np.asarray(lengths)
-    except (ValueError, Warning):
-        raise ValueError(f"lengths: expected {B} integers, got a ragged sequence") from None
-    if given.size == 0:  # of a list, whatever dtype NumPy gives it
-        given = given.astype(np.int64)
-    if given.dtype.kind not in "iu":
-        raise TypeError(f"lengths: expected {B} integers, got {described(given)}")
-    if given.shape != (B,):
-        raise ValueError(f"lengths: expected {B} integers, got {described(given)}")
-    if given.size and (given.min() < 0 or given.max() > T):
-        raise ValueError(f"lengths: expected numbers in 0..{T}, got {given.min()}..{given.max()}")
-    return np.array(given, np.int64)
-
-
-def check_resets(resets: ArrayLike, T: int, B: int, batch_first: bool) -> NDArray[np.uint8]:
-    """`resets` as a contiguous copy [T, B] of 0 and 1."""
-    shape = (B, T) if batch_first else (T, B)
-    try:
-        given = np.asarray(resets)
-    except ValueError:
-        raise ValueError(f"resets: expected bool {shape}, got a ragged sequence") from None
-    if isinstance(resets, np.ma.MaskedArray) or given.dtype != np.bool_:
-        shown = "a masked array" if isinstance(resets, np.ma.MaskedArray) else described(given)
-        raise TypeError(f"resets: expected bool {shape}, got {shown}")
-    if given.shape != shape:
-        raise ValueError(f"resets: expected bool {shape}, got {described(given)}")
-    return np.array(given.T if batch_first else given, np.uint8, order="C")
 
 
 def check_fraction(name: str, p: Any) -> float:

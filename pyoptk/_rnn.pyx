@@ -6,7 +6,8 @@ short sequence the same checks in Python would take longer than the arithmetic.
 """
 import numpy as _np
 
-from ._checks import check_choice, check_lengths, check_resets
+from ._checks import check_choice
+from ._sequences import check_lengths, check_resets
 from ._stack import partition  # for whoever asks this family  # no-cython-lint
 
 from cpython.buffer cimport Py_buffer, PyBuffer_Release
