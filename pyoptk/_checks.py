@@ -12,7 +12,7 @@ from operator import index
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import DTypeLike, NDArray
 
 # What is expected; what makes a value of one type, or raises TypeError; whether it then is as
 # expected.
