@@ -13,7 +13,7 @@ from operator import index
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import DTypeLike, NDArray
 
 # What is expected; what makes a value of one type, or raises TypeError; whether it then is as
 # expected.
@@ -337,8 +337,8 @@ def check_float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     return given
 
 
-def integers(name: str, value: Any, expected: str) -> NDArray[Any]:
-    """The value as an array of integers, whatever its shape."""
+def plain_array(name: str, value: Any, expected: str) -> NDArray[Any]:
+    """The value as an array, unless it is masked or ragged."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
             f"{name}: expected {expected}, got a masked array, whose mask would have no effect"
@@ -346,24 +346,19 @@ def integers(name: str, value: Any, expected: str) -> NDArray[Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # NumPy before 1.24 warns and makes an array of lists
-            given = np.asarray(value)
+            return np.asarray(value)
     except (ValueError, Warning):
         raise ValueError(f"{name}: expected {expected}, got a ragged sequence") from None
+
+
+def integers(name: str, value: Any, expected: str) -> NDArray[Any]:
+    """The value as an array of integers, whatever its shape."""
+    given = plain_array(name, value, expected)
     if given.size == 0:  # of a list, whatever dtype NumPy gives it
         given = given.astype(np.int64)
     if given.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected {expected}, got {described(given)}")
     return given
-
-
-def check_lengths(lengths: ArrayLike, B: int, T: int) -> NDArray[np.int64]:
-    """`lengths` as a contiguous int64 array [B] of numbers in 0..T."""
-    given = integers("lengths", lengths, f"{B} integers")
-    if given.shape != (B,):
-        raise ValueError(f"lengths: expected {B} integers, got {described(given)}")
-    if given.size and (given.min() < 0 or given.max() > T):
-        raise ValueError(f"lengths: expected numbers in 0..{T}, got {given.min()}..{given.max()}")
-    return np.array(given, np.int64)
 
 
 def check_fraction(name: str, p: Any) -> float:

@@ -6,7 +6,8 @@ short sequence the same checks in Python would take longer than the arithmetic.
 """
 import numpy as _np
 
-from ._checks import check_choice, check_lengths
+from ._checks import check_choice
+from ._sequences import check_lengths, check_resets
 from ._stack import partition  # for whoever asks this family  # no-cython-lint
 
 from cpython.buffer cimport Py_buffer, PyBuffer_Release
@@ -32,24 +33,25 @@ cdef class Plan(Stack):
     The plan knows the shapes and dtypes of all arguments, so that a call only compares. Every call
     reads the weights again. A plan is for one thread at a time.
     """
-    cdef object lengths, x  # of the last forward
+    cdef object lengths, resets, x  # of the last forward
     cdef readonly bint due  # whether forward has run and backward may follow
     cdef bint batch_first
     cdef tuple of_x, of_y, of_state  # shapes, in the caller's order of axes
 
-    def __cinit__(self, layer, size_t T, size_t B, str save):
+    def __cinit__(self, layer, size_t T, size_t B, str save, bint resettable):
         self.batch_first = layer.batch_first
         self.of_x = (B, T, self.I) if self.batch_first else (T, B, self.I)
         self.of_y = (*self.of_x[:2], self.H * self.directions)
         self.of_state = (self.count, B, self.H)
 
-    cdef bint serves(self, x):
-        """Whether `x` has the T and B of this plan, and the instruction set has not changed."""
+    cdef bint serves(self, x, bint resets):
+        """Whether `x` has the T and B of this plan, resets have memory, and the instruction set has
+        not changed."""
         cdef PyArrayObject *array = <PyArrayObject *> <PyObject *> x
         return (isinstance(x, _ndarray) and PyArray_NDIM(array) == 3
                 and <size_t> PyArray_DIMS(array)[self.batch_first] == self.T
                 and <size_t> PyArray_DIMS(array)[not self.batch_first] == self.B
-                and self.math == math_table(self.storage))
+                and (self.resettable or not resets) and self.math == math_table(self.storage))
 
     cdef pk_sequence sequence(self, Py_buffer *view) noexcept:
         """The argument as [T, B, features], whether batch-first or not."""
@@ -73,7 +75,7 @@ cdef class Plan(Stack):
             at[0] = self.sequence(taken)
         return out
 
-    cdef tuple forward(self, x, state, lengths, past_end, out, layer):
+    cdef tuple forward(self, x, state, lengths, past_end, resets, reset_to, out, layer):
         """`y` and the state, new arrays or `out`, as Layer.forward documents them.
 
         `layer` counts the calls that drop; level n of layers takes stream n of this call.
@@ -82,15 +84,19 @@ cdef class Plan(Stack):
         cdef pk_sequence x_, y_
         cdef void *first[2]
         cdef void *last[2]
-        cdef bint repeat_last
+        cdef bint repeat_last, reset_to_initial
         if type(past_end) is not str or past_end != "zeros":
             check_choice("past_end", past_end, ("zeros", "repeat"))
-        repeat_last = past_end == "repeat"
+        if type(reset_to) is not str or reset_to != "zeros":
+            check_choice("reset_to", reset_to, ("zeros", "initial"))
+        repeat_last, reset_to_initial = past_end == "repeat", reset_to == "initial"
         self.take_params(arrays)
         view = self.read(arrays, "x", x, self.of_x, False)
         x, x_ = <object> view.obj, self.sequence(view)
         if lengths is not None:
             lengths = check_lengths(lengths, self.B, self.T)
+        if resets is not None:
+            resets = check_resets(resets, self.T, self.B, self.batch_first)
         self.take_state(arrays, "state", state, self.of_state, False, first)
         y = self.result(arrays, out, self.of_y, &y_)
         if out is not None:
@@ -102,8 +108,9 @@ cdef class Plan(Stack):
             self.config.p, self.config.seed = layer.dropout, layer.seed
             self.config.stream = layer.dropout_calls * layer.num_layers % 2**64
         # From here on no Python code runs, so no exception can come between.
-        self.lengths, self.x, self.due = lengths, x if self.keeps else None, self.keeps
-        self.place_forward(x_, y_, first, last, lengths, repeat_last)
+        self.x, self.due = x if self.keeps else None, self.keeps
+        self.lengths, self.resets = lengths, resets
+        self.place_forward(x_, y_, first, last, lengths, repeat_last, resets, reset_to_initial)
         if self.drops:
             layer.__dict__["dropout_calls"] += 1
         with nogil:
@@ -162,15 +169,15 @@ cdef class Passes:
             raise RuntimeError("this layer is in use in another thread already")
         return lock
 
-    def forward(self, layer, x, state, lengths, past_end, train, out):
+    def forward(self, layer, x, state, lengths, past_end, resets, reset_to, train, out):
         cdef bint training = switch("train", train)
         cdef Plan plan
         _lock = self.lock()
         plan = self.train if training else self.infer
-        if plan is None or not plan.serves(x):
+        if plan is None or not plan.serves(x, resets is not None):
             plan = None  # its memory may be used again
-            plan = self.new_plan(layer, x, training)
-        results = plan.forward(x, state, lengths, past_end, out, layer)
+            plan = self.new_plan(layer, x, training, resets is not None)
+        results = plan.forward(x, state, lengths, past_end, resets, reset_to, out, layer)
         if training:
             self.train = plan
         else:
@@ -184,7 +191,7 @@ cdef class Passes:
                                "since the last backward")
         return self.train.backward(dy, dstate, accumulate, need_dx, out)
 
-    cdef Plan new_plan(self, layer, x, bint training):
+    cdef Plan new_plan(self, layer, x, bint training, bint resettable):
         """A plan for the shape of `x`, in the place of the last one that is not due any more.
 
         A call that is refused uses nothing up: one that is due stays until the new one has run.
@@ -204,7 +211,7 @@ cdef class Passes:
         elif not training:
             self.infer = None
         return Plan(layer, view.shape[batch_first], view.shape[not batch_first],
-                    layer.save if training else "nothing")
+                    layer.save if training else "nothing", resettable)
 
 
 cdef class Stepper(Stack):

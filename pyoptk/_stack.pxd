@@ -23,6 +23,7 @@ cdef class Stack:
     cdef char *grads
     cdef readonly size_t nbytes
     cdef bint keeps
+    cdef bint resettable  # whether there is memory for resets
     cdef pk_sequence *outputs  # of each level, where the next cannot read `h`
     cdef pk_sequence between[2]  # the gradients between two levels, by turns
     cdef pk_sequence dropped  # the input of the level that is being computed, after dropout
@@ -46,7 +47,7 @@ cdef class Stack:
     cdef void drop(self, size_t level, pk_sequence x, pk_sequence y) noexcept nogil
     cdef void *of_layer(self, const void *state, size_t i) noexcept
     cdef void place_forward(self, pk_sequence x, pk_sequence y, void **first, void **last, lengths,
-                            bint repeat_last) noexcept
+                            bint repeat_last, resets, bint reset_to_initial) noexcept
     cdef void place_backward(self, pk_sequence dy, pk_sequence dx, void **last, void **first,
                              bint accumulate) noexcept
     cdef void run_forward(self) noexcept nogil

@@ -8,7 +8,7 @@ from ._checks import check_float_dtype, described
 
 from cpython.buffer cimport Py_buffer, PyBuffer_IsContiguous, PyBuffer_Release
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int64_t, uint8_t, uintptr_t
 from libc.string cimport memset
 
 from ._arrays cimport Buffers, borrow, check_shape, is_adjacent, size_of
@@ -77,11 +77,13 @@ cdef class Stack:
         PyMem_Free(self.gradients)
         PyMem_Free(self.outputs)
 
-    def __cinit__(self, layer, size_t T=0, size_t B=0, str save="nothing"):
+    def __cinit__(self, layer, size_t T=0, size_t B=0, str save="nothing", bint resettable=False):
+        cdef uint8_t any_mask = 0
         cdef pk_rnn_sizes need
         cdef pk_rnn_layer *one
         cdef size_t i
         self.owned, self.keeps, self.dtype = [], save != "nothing", layer.dtype
+        self.resettable = resettable
         self.flat_params, self.flat_grads = layer.flat_params, layer.flat_grads
         self.I, self.H, self.directions = layer.input_size, layer.hidden_size, layer.directions
         self.count = layer.num_layers * self.directions
@@ -98,6 +100,7 @@ cdef class Stack:
             one.shape.T, one.shape.B, one.shape.H, one.shape.relu = T, B, self.H, layer.relu
             one.shape.I = self.I if i < self.directions else self.H * self.directions
             one.shape.save, one.shape.reverse = _SAVES[save], i % self.directions
+            one.shape.resets = &any_mask if resettable else NULL  # for `sizes`; a call has its own
             need = self.kernels.sizes(&one.shape)
             one.h = self.get(need.h)
             one.c = self.get(need.c) if need.c else NULL
@@ -244,15 +247,19 @@ cdef class Stack:
         return NULL if state == NULL else <char *> state + i * self.B * self.H * self.itemsize
 
     cdef void place_forward(self, pk_sequence x, pk_sequence y, void **first, void **last,
-                            lengths, bint repeat_last) noexcept:
+                            lengths, bint repeat_last, resets, bint reset_to_initial) noexcept:
         cdef pk_rnn_layer *one
         cdef size_t i, top = self.count - self.directions
         cdef const int64_t *lengths_ = NULL
+        cdef const uint8_t *resets_ = NULL
         if lengths is not None:
             lengths_ = <const int64_t *> PyArray_DATA(<PyArrayObject *> lengths)
+        if resets is not None:
+            resets_ = <const uint8_t *> PyArray_DATA(<PyArrayObject *> resets)
         for i in range(self.count):
             one = &self.layers[i]
             one.shape.lengths, one.shape.repeat_last = lengths_, repeat_last
+            one.shape.resets, one.shape.reset_to_initial = resets_, reset_to_initial
             one.x = x
             if i >= self.directions:
                 one.x = self.dropped if self.drops else self.output_below(i)

@@ -4,7 +4,7 @@
 # the GIL to look for an exception. A struct names the fields that the binding uses.
 
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 cdef extern from "pyoptk.h" nogil:
     const char *PK_VERSION
@@ -79,7 +79,9 @@ cdef extern from "pyoptk.h" nogil:
     ctypedef struct pk_rnn_shape:
         size_t T, B, I, H
         const int64_t *lengths
-        int repeat_last, reverse, relu
+        int repeat_last
+        const uint8_t *resets
+        int reset_to_initial, reverse, relu
         pk_save save
     ctypedef struct pk_sequence:
         void *data

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _checks, kernels
+from ._sequences import check_lengths
 
 __all__ = ["bce_with_logits", "cross_entropy", "huber", "mae", "mse"]
 
@@ -53,7 +54,7 @@ def _row_weights(
         if axes < 2:
             raise ValueError(f"lengths: expected sequences, y of 2 axes or more, got {y.shape}")
         B, T = y.shape[:2] if batch_first else y.shape[1::-1]
-        past = np.arange(T)[:, None] >= _checks.check_lengths(lengths, B, T)
+        past = np.arange(T)[:, None] >= check_lengths(lengths, B, T)
         found[past.T if batch_first else past] = 0
     return found.ravel()
 

@@ -98,7 +98,10 @@ def twins_of(layer):
     )
 
 
-def by_twin(layer, x, state, dy, dstate, lengths=None, past_end="zeros", call=0):
+def by_twin(
+    layer, x, state, dy, dstate, lengths=None, past_end="zeros", call=0, resets=None,
+    reset_to="zeros",
+):  # fmt: skip
     """All results of forward and backward from the twin in float64, as a dict of arrays."""
     x, dy = x.astype(np.float64), dy.astype(np.float64)
     state, dstate = (
@@ -107,6 +110,7 @@ def by_twin(layer, x, state, dy, dstate, lengths=None, past_end="zeros", call=0)
     forward, backward, _ = twins_of(layer)
     lengths = None if lengths is None else np.asarray(lengths)
     repeat = {"repeat_last": past_end == "repeat"}
+    new = {"resets": resets, "reset_to_initial": reset_to == "initial"}
     H, n, out, passes, last = layer.hidden_size, len(state), {"y": x}, [], []
     for level in range(layer.num_layers):
         below, ys = dropped(out["y"], layer, level, call), []
@@ -115,7 +119,7 @@ def by_twin(layer, x, state, dy, dstate, lengths=None, past_end="zeros", call=0)
             w = [layer.params.get(name) for name in names_of(level, bool(reverse))]
             w = [None if a is None else a.astype(np.float64) for a in w]
             how = {"lengths": lengths, "reverse": bool(reverse)}
-            saved = forward(below, [s[i] for s in state], *w, **how)
+            saved = forward(below, [s[i] for s in state], *w, **how, **new)
             passes.append((level, reverse, below, saved, w))
             last.append([array[-1] for array in saved[:n]])
             ys.append(reference.output(saved[0], **how, **repeat))
@@ -128,7 +132,7 @@ def by_twin(layer, x, state, dy, dstate, lengths=None, past_end="zeros", call=0)
         columns = slice(H * reverse, H * reverse + H)
         dx, *rest = backward(
             below, saved, w[:2], d_below[level + 1][:, :, columns], [s[i] for s in dstate],
-            lengths, reverse=bool(reverse), **repeat,
+            lengths, reverse=bool(reverse), **repeat, **new,
         )  # fmt: skip
         for k in range(n):
             out["d" + "hc"[k] + "0"][i] = rest[k]
@@ -140,8 +144,13 @@ def by_twin(layer, x, state, dy, dstate, lengths=None, past_end="zeros", call=0)
     return out | {"dx": d_below[0]}
 
 
-def by_pyoptk(layer, x, state, dy, dstate, lengths=None, past_end="zeros", **backward):
-    y, last = layer.forward(x, state, lengths=lengths, past_end=past_end)
+def by_pyoptk(
+    layer, x, state, dy, dstate, lengths=None, past_end="zeros", resets=None, reset_to="zeros",
+    **backward,
+):  # fmt: skip
+    y, last = layer.forward(
+        x, state, lengths=lengths, past_end=past_end, resets=resets, reset_to=reset_to
+    )
     dx, first = layer.backward(dy, dstate, **backward)
     initial = () if first is None else arrays_of(first)
     return (

@@ -35,8 +35,13 @@ typedef struct {
      * its y is 0 and its dy is ignored. */
     const int64_t *lengths;
     int repeat_last; /* instead, y is the last state there, and dy is not ignored */
-    int reverse;     /* steps go from T-1 to 0, those of sequence b from lengths[b]-1 to 0 */
-    int relu;        /* PK_RNN: see above */
+    /* [T, B] 0 or 1, NULL: all 0.  1: at step t of sequence b begins another sequence, to which no
+     * state passes from what is before it, in the direction of the steps: with `reverse`, none
+     * passes from step t to step t-1.  Its first state is 0. */
+    const uint8_t *resets;
+    int reset_to_initial; /* instead, its first state is h0, c0 */
+    int reverse;          /* steps go from T-1 to 0, those of sequence b from lengths[b]-1 to 0 */
+    int relu;             /* PK_RNN: see above */
     pk_save save;
 } pk_rnn_shape;
 
@@ -56,7 +61,7 @@ typedef struct {
 } pk_rnn_weights;
 
 /* The number of elements (scratch: bytes) of the arrays of the same names in pk_rnn_layer.
- * SIZE_MAX if it does not fit a size_t. */
+ * SIZE_MAX if it does not fit a size_t.  What is enough with resets is enough without. */
 typedef struct {
     size_t h, c, gates, scratch;
 } pk_rnn_sizes;

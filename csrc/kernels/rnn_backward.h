@@ -38,13 +38,20 @@ static void rnn_pack_backward(void *arg, size_t task)
 
 /* ---- what forward did not keep --------------------------------------------------------------- */
 
+/* With resets: h before each step of a run; task = step * count + job. */
+static void rnn_before_again(void *arg, size_t task)
+{
+    const rnn_run *run = arg;
+    rnn_copy_before(run->jobs + task % run->count, run->steps.from + task / run->count);
+}
+
 /* Computes gates and c of all steps of a run again, by the same operations as forward. */
 static void rnn_again(const rnn_job *job, range steps, size_t i, int phase, range rows,
                       range columns)
 {
-    const size_t B = job->s.B;
-    const pk_sequence h = {job->h, (ptrdiff_t)(B * job->P_h), (ptrdiff_t)job->P_h};
     const range panels = panels_of(job, columns), with_h = steps_with_h(job, steps);
+    const pk_sequence h = {h_before(job, with_h.from, 0), (ptrdiff_t)(job->s.B * job->P_h),
+                           (ptrdiff_t)job->P_h};
     (void)i; /* always 0: one call for all steps */
     if (phase == 0) {
         rnn_inputs(job, steps, rows, panels);
@@ -67,6 +74,22 @@ static void rnn_again(const rnn_job *job, range steps, size_t i, int phase, rang
 
 /* ---- the recurrence -------------------------------------------------------------------------- */
 
+/* dh and dc of the state before step t, if that is the one of a reset: they go no further. */
+PK_INLINE void stop_at_reset(const rnn_job *job, size_t t, size_t b, size_t unit, vec *dh, vec *dc)
+{
+    if (!is_reset(job, t, b))
+        return;
+    if (job->s.reset_to_initial) {
+        real *dh_b = job->dh_resets + b * job->Q + unit;
+        store(dh_b, load(dh_b) + *dh);
+        if (CELL_HAS_C) {
+            real *dc_b = job->dc_resets + b * job->P_c + unit;
+            store(dc_b, load(dc_b) + *dc);
+        }
+    }
+    *dh = *dc = broadcast(0);
+}
+
 /* For some units of a row: replaces the gates by dA, and dc by the gradient of c_prev.  Leaves in
  * dh the part of the gradient of h_prev that does not pass through w_hh; the product is added
  * later. */
@@ -77,6 +100,7 @@ PK_INLINE void rnn_cell_backward(const rnn_job *job, size_t t, size_t b, place p
     real *dc_b = CELL_HAS_C ? job->dc + b * job->P_c + p.unit : NULL;
     const int is_active = active(job, t, b);
     vec dh = load(dh_b), dc = dc_b ? load(dc_b) : (vec){0};
+    stop_at_reset(job, t + 1, b, p.unit, &dh, &dc);
     if (job->dy.data && (is_active || job->s.repeat_last))
         dh += load_n(row_at(job->dy, t, b) + p.unit, p.lanes);
     if (!is_active) {
@@ -84,11 +108,10 @@ PK_INLINE void rnn_cell_backward(const rnn_job *job, size_t t, size_t b, place p
         store(dh_b, dh);
         return;
     }
-    const real *h = h_at(job, t, b) + p.unit;
     const cell_states states = {
-        .h_prev = load(h),
-        .h = load(h + job->s.B * job->P_h),
-        .c_prev = CELL_HAS_C ? load(c_before(job, t, b) + p.unit) : (vec){0},
+        .h_prev = load(h_or_reset(job, t, b, h_at(job, t, b)) + p.unit),
+        .h = load(h_at(job, t + 1, b) + p.unit),
+        .c_prev = CELL_HAS_C ? load(c_or_reset(job, t, b, c_before(job, t, b)) + p.unit) : (vec){0},
         .c = CELL_HAS_C ? load(c_behind(job, t, b) + p.unit) : (vec){0},
     };
     cell_gradient(&job->s, gates, p.n, p.lanes, states, &dh, &dc);
@@ -139,7 +162,30 @@ static rnn_job rnn_backward_job(const pk_rnn_layer *layer, const pk_rnn_gradient
     copy_in(job.dh, job.Q, gradients->dh_last, job.R, job.s.B);
     if (CELL_HAS_C)
         copy_in(job.dc, job.P_c, gradients->dc_last, job.s.H, job.s.B);
+    rnn_begin_resets(&job);
+    if (job.s.resets)
+        copy_in(job.dh_resets, job.Q, NULL, job.R, job.s.B);
+    if (job.s.resets && CELL_HAS_C)
+        copy_in(job.dc_resets, job.P_c, NULL, job.s.H, job.s.B);
     return job;
+}
+
+/* With resets: the gradient of the initial state is that of the state before the first step, unless
+ * that is 0, and what came from later resets. */
+static void rnn_add_resets(const rnn_job *job)
+{
+    for (size_t b = 0; b < job->s.B && job->s.resets; b++) {
+        vec none = {0};
+        for (size_t unit = 0; unit < job->P_h; unit += LANES) {
+            real *dh = job->dh + b * job->Q + unit;
+            real *dc = CELL_HAS_C ? job->dc + b * job->P_c + unit : NULL;
+            vec dh_b = load(dh), dc_b = dc ? load(dc) : none;
+            stop_at_reset(job, 0, b, unit, &dh_b, &dc_b);
+            store(dh, dh_b + load(job->dh_resets + b * job->Q + unit));
+            if (dc)
+                store(dc, dc_b + load(job->dc_resets + b * job->P_c + unit));
+        }
+    }
 }
 
 static void rnn_backward(const pk_rnn_layer *layers, const pk_rnn_gradients *gradients,
@@ -159,6 +205,8 @@ static void rnn_backward(const pk_rnn_layer *layers, const pk_rnn_gradients *gra
         pk_parallel(rnn_pack_forward, &run, count * panels, run.nthreads);
     do {
         run.steps = (range){to > window ? (to - 1) / window * window : 0, to};
+        if (again && jobs->s.resets)
+            pk_parallel(rnn_before_again, &run, count * length(run.steps), run.nthreads);
         if (again)
             rnn_walk_steps(&run, rnn_again, 1);
         rnn_walk_steps(&run, rnn_backward_step, length(run.steps) + 1);
@@ -169,6 +217,7 @@ static void rnn_backward(const pk_rnn_layer *layers, const pk_rnn_gradients *gra
     } while (to > 0);
     for (size_t i = 0; i < count; i++) {
         const rnn_job *job = jobs + i;
+        rnn_add_resets(job);
         copy_out(gradients[i].dh0, job->dh, job->Q, job->R, job->s.B);
         if (CELL_HAS_C)
             copy_out(gradients[i].dc0, job->dc, job->P_c, job->s.H, job->s.B);

@@ -49,7 +49,8 @@ PK_INLINE const real *begin_at_bias(const rnn_job *job, size_t panel, real *a, s
 }
 
 /* The products of one panel for some steps: a[rows, WIDTH] += s_t w, where s is x with w_ih, or h
- * with w_hh.  If the rows of all steps have one stride, the steps are one product. */
+ * with w_hh, from the first of these steps on.  If the rows of all steps have one stride, the steps
+ * are one product. */
 static void rnn_products(const rnn_job *job, columns of, pk_sequence s, size_t N, right_operand w,
                          size_t panel, range steps, range rows, const real *begin)
 {
@@ -62,8 +63,8 @@ static void rnn_products(const rnn_job *job, columns of, pk_sequence s, size_t N
         const range live = active_rows(job, t, rows);
         const size_t together = equally_far ? steps_together(job, t, steps.to, rows) : 1;
         product(length(live) * together, width_of(of, n), N,
-                strided(row_at(s, t, live.from), one_row ? s.t_stride : s.b_stride, 1), w,
-                gates_at(job, panel, t, live.from) + of.first * n, one_row ? B * WIDTH : WIDTH,
+                strided(row_at(s, t - steps.from, live.from), one_row ? s.t_stride : s.b_stride, 1),
+                w, gates_at(job, panel, t, live.from) + of.first * n, one_row ? B * WIDTH : WIDTH,
                 begin);
         t += together;
     }
@@ -72,12 +73,12 @@ static void rnn_products(const rnn_job *job, columns of, pk_sequence s, size_t N
 /* bias + w_ih x for a block of steps, into the memory of the gates. */
 static void rnn_inputs(const rnn_job *job, range steps, range rows, range panels)
 {
+    const pk_sequence x = {row_at(job->x, steps.from, 0), job->x.t_stride, job->x.b_stride};
     for (size_t panel = panels.from; panel < panels.to; panel++) {
         const real *begin = NULL;
         for (size_t t = steps.from; t < steps.to; t++)
             begin = begin_at_bias(job, panel, gates_at(job, panel, t, rows.from), length(rows));
-        rnn_products(job, OF_X, job->x, job->s.I, packed_w_ih(job, panel), panel, steps, rows,
-                     begin);
+        rnn_products(job, OF_X, x, job->s.I, packed_w_ih(job, panel), panel, steps, rows, begin);
     }
 }
 
@@ -89,7 +90,7 @@ static void rnn_pre_activations(const rnn_job *job, size_t t, range rows, range 
     const range with_h = rows_that(takes_h, job, t, live);
     const size_t I = job->s.I, R = job->R, n = units_of(panel, job->s.H), m = length(live);
     const operand x = strided(row_at(job->x, t, live.from), job->x.b_stride, 1);
-    const operand h = strided(h_at(job, t, with_h.from), (ptrdiff_t)job->P_h, 1);
+    const operand h = strided(h_before(job, t, with_h.from), (ptrdiff_t)job->P_h, 1);
     const right_operand w_ih = packed_w_ih(job, panel), w_hh = packed_w_hh(job, panel);
     const int same_columns = OF_X.count == CELL_COLUMNS && OF_H.count == CELL_COLUMNS;
     const int same_rows = length(with_h) == 0 || length(with_h) == m;
@@ -117,28 +118,33 @@ PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel,
                          real *gates, const real *c, real *c_next, const int again)
 {
     const size_t vectors = vectors_of(job, panel), P_c = CELL_HAS_C ? job->P_c : 0;
-    for (size_t b = rows.from, r = 0; b < rows.to; b++, r++)
+    for (size_t b = rows.from, r = 0; b < rows.to; b++, r++) {
+        const real *c_b = c_or_reset(job, t, b, c + r * P_c);
         for (size_t v = 0; v < vectors; v++) {
             const place p = place_of(job, panel, v);
             const size_t at = r * WIDTH + v * LANES;
-            vec state = CELL_HAS_C ? load(c + r * P_c + p.unit) : (vec){0};
+            vec state = CELL_HAS_C ? load(c_b + p.unit) : (vec){0};
             if (active(job, t, b))
                 state = cell_c(a + at, gates ? gates + at : NULL, p.n, state);
             if (CELL_HAS_C)
                 store(c_next + r * P_c + p.unit, state);
         }
+    }
     for (size_t b = rows.from, r = 0; b < rows.to; b++, r++)
         for (size_t v = 0; v < vectors; v++) {
             const place p = place_of(job, panel, v);
             const size_t at = r * WIDTH + v * LANES;
             const vec state = CELL_HAS_C ? load(c_next + r * P_c + p.unit) : (vec){0};
-            vec h = load(h_at(job, t, b) + p.unit); /* past the end of the sequence h stays */
+            vec h = load(h_before(job, t, b) + p.unit); /* past the end of the sequence h stays */
             vec y = job->s.repeat_last ? h : broadcast(0);
             if (active(job, t, b))
                 y = h = cell_h(&job->s, a + at, gates ? gates + at : NULL, p.n, state, h);
             if (again)
                 continue;
             store(h_at(job, t + 1, b) + p.unit, h);
+            if (job->s.resets)
+                store(h_before(job, t + 1, b) + p.unit,
+                      is_reset(job, t + 1, b) ? load(job->reset_h + b * job->P_h + p.unit) : h);
             if (job->y.data)
                 store_n(row_at(job->y, t, b) + p.unit, y, p.lanes);
         }
@@ -177,6 +183,24 @@ static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phas
     }
 }
 
+/* With resets: h before step t, from the states. */
+static void rnn_copy_before(const rnn_job *job, size_t t)
+{
+    for (size_t b = 0; b < job->s.B; b++)
+        memcpy(h_before(job, t, b), h_or_reset(job, t, b, h_at(job, t, b)),
+               job->P_h * sizeof(real));
+}
+
+/* The states after a reset, from the initial ones. */
+static void rnn_begin_resets(rnn_job *job)
+{
+    const size_t B = job->s.resets ? job->s.B : 0;
+    const int initial = job->s.reset_to_initial;
+    copy_in(job->reset_h, job->P_h, initial ? h_at(job, 0, 0) : NULL, job->P_h, B);
+    if (CELL_HAS_C)
+        copy_in(job->reset_c, job->P_c, initial ? c_slot(job, job->c, 0, 0) : NULL, job->P_c, B);
+}
+
 static void rnn_forward(const pk_rnn_layer *layers, size_t count, int nthreads)
 {
     rnn_job jobs[2];
@@ -186,6 +210,9 @@ static void rnn_forward(const pk_rnn_layer *layers, size_t count, int nthreads)
         copy_in(h_at(job, 0, 0), job->P_h, layers[i].h0, job->R, job->s.B);
         if (CELL_HAS_C)
             copy_in(c_at(job, 0, 0), job->P_c, layers[i].c0, job->s.H, job->s.B);
+        rnn_begin_resets(job);
+        if (job->s.resets)
+            rnn_copy_before(job, 0);
         if (!keeps_gates(&job->s))
             job->window = job->block;
     }

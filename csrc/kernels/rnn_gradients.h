@@ -153,26 +153,29 @@ static size_t active_in(const rnn_job *job, range steps)
     return n;
 }
 
-/* Returns the first active row, starting at row b of step t; moves t and b past it. */
-PK_INLINE const real *next_row(const rnn_job *job, pk_sequence s, size_t *t, size_t *b)
-{
-    for (;;) {
-        const size_t step = *t, row = *b;
-        if (++*b == job->s.B)
-            *b = 0, ++*t;
-        if (active(job, step, row))
-            return row_at(s, step, row);
-    }
-}
-
 /* A weight gradient: dw [G * H, N] += dA^T right [rows, N], with the columns `of` of dA. */
 typedef struct {
     columns of;
     real *dw;
     size_t N;
     pk_sequence right; /* x or h */
-    range steps;       /* whose active rows are summed */
+    int is_h;
+    range steps; /* whose active rows are summed */
 } rnn_weight;
+
+/* Returns the first active row, starting at row b of step t; moves t and b past it. */
+PK_INLINE const real *next_row(const rnn_job *job, const rnn_weight *g, size_t *t, size_t *b)
+{
+    for (;;) {
+        const size_t step = *t, row = *b;
+        if (++*b == job->s.B)
+            *b = 0, ++*t;
+        if (active(job, step, row)) {
+            const real *of_step = row_at(g->right, step, row);
+            return g->is_h ? h_or_reset(job, step, row, of_step) : of_step;
+        }
+    }
+}
 
 /* Transposes n rows of each gate of w [G * H, N] into w_t [N, WIDTH], with columns [of, n]; or
  * back. */
@@ -200,7 +203,7 @@ __attribute__((noinline)) static void rnn_narrow_gradient(const rnn_sums *sums, 
     do { /* once even if there is nothing to add */
         const size_t depth = smaller(total - k0, DEPTH);
         for (size_t k = 0; k < depth; k++)
-            store(packed + k * LANES, load_part(next_row(job, g->right, &t, &b), N));
+            store(packed + k * LANES, load_part(next_row(job, g, &t, &b), N));
         for (size_t panel = panels.from; panel < panels.to; panel++) {
             const size_t n = units_of(panel, H);
             const real *da = gates_at(job, panel, sums->run->steps.from, 0) + g->of.first * n;
@@ -230,7 +233,7 @@ __attribute__((noinline)) static void rnn_wide_gradient(const rnn_sums *sums, co
         const size_t depth = smaller(total - k0, K_BLOCK);
         const real *begin = k0 == 0 && !job->accumulate ? ZEROS : NULL;
         for (size_t k = 0; k < depth; k++) {
-            const real *row = next_row(job, g->right, &t, &b);
+            const real *row = next_row(job, g, &t, &b);
             for (size_t n = column, p = 0; n < end; n += WIDTH, p++)
                 pack_row(packed + p * PANEL + k * WIDTH, row + n, smaller(end - n, WIDTH));
         }
@@ -293,8 +296,8 @@ static void rnn_gradient_task(void *arg, size_t task)
                           pk_chunk_begin(all, group + 1, sums->groups)};
     const pk_sequence h = {job->h, (ptrdiff_t)(B * job->P_h), (ptrdiff_t)job->P_h};
     const range steps = sums->run->steps;
-    const rnn_weight w_ih = {OF_X, job->dw.w_ih, I, job->x, steps};
-    const rnn_weight w_hh = {OF_H, job->dw.w_hh, R, h, steps_with_h(job, steps)};
+    const rnn_weight w_ih = {OF_X, job->dw.w_ih, I, job->x, 0, steps};
+    const rnn_weight w_hh = {OF_H, job->dw.w_hh, R, h, 1, steps_with_h(job, steps)};
     const rnn_weight *w = part < of_w_ih ? &w_ih : &w_hh;
     const size_t column = (part < of_w_ih ? part : part - of_w_ih) * width;
     const fp_mode mode = flush_denormals();

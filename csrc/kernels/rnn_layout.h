@@ -59,6 +59,12 @@ typedef struct {
     real *packed_rows; /* for backward: rows of x or h, see rnn_wide_gradient */
     real *packed_w_hh, *packed_w_ih; /* for backward: rows in the order of dA; NULL: in place */
     real *dh, *dc;                   /* [B, Q], [B, P_c] */
+    /* Only with resets: the states [B, P_h] and [B, P_c] of a row after one; h before each step,
+     * [before_steps, B, P_h], that of step t at t % before_steps; for backward, the gradients of
+     * the initial state that came from resets, [B, Q] and [B, P_c]. */
+    real *reset_h, *reset_c, *before;
+    size_t before_steps;
+    real *dh_resets, *dc_resets;
     int accumulate;
     int from_zeros; /* h before the first step is 0: it enters no product */
     int wants_dh0;
@@ -92,21 +98,24 @@ PK_INLINE int active(const rnn_job *job, size_t t, size_t b)
     return !job->s.lengths || (int64_t)step < job->s.lengths[b];
 }
 
-/* Whether the state before step t is the initial state, and not the one after step t - 1. */
-PK_INLINE int fresh(const rnn_job *job, size_t t, size_t b)
-{
-    (void)job, (void)b;
-    return t == 0;
-}
-
 PK_INLINE int takes_h(const rnn_job *job, size_t t, size_t b)
 {
-    return active(job, t, b) && !(job->from_zeros && fresh(job, t, b));
+    return active(job, t, b) && !(job->from_zeros && t == 0);
 }
 
 PK_INLINE int gives_dh(const rnn_job *job, size_t t, size_t b)
 {
-    return active(job, t, b) && (job->wants_dh0 || !fresh(job, t, b));
+    return active(job, t, b) && (job->wants_dh0 || t > 0);
+}
+
+/* Whether the state before step t is that of a reset; only if the row is active. */
+PK_INLINE int is_reset(const rnn_job *job, size_t t, size_t b)
+{
+    if (!job->s.resets)
+        return 0;
+    const size_t T = job->s.T, at = job->s.reverse ? T - t : t; /* where the later one begins */
+    return t < T && at < (job->s.lengths ? (size_t)job->s.lengths[b] : T) &&
+           job->s.resets[at * job->s.B + b];
 }
 
 /* `rows` without those at either end for which is(job, t, b) is false.  In a batch that is sorted
@@ -169,6 +178,14 @@ PK_INLINE real *h_at(const rnn_job *job, size_t t, size_t b)
     return job->h + (slot * job->s.B + b) * job->P_h;
 }
 
+/* The same where it is the operand of products: with resets, another array than the states. */
+PK_INLINE real *h_before(const rnn_job *job, size_t t, size_t b)
+{
+    if (!job->s.resets)
+        return h_at(job, t, b);
+    return job->before + (t % job->before_steps * job->s.B + b) * job->P_h;
+}
+
 /* Row b of the part of c [., B, P_c] with this number; NULL if the cell has no c. */
 PK_INLINE real *c_slot(const rnn_job *job, real *c, size_t slot, size_t b)
 {
@@ -193,6 +210,16 @@ PK_INLINE real *c_before(const rnn_job *job, size_t t, size_t b)
 PK_INLINE real *c_behind(const rnn_job *job, size_t t, size_t b)
 {
     return c_slot(job, job->c_again, t % job->window + 1, b);
+}
+
+/* The state before step t in the arrays of states, or that of a reset. */
+PK_INLINE const real *h_or_reset(const rnn_job *job, size_t t, size_t b, const real *h)
+{
+    return is_reset(job, t, b) ? job->reset_h + b * job->P_h : h;
+}
+PK_INLINE const real *c_or_reset(const rnn_job *job, size_t t, size_t b, const real *c)
+{
+    return CELL_HAS_C && is_reset(job, t, b) ? job->reset_c + b * job->P_c : c;
 }
 
 PK_INLINE size_t packed_row(columns of) { return of.count * UNITS; }

@@ -67,6 +67,16 @@ PK_INLINE real *part(real *memory, size_t *end, size_t elements)
     return begin;
 }
 
+static void resets_scratch(rnn_job *job, real *memory, size_t *end, size_t before_steps)
+{
+    if (!job->s.resets)
+        return;
+    job->reset_h = part(memory, end, times(job->s.B, job->P_h));
+    job->reset_c = part(memory, end, CELL_HAS_C ? times(job->s.B, job->P_c) : 0);
+    job->before = part(memory, end, times(before_steps, times(job->s.B, job->P_h)));
+    job->before_steps = before_steps;
+}
+
 /* Divides the scratch memory of a pass.  Returns how many elements it needs. */
 static size_t forward_scratch(rnn_job *job, real *memory)
 {
@@ -75,6 +85,7 @@ static size_t forward_scratch(rnn_job *job, real *memory)
     job->packed_w = part(memory, &end, times(panels, size_of_packed_panel(job)));
     if (!keeps_gates(&job->s))
         job->gates = part(memory, &end, times(job->block, step));
+    resets_scratch(job, memory, &end, 2);
     return end;
 }
 
@@ -96,6 +107,11 @@ static size_t backward_scratch(rnn_job *job, real *memory)
         job->gates = part(memory, &end, times(window, step));
     if (computes_again(&job->s))
         job->c_again = part(memory, &end, times(window + 1, c));
+    resets_scratch(job, memory, &end, computes_again(&job->s) ? window : 0);
+    if (job->s.resets) {
+        job->dh_resets = part(memory, &end, times(B, job->Q));
+        job->dc_resets = part(memory, &end, c);
+    }
     return end;
 }
 

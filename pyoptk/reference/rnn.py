@@ -6,6 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import sigmoid, tanh
+from .steps import (
+    ended_of,
+    from_da,
+    new_of,
+    of_output,
+    pre_activations,
+    state_before,
+    states_before,
+    stop_at_resets,
+    turned,
+)
 
 __all__ = [
     "gru_backward",
@@ -64,7 +75,7 @@ def lstm_step(
     b_hh: Array | None = None,
 ) -> tuple[Array, Array]:
     """h and c [B, H] after one step of a layer, from x [B, I] and those before it."""
-    a = _inputs(x, w_ih, b_ih, b_hh) + h @ w_hh.T
+    a = pre_activations(x, w_ih, b_ih, b_hh) + h @ w_hh.T
     return lstm_cell(a, c, np.empty((len(c), 4, c.shape[1]), c.dtype))
 
 
@@ -78,7 +89,7 @@ def gru_step(
 ) -> Array:
     """h [B, H] after one step of a layer, from x [B, I] and h before it."""
     gates = np.empty((len(h), 4, h.shape[1]), h.dtype)
-    return gru_cell(_inputs(x, w_ih, b_ih), _inputs(h, w_hh, b_hh), h, gates)
+    return gru_cell(pre_activations(x, w_ih, b_ih), pre_activations(h, w_hh, b_hh), h, gates)
 
 
 def rnn_step(
@@ -92,7 +103,7 @@ def rnn_step(
     relu: bool = False,
 ) -> Array:
     """h [B, H] after one step of a layer, from x [B, I] and h before it."""
-    return rnn_cell(_inputs(x, w_ih, b_ih, b_hh) + h @ w_hh.T, relu=relu)
+    return rnn_cell(pre_activations(x, w_ih, b_ih, b_hh) + h @ w_hh.T, relu=relu)
 
 
 def lstm_forward(
@@ -105,6 +116,8 @@ def lstm_forward(
     b_hh: Array | None = None,
     lengths: NDArray[np.integer] | None = None,
     *,
+    resets: NDArray[np.bool] | None = None,
+    reset_to_initial: bool = False,
     reverse: bool = False,
 ) -> tuple[Array, Array, Array]:
     """One direction of an LSTM layer (Hochreiter & Schmidhuber 1997, Gers et al. 2000).
@@ -118,13 +131,19 @@ def lstm_forward(
     b_ih, b_hh : arrays [4H], optional
     lengths : integers [B], optional
         At steps from lengths[b] on, sequence b keeps its state.
+    resets : bool [T, B], optional
+        Where another sequence begins: no state passes to that step from the one before it, or in
+        reverse, from that step to the one before it.
+    reset_to_initial : bool
+        There the state is h0, c0 instead of 0.
     reverse : bool
         Steps are taken from T-1 to 0.
 
     Returns
     -------
     h, c : arrays [T+1, B, H]
-        States in the order of the steps, the initial one first; `output` makes the output of h.
+        States in the order of the steps, the initial one first, and without regard to resets;
+        `output` makes the output of h.
     gates : array [T, B, 4, H]
         In the order of the steps.
     """
@@ -133,10 +152,11 @@ def lstm_forward(
     h, c = np.empty((2, T + 1, B, H), x.dtype)
     gates = np.empty((T, B, 4, H), x.dtype)
     h[0], c[0] = h0, c0
-    inputs = _inputs(_turned(x, reverse), w_ih, b_ih, b_hh)
-    ended = _ended(T, lengths, reverse)
+    inputs = pre_activations(turned(x, reverse), w_ih, b_ih, b_hh)
+    ended, new = ended_of(T, lengths, reverse), new_of(T, lengths, reverse, resets)
     for t in range(T):
-        h[t + 1], c[t + 1] = lstm_cell(inputs[t] + h[t] @ w_hh.T, c[t], gates[t])
+        h_prev, c_prev = (state_before(s, t, new, reset_to_initial) for s in (h, c))
+        h[t + 1], c[t + 1] = lstm_cell(inputs[t] + h_prev @ w_hh.T, c_prev, gates[t])
         if ended is not None:
             past = ended[t]
             h[t + 1, past], c[t + 1, past] = h[t, past], c[t, past]
@@ -152,6 +172,8 @@ def gru_forward(
     b_hh: Array | None = None,
     lengths: NDArray[np.integer] | None = None,
     *,
+    resets: NDArray[np.bool] | None = None,
+    reset_to_initial: bool = False,
     reverse: bool = False,
 ) -> tuple[Array, Array]:
     """One direction of a GRU layer (Cho et al. 2014), the reset gate after the product with h.
@@ -163,10 +185,11 @@ def gru_forward(
     H = h0.shape[1]
     h, gates = np.empty((T + 1, B, H), x.dtype), np.empty((T, B, 4, H), x.dtype)
     h[0] = h0
-    inputs = _inputs(_turned(x, reverse), w_ih, b_ih)
-    ended = _ended(T, lengths, reverse)
+    inputs = pre_activations(turned(x, reverse), w_ih, b_ih)
+    ended, new = ended_of(T, lengths, reverse), new_of(T, lengths, reverse, resets)
     for t in range(T):
-        h[t + 1] = gru_cell(inputs[t], _inputs(h[t], w_hh, b_hh), h[t], gates[t])
+        h_prev = state_before(h, t, new, reset_to_initial)
+        h[t + 1] = gru_cell(inputs[t], pre_activations(h_prev, w_hh, b_hh), h_prev, gates[t])
         if ended is not None:
             h[t + 1, ended[t]] = h[t, ended[t]]
     return h, gates
@@ -181,6 +204,8 @@ def rnn_forward(
     b_hh: Array | None = None,
     lengths: NDArray[np.integer] | None = None,
     *,
+    resets: NDArray[np.bool] | None = None,
+    reset_to_initial: bool = False,
     reverse: bool = False,
     relu: bool = False,
 ) -> Array:
@@ -188,10 +213,11 @@ def rnn_forward(
     T, B, _ = x.shape
     h = np.empty((T + 1, B, h0.shape[1]), x.dtype)
     h[0] = h0
-    inputs = _inputs(_turned(x, reverse), w_ih, b_ih, b_hh)
-    ended = _ended(T, lengths, reverse)
+    inputs = pre_activations(turned(x, reverse), w_ih, b_ih, b_hh)
+    ended, new = ended_of(T, lengths, reverse), new_of(T, lengths, reverse, resets)
     for t in range(T):
-        h[t + 1] = rnn_cell(inputs[t] + h[t] @ w_hh.T, relu=relu)
+        h_prev = state_before(h, t, new, reset_to_initial)
+        h[t + 1] = rnn_cell(inputs[t] + h_prev @ w_hh.T, relu=relu)
         if ended is not None:
             h[t + 1, ended[t]] = h[t, ended[t]]
     return h
@@ -205,10 +231,10 @@ def output(
     repeat_last: bool = False,
 ) -> Array:
     """The output [T, B, H] of a layer with these states: past the end 0, or the state it keeps."""
-    y, ended = h[1:], _ended(len(h) - 1, lengths, reverse)
+    y, ended = h[1:], ended_of(len(h) - 1, lengths, reverse)
     if ended is not None and not repeat_last:
         y = np.where(ended[:, :, None], 0, y)
-    return _turned(y, reverse)
+    return turned(y, reverse)
 
 
 def lstm_backward(
@@ -223,6 +249,8 @@ def lstm_backward(
     dc: Array,
     lengths: NDArray[np.integer] | None = None,
     *,
+    resets: NDArray[np.bool] | None = None,
+    reset_to_initial: bool = False,
     reverse: bool = False,
     repeat_last: bool = False,
 ) -> tuple[Array, Array, Array, Array, Array, Array]:
@@ -230,7 +258,7 @@ def lstm_backward(
 
     Parameters
     ----------
-    x, h, c, gates, w_ih, w_hh, lengths, reverse, repeat_last
+    x, h, c, gates, w_ih, w_hh, lengths, resets, reset_to_initial, reverse, repeat_last
         As given to and returned by `lstm_forward` and `output`.
     dy : array [T, B, H]
         Gradient of the output.
@@ -243,25 +271,30 @@ def lstm_backward(
         db is that of either bias.
     """
     T, B, H = dy.shape
-    ended = _ended(T, lengths, reverse)
-    dy = _of_output(dy, ended, reverse, repeat_last)
+    ended, new = ended_of(T, lengths, reverse), new_of(T, lengths, reverse, resets)
+    dy = of_output(dy, ended, reverse, repeat_last)
     da = np.empty((T, B, 4, H), x.dtype)
+    h_prev, c_prev = (states_before(s, new, reset_to_initial) for s in (h, c))
+    dh0, dc0 = np.zeros((2, B, H), x.dtype)
     for t in reversed(range(T)):
         i, f, g, o = (gates[t, :, k] for k in range(4))
         dh_t = dy[t] + dh
         tanh_c = np.tanh(c[t + 1])
         dc_t = dc + dh_t * o * (1 - tanh_c**2)
         da[t, :, 0] = dc_t * g * i * (1 - i)
-        da[t, :, 1] = dc_t * c[t] * f * (1 - f)
+        da[t, :, 1] = dc_t * c_prev[t] * f * (1 - f)
         da[t, :, 2] = dc_t * i * (1 - g**2)
         da[t, :, 3] = dh_t * tanh_c * o * (1 - o)
-        dh_prev, dc_prev = da[t].reshape(B, 4 * H) @ w_hh, dc_t * f
+        dh, dc_t = da[t].reshape(B, 4 * H) @ w_hh, dc_t * f
         if ended is not None:  # past the end everything passes through
             past = ended[t]
-            da[t, past], dh_prev[past], dc_prev[past] = 0, dh_t[past], dc[past]
-        dh, dc = dh_prev, dc_prev
-    dx, dw_ih, dw_hh, db = _from_da(da, x, h, w_ih, ended, reverse)
-    return dx, dh, dc, dw_ih, dw_hh, db
+            da[t, past], dh[past], dc_t[past] = 0, dh_t[past], dc[past]
+        dc = dc_t
+        if new is not None:
+            stop_at_resets(dh, dh0, new[t], reset_to_initial)
+            stop_at_resets(dc, dc0, new[t], reset_to_initial)
+    dx, dw_ih, dw_hh, db = from_da(da, x, h_prev, w_ih, ended, reverse)
+    return dx, dh0 + dh, dc0 + dc, dw_ih, dw_hh, db
 
 
 def gru_backward(
@@ -274,19 +307,22 @@ def gru_backward(
     dh: Array,
     lengths: NDArray[np.integer] | None = None,
     *,
+    resets: NDArray[np.bool] | None = None,
+    reset_to_initial: bool = False,
     reverse: bool = False,
     repeat_last: bool = False,
 ) -> tuple[Array, Array, Array, Array, Array, Array]:
     """The gradients of `gru_forward`: dx, dh0, dw_ih, dw_hh, db_ih, db_hh."""
     T, B, H = dy.shape
-    ended = _ended(T, lengths, reverse)
-    dy = _of_output(dy, ended, reverse, repeat_last)
+    ended, new = ended_of(T, lengths, reverse), new_of(T, lengths, reverse, resets)
+    dy = of_output(dy, ended, reverse, repeat_last)
     dx_a, dh_a = np.empty((2, T, B, 3, H), x.dtype)  # of the pre-activations
+    h_prev, dh0 = states_before(h, new, reset_to_initial), np.zeros((B, H), x.dtype)
     for t in reversed(range(T)):
         r, z, n, n_h = (gates[t, :, k] for k in range(4))
         dh_t = dy[t] + dh
         dx_a[t, :, 2] = dh_t * (1 - z) * (1 - n**2)
-        dx_a[t, :, 1] = dh_t * (h[t] - n) * z * (1 - z)
+        dx_a[t, :, 1] = dh_t * (h_prev[t] - n) * z * (1 - z)
         dx_a[t, :, 0] = dx_a[t, :, 2] * n_h * r * (1 - r)
         dh_a[t] = dx_a[t]
         dh_a[t, :, 2] *= r
@@ -294,9 +330,11 @@ def gru_backward(
         if ended is not None:
             past = ended[t]
             dx_a[t, past], dh_a[t, past], dh[past] = 0, 0, dh_t[past]
-    dx, dw_ih, _, db_ih = _from_da(dx_a, x, h, w_ih, ended, reverse)
-    _, _, dw_hh, db_hh = _from_da(dh_a, x, h, w_ih, ended, reverse)
-    return dx, dh, dw_ih, dw_hh, db_ih, db_hh
+        if new is not None:
+            stop_at_resets(dh, dh0, new[t], reset_to_initial)
+    dx, dw_ih, _, db_ih = from_da(dx_a, x, h_prev, w_ih, ended, reverse)
+    _, _, dw_hh, db_hh = from_da(dh_a, x, h_prev, w_ih, ended, reverse)
+    return dx, dh0 + dh, dw_ih, dw_hh, db_ih, db_hh
 
 
 def rnn_backward(
@@ -308,63 +346,24 @@ def rnn_backward(
     dh: Array,
     lengths: NDArray[np.integer] | None = None,
     *,
+    resets: NDArray[np.bool] | None = None,
+    reset_to_initial: bool = False,
     reverse: bool = False,
     repeat_last: bool = False,
     relu: bool = False,
 ) -> tuple[Array, Array, Array, Array, Array]:
     """The gradients of `rnn_forward`, as `lstm_backward`: dx, dh0, dw_ih, dw_hh, db."""
-    ended = _ended(len(dy), lengths, reverse)
-    dy = _of_output(dy, ended, reverse, repeat_last)
-    da = np.empty_like(dy)
+    ended, new = ended_of(len(dy), lengths, reverse), new_of(len(dy), lengths, reverse, resets)
+    dy = of_output(dy, ended, reverse, repeat_last)
+    da, dh0 = np.empty_like(dy), np.zeros_like(dh)
     for t in reversed(range(len(dy))):
         dh_t = dy[t] + dh
         da[t] = np.where(h[t + 1] <= 0, 0, dh_t) if relu else dh_t * (1 - h[t + 1] ** 2)
         dh = da[t] @ w_hh
         if ended is not None:
             da[t, ended[t]], dh[ended[t]] = 0, dh_t[ended[t]]
-    dx, dw_ih, dw_hh, db = _from_da(da, x, h, w_ih, ended, reverse)
-    return dx, dh, dw_ih, dw_hh, db
-
-
-def _inputs(x: Array, w_ih: Array, *biases: Array | None) -> Array:
-    """What the pre-activations have of x and of the biases."""
-    a = x @ w_ih.T
-    for bias in biases:
-        if bias is not None:
-            a += bias
-    return a
-
-
-def _of_output(
-    dy: Array, ended: NDArray[np.bool] | None, reverse: bool, repeat_last: bool
-) -> Array:
-    """dy in the order of the steps, 0 where the output is constant."""
-    dy = _turned(dy, reverse)
-    return dy if ended is None or repeat_last else np.where(ended[:, :, None], 0, dy)
-
-
-def _from_da(
-    da: Array, x: Array, h: Array, w_ih: Array, ended: NDArray[np.bool] | None, reverse: bool
-) -> tuple[Array, Array, Array, Array]:
-    """dx, dw_ih, dw_hh and db from the gradient of the pre-activations."""
-    T, B, I = x.shape
-    rows = da.reshape(T * B, len(w_ih))
-    dx = _turned((rows @ w_ih).reshape(x.shape), reverse)
-    x, h_prev = _turned(x, reverse), h[:-1]
-    if ended is not None:  # what is past an end must not count, not even times 0
-        x, h_prev = (np.where(ended[:, :, None], 0, a) for a in (x, h_prev))
-    dw_ih = rows.T @ x.reshape(T * B, I)
-    return dx, dw_ih, rows.T @ h_prev.reshape(T * B, h.shape[2]), rows.sum(0)
-
-
-def _turned(x: Array, reverse: bool) -> Array:
-    """From the order of time to that of the steps, or back."""
-    return x[::-1] if reverse else x
-
-
-def _ended(T: int, lengths: NDArray[np.integer] | None, reverse: bool) -> NDArray[np.bool] | None:
-    """Whether sequence b is past its end, [T, B] in the order of the steps; None: never."""
-    if lengths is None:
-        return None
-    steps = np.arange(T - 1, -1, -1) if reverse else np.arange(T)
-    return steps[:, None] >= lengths
+        if new is not None:
+            stop_at_resets(dh, dh0, new[t], reset_to_initial)
+    h_prev = states_before(h, new, reset_to_initial)
+    dx, dw_ih, dw_hh, db = from_da(da, x, h_prev, w_ih, ended, reverse)
+    return dx, dh0 + dh, dw_ih, dw_hh, db

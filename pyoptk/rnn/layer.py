@@ -89,6 +89,8 @@ class Layer(Declared, Attributes, Generic[State]):
         *,
         lengths: ArrayLike | None = None,
         past_end: str = "zeros",
+        resets: ArrayLike | None = None,
+        reset_to: str = "zeros",
         train: bool = True,
         out: Array | None = None,
     ) -> tuple[Array, State]:
@@ -107,6 +109,14 @@ class Layer(Declared, Attributes, Generic[State]):
         past_end : {"zeros", "repeat"}
             The output past the end: 0, as in PyTorch's packed sequences, or the last state, as in
             Keras. With "zeros" its gradient is ignored.
+        resets : array of bool [T, B], or [B, T] if `batch_first`, optional
+            True at the steps at which another sequence begins, such as an episode of reinforcement
+            learning: the state before that step is 0 instead of the last one, and no gradient
+            passes. Nothing passes in the backward direction either: it begins anew at the step
+            before. The first step may be one; past the end of a sequence they have no effect.
+        reset_to : {"zeros", "initial"}
+            With which state a sequence begins at a reset. "initial": `state`, in either direction,
+            and the gradient of it is the sum over all beginnings.
         train : bool
             False: keep nothing for backward, and no dropout. A `backward` of an earlier call with
             True is still possible.
@@ -129,7 +139,7 @@ class Layer(Declared, Attributes, Generic[State]):
             If there is not enough memory for T and B.
         """
         results: tuple[Array, State] = self._passes.forward(
-            self, x, state, lengths, past_end, train, out
+            self, x, state, lengths, past_end, resets, reset_to, train, out
         )
         return results
 

@@ -329,6 +329,7 @@ static void test_whole_rows_give_the_same_bits(const pk_cell_kernels *cell,
                                                const pk_cell_kernels *whole)
 {
     const int64_t lengths[] = {3, 0, 5, 2, 4};
+    const uint8_t resets[3 * 40] = {[1] = 1, [8] = 1, [12] = 1, [47] = 1, [81] = 1};
     const size_t sizes[][4] = {{5, 5, 3, 9}, {3, 40, 7, 130}, {4, 5, 20, 300}, {3, 1, 2, 64}};
     int units = 0, rows = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
@@ -341,8 +342,9 @@ static void test_whole_rows_give_the_same_bits(const pk_cell_kernels *cell,
                                   .save = save,
                                   .relu = save == PK_SAVE_MINIMAL};
                 double *expected, *got;
-                if (i == 0)
-                    s.lengths = lengths;
+                s.lengths = i == 0 ? lengths : NULL;
+                s.resets = i < 2 ? resets : NULL;
+                s.reset_to_initial = i == 1;
                 const pk_rnn_partition parts = cell->partition(&s, 1, nthreads);
                 units |= parts.units > 1;
                 rows |= parts.rows > 1;
@@ -364,6 +366,9 @@ static void test_a_cell(const pk_cell_kernels *cell, int relu)
     other.save = PK_SAVE_MINIMAL;
     other.reverse = other.repeat_last = 1;
     test_the_gradient_is_the_difference_quotient(cell, shape);
+    test_the_gradient_is_the_difference_quotient(cell, other);
+    other.resets = (const uint8_t[]){1, 0, 0, 1, 0, 1};
+    other.reset_to_initial = relu;
     test_the_gradient_is_the_difference_quotient(cell, other);
     other = shape;
     other.save = PK_SAVE_MINIMAL;
