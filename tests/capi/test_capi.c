@@ -1,6 +1,7 @@
 /* The test of the library without Python.  Results are checked against formulas written out here or
  * against difference quotients; the Python tests compare them with NumPy. */
 #include "rnn.h"
+#include "scan.h"
 
 #include <limits.h>
 #include <pthread.h>
@@ -326,6 +327,7 @@ int main(void)
         test_adam_by_hand();
         test_threads_do_not_change_the_bits();
         test_touched_rows_come_once_and_in_order();
+        test_scans();
         test_layers_with_the_stack_they_ask_for();
     }
     test_more_threads_than_anybody_has(); /* last, because its threads stay alive */
