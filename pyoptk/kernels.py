@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ._optim import global_norm, kernel
 from ._products import dropout, exp, matmul, sigmoid, tanh
+from ._scan import linear_scan_backward, linear_scan_forward
 
 Array = NDArray[np.floating[Any]]
 
@@ -26,6 +27,8 @@ __all__ = [
     "exp",
     "global_norm",
     "lamb",
+    "linear_scan_backward",
+    "linear_scan_forward",
     "lion",
     "matmul",
     "nadam",

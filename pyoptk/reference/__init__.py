@@ -11,13 +11,16 @@ from . import arrays as _arrays
 from . import moments as _moments
 from . import optim as _optim
 from . import rnn as _rnn
+from . import scan as _scan
 from .arrays import *
 from .moments import *
 from .optim import *
 from .rnn import *
+from .scan import *
 
 __all__: list[str] = []
 __all__ += _arrays.__all__
 __all__ += _moments.__all__
 __all__ += _optim.__all__
 __all__ += _rnn.__all__
+__all__ += _scan.__all__
