@@ -31,6 +31,7 @@ LAYERS = (
     (10, 1, 64, 64), (10, 32, 64, 64), (50, 32, 64, 128), (100, 32, 128, 256), (30, 128, 256, 256),
     (50, 16, 256, 1024),
 )  # fmt: skip
+SCANS = ((100, 8, 64), (1_000, 8, 256), (1_000, 32, 512))  # T, B, D
 # An optimizer, and how many rows of a table of 50,000 x 64 its gradient has.
 SPARSE = tuple((name, count) for name in ("Adam", "SGD", "AdaGrad") for count in (512, 8192))
 
@@ -86,6 +87,9 @@ def kernels(quick=False):
                 yield row | {"kernel": f"{cell.lower()}_{part}"}
         for size in some(MATMUL):
             yield matmul(*size, dtype) | {"kernel": "matmul"}
+        for size, part in itertools.product(some(SCANS), ("forward", "backward")):
+            row = rows.scan(*size, dtype=dtype, part=part)
+            yield row | {"kernel": f"linear_scan_{part}"}
         for size in some(SPARSE):
             yield touched_rows(*size, dtype) | {"kernel": "touched_rows"}
 
@@ -126,6 +130,7 @@ def peers():
     for more in ({"dtype": "float64"}, {"packed": True}):
         yield layer(50, 32, 64, 128, **more) | {"bars": [(4, FUSED)]}
     yield stack(50, 32, 64, 128) | {"bars": []}
+    yield rows.scan(1_000, 8, 256) | {"bars": [(2, "JAX"), (300, FUSED)]}
     yield rows.forecaster(32) | {"bars": [(3, FUSED, "JAX"), (11, "Keras")]}
     yield rows.forecaster(256) | {"bars": [(2.6, FUSED, "JAX")]}
     yield rows.mlp() | {"bars": []}

@@ -90,9 +90,16 @@ def mlp_inputs(layers: list[int], B: int) -> dict[str, Any]:
     return {"x": x, "labels": np.arange(B) % layers[-1], "weights": weights}
 
 
+def scan_inputs(T: int, B: int, D: int, dtype: str = "float32") -> dict[str, Any]:
+    """A linear recurrence of positive numbers, which a logarithm can take, and a gradient."""
+    rng = np.random.default_rng(0)
+    a, b, dh = (rng.uniform(low, 1, (T, B, D)).astype(dtype) for low in (0.9, 0.1, -1))
+    return {"a": a, "b": b, "dh": dh * dh.dtype.type(0.01)}  # the sums of gradients are below 1
+
+
 INPUTS: dict[str, Callable[..., dict[str, Any]]] = {
     "step": step_inputs, "layer": layer_inputs, "stream": layer_inputs,
-    "forecaster": forecaster_inputs, "mlp": mlp_inputs,
+    "scan": scan_inputs, "forecaster": forecaster_inputs, "mlp": mlp_inputs,
 }  # fmt: skip
 
 
