@@ -20,6 +20,7 @@ Strong: `SAMPLES` * 1,024 are shared by all.
 import math
 from pathlib import Path
 
+from pyoptk.duel.picture import svg
 from pyoptk.duel.referee import duration
 
 from .pictures import Series, lines
@@ -99,7 +100,7 @@ def write():
     before, rest = page.read_text().split(BEGIN)
     page.write_text("\n".join([before + BEGIN, *table(), END + rest.split(END, 1)[1]]))
     for name, weak in (("weak", True), ("strong", False)):
-        (DOCS / "performance" / f"{name}.svg").write_text(picture(weak))
+        (DOCS / "performance" / f"{name}.svg").write_text(svg(picture(weak)))
 
 
 if __name__ == "__main__":

@@ -3,14 +3,11 @@
 from typing import NamedTuple
 
 from pyoptk.duel.machine import note
+from pyoptk.duel.picture import COLORS, bars, page
 from pyoptk.duel.referee import best, duration, median, middle
-from pyoptk.duel.svg import BOTTOM, TOP, WIDTH, Axis, bars, grid, key, page, short, text
 
 PEERS = ("PyTorch", "DeepSpeed", "JAX", "Keras", "NumPy", "thinc", "scikit-learn")
-ALL = ("pyoptk", *PEERS)
-LEFT, RIGHT, HEIGHT = 60, WIDTH - 240, 430  # of charts with lines
-DASHES = ("", "", "7 3", "2 3", "9 3 2 3", "", "4 4", "1 3")
-LABEL = 15.0  # from one name in a legend to the next
+ALL = ("pyoptk", *PEERS)  # in the order of their colours
 
 
 class Series(NamedTuple):
@@ -24,32 +21,28 @@ class Series(NamedTuple):
 
 def lines(title, series, *, x_title, y_title, note="", x_ticks=()):
     """A chart on logarithmic axes, with a legend at the right in the order of the lines' ends."""
-    bottom = HEIGHT - BOTTOM
-    points = [point for one in series for point in one.points]
-    x = Axis([p[0] for p in points], LEFT, RIGHT, log=True)
-    y = Axis([p[1] for p in points], bottom, TOP, log=True)
-    parts = [text((LEFT + RIGHT) / 2, HEIGHT - 14, x_title, kind="quiet")]
-    parts.append(text(14, TOP - 10, y_title, "start", "quiet"))
-    for tick in y.ticks:
-        parts += [grid(f"M{LEFT} {y(tick):.1f}H{RIGHT}")]
-        parts += [text(LEFT - 6, y(tick) + 4, short(tick), "end")]
-    for tick in x_ticks or x.ticks:
-        parts += [grid(f"M{x(tick):.1f} {TOP}V{bottom}")]
-        parts += [text(x(tick), bottom + 16, short(tick))]
+    from matplotlib.ticker import EngFormatter, LogLocator
+
+    figure, axes = page(title, 4.5, note)
+    axes.set(xscale="log", yscale="log", xlabel=x_title, ylabel=y_title)
+    named = {}
     for one in series:
-        path = "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in one.points)
-        dash = DASHES[one.color] if one.measured else "2 4"
-        kind = f"line s{one.color}" + " ours" * (one.color == 0 and one.measured)
-        parts.append(f'<path class="{kind}" stroke-dasharray="{dash}" d="M{path}"/>')
-        for a, b in one.points if one.measured else ():
-            parts.append(f'<circle class="f{one.color}" cx="{x(a):.1f}" cy="{y(b):.1f}" r="3"/>')
-    place = TOP
-    ends = sorted((y(one.points[-1][1]), one.name, one.color) for one in series if one.name)
-    for below, (end, name, color) in zip(range(len(ends))[::-1], ends, strict=True):
-        place = min(max(end, place), bottom - LABEL * below)
-        parts += key(RIGHT + 10, place + 4, color, name)
-        place += LABEL
-    return page(title, HEIGHT, parts, note)
+        style = {"marker": "o", "markersize": 4} if one.measured else {"linestyle": ":"}
+        width = 3 if one.color == 0 and one.measured else 1.6
+        (line,) = axes.plot(*zip(*one.points, strict=True), color=COLORS[one.color],
+                            linewidth=width, **style)  # fmt: skip
+        if one.name:
+            named[one.name] = (one.points[-1][1], line)
+    least, most = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1,) if most / least > 1e3 else (1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_major_formatter(EngFormatter())
+    if x_ticks:
+        axes.set_xticks(x_ticks)
+    axes.minorticks_off()
+    order = sorted(named, key=lambda name: -named[name][0])
+    figure.legend([named[name][1] for name in order], order, loc="outside right upper")
+    return figure
 
 
 def adam_rows(result):
@@ -102,24 +95,23 @@ def roofs(result):
         "Bandwidth and arithmetic against the roof",
         groups,
         palette=("pyoptk", "PyTorch"),
-        x_title="per cent of the roof: as many bytes with additions only, or as many multiply-adds",
+        x_title="per cent of the roof",
         note=note(result),
     )
 
 
 def forecaster(result):
     """Time of a training step of the forecaster for every framework."""
-    groups, names = [], set()
+    groups = []
     for row in result["rows"]:
         if row["task"] == "forecaster":
             told = sorted((median(row, way), name) for name in ALL if (way := best(row, name)))
             members = [(name, t * 1e3, duration(t)) for t, name in told]
             groups.append((f"batch of {row['sizes']['B']}", members))
-            names |= {name for _, name in told}
-    return names and bars(
+    return groups and bars(
         "A training step of the forecaster: LSTM(64), LSTM(32), Dense(1), Adam",
         groups,
-        palette=[name if name in names else "" for name in ALL],
+        palette=ALL,
         x_title="milliseconds",
         note=note(result),
     )

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from pyoptk.duel.machine import threads
+from pyoptk.duel.picture import svg
 from pyoptk.duel.referee import best, duration, fastest, median, middle, ratios, spread
 
 from . import bars, pictures, roofline, scaling
@@ -215,10 +216,10 @@ def draw(results, models):
         drawn["scaling", "Scaling with threads"] = pictures.scaling(most)
         drawn["roofline", "LSTM shapes under the roofs"] = roofline.picture(models[0])
     (DOCS / "performance").mkdir(exist_ok=True)
-    for (name, words), svg in drawn.items():
+    for (name, words), figure in drawn.items():
         file = DOCS / "performance" / f"{name}.svg"
-        if svg:
-            file.write_text(svg)
+        if figure:
+            file.write_text(svg(figure))
             yield f"![{words}](performance/{name}.svg)"
         else:  # nobody was there
             file.unlink(missing_ok=True)

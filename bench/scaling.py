@@ -182,7 +182,7 @@ def measure(counts, **turns):
             chip.peak = {k: row["flop"] / seconds[f"roof {k}"] for k in counts}
         elif row["task"] == "streams":
             bandwidth[row["label"]] = row["bytes"] / seconds[roof]
-        elif row["task"] == "array":
+        elif row["task"] == "function":
             cell += 3 * seconds[us] / work.CELL
         elif row["task"] == "after_product":
             after.append(row)

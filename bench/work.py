@@ -1,7 +1,7 @@
 """The table of work: every row that is measured, by the part of the measurements it belongs to.
 
-A new optimizer needs no line here; a new cell is a name in CELLS. Rows of single kernels name their
-`kernel`; its twin, the roof and PyTorch stand beside it.
+A new optimizer or cell needs no line here, and a new function of arrays is a line of FUNCTIONS.
+Rows of single kernels name their `kernel`; its twin, the roof and PyTorch stand beside it.
 """
 
 import itertools
@@ -15,14 +15,9 @@ from pyoptk.duel.rows import layer, of, other, step
 
 NAMES = {name.lower(): name for name in pyoptk.__all__}
 OPTIMIZERS = [NAMES[kernel] for kernel in _optim.ROWS]  # those that C describes
-CELLS = ("LSTM", "RNN", "GRU")
+CELLS = [name for name in pyoptk.__all__ if hasattr(getattr(pyoptk, name), "gates")]
 FUSED, DEEPSPEED, ROOF = "PyTorch fused", "DeepSpeed", "roof"
 TORCH = (FUSED, "PyTorch foreach", "PyTorch for-loop")
-# Functions of an array, how often they read or write it, and how many of SIZES they have.
-FUNCTIONS = {
-    "exp": (2, 3), "sigmoid": (2, 3), "tanh": (2, 3), "dropout": (2, 4), "global_norm": (1, 4),
-    "clip_by_global_norm": (3, 4), "clip_by_value": (2, 4),
-}  # fmt: skip
 SIZES = (1_000, 100_000, 1_000_000, 4_000_000)  # the last is larger than most caches
 # M, N, K: h [B, H] times w_hh^T [H, 4H], as an LSTM does at every step
 MATMUL = ((1, 256, 64), (32, 512, 128), (32, 1024, 256), (128, 1024, 256), (16, 4096, 1024))
@@ -36,17 +31,41 @@ SCANS = ((100, 8, 64), (1_000, 8, 256), (1_000, 32, 512))  # T, B, D
 SPARSE = tuple((name, count) for name in ("Adam", "SGD", "AdaGrad") for count in (512, 8192))
 
 
-def array(function, n, dtype="float32"):
-    """A function of one array, element by element; a norm, or clipping by it."""
-    amount = {"bytes": FUNCTIONS[function][0] * n * np.dtype(dtype).itemsize}
-    amount |= {"only_read": True} if function == "global_norm" else {}
-    sizes, label = {"n": n, "dtype": dtype}, f"{function}, {n:,} elements{of(dtype)}"
-    return other(label, "array", sizes, {"function": function}, **amount)
+def elements(times, arrays=2, **more):
+    """A function of arrays of n elements, which reads or writes `times` as many in all."""
+    return lambda n: (f"{n:,} elements", [[n]] * arrays, {"elements": times * n, **more})
 
 
-def matmul(M, N, K, dtype):
-    sizes = {"M": M, "N": N, "K": K, "dtype": dtype}
-    return other(f"matmul, [{M}, {K}] x [{K}, {N}]{of(dtype)}", "matmul", sizes, flop=2 * M * N * K)
+def sequences(n):
+    """As between two recurrent layers."""
+    return f"{n:,} elements", [[10, n // 1_000, 100]] * 2, {"elements": 2 * n}
+
+
+def product(size):
+    M, N, K = size
+    return f"[{M}, {K}] x [{K}, {N}]", [[M, K], [K, N], [M, N]], {"flop": 2 * M * N * K}
+
+
+# Functions of arrays: label, shapes and work of a size; the sizes; the arguments after the arrays.
+FUNCTIONS = {
+    "exp": (elements(2), SIZES[:3]),
+    "sigmoid": (elements(2), SIZES[:3]),
+    "tanh": (elements(2), SIZES[:3]),
+    "dropout": (sequences, SIZES, {"p": 0.2, "seed": 1}),
+    "global_norm": (elements(1, 1, only_read=True), SIZES),
+    "clip_by_global_norm": (elements(3, 1), SIZES, {"max_norm": 0.1}),
+    "clip_by_value": (elements(2, 1), SIZES, {"clip_value": 1e-3}),
+    "matmul": (product, MATMUL),
+}
+
+
+def function(name, size, dtype="float32"):
+    of_size, _, arguments = (*FUNCTIONS[name], {})[:3]
+    label, shapes, amount = of_size(size)
+    if count := amount.pop("elements", 0):
+        amount["bytes"] = count * np.dtype(dtype).itemsize
+    sizes, settings = {"shapes": shapes, "dtype": dtype}, {"name": name, "arguments": arguments}
+    return other(f"{name}, {label}{of(dtype)}", "function", sizes, settings, **amount)
 
 
 def touched_rows(optimizer, count, dtype, **more):
@@ -78,15 +97,13 @@ def kernels(quick=False):
         for name in OPTIMIZERS:
             for n in some(SIZES):
                 yield step(name, n, dtype=dtype) | {"kernel": name.lower()}
-        for name, (_, count) in FUNCTIONS.items():
-            for n in some(SIZES[:count]):
-                yield array(name, n, dtype) | {"kernel": name}
+        for name, (_, sizes, *_) in FUNCTIONS.items():
+            for size in some(sizes):
+                yield function(name, size, dtype) | {"kernel": name}
         for cell, part in itertools.product(CELLS, ("forward", "backward", "step")):
             for size in some(LAYERS):
                 row = layer(*size, cell=cell, dtype=dtype, part=part)
                 yield row | {"kernel": f"{cell.lower()}_{part}"}
-        for size in some(MATMUL):
-            yield matmul(*size, dtype) | {"kernel": "matmul"}
         for size, part in itertools.product(some(SCANS), ("forward", "backward")):
             row = rows.scan(*size, dtype=dtype, part=part)
             yield row | {"kernel": f"linear_scan_{part}"}
@@ -158,7 +175,7 @@ def machine(caches):
     yield other(FMA, FMA, {}, flop=2e8)
     for level, size in (*caches.items(), ("memory", 8 * caches["L3"])):
         yield other(level, "streams", {}, bytes=28 * (size // 32))
-    yield from (array(function, CELL) for function in ("sigmoid", "tanh"))
+    yield from (function(name, CELL) for name in ("sigmoid", "tanh"))
 
 
 def after_product():

@@ -89,6 +89,8 @@ def pour(array: NDArray[Any], write: Callable[[bytes], object], crc: int) -> int
 
 def suffix(path: Path) -> str:
     """The format of the file at `path`; raise if there is none, or if a package is missing."""
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise TypeError(f"path: expected str, bytes or os.PathLike, got {type(path).__name__}")
     name = os.fsdecode(path)
     ending = os.path.splitext(name)[1].lower()
     if ending not in (".npz", ".safetensors"):

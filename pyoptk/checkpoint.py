@@ -357,8 +357,8 @@ def _header(text: str | bytes | None) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    _files.suffix(path)
     name = os.fsdecode(path)
-    _files.suffix(name)
     with open(name, "rb") as file:  # a missing file fails as usual
         empty = not file.read(1)
     try:

@@ -2,26 +2,30 @@
 
 import json
 import re
+import runpy
 import signal
 import subprocess
 import sys
 import threading
 import time
 import xml.etree.ElementTree as ET
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import call
 
-from pyoptk import _optim
-from pyoptk.duel import command, contender, referee, rows, svg
+from pyoptk import _optim, reference
+from pyoptk.duel import command, contender, picture, referee, rows
 from pyoptk.duel.referee import OURS, Entry
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # last, so that an installed pyoptk is found before the source folder
 
-from bench import environments, pictures, work
+from bench import environments, work
+
+draws = pytest.mark.skipif(find_spec("matplotlib") is None, reason="no matplotlib")
 
 PYOPTK, _, NUMPY, PLAIN, *_ = command.ENTRIES
 SMALL = {
@@ -115,6 +119,16 @@ def test_every_row_says_how_much_work_is_in_it(kernel):
     assert len({row["label"] for row in found}) == len(found) >= 6
 
 
+@pytest.mark.parametrize(
+    ("cell", "gates", "states"), [("LSTM", 4, 2), ("GRU", 3, 1), ("RNN", 1, 1)]
+)
+def test_gates_and_states_of_a_cell_are_asked_from_its_layer_and_its_twin(cell, gates, states):
+    assert cell in work.CELLS
+    assert rows.layer(3, 2, 5, 4, cell=cell)["sizes"]["gates"] == gates
+    count = runpy.run_path(str(OURS / "numpy.py"))["states"]
+    assert count(getattr(reference, f"{cell.lower()}_forward")) == states
+
+
 # ---- duels ---------------------------------------------------------------------------------------
 
 
@@ -135,7 +149,7 @@ def test_a_sample_shows_the_work(row):
     task, sizes = SMALL[row]["task"], SMALL[row]["sizes"]
     worker = contender.Worker([str(OURS / "pyoptk.py")], 1, {})
     shown = worker.prepare(task, sizes, SMALL[row]["settings"])
-    inputs = contender.INPUTS[task](**sizes)
+    inputs = worker.inputs[task](**sizes)
     before = inputs["params"][:1] if task == "step" else [p for w in inputs["weights"] for p in w]
     assert not referee.same(shown, contender.sample(before), 1e-4)
 
@@ -285,6 +299,7 @@ def test_a_busy_machine_is_named(ours, roof, said):
 # ---- python -m pyoptk bench ----------------------------------------------------------------------
 
 
+@draws
 @pytest.mark.usefixtures("empty_folder")
 def test_the_command_prints_a_table_and_writes_json_and_a_picture(monkeypatch, capsys):
     measure = command.measure
@@ -308,9 +323,9 @@ def test_the_command_prints_a_table_and_writes_json_and_a_picture(monkeypatch, c
         assert referee.duration(referee.median(row, "pyoptk")) in line
         assert f"{referee.ratios(row, referee.best(row, 'NumPy'))[0]:.2f}" in line
         assert "%" in line
-    picture = Path("b.svg").read_text()
-    assert ET.fromstring(picture).tag.endswith("svg")
-    assert "LSTM, T 3" in picture
+    drawn = Path("b.svg").read_text()
+    assert ET.fromstring(drawn).tag.endswith("svg")
+    assert "LSTM, T 3" in drawn
 
 
 @pytest.mark.parametrize(
@@ -332,49 +347,35 @@ def test_bad_arguments_are_refused_before_anything_is_measured(given, expected, 
 # ---- pictures ------------------------------------------------------------------------------------
 
 
-def test_a_line_chart_shows_every_point_and_name_inside_the_picture():
-    series = [
-        pictures.Series("a < b", [(1e3, 0.5), (1e6, 80.0)], 0),
-        pictures.Series("c", [(1e3, 2.0), (1e6, 79.0)], 1, measured=False),
-    ]
-    root = ET.fromstring(pictures.lines("title", series, x_title="x", y_title="y"))
-    width, height = float(root.get("width")), float(root.get("height"))
-    words = {e.text: e for e in root.iter() if e.tag.endswith("text")}
-    assert {"a < b", "c", "title", "10 k", "0.5"} <= set(words)
-    assert abs(float(words["a < b"].get("y")) - float(words["c"].get("y"))) >= 15
-    marks = [e for e in root.iter() if e.tag.endswith("circle")]
-    assert len(marks) == 2
-    for e in [*marks, *words.values()]:
-        assert 0 <= float(e.get("cx") or e.get("x")) <= width
-        assert 0 <= float(e.get("cy") or e.get("y")) <= height
+GROUPS = [("one", [("a", 1.0, "1"), ("b", 3.0, "3")]), ("two", [("a", 0.5, "half")])]
 
 
-def test_bars_are_as_long_as_their_values():
-    groups = [("one", [("a", 1.0, "1"), ("b", 3.0, "3")]), ("two", [("a", 2.0, "2")])]
-    root = ET.fromstring(svg.bars("title", groups, palette=("a", "b"), x_title="x"))
-    drawn = [e for e in root.iter() if e.tag.endswith("rect") and e.get("height") == "15"]
-    widths = [float(e.get("width")) for e in drawn]
-    np.testing.assert_allclose(np.divide(widths, widths[0]), [1, 3, 2], rtol=1e-2)
+@draws
+@pytest.mark.parametrize("log", [False, True])
+def test_bars_reach_their_values(log):
+    figure = picture.bars("title", GROUPS, palette=("a", "b", "absent"), x_title="x", log=log)
+    ends = [bar.get_x() + bar.get_width() for bar in figure.axes[0].patches]
+    np.testing.assert_allclose(ends, [1, 3, 0.5])
+    assert {bar.get_x() for bar in figure.axes[0].patches} == {float(log)}
+    colors = [bar.get_facecolor() for bar in figure.axes[0].patches]
+    assert colors[0] == colors[2] != colors[1]
+    shown = {e.text for e in ET.fromstring(picture.svg(figure)).iter()}
+    assert {"title", "one", "two", "a", "b", "half"} <= shown
+    assert "absent" not in shown
 
 
-@pytest.mark.parametrize(
-    ("least", "most", "expected"),
-    [
-        (0.9, 12, [1, 2, 5, 10]),
-        (900, 6e7, [1e3, 1e4, 1e5, 1e6, 1e7]),
-        (3, 4, []),
-    ],
-)
-def test_ticks_of_a_logarithmic_axis(least, most, expected):
-    np.testing.assert_allclose(svg.log_ticks(least, most), expected)
+@draws
+def test_a_picture_is_the_same_each_time_and_dark_where_the_reader_is():
+    drawn = {picture.svg(picture.bars("t", GROUPS, palette="ab", x_title="x")) for _ in range(2)}
+    assert len(drawn) == 1
+    assert "prefers-color-scheme:dark" in drawn.pop()
 
 
-@pytest.mark.parametrize(("most", "expected"), [(0.9, 0.2), (7, 1), (8, 2), (123, 20)])
-def test_ticks_of_a_linear_axis(most, expected):
-    ticks = svg.ticks(most)
-    np.testing.assert_allclose(np.diff(ticks), expected)
-    assert ticks[0] == 0
-    assert ticks[-1] >= most * (1 - 1e-9)
+def test_a_picture_without_matplotlib_is_refused_before_anything_is_measured(monkeypatch, capsys):
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    assert call("bench", "--plot", "b.svg") == 2
+    shown = capsys.readouterr().err
+    assert shown.endswith("argument --plot: needs matplotlib: python -m pip install matplotlib\n")
 
 
 @pytest.mark.parametrize(

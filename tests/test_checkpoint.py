@@ -292,6 +292,11 @@ def test_other_suffixes_are_refused(tmp_path, name):
             ValueError, match=r"^path: expected a name in \.npz or \.safetensors, g"
         ):
             call(tmp_path / name)
+        for path in (3, None, ["state.npz"]):
+            with pytest.raises(
+                TypeError, match=r"^path: expected str, bytes or os\.PathLike, got "
+            ):
+                call(path)
 
 
 def test_a_missing_file_is_a_missing_file(path):

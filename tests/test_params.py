@@ -213,26 +213,6 @@ def test_what_holds_no_arrays_is_refused_with_the_call_that_helps(params, messag
             make(params() if callable(params) else params)
 
 
-@pytest.mark.parametrize(
-    ("keywords", "message"),
-    [
-        ({"learning_rate": 1}, r"^learning_rate: unknown keyword; did you mean lr\? Known: lr, "),
-        ({"betas": (0.9, 0.99)}, r"^betas: unknown keyword; did you mean beta1 and beta2\?"),
-        ({"epsilon": 1e-8}, r"^epsilon: unknown keyword; did you mean eps\?"),
-        ({"alpha": 1e-8}, r"^alpha: unknown keyword; did you mean lr\?"),
-        ({"clipnorm": 1}, r"^clipnorm: unknown keyword; did you mean max_norm\?"),
-        ({"weightdecay": 1}, r"^weightdecay: unknown keyword; did you mean weight_decay\?"),
-        ({"xyzzy": 1}, r"^xyzzy: unknown keyword\. Known: lr"),
-    ],
-    ids=str,
-)
-def test_an_unknown_keyword_is_answered_with_the_right_one(keywords, message):
-    with pytest.raises(TypeError, match=message):
-        pyoptk.Adam(np.ones(2), **keywords)
-    with pytest.raises(TypeError, match=r"^alpha: .* did you mean rho\?"):
-        pyoptk.RMSprop(np.ones(2), alpha=0.9)
-
-
 @pytest.mark.parametrize("name", ["no_decay", "decay_mask"])
 def test_a_pattern_that_matches_nothing_is_refused(name):
     params = {"lower.bias": np.ones(2), "lower.weight": np.ones(2)}
@@ -334,17 +314,6 @@ def test_the_entries_of_a_layers_dicts_stay(change):
     assert all(lstm.params[name] is array for name, array in before.items())
 
 
-def test_zero_grad_called_as_a_method_says_what_to_do():
-    for value in (False, True):
-        opt = pyoptk.SGD(np.ones(2), zero_grad=value)
-        assert opt.zero_grad == opt.hyper["zero_grad"] == value
-        assert repr(opt.zero_grad) == repr(value)
-        with pytest.raises(TypeError, match=r"^zero_grad: a switch, .* zero_grad=True, .* = 0"):
-            opt.zero_grad()
-        opt.zero_grad = opt.zero_grad
-        assert opt.hyper["zero_grad"] is value
-
-
 def test_reprs_show_what_differs_from_the_defaults():
     w = {"w": np.ones(2)}
     for opt, expected in [
@@ -359,19 +328,6 @@ def test_reprs_show_what_differs_from_the_defaults():
         (pyoptk.SWA(w), "SWA()"),
     ]:
         assert repr(opt) == expected
-
-
-def test_a_choice_may_be_anything_and_is_answered_in_our_words():
-    for value in (np.array([1, 2]), {}, None):
-        with pytest.raises(ValueError, match=r"^on_nonfinite: expected one of propagate, skip"):
-            pyoptk.SGD(np.ones(2), on_nonfinite=value)
-
-
-def test_numpy_integers_are_integers():
-    before = pyoptk.get_num_threads()
-    pyoptk.set_num_threads(np.int64(1))
-    assert pyoptk.get_num_threads() == 1
-    pyoptk.set_num_threads(before)
 
 
 @pytest.mark.parametrize("kind", [_held.Held, _held.Averaged, _plan.Plan])

@@ -4,11 +4,14 @@ import json
 import re
 import sys
 import xml.etree.ElementTree as ET
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pyoptk.duel import referee, rows
+from pyoptk.duel.picture import svg
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # last, so that an installed pyoptk is found before the source folder
@@ -16,6 +19,7 @@ sys.path.append(str(ROOT))  # last, so that an installed pyoptk is found before 
 from bench import __main__ as everything
 from bench import bars, compare, environments, pictures, report, roofline, scaling, work
 
+draws = pytest.mark.skipif(find_spec("matplotlib") is None, reason="no matplotlib")
 MACHINE = {
     "cpu": "a processor", "cores": 4, "isa": "avx2", "system": "Linux", "python": "3.14.1",
     "date": "2026-01-02", "commit": "abc1234", "command": "python -m bench",
@@ -66,7 +70,7 @@ def test_parts_can_be_named_and_unknown_ones_are_refused(monkeypatch, tmp_path, 
 
 def test_every_bar_is_about_a_row_that_is_measured():
     found = [(row["label"], bar) for row in work.peers() for bar in row["bars"]]
-    assert len(found) == 32
+    assert len(found) == 34
     assert {peer for _, (times, *peers) in found for peer in peers} <= {
         entry.name for entry in environments.peers(environments.pythons(None, {}))
     }
@@ -149,6 +153,7 @@ def test_losses_are_bold_and_stay():
     assert report.short(row, "z") == ""
 
 
+@draws
 def test_the_report_puts_its_table_into_the_readme_and_writes_the_rest(monkeypatch, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
@@ -194,16 +199,48 @@ def test_kernels_are_shown_with_their_roof_and_their_twin():
     assert "| Adam, 16 elements | 2 us | 4.50 (4.50 to 4.50) |" in text
 
 
+@draws
 def test_pictures_show_the_best_way_of_each_library():
     made = result(**{"PyTorch fused": 3.0, "PyTorch foreach": 2.0, "roof": 0.5})
     assert referee.best(made["rows"][0], "PyTorch") == "PyTorch foreach"
     assert len(pictures.adam_rows(made)) == 6
     for draw in (pictures.speedup, pictures.cost, pictures.roofs, pictures.forecaster):
-        picture = draw(made)
+        picture = svg(draw(made))
         ET.fromstring(picture)
         assert "a processor, 1 thread, 2026-01-02" in picture
         assert "PyTorch" in picture
         assert "JAX" not in picture
+
+
+# ---- pictures ------------------------------------------------------------------------------------
+
+
+@draws
+def test_a_line_chart_shows_every_point_and_name():
+    series = [
+        pictures.Series("a < b", [(1e3, 0.5), (1e6, 80.0)], 0),
+        pictures.Series("c", [(1e3, 2.0), (1e6, 79.0)], 1, measured=False),
+    ]
+    figure = pictures.lines("title", series, x_title="x", y_title="y")
+    root = ET.fromstring(svg(figure))
+    words = {e.text for e in root.iter() if e.tag.endswith("text")}
+    assert {"a < b", "c", "title", "10 k", "0.5"} <= words
+    measured, computed = figure.axes[0].lines
+    assert [*map(tuple, measured.get_xydata())] == series[0].points
+    assert (measured.get_marker(), computed.get_marker()) == ("o", "None")
+    assert (measured.get_linestyle(), computed.get_linestyle()) == ("-", ":")
+
+
+@draws
+@pytest.mark.parametrize(
+    ("least", "most", "expected"),
+    [(0.9, 12, [1, 2, 5, 10]), (900, 6e7, [1e3, 1e4, 1e5, 1e6, 1e7])],
+)
+def test_ticks_of_a_logarithmic_axis(least, most, expected):
+    one = pictures.Series("", [(1, least), (2, most)], 0)
+    axis = pictures.lines("title", [one], x_title="x", y_title="y").axes[0].yaxis
+    ticks = [tick for tick in axis.get_majorticklocs() if least <= tick <= most]
+    np.testing.assert_allclose(ticks, expected)
 
 
 # ---- scaling -------------------------------------------------------------------------------------
@@ -284,6 +321,7 @@ def test_what_limits_a_shape_is_told_in_words(size, seconds, said):
     assert shape.at_peak == pytest.approx(24 * B * H * (T * I + (T - 1) * H) / 1e11)
 
 
+@draws
 def test_the_roofline_shows_every_shape_of_the_bars():
     made = [
         {"label": "", "size": list(size), "measured": {"1": rows.layer(*size)["flop"] / 8e10}}
@@ -293,9 +331,10 @@ def test_the_roofline_shows_every_shape_of_the_bars():
     told = {"machine": machine, "families": [{"family": "LSTM", "rows": made}]}
     text = "\n".join(roofline.table(told, report.markdown))
     assert text.count("\n| T ") == len(rows.LSTM)
-    picture = roofline.picture(told)
+    figure = roofline.picture(told)
+    assert [line.get_marker() for line in figure.axes[0].lines].count("o") == len(rows.LSTM)
+    picture = svg(figure)
     ET.fromstring(picture)
-    assert picture.count("<circle") == len(rows.LSTM)
     assert "dotted: FMA 100 GFLOP/s; L2, L3, memory: 100, 50, 20 GB/s" in picture
 
 

@@ -1,24 +1,18 @@
-"""The inputs of the tasks that only the kernels have; see `pyoptk.duel.contender`."""
+"""The inputs of the tasks that only the kernels have, after pyoptk/duel/contenders/inputs.py."""
 
 import numpy as np
 
 TABLE = 50_000, 64  # of embeddings
 
 
-def normal(*shapes, dtype):
+def normal(*shapes, dtype="float32"):
     rng = np.random.default_rng(0)
     return [rng.standard_normal(shape, dtype) for shape in shapes]
 
 
-def array(n, dtype):
-    """One array to read, which clipping changes as well, and one to write."""
-    x = np.random.default_rng(0).uniform(-5, 5, n).astype(dtype)
-    return {"x": x, "y": np.zeros_like(x)}
-
-
-def matmul(M, N, K, dtype):
-    a, b, c = normal((M, K), (K, N), (M, N), dtype=dtype)
-    return {"a": a, "b": b, "c": c}
+def function(shapes, dtype):
+    """The arrays that a function of arrays reads and writes."""
+    return {"arrays": [2 * array for array in normal(*shapes, dtype=dtype)]}
 
 
 def touched_rows(count, dtype):
@@ -29,18 +23,12 @@ def touched_rows(count, dtype):
 
 
 def decayed(n, age):
-    param, grad = normal(n, n, dtype="float32")
+    param, grad = normal(n, n)
     return {"param": param, "grad": grad, "age": age}
 
 
 def after_product(batch, side):
     """A weight, the gradient that the product writes, and the factors of the product."""
-    weight, gradient = normal((side, side), (side, side), dtype="float32")
-    x, dy = normal((batch, side), (batch, side), dtype="float32")
+    weight, gradient = normal((side, side), (side, side))
+    x, dy = normal((batch, side), (batch, side))
     return {"weight": weight, "gradient": gradient, "x": x, "dy": dy}
-
-
-INPUTS = {
-    "array": array, "matmul": matmul, "touched_rows": touched_rows, "decayed": decayed,
-    "after_product": after_product,
-}  # fmt: skip

@@ -48,35 +48,20 @@ def step(params, grads, *, optimizer, **settings):
     return partial(take, grads[0]), lambda _: params
 
 
-def clip_by_global_norm(arrays, max_norm):
-    for x in arrays:
-        x *= min(1, max_norm / (reference.global_norm(arrays) + 1e-6))
+def clip_by_global_norm(grads, max_norm):
+    grads[0] *= min(1, max_norm / (reference.global_norm(grads) + 1e-6))
 
 
-def clip_by_value(arrays, limit):
-    for x in arrays:
-        np.clip(x, -limit, limit, out=x)
+def clip_by_value(grads, clip_value):
+    np.clip(grads[0], -clip_value, clip_value, out=grads[0])
 
 
-def array(x, y, *, function):
-    """A function of one array; dropout as between two recurrent layers."""
-    clips = (clip_by_global_norm, 0.1), (clip_by_value, 1e-3)
-    limits = {clip.__name__: (clip, limit) for clip, limit in clips}
-    if function in limits:
-        clip, limit = limits[function]
-        clip = getattr(pyoptk, function) if LIBRARY is kernels else clip
-        work = partial(clip, [x], limit)
-    elif function == "global_norm":
-        work = partial(LIBRARY.global_norm, [x])
-    elif function == "dropout":
-        work = partial(LIBRARY.dropout, *(a.reshape(10, -1, 100) for a in (x, y)), 0.2, seed=1)
-    else:
-        work = partial(getattr(LIBRARY, function), x, y)
-    return work, lambda _: [x, y]
-
-
-def matmul(a, b, c):
-    return partial(LIBRARY.matmul, a, b, c), lambda _: [c]
+def function(arrays, *, name, arguments):
+    """A function of arrays; those of one array take a list of gradients."""
+    call = getattr(LIBRARY, name, None)
+    call = call or (getattr(pyoptk, name) if LIBRARY is kernels else globals()[name])
+    given = arrays if len(arrays) > 1 else [arrays]
+    return partial(call, *given, **arguments), lambda _: arrays
 
 
 def touched_rows(table, indices, values, *, optimizer, dense=False, **settings):

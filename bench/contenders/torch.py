@@ -7,23 +7,20 @@ import torch
 LR = 1e-3
 
 
-def array(x, y, *, function):
-    x, y = torch.from_numpy(x), torch.from_numpy(y)
+def function(arrays, *, name, arguments):
+    x, *others = map(torch.from_numpy, arrays)
     utils, param = torch.nn.utils, torch.nn.Parameter(torch.zeros_like(x))
     param.grad = x
-    if function == "dropout":
-        return partial(torch.nn.functional.dropout, x, 0.2)
-    calls = {
-        "global_norm": partial(utils.get_total_norm, [x]),
-        "clip_by_global_norm": partial(utils.clip_grad_norm_, [param], 0.1),
-        "clip_by_value": partial(utils.clip_grad_value_, [param], 1e-3),
+    if name == "dropout":
+        return partial(torch.nn.functional.dropout, x, arguments["p"])
+    theirs = {
+        "global_norm": (utils.get_total_norm, [x]),
+        "clip_by_global_norm": (utils.clip_grad_norm_, [param]),
+        "clip_by_value": (utils.clip_grad_value_, [param]),
     }
-    work = calls.get(function) or partial(getattr(torch, function), x, out=y)
-    return work, lambda _: [x, y]
-
-
-def matmul(a, b, c):
-    return partial(torch.mm, *map(torch.from_numpy, (a, b)), out=torch.from_numpy(c)), lambda _: [c]
+    call, *given = theirs.get(name) or (getattr(torch, name), x, *others[:-1])
+    out = {"out": others[-1]} if others else {}
+    return partial(call, *given, **arguments, **out), lambda _: arrays
 
 
 def touched_rows(table, indices, values, *, optimizer, dense=False, **settings):

@@ -7,12 +7,14 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import pyoptk
 
 from .. import _interrupt
-from . import machine, rows, svg
+from . import machine, rows
+from .picture import bars, svg
 from .referee import OURS, Entry, Row, best, duration, median, middle, noise, ratios, run, spread
 
 PEERS = {"NumPy": "numpy.py", "PyTorch": "torch.py"}
@@ -88,7 +90,7 @@ def picture(result: dict[str, Any]) -> str:
         times = {peer: middle(row, best(row, peer)) for peer in reversed(PEERS)}
         members = [(peer, t, f"{t:.2f}x") for peer, t in times.items() if t]
         groups += [(row["label"], members)] if members else []
-    return svg.bars(
+    figure = bars(
         "How many times as long as pyoptk",
         groups,
         palette=["PyTorch", "NumPy"],
@@ -96,6 +98,7 @@ def picture(result: dict[str, Any]) -> str:
         log=True,
         note=machine.note(result),
     )
+    return svg(figure)
 
 
 def main(options: argparse.Namespace) -> int:
@@ -105,6 +108,10 @@ def main(options: argparse.Namespace) -> int:
         if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
             print(f"pyoptk: error: argument --{name}: cannot write {path}", file=sys.stderr)
             return 2
+    if options.plot is not None and find_spec("matplotlib") is None:
+        need = "needs matplotlib: python -m pip install matplotlib"
+        print(f"pyoptk: error: argument --plot: {need}", file=sys.stderr)
+        return 2
     result = measure(threads=options.threads or pyoptk.get_num_threads())
     with _interrupt.held():
         if options.json is not None:

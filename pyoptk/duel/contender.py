@@ -1,8 +1,8 @@
 """A contender: the process that does the work of one library and times it when it is told to.
 
 referee.py runs this file as a script, in a Python that may lack pyoptk: it needs NumPy alone. It
-makes the inputs, the same for every library, and holds the process to as many cores as it has
-threads. The work is in other files, one per library, with one function per task:
+holds the process to as many cores as it has threads. Files named inputs.py make the inputs, the
+same for every library. The work is in other files, one per library, with one function per task:
 
     task(**inputs, **settings) -> work[, outcome[, {"before": ..., "times": ...}]]
 
@@ -23,7 +23,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
 from typing import Any
 
 if __name__ == "__main__" and hasattr(os, "sched_setaffinity"):
@@ -32,78 +31,7 @@ if __name__ == "__main__" and hasattr(os, "sched_setaffinity"):
 np: Any = importlib.import_module("numpy")  # starts threads on these cores
 CALLS_BEFORE_SAMPLE = 2
 TICK = 20e-6  # seconds: shorter calls are timed several at once
-GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
-
-
-# ---- the inputs of each task ---------------------------------------------------------------------
-
-
-def step_inputs(count: int, n: int, dtype: str = "float32") -> dict[str, Any]:
-    """`count` parameters of n elements, with gradients."""
-    base = np.random.default_rng(0).standard_normal(min(n, 1 << 20)).astype(dtype)
-    params = [np.resize(base, n) for _ in range(count)]
-    return {"params": params, "grads": [p[::-1].copy() for p in params]}
-
-
-def layer_inputs(
-    T: int, B: int, I: int, H: int, *, cell: str = "LSTM", dtype: str = "float32",
-    layers: int = 1, directions: int = 1, packed: bool = False,
-) -> dict[str, Any]:  # fmt: skip
-    """A batch of sequences, the gradient of the output, and PyTorch's weights in its order.
-
-    With `packed` also their lengths, from T to T/2, the longest first.
-    """
-    rng = np.random.default_rng(0)
-
-    def uniform(*shape: int) -> Any:
-        return rng.uniform(-1, 1, shape).astype(dtype)
-
-    rows, weights = GATES[cell] * H, []
-    for k in range(layers * directions):
-        below = I if k < directions else directions * H
-        shapes = (rows, below), (rows, H), (rows,), (rows,)
-        weights += [uniform(*shape) / np.sqrt(H).astype(dtype) for shape in shapes]
-    lengths = {"lengths": np.linspace(T, T // 2, B).astype(int)} if packed else {}
-    x, dy = uniform(T, B, I), uniform(T, B, directions * H)
-    return {"x": x, "dy": dy, "weights": weights, **lengths}
-
-
-def forecaster_inputs(B: int, T: int) -> dict[str, Any]:
-    """T steps of a noisy wave, the next value, and the weights of two LSTMs and a dense layer."""
-    rng = np.random.default_rng(0)
-    series = np.sin(np.arange(B + T) * 0.05) + 0.1 * rng.standard_normal(B + T)
-    windows = np.stack([series[t : t + B] for t in range(T)])[:, :, None].astype("f4")
-    lower, upper = (layer_inputs(1, 1, I, H)["weights"] for I, H in ((1, 64), (64, 32)))
-    head = rng.uniform(-0.2, 0.2, (1, 32)).astype("f4"), np.zeros(1, "f4")
-    return {
-        "windows": windows, "targets": series[T:].astype("f4"), "weights": [*lower, *upper, *head],
-    }  # fmt: skip
-
-
-def mlp_inputs(layers: list[int], B: int) -> dict[str, Any]:
-    """A batch, its labels, and of each layer in turn the weight [outputs, inputs] and the bias."""
-    rng = np.random.default_rng(0)
-    weights = []
-    for a, b in pairwise(layers):
-        weights += [rng.normal(0, np.sqrt(2 / a), (b, a)).astype("f4"), np.zeros(b, "f4")]
-    x = rng.standard_normal((B, layers[0])).astype("f4")
-    return {"x": x, "labels": np.arange(B) % layers[-1], "weights": weights}
-
-
-def scan_inputs(T: int, B: int, D: int, dtype: str = "float32") -> dict[str, Any]:
-    """A linear recurrence of positive numbers, which a logarithm can take, and a gradient."""
-    rng = np.random.default_rng(0)
-    a, b, dh = (rng.uniform(low, 1, (T, B, D)).astype(dtype) for low in (0.9, 0.1, -1))
-    return {"a": a, "b": b, "dh": dh * dh.dtype.type(0.01)}  # the sums of gradients are below 1
-
-
-INPUTS: dict[str, Callable[..., dict[str, Any]]] = {
-    "step": step_inputs, "layer": layer_inputs, "stream": layer_inputs,
-    "scan": scan_inputs, "forecaster": forecaster_inputs, "mlp": mlp_inputs,
-}  # fmt: skip
-
-
-# ---- the process ---------------------------------------------------------------------------------
+INPUTS = os.path.join(os.path.dirname(__file__), "contenders", "inputs.py")
 
 
 def sample(arrays: Iterable[Any]) -> list[float]:
@@ -116,18 +44,17 @@ def sample(arrays: Iterable[Any]) -> list[float]:
 
 
 class Worker:
-    """Prepares a row, then times blocks of it. A file may add tasks, or INPUTS, to those before."""
+    """Prepares a row, then times blocks of it. A file may add tasks, or inputs, to those before."""
 
     def __init__(self, files: Sequence[str], threads: int, options: dict[str, Any]) -> None:
         self.tasks: dict[str, Any] = {}
-        self.inputs = dict(INPUTS)
+        self.inputs = runpy.run_path(INPUTS)
         self.versions: dict[str, str] = {}
         for file in files:
             found = runpy.run_path(file)
             for name in found.get("PACKAGES", ()):  # raises ModuleNotFoundError
                 self.versions[name] = importlib.metadata.version(name)
-            self.inputs |= found.get("INPUTS", {})
-            self.tasks |= {} if "INPUTS" in found else found
+            (self.inputs if os.path.basename(file) == "inputs.py" else self.tasks).update(found)
         self.threads, self.options = threads, options
         self.work: Callable[[], Any] | None = None
 

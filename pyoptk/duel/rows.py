@@ -14,7 +14,6 @@ import numpy as np
 
 import pyoptk
 
-from .contender import GATES
 from .referee import Row
 
 # T, B, I, H
@@ -71,12 +70,13 @@ def layer(
     `part` is "forward", "backward", or "step" for one step of a stream.
     """
     kind = f", {part}" * bool(part) + ", sequences of T/2 to T" * packed + of(dtype)
-    sizes = {"T": T, "B": B, "I": I, "H": H, "dtype": dtype, "cell": cell}
+    gates = getattr(pyoptk, cell).gates
+    sizes = {"T": T, "B": B, "I": I, "H": H, "dtype": dtype, "gates": gates}
     sizes |= {"packed": True} if packed else {}
-    flop = layer_flop(T, B, I, H, GATES[cell], packed)
+    flop = layer_flop(T, B, I, H, gates, packed)
     if part:  # one product for each weight, two in backward
         passes = {"forward": T, "backward": 2 * T, "step": 1}[part]
-        flop = passes * 2 * GATES[cell] * B * H * (I + H)
+        flop = passes * 2 * gates * B * H * (I + H)
     task, part = ("stream", "") if part == "step" else ("layer", part)
     label = f"{cell}, T {T}, B {B}, I {I}, H {H}{kind}"
     return other(label, task, sizes, {"cell": cell}, part=part, flop=flop)

@@ -328,8 +328,9 @@ class Optimizer(Uncopied, Declared):
 
     def __getattr__(self, name: str) -> Any:
         settings = self._plan.settings if "_plan" in self.__dict__ else None
-        if settings is None or name not in (*settings.hyper, "groups"):
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        known = () if settings is None else (*settings.hyper, "groups")
+        if settings is None or name not in known:
+            raise _checks.no_attribute(self, name, *known)
         if name == "groups":
             return settings.groups
         return Switch(settings.hyper[name]) if name == "zero_grad" else settings.hyper[name]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, InitVar
-from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -250,6 +250,16 @@ class Layer(Declared, Attributes, Generic[State]):
             put[flat][:] = state.get(flat, 0)
             put[name] = Fixed(views, instead)
         put.update(_passes=Passes(), _stepper=None)
+
+    if not TYPE_CHECKING:  # where an unknown attribute is an error at once
+
+        def __getattr__(self, name):
+            if name in self.__dict__.get("params", ()):
+                raise AttributeError(f"{name}: an array of params; expected params[{name!r}]")
+            raise _checks.no_attribute(self, name)
+
+        def __call__(self, *_, **__):
+            raise TypeError(f"{type(self).__name__} is not callable; did you mean forward?")
 
     def __setattr__(self, name: str, value: Any) -> None:
         if value is getattr(self, name, object()):

@@ -6,6 +6,7 @@ block by block with `out=`, so that temporaries stay in the L2 cache and every a
 The recurrent layers are pyoptk's twins, whose products over time are one matmul each.
 """
 
+import inspect
 from functools import partial
 
 import numpy as np
@@ -27,7 +28,6 @@ def start(threads, implementation="in place"):
 
 
 OPTIMIZERS = ("Adam", "SGD", "RMSprop", "AdaGrad")
-STATES = {"LSTM": 2, "RNN": 1, "GRU": 1}
 
 
 def plain(optimizer, p, g, m, v, t):
@@ -116,12 +116,16 @@ def step(
     return work, lambda _: [*params[:1], *averages[:1]]
 
 
+def states(twin):
+    return [*inspect.signature(twin).parameters].index("w_ih") - 1
+
+
 def layer(x, dy, weights, *, cell, **stacked):
-    """pyoptk's twin."""
-    if cell not in STATES or stacked:
+    """pyoptk's twin, which takes the states between x and the weights."""
+    if stacked:
         raise NotImplementedError
-    zeros, saved, n = np.zeros_like(dy[0]), None, STATES[cell]
     twin = [getattr(reference, f"{cell.lower()}_{part}") for part in ("forward", "backward")]
+    zeros, saved, n = np.zeros_like(dy[0]), None, states(twin[0])
 
     def forward():
         nonlocal saved
@@ -137,8 +141,8 @@ def layer(x, dy, weights, *, cell, **stacked):
 
 
 def stream(x, dy, weights, *, cell):
-    states = [np.zeros_like(dy[0])] * STATES[cell]
-    return partial(getattr(reference, f"{cell.lower()}_step"), x[0], *states, *weights)
+    step = getattr(reference, f"{cell.lower()}_step")
+    return partial(step, x[0], *[np.zeros_like(dy[0])] * states(step), *weights)
 
 
 def scan(a, b, dh):

@@ -1,0 +1,75 @@
+"""What people who come from other libraries type, and the answer that they get."""
+
+import numpy as np
+import pytest
+
+import pyoptk
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"learning_rate": 1}, r"^learning_rate: unknown keyword; did you mean lr\? Known: lr, "),
+        ({"betas": (0.9, 0.99)}, r"^betas: unknown keyword; did you mean beta1 and beta2\?"),
+        ({"epsilon": 1e-8}, r"^epsilon: unknown keyword; did you mean eps\?"),
+        ({"alpha": 1e-8}, r"^alpha: unknown keyword; did you mean lr\?"),
+        ({"clipnorm": 1}, r"^clipnorm: unknown keyword; did you mean max_norm\?"),
+        ({"weightdecay": 1}, r"^weightdecay: unknown keyword; did you mean weight_decay\?"),
+        ({"xyzzy": 1}, r"^xyzzy: unknown keyword\. Known: lr"),
+    ],
+    ids=str,
+)
+def test_an_unknown_keyword_is_answered_with_the_right_one(keywords, message):
+    with pytest.raises(TypeError, match=message):
+        pyoptk.Adam(np.ones(2), **keywords)
+    with pytest.raises(TypeError, match=r"^alpha: .* did you mean rho\?"):
+        pyoptk.RMSprop(np.ones(2), alpha=0.9)
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (
+            lambda opt, _: opt.learning_rate,
+            "^SGD has no attribute 'learning_rate'; did you mean lr",
+        ),
+        (lambda opt, _: opt.param_groups, "^SGD has no attribute 'param_groups'; did you mean gro"),
+        (lambda opt, _: opt.apply_gradients([]), "^SGD has no .*'; did you mean step.$"),
+        (lambda opt, _: opt.beta1, "^SGD has no attribute 'beta1'$"),
+        (lambda _, layer: layer.parameters(), "^RNN has no attribute .*; did you mean params"),
+        (lambda _, layer: layer.xyzzy, "^RNN has no attribute 'xyzzy'$"),
+        (
+            lambda _, layer: layer.bias_hh_l0,
+            r"^bias_hh_l0: an array of params; .*\['bias_hh_l0'\]$",
+        ),
+        (lambda _, layer: layer(1), r"^RNN is not callable; did you mean forward\?$"),
+    ],
+    ids=range(8),
+)
+def test_what_other_libraries_have_is_answered_with_its_name_here(use, message):
+    with pytest.raises((AttributeError, TypeError), match=message):
+        use(pyoptk.SGD(np.ones(2), lr=0.1), pyoptk.RNN(1, 1))
+
+
+def test_zero_grad_called_as_a_method_says_what_to_do():
+    for value in (False, True):
+        opt = pyoptk.SGD(np.ones(2), zero_grad=value)
+        assert opt.zero_grad == opt.hyper["zero_grad"] == value
+        assert repr(opt.zero_grad) == repr(value)
+        with pytest.raises(TypeError, match=r"^zero_grad: a switch, .* zero_grad=True, .* = 0"):
+            opt.zero_grad()
+        opt.zero_grad = opt.zero_grad
+        assert opt.hyper["zero_grad"] is value
+
+
+def test_a_choice_may_be_anything_and_is_answered_in_our_words():
+    for value in (np.array([1, 2]), {}, None):
+        with pytest.raises(ValueError, match=r"^on_nonfinite: expected one of propagate, skip"):
+            pyoptk.SGD(np.ones(2), on_nonfinite=value)
+
+
+def test_numpy_integers_are_integers():
+    before = pyoptk.get_num_threads()
+    pyoptk.set_num_threads(np.int64(1))
+    assert pyoptk.get_num_threads() == 1
+    pyoptk.set_num_threads(before)
