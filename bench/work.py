@@ -30,6 +30,7 @@ LINEAR = ((8, 64, 64), (32, 64, 64), (32, 256, 256), (128, 784, 512))  # M, I, O
 NORM = ((32, 64), (512, 256), (2048, 768))  # M, N
 CROSS_ENTROPY = ((32, 10), (128, 1000), (1024, 10000))  # M, C
 LOSSES = ("mse", "bce_with_logits")
+SCANS = ((100, 8, 64), (1_000, 8, 256), (1_000, 32, 512))  # T, B, D
 # An optimizer, and how many rows of a table of 50,000 x 64 its gradient has.
 SPARSE = tuple((name, count) for name in ("Adam", "SGD", "AdaGrad") for count in (512, 8192))
 
@@ -138,6 +139,9 @@ def kernels(quick=False):
         for name in LOSSES:
             for size in some(CROSS_ENTROPY):
                 yield loss(name, *size, dtype) | {"kernel": "elementwise_loss"}
+        for size, part in itertools.product(some(SCANS), ("forward", "backward")):
+            row = rows.scan(*size, dtype=dtype, part=part)
+            yield row | {"kernel": f"linear_scan_{part}"}
         for size in some(SPARSE):
             yield touched_rows(*size, dtype) | {"kernel": "touched_rows"}
 
@@ -178,6 +182,7 @@ def peers():
     for more in ({"dtype": "float64"}, {"packed": True}):
         yield layer(50, 32, 64, 128, **more) | {"bars": [(4, FUSED)]}
     yield stack(50, 32, 64, 128) | {"bars": []}
+    yield rows.scan(1_000, 8, 256) | {"bars": [(2, "JAX"), (300, FUSED)]}
     yield rows.forecaster(32) | {"bars": [(3, FUSED, "JAX"), (11, "Keras")]}
     yield rows.forecaster(256) | {"bars": [(2.6, FUSED, "JAX")]}
     yield rows.mlp() | {"bars": []}

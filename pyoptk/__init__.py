@@ -21,7 +21,7 @@ except ModuleNotFoundError as error:
         "ordinary install is hidden by the folder pyoptk when Python starts in the checkout."
     ) from error
 
-from . import kernels, losses, optim, schedules
+from . import kernels, losses, optim, scan, schedules
 from ._core import get_num_threads, isa, isas, set_num_threads, threads_backend, use_isa
 from ._sparse import SparseRows
 from .checkpoint import load, save
@@ -29,6 +29,7 @@ from .optim import *
 from .optim.adam import *
 from .optim.classic import *
 from .rnn import GRU, LSTM, RNN
+from .scan import *
 
 __version__: str = _version
 __all__ = [
@@ -49,3 +50,4 @@ __all__ = [
     "use_isa",
 ]
 __all__ += optim.__all__
+__all__ += scan.__all__

@@ -361,6 +361,19 @@ def integers(name: str, value: Any, expected: str) -> NDArray[Any]:
     return given
 
 
+def check_resets(resets: Any, T: int, B: int) -> NDArray[np.bool]:
+    """`resets` as a contiguous bool array [T, B]."""
+    if not isinstance(resets, np.ndarray) or resets.dtype != np.bool_:
+        raise TypeError(f"resets: expected a bool array {(T, B)}, got {described(resets)}")
+    if isinstance(resets, np.ma.MaskedArray):
+        raise TypeError(
+            "resets: expected a plain array, got a masked one, whose mask would have no effect"
+        )
+    if resets.shape != (T, B):
+        raise ValueError(f"resets: expected shape {(T, B)}, got {resets.shape}")
+    return np.ascontiguousarray(resets)
+
+
 def check_fraction(name: str, p: Any) -> float:
     """`p` as a float in [0, 1) that does not become 1 where dropout rounds it."""
     fraction = number(name, p, 0, 1, "a number in [0, 1)")

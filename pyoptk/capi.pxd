@@ -125,6 +125,11 @@ cdef extern from "pyoptk.h" nogil:
         void (*backward)(const pk_rnn_layer *, const pk_rnn_gradients *, size_t,
                          int) noexcept nogil
         void (*step)(const pk_rnn_layer *, int) noexcept nogil
+    ctypedef struct pk_scan:
+        size_t T, B, D
+        pk_sequence a
+        const unsigned char *resets
+        int reverse
     ctypedef struct pk_dropout_config:
         double p
         uint64_t seed, stream
@@ -137,6 +142,10 @@ cdef extern from "pyoptk.h" nogil:
         void (*matmul)(size_t, size_t, size_t, const void *, size_t, const void *, size_t, void *,
                        size_t, int, void *, int) noexcept nogil
         size_t (*matmul_scratch_size)(size_t, size_t) noexcept nogil
+        void (*linear_scan_forward)(const pk_scan *, pk_sequence, const void *, pk_sequence,
+                                    int) noexcept nogil
+        void (*linear_scan_backward)(const pk_scan *, const void *, pk_sequence, pk_sequence,
+                                     pk_sequence, pk_sequence, void *, int) noexcept nogil
         double (*fma_roof)(size_t, double *) noexcept nogil
 
     ctypedef enum pk_activation:

@@ -26,6 +26,7 @@ from ._dense import (
 )
 from ._optim import global_norm, kernel
 from ._products import dropout, exp, matmul, sigmoid, tanh
+from ._scan import linear_scan_backward, linear_scan_forward
 
 Array = NDArray[np.floating[Any]]
 
@@ -45,6 +46,8 @@ __all__ = [
     "layer_norm_forward",
     "linear_backward",
     "linear_forward",
+    "linear_scan_backward",
+    "linear_scan_forward",
     "lion",
     "mae",
     "matmul",

@@ -14,7 +14,9 @@ from pyoptk import _optim, kernels, reference
 ROOT = Path(__file__).parents[1]
 SHARED = set(inspect.signature(pyoptk.Optimizer).parameters)
 # tested elsewhere
-OTHERS = {*reference.dense.__all__, "dropout", "exp", "global_norm", "matmul", "sigmoid", "tanh"}
+OTHERS = {*reference.dense.__all__, *reference.scan.__all__} | {
+    "dropout", "exp", "global_norm", "matmul", "sigmoid", "tanh"
+}
 
 
 def test_every_kernel_is_described_and_has_a_class_a_bare_kernel_and_a_twin():

@@ -13,8 +13,9 @@ WIDE, NARROW = np.ones((2, 3)), np.ones((2, 3), np.float16)
 X, STEPS, H = np.ones((4, 2, 3), np.float32), np.ones((2, 6), np.float32)[:, ::2], np.ones(5)
 Y, STATE = np.empty((4, 2, 5), np.float32), np.zeros((1, 2, 5), np.float32)
 SQUARE, LABELS = np.ones((2, 2), np.float32), np.zeros(2, np.int64)
+H0, RESETS, ENDS = np.ones((2, 3), np.float32), np.ones((4, 2), bool), np.ones(3, bool)
 ROWS = pyoptk.SparseRows([0], G[:1], (2, 3))
-ARRAYS = (W, G, M, V, WIDE, NARROW, X, STEPS, H, Y, STATE, ROWS.values)
+ARRAYS = (W, G, M, V, WIDE, NARROW, X, STEPS, H, Y, STATE, H0, RESETS, ENDS, ROWS.values)
 ARRAYS += SQUARE, LABELS
 
 GRU, LSTM = (cls(3, 5, rng=np.random.default_rng(0)) for cls in (pyoptk.GRU, pyoptk.LSTM))
@@ -54,6 +55,11 @@ CALLS = {
     "loss of wrong labels": (lambda: kernels.softmax_cross_entropy(W, LABELS + 3, V), ValueError),
     "loss in losses": (lambda: pyoptk.losses.mse(W, G, weights=W[:, 0].copy()), None),
     "dropout": (lambda: kernels.dropout(X, Y, 0.5, seed=1), ValueError),
+    "scan": (lambda: kernels.linear_scan_forward(X, X, X, H0, resets=RESETS), None),
+    "scan that does not fit": (lambda: pyoptk.linear_scan(X, X, H0, resets=ENDS), ValueError),
+    "scan, both ways": (lambda: pyoptk.linear_scan_backward(X, X, X, H0, resets=RESETS), None),
+    "scan, overlapping": (lambda: pyoptk.linear_scan_backward(X, X, X, out=(X, X)), ValueError),
+    "advantages": (lambda: pyoptk.gae(X[0, 0], G[:, 0], ENDS, 1, 1), ValueError),
     "both ways": (both_ways, None),
     "forward of another dtype": (lambda: LSTM.forward(X.astype(float)), TypeError),
     "forward of another shape": (lambda: LSTM.forward(Y), ValueError),

@@ -88,6 +88,27 @@ def layer(x, dy, weights, *, cell, **more):
     return lambda: jax.block_until_ready(whole(*arguments)), lambda found: [found[0], *found[1]]
 
 
+def scan(a, b, dh):
+    """With `lax.scan`, which was faster than `lax.associative_scan`."""
+    if a.dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
+
+    def recurrence(a, b):
+        def one(h, now):
+            h = now[0] * h + now[1]
+            return h, h
+
+        return jax.lax.scan(one, jnp.zeros_like(a[0]), (a, b))[1]
+
+    @jax.jit
+    def whole(a, b, dh):
+        h, back = jax.vjp(recurrence, a, b)
+        return h, *back(dh)
+
+    arguments = jax.device_put((a, b, dh))
+    return lambda: jax.block_until_ready(whole(*arguments)), list
+
+
 def train(loss, weights, batch):
     """A training step with Adam, which returns the parameters first."""
     rule = optax.adam(LR)

@@ -125,6 +125,17 @@ typedef struct {
     void (*step)(const pk_rnn_layer *layer, int nthreads);
 } pk_cell_kernels;
 
+/* ---- linear recurrences ---------------------------------------------------------------------- */
+
+/* h_t = a_t h_{t-1} + b_t, element by element, over [T, B, D].  The state before the first step is
+ * h0, or zero.  Where it is zero (there, and where `resets` is not 0) a_t is not read. */
+typedef struct {
+    size_t T, B, D;              /* >= 0; T * B * D elements fit a size_t */
+    pk_sequence a;               /* [T, B, D] in */
+    const unsigned char *resets; /* [T, B]; not 0: the state before step t is zero; NULL: nowhere */
+    int reverse;                 /* steps go from T-1 to 0 */
+} pk_scan;
+
 /* ---- functions of arrays --------------------------------------------------------------------- */
 
 /* Element n = (t * B + b) * H + i has a random number of 16 bits, and is dropped if that is less
@@ -159,6 +170,22 @@ typedef struct {
     void (*matmul)(size_t M, size_t N, size_t K, const void *a, size_t lda, const void *b,
                    size_t ldb, void *c, size_t ldc, int accumulate, void *scratch, int nthreads);
     size_t (*matmul_scratch_size)(size_t N, size_t K); /* SIZE_MAX: too much */
+
+    /* A linear recurrence.  The bits of an element depend on no other element.
+     *   b   [T, B, D] in
+     *   h0  [B, D] in; NULL: zeros
+     *   h   [T, B, D] out, may be b or scan->a */
+    void (*linear_scan_forward)(const pk_scan *scan, pk_sequence b, const void *h0, pk_sequence h,
+                                int nthreads);
+    /* Its gradients: u_t = dh_t + a_{t+1} u_{t+1}, da_t = u_t h_{t-1}, db = u, dh0 = a_1 u_1.
+     *   h0   as in forward
+     *   h    [T, B, D] in: its result
+     *   dh   [T, B, D] in
+     *   da   [T, B, D] out, may be scan->a
+     *   db   [T, B, D] out, may be dh
+     *   dh0  [B, D] out, may be NULL */
+    void (*linear_scan_backward)(const pk_scan *scan, const void *h0, pk_sequence h, pk_sequence dh,
+                                 pk_sequence da, pk_sequence db, void *dh0, int nthreads);
 
     /* For benchmarks: multiply-adds in registers on one core, a lower bound for the time of a
      * product. Returns the number of floating-point operations; *out only keeps the compiler from

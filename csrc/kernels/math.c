@@ -1,9 +1,10 @@
-/* The table of functions of arrays: exp, sigmoid, tanh, dropout, the product of matrices.  CMake
- * compiles this file once for each instruction set and dtype, with contraction to FMA.  Everything
- * is static except the table, so that no two objects share a symbol. */
+/* The table of functions of arrays: exp, sigmoid, tanh, dropout, the product of matrices, linear
+ * recurrences.  CMake compiles this file once for each instruction set and dtype, with contraction
+ * to FMA.  Everything is static except the table, so that no two objects share a symbol. */
 #include "dropout.h"
 #include "mathfun.h"
 #include "matmul.h"
+#include "scan.h"
 
 /* ---- element by element ---------------------------------------------------------------------- */
 
@@ -96,5 +97,7 @@ const pk_math_kernels PK_TABLE = {
     .dropout = dropout,
     .matmul = matmul,
     .matmul_scratch_size = matmul_scratch_size,
+    .linear_scan_forward = scan_forward,
+    .linear_scan_backward = scan_backward,
     .fma_roof = fma_roof,
 };

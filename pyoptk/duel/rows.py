@@ -82,6 +82,15 @@ def layer(
     return other(label, task, sizes, {"cell": cell}, part=part, flop=flop)
 
 
+def scan(T: int, B: int, D: int, *, dtype: str = "float32", part: str = "") -> Row:
+    """A linear recurrence over time: forward and backward, or one of them."""
+    arrays = {"forward": 3, "backward": 5, "": 8}[part]  # read or written
+    label = f"linear scan, T {T}, B {B}, D {D}{f', {part}' * bool(part)}{of(dtype)}"
+    sizes = {"T": T, "B": B, "D": D, "dtype": dtype}
+    work = np.dtype(dtype).itemsize * arrays * T * B * D
+    return other(label, "scan", sizes, part=part, bytes=work)
+
+
 def forecaster(B: int, T: int = 10) -> Row:
     """A whole training step of LSTM(64) -> LSTM(32) -> Dense(1) on windows of T steps."""
     flop = layer_flop(T, B, 1, 64) + layer_flop(T, B, 64, 32) + 6 * B * 32

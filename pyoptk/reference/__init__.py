@@ -12,11 +12,13 @@ from . import dense as _dense
 from . import moments as _moments
 from . import optim as _optim
 from . import rnn as _rnn
+from . import scan as _scan
 from .arrays import *
 from .dense import *
 from .moments import *
 from .optim import *
 from .rnn import *
+from .scan import *
 
 __all__: list[str] = []
 __all__ += _arrays.__all__
@@ -24,3 +26,4 @@ __all__ += _dense.__all__
 __all__ += _moments.__all__
 __all__ += _optim.__all__
 __all__ += _rnn.__all__
+__all__ += _scan.__all__

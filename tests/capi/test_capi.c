@@ -2,6 +2,7 @@
  * against difference quotients; the Python tests compare them with NumPy. */
 #include "dense.h"
 #include "rnn.h"
+#include "scan.h"
 
 #include <limits.h>
 #include <pthread.h>
@@ -329,6 +330,7 @@ int main(void)
         test_adam_by_hand();
         test_threads_do_not_change_the_bits();
         test_touched_rows_come_once_and_in_order();
+        test_scans();
         test_layers_with_the_stack_they_ask_for();
     }
     test_more_threads_than_anybody_has(); /* last, because its threads stay alive */

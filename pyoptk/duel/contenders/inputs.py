@@ -35,6 +35,13 @@ def layer(T, B, I, H, *, gates=4, dtype="float32", layers=1, directions=1, packe
 stream = layer
 
 
+def scan(T, B, D, dtype="float32"):
+    """A linear recurrence of positive numbers, which a logarithm can take, and a gradient."""
+    rng = np.random.default_rng(0)
+    a, b, dh = (rng.uniform(low, 1, (T, B, D)).astype(dtype) for low in (0.9, 0.1, -1))
+    return {"a": a, "b": b, "dh": dh * dh.dtype.type(0.01)}  # the sums of gradients are below 1
+
+
 def forecaster(B, T):
     """T steps of a noisy wave, the next value, and the weights of two LSTMs and a dense layer."""
     rng = np.random.default_rng(0)

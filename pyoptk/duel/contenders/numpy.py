@@ -145,6 +145,16 @@ def stream(x, dy, weights, *, cell):
     return partial(step, x[0], *[np.zeros_like(dy[0])] * states(step), *weights)
 
 
+def scan(a, b, dh):
+    h, da, db = (np.empty_like(a) for _ in range(3))
+    forward = partial(reference.linear_scan_forward, a, b, h)
+    return (forward, partial(reference.linear_scan_backward, a, h, dh, da, db)), lambda _: [
+        h,
+        da,
+        db,
+    ]
+
+
 def forecaster(windows, targets, weights):
     """The training step of `pyoptk.demo.numpy_step`, the weights its own copies."""
     model = Forecaster(np.random.default_rng(0))

@@ -52,6 +52,17 @@ def stream(x, dy, weights, **how):
     return partial(lstm.step, x[0], lstm.step(x[0])[1])
 
 
+def scan(a, b, dh):
+    known("linear_scan")
+    h, da, db = (np.empty_like(a) for _ in range(3))
+    forward = partial(pyoptk.linear_scan, a, b, out=h)
+    return (forward, partial(pyoptk.linear_scan_backward, dh, a, h, out=(da, db))), lambda _: [
+        h,
+        da,
+        db,
+    ]
+
+
 def forecaster(windows, targets, weights):
     """The training step of `pyoptk.demo.forecaster`, without its clipping."""
     from pyoptk.demo.forecaster import Forecaster

@@ -88,6 +88,23 @@ def stream(x, dy, weights, *, cell):
     return partial(filled(made, weights).requires_grad_(False).forward, x)
 
 
+def scan(a, b, dh):
+    """In logarithms, because it has no operator for this; a loop over time takes longer still."""
+    a, b = (torch.tensor(array, requires_grad=True) for array in (a, b))
+    dh, h = torch.from_numpy(dh), None
+
+    def forward():
+        nonlocal h
+        a.grad = b.grad = None
+        sums = a.log().cumsum(0)
+        h = (sums + (b.log() - sums).logcumsumexp(0)).exp()
+
+    def outcome(_):
+        return [h.detach(), *([] if a.grad is None else (a.grad, b.grad))]
+
+    return (forward, lambda: h.backward(dh)), outcome
+
+
 def train(model, loss, x, y, forward):
     """A training step with Adam."""
     opt = torch.optim.Adam(model.parameters(), lr=LR, fused=True)

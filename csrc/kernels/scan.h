@@ -1,0 +1,158 @@
+/* Linear recurrences over time, kernels of math.c.  A row is the T-th part of an array: what its
+ * elements have at one time step.  Elements do not depend on each other, so a chunk is a range of
+ * columns, and it walks through time row by row, because memory is read fastest in order. */
+#ifndef PK_SCAN_H
+#define PK_SCAN_H
+
+#include "vec.h"
+
+enum {
+    SCAN_COLUMNS = 8192 / sizeof(real),   /* of a chunk: L1 holds its rows of one step */
+    SCAN_LINE = ALIGNMENT / sizeof(real), /* two threads do not write one cache line */
+    SCAN_SERIAL_BELOW = 1 << 15           /* elements: some 10 microseconds */
+};
+
+typedef struct {
+    const pk_scan *scan;
+    pk_sequence b, h, dh, da, db;
+    const real *h0;
+    real *dh0;
+    size_t chunks;
+} scan_job;
+
+/* The part of one row in one batch row: D elements or less, from d on. */
+typedef struct {
+    size_t b, d, n;
+} scan_part;
+
+/* The next part of the columns [*from, to), which are counted through all batch rows. */
+PK_INLINE scan_part scan_next_part(size_t D, size_t *from, size_t to)
+{
+    const scan_part p = {*from / D, *from % D, smaller(D - *from % D, to - *from)};
+    *from += p.n;
+    return p;
+}
+
+PK_INLINE size_t scan_column(const scan_job *j, size_t chunk)
+{
+    const size_t columns = j->scan->B * j->scan->D,
+                 lines = round_up(columns, SCAN_LINE) / SCAN_LINE;
+    return smaller(columns, pk_chunk_begin(lines, chunk, j->chunks) * SCAN_LINE);
+}
+
+/* The time of step s. */
+PK_INLINE size_t scan_time(const pk_scan *scan, size_t s)
+{
+    return scan->reverse ? scan->T - 1 - s : s;
+}
+
+/* The state before step s of a part, or NULL where it is zero. */
+PK_INLINE const real *scan_before(const scan_job *j, size_t s, scan_part p)
+{
+    const pk_scan *scan = j->scan;
+    if (scan->resets && scan->resets[scan_time(scan, s) * scan->B + p.b])
+        return NULL;
+    if (s > 0)
+        return row_at(j->h, scan_time(scan, s - 1), p.b) + p.d;
+    return j->h0 ? j->h0 + p.b * scan->D + p.d : NULL;
+}
+
+static void scan_forward_chunk(void *arg, size_t chunk)
+{
+    const scan_job *j = arg;
+    const pk_scan *scan = j->scan;
+    const size_t begin = scan_column(j, chunk), end = scan_column(j, chunk + 1);
+    const fp_mode mode = flush_denormals();
+    for (size_t s = 0; s < scan->T; s++) {
+        const size_t t = scan_time(scan, s);
+        for (size_t at = begin; at < end;) {
+            const scan_part p = scan_next_part(scan->D, &at, end);
+            const real *a = row_at(scan->a, t, p.b) + p.d, *b = row_at(j->b, t, p.b) + p.d;
+            const real *before = scan_before(j, s, p);
+            real *h = row_at(j->h, t, p.b) + p.d;
+            if (before) {
+                PK_SIMD
+                for (size_t i = 0; i < p.n; i++)
+                    h[i] = a[i] * before[i] + b[i];
+            } else if (h != b) {
+                memcpy(h, b, p.n * sizeof(real));
+            }
+        }
+    }
+    restore_denormals(mode);
+}
+
+/* The step of backward, without branches on what is absent: `carry` is the gradient of the state
+ * after the step that comes from later ones, then that of the state before it. */
+PK_INLINE void scan_back(size_t n, const real *a, const real *before, const real *dh, real *da,
+                         real *db, real *carry)
+{
+    PK_SIMD
+    for (size_t i = 0; i < n; i++) {
+        const real u = dh[i] + carry[i], a_i = a[i];
+        da[i] = u * before[i];
+        db[i] = u;
+        carry[i] = a_i * u;
+    }
+}
+
+static void scan_backward_chunk(void *arg, size_t chunk)
+{
+    const scan_job *j = arg;
+    const pk_scan *scan = j->scan;
+    const size_t begin = scan_column(j, chunk), end = scan_column(j, chunk + 1);
+    const fp_mode mode = flush_denormals();
+    real carried[SCAN_COLUMNS];
+    memset(carried, 0, sizeof carried);
+    for (size_t s = scan->T; s-- > 0;) {
+        const size_t t = scan_time(scan, s);
+        real *carry = carried;
+        for (size_t at = begin; at < end;) {
+            const scan_part p = scan_next_part(scan->D, &at, end);
+            const real *before = scan_before(j, s, p), *dh = row_at(j->dh, t, p.b) + p.d;
+            real *da = row_at(j->da, t, p.b) + p.d, *db = row_at(j->db, t, p.b) + p.d;
+            if (before) {
+                scan_back(p.n, row_at(scan->a, t, p.b) + p.d, before, dh, da, db, carry);
+            } else {
+                PK_SIMD
+                for (size_t i = 0; i < p.n; i++) {
+                    db[i] = dh[i] + carry[i];
+                    da[i] = 0;
+                    carry[i] = 0;
+                }
+            }
+            carry += p.n;
+        }
+    }
+    if (j->dh0)
+        memcpy(j->dh0 + begin, carried, (end - begin) * sizeof(real));
+    restore_denormals(mode);
+}
+
+static void scan_run(void (*chunk)(void *, size_t), scan_job *job, int nthreads)
+{
+    const size_t columns = job->scan->B * job->scan->D;
+    const int threads = job->scan->T * columns < SCAN_SERIAL_BELOW ? 1 : nthreads;
+    const size_t lines = round_up(columns, SCAN_LINE) / SCAN_LINE;
+    job->chunks = round_up(columns, SCAN_COLUMNS) / SCAN_COLUMNS;
+    if (threads > 1 && job->chunks < (size_t)threads)
+        job->chunks = smaller(lines, (size_t)threads);
+    if (columns > 0)
+        pk_parallel(chunk, job, job->chunks, threads);
+}
+
+static void scan_forward(const pk_scan *scan, pk_sequence b, const void *h0, pk_sequence h,
+                         int nthreads)
+{
+    scan_job job = {.scan = scan, .b = b, .h0 = h0, .h = h};
+    scan_run(scan_forward_chunk, &job, nthreads);
+}
+
+static void scan_backward(const pk_scan *scan, const void *h0, pk_sequence h, pk_sequence dh,
+                          pk_sequence da, pk_sequence db, void *dh0, int nthreads)
+{
+    scan_job job = {.scan = scan, .h0 = h0, .h = h, .dh = dh, .da = da, .db = db, .dh0 = dh0};
+    scan_run(scan_backward_chunk, &job, nthreads);
+}
+
+#endif

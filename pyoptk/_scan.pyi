@@ -1,0 +1,28 @@
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Array: TypeAlias = NDArray[np.floating[Any]]
+
+def linear_scan_forward(
+    a: _Array,
+    b: _Array,
+    h: _Array,
+    h0: _Array | None = None,
+    *,
+    reverse: bool = False,
+    resets: NDArray[np.bool] | None = None,
+) -> None: ...
+def linear_scan_backward(
+    a: _Array,
+    h: _Array,
+    dh: _Array,
+    da: _Array,
+    db: _Array,
+    h0: _Array | None = None,
+    dh0: _Array | None = None,
+    *,
+    reverse: bool = False,
+    resets: NDArray[np.bool] | None = None,
+) -> None: ...
