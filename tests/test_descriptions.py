@@ -15,7 +15,12 @@ ROOT = Path(__file__).parents[1]
 SHARED = set(inspect.signature(pyoptk.Optimizer).parameters)
 # tested elsewhere
 OTHERS = {*reference.dense.__all__, *reference.scan.__all__} | {
-    "dropout", "exp", "global_norm", "matmul", "sigmoid", "tanh"
+    "dropout",
+    "exp",
+    "global_norm",
+    "matmul",
+    "sigmoid",
+    "tanh",
 }
 
 
