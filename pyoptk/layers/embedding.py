@@ -34,6 +34,8 @@ class Embedding(Layer):
         Draws the table.
     """
 
+    grads: dict[str, Any]
+
     def __init__(
         self,
         rows: int,
@@ -87,7 +89,7 @@ class Embedding(Layer):
         if accumulate and before.indices.size:
             indices = np.concatenate([before.indices, grad.indices])
             grad = SparseRows(indices, np.concatenate([before.values, grad.values]), shape)
-        dict.__setitem__(self.grads, "weight", grad)  # type: ignore[type-var]
+        dict.__setitem__(self.grads, "weight", grad)
         self._kept = None
 
     def _grad_shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -96,7 +98,7 @@ class Embedding(Layer):
     def _bind(self, params: Array, grads: Array) -> None:
         super()._bind(params, grads)
         nothing = SparseRows([], np.zeros((0, self.width), self.dtype), (self.rows, self.width))
-        dict.setdefault(self.grads, "weight", nothing)  # type: ignore[type-var]
+        dict.setdefault(self.grads, "weight", nothing)
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"grads": dict(self.grads)}

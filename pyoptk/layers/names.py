@@ -10,6 +10,7 @@ import numpy as np
 from .._bound import Array
 from ..checkpoint import check_arrays, check_mapping, fill_arrays
 from ..rnn.convert import array_of
+from .places import is_model
 
 Layers = Sequence[Any]
 
@@ -30,7 +31,7 @@ def in_torch(layers: Layers, prefix: str = "") -> Iterator[tuple[str, Array]]:
     """Each parameter and its name in ``torch.nn.Sequential``."""
     i = 0
     for layer in layers:
-        if hasattr(layer, "layers"):
+        if is_model(layer):
             yield from in_torch(layer.layers, f"{prefix}{i}.")
         else:
             for name, array in layer.params.items():
@@ -73,10 +74,11 @@ def _shown(shape: tuple[Any, ...]) -> str:
 def _rows(layers: Layers, indent: str, shape: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
     """Text, shape of the output and count of each layer."""
     for i, layer in enumerate(layers):
-        if hasattr(layer, "layers"):
+        if is_model(layer):
             yield f"{indent}{i}  {type(layer).__name__}", (), 0
-            for text, shape, count in _rows(layer.layers, indent + "   ", shape):
-                yield text, shape, count
+            inner = list(_rows(layer.layers, indent + "   ", shape))
+            yield from inner
+            shape = inner[-1][1]
             continue
         shape = layer._after(shape) if hasattr(layer, "_after") else ()
         short = getattr(layer, "_short", layer.__repr__)().split("\n")[0]

@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _checks, checkpoint
 from .._bound import INSTEAD, Array, aligned
+from .._files import Path
 from ..params import Fixed
-from ..rnn.layer import Layer as Recurrent
 from . import names
 from .base import NO_FORWARD
+from .places import check_layers, padded, place
 from .shape import Last
-
-NEEDED = ("params", "grads", "forward", "backward")
-
-
-class _Place(NamedTuple):
-    """A layer in a model, and how it is called."""
-
-    layer: Any
-    recurrent: bool
-    nested: bool
-    takes_lengths: bool
-    key: str | None  # of its gradients if backward replaces them, else None
 
 
 class Sequential:
@@ -65,11 +53,11 @@ class Sequential:
     >>> rng = np.random.default_rng(0)
     >>> model = Sequential(pyoptk.LSTM(1, 8, rng=rng), Last(), Linear(8, 1, rng=rng))
     >>> model
-    Sequential(               output              parameters
-      0  LSTM(1, 8)           (T, B, 8)                  352
-      1  Last()               (B, 8)                       0
-      2  Linear(8, 1)         (B, 1)                       9
-                                                         361
+    Sequential(        output     parameters
+      0  LSTM(1, 8)    (T, B, 8)         352
+      1  Last()        (B, 8)              0
+      2  Linear(8, 1)  (B, 1)              9
+                                         361
     )
     >>> optimizer = pyoptk.Adam(model.params)
     >>> x, target = np.zeros((20, 4, 1), np.float32), np.ones((4, 1), np.float32)
@@ -88,13 +76,13 @@ class Sequential:
     def __init__(self, *layers: Any) -> None:
         if not layers:
             raise ValueError("layers: expected at least one, got none")
-        _check_layers(layers)
+        check_layers(layers)
         self._join(layers)
 
     def _join(self, layers: tuple[Any, ...]) -> None:
         """Make buffers for all parameters and gradients, and move those of the layers there."""
         self.layers = layers
-        self._places = [_place(layer, f"{i}.") for i, layer in enumerate(layers)]
+        self._places = [place(layer, f"{i}.") for i, layer in enumerate(layers)]
         with_params = [i for i, layer in enumerate(layers) if layer.params]
         self._first = with_params[0] if with_params else len(layers)
         self._due = False
@@ -104,7 +92,7 @@ class Sequential:
             found = " and ".join(sorted(map(str, dtypes)))
             raise TypeError(f"layers: expected one dtype, got {found}")
         dtype = dtypes.pop() if dtypes else np.dtype(np.float32)
-        sizes = [sum(_padded(layer, name) for layer in movable) for name in ("params", "grads")]
+        sizes = [sum(padded(layer, name) for layer in movable) for name in ("params", "grads")]
         self._bind(aligned(sizes[0], dtype), aligned(sizes[1], dtype))
 
     def _bind(self, params: Array, grads: Array) -> None:
@@ -119,7 +107,7 @@ class Sequential:
                 part = flat[at[name] : at[name] + own.size]
                 part[:] = own
                 parts.append(part)
-                at[name] += _padded(layer, name)
+                at[name] += padded(layer, name)
             layer._bind(*parts)
         for name in ("params", "grads"):
             arrays = {
@@ -293,7 +281,7 @@ class Sequential:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other.layers = tuple(layer.shared() for layer in self.layers)
-        other._places = [_place(layer, f"{i}.") for i, layer in enumerate(other.layers)]
+        other._places = [place(layer, f"{i}.") for i, layer in enumerate(other.layers)]
         other._due = False
         return other
 
@@ -335,11 +323,11 @@ class Sequential:
             if hasattr(layer, "check_state_dict"):
                 layer.check_state_dict(part)
 
-    def save(self, path: checkpoint.Path) -> None:
+    def save(self, path: Path) -> None:
         """Write the model to a file, as `pyoptk.save(path, model=model)` does."""
         checkpoint.save(path, model=self)
 
-    def load(self, path: checkpoint.Path) -> None:
+    def load(self, path: Path) -> None:
         """Change the model in place to what `save` wrote, as `pyoptk.load(path, model=model)`."""
         checkpoint.load(path, model=self)
 
@@ -370,33 +358,3 @@ class Sequential:
 
     def __repr__(self) -> str:
         return names.summary(self.layers)
-
-
-def _padded(layer: Any, name: str) -> int:
-    """The room of a layer's parameters or gradients: whole cache lines."""
-    size: int = getattr(layer, f"flat_{name}").size
-    return -(-size // 16) * 16
-
-
-def _check_layers(layers: tuple[Any, ...]) -> None:
-    seen: dict[int, int] = {}
-    for i, layer in enumerate(layers):
-        for name in NEEDED:
-            if not hasattr(layer, name):
-                kind = type(layer).__name__
-                raise TypeError(f"layers[{i}]: expected an object with {name}, got {kind}")
-        for inner in layer._all() if isinstance(layer, Sequential) else [layer]:
-            first = seen.setdefault(id(inner.params) if inner.params else -len(seen) - 1, i)
-            if inner.params and first != i:
-                raise ValueError(
-                    f"layers[{i}]: expected parameters of its own, got those of layers[{first}]; "
-                    "layers that share some belong to two models"
-                )
-
-
-def _place(layer: Any, key: str) -> _Place:
-    recurrent, nested = isinstance(layer, Recurrent), isinstance(layer, Sequential)
-    takes_lengths = "lengths" in inspect.signature(layer.forward).parameters
-    in_buffer = isinstance(layer.grads, Fixed) and len(layer.grads) and not nested
-    replaced = not in_buffer or layer.flat_grads.size < layer.flat_params.size
-    return _Place(layer, recurrent, nested, takes_lengths, key if replaced else None)

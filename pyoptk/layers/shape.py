@@ -41,13 +41,13 @@ class Last(Layer):
             raise ValueError(f"x: expected as many features each way, got shape {x.shape}")
         last = np.full(B, T) if lengths is None else _checks.check_lengths(lengths, B, T)
         y = np.zeros((B, H), x.dtype)
-        for steps_at, y_at in self._places(last, H):
+        for steps_at, y_at in self._picked(last, H):
             y[y_at] = steps[steps_at]
         if train:
             self._kept = x.shape, last, y
         return y
 
-    def _places(self, last: NDArray[np.int64], H: int) -> list[tuple[Any, Any]]:
+    def _picked(self, last: NDArray[np.int64], H: int) -> list[tuple[Any, Any]]:
         """Indices of what is picked, in x [T, B, H] and in y, for each direction."""
         (some,) = np.nonzero(last)
         at, half = last[some] - 1, slice(H // 2 if self.bidirectional else H)
@@ -66,7 +66,7 @@ class Last(Layer):
         dx = np.zeros(shape, y.dtype) if need_dx else None
         if dx is not None:
             steps = dx.swapaxes(0, 1) if self.batch_first else dx
-            for steps_at, y_at in self._places(last, shape[2]):
+            for steps_at, y_at in self._picked(last, shape[2]):
                 steps[steps_at] = dy[y_at]
         self._kept = None
         return dx
