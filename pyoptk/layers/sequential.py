@@ -266,14 +266,7 @@ class Sequential:
     def shared(self) -> Self:
         """A model with the same parameters and gradients, and memory of its own for the passes.
 
-        A model keeps what one forward leaves for one backward. To run it on several inputs before
-        the backward calls, as a siamese network does, run a shared one on each, and add up:
-
-            a, b = model.forward(x_a), other.forward(x_b)  # other = model.shared(), once
-            model.backward(da)
-            other.backward(db, accumulate=True)
-
-        Masks of dropout are others.
+        For several inputs before the backward calls, see `Layer.shared`.
         """
         for i, layer in enumerate(self.layers):
             if not hasattr(layer, "shared"):
