@@ -41,30 +41,25 @@ Loss = tuple[float, Array]
 
 def _output(y: Any) -> Array:
     """The output of a model as a C-contiguous array."""
-    if (
-        not isinstance(y, np.ndarray)
-        or isinstance(y, np.ma.MaskedArray)
-        or y.dtype not in (np.float32, np.float64)
-        or not y.dtype.isnative
-    ):
+    masked = isinstance(y, np.ma.MaskedArray)
+    if masked or not isinstance(y, np.ndarray) or y.dtype.char not in "fd" or not y.dtype.isnative:
         raise TypeError(f"y: expected a float32 or float64 array, got {described(y)}{advice(y)}")
     return np.asarray(y, order="C")
 
 
 def _like(y: Array, target: Any) -> Array:
     """The target, whose dtype and shape must be those of y, as a C-contiguous array."""
-    expected = f"{y.dtype} {y.shape} like y"
-    if not isinstance(target, np.ndarray) or isinstance(target, np.ma.MaskedArray):
-        got = f"{described(target)}{advice(target)}"
-        raise TypeError(f"target: expected a plain array {expected}, got {got}")
-    if target.dtype != y.dtype:
-        raise TypeError(
-            f"target: expected {expected}, got {described(target)}; target.astype(numpy.{y.dtype}) "
-            "has that dtype"
-        )
-    if target.shape != y.shape:
-        raise ValueError(f"target: expected {expected}, got {described(target)}")
-    return np.asarray(target, order="C")
+    plain_array = isinstance(target, np.ndarray) and not isinstance(target, np.ma.MaskedArray)
+    if plain_array and target.dtype == y.dtype and target.shape == y.shape:
+        return np.asarray(target, order="C")
+    expected, got = f"{y.dtype} {y.shape} like y", described(target)
+    if not plain_array:
+        raise TypeError(f"target: expected a plain array {expected}, got {got}{advice(target)}")
+    if target.dtype == y.dtype:
+        raise ValueError(f"target: expected {expected}, got {got}")
+    raise TypeError(
+        f"target: expected {expected}, got {got}; target.astype(numpy.{y.dtype}) has that dtype"
+    )
 
 
 def _numbers(name: str, value: Any, dtype: np.dtype[Any], expected: str) -> Array:
@@ -135,9 +130,9 @@ def cross_entropy(
     if is_distribution(target):
         target = _like(y, target).reshape(rows.shape)
     else:
-        expected = f"integers {y.shape[:-1]} or {y.dtype} {y.shape}"
-        target = plain("target", target, expected)
+        target = plain("target", target, f"integers {y.shape[:-1]}")
         if target.shape != y.shape[:-1]:
+            expected = f"integers {y.shape[:-1]} or {y.dtype} {y.shape}"
             raise ValueError(f"target: expected {expected}, got {described(target)}")
         if weighted is not None:  # a label that does not count may be any number
             target = np.where(weighted == 0, 0, target)
