@@ -62,10 +62,15 @@ def _like(y: Array, target: Any) -> Array:
     )
 
 
-def _numbers(name: str, value: Any, dtype: np.dtype[Any], expected: str) -> Array:
+def _numbers(
+    name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...], expected: str
+) -> Array:
+    """The value as an array of this shape, or of the first axes of it."""
     given = plain(name, value, expected)
     if given.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected {expected}, got {described(given)}")
+    if given.ndim == 0 or given.shape != shape[: given.ndim]:
+        raise ValueError(f"{name}: expected {expected}, got {described(given)}")
     with np.errstate(over="ignore"):  # infinity is refused later
         return given.astype(dtype)
 
@@ -82,10 +87,7 @@ def _row_weights(
     given = np.ones((), y.dtype)
     if weights is not None:
         expected = f"numbers of the shape of the first axes of y, {y.shape}"
-        given = _numbers("weights", weights, y.dtype, expected)
-        most = y.ndim if axes is None else axes
-        if given.shape != y.shape[: given.ndim] or not 1 <= given.ndim <= most:
-            raise ValueError(f"weights: expected {expected}, got {described(given)}")
+        given = _numbers("weights", weights, y.dtype, y.shape[:axes], expected)
     if axes is None:
         axes = max(given.ndim, 1 if lengths is None else 2)
     if lengths is not None and min(axes, y.ndim) < 2:
@@ -138,7 +140,8 @@ def cross_entropy(
             target = np.where(weighted == 0, 0, target)
         target = target.ravel()
     if class_weights is not None:
-        class_weights = _numbers("class_weights", class_weights, y.dtype, f"{y.shape[-1]} numbers")
+        C = y.shape[-1]
+        class_weights = _numbers("class_weights", class_weights, y.dtype, (C,), f"{C} numbers")
     loss = kernels.softmax_cross_entropy(
         rows,
         target,
