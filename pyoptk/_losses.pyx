@@ -46,6 +46,8 @@ cdef object labels_of(target, size_t M, size_t C, int64_t ignored):
 
 
 cdef double scale_of(scale) except? -1:
+    if type(scale) is float and -FLT_MAX < <double> scale < FLT_MAX:
+        return scale
     return number("scale", scale, -FLT_MAX, FLT_MAX, "a number that float32 can hold")
 
 
@@ -89,7 +91,10 @@ def softmax_cross_entropy(x, target, dx=None, *, weights=None, class_weights=Non
     cdef double mean
     memset(&loss, 0, sizeof(loss))
     loss.M, loss.C, loss.x = of_x.shape[0], of_x.shape[1], of_x.buf
-    loss.ignore_index = check_integer("ignore_index", ignore_index, -2**63, 2**63 - 1, "an int")
+    if type(ignore_index) is int and -2**31 <= ignore_index < 2**31:
+        loss.ignore_index = ignore_index
+    else:
+        loss.ignore_index = check_integer("ignore_index", ignore_index, -2**63, 2**63, "an int64")
     if is_distribution(target):
         loss.targets = arrays.like("target", target, False, loss.M, loss.C)
     else:
@@ -98,7 +103,10 @@ def softmax_cross_entropy(x, target, dx=None, *, weights=None, class_weights=Non
     loss.weights = weights_of(arrays, "weights", weights, loss.M)
     loss.class_weights = weights_of(arrays, "class_weights", class_weights, loss.C)
     loss.dx = of_x.buf if dx is x else arrays.like("dx", dx, True, loss.M, loss.C)
-    loss.smoothing = number("label_smoothing", label_smoothing, 0, 1, "a number in [0, 1)")
+    if type(label_smoothing) is float and 0 <= <double> label_smoothing < 1:
+        loss.smoothing = label_smoothing
+    else:
+        loss.smoothing = number("label_smoothing", label_smoothing, 0, 1, "a number in [0, 1)")
     loss.scale = scale_of(scale)
     arrays.check_apart()
     kernels = dense_table(dtype_of(of_x))

@@ -63,13 +63,17 @@ PK_INLINE double cross_entropy_row(const pk_cross_entropy *l, size_t r, double w
     if (l->labels)
         at_label = (1 - l->smoothing) *
                    (l->class_weights ? (double)((const real *)l->class_weights)[label] : 1);
+    const real x_label = x[label]; /* dx may be x */
     real m = x[0];
     _Pragma("omp simd reduction(max : m)") for (size_t c = 1; c < C; c++) m = x[c] > m ? x[c] : m;
     long_sum exps = {0}, q_sum = {0}, q_x = {0};
     for (size_t c = 0; c < C; c += LANES) {
         const size_t n = smaller(C - c, LANES);
         const vec v = load_n(x + c, n) - m;
-        add_to(&exps, zero_tail(vec_exp(v), n));
+        const vec e = zero_tail(vec_exp(v), n);
+        add_to(&exps, e);
+        if (dx)
+            store_n(dx + c, e, n);
         if (soft) {
             const vec q = cross_entropy_target(l, target, c, n);
             add_to(&q_sum, q);
@@ -80,22 +84,21 @@ PK_INLINE double cross_entropy_row(const pk_cross_entropy *l, size_t r, double w
     const double all_q = at_label + (soft ? sum_of(&q_sum) : 0);
     double loss = all_q * log_total - (soft ? sum_of(&q_x) : 0);
     if (l->labels)
-        loss -= at_label * (double)(x[label] - m);
+        loss -= at_label * (double)(x_label - m);
     if (!dx)
         return weight * loss;
-    const real shift = (real)log_total, factor = (real)(weight * scale * all_q);
-    const real of_q = (real)(weight * scale), x_label = x[label];
+    const real factor = (real)(weight * scale * all_q / total), of_q = (real)(weight * scale);
+    const double e_label = (double)dx[label]; /* 1, if it is much larger than the others */
     for (size_t c = 0; c < C; c += LANES) {
         const size_t n = smaller(C - c, LANES);
-        vec v = factor * vec_exp(load_n(x + c, n) - m - shift);
+        vec v = factor * load_n(dx + c, n);
         if (soft)
             v -= of_q * cross_entropy_target(l, target, c, n);
         store_n(dx + c, v, n);
     }
     if (l->labels)
-        dx[label] =
-            (real)(weight * scale * (all_q * exp((double)(x_label - m) - log_total) - at_label)) -
-            (soft ? of_q * cross_entropy_target(l, target, label, 1)[0] : 0);
+        dx[label] = (real)(weight * scale * (all_q * e_label / total - at_label)) -
+                    (soft ? of_q * cross_entropy_target(l, target, label, 1)[0] : 0);
     return weight * loss;
 }
 
