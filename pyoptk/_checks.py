@@ -337,8 +337,10 @@ def check_float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     return given
 
 
-def integers(name: str, value: Any, expected: str) -> NDArray[Any]:
-    """The value as an array of integers, whatever its shape."""
+def plain(name: str, value: Any, expected: str) -> NDArray[Any]:
+    """The value as an array, without a mask."""
+    if type(value) is np.ndarray:  # most often, and warnings take a microsecond
+        return value
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
             f"{name}: expected {expected}, got a masked array, whose mask would have no effect"
@@ -346,9 +348,14 @@ def integers(name: str, value: Any, expected: str) -> NDArray[Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # NumPy before 1.24 warns and makes an array of lists
-            given = np.asarray(value)
+            return np.asarray(value)
     except (ValueError, Warning):
         raise ValueError(f"{name}: expected {expected}, got a ragged sequence") from None
+
+
+def integers(name: str, value: Any, expected: str) -> NDArray[Any]:
+    """The value as an array of integers, whatever its shape."""
+    given = plain(name, value, expected)
     if given.size == 0:  # of a list, whatever dtype NumPy gives it
         given = given.astype(np.int64)
     if given.dtype.kind not in "iu":
