@@ -9,6 +9,8 @@
 True
 """
 
+from typing import TYPE_CHECKING, Any
+
 from . import _interrupt  # noqa: F401  (first: the rest takes long)
 
 try:
@@ -30,12 +32,20 @@ from .optim.adam import *
 from .optim.classic import *
 from .rnn import GRU, LSTM, RNN
 
+if TYPE_CHECKING:
+    from .fitting import Diverged, History, LRRange, Training, fit, lr_range_test, training
+
 __version__: str = _version
 __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Diverged",
+    "History",
+    "LRRange",
     "SparseRows",
+    "Training",
+    "fit",
     "get_num_threads",
     "isa",
     "isas",
@@ -43,10 +53,22 @@ __all__ = [
     "layers",
     "load",
     "losses",
+    "lr_range_test",
     "save",
     "schedules",
     "set_num_threads",
     "threads_backend",
+    "training",
     "use_isa",
 ]
 __all__ += optim.__all__
+
+
+def __getattr__(name: str) -> Any:
+    """The names of the package `fitting`, which is imported when the first of them is used."""
+    if name not in __all__:
+        raise AttributeError(f"module 'pyoptk' has no attribute {name!r}")
+    from . import fitting
+
+    globals().update({known: getattr(fitting, known) for known in fitting.__all__})
+    return globals()[name]

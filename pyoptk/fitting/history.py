@@ -1,0 +1,113 @@
+"""`History`: the numbers of every epoch, as data, as a table and as a picture."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_SHOWN = 12  # rows of the printed table
+
+
+class History(dict[str, list[float]]):
+    """What `fit` returns: a dict of lists with an entry for each epoch. Prints as a table.
+
+    The keys are "epoch" (from 1), "loss", the metrics, the same with "val_" where there is
+    validation, "lr" (after the epoch) and "seconds".
+
+    Attributes
+    ----------
+    stopped : str
+        Why training ended before the last epoch; "" if it did not.
+
+    Examples
+    --------
+    >>> import pyoptk
+    >>> history = pyoptk.History(["loss", "val_loss"])
+    >>> history.append({"epoch": 1, "loss": 0.5, "val_loss": 0.75, "lr": 0.1, "seconds": 2.0})
+    >>> history["val_loss"], history.best_epoch
+    ([0.75], 1)
+    >>> history
+    epoch  loss  val_loss   lr  seconds
+        1   0.5      0.75  0.1     2.00  best
+    """
+
+    def __init__(self, columns: Iterable[str] = ()) -> None:
+        super().__init__((name, []) for name in ("epoch", *columns, "lr", "seconds"))
+        self.stopped = ""
+
+    def append(self, row: dict[str, float]) -> None:
+        """Add an epoch."""
+        for name, values in self.items():
+            values.append(row[name])
+
+    @property
+    def monitored(self) -> str:
+        """The name of what is to become small: "val_loss" where there is validation, or "loss"."""
+        return "val_loss" if "val_loss" in self else "loss"
+
+    @property
+    def best_epoch(self) -> int:
+        """The first epoch with the lowest `monitored`; 0 before the first one."""
+        found = [math.inf if math.isnan(v) else v for v in self[self.monitored]]
+        return int(self["epoch"][found.index(min(found))]) if found else 0
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write a line with the names, then one for each epoch, every number with all its digits.
+
+        An existing file is replaced.
+        """
+        lines = [self, *zip(*self.values(), strict=True)]
+        text = "".join(",".join(map(str, line)) + "\n" for line in lines)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw loss and metrics over the epochs; needs matplotlib, the extra ``plot``.
+
+        Parameters
+        ----------
+        path : str or PathLike, optional
+            Save the picture there, in the format of the suffix. Without it the figure is one of
+            pyplot: a notebook shows it, elsewhere `matplotlib.pyplot.show()` does.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
+        """
+        from .pictures import drawn, epochs
+
+        return drawn(lambda figure: epochs(figure, self), path)
+
+    def __repr__(self) -> str:
+        if not self["epoch"]:
+            return f"no epochs{f'; {self.stopped}' if self.stopped else ''}"
+        best = self.best_epoch
+        rows = [
+            [*(_text(name, values[i]) for name, values in self.items()), "best" * (epoch == best)]
+            for i, epoch in enumerate(self["epoch"])
+        ]
+        if len(rows) > _SHOWN:
+            rows[_SHOWN // 3 : _SHOWN // 3 - _SHOWN] = [["..."] * len(self) + [""]]
+        cells = [[*self, ""], *rows]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [
+            "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+            for row in cells
+        ]
+        return "\n".join([*lines, *([self.stopped] if self.stopped else [])])
+
+    __str__ = __repr__
+
+
+def _text(name: str, value: float) -> str:
+    return f"{value:.2f}" if name == "seconds" else f"{value:.4g}"

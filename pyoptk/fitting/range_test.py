@@ -1,0 +1,202 @@
+"""`lr_range_test`: the loss of a model while the learning rate grows; all is put back then."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from .. import _checks
+from .batches import source_of
+from .console import Interrupts
+from .metrics import Scored
+from .saved import check_optimizer, parts_of
+from .step import Step
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MEMORY = 0.9  # of the mean of the losses
+_WORSE = 4.0  # the test ends where the mean is so many times the lowest
+
+
+class LRRange:
+    """What `lr_range_test` found.
+
+    Attributes
+    ----------
+    lr, loss, smooth : lists of float
+        For each step the learning rate, the loss before it, and the mean of the losses so far with
+        weights that decay by 0.9 a step.
+    suggestion : float or None
+        The learning rate at which the mean falls fastest; None if it does not fall.
+    """
+
+    def __init__(self) -> None:
+        self.lr: list[float] = []
+        self.loss: list[float] = []
+        self.smooth: list[float] = []
+        self._sum = self._weight = 0.0
+
+    def add(self, lr: float, loss: float) -> bool:
+        """Add a step; returns whether the loss has become much worse."""
+        if not math.isfinite(loss):
+            return True
+        self._sum = _MEMORY * self._sum + loss
+        self._weight = _MEMORY * self._weight + 1
+        self.lr.append(lr)
+        self.loss.append(loss)
+        self.smooth.append(self._sum / self._weight)
+        low, first = min(self.smooth), self.smooth[0]
+        return self.smooth[-1] > low + (_WORSE - 1) * max(abs(low), abs(first - low))
+
+    @property
+    def suggestion(self) -> float | None:
+        if len(self.lr) < 4:
+            return None
+        lowest = self.smooth.index(min(self.smooth))
+        slopes = np.gradient(self.smooth, np.log(self.lr))[: lowest + 1]
+        steepest = int(slopes.argmin())
+        return self.lr[steepest] if slopes[steepest] < 0 else None
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw the curve and the suggestion, as `History.plot` does."""
+        from .pictures import drawn, learning_rates
+
+        return drawn(lambda figure: learning_rates(figure, self), path)
+
+    def __repr__(self) -> str:
+        if not self.lr:
+            return "no steps"
+        best = self.suggestion
+        found = "no suggestion" if best is None else f"suggested lr {best:.2g}"
+        return f"{found}; {len(self.lr)} steps from {self.lr[0]:.2g} to {self.lr[-1]:.2g}"
+
+
+class _PutBack:
+    """At the end of the block model, optimizer and generator are as they were before it."""
+
+    def __init__(self, model: Any, chain: list[Any], rng: np.random.Generator | None) -> None:
+        self.opt, self.parts = chain[0], parts_of(model, chain)
+        self.bits = None if rng is None else rng.bit_generator
+        self.bits_state: Any = None if self.bits is None else self.bits.state
+        states = {k: getattr(p, "state_dict", lambda p=p: p)() for k, p in self.parts.items()}
+        self.states = {name: _copied(state) for name, state in states.items()}
+        self.params = {name: (array, array.copy()) for name, array in model.params.items()}
+        self.grads = {
+            name: (array, array.copy())
+            for name, array in model.grads.items()
+            if isinstance(array, np.ndarray)
+        }
+        self.lr, self.groups = self.opt.lr, dict(self.opt.groups or {})
+
+    def set_lr(self, lr: float, base: float) -> None:
+        """The lr of the optimizer, and in proportion that of groups."""
+        self.opt.lr = lr
+        own = {
+            name: {**values, "lr": _now(values["lr"], self.opt) * lr / base}
+            if "lr" in values
+            else values
+            for name, values in self.groups.items()
+        }
+        if self.groups:
+            self.opt.groups = own
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.opt.lr = self.lr
+        if self.groups:
+            self.opt.groups = self.groups
+        for array, before in [*self.params.values(), *self.grads.values()]:
+            array[...] = before
+        for name, part in self.parts.items():
+            if hasattr(part, "load_state_dict"):
+                part.load_state_dict(self.states[name])
+        if self.bits is not None:
+            self.bits.state = self.bits_state
+
+
+def _copied(state: Any) -> Any:
+    if isinstance(state, np.ndarray):
+        return state.copy()
+    return {k: _copied(v) for k, v in state.items()} if isinstance(state, dict) else state
+
+
+def _now(value: Any, opt: Any) -> float:
+    """A hyper-parameter as a number; a schedule at the next step."""
+    return float(value(opt._plan.calls) if callable(value) else value)
+
+
+def lr_range_test(
+    model: Any,
+    loss: Callable[..., Any],
+    optimizer: Any,
+    x: Any,
+    y: Any = None,
+    *,
+    lowest: float = 1e-6,
+    highest: float = 1.0,
+    steps: int = 100,
+    batch_size: int = 32,
+    lengths: Any = None,
+    batch_axis: int = 0,
+    rng: np.random.Generator | None = None,
+) -> LRRange:
+    """Train for some steps with a learning rate that grows, and put everything back as it was.
+
+    The learning rate grows by the same factor in each step (Smith 2017, section 3.3; on a
+    logarithmic axis). The test ends early where the loss is four times as high as its lowest mean,
+    not finite, or after Ctrl-C. Parameters, gradients, the states and step counts of optimizer and
+    wrappers, and `rng` are then as before, also after an exception.
+
+    Parameters
+    ----------
+    model, loss, optimizer, x, y, batch_size, lengths, batch_axis, rng
+        As for `fit`. Arrays are shuffled; batches that are given begin again at their end.
+    lowest, highest : float
+        The first and the last learning rate; 0 < lowest < highest. Groups with a learning rate of
+        their own get one in proportion.
+    steps : int
+        At least 2.
+
+    Returns
+    -------
+    LRRange
+        The curve, a suggestion, and ``plot``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of another type, shape or range; the message names them.
+
+    Examples
+    --------
+    >>> found = lr_range_test(model, loss, opt, x, y)  # doctest: +SKIP
+    >>> opt.lr = found.suggestion  # doctest: +SKIP
+    """
+    _checks.check_integer("steps", steps, 2, 2**63, "an integer >= 2")
+    low = _checks.number("lowest", lowest, 2.0**-126, math.inf, "a number > 0")
+    high = _checks.number("highest", highest, low, math.inf, f"a number above lowest, {low:g}")
+    _checks.check_rng(rng)
+    chain = check_optimizer(optimizer, model)
+    source = source_of(x, y, lengths, batch_axis, batch_size, steps)
+    step = Step(model, Scored(loss, batch_axis == 0), optimizer, chain)
+    rng = np.random.default_rng() if rng is None else rng
+    found, base = LRRange(), _now(chain[0].hyper["lr"], chain[0])
+    with Interrupts(patient=True) as interrupts, _PutBack(model, chain, rng) as before:
+        while len(found.lr) < steps and not interrupts.requested:
+            for x_, target, lengths_, _ in source(rng):
+                lr = low * (high / low) ** (len(found.lr) / (steps - 1))
+                before.set_lr(lr, base or 1.0)
+                _, value, dy = step.forward(x_, target, lengths_)
+                if found.add(lr, value) or interrupts.requested:
+                    return found
+                step.backward(dy)
+                if len(found.lr) == steps:
+                    break
+    return found

@@ -1,0 +1,99 @@
+"""What a run keeps beside the model: its history, the best weights, and the checkpoint of it all.
+
+loop.py uses `Saved`; the range test uses `parts_of`, too.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from .. import checkpoint
+from ..optim.stateful import Wrapper
+from ..schedules import ReduceOnPlateau
+from .history import History
+
+
+def check_optimizer(optimizer: Any, model: Any) -> list[Any]:
+    """The optimizer, then its wrappers from the inside out; raise unless it is the model's."""
+    for name in ("params", "grads", "forward", "backward"):
+        if not hasattr(model, name):
+            raise TypeError(f"model: expected an object with {name}, got {type(model).__name__}")
+    if not hasattr(optimizer, "step"):
+        raise TypeError(f"optimizer: expected one, got {type(optimizer).__name__}")
+    chain = [optimizer]
+    while isinstance(chain[0], Wrapper):
+        chain.insert(0, chain[0].opt)
+    own, params = getattr(chain[0], "params", None), model.params
+    if not isinstance(own, dict) or any(
+        name not in params or array is not params[name] for name, array in own.items()
+    ):
+        raise ValueError(
+            "optimizer: expected one that was made with model.params, got "
+            f"{type(chain[0]).__name__} of other arrays"
+        )
+    return chain
+
+
+def parts_of(model: Any, chain: list[Any]) -> dict[str, Any]:
+    """The parts of a checkpoint that hold all the state of a model and its optimizer."""
+    whole = hasattr(model, "state_dict") and hasattr(model, "load_state_dict")
+    parts = {"model": model if whole else dict(model.params)}
+    return parts | {f"optimizer{i}": part for i, part in enumerate(chain)}
+
+
+class Saved:
+    """The history of a run, the weights of its best epoch, and its checkpoint.
+
+    Parameters
+    ----------
+    chain : list
+        The optimizer and its wrappers.
+    keeps_best : bool
+    path : path or None
+        Of the checkpoint.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        chain: list[Any],
+        model: Any,
+        keeps_best: bool,
+        path: str | os.PathLike[str] | None,
+    ) -> None:
+        self.history, self.chain, self.path = history, chain, path
+        params = model.params if keeps_best else {}
+        self.best = {name: np.array(array) for name, array in params.items()}
+        groups = getattr(chain[0], "groups", {}).values()
+        values = [v for own in (getattr(chain[0], "hyper", {}), *groups) for v in own.values()]
+        unique = {id(v): v for v in values if isinstance(v, ReduceOnPlateau)}
+        self.plateaus = list(unique.values())
+
+    def keep_best(self, model: Any) -> None:
+        for name, array in self.best.items():
+            array[...] = model.params[name]
+
+    def take_best(self, model: Any) -> None:
+        """Give the model the weights of its best epoch, once there is one."""
+        if self.history["epoch"]:
+            for name, array in self.best.items():
+                model.params[name][...] = array
+
+    def _parts(self, model: Any, rng: np.random.Generator | None) -> dict[str, Any]:
+        run: dict[str, Any] = {"history": self.history, "best": self.best}
+        run |= {} if rng is None else {"rng": rng}
+        run |= {f"plateau{i}": schedule for i, schedule in enumerate(self.plateaus)}
+        return parts_of(model, self.chain) | run
+
+    def write(self, model: Any, rng: np.random.Generator | None) -> None:
+        assert self.path is not None
+        checkpoint.save(self.path, **self._parts(model, rng))
+
+    def resume(self, model: Any, rng: np.random.Generator | None) -> None:
+        """Load the checkpoint, if there is one."""
+        assert self.path is not None
+        if os.path.exists(self.path):
+            checkpoint.load(self.path, **self._parts(model, rng))

@@ -1,0 +1,96 @@
+"""`lr_range_test` finds a learning rate and leaves everything as it was."""
+
+import copy
+import itertools
+import pickle
+import signal
+
+import numpy as np
+import pytest
+from small_models import Dense, data, mse
+
+import pyoptk
+
+
+class Blow(Exception):
+    pass
+
+
+def at_step(n, do):
+    calls = itertools.count(1)
+
+    def loss(y, target):
+        if next(calls) == n:
+            do()
+        return mse(y, target)
+
+    return loss
+
+
+def blow():
+    raise Blow
+
+
+@pytest.mark.parametrize(
+    ("loss", "steps"),
+    [
+        (mse, 30),
+        (at_step(4, blow), None),
+        (at_step(4, lambda: signal.raise_signal(signal.SIGINT)), 4),
+        (at_step(4, lambda: [signal.raise_signal(signal.SIGINT) for _ in "12"]), 4),
+    ],
+    ids=["whole", "exception", "interrupt", "interrupts"],
+)
+def test_a_range_test_leaves_everything_as_it_was(loss, steps):
+    x, y = data()
+    model, rng = Dense(), np.random.default_rng(5)
+    lr = pyoptk.schedules.cosine(0.1, 50)
+    opt = pyoptk.Adam(model.params, lr, groups={"b*": {"lr": 0.2}, "w1": {"lr": lambda t: 0.3}})
+    top = pyoptk.Lookahead(opt, k=2)
+    pyoptk.fit(model, mse, top, x, y, epochs=2, batch_size=8, rng=rng)
+
+    def state():
+        whole = [model.params, model.grads, opt.state_dict(), top.state_dict()]
+        return pickle.dumps(copy.deepcopy([*whole, rng.bit_generator.state]))
+
+    before, groups = state(), opt.groups
+    options = {"batch_size": 8, "rng": rng, "highest": 0.1, "steps": 30}
+    if steps is None:
+        with pytest.raises(Blow):
+            pyoptk.lr_range_test(model, loss, top, x, y, **options)
+    else:
+        assert len(pyoptk.lr_range_test(model, loss, top, x, y, **options).lr) == steps
+    assert state() == before
+    assert opt.lr is lr
+    assert opt.groups == groups
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_range_test_finds_where_the_loss_falls_and_ends_where_it_explodes(tmp_path):
+    x, y = data(64)
+    model = Dense()
+    opt = pyoptk.SGD(model.params)
+    found = pyoptk.lr_range_test(
+        model, mse, opt, x, y, lowest=1e-5, highest=1e3, steps=120, rng=np.random.default_rng(2)
+    )
+    assert len(found.lr) < 120
+    assert found.lr[0] == 1e-5
+    assert 0.01 < found.suggestion < 1
+    assert repr(found).startswith("suggested lr 0.")
+    pytest.importorskip("matplotlib")
+    found.plot(tmp_path / "range.png")
+    assert (tmp_path / "range.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"steps": 1}, r"^steps: expected an integer >= 2, got 1"),
+        ({"lowest": 0.0}, r"^lowest: expected a number > 0, got 0.0"),
+        ({"lowest": 0.5, "highest": 0.1}, r"^highest: expected a number above lowest, 0.5"),
+    ],
+)
+def test_wrong_ranges_are_refused(given, message):
+    model = Dense()
+    with pytest.raises(ValueError, match=message):
+        pyoptk.lr_range_test(model, mse, pyoptk.SGD(model.params), *data(), **given)
