@@ -120,7 +120,7 @@ class Linear(Layer):
         return dx if dx is None or dy_rows is dy else dx.reshape(*np.shape(dy)[:-1], self.inputs)
 
     def _after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
-        return *(shape or (...,))[:-1], self.outputs
+        return *(shape[:-1] if shape else (...,)), self.outputs
 
     def __repr__(self) -> str:
         activation = "" if self.activation == "none" else f", {self.activation!r}"
