@@ -23,7 +23,7 @@ except ModuleNotFoundError as error:
         "ordinary install is hidden by the folder pyoptk when Python starts in the checkout."
     ) from error
 
-from . import kernels, losses, optim, scan, schedules
+from . import kernels, layers, losses, optim, scan, schedules
 from ._core import get_num_threads, isa, isas, set_num_threads, threads_backend, use_isa
 from ._sparse import SparseRows
 from .checkpoint import load, save
@@ -51,6 +51,7 @@ __all__ = [
     "isa",
     "isas",
     "kernels",
+    "layers",
     "load",
     "losses",
     "lr_range_test",

@@ -59,7 +59,10 @@ cdef class Buffers:
     cdef Py_buffer *next(self) except NULL
     cdef Py_buffer *add(self, str name, bint writable) except NULL
     cdef Py_buffer *take(self, str name, array, bint writable, bint strided=*) except NULL
-    cdef Py_buffer *matrix(self, str name, array, bint writable) except NULL
+    cdef Py_buffer *matrix(self, str name, array, bint writable,
+                           Py_ssize_t least_columns=*) except NULL
+    cdef void *like(self, str name, array, bint writable, Py_ssize_t n,
+                    Py_ssize_t columns=*) except? NULL
     cdef int check_apart(self, str why=*) except -1
     cdef Py_ssize_t owner(self, const void *begin, Py_ssize_t length) noexcept
-    cdef void *scratch(self, size_t size) except NULL
+    cdef void *scratch(self, size_t size, bint zeroed=*) except NULL

@@ -13,7 +13,7 @@ from cpython.buffer cimport (
     Py_buffer, PyBuffer_IsContiguous, PyBuffer_Release, PyBUF_FORMAT, PyBUF_STRIDES,
     PyObject_GetBuffer,
 )
-from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from libc.stdint cimport uint64_t, uintptr_t
 from libc.stdlib cimport qsort
@@ -296,11 +296,28 @@ cdef class Buffers:
             acquire(array, view, name, writable, strided)
         return self.add(name, writable)
 
-    cdef Py_buffer *matrix(self, str name, array, bint writable) except NULL:
+    cdef Py_buffer *matrix(self, str name, array, bint writable,
+                           Py_ssize_t least_columns=0) except NULL:
         cdef Py_buffer *view = self.take(name, array, writable)
         if view.ndim != 2:
             raise ValueError(f"{name}: expected 2 axes, got shape {shape_of(view)}")
+        if view.shape[1] < least_columns:
+            raise ValueError(f"{name}: expected at least {least_columns} column, "
+                             f"got shape {shape_of(view)}")
         return view
+
+    cdef void *like(self, str name, array, bint writable, Py_ssize_t n,
+                    Py_ssize_t columns=-1) except? NULL:
+        """The data of an array [n], or [n, columns] if these are >= 0; NULL for None."""
+        cdef Py_buffer *view
+        cdef int axes = 1 if columns < 0 else 2
+        if array is None:
+            return NULL
+        view = self.take(name, array, writable)
+        if (view.ndim != axes or view.shape[0] != n
+                or axes == 2 and view.shape[1] != columns):  # no tuple is made before
+            check_shape(view, name, tuple([n, columns][:axes]))
+        return view.buf
 
     cdef int check_apart(self, str why="") except -1:
         """Raise if an array that is written shares an element with another; set `spans`."""
@@ -347,9 +364,12 @@ cdef class Buffers:
             return self.spans[low].owner
         return -1
 
-    cdef void *scratch(self, size_t size) except NULL:
-        """Zeroed memory for as long as these arrays."""
-        cdef char *block = <char *> PyMem_Calloc(1, size + 16)
+    cdef void *scratch(self, size_t size, bint zeroed=True) except NULL:
+        """Memory for as long as these arrays."""
+        cdef size_t whole = size + 16
+        cdef char *block = NULL
+        if whole > size:  # a kernel says SIZE_MAX if it would be more
+            block = <char *> (PyMem_Calloc(1, whole) if zeroed else PyMem_Malloc(whole))
         if block == NULL:
             raise MemoryError(f"no {size} bytes of scratch memory")
         (<void **> block)[0], self.blocks = self.blocks, block

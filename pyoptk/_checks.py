@@ -6,7 +6,6 @@ and what came; otherwise it returns the value as its caller uses it, or None. Pr
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from operator import index
@@ -335,43 +334,6 @@ def check_float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     if given is None or given not in (np.float32, np.float64) or not given.isnative:
         raise TypeError(f"dtype: expected float32 or float64, got {dtype!r}")
     return given
-
-
-def plain_array(name: str, value: Any, expected: str) -> NDArray[Any]:
-    """The value as an array, unless it is masked or ragged."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name}: expected {expected}, got a masked array, whose mask would have no effect"
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # NumPy before 1.24 warns and makes an array of lists
-            return np.asarray(value)
-    except (ValueError, Warning):
-        raise ValueError(f"{name}: expected {expected}, got a ragged sequence") from None
-
-
-def integers(name: str, value: Any, expected: str) -> NDArray[Any]:
-    """The value as an array of integers, whatever its shape."""
-    given = plain_array(name, value, expected)
-    if given.size == 0:  # of a list, whatever dtype NumPy gives it
-        given = given.astype(np.int64)
-    if given.dtype.kind not in "iu":
-        raise TypeError(f"{name}: expected {expected}, got {described(given)}")
-    return given
-
-
-def check_resets(resets: Any, T: int, B: int) -> NDArray[np.bool]:
-    """`resets` as a contiguous bool array [T, B]."""
-    if not isinstance(resets, np.ndarray) or resets.dtype != np.bool_:
-        raise TypeError(f"resets: expected a bool array {(T, B)}, got {described(resets)}")
-    if isinstance(resets, np.ma.MaskedArray):
-        raise TypeError(
-            "resets: expected a plain array, got a masked one, whose mask would have no effect"
-        )
-    if resets.shape != (T, B):
-        raise ValueError(f"resets: expected shape {(T, B)}, got {resets.shape}")
-    return np.ascontiguousarray(resets)
 
 
 def check_fraction(name: str, p: Any) -> float:

@@ -70,7 +70,7 @@ def matmul(a, b, c, *, accumulate=False):
     check_shape(of_c, "c", (M, N))
     arrays.check_apart()
     kernels = math_table(dtype_of(of_a))
-    scratch = arrays.scratch(kernels.matmul_scratch_size(N, K))
+    scratch = arrays.scratch(kernels.matmul_scratch_size(N, K), False)
     with nogil:
         kernels.matmul(M, N, K, of_a.buf, K, of_b.buf, N, of_c.buf, N, add, scratch,
                        num_threads())

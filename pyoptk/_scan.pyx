@@ -1,5 +1,5 @@
 """The bare kernels of linear recurrences; pyoptk/scan.py has what is built on them."""
-from ._checks import check_resets
+from ._sequences import check_resets
 
 from cpython.buffer cimport Py_buffer
 from cpython.object cimport PyObject
@@ -26,7 +26,7 @@ cdef class Scan(Buffers):
         self.scan.reverse = switch("reverse", reverse)
         self.scan.resets = NULL
         if resets is not None:
-            self.resets = check_resets(resets, of_a.shape[0], of_a.shape[1])
+            self.resets = check_resets(resets, of_a.shape[0], of_a.shape[1], False)
             self.scan.resets = <const unsigned char *> PyArray_DATA(
                 <PyArrayObject *> <PyObject *> self.resets)
         return self.scan.a

@@ -1,14 +1,44 @@
-"""Checks of what a call says about its sequences, for recurrent layers and losses.
+"""Checks of the arrays that say something of a batch: lengths, resets, labels. Recurrent layers,
+scans and losses call them.
 
 As in _checks.py, an error names the argument, what was expected and what came.
 """
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import described, integers, plain_array
+from ._checks import described
+
+
+def plain(name: str, value: Any, expected: str) -> NDArray[Any]:
+    """The value as an array, unless it is masked or ragged."""
+    if type(value) is np.ndarray:  # most often, and warnings take a microsecond
+        return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name}: expected {expected}, got a masked array, whose mask would have no effect"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # NumPy before 1.24 warns and makes an array of lists
+            return np.asarray(value)
+    except (ValueError, Warning):
+        raise ValueError(f"{name}: expected {expected}, got a ragged sequence") from None
+
+
+def integers(name: str, value: Any, expected: str) -> NDArray[Any]:
+    """The value as an array of integers, whatever its shape."""
+    given = plain(name, value, expected)
+    if given.size == 0:  # of a list, whatever dtype NumPy gives it
+        given = given.astype(np.int64)
+    if given.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected {expected}, got {described(given)}")
+    return given
 
 
 def check_lengths(lengths: ArrayLike, B: int, T: int) -> NDArray[np.int64]:
@@ -24,7 +54,7 @@ def check_lengths(lengths: ArrayLike, B: int, T: int) -> NDArray[np.int64]:
 def check_resets(resets: ArrayLike, T: int, B: int, batch_first: bool) -> NDArray[np.uint8]:
     """`resets` as a contiguous copy [T, B] of 0 and 1."""
     shape = (B, T) if batch_first else (T, B)
-    given = plain_array("resets", resets, f"bool {shape}")
+    given = plain("resets", resets, f"bool {shape}")
     if given.dtype != np.bool_:
         raise TypeError(f"resets: expected bool {shape}, got {described(given)}")
     if given.shape != shape:

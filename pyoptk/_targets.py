@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._checks import described, integers
+from ._checks import described
+from ._sequences import integers
 
 
 def is_distribution(target: Any) -> bool:

@@ -13,11 +13,12 @@ y : array
 lengths : integers [B], optional
     For sequences, y [T, B, ...] or, if `batch_first`, [B, T, ...]: what is past an end does not
     count, whatever is there, and its gradient is 0.
-weights : array, optional
-    Of the shape of the first axes of y, >= 0: the loss is the mean weighted by it.
+weights : numbers or bools, optional
+    Of the shape of the first axes of y, finite, >= 0: the loss is the mean weighted by them. Where
+    a weight is 0, y is not read, and its gradient is 0.
 
-Wrong arguments raise a TypeError or ValueError that names them. The arithmetic is in
-csrc/kernels/losses.h, the formulas in csrc/include/pyoptk_dense.h.
+The loss is 0 if all weights are. Wrong arguments raise a TypeError or ValueError that names them.
+The arithmetic is in csrc/kernels/losses.h, the formulas in csrc/include/pyoptk_dense.h.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _checks, kernels
-from ._sequences import check_lengths
+from . import kernels
+from ._checks import advice, check_switch, described
+from ._sequences import check_lengths, plain
+from ._targets import is_distribution
 
 __all__ = ["bce_with_logits", "cross_entropy", "huber", "mae", "mse"]
 
@@ -37,26 +40,66 @@ Array = NDArray[np.floating[Any]]
 Loss = tuple[float, Array]
 
 
+def _output(y: Any) -> Array:
+    """The output of a model as a C-contiguous array."""
+    masked = isinstance(y, np.ma.MaskedArray)
+    if masked or not isinstance(y, np.ndarray) or y.dtype.char not in "fd" or not y.dtype.isnative:
+        raise TypeError(f"y: expected a float32 or float64 array, got {described(y)}{advice(y)}")
+    return np.asarray(y, order="C")
+
+
+def _like(y: Array, target: Any) -> Array:
+    """The target, whose dtype and shape must be those of y, as a C-contiguous array."""
+    plain_array = isinstance(target, np.ndarray) and not isinstance(target, np.ma.MaskedArray)
+    if plain_array and target.dtype == y.dtype and target.shape == y.shape:
+        return np.asarray(target, order="C")
+    expected, got = f"{y.dtype} {y.shape} like y", described(target)
+    if not plain_array:
+        raise TypeError(f"target: expected a plain array {expected}, got {got}{advice(target)}")
+    if target.dtype == y.dtype:
+        raise ValueError(f"target: expected {expected}, got {got}")
+    raise TypeError(
+        f"target: expected {expected}, got {got}; target.astype(numpy.{y.dtype}) has that dtype"
+    )
+
+
+def _numbers(
+    name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...], expected: str
+) -> Array:
+    """The value as an array of this shape, or of the first axes of it."""
+    given = plain(name, value, expected)
+    if given.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected {expected}, got {described(given)}")
+    if given.ndim == 0 or given.shape != shape[: given.ndim]:
+        raise ValueError(f"{name}: expected {expected}, got {described(given)}")
+    with np.errstate(over="ignore"):  # infinity is refused later
+        return given.astype(dtype)
+
+
 def _row_weights(
-    y: Array, axes: int, lengths: ArrayLike | None, weights: Array | None, batch_first: bool
+    y: Array, axes: int | None, lengths: Any, weights: Any, batch_first: bool
 ) -> Array | None:
-    """The weight of each row, where the first `axes` axes count rows; None if all are 1."""
+    """The weight of each row, as an array of the axes that count rows; None if all are 1.
+
+    `axes`: how many these are; None: as many as weights and lengths need.
+    """
     if lengths is None and weights is None:
         return None
-    found = np.ones(y.shape[:axes], y.dtype)
+    given = np.ones((), y.dtype)
     if weights is not None:
-        if weights.shape != y.shape[: weights.ndim] or weights.ndim > axes:
-            raise ValueError(
-                f"weights: expected the first axes of y, {y.shape}, got {weights.shape}"
-            )
-        found *= weights.reshape(*weights.shape, *[1] * (axes - weights.ndim))
+        expected = f"numbers of the shape of the first axes of y, {y.shape}"
+        given = _numbers("weights", weights, y.dtype, y.shape[:axes], expected)
+    if axes is None:
+        axes = max(given.ndim, 1 if lengths is None else 2)
+    if lengths is not None and min(axes, y.ndim) < 2:
+        raise ValueError(f"lengths: expected None, as y has no axes [T, B, ...], got y {y.shape}")
+    found = np.empty(y.shape[:axes], y.dtype)
+    found[...] = given.reshape(*given.shape, *[1] * (axes - given.ndim))
     if lengths is not None:
-        if axes < 2:
-            raise ValueError(f"lengths: expected sequences, y of 2 axes or more, got {y.shape}")
         B, T = y.shape[:2] if batch_first else y.shape[1::-1]
         past = np.arange(T)[:, None] >= check_lengths(lengths, B, T)
         found[past.T if batch_first else past] = 0
-    return found.ravel()
+    return found
 
 
 def cross_entropy(
@@ -66,7 +109,7 @@ def cross_entropy(
     lengths: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     batch_first: bool = False,
-    class_weights: Array | None = None,
+    class_weights: ArrayLike | None = None,
     label_smoothing: float = 0.0,
     ignore_index: int = -100,
 ) -> Loss:
@@ -76,24 +119,35 @@ def cross_entropy(
     ----------
     y : array [..., C]
         Scores of C classes.
-    target : integers [...] or array [..., C]
-        Labels, or a distribution over the classes.
+    target : integers [...] or array [..., C] like y
+        Labels in 0..C-1, or a distribution over the classes for each row.
     class_weights, label_smoothing, ignore_index
         See `pyoptk.kernels.softmax_cross_entropy`.
     """
-    y, given = np.ascontiguousarray(y), np.asarray(target)
-    of_labels = given.dtype.kind in "iu"
-    if y.ndim == 0 or given.shape != (y.shape[:-1] if of_labels else y.shape):
-        expected = f"integers {y.shape[:-1]} or {y.dtype} {y.shape}"
-        raise ValueError(f"target: expected {expected}, got {_checks.described(given)}")
+    y = _output(y)
+    if y.ndim == 0 or y.shape[-1] == 0:
+        raise ValueError(f"y: expected scores of at least 1 class, [..., C], got {described(y)}")
+    check_switch("batch_first", batch_first)
+    weighted = _row_weights(y, y.ndim - 1, lengths, weights, batch_first)
     dy, rows = np.empty_like(y), y.reshape(-1, y.shape[-1])
+    if is_distribution(target):
+        target = _like(y, target).reshape(rows.shape)
+    else:
+        target = plain("target", target, f"integers {y.shape[:-1]}")
+        if target.shape != y.shape[:-1]:
+            expected = f"integers {y.shape[:-1]} or {y.dtype} {y.shape}"
+            raise ValueError(f"target: expected {expected}, got {described(target)}")
+        if weighted is not None:  # a label that does not count may be any number
+            target = np.where(weighted == 0, 0, target)
+        target = target.ravel()
+    if class_weights is not None:
+        C = y.shape[-1]
+        class_weights = _numbers("class_weights", class_weights, y.dtype, (C,), f"{C} numbers")
     loss = kernels.softmax_cross_entropy(
         rows,
-        given.ravel() if of_labels else np.ascontiguousarray(given).reshape(rows.shape),
+        target,
         dy.reshape(rows.shape),
-        weights=_row_weights(
-            y, y.ndim - 1, lengths, None if weights is None else np.asarray(weights), batch_first
-        ),
+        weights=None if weighted is None else weighted.ravel(),
         class_weights=class_weights,
         label_smoothing=label_smoothing,
         ignore_index=ignore_index,
@@ -110,16 +164,15 @@ def _elementwise(
     batch_first: bool,
     **options: float,
 ) -> Loss:
-    y, target = np.ascontiguousarray(y), np.ascontiguousarray(target)
-    if target.shape != y.shape:
-        raise ValueError(f"target: expected shape {y.shape}, got {target.shape}")
-    given = None if weights is None else np.asarray(weights)
-    axes = max(1 if given is None else given.ndim, 1 if lengths is None else 2)
-    rows = _row_weights(y, min(axes, y.ndim), lengths, given, batch_first)
-    dy = np.empty_like(y)
-    shape = y.shape if rows is None else (rows.size, y.size // max(rows.size, 1))
-    arrays = (a.reshape(shape) for a in (y, target, dy))
-    return kernel(*arrays, weights=rows, **options), dy
+    y = _output(y)
+    target, dy = _like(y, target), np.empty_like(y)
+    check_switch("batch_first", batch_first)
+    rows = _row_weights(y, None, lengths, weights, batch_first)
+    if rows is None:
+        return kernel(y, target, dy, **options), dy
+    shape = rows.size, y.size // max(rows.size, 1)
+    given = (a.reshape(shape) for a in (y, target, dy))
+    return kernel(*given, weights=rows.ravel(), **options), dy
 
 
 def mse(

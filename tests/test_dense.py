@@ -13,7 +13,7 @@ from pyoptk._dense import ACTIVATIONS
 NEED_Z = ("gelu", "gelu_tanh", "silu", "softplus")
 SIZES = [
     (0, 3, 4), (1, 0, 5), (1, 1, 1), (1, 64, 64), (3, 20, 33), (8, 64, 64), (11, 130, 70),
-    (12, 130, 70), (50, 17, 10), (100, 300, 129),
+    (12, 130, 70), (50, 17, 10), (60, 150, 129),
 ]  # fmt: skip
 
 
@@ -38,14 +38,13 @@ def both_ways(module, x, w, b, dy, activation, accumulate=False):
 @pytest.mark.parametrize("activation", ["none", "relu", "silu"])
 def test_linear_equals_its_twin(size, activation, dtype, isa, threads, rng):
     x, w, b, dy = case(rng, dtype, *size)
-    for bias in (b, None):
-        for accumulate in (False, True):
-            options = (x, w, bias, dy, activation, accumulate)
-            ours, twins = (both_ways(module, *options) for module in (kernels, reference))
-            for got, wanted in zip(ours, twins, strict=True):
-                largest = 1 + np.abs(wanted).max(initial=0)
-                room = 20 * np.finfo(dtype).eps * np.sqrt(max(size) + 1) * largest
-                np.testing.assert_allclose(got, wanted, rtol=0, atol=room)
+    for bias, accumulate in ((b, False), (None, True)):
+        options = (x, w, bias, dy, activation, accumulate)
+        ours, twins = (both_ways(module, *options) for module in (kernels, reference))
+        for got, wanted in zip(ours, twins, strict=True):
+            largest = 1 + np.abs(wanted).max(initial=0)
+            room = 20 * np.finfo(dtype).eps * np.sqrt(max(size) + 1) * largest
+            np.testing.assert_allclose(got, wanted, rtol=0, atol=room)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

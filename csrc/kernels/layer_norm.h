@@ -27,7 +27,12 @@ static int norm_threads(const pk_layer_norm *l, int nthreads)
 PK_INLINE double norm_mean(const real *x, size_t N, real shift, const int power)
 {
     long_sum sum = {0};
-    for (size_t i = 0; i < N; i += LANES) {
+    size_t i = 0;
+    for (; i + 2 * LANES <= N; i += 2 * LANES) { /* two: additions wait for one another */
+        const vec a = load(x + i) - shift, b = load(x + i + LANES) - shift;
+        add_to(&sum, power == 1 ? a + b : a * a + b * b);
+    }
+    for (; i < N; i += LANES) {
         const size_t n = smaller(N - i, LANES);
         const vec v = zero_tail(load_n(x + i, n) - shift, n);
         add_to(&sum, power == 1 ? v : v * v);

@@ -6,7 +6,7 @@
 #include "mathfun.h"
 #include "sums.h"
 
-enum { ROWS_PER_TASK_ELEMENTS = 1 << 14 };
+enum { ELEMENTS_PER_TASK = 1 << 14 };
 
 typedef struct {
     const void *loss;
@@ -18,7 +18,7 @@ static void loss_rows(loss_job *job, void (*fn)(void *, size_t), size_t rows, si
                       int nthreads)
 {
     job->rows = rows;
-    job->chunks = smaller(rows, 1 + times(rows, width) / ROWS_PER_TASK_ELEMENTS);
+    job->chunks = smaller(rows, 1 + times(rows, width) / ELEMENTS_PER_TASK);
     pk_parallel(fn, job, job->chunks, nthreads);
 }
 
@@ -63,13 +63,17 @@ PK_INLINE double cross_entropy_row(const pk_cross_entropy *l, size_t r, double w
     if (l->labels)
         at_label = (1 - l->smoothing) *
                    (l->class_weights ? (double)((const real *)l->class_weights)[label] : 1);
+    const real x_label = x[label]; /* dx may be x */
     real m = x[0];
     _Pragma("omp simd reduction(max : m)") for (size_t c = 1; c < C; c++) m = x[c] > m ? x[c] : m;
     long_sum exps = {0}, q_sum = {0}, q_x = {0};
     for (size_t c = 0; c < C; c += LANES) {
         const size_t n = smaller(C - c, LANES);
         const vec v = load_n(x + c, n) - m;
-        add_to(&exps, zero_tail(vec_exp(v), n));
+        const vec e = zero_tail(vec_exp(v), n);
+        add_to(&exps, e);
+        if (dx)
+            store_n(dx + c, e, n);
         if (soft) {
             const vec q = cross_entropy_target(l, target, c, n);
             add_to(&q_sum, q);
@@ -80,22 +84,21 @@ PK_INLINE double cross_entropy_row(const pk_cross_entropy *l, size_t r, double w
     const double all_q = at_label + (soft ? sum_of(&q_sum) : 0);
     double loss = all_q * log_total - (soft ? sum_of(&q_x) : 0);
     if (l->labels)
-        loss -= at_label * (double)(x[label] - m);
+        loss -= at_label * (double)(x_label - m);
     if (!dx)
         return weight * loss;
-    const real shift = (real)log_total, factor = (real)(weight * scale * all_q);
-    const real of_q = (real)(weight * scale), x_label = x[label];
+    const real factor = (real)(weight * scale * all_q / total), of_q = (real)(weight * scale);
+    const double e_label = (double)dx[label]; /* 1, if it is much larger than the others */
     for (size_t c = 0; c < C; c += LANES) {
         const size_t n = smaller(C - c, LANES);
-        vec v = factor * vec_exp(load_n(x + c, n) - m - shift);
+        vec v = factor * load_n(dx + c, n);
         if (soft)
             v -= of_q * cross_entropy_target(l, target, c, n);
         store_n(dx + c, v, n);
     }
     if (l->labels)
-        dx[label] =
-            (real)(weight * scale * (all_q * exp((double)(x_label - m) - log_total) - at_label)) -
-            (soft ? of_q * cross_entropy_target(l, target, label, 1)[0] : 0);
+        dx[label] = (real)(weight * scale * (all_q * e_label / total - at_label)) -
+                    (soft ? of_q * cross_entropy_target(l, target, label, 1)[0] : 0);
     return weight * loss;
 }
 
@@ -160,52 +163,59 @@ PK_INLINE vec elementwise(const pk_loss loss, vec x, vec target, real delta, vec
     }
 }
 
-PK_INLINE double elementwise_row(const pk_elementwise_loss *l, const pk_loss loss, size_t r,
-                                 real factor)
+/* The sum of the losses of n elements from element `first` on; the gradients times `factor` */
+PK_INLINE double elementwise_sum(const pk_elementwise_loss *l, const pk_loss loss, size_t first,
+                                 size_t n, real factor)
 {
-    const real *const x = (const real *)l->x + r * l->N;
-    const real *const target = (const real *)l->target + r * l->N;
-    real *const dx = l->dx ? (real *)l->dx + r * l->N : NULL;
+    const real *const x = (const real *)l->x + first;
+    const real *const target = (const real *)l->target + first;
+    real *const dx = l->dx ? (real *)l->dx + first : NULL;
     long_sum sum = {0};
-    for (size_t i = 0; i < l->N; i += LANES) {
-        const size_t n = smaller(l->N - i, LANES);
+    for (size_t i = 0; i < n; i += LANES) {
+        const size_t some = smaller(n - i, LANES);
         vec gradient;
-        const vec losses =
-            elementwise(loss, load_n(x + i, n), load_n(target + i, n), (real)l->delta, &gradient);
-        add_to(&sum, zero_tail(losses, n));
+        const vec losses = elementwise(loss, load_n(x + i, some), load_n(target + i, some),
+                                       (real)l->delta, &gradient);
+        add_to(&sum, zero_tail(losses, some));
         if (dx)
-            store_n(dx + i, gradient * factor, n);
+            store_n(dx + i, gradient * factor, some);
     }
     return sum_of(&sum);
 }
 
-static void elementwise_rows(void *arg, size_t chunk)
+/* Rows of one weight are put together, to blocks of about ELEMENTS_PER_TASK. */
+static size_t rows_of_block(const pk_elementwise_loss *l)
+{
+    return l->weights ? 1 : 1 + ELEMENTS_PER_TASK / (1 + l->N);
+}
+
+static void elementwise_blocks(void *arg, size_t chunk)
 {
     const loss_job *job = arg;
     const pk_elementwise_loss *l = job->loss;
-    const real *const weights = l->weights;
-    const size_t to = pk_chunk_begin(job->rows, chunk + 1, job->chunks);
+    const size_t group = rows_of_block(l), to = pk_chunk_begin(job->rows, chunk + 1, job->chunks);
     const fp_mode mode = flush_denormals();
-    for (size_t r = pk_chunk_begin(job->rows, chunk, job->chunks); r < to; r++) {
-        const double weight = weights ? (double)weights[r] : 1;
+    for (size_t b = pk_chunk_begin(job->rows, chunk, job->chunks); b < to; b++) {
+        const double weight = l->weights ? (double)((const real *)l->weights)[b] : 1;
         const real factor = (real)(weight * job->scale);
-        l->scratch[r] = 0;
+        const size_t first = b * group * l->N, n = smaller(group, l->M - b * group) * l->N;
+        l->scratch[b] = 0;
         if (weight == 0 && l->dx)
-            memset((real *)l->dx + r * l->N, 0, l->N * sizeof(real));
+            memset((real *)l->dx + first, 0, n * sizeof(real));
         if (weight == 0)
             continue;
         switch (l->loss) {
         case PK_ABSOLUTE:
-            l->scratch[r] = weight * elementwise_row(l, PK_ABSOLUTE, r, factor);
+            l->scratch[b] = weight * elementwise_sum(l, PK_ABSOLUTE, first, n, factor);
             break;
         case PK_HUBER:
-            l->scratch[r] = weight * elementwise_row(l, PK_HUBER, r, factor);
+            l->scratch[b] = weight * elementwise_sum(l, PK_HUBER, first, n, factor);
             break;
         case PK_LOGISTIC:
-            l->scratch[r] = weight * elementwise_row(l, PK_LOGISTIC, r, factor);
+            l->scratch[b] = weight * elementwise_sum(l, PK_LOGISTIC, first, n, factor);
             break;
         default:
-            l->scratch[r] = weight * elementwise_row(l, PK_SQUARED, r, factor);
+            l->scratch[b] = weight * elementwise_sum(l, PK_SQUARED, first, n, factor);
         }
     }
     restore_denormals(mode);
@@ -213,14 +223,15 @@ static void elementwise_rows(void *arg, size_t chunk)
 
 static double elementwise_loss(const pk_elementwise_loss *l, int nthreads)
 {
-    double denominator = 0, sum = 0;
-    for (size_t r = 0; r < l->M; r++)
-        denominator += l->weights ? (double)((const real *)l->weights)[r] : 1;
+    const size_t group = rows_of_block(l), blocks = l->M / group + (l->M % group != 0);
+    double denominator = l->weights ? 0 : (double)l->M, sum = 0;
+    for (size_t r = 0; r < l->M && l->weights; r++)
+        denominator += (double)((const real *)l->weights)[r];
     denominator *= (double)l->N;
     loss_job job = {.loss = l, .scale = denominator == 0 ? 0 : l->scale / denominator};
-    loss_rows(&job, elementwise_rows, l->M, l->N, nthreads);
-    for (size_t r = 0; r < l->M; r++)
-        sum += l->scratch[r];
+    loss_rows(&job, elementwise_blocks, blocks, times(group, l->N), nthreads);
+    for (size_t b = 0; b < blocks; b++)
+        sum += l->scratch[b];
     return denominator == 0 ? 0 : sum / denominator;
 }
 

@@ -13,8 +13,10 @@ typedef struct {
 
 PK_INLINE void flush_sum(long_sum *s)
 {
+    double parts[4] = {0}; /* which do not wait for one another */
     for (int i = 0; i < LANES; i++)
-        s->total += (double)s->block[i];
+        parts[i % 4] += (double)s->block[i];
+    s->total += (parts[0] + parts[1]) + (parts[2] + parts[3]);
     s->block = (vec){0};
     s->count = 0;
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from ..optim import LossScaler
@@ -22,6 +23,9 @@ class Step:
 
     def __init__(self, model: Any, loss: Scored, optimizer: Any, chain: list[Any]) -> None:
         self.model, self.loss, self.optimizer = model, loss, optimizer
+        takes = inspect.signature(model.backward).parameters
+        # Of the inputs nobody asks for a gradient, which costs as much as that of the weights.
+        self.options = {"need_dx": False} if "need_dx" in takes else {}
         self.scalers = [part for part in chain if isinstance(part, LossScaler)]
 
     def forward(self, x: Any, target: Any, lengths: Any) -> tuple[Any, float, Any]:
@@ -35,5 +39,5 @@ class Step:
         """Change the parameters in place."""
         for scaler in self.scalers:
             dy = dy * dy.dtype.type(scaler.scale)
-        self.model.backward(dy)
+        self.model.backward(dy, **self.options)
         self.optimizer.step(self.model.grads)

@@ -56,7 +56,7 @@ class ConvertedLayer(Layer[State]):
         if not isinstance(prefix, str):
             raise TypeError(f"prefix: expected a str, got {prefix!r}")
         arrays = {
-            name.removeprefix(prefix): _array(array)
+            name.removeprefix(prefix): array_of(array)
             for name, array in state.items()
             if name.startswith(prefix)
         }
@@ -215,7 +215,7 @@ def _bare(arrays: list[Array]) -> Any:
     return arrays if len(arrays) > 1 else arrays[0] if arrays else None
 
 
-def _array(weight: Any) -> Array:
+def array_of(weight: Any) -> Array:
     """A weight as an array; also a parameter of PyTorch's."""
     return np.asarray(weight.detach() if hasattr(weight, "detach") else weight)
 
@@ -223,7 +223,7 @@ def _array(weight: Any) -> Array:
 def _lists(**given: Any) -> dict[str, list[Array]]:
     """Lists of arrays, equally many of each."""
     lists = {
-        name: [_array(a) for a in (some if isinstance(some, list | tuple) else [some])]
+        name: [array_of(a) for a in (some if isinstance(some, list | tuple) else [some])]
         for name, some in given.items()
     }
     first, count = next((name, len(arrays)) for name, arrays in lists.items())

@@ -15,10 +15,9 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from .. import _checks
 from .._arguments import Declared
+from .._bound import Bound
 from .._rnn import Passes, Stepper
-from ..checkpoint import check_arrays, fill_arrays
-from ..params import Fixed
-from .weights import INITIALIZERS, Array, buffer, initialize, shapes_of
+from .weights import INITIALIZERS, Array, initialize, shapes_of
 
 State = TypeVar("State")  # an array for each state of the cell: h, or the pair (h, c)
 
@@ -31,15 +30,11 @@ class Attributes:
     open_gate: ClassVar[int | None] = None  # the gate whose bias Keras starts at 1
     relu: bool = False
     dropout_calls: int  # which mask of dropout is next
-    flat_params: Array
-    flat_grads: Array
-    params: Mapping[str, Array]
-    grads: Mapping[str, Array]
     _passes: Passes
     _stepper: Stepper | None
 
 
-class Layer(Declared, Attributes, Generic[State]):
+class Layer(Declared, Attributes, Bound, Generic[State]):
     """Base of the recurrent layers."""
 
     input_size: int
@@ -250,16 +245,25 @@ class Layer(Declared, Attributes, Generic[State]):
         """Make the buffers and the views into them again, so that a copy is a whole layer."""
         put = self.__dict__
         put.update(state)
-        put["dtype"] = np.dtype(
-            put["dtype"].name
-        )  # NumPy's own object, which that of a copy is not
-        shapes = shapes_of(self)
-        instead = "write into the arrays, as in params[name][...] = value"
-        for flat, name in (("flat_params", "params"), ("flat_grads", "grads")):
-            put[flat], views = buffer(shapes, np.dtype(self.dtype))
-            put[flat][:] = state.get(flat, 0)
-            put[name] = Fixed(views, instead)
-        put.update(_passes=Passes(), _stepper=None)
+        # NumPy's own object, which that of a copy is not
+        put["dtype"] = np.dtype(put["dtype"].name)
+        self._bind_anew(state.get("flat_params"), state.get("flat_grads"))
+
+    def _shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return shapes_of(self)
+
+    def _bind(self, params: Array, grads: Array) -> None:
+        super()._bind(params, grads)
+        self.__dict__.update(_passes=Passes(), _stepper=None)
+
+    def _forget(self) -> None:
+        seed = (self.seed or 0) + 1
+        self.__dict__.update(_passes=Passes(), _stepper=None, seed=seed % 2**64)
+
+    def _after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The shape of the output for one of the input, sizes or letters, for summaries."""
+        lead = ("B", "T") if self.batch_first else ("T", "B")
+        return *lead, self.directions * self.hidden_size
 
     if not TYPE_CHECKING:  # where an unknown attribute is an error at once
 
@@ -285,26 +289,20 @@ class Layer(Declared, Attributes, Generic[State]):
         settings = ", ".join(f"{name}={getattr(self, name)}" for name in names)
         return f"{type(self).__name__}({self.input_size}, {self.hidden_size}, {settings})"
 
+    def _short(self) -> str:
+        """A repr of what is not as by default."""
+        options = [*self._arguments][2:]
+        changed = [
+            f"{name}={value}"
+            for name in options
+            if name != "seed"
+            and hasattr(self, name)
+            and (value := getattr(self, name)) != self._arguments[name].default
+        ]
+        sizes = [str(self.input_size), str(self.hidden_size)]
+        return f"{type(self).__name__}({', '.join(sizes + changed)})"
+
     @property
     def _counters(self) -> dict[str, int]:
         """The state of dropout, without which resumed training would get other masks."""
         return {n: getattr(self, n) for n in ("seed", "dropout_calls")} if self.dropout else {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """The parameters by name; PyTorch's names, the layer's own arrays.
-
-        With dropout also `seed` and `dropout_calls`, on which its masks depend.
-        """
-        return dict(self.params) | self._counters
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Copy parameters into this layer's; nothing changes if a name, shape or dtype is wrong."""
-        self.check_state_dict(state)
-        fill_arrays(dict(self.params), {name: state[name] for name in self.params})
-        self.__dict__.update({name: int(state[name]) for name in self._counters})
-
-    def check_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Raise what `load_state_dict` would raise."""
-        check_arrays(dict(self.params) | self._counters, state, "state")
-        for name in self._counters:
-            _checks.check_uint64(f"state[{name!r}]", state[name])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,19 +33,6 @@ def shapes_of(layer: Any) -> dict[str, tuple[int, ...]]:
         for backward in range(layer.directions):
             found.update(zip(names_of(level, bool(backward)), shapes, strict=False))
     return found
-
-
-def buffer(shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]) -> tuple[Array, Any]:
-    """Zeros for arrays of these shapes, aligned to a cache line, and the arrays by name."""
-    sizes = [math.prod(shape) for shape in shapes.values()]
-    n_bytes = sum(sizes) * dtype.itemsize
-    if n_bytes > sys.maxsize - 64:
-        raise MemoryError(f"parameters: expected less than 2**63 bytes, got {n_bytes:,}")
-    raw = np.zeros(n_bytes + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    flat = raw[start : start + n_bytes].view(dtype)
-    parts = np.split(flat, np.cumsum(sizes)[:-1])
-    return flat, {n: p.reshape(s) for (n, s), p in zip(shapes.items(), parts, strict=True)}
 
 
 def initialize(

@@ -13,6 +13,18 @@ from .settings import draw_value
 from .trial import Fault, Refused
 
 
+def _losses(array):
+    y = array(2, 3)
+    entropy = {
+        "y": array(2, 1, 3), "target": [[0], [2]], "lengths": [2], "weights": [1.0, 2.0],
+        "class_weights": [1, 2, 3], "label_smoothing": 0.1, "ignore_index": -1,
+    }  # fmt: skip
+    return [
+        (pyoptk.losses.cross_entropy, entropy),
+        (pyoptk.losses.huber, {"y": y, "target": y, "delta": 2.0, "weights": [1, 0]}),
+    ]
+
+
 def _given(t):
     """For everything public its right arguments, made anew."""
     dtype = np.dtype(t.pick(["f4", "f8"]))
@@ -46,6 +58,7 @@ def _given(t):
         (pyoptk.clip_by_global_norm, {"grads": [array(3)], "max_norm": 1.0}),
         (pyoptk.clip_by_value, {"grads": [array(3)], "clip_value": 1.0}),
         (pyoptk.global_norm, {"grads": [array(3)]}),
+        *_losses(array),
         (pyoptk.set_num_threads, {"n": 2}),
         (pyoptk.use_isa, {"name": "baseline"}),
         (pyoptk.load, {"w": array(3)}),

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 
-from . import bare, calls, files, layers, moments, optimizers, scans, threads, wrappers
+from . import bare, calls, dense, files, layers, moments, optimizers, scans, threads, wrappers
 from .trial import SANITIZED, Try
 
 PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
@@ -40,6 +40,7 @@ def classes():
         "matmul": (bare.matmul, 3),
         "dropout": (bare.dropout, 2),
         "scan": (scans.scan, 3),
+        "dense": (dense.dense, 5),
         "clip": (bare.clip, 3),
         "schedule": (bare.schedule, 3),
         "call": (calls.call, 5),

@@ -1,0 +1,195 @@
+"""The bare kernels of losses; pyoptk_dense.h has the formulas.
+
+pyoptk/kernels.py shows them; losses.py, which takes sequences, calls them.
+"""
+import numpy as _np
+
+from ._checks import check_integer, number
+from ._targets import check_labels, check_weights, is_distribution
+
+from cpython.buffer cimport Py_buffer
+from cpython.object cimport PyObject
+from libc.float cimport FLT_MAX, FLT_MIN
+from libc.stdint cimport int64_t
+from libc.string cimport memset
+
+from ._arrays cimport Buffers, check_like, dtype_of, size_of
+from ._core cimport dense_table, num_threads
+from .capi cimport (
+    PK_ABSOLUTE, PK_HUBER, PK_LOGISTIC, PK_SQUARED, PyArray_DATA, PyArray_DESCR, PyArray_DIMS,
+    PyArray_NDIM, PyArrayObject, pk_cross_entropy, pk_elementwise_loss, pk_loss,
+)
+
+cdef object _ndarray = _np.ndarray, _i64 = _np.dtype("i8")
+
+
+cdef const void *weights_of(Buffers arrays, str name, array, size_t n) except? NULL:
+    cdef const void *weights = arrays.like(name, array, False, n)
+    if weights != NULL:
+        check_weights(name, array)
+    return weights
+
+
+cdef object labels_of(target, size_t M, size_t C, int64_t ignored):
+    """A checked copy, as int64 [M]."""
+    cdef PyArrayObject *given = <PyArrayObject *> <PyObject *> target
+    cdef const int64_t *labels
+    cdef size_t i
+    cdef bint fits = (type(target) is _ndarray and PyArray_DESCR(given) == <void *> _i64
+                      and PyArray_NDIM(given) == 1 and <size_t> PyArray_DIMS(given)[0] == M)
+    if fits:
+        copied = target.copy()
+        labels = <const int64_t *> PyArray_DATA(<PyArrayObject *> <PyObject *> copied)
+        for i in range(M):
+            fits &= 0 <= labels[i] and <size_t> labels[i] < C or labels[i] == ignored
+    return copied if fits else check_labels(target, M, C, ignored)
+
+
+cdef double scale_of(scale) except? -1:
+    if type(scale) is float and -FLT_MAX < <double> scale < FLT_MAX:
+        return scale
+    return number("scale", scale, -FLT_MAX, FLT_MAX, "a number that float32 can hold")
+
+
+def softmax_cross_entropy(x, target, dx=None, *, weights=None, class_weights=None,
+                          label_smoothing=0.0, ignore_index=-100, scale=1.0):
+    """The mean cross entropy of softmax(x) and `target`; `dx` takes its gradient times `scale`.
+
+    Parameters
+    ----------
+    x : array [M, C]
+        Scores of M rows and C classes: float32 or float64, C-contiguous.
+    target : array of integers [M], or array [M, C] like x
+        Labels in 0..C-1, or a distribution over the classes for each row.
+    dx : array [M, C], optional
+        May be `x`.
+    weights : array [M], optional
+        Weights of the rows, >= 0. A row of weight 0 is not read, and its gradient is 0.
+    class_weights : array [C], optional
+        Each class's term is multiplied by it. With labels, so is the weight by which is divided,
+        as in PyTorch.
+    label_smoothing : float
+        In [0, 1): the target is mixed with as much of 1/C for every class (Szegedy et al. 2016).
+    ignore_index : int
+        Rows with this label have weight 0.
+    scale : float
+        Factor of `dx`.
+
+    Returns
+    -------
+    float
+        The sum of weight * loss, divided by the sum of the weights; 0 if all weights are 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not that; the message names it, and nothing has changed.
+    """
+    cdef Buffers arrays = Buffers()
+    cdef pk_cross_entropy loss
+    cdef Py_buffer *of_x = arrays.matrix("x", x, dx is x, 1)
+    cdef double mean
+    memset(&loss, 0, sizeof(loss))
+    loss.M, loss.C, loss.x = of_x.shape[0], of_x.shape[1], of_x.buf
+    if type(ignore_index) is int and -2**31 <= ignore_index < 2**31:
+        loss.ignore_index = ignore_index
+    else:
+        loss.ignore_index = check_integer("ignore_index", ignore_index, -2**63, 2**63, "an int64")
+    if is_distribution(target):
+        loss.targets = arrays.like("target", target, False, loss.M, loss.C)
+    else:
+        labels = labels_of(target, loss.M, loss.C, loss.ignore_index)
+        loss.labels = <const int64_t *> PyArray_DATA(<PyArrayObject *> <PyObject *> labels)
+    loss.weights = weights_of(arrays, "weights", weights, loss.M)
+    loss.class_weights = weights_of(arrays, "class_weights", class_weights, loss.C)
+    loss.dx = of_x.buf if dx is x else arrays.like("dx", dx, True, loss.M, loss.C)
+    if type(label_smoothing) is float and 0 <= <double> label_smoothing < 1:
+        loss.smoothing = label_smoothing
+    else:
+        loss.smoothing = number("label_smoothing", label_smoothing, 0, 1, "a number in [0, 1)")
+    loss.scale = scale_of(scale)
+    arrays.check_apart()
+    kernels = dense_table(dtype_of(of_x))
+    loss.scratch = <double *> arrays.scratch(loss.M * sizeof(double), False)
+    with nogil:
+        mean = kernels.cross_entropy(&loss, num_threads())
+    return mean
+
+
+cdef double elementwise(pk_loss which, x, target, dx, weights, delta, scale) except *:
+    cdef Buffers arrays = Buffers()
+    cdef pk_elementwise_loss loss
+    cdef Py_buffer *of_x = arrays.take("x", x, dx is x)
+    cdef Py_buffer *of_target = arrays.take("target", target, False)
+    cdef Py_buffer *of_dx
+    cdef double mean
+    check_like(of_target, "target", of_x, "x", True)
+    loss.M = of_x.shape[0] if of_x.ndim else 1
+    loss.N = size_of(of_x) // (loss.M or 1)
+    loss.x, loss.target, loss.loss, loss.delta = of_x.buf, of_target.buf, which, delta
+    loss.weights = weights_of(arrays, "weights", weights, loss.M)
+    loss.dx = of_x.buf
+    if dx is None:
+        loss.dx = NULL
+    elif dx is not x:
+        of_dx = arrays.take("dx", dx, True)
+        check_like(of_dx, "dx", of_x, "x")
+        loss.dx = of_dx.buf
+    loss.scale = scale_of(scale)
+    arrays.check_apart()
+    kernels = dense_table(dtype_of(of_x))
+    loss.scratch = <double *> arrays.scratch(loss.M * sizeof(double), False)
+    with nogil:
+        mean = kernels.elementwise_loss(&loss, num_threads())
+    return mean
+
+
+def mse(x, target, dx=None, *, weights=None, scale=1.0):
+    """The mean of (x - target)**2; `dx` takes its gradient times `scale`.
+
+    Parameters
+    ----------
+    x, target : arrays [M, ...]
+        float32 or float64, C-contiguous, of one shape.
+    dx : array like x, optional
+        May be `x`.
+    weights : array [M], optional
+        Weights of the rows, >= 0. A row of weight 0 is not read, and its gradient is 0.
+    scale : float
+        Factor of `dx`.
+
+    Returns
+    -------
+    float
+        The sum of weight * loss over all elements, divided by that of the weights; 0 if it is 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not that; the message names it, and nothing has changed.
+    """
+    return elementwise(PK_SQUARED, x, target, dx, weights, 0, scale)
+
+
+def mae(x, target, dx=None, *, weights=None, scale=1.0):
+    """The mean of abs(x - target), gradient 0 where they are equal; else as `mse`."""
+    return elementwise(PK_ABSOLUTE, x, target, dx, weights, 0, scale)
+
+
+def huber(x, target, dx=None, *, delta=1.0, weights=None, scale=1.0):
+    """The mean of r**2 / 2 if abs(r) <= delta, else delta * (abs(r) - delta / 2), r = x - target.
+
+    Huber (1964); delta > 0. Else as `mse`.
+    """
+    delta = number("delta", delta, FLT_MIN, FLT_MAX, "a number > 0 that float32 can hold")
+    return elementwise(PK_HUBER, x, target, dx, weights, delta, scale)
+
+
+def bce_with_logits(x, target, dx=None, *, pos_weight=1.0, weights=None, scale=1.0):
+    """The mean binary cross entropy of sigmoid(x) and `target`, in [0, 1]; else as `mse`.
+
+    ``-(pos_weight * target * log(s) + (1 - target) * log(1 - s)), s = sigmoid(x)``, without
+    overflow; `pos_weight` is a number >= 0.
+    """
+    pos_weight = number("pos_weight", pos_weight, 0, FLT_MAX, "a number >= 0 that float32 can hold")
+    return elementwise(PK_LOGISTIC, x, target, dx, weights, pos_weight, scale)

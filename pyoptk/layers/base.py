@@ -1,0 +1,154 @@
+"""`Layer`, the base class of the layers of this package and of a user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from .. import _checks
+from .._bound import Array, Bound
+
+_ndarray = np.ndarray
+NO_FORWARD = (
+    "backward: expected a forward with train=True before it, got none since the last backward"
+)
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+class Layer(Bound):
+    """Base of a layer: parameters by name, copies, state dicts. A subclass writes two methods.
+
+    `forward` leaves what `backward` needs in ``self._kept``, as its last act, if `train`.
+    `backward` calls ``self._take()``, which returns it once.
+
+    Parameters
+    ----------
+    shapes : mapping of names to shapes, optional
+        Of the parameters, which start at 0.
+    dtype : float32 or float64
+        Of the parameters.
+
+    Attributes
+    ----------
+    params, grads : dicts of arrays
+        Views into `flat_params` and `flat_grads`, which a model moves into its own buffers.
+
+    Examples
+    --------
+    >>> import numpy as np, pyoptk
+    >>> class Scale(pyoptk.layers.Layer):
+    ...     def __init__(self, size):
+    ...         super().__init__({"weight": (size,)})
+    ...         self.params["weight"][...] = 1
+    ...
+    ...     def forward(self, x, *, train=True):
+    ...         self._kept = x if train else self._kept
+    ...         return x * self.params["weight"]
+    ...
+    ...     def backward(self, dy, *, need_dx=True, accumulate=False):
+    ...         x = self._take()
+    ...         dweight = (dy * x).sum(axis=0)
+    ...         self.grads["weight"][...] = dweight + accumulate * self.grads["weight"]
+    ...         return dy * self.params["weight"] if need_dx else None
+    >>> model = pyoptk.layers.Sequential(pyoptk.layers.Linear(3, 2), Scale(2))
+    >>> list(model.params)
+    ['0.weight', '0.bias', '1.weight']
+    """
+
+    dtype: np.dtype[Any]
+    _kept: Any = None  # what the last forward with train=True left, until a backward takes it
+
+    def __init__(
+        self,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.dtype = _checks.check_float_dtype(dtype)
+        self._shape_of = dict(shapes or {})
+        self._bind_anew(None, None)
+
+    def forward(self, x: Any, *, train: bool = True) -> Any:
+        """The output for x; with `train` it keeps what `backward` needs."""
+        raise NotImplementedError
+
+    def backward(self, dy: Any, *, need_dx: bool = True, accumulate: bool = False) -> Any:
+        """The gradient of x, or None; fills `grads`, or adds to them if `accumulate`."""
+        raise NotImplementedError
+
+    def _shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return self._shape_of
+
+    def _forget(self) -> None:
+        self._kept = None
+
+    def _due(self) -> Any:
+        """What the last forward kept; a backward sets it to None at its end."""
+        if self._kept is None:
+            raise RuntimeError(NO_FORWARD)
+        return self._kept
+
+    def _take(self) -> Any:
+        """What the last forward kept, for one backward."""
+        kept, self._kept = self._due(), None
+        return kept
+
+    def _after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The shape of the output for one of the input, sizes or letters, for summaries."""
+        return ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state of a copy or pickle: attributes, parameters and gradients."""
+        left_out = ("params", "grads", "_kept")
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.dtype = np.dtype(self.dtype.name)  # NumPy's own object, which that of a copy is not
+        self._bind_anew(state["flat_params"], state["flat_grads"])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+def rows_of(name: str, x: Any, dtype: np.dtype[Any], columns: int) -> Array:
+    """x [..., columns] as a contiguous matrix, of this dtype."""
+    # As in every step of a small model, for which the way below takes as long as the arithmetic.
+    if (
+        type(x) is _ndarray
+        and x.dtype is dtype
+        and x.ndim == 2
+        and x.shape[1] == columns
+        and x.flags.c_contiguous
+    ):
+        return x
+    given = np.asarray(x)
+    if given.dtype != dtype:
+        cast = f"; {name}.astype(numpy.{dtype}) has that dtype" if given.dtype.kind == "f" else ""
+        raise TypeError(f"{name}: expected {dtype} (..., {columns}), got {_got(given, x)}{cast}")
+    if given.ndim == 0 or given.shape[-1] != columns:
+        raise ValueError(f"{name}: expected {dtype} (..., {columns}), got {_got(given, x)}")
+    return np.ascontiguousarray(given).reshape(-1, columns)
+
+
+def floats(name: str, x: Any) -> Array:
+    """x as a contiguous array, float32 or float64."""
+    given = np.asarray(x)
+    if given.dtype not in FLOATS:
+        raise TypeError(f"{name}: expected float32 or float64, got {_got(given, x)}")
+    return given if given.flags.c_contiguous else np.ascontiguousarray(given)
+
+
+def gradient(dy: Any, like: Array) -> Array:
+    """dy as a contiguous array of the shape and dtype of the output `like`."""
+    given = np.asarray(dy)
+    if given.dtype is not like.dtype or given.shape != like.shape:
+        error = TypeError if given.dtype != like.dtype else ValueError
+        raise error(f"dy: expected {like.dtype} {like.shape}, got {_got(given, dy)}")
+    return given if given.flags.c_contiguous else np.ascontiguousarray(given)
+
+
+def _got(given: np.ndarray[Any, Any], x: Any) -> str:
+    return f"{_checks.described(given)}{_checks.advice(x)}"

@@ -1,0 +1,171 @@
+"""`Linear` and `Activation`; the kernels are `linear_forward` and `linear_backward`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from .. import _checks
+from .._bound import Array
+from .._dense import ACTIVATIONS, linear_backward, linear_forward
+from ..rnn.weights import INITIALIZERS
+from .base import Layer, floats, gradient, rows_of
+
+_NEED_Z = ("gelu", "gelu_tanh", "silu", "softplus")
+_empty, _empty_like = np.empty, np.empty_like
+
+
+def _check_activation(activation: Any, slope: Any, choices: tuple[Any, ...]) -> float:
+    _checks.check_choice("activation", activation, choices)
+    return _checks.number("slope", slope, 0, math.inf, "a finite number >= 0")
+
+
+class Linear(Layer):
+    """``y = f(x @ weight.T + bias)``, a dense layer with its activation.
+
+    Parameters
+    ----------
+    inputs, outputs : int
+        I and O, at least 1.
+    activation : str, optional
+        f: "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu" or "softplus"; see
+        `pyoptk.kernels.linear_forward`. None: f(z) = z.
+    slope : float
+        Of "leaky_relu" below 0.
+    bias : bool
+        Whether there is a bias.
+    dtype : float32 or float64
+        Of weights, inputs and outputs.
+    init : {"torch", "keras"}
+        torch: all uniform in +-1/sqrt(I). keras: weight uniform in +-sqrt(6 / (I + O)) (Glorot &
+        Bengio 2010), bias 0.
+    rng : numpy.random.Generator, optional
+        Draws the weights.
+
+    Attributes
+    ----------
+    params, grads : dicts of arrays
+        weight [O, I] and bias [O]; changed in place.
+
+    Examples
+    --------
+    >>> import numpy as np, pyoptk
+    >>> layer = pyoptk.layers.Linear(3, 2, "relu", rng=np.random.default_rng(0))
+    >>> layer.forward(np.ones((5, 3), np.float32)).shape
+    (5, 2)
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        activation: str | None = None,
+        *,
+        slope: float = 0.01,
+        bias: bool = True,
+        dtype: DTypeLike = np.float32,
+        init: str = "torch",
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        _checks.check_sizes(inputs=inputs, outputs=outputs)
+        self.slope = _check_activation(activation, slope, (None, *ACTIVATIONS))
+        _checks.check_choice("init", init, INITIALIZERS)
+        _checks.check_switch("bias", bias)
+        _checks.check_rng(rng)
+        self.inputs, self.outputs = int(inputs), int(outputs)
+        self.activation = activation or "none"
+        shapes: dict[str, tuple[int, ...]] = {"weight": (self.outputs, self.inputs)}
+        super().__init__(shapes | ({"bias": (self.outputs,)} if bias else {}), dtype)
+        rng = np.random.default_rng() if rng is None else rng
+        if init == "torch":
+            self.flat_params[:] = rng.uniform(-1, 1, self.flat_params.size) / math.sqrt(inputs)
+        else:
+            limit = math.sqrt(6 / (inputs + outputs))
+            self.params["weight"][...] = rng.uniform(-limit, limit, (outputs, inputs))
+
+    def forward(self, x: Array, *, train: bool = True) -> Array:
+        """y [..., O] for x [..., I], which is not copied: do not change it before `backward`."""
+        rows = rows_of("x", x, self.dtype, self.inputs)
+        y, z = _empty((len(rows), self.outputs), self.dtype), None
+        if train and self.activation in _NEED_Z:
+            z = _empty_like(y)
+        params = self.params
+        linear_forward(
+            rows, params["weight"], params.get("bias"), y, z,
+            activation=self.activation, slope=self.slope,
+        )  # fmt: skip
+        if train:
+            self._kept = rows, y, z
+        return y if rows is x else y.reshape(*np.shape(x)[:-1], self.outputs)
+
+    def backward(
+        self, dy: Array, *, need_dx: bool = True, accumulate: bool = False
+    ) -> Array | None:
+        """The gradient of x, or None; fills `grads`, or adds to them if `accumulate`."""
+        dy_rows = rows_of("dy", dy, self.dtype, self.outputs)
+        rows, y, z = self._due()
+        if len(dy_rows) != len(rows):
+            raise ValueError(f"dy: expected {len(rows)} rows as y has, got {len(dy_rows)}")
+        dx = _empty_like(rows) if need_dx else None
+        grads = self.grads
+        linear_backward(
+            dy_rows, rows, self.params["weight"], y, z,
+            dx=dx, dw=grads["weight"], db=grads.get("bias"),
+            activation=self.activation, slope=self.slope, accumulate=accumulate,
+        )  # fmt: skip
+        self._kept = None
+        return dx if dx is None or dy_rows is dy else dx.reshape(*np.shape(dy)[:-1], self.inputs)
+
+    def _after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
+        return *(shape[:-1] if shape else (...,)), self.outputs
+
+    def __repr__(self) -> str:
+        activation = "" if self.activation == "none" else f", {self.activation!r}"
+        bias = "" if "bias" in self.params else ", bias=False"
+        return f"Linear({self.inputs}, {self.outputs}{activation}{bias})"
+
+
+class Activation(Layer):
+    """``y = f(x)``, element by element; f as in `Linear`, where it is faster."""
+
+    def __init__(self, activation: str, *, slope: float = 0.01) -> None:
+        self.slope = _check_activation(activation, slope, ACTIVATIONS)
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, x: Array, *, train: bool = True) -> Array:
+        """y like x, which is not copied: do not change it before `backward`."""
+        x = floats("x", x)
+        y, one = np.empty(x.shape, x.dtype), np.ones((1, 1), x.dtype)
+        options: Any = {"activation": self.activation, "slope": self.slope}
+        linear_forward(x.reshape(-1, 1), one, None, y.reshape(-1, 1), **options)
+        if train:
+            self._kept = x, y
+        return y
+
+    def backward(
+        self, dy: Array, *, need_dx: bool = True, accumulate: bool = False
+    ) -> Array | None:
+        """The gradient of x, or None."""
+        x, y = self._due()
+        dy = gradient(dy, y)
+        if not need_dx:
+            self._kept = None
+            return None
+        dx, z, one = np.empty(x.shape, x.dtype), x.reshape(-1, 1), np.ones((1, 1), x.dtype)
+        linear_backward(
+            dy.reshape(-1, 1), z, one, y.reshape(-1, 1),
+            z if self.activation in _NEED_Z else None,
+            dx=dx.reshape(-1, 1), activation=self.activation, slope=self.slope,
+        )  # fmt: skip
+        self._kept = None
+        return dx
+
+    def _after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
+        return shape
+
+    def __repr__(self) -> str:
+        return f"Activation({self.activation!r})"

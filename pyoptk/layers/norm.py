@@ -1,0 +1,77 @@
+"""`LayerNorm`; the kernels are `layer_norm_forward` and `layer_norm_backward`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from .. import _checks, kernels
+from .._bound import Array
+from .base import Layer, rows_of
+
+
+class LayerNorm(Layer):
+    """``y = (x - mean) / sqrt(variance + eps) * weight + bias`` over the last axis.
+
+    Ba et al. (2016).
+
+    Parameters
+    ----------
+    size : int
+        N, that of the last axis.
+    eps : float
+        At least 0. The default is PyTorch's; Keras has 1e-3.
+    dtype : float32 or float64
+        Of weights, inputs and outputs.
+
+    Attributes
+    ----------
+    params, grads : dicts of arrays
+        weight [N], which starts at 1, and bias [N], which starts at 0; changed in place.
+    """
+
+    def __init__(self, size: int, *, eps: float = 1e-5, dtype: DTypeLike = np.float32) -> None:
+        _checks.check_sizes(size=size)
+        self.size = int(size)
+        self.eps = _checks.number("eps", eps, 0, math.inf, "a finite number >= 0")
+        super().__init__({"weight": (self.size,), "bias": (self.size,)}, dtype)
+        self.params["weight"][...] = 1
+
+    def forward(self, x: Array, *, train: bool = True) -> Array:
+        """y like x [..., N], which is not copied: do not change it before `backward`."""
+        rows = rows_of("x", x, self.dtype, self.size)
+        y = np.empty(rows.shape, self.dtype)
+        mean, scale = np.empty((2, len(rows)), self.dtype)
+        params = self.params
+        kernels.layer_norm_forward(
+            rows, params["weight"], params["bias"], y, mean, scale, eps=self.eps
+        )
+        if train:
+            self._kept = rows, mean, scale
+        return y if rows is x else y.reshape(np.shape(x))
+
+    def backward(
+        self, dy: Array, *, need_dx: bool = True, accumulate: bool = False
+    ) -> Array | None:
+        """The gradient of x, or None; fills `grads`, or adds to them if `accumulate`."""
+        dy_rows = rows_of("dy", dy, self.dtype, self.size)
+        rows, mean, scale = self._due()
+        if len(dy_rows) != len(rows):
+            raise ValueError(f"dy: expected {len(rows)} rows as y has, got {len(dy_rows)}")
+        dx = np.empty(rows.shape, self.dtype) if need_dx else None
+        grads = self.grads
+        kernels.layer_norm_backward(
+            dy_rows, rows, self.params["weight"], mean, scale,
+            dx=dx, dgain=grads["weight"], dbias=grads["bias"], accumulate=accumulate,
+        )  # fmt: skip
+        self._kept = None
+        return dx if dx is None or dy_rows is dy else dx.reshape(np.shape(dy))
+
+    def _after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
+        return shape
+
+    def __repr__(self) -> str:
+        return f"LayerNorm({self.size})"

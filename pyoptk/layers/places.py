@@ -1,0 +1,60 @@
+"""The layers of a model as `Sequential` calls them: `Place`, and what it takes as a layer."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, NamedTuple
+
+from ..params import Fixed
+from ..rnn.layer import Layer as Recurrent
+
+NEEDED = ("params", "grads", "forward", "backward")
+
+
+class Place(NamedTuple):
+    """A layer in a model, and how it is called."""
+
+    layer: Any
+    recurrent: bool
+    nested: bool
+    takes_lengths: bool
+    key: str | None  # of its gradients if backward replaces them, else None
+
+
+def is_model(layer: Any) -> bool:
+    """Whether it is a `Sequential`."""
+    return hasattr(layer, "_places")
+
+
+def padded(layer: Any, name: str) -> int:
+    """The room of a layer's parameters or gradients: whole cache lines."""
+    size: int = getattr(layer, f"flat_{name}").size
+    return -(-size // 16) * 16
+
+
+def check_layers(layers: tuple[Any, ...]) -> None:
+    seen: dict[int, int] = {}
+    for i, layer in enumerate(layers):
+        for name in NEEDED:
+            if not hasattr(layer, name):
+                kind = type(layer).__name__
+                raise TypeError(f"layers[{i}]: expected an object with {name}, got {kind}")
+        for inner in layer._all() if is_model(layer) else [layer]:
+            first = seen.setdefault(id(inner.params) if inner.params else -len(seen) - 1, i)
+            if inner.params and first != i:
+                raise ValueError(
+                    f"layers[{i}]: expected parameters of its own, got those of layers[{first}]; "
+                    "layers that share some belong to two models"
+                )
+
+
+def place(layer: Any, key: str) -> Place:
+    recurrent, nested = isinstance(layer, Recurrent), is_model(layer)
+    takes_lengths = "lengths" in inspect.signature(layer.forward).parameters
+    if nested:
+        replaced = any(place.key for place in layer._places)
+    else:
+        replaced = bool(layer.grads) and not (
+            isinstance(layer.grads, Fixed) and layer.flat_grads.size == layer.flat_params.size
+        )
+    return Place(layer, recurrent, nested, takes_lengths, key if replaced else None)
