@@ -29,6 +29,7 @@ from .optim import *
 from .optim.adam import *
 from .optim.classic import *
 from .rnn import GRU, LSTM, RNN
+from .rnn.minimal import minGRU, minLSTM
 from .scan import *
 
 __version__: str = _version
@@ -42,6 +43,8 @@ __all__ = [
     "isas",
     "kernels",
     "load",
+    "minGRU",
+    "minLSTM",
     "save",
     "schedules",
     "set_num_threads",

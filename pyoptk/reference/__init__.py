@@ -8,11 +8,13 @@ defaults: those are in `pyoptk.optim`.
 """
 
 from . import arrays as _arrays
+from . import minimal as _minimal
 from . import moments as _moments
 from . import optim as _optim
 from . import rnn as _rnn
 from . import scan as _scan
 from .arrays import *
+from .minimal import *
 from .moments import *
 from .optim import *
 from .rnn import *
@@ -20,6 +22,7 @@ from .scan import *
 
 __all__: list[str] = []
 __all__ += _arrays.__all__
+__all__ += _minimal.__all__
 __all__ += _moments.__all__
 __all__ += _optim.__all__
 __all__ += _rnn.__all__
