@@ -1,4 +1,4 @@
-"""Layers whose gates see the input alone: `minGRU`, `minLSTM`. Their base is in minimal_layer.py."""
+"""`minGRU` and `minLSTM`: the gates see the input alone. Their base is in minimal_layer.py."""
 
 from __future__ import annotations
 
