@@ -38,7 +38,7 @@ class Case:
         return getattr(reference, f"{type(self.layer).__name__.lower()}_{part}")
 
     def weights(self):
-        params, gates = self.layer.params, self.layer.gates
+        params, gates = self.layer.params, self.layer.parts
         biases = [params[f"bias_{gate}"] for gate in gates] if self.layer.bias else None
         return [params[f"weight_{gate}"] for gate in gates], biases
 

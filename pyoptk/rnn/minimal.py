@@ -52,7 +52,7 @@ class minGRU(Minimal):
     ((5, 4, 8), (1, 4, 8), (5, 4, 3), (8, 3))
     """
 
-    gates = ("z", "h")
+    parts = ("z", "h")
 
     def _open(self, *k: Array) -> tuple[Array, Array, tuple[Array, ...]]:
         z, c = k[0], self._candidate(k[1])
@@ -84,7 +84,7 @@ class minLSTM(Minimal):
     ['weight_f', 'weight_i', 'weight_h', 'bias_f', 'bias_i', 'bias_h']
     """
 
-    gates = ("f", "i", "h")
+    parts = ("f", "i", "h")
 
     def _open(self, *k: Array) -> tuple[Array, Array, tuple[Array, ...]]:
         f, i, c = k[0], k[1], self._candidate(k[2])

@@ -26,7 +26,7 @@ from .weights import Array, buffer
 class Attributes:
     """What a layer has besides its arguments."""
 
-    gates: ClassVar[tuple[str, ...]]  # the suffixes of the parameters
+    parts: ClassVar[tuple[str, ...]]  # the suffixes of the parameters
     flat_params: Array
     flat_grads: Array
     params: Mapping[str, Array]
@@ -109,7 +109,7 @@ class Minimal(Declared, Attributes):
             reset = None if reset is None else reset & ~past
             x = x.copy()
             x[past] = 0  # so that nothing there counts, not even NaN
-        a, b, saved = self._open(*(self._product(gate, x) for gate in self.gates))
+        a, b, saved = self._open(*(self._product(gate, x) for gate in self.parts))
         if past is not None:
             a[past], b[past] = 1, 0
         h = linear_scan(a, b, h0, resets=reset, out=b)
@@ -230,7 +230,7 @@ class Minimal(Declared, Attributes):
         fresh, views = buffer(self._shapes(), np.dtype(self.dtype))
         dx = np.empty(x.shape, self.dtype) if need_dx else None
         x_t = np.ascontiguousarray(x.reshape(-1, x.shape[2]).T)
-        for gate, one in zip(self.gates, dk, strict=True):
+        for gate, one in zip(self.parts, dk, strict=True):
             rows = one.reshape(-1, one.shape[2])
             weight_t = np.empty((x.shape[2], rows.shape[1]), self.dtype)
             kernels.matmul(x_t, rows, weight_t)
@@ -239,7 +239,7 @@ class Minimal(Declared, Attributes):
                 views[f"bias_{gate}"][...] = rows.sum(0)
             if dx is not None:
                 weight, rows_of_dx = self.params[f"weight_{gate}"], dx.reshape(-1, x.shape[2])
-                kernels.matmul(rows, weight, rows_of_dx, accumulate=gate != self.gates[0])
+                kernels.matmul(rows, weight, rows_of_dx, accumulate=gate != self.parts[0])
         return fresh, dx
 
     def _candidate(self, k: Array) -> Array:
@@ -261,8 +261,8 @@ class Minimal(Declared, Attributes):
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         H, I = self.hidden_size, self.input_size
-        shapes: dict[str, tuple[int, ...]] = {f"weight_{gate}": (H, I) for gate in self.gates}
-        return shapes | ({f"bias_{gate}": (H,) for gate in self.gates} if self.bias else {})
+        shapes: dict[str, tuple[int, ...]] = {f"weight_{gate}": (H, I) for gate in self.parts}
+        return shapes | ({f"bias_{gate}": (H,) for gate in self.parts} if self.bias else {})
 
     def _state(self, name: str, state: Array | None, B: int) -> Array | None:
         if state is None:
@@ -289,7 +289,7 @@ class Minimal(Declared, Attributes):
         if value is not getattr(self, name, object()):
             raise AttributeError(
                 f"{name}: cannot be assigned; weights are changed in place, as in "
-                f"layer.params['weight_{self.gates[0]}'][...] = value"
+                f"layer.params['weight_{self.parts[0]}'][...] = value"
             )
 
     def __repr__(self) -> str:
