@@ -1,7 +1,7 @@
 """The network of `forecast.py`: LSTM(64) -> LSTM(32) -> Dense(1), or of another cell.
 
-It is trained by pyoptk. The recurrent layers and the optimizer are pyoptk's, the dense layer and the
-loss are NumPy. The same step in NumPy alone is `numpy_step.py`.
+It is trained by pyoptk. The recurrent layers and the optimizer are pyoptk's, the dense layer and
+the loss are NumPy. The same step in NumPy alone is `numpy_step.py`.
 """
 
 from __future__ import annotations
