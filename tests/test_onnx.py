@@ -43,6 +43,7 @@ def run(node, inputs):
     layout, direction = given.get("layout", 0), given.get("direction", b"forward")
     settings = settings_of(operator, given)
     cls = getattr(pyoptk, operator)
+    settings |= {"P": inputs["P"]} if "P" in inputs else {}
     layer = cls.from_onnx(*(inputs.get(name) for name in "WRB"), **settings)
     x = inputs["X"].swapaxes(0, 1) if layout else inputs["X"]
     x = x[::-1] if direction == b"reverse" else x  # a layer for itself runs forwards
