@@ -30,6 +30,16 @@ LINEAR = ((8, 64, 64), (32, 64, 64), (32, 256, 256), (128, 784, 512))  # M, I, O
 NORM = ((32, 64), (512, 256), (2048, 768))  # M, N
 CROSS_ENTROPY = ((32, 10), (128, 1000), (1024, 10000))  # M, C
 LOSSES = ("mse", "bce_with_logits")
+# Layers beside those of rows.LSTM: sizes, options, bars.
+OTHER_LAYERS = (
+    ("GRU", (10, 1, 16, 32), {}, (50, FUSED)),
+    ("GRU", (50, 32, 64, 128), {}, (1.8, FUSED), (1.6, "JAX"), (0.75, ROOF)),
+    ("GRU", (50, 32, 64, 128), {"packed": True}, (3, FUSED)),
+    ("GRU", (100, 32, 128, 256), {}, (1.5, FUSED), (0.8, ROOF)),
+    ("GRU", (30, 128, 256, 256), {}, (1.5, FUSED), (0.8, ROOF)),
+    ("RNN", (50, 32, 64, 128), {}, (1.8, FUSED)),
+    ("LSTM", (50, 20, 200, 200), {}, (0.78, ROOF)),
+)
 SCANS = ((100, 8, 64), (1_000, 8, 256), (1_000, 32, 512))  # T, B, D
 # An optimizer, and how many rows of a table of 50,000 x 64 its gradient has.
 SPARSE = tuple((name, count) for name in ("Adam", "SGD", "AdaGrad") for count in (512, 8192))
@@ -182,6 +192,8 @@ def peers():
     for more in ({"dtype": "float64"}, {"packed": True}):
         yield layer(50, 32, 64, 128, **more) | {"bars": [(4, FUSED)]}
     yield stack(50, 32, 64, 128) | {"bars": []}
+    for cell, size, more, *bars in OTHER_LAYERS:
+        yield layer(*size, cell=cell, **more) | {"bars": bars}
     yield rows.scan(1_000, 8, 256) | {"bars": [(2, "JAX"), (300, FUSED)]}
     yield rows.forecaster(32) | {"bars": [(3, FUSED, "JAX"), (11, "Keras")]}
     yield rows.forecaster(256) | {"bars": [(2.6, FUSED, "JAX")]}

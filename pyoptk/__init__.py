@@ -31,6 +31,7 @@ from .optim import *
 from .optim.adam import *
 from .optim.classic import *
 from .rnn import GRU, LSTM, RNN
+from .rnn.minimal import minGRU, minLSTM
 from .scan import *
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ __all__ = [
     "load",
     "losses",
     "lr_range_test",
+    "minGRU",
+    "minLSTM",
     "save",
     "schedules",
     "set_num_threads",

@@ -26,3 +26,6 @@ def linear_scan_backward(
     reverse: bool = False,
     resets: NDArray[np.bool] | None = None,
 ) -> None: ...
+def put_gradients(
+    attributes: dict[str, Any], flat: _Array, fresh: _Array, accumulate: bool
+) -> None: ...

@@ -1,4 +1,6 @@
 """The bare kernels of linear recurrences; pyoptk/scan.py has what is built on them."""
+import numpy as _np
+
 from ._sequences import check_resets
 
 from cpython.buffer cimport Py_buffer
@@ -120,3 +122,15 @@ def linear_scan_backward(a, h, dh, da, db, h0=None, dh0=None, *, reverse=False, 
     with nogil:
         kernels.linear_scan_backward(&arrays.scan, start, h_, dh_, da_, db_, of_start,
                                      num_threads())
+
+
+def put_gradients(dict attributes, flat, fresh, bint accumulate):
+    """Change `flat` to `fresh`, or add that, and forget what forward has kept for backward.
+
+    Compiled, so that no exception arrives between the two.
+    """
+    if accumulate:
+        _np.add(flat, fresh, flat)
+    else:
+        _np.positive(fresh, flat)
+    attributes["_kept"] = None

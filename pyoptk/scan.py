@@ -150,7 +150,7 @@ def gae(rewards: Array, values: Array, dones: Mask, gamma: float, lam: float) ->
     [0.875, 0.5, 1.5]
     """
     discount = _discount(rewards, dones, gamma)
-    _check(values, "values", rewards.dtype, (len(rewards) + 1, *rewards.shape[1:]))
+    check_array("values", values, rewards.dtype, (len(rewards) + 1, *rewards.shape[1:]))
     delta = rewards + discount * values[1:] - values[:-1]
     return _sum_backwards(discount * rewards.dtype.type(_fraction("lam", lam)), delta)
 
@@ -191,7 +191,7 @@ def discounted_returns(
     """
     discount = _discount(rewards, dones, gamma)
     if last is not None:
-        _check(last, "last", rewards.dtype, rewards.shape[1:])
+        check_array("last", last, rewards.dtype, rewards.shape[1:])
     return _sum_backwards(discount, rewards.copy(), last)
 
 
@@ -205,7 +205,9 @@ def _sum_backwards(a: Array, b: Array, last: Array | None = None) -> Array:
 
 def _discount(rewards: Any, dones: Any, gamma: Any) -> Array:
     """gamma where an episode goes on, else 0."""
-    _check(rewards, "rewards", None, None)
+    check_array("rewards", rewards)
+    if rewards.ndim == 0:
+        raise ValueError("rewards: expected at least 1 axis, got none")
     if not isinstance(dones, np.ndarray) or dones.dtype != np.bool_:
         raise TypeError(f"dones: expected a bool array, got {_checks.described(dones)}")
     if dones.shape != rewards.shape:
@@ -218,8 +220,8 @@ def _fraction(name: str, value: Any) -> float:
     return _checks.number(name, value, 0, math.nextafter(1, 2), "a number in [0, 1]")
 
 
-def _check(array: Any, name: str, dtype: Any, shape: Any) -> None:
-    """Raise unless this is an array of numbers of this dtype and shape; None: of any."""
+def check_array(name: str, array: Any, dtype: Any = None, shape: Any = None) -> None:
+    """Raise unless this is a plain array of this dtype and shape; None: of any."""
     numbers = isinstance(array, np.ndarray | np.floating)
     if not numbers or array.dtype not in (np.float32, np.float64):
         raise TypeError(
@@ -231,13 +233,15 @@ def _check(array: Any, name: str, dtype: Any, shape: Any) -> None:
             f"{name}: expected a plain array, got a masked one, whose mask would have no effect"
         )
     if dtype is not None and array.dtype != dtype:
-        raise TypeError(f"{name}: expected {dtype} like rewards, got {_checks.described(array)}")
-    if shape is not None and array.shape != shape:
-        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
-    if shape is None and array.ndim == 0:
-        raise ValueError(f"{name}: expected at least 1 axis, got none")
+        raise TypeError(f"{name}: expected {dtype}, got {_checks.described(array)}")
+    if shape is None:
+        return
+    pairs = zip(array.shape, shape, strict=False)
+    if array.ndim != len(shape) or any(m is not None and n != m for n, m in pairs):
+        wanted = ", ".join("any" if m is None else str(m) for m in shape)
+        raise ValueError(f"{name}: expected shape ({wanted}), got {array.shape}")
 
 
 def _like(name: str, array: Any) -> Array:
-    _check(array, name, None, array.shape if isinstance(array, np.ndarray) else None)
+    check_array(name, array)
     return np.empty(array.shape, array.dtype)

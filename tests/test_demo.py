@@ -105,12 +105,22 @@ def test_a_model_that_loses_is_reported(capsys):
     assert "The model does not beat: last value + change a season ago" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("cell", "name"), [("gru", "GRU"), ("rnn", "RNN"), ("mingru", "minGRU")])
+def test_other_cells_are_trained_and_compared_with_the_baselines(cell, name, capsys):
+    assert call("demo", "--cell", cell, "--epochs", "2", "--no-plot") == 0
+    shown = capsys.readouterr().out
+    assert f"{name}(64) -> {name}(32) -> Dense(1)" in shown
+    assert 0 < float(shown.split(f"{name} (pyoptk)")[1].split()[0]) < 3
+    assert "linear trend + season" in shown
+    assert "in NumPy" not in shown
+
+
 def test_next_row_is_forecast_with_the_spread_of_past_errors(capsys):
     outcome = forecast.run(data=Path(write(wave())), season=4, epochs=30, output=None)
     wanted = [0, 1, 0, -1][120 % 4]  # the wave goes on
     assert abs(outcome.next_value - wanted) < 0.5
     task = outcome.task
-    errors = series.absolute_errors(task.series, task.start, outcome.forecasts[forecast.MODEL])
+    errors = series.absolute_errors(task.series, task.start, outcome.forecasts["LSTM (pyoptk)"])
     assert np.count_nonzero(errors <= outcome.spread) in (27, 28)  # of 30
     line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("  next"))
     assert "the row after d120; 9 of 10 held-out errors are below" in line
@@ -136,6 +146,7 @@ WRONG_ARGUMENTS = {
     ("demo", "--output", "a.jpg"): "--output: expected a file name ending in .png, got 'a.jpg'",
     ("demo", "--output", "no/a.png"): "--output: cannot write no/a.png",
     ("demo", "mlp", "--season", "4"): "--season: not for demo mlp",
+    ("demo", "mlp", "--cell", "gru"): "--cell: not for demo mlp",
     ("demo", "linear", "--data", "a.csv"): "--data: not for demo linear",
 }
 

@@ -34,7 +34,7 @@ OPTIMIZERS = [
     and issubclass(found, pyoptk.Optimizer)
     and found is not pyoptk.Optimizer
 ]
-LAYERS = pyoptk.rnn.__all__
+LAYERS = [*pyoptk.rnn.__all__, "minGRU", "minLSTM"]
 
 
 def text_of(document):

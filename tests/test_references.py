@@ -18,6 +18,7 @@ ROWS = pyoptk.SparseRows([0], G[:1], (2, 3))
 ARRAYS = (W, G, M, V, WIDE, NARROW, X, STEPS, H, Y, STATE, H0, RESETS, ENDS, ROWS.values)
 ARRAYS += SQUARE, LABELS
 
+MINIMAL = pyoptk.minLSTM(3, 5, rng=np.random.default_rng(0))
 GRU, LSTM = (cls(3, 5, rng=np.random.default_rng(0)) for cls in (pyoptk.GRU, pyoptk.LSTM))
 OPT, ZEROING = pyoptk.Adam(W), pyoptk.Adam(M.copy(), zero_grad=True)
 LOOKAHEAD = pyoptk.Lookahead(pyoptk.SGD(V, lr=0.1))
@@ -64,6 +65,8 @@ CALLS = {
     "forward of another dtype": (lambda: LSTM.forward(X.astype(float)), TypeError),
     "forward of another shape": (lambda: LSTM.forward(Y), ValueError),
     "forward into x": (lambda: LSTM.forward(X, out=X), ValueError),
+    "minLSTM, both ways": (lambda: (MINIMAL.forward(X, STATE), MINIMAL.backward(Y)), None),
+    "minLSTM of another shape": (lambda: MINIMAL.forward(Y, STATE), ValueError),
     "inference": (lambda: GRU.forward(X, STATE, train=False), None),
     "single step": (lambda: LSTM.step(G, (STATE, STATE)), None),
     "single step, strided": (lambda: GRU.step(STEPS), None),

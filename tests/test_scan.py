@@ -172,13 +172,13 @@ BAD = {
     "dh0 without h0": (lambda: kernels.linear_scan_backward(X, X, X, OUT, OUT.copy(), None, H0), ValueError, "^dh0: expected None without h0"),
     "rewards a list": (lambda: pyoptk.gae([1.0], LINE, ENDS, 1, 1), TypeError, "^rewards: expected a float32 or"),
     "rewards of no axes": (lambda: pyoptk.gae(LINE[0:1].reshape(()), LINE, ENDS, 1, 1), ValueError, "^rewards: expected at least 1 axis"),
-    "values too short": (lambda: pyoptk.gae(LINE, LINE, ENDS, 1, 1), ValueError, r"^values: expected shape \(4,\), got \(3,\)"),
-    "values of another dtype": (lambda: pyoptk.gae(LINE, np.ones(4), ENDS, 1, 1), TypeError, "^values: expected float32 like rewards"),
+    "values too short": (lambda: pyoptk.gae(LINE, LINE, ENDS, 1, 1), ValueError, r"^values: expected shape \(4\), got \(3,\)"),
+    "values of another dtype": (lambda: pyoptk.gae(LINE, np.ones(4), ENDS, 1, 1), TypeError, "^values: expected float32, got float64"),
     "dones of integers": (lambda: pyoptk.gae(LINE, LINE, LINE, 1, 1), TypeError, "^dones: expected a bool array"),
     "dones of another shape": (lambda: pyoptk.gae(LINE, LINE, ENDS[1:], 1, 1), ValueError, r"^dones: expected shape \(3,\)"),
     "gamma of 2": (lambda: pyoptk.discounted_returns(LINE, ENDS, 2), ValueError, r"^gamma: expected a number in \[0, 1\]"),
     "lam no number": (lambda: pyoptk.gae(LINE, np.ones(4, "f4"), ENDS, 1, "x"), TypeError, "^lam: expected a number"),
-    "last of another shape": (lambda: pyoptk.discounted_returns(LINE, ENDS, 1, LINE), ValueError, r"^last: expected shape \(\)"),
+    "last of another shape": (lambda: pyoptk.discounted_returns(LINE, ENDS, 1, LINE), ValueError, r"^last: expected shape \(\), got"),
 }  # fmt: skip
 
 

@@ -74,15 +74,42 @@ def lstm(weights, x):
     return jax.lax.scan(one, (zeros, zeros), inputs, unroll=unroll)[1]
 
 
+def gru(weights, x):
+    """The same of a GRU, whose reset gate multiplies the product with h."""
+    w_ih, w_hh, b_ih, b_hh = weights
+
+    def one(h, a):
+        r, z, n = jnp.split(a, 3, -1)
+        r_h, z_h, n_h = jnp.split(h @ w_hh.T + b_hh, 3, -1)
+        z = jax.nn.sigmoid(z + z_h)
+        h = (1 - z) * jnp.tanh(n + jax.nn.sigmoid(r + r_h) * n_h) + z * h
+        return h, h
+
+    zeros = jnp.zeros((x.shape[1], w_hh.shape[1]), x.dtype)
+    return jax.lax.scan(one, zeros, x @ w_ih.T + b_ih)[1]
+
+
+def rnn(weights, x):
+    w_ih, w_hh, b_ih, b_hh = weights
+
+    def one(h, a):
+        h = jnp.tanh(a + h @ w_hh.T)
+        return h, h
+
+    zeros = jnp.zeros((x.shape[1], w_hh.shape[1]), x.dtype)
+    return jax.lax.scan(one, zeros, x @ w_ih.T + (b_ih + b_hh))[1]
+
+
 def layer(x, dy, weights, *, cell, **more):
-    if cell != "LSTM" or more:
+    if more:
         raise NotImplementedError
+    run = {"LSTM": lstm, "GRU": gru, "RNN": rnn}[cell]
     if x.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
 
     @jax.jit
     def whole(x, weights, dy):
-        return jax.vjp(lambda x, w: lstm(w, x), x, weights)[1](dy)
+        return jax.vjp(lambda x, w: run(w, x), x, weights)[1](dy)
 
     arguments = jax.device_put((x, list(weights), dy))
     return lambda: jax.block_until_ready(whole(*arguments)), lambda found: [found[0], *found[1]]

@@ -1,6 +1,7 @@
 /* Linear recurrences over time, kernels of math.c.  A row is the T-th part of an array: what its
  * elements have at one time step.  Elements do not depend on each other, so a chunk is a range of
- * columns, and it walks through time row by row, because memory is read fastest in order. */
+ * columns, and it walks through time row by row, because memory is read fastest in order.  Where
+ * time goes down, columns and elements do so as well: else backward takes 1.7 times as long. */
 #ifndef PK_SCAN_H
 #define PK_SCAN_H
 
@@ -25,13 +26,25 @@ typedef struct {
     size_t b, d, n;
 } scan_part;
 
-/* The next part of the columns [*from, to), which are counted through all batch rows. */
-PK_INLINE scan_part scan_next_part(size_t D, size_t *from, size_t to)
+/* The next part of the columns [*from, *to), which are counted through all batch rows; `down`: from
+ * the end of them. */
+PK_INLINE scan_part scan_next_part(size_t D, size_t *from, size_t *to, int down)
 {
-    const scan_part p = {*from / D, *from % D, smaller(D - *from % D, to - *from)};
-    *from += p.n;
-    return p;
+    const size_t b = (down ? *to - 1 : *from) / D;
+    const size_t begin = b * D > *from ? b * D : *from, end = smaller((b + 1) * D, *to);
+    *(down ? to : from) = down ? begin : end;
+    return (scan_part){b, begin - b * D, end - begin};
 }
+
+/* One step over the n elements of a part calls `one(..., i, count)` for each vector of them. */
+#define SCAN_VECTORS(n, down, one, ...)                                                            \
+    do {                                                                                           \
+        const size_t whole = (n) / LANES, rest = (n) % LANES;                                      \
+        if (rest)                                                                                  \
+            one(__VA_ARGS__, whole * LANES, rest);                                                 \
+        for (size_t k = 0; k < whole; k++)                                                         \
+            one(__VA_ARGS__, ((down) ? whole - 1 - k : k) * LANES, LANES);                         \
+    } while (0)
 
 PK_INLINE size_t scan_column(const scan_job *j, size_t chunk)
 {
@@ -57,43 +70,44 @@ PK_INLINE const real *scan_before(const scan_job *j, size_t s, scan_part p)
     return j->h0 ? j->h0 + p.b * scan->D + p.d : NULL;
 }
 
+PK_INLINE void scan_forward_vector(const real *a, const real *b, const real *before, real *h,
+                                   size_t i, size_t n)
+{
+    store_n(h + i, load_n(a + i, n) * load_n(before + i, n) + load_n(b + i, n), n);
+}
+
 static void scan_forward_chunk(void *arg, size_t chunk)
 {
     const scan_job *j = arg;
     const pk_scan *scan = j->scan;
     const size_t begin = scan_column(j, chunk), end = scan_column(j, chunk + 1);
+    const int down = scan->reverse;
     const fp_mode mode = flush_denormals();
     for (size_t s = 0; s < scan->T; s++) {
         const size_t t = scan_time(scan, s);
-        for (size_t at = begin; at < end;) {
-            const scan_part p = scan_next_part(scan->D, &at, end);
+        for (size_t from = begin, to = end; from < to;) {
+            const scan_part p = scan_next_part(scan->D, &from, &to, down);
             const real *a = row_at(scan->a, t, p.b) + p.d, *b = row_at(j->b, t, p.b) + p.d;
             const real *before = scan_before(j, s, p);
             real *h = row_at(j->h, t, p.b) + p.d;
-            if (before) {
-                PK_SIMD
-                for (size_t i = 0; i < p.n; i++)
-                    h[i] = a[i] * before[i] + b[i];
-            } else if (h != b) {
+            if (before)
+                SCAN_VECTORS(p.n, down, scan_forward_vector, a, b, before, h);
+            else if (h != b)
                 memcpy(h, b, p.n * sizeof(real));
-            }
         }
     }
     restore_denormals(mode);
 }
 
-/* The step of backward, without branches on what is absent: `carry` is the gradient of the state
- * after the step that comes from later ones, then that of the state before it. */
-PK_INLINE void scan_back(size_t n, const real *a, const real *before, const real *dh, real *da,
-                         real *db, real *carry)
+/* `carry` is the gradient of the state after the step that comes from later ones, then that of the
+ * state before it. */
+PK_INLINE void scan_backward_vector(const real *a, const real *before, const real *dh, real *da,
+                                    real *db, real *carry, size_t i, size_t n)
 {
-    PK_SIMD
-    for (size_t i = 0; i < n; i++) {
-        const real u = dh[i] + carry[i], a_i = a[i];
-        da[i] = u * before[i];
-        db[i] = u;
-        carry[i] = a_i * u;
-    }
+    const vec u = load_n(dh + i, n) + load_n(carry + i, n), back = load_n(a + i, n) * u;
+    store_n(da + i, u * load_n(before + i, n), n);
+    store_n(db + i, u, n);
+    store_n(carry + i, back, n);
 }
 
 static void scan_backward_chunk(void *arg, size_t chunk)
@@ -101,18 +115,20 @@ static void scan_backward_chunk(void *arg, size_t chunk)
     const scan_job *j = arg;
     const pk_scan *scan = j->scan;
     const size_t begin = scan_column(j, chunk), end = scan_column(j, chunk + 1);
+    const int down = !scan->reverse;
     const fp_mode mode = flush_denormals();
     real carried[SCAN_COLUMNS];
     memset(carried, 0, sizeof carried);
     for (size_t s = scan->T; s-- > 0;) {
         const size_t t = scan_time(scan, s);
-        real *carry = carried;
-        for (size_t at = begin; at < end;) {
-            const scan_part p = scan_next_part(scan->D, &at, end);
-            const real *before = scan_before(j, s, p), *dh = row_at(j->dh, t, p.b) + p.d;
+        for (size_t from = begin, to = end; from < to;) {
+            const scan_part p = scan_next_part(scan->D, &from, &to, down);
+            const real *a = row_at(scan->a, t, p.b) + p.d, *dh = row_at(j->dh, t, p.b) + p.d;
+            const real *before = scan_before(j, s, p);
             real *da = row_at(j->da, t, p.b) + p.d, *db = row_at(j->db, t, p.b) + p.d;
+            real *carry = carried + (p.b * scan->D + p.d - begin);
             if (before) {
-                scan_back(p.n, row_at(scan->a, t, p.b) + p.d, before, dh, da, db, carry);
+                SCAN_VECTORS(p.n, down, scan_backward_vector, a, before, dh, da, db, carry);
             } else {
                 PK_SIMD
                 for (size_t i = 0; i < p.n; i++) {
@@ -121,7 +137,6 @@ static void scan_backward_chunk(void *arg, size_t chunk)
                     carry[i] = 0;
                 }
             }
-            carry += p.n;
         }
     }
     if (j->dh0)

@@ -89,6 +89,11 @@ def add_demo(commands: argparse._SubParsersAction[Any]) -> None:
         default=None,
         help="train on all ranks of MPI: mpiexec -n 4 python -m mpi4py -m pyoptk demo --mpi",
     )
+    series.add_argument(
+        "--cell",
+        choices=("lstm", "gru", "rnn", "mingru"),
+        help="of both recurrent layers (default: lstm)",
+    )
     series.add_argument("--data", type=Path, metavar="FILE.csv", help="your own series")
     series.add_argument(
         "--column", metavar="NAME", help="its column (default: the only one beside the first)"

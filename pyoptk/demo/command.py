@@ -32,7 +32,7 @@ def main(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     """Refuse what would fail only after the training, and what would have no effect."""
     if options.what != "forecast":
-        for name in ("data", "column", "season", "holdout", "mpi"):
+        for name in ("data", "column", "season", "holdout", "mpi", "cell"):
             if getattr(options, name) is not None:
                 raise DemoError(f"argument --{name}: not for demo {options.what}")
     if options.output is None:
@@ -59,6 +59,7 @@ def _run(options: argparse.Namespace) -> None:
             epochs=options.epochs,
             seed=options.seed,
             output=output,
+            cell=options.cell or "lstm",
         )
     elif options.what == "mlp":
         mlp.run(epochs=options.epochs, seed=options.seed, output=output)

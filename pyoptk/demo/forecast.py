@@ -1,5 +1,7 @@
 """One row ahead: LSTM(64) -> LSTM(32) -> Dense(1), trained with pyoptk on a real series.
 
+`cell` takes the layers of another cell instead of the LSTM's.
+
 Windows. The model sees changes from row to row, standardized with the mean and the deviation of
 the training rows' changes. A window holds the changes of the two seasons before a row, its target
 is the change into that row, and the forecast of the row is the last value plus the predicted
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 
 from ..duel import referee, rows
 from . import plot, series
-from .forecaster import LR, MAX_NORM, Forecaster
+from .forecaster import CELLS, LR, MAX_NORM, Forecaster
 from .parallel import ParallelForecaster
 from .parts import Array, DemoError, Extras, say_what_runs
 from .series import Series
@@ -32,7 +34,6 @@ HELD_OUT = 120
 # Chosen on the last 60 training months, not on the held-out ones.
 EPOCHS = 100
 BATCH = 32
-MODEL = "LSTM (pyoptk)"
 MOST_WINDOWS = 40_000  # shown in all, unless --epochs says otherwise: a longer series, fewer epochs
 
 
@@ -97,7 +98,8 @@ class Outcome:
     next_value, spread : float
         The forecast of the row after the last, and what 9 of 10 held-out errors stay below.
     step_ms, numpy_step_ms : float
-        One training step, by pyoptk and in NumPy, on one thread each; NaN with MPI.
+        One training step, by pyoptk and in NumPy, on one thread each; NaN with MPI, and of other
+        cells than the LSTM.
     ranks : int
         That trained; 0 without MPI.
     checksum : int
@@ -211,14 +213,14 @@ def predict_next(model: Forecaster, task: Task) -> float:
 
 
 def evaluate(
-    task: Task, epochs: int | None, seed: int, extras: Extras, comm: Any = None
+    task: Task, epochs: int | None, seed: int, extras: Extras, cell: str = "lstm", comm: Any = None
 ) -> Outcome | None:
     """Train on the training rows, then forecast the held-out ones beside the baselines.
 
     None on every rank of `comm` but the first.
     """
     rng = np.random.default_rng(seed)
-    model = Forecaster(rng) if comm is None else ParallelForecaster(rng, comm)
+    model = Forecaster(rng, cell) if comm is None else ParallelForecaster(rng, cell, comm)
     if epochs is None:
         epochs = min(max(MOST_WINDOWS // task.trainable.size, 1), EPOCHS)
     start = time.perf_counter()
@@ -226,31 +228,32 @@ def evaluate(
     seconds, inside = time.perf_counter() - start, model.watch.seconds
     if comm is not None and comm.rank:
         return None
+    name = f"{CELLS[cell].__name__} (pyoptk)"
     forecasts = {
-        MODEL: predict(model, task),
+        name: predict(model, task),
         "last value + change a season ago": series.seasonal_change(task.series, task.start),
         "seasonal naive": series.seasonal_naive(task.series, task.start),
         "linear trend + season": series.linear_trend(task.series, task.start),
     }
     errors = {
-        name: series.absolute_errors(task.series, task.start, forecast)
-        for name, forecast in forecasts.items()
+        key: series.absolute_errors(task.series, task.start, forecast)
+        for key, forecast in forecasts.items()
     }
     batch = task.trainable[:BATCH]
     step_ms = numpy_step_ms = math.nan
-    if comm is None:  # else the other ranks would run beside it
+    if comm is None and cell == "lstm":  # else the other ranks would run beside it
         step_ms, numpy_step_ms = time_steps(batch.size, len(task.windows))
     return Outcome(
         task=task,
         forecasts=forecasts,
-        errors={name: float(error.mean()) for name, error in errors.items()},
-        scored=errors[MODEL].size,
+        errors={key: float(error.mean()) for key, error in errors.items()},
+        scored=errors[name].size,
         losses=losses,
         seconds=seconds,
         seconds_in_pyoptk=inside,
         samples=epochs * task.trainable.size,
         next_value=predict_next(model, task),
-        spread=float(np.quantile(errors[MODEL], 0.9)),
+        spread=float(np.quantile(errors[name], 0.9)),
         step_ms=step_ms,
         numpy_step_ms=numpy_step_ms,
         ranks=0 if comm is None else comm.size,
@@ -267,11 +270,8 @@ def time_steps(B: int, T: int) -> tuple[float, float]:
 
 def beaten_by(outcome: Outcome) -> list[str]:
     """The baselines that the model does not beat."""
-    return [
-        name
-        for name, error in outcome.errors.items()
-        if name != MODEL and not outcome.errors[MODEL] < error
-    ]
+    (_, ours), *baselines = outcome.errors.items()
+    return [name for name, error in baselines if not ours < error]
 
 
 def run(
@@ -283,6 +283,7 @@ def run(
     epochs: int | None = None,
     seed: int = 0,
     output: Path | None = Path("pyoptk-forecast.png"),
+    cell: str = "lstm",
     comm: Any = None,
 ) -> Outcome | None:
     """Train on a series, print the report, save the picture.
@@ -303,6 +304,8 @@ def run(
         Of the initial weights and of the batches.
     output : Path or None
         The picture; None for no picture.
+    cell : {"lstm", "gru", "rnn", "mingru"}
+        Of the recurrent layers.
     comm : mpi4py.MPI.Comm or None
         The ranks to train on, all of which call this; the first one reports.
 
@@ -323,8 +326,8 @@ def run(
     )
     if not extras.rank:
         say_what_runs()
-        _print_task(task, words)
-    outcome = evaluate(task, epochs, seed, extras, comm)
+        _print_task(task, words, CELLS[cell].__name__)
+    outcome = evaluate(task, epochs, seed, extras, cell, comm)
     if outcome is None:
         return None
     _print_outcome(outcome, words)
@@ -334,7 +337,7 @@ def run(
     return outcome
 
 
-def _print_task(task: Task, words: Words) -> None:
+def _print_task(task: Task, words: Words, cell: str) -> None:
     data, labels, start = task.series, task.series.labels, task.start
     print(words.title)
     print(f"  rows       {len(labels)}, {labels[0]} to {labels[-1]}, season {data.season}")
@@ -349,7 +352,7 @@ def _print_task(task: Task, words: Words) -> None:
         print(f"  cut off    {data.cut} rows without a value at the ends")
     print(f"  held out   {len(labels) - start} rows, {labels[start]} to {labels[-1]}")
     print(
-        "  model      LSTM(64) -> LSTM(32) -> Dense(1), float32,"
+        f"  model      {cell}(64) -> {cell}(32) -> Dense(1), float32,"
         f" on windows of {task.windows.shape[0]} changes"
     )
     print(f"  training   MSE, norm clipped at {MAX_NORM:g}, Adam, batches of {BATCH}", flush=True)
@@ -383,6 +386,7 @@ def _print_outcome(outcome: Outcome, words: Words) -> None:
     if outcome.ranks:
         plural = "" if outcome.ranks == 1 else "s"
         print(f"  weights    CRC-32 {outcome.checksum:08x}, on {outcome.ranks} rank{plural}")
+    if math.isnan(outcome.step_ms):
         return
     print(
         f"  one step   {outcome.step_ms:.2f} ms, in NumPy {outcome.numpy_step_ms:.2f} ms,"

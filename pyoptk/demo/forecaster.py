@@ -1,7 +1,7 @@
-"""The network of `forecast.py`: LSTM(64) -> LSTM(32) -> Dense(1), trained by pyoptk.
+"""The network of `forecast.py`: LSTM(64) -> LSTM(32) -> Dense(1), or of another cell.
 
-The recurrent layers and the optimizer are pyoptk's, the dense layer and the loss are NumPy. The
-same step in NumPy alone is `numpy_step.py`.
+It is trained by pyoptk. The recurrent layers and the optimizer are pyoptk's, the dense layer and
+the loss are NumPy. The same step in NumPy alone is `numpy_step.py`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from pyoptk import LSTM, Adam
+from pyoptk import GRU, LSTM, RNN, Adam, minGRU
 
 from .parts import Array, Dense, Stopwatch, gather
 
 LR = 3e-3
 MAX_NORM = 1.0
+CELLS: dict[str, Any] = {"lstm": LSTM, "gru": GRU, "rnn": RNN, "mingru": minGRU}
 
 
 class Forecaster:
@@ -25,6 +26,8 @@ class Forecaster:
     ----------
     rng : numpy.random.Generator
         Draws the initial weights.
+    cell : str
+        Of both recurrent layers; a key of `CELLS`.
 
     Attributes
     ----------
@@ -36,9 +39,9 @@ class Forecaster:
 
     optimizer: Any  # that, or a Sharded
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.lower = LSTM(1, 64, rng=rng)
-        self.upper = LSTM(64, 32, rng=rng)
+    def __init__(self, rng: np.random.Generator, cell: str = "lstm") -> None:
+        self.lower = CELLS[cell](1, 64, rng=rng)
+        self.upper = CELLS[cell](64, 32, rng=rng)
         self.head = Dense(32, 1, rng)
         lower, upper, head = self.lower, self.upper, self.head
         self.params = gather(lower=lower.params, upper=upper.params, head=head.params)

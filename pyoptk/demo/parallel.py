@@ -31,8 +31,8 @@ def world(threads: int | None) -> Any:
 class ParallelForecaster(Forecaster):
     """As `Forecaster`; every rank calls `step` with the same batch and takes its share of it."""
 
-    def __init__(self, rng: np.random.Generator, comm: Any) -> None:
-        super().__init__(rng)
+    def __init__(self, rng: np.random.Generator, cell: str, comm: Any) -> None:
+        super().__init__(rng, cell)
         self._comm, self.optimizer = (
             comm,
             Sharded(

@@ -9,12 +9,14 @@ defaults: those are in `pyoptk.optim`.
 
 from . import arrays as _arrays
 from . import dense as _dense
+from . import minimal as _minimal
 from . import moments as _moments
 from . import optim as _optim
 from . import rnn as _rnn
 from . import scan as _scan
 from .arrays import *
 from .dense import *
+from .minimal import *
 from .moments import *
 from .optim import *
 from .rnn import *
@@ -23,6 +25,7 @@ from .scan import *
 __all__: list[str] = []
 __all__ += _arrays.__all__
 __all__ += _dense.__all__
+__all__ += _minimal.__all__
 __all__ += _moments.__all__
 __all__ += _optim.__all__
 __all__ += _rnn.__all__

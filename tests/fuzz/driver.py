@@ -39,6 +39,7 @@ def classes():
         "elementwise": (bare.elementwise, 2),
         "matmul": (bare.matmul, 3),
         "dropout": (bare.dropout, 2),
+        "minimal": (scans.minimal, 2),
         "scan": (scans.scan, 3),
         "dense": (dense.dense, 5),
         "clip": (bare.clip, 3),

@@ -51,3 +51,40 @@ def scan(t):
     )
     for ours, theirs in zip(writes, twins, strict=True):
         t.check(np.allclose(ours, theirs, **near), "a gradient is far off")
+
+
+def minimal(t):
+    """Both passes of a minGRU or minLSTM of random shapes against the twin."""
+    T, B, I, H = t.size(12), t.size(6), 1 + t.size(8), 1 + t.size(40)
+    dtype, cls = np.dtype(t.pick(["f4", "f8"])), t.pick([pyoptk.minGRU, pyoptk.minLSTM])
+    settings = {"bias": t.chance(0.7), "positive": t.chance(0.5)}
+    layer = cls(I, H, dtype=dtype, rng=t.rng, **settings)
+    values, dy = t.normal((T, B, I), dtype, 1.0), t.normal((T, B, H), dtype, 1.0)
+    state, dstate = t.rng.uniform(-1, 1, (2, 1, B, H)).astype(dtype)
+    how = {"resets": t.rng.random((T, B)) < 0.3} if t.chance(0.5) else {}
+    how |= {"lengths": t.rng.integers(0, T + 1, B)} if t.chance(0.5) else {}
+    kind, x = t.pick(["right", "right", "right", "x", "resets", "lengths"]), t.place(values)
+    if kind == "x":
+        x = junk(t.rng)
+    elif kind != "right":
+        how[kind] = junk(t.rng)
+    must = False if kind == "right" else None
+    result = t.call(layer.forward, x, t.place(state), **how, must=must)
+    if isinstance(result, Refused) or must is None:
+        return
+    gradients = t.call(layer.backward, t.place(dy), t.place(dstate), must=False)
+    ours = [result[1], gradients[0], gradients[1], *layer.grads.values()]
+    weights = [layer.params[f"weight_{gate}"] for gate in layer.parts]
+    biases = [layer.params[f"bias_{gate}"] for gate in layer.parts] if layer.bias else None
+    how["positive"] = layer.positive
+    forward, backward = (
+        getattr(reference, f"{cls.__name__.lower()}_{part}") for part in ("forward", "backward")
+    )
+    with np.errstate(all="ignore"):
+        h = forward(values, state[0], weights, biases, **how)
+        dx, dh0, dw, db = backward(values, h, weights, biases, dy, dstate[0], **how)
+    theirs = [h[-1:], dx, dh0[None], *dw, *(db if layer.bias else ())]
+    finite = all(np.isfinite(array).all() for array in (values, dy))
+    for mine, twin in zip(ours, theirs, strict=True):
+        near = np.allclose(mine, twin, rtol=1e-3, atol=1e4 * np.finfo(dtype).eps)
+        t.check(near or not finite, f"{cls.__name__} {T, B, I, H} {how} is far off")
