@@ -73,7 +73,7 @@ cdef extern from "pyoptk.h" nogil:
         size_t (*norm_scratch_size)(const pk_tensor *, size_t) noexcept nogil
 
     ctypedef enum pk_cell_id:
-        PK_LSTM, PK_RNN, PK_GRU
+        PK_LSTM, PK_RNN, PK_GRU, PK_GRU_BEFORE
     ctypedef enum pk_save:
         PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING
     ctypedef struct pk_rnn_shape:
@@ -125,6 +125,7 @@ cdef extern from "pyoptk.h" nogil:
         void (*backward)(const pk_rnn_layer *, const pk_rnn_gradients *, size_t,
                          int) noexcept nogil
         void (*step)(const pk_rnn_layer *, int) noexcept nogil
+        size_t (*step_scratch_size)(const pk_rnn_shape *) noexcept nogil
     ctypedef struct pk_dropout_config:
         double p
         uint64_t seed, stream

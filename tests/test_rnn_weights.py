@@ -57,18 +57,21 @@ LAYERS = [
     for bias in (False, True)
 ]
 
-# The class: Keras's name, and what ONNX's operator must be told.
+# The class: Keras's name, what ONNX's operator must be told, keywords here and in Keras.
 KINDS_OF_LAYERS = {
-    pyoptk.LSTM: ("LSTM", {}),
-    pyoptk.GRU: ("GRU", {"linear_before_reset": 1}),
-    pyoptk.RNN: ("SimpleRNN", {}),
+    "LSTM": (pyoptk.LSTM, "LSTM", {}, {}),
+    "GRU": (pyoptk.GRU, "GRU", {"linear_before_reset": 1}, {}),
+    "GRU before": (pyoptk.GRU, "GRU", {"linear_before_reset": 0}, {"reset_after": False}),
+    "RNN": (pyoptk.RNN, "SimpleRNN", {}, {}),
 }
 kinds = pytest.mark.parametrize("kind", KINDS_OF_LAYERS)
+of_torch = pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
 
 
-def exactly(options, dtype, rng, kind=pyoptk.LSTM):
+def exactly(options, dtype, rng, kind="LSTM"):
     """A layer, a sequence, and the output of the layer for it."""
-    lstm = kind(5, 7, **options, dtype=dtype, rng=rng)
+    made, _, _, own = KINDS_OF_LAYERS[kind]
+    lstm = made(5, 7, **options, **own, dtype=dtype, rng=rng)
     x = rng.standard_normal((6, 3, 5)).astype(dtype)
     return lstm, x, lstm.forward(x, train=False)[0]
 
@@ -78,14 +81,15 @@ def exactly(options, dtype, rng, kind=pyoptk.LSTM):
 def test_weights_come_back_as_they_went(options, kind, dtype, rng):
     lstm, x, y = exactly(options, dtype, rng, kind)
     both = {"bidirectional": options["bidirectional"]}
-    for other in (
-        kind.from_torch(lstm.to_torch()),
-        kind.from_torch({f"a.b.{n}": a for n, a in lstm.params.items()}, prefix="a.b."),
-        kind.from_onnx(*lstm.to_onnx()),
-    ):
+    made, _, _, own = KINDS_OF_LAYERS[kind]
+    others = [made.from_onnx(*lstm.to_onnx(), **own)]
+    if not own:
+        prefixed = {f"a.b.{n}": a for n, a in lstm.params.items()}
+        others += [made.from_torch(lstm.to_torch()), made.from_torch(prefixed, prefix="a.b.")]
+    for other in others:
         assert repr(other) == repr(lstm)
         np.testing.assert_array_equal(other.flat_params, lstm.flat_params)
-    keras = kind.from_keras(*lstm.to_keras(), **both)  # whose one bias is the sum
+    keras = made.from_keras(*lstm.to_keras(), **both, **own)  # whose one bias is the sum
     assert repr(keras) == repr(lstm)
     np.testing.assert_array_equal(keras.forward(x)[0], y)
     for ours, theirs in zip(keras.to_keras(), lstm.to_keras(), strict=True):
@@ -94,25 +98,35 @@ def test_weights_come_back_as_they_went(options, kind, dtype, rng):
             np.testing.assert_array_equal(one, other)
 
 
-@kinds
+@of_torch
 def test_converted_weights_are_copies(kind, rng):
     lstm, *_ = exactly({}, np.float32, rng, kind)
     for arrays in (lstm.to_torch().values(), lstm.to_keras(), lstm.to_onnx()):
         assert not any(np.shares_memory(a, lstm.flat_params) for a in arrays)
     state = lstm.to_torch()
-    other = kind.from_torch(state, batch_first=True, save="minimal")
+    other = type(lstm).from_torch(state, batch_first=True, save="minimal")
     assert not any(np.shares_memory(a, other.flat_params) for a in state.values())
     assert (other.batch_first, other.save) == (True, "minimal")
 
 
-@kinds
+def test_what_pytorch_does_not_compute_is_refused():
+    gru = pyoptk.GRU(5, 7, reset_after=False)
+    message = r"^reset_after: expected True, as PyTorch has nothing else, got False$"
+    with pytest.raises(ValueError, match=message):
+        gru.to_torch()
+    with pytest.raises(ValueError, match=message):
+        pyoptk.GRU.from_torch(pyoptk.GRU(5, 7).to_torch(), reset_after=False)
+
+
+@of_torch
 @pytest.mark.parametrize("options", LAYERS, ids=str)
 def test_outputs_equal_pytorch(options, kind, dtype, rng):
     torch = pytest.importorskip("torch")
-    theirs = getattr(torch.nn, kind.__name__)(
+    made = KINDS_OF_LAYERS[kind][0]
+    theirs = getattr(torch.nn, made.__name__)(
         5, 7, **options, dtype=getattr(torch, np.dtype(dtype).name)
     )
-    lstm = kind.from_torch(theirs.state_dict())
+    lstm = made.from_torch(theirs.state_dict())
     x = rng.standard_normal((6, 3, 5)).astype(dtype)
     with torch.inference_mode():
         expected = theirs(torch.from_numpy(x))[0].numpy()
@@ -135,8 +149,10 @@ def keras(monkeypatch):
 def test_outputs_equal_keras(options, kind, keras, rng):
     layers = []
     for _ in range(options["num_layers"]):
-        made = getattr(keras.layers, KINDS_OF_LAYERS[kind][0])
-        layer = made(7, return_sequences=True, use_bias=options["bias"])
+        made, name, _, own = KINDS_OF_LAYERS[kind]
+        layer = getattr(keras.layers, name)(
+            7, return_sequences=True, use_bias=options["bias"], **own
+        )
         layers.append(keras.layers.Bidirectional(layer) if options["bidirectional"] else layer)
     model = keras.Sequential([keras.Input((6, 5)), *layers])
     lstm, x, y = exactly(options, np.float32, rng, kind)
@@ -147,7 +163,8 @@ def test_outputs_equal_keras(options, kind, keras, rng):
     assert np.abs(y - theirs.swapaxes(0, 1)).max() < 2e-6
     got = model.get_weights()
     kernels, recurrents, *biases = (got[k :: len(parts)] for k in range(len(parts)))
-    back = kind.from_keras(kernels, recurrents, *biases, bidirectional=options["bidirectional"])
+    both = options["bidirectional"]
+    back = made.from_keras(kernels, recurrents, *biases, bidirectional=both, **own)
     np.testing.assert_array_equal(back.forward(x)[0], y)
 
 
@@ -161,7 +178,7 @@ def test_outputs_equal_onnx(options, kind, rng):
     given = {name: a for name, a in given.items() if a is not None}
     helper = onnx.helper
     node = helper.make_node(
-        kind.__name__, list(given), ["Y"], hidden_size=7, **KINDS_OF_LAYERS[kind][1],
+        type(lstm).__name__, list(given), ["Y"], hidden_size=7, **KINDS_OF_LAYERS[kind][2],
         direction="bidirectional" if options["bidirectional"] else "forward",
     )  # fmt: skip
     inputs, outputs = (

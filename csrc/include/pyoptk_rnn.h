@@ -18,8 +18,10 @@
  *     PK_GRU    r, z, n       state h               Cho et al. 2014, in the form of cuDNN
  *         x = w_ih x_t + b_ih                       h = w_hh h_{t-1} + b_hh
  *         r, z = sigmoid(x_r + h_r, x_z + h_z)      n = tanh(x_n + r * h_n)
- *         h_t = (1 - z) * n + z * h_{t-1} */
-typedef enum { PK_LSTM, PK_RNN, PK_GRU, PK_N_CELLS } pk_cell_id;
+ *         h_t = (1 - z) * n + z * h_{t-1}
+ *     PK_GRU_BEFORE             the same in the form of the paper: r acts before the product
+ *         n = tanh(x_n + w_hn (r * h_{t-1}) + b_hn) */
+typedef enum { PK_LSTM, PK_RNN, PK_GRU, PK_GRU_BEFORE, PK_N_CELLS } pk_cell_id;
 
 /* What forward keeps for backward.  PK_SAVE_MINIMAL: the outputs, and c of every few steps;
  * backward computes the rest again, with the same bits.  For an LSTM this is a third more
@@ -120,9 +122,11 @@ typedef struct {
                      int nthreads);
 
     /* One time step, for inference on a stream.  Reads each weight once and packs nothing.  Uses B,
-     * I, H and relu of the shape, the weights, the first step of x, h0, c0, h_last and c_last;
-     * c_last may be c0.  Adds the same products as forward in another order. */
+     * I, H and relu of the shape, the weights, the first step of x, h0, c0, h_last, c_last and
+     * `step_scratch_size` bytes of scratch; c_last may be c0.  Adds the same products as forward in
+     * another order. */
     void (*step)(const pk_rnn_layer *layer, int nthreads);
+    size_t (*step_scratch_size)(const pk_rnn_shape *shape); /* 0 for most cells */
 } pk_cell_kernels;
 
 /* ---- functions of arrays --------------------------------------------------------------------- */

@@ -16,6 +16,7 @@ const pk_cell_kernels PK_TABLE = {
     .forward = rnn_forward,
     .backward = rnn_backward,
     .step = rnn_step,
+    .step_scratch_size = step_scratch_size,
 };
 
 #endif

@@ -49,14 +49,25 @@ def lstm_cell(a: Array, c: Array, gates: Array) -> tuple[Array, Array]:
     return o * np.tanh(c), c
 
 
-def gru_cell(x: Array, h_new: Array, h: Array, gates: Array) -> Array:
-    """h [B, H] after a step, from both pre-activations [B, 3H] and h before it; changes `gates`."""
-    x, h_new = (a.reshape(len(h), 3, h.shape[1]) for a in (x, h_new))
-    r, z, n = (gates[:, k] for k in range(3))
-    sigmoid(x[:, 0] + h_new[:, 0], r)
-    sigmoid(x[:, 1] + h_new[:, 1], z)
-    tanh(x[:, 2] + r * h_new[:, 2], n)
-    gates[:, 3] = h_new[:, 2]
+def gru_cell(
+    x: Array, h: Array, w_hh: Array, b_hh: Array | None, gates: Array, *, reset_after: bool = True
+) -> Array:
+    """h [B, H] after a step, from the pre-activations of x [B, 3H] and h before it; sets `gates`.
+
+    They are r, z, n and, for n, the pre-activation of h, or without `reset_after` r * h.
+    """
+    H = h.shape[1]
+    biases = [None, None] if b_hh is None else np.split(b_hh, [2 * H])
+    r, z, n, of_n = (gates[:, k] for k in range(4))
+    of_h = pre_activations(h, w_hh[: 2 * H], biases[0])
+    sigmoid(x[:, :H] + of_h[:, :H], r)
+    sigmoid(x[:, H : 2 * H] + of_h[:, H:], z)
+    if reset_after:
+        of_n[:] = pre_activations(h, w_hh[2 * H :], biases[1])
+        tanh(x[:, 2 * H :] + r * of_n, n)
+    else:
+        of_n[:] = r * h
+        tanh(x[:, 2 * H :] + pre_activations(of_n, w_hh[2 * H :], biases[1]), n)
     return (1 - z) * n + z * h
 
 
@@ -86,10 +97,13 @@ def gru_step(
     w_hh: Array,
     b_ih: Array | None = None,
     b_hh: Array | None = None,
+    *,
+    reset_after: bool = True,
 ) -> Array:
     """h [B, H] after one step of a layer, from x [B, I] and h before it."""
     gates = np.empty((len(h), 4, h.shape[1]), h.dtype)
-    return gru_cell(pre_activations(x, w_ih, b_ih), pre_activations(h, w_hh, b_hh), h, gates)
+    a = pre_activations(x, w_ih, b_ih)
+    return gru_cell(a, h, w_hh, b_hh, gates, reset_after=reset_after)
 
 
 def rnn_step(
@@ -175,11 +189,12 @@ def gru_forward(
     resets: NDArray[np.bool] | None = None,
     reset_to_initial: bool = False,
     reverse: bool = False,
+    reset_after: bool = True,
 ) -> tuple[Array, Array]:
-    """One direction of a GRU layer (Cho et al. 2014), the reset gate after the product with h.
+    """One direction of a GRU layer (Cho et al. 2014), the reset gate after the product with h or
+    before it.
 
-    As `lstm_forward`: h [T+1, B, H] and gates [T, B, 4, H], which are r, z, n and the part of the
-    pre-activation of n that comes from h.
+    As `lstm_forward`: h [T+1, B, H] and gates [T, B, 4, H], which are those of `gru_cell`.
     """
     T, B, _ = x.shape
     H = h0.shape[1]
@@ -189,7 +204,7 @@ def gru_forward(
     ended, new = ended_of(T, lengths, reverse), new_of(T, lengths, reverse, resets)
     for t in range(T):
         h_prev = state_before(h, t, new, reset_to_initial)
-        h[t + 1] = gru_cell(inputs[t], pre_activations(h_prev, w_hh, b_hh), h_prev, gates[t])
+        h[t + 1] = gru_cell(inputs[t], h_prev, w_hh, b_hh, gates[t], reset_after=reset_after)
         if ended is not None:
             h[t + 1, ended[t]] = h[t, ended[t]]
     return h, gates
@@ -311,6 +326,7 @@ def gru_backward(
     reset_to_initial: bool = False,
     reverse: bool = False,
     repeat_last: bool = False,
+    reset_after: bool = True,
 ) -> tuple[Array, Array, Array, Array, Array, Array]:
     """The gradients of `gru_forward`: dx, dh0, dw_ih, dw_hh, db_ih, db_hh."""
     T, B, H = dy.shape
@@ -319,14 +335,18 @@ def gru_backward(
     dx_a, dh_a = np.empty((2, T, B, 3, H), x.dtype)  # of the pre-activations
     h_prev, dh0 = states_before(h, new, reset_to_initial), np.zeros((B, H), x.dtype)
     for t in reversed(range(T)):
-        r, z, n, n_h = (gates[t, :, k] for k in range(4))
+        r, z, n, of_n = (gates[t, :, k] for k in range(4))
         dh_t = dy[t] + dh
         dx_a[t, :, 2] = dh_t * (1 - z) * (1 - n**2)
         dx_a[t, :, 1] = dh_t * (h_prev[t] - n) * z * (1 - z)
-        dx_a[t, :, 0] = dx_a[t, :, 2] * n_h * r * (1 - r)
+        ds = dx_a[t, :, 2] @ w_hh[2 * H :]  # of r * h
+        dr = dx_a[t, :, 2] * of_n if reset_after else ds * h_prev[t]
+        dx_a[t, :, 0] = dr * r * (1 - r)
         dh_a[t] = dx_a[t]
-        dh_a[t, :, 2] *= r
-        dh = dh_a[t].reshape(B, 3 * H) @ w_hh + dh_t * z
+        if reset_after:
+            dh_a[t, :, 2] *= r
+        from_n = dh_a[t, :, 2] @ w_hh[2 * H :] if reset_after else ds * r
+        dh = dh_a[t, :, :2].reshape(B, 2 * H) @ w_hh[: 2 * H] + from_n + dh_t * z
         if ended is not None:
             past = ended[t]
             dx_a[t, past], dh_a[t, past], dh[past] = 0, 0, dh_t[past]
@@ -334,6 +354,8 @@ def gru_backward(
             stop_at_resets(dh, dh0, new[t], reset_to_initial)
     dx, dw_ih, _, db_ih = from_da(dx_a, x, h_prev, w_ih, ended, reverse)
     _, _, dw_hh, db_hh = from_da(dh_a, x, h_prev, w_ih, ended, reverse)
+    if not reset_after:
+        dw_hh[2 * H :] = from_da(dh_a, x, gates[:, :, 3], w_ih, ended, reverse)[2][2 * H :]
     return dx, dh0 + dh, dw_ih, dw_hh, db_ih, db_hh
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY
 from typing import Any
 
-from .._checks import check_choice
+from .._checks import check_choice, check_switch
 from .convert import ConvertedLayer
 from .weights import Array
 
@@ -105,19 +106,22 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
 
 
 class GRU(ConvertedLayer[Array]):
-    """Gated recurrent units (Cho et al. 2014), with the reset gate after the product with h.
+    """Gated recurrent units (Cho et al. 2014).
 
     With ``x = w_ih x_t + b_ih`` and ``h = w_hh h_{t-1} + b_hh``, both in the order r, z, n of the
     gates: ``r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)``, ``n = tanh(x_n + r * h_n)`` and
-    ``h_t = (1 - z) * n + z * h_{t-1}``. This is PyTorch's and cuDNN's form, Keras's with
-    ``reset_after=True``, its default, and ONNX's with ``linear_before_reset=1``. Weights, gate
-    order and names are PyTorch's. The state is one array, h. Everything else is documented in
-    `LSTM`.
+    ``h_t = (1 - z) * n + z * h_{t-1}``. This is PyTorch's and cuDNN's form, Keras's by default,
+    and ONNX's with ``linear_before_reset=1``. The form of the paper, ``reset_after=False``, has
+    ``n = tanh(x_n + w_hn (r * h_{t-1}) + b_hn)``; it is ONNX's by default. Weights, gate order and
+    names are PyTorch's. The state is one array, h. Everything else is documented in `LSTM`.
 
     Parameters
     ----------
     input_size, hidden_size, num_layers : int
         I, H and L, at least 1.
+    reset_after : bool
+        Whether the reset gate acts after the product with h. Without, each step has a second
+        product, which has to wait for the first.
     bias, batch_first, bidirectional, dropout, seed, save, dtype, init, rng
         As for `LSTM`. With ``init="keras"`` all biases are 0.
 
@@ -133,7 +137,8 @@ class GRU(ConvertedLayer[Array]):
     -----
     A training step keeps 5 L D (T+1) B P elements for backward, with P = H rounded up to whole
     vectors; with ``save="minimal"`` L D (T+1) B P, and some 4 D B P sqrt(T) for the gates of a
-    window of steps. Between layers it needs what an `LSTM` needs.
+    window of steps. Between layers it needs what an `LSTM` needs. With ``reset_after=False`` there
+    is T B P more for backward, or with "minimal" B P sqrt(T).
 
     Examples
     --------
@@ -151,6 +156,15 @@ class GRU(ConvertedLayer[Array]):
     keras_gates = (1, 0, 2)
     keras_biases = 2
     onnx_gates = (1, 0, 2)
+    not_in_torch = ("reset_after",)
+    _: KW_ONLY
+    reset_after: bool = True
+
+    def _begin(self, given: dict[str, Any]) -> None:
+        given["reset_after"] = check_switch("reset_after", given["reset_after"])
+        if not given["reset_after"]:
+            self.__dict__.update(cell="gru_before", keras_biases=1)
+        super()._begin(given)
 
 
 class RNN(ConvertedLayer[Array]):

@@ -23,12 +23,15 @@ class ConvertedLayer(Layer[State]):
     """A layer whose weights come from other libraries and go there, as plain arrays.
 
     Weights are copied, and may be whatever `numpy.asarray` takes. `settings` are the keywords of
-    the layer that do not follow from them: batch_first, dropout, seed, save, nonlinearity.
+    the layer that do not follow from them: batch_first, dropout, seed, save, nonlinearity,
+    reset_after.
     """
 
     keras_gates: ClassVar[tuple[int, ...]]  # Keras's k-th gate is ours of this number
     keras_biases: ClassVar[int] = 1
     onnx_gates: ClassVar[tuple[int, ...]]
+    # Switches whose default alone is what PyTorch computes.
+    not_in_torch: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def from_torch(cls, state: Mapping[str, Any], *, prefix: str = "", **settings: Any) -> Self:
@@ -71,12 +74,14 @@ class ConvertedLayer(Layer[State]):
         I, H, L = w_ih.shape[1], w_hh.shape[1], 1 + max(int(n[1]) for n in numbers if n)
         bias, both = names_of(0)[2] in arrays, names_of(0, backward=True)[0] in arrays
         layer = cls._of(w_ih, I, H, L, bias, both, settings)
+        layer._check_torch()
         check_arrays(layer.params, arrays, "state")
         fill_arrays(dict(layer.params), arrays)
         return layer
 
     def to_torch(self) -> dict[str, Array]:
         """The weights by PyTorch's names."""
+        self._check_torch()
         return {name: array.copy() for name, array in self.params.items()}
 
     @classmethod
@@ -96,9 +101,9 @@ class ConvertedLayer(Layer[State]):
         Parameters
         ----------
         kernel, recurrent, bias : arrays [I, G * H], [H, G * H], [G * H], or lists of such
-            As ``get_weights()`` returns them; the bias of a GRU, with ``reset_after=True``, is
-            [2, 3H]. A list has an array for each layer or, if `bidirectional`, two: forward,
-            backward. Without bias None.
+            As ``get_weights()`` returns them; the bias of a GRU is [2, 3H], but [3H] with the
+            keyword ``reset_after=False``, which is also Keras's. A list has an array for each layer
+            or, if `bidirectional`, two: forward, backward. Without bias None.
 
         Raises
         ------
@@ -141,7 +146,8 @@ class ConvertedLayer(Layer[State]):
         """A layer with the weights of ONNX's operator of this name, or of several on top of each
         other.
 
-        G * H are 4H for an LSTM, 3H for a GRU (with ``linear_before_reset=1``), H for an RNN.
+        G * H are 4H for an LSTM, 3H for a GRU, H for an RNN. A GRU with ``linear_before_reset=0``,
+        the operator's default, needs the keyword ``reset_after=False``.
 
         Parameters
         ----------
@@ -177,6 +183,15 @@ class ConvertedLayer(Layer[State]):
             np.stack([np.concatenate(part[2:]) for part in layer]) for layer in layers if self.bias
         ]
         return _bare(Ws), _bare(Rs), _bare(Bs)
+
+    def _check_torch(self) -> None:
+        for name in self.not_in_torch:
+            default = type(self)._arguments[name].default
+            if getattr(self, name) != default:
+                raise ValueError(
+                    f"{name}: expected {default}, as PyTorch has nothing else, "
+                    f"got {getattr(self, name)}"
+                )
 
     @classmethod
     def _of(

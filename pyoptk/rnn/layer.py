@@ -281,7 +281,7 @@ class Layer(Declared, Attributes, Generic[State]):
 
     def __repr__(self) -> str:
         names = ["num_layers", "bias", "batch_first", "bidirectional", "dropout", "save", "dtype"]
-        names[1:1] = [name for name in ("nonlinearity",) if name in self._arguments]
+        names[1:1] = [name for name in ("nonlinearity", "reset_after") if name in self._arguments]
         settings = ", ".join(f"{name}={getattr(self, name)}" for name in names)
         return f"{type(self).__name__}({self.input_size}, {self.hidden_size}, {settings})"
 
