@@ -21,14 +21,15 @@ from rnn_rows import (
 )
 
 import pyoptk
+from pyoptk.rnn.layer import OWN_ARGUMENTS
 
 LENGTHS = [3, 9, 0, 1, 9, 5, 2]
 
 
 def like(layer, **options):
     """A layer with the same weights, and with other options."""
-    names = ["num_layers", "bias", "bidirectional", "dtype", "nonlinearity", "reset_after"]
-    options |= {name: getattr(layer, name) for name in names if hasattr(layer, name)}
+    names = ["num_layers", "bias", "bidirectional", "dtype", *OWN_ARGUMENTS]
+    options |= {name: getattr(layer, name) for name in names if name in layer._arguments}
     other = type(layer)(layer.input_size, layer.hidden_size, **options)
     other.flat_params[:] = layer.flat_params
     return other

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import pyoptk
+from pyoptk.rnn.layer import OWN_ARGUMENTS
 from pyoptk.rnn.weights import KINDS
 
 
@@ -64,13 +65,14 @@ KINDS_OF_LAYERS = {
     "GRU before": (pyoptk.GRU, "GRU", {"linear_before_reset": 0}, {"reset_after": False}),
     "RNN": (pyoptk.RNN, "SimpleRNN", {}, {}),
 }
+OF_ONNX = {"LSTM peepholes": (pyoptk.LSTM, None, {}, {"peepholes": True})}
 kinds = pytest.mark.parametrize("kind", KINDS_OF_LAYERS)
 of_torch = pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
 
 
 def exactly(options, dtype, rng, kind="LSTM"):
     """A layer, a sequence, and the output of the layer for it."""
-    made, _, _, own = KINDS_OF_LAYERS[kind]
+    made, _, _, own = (KINDS_OF_LAYERS | OF_ONNX)[kind]
     lstm = made(5, 7, **options, **own, dtype=dtype, rng=rng)
     x = rng.standard_normal((6, 3, 5)).astype(dtype)
     return lstm, x, lstm.forward(x, train=False)[0]
@@ -109,13 +111,24 @@ def test_converted_weights_are_copies(kind, rng):
     assert (other.batch_first, other.save) == (True, "minimal")
 
 
-def test_what_pytorch_does_not_compute_is_refused():
-    gru = pyoptk.GRU(5, 7, reset_after=False)
-    message = r"^reset_after: expected True, as PyTorch has nothing else, got False$"
-    with pytest.raises(ValueError, match=message):
-        gru.to_torch()
-    with pytest.raises(ValueError, match=message):
-        pyoptk.GRU.from_torch(pyoptk.GRU(5, 7).to_torch(), reset_after=False)
+OPTIONS = [
+    (pyoptk.GRU, "reset_after", False, ["torch"]),
+    (pyoptk.LSTM, "peepholes", True, ["torch", "keras"]),
+    (pyoptk.LSTM, "coupled", True, ["torch", "keras"]),
+    (pyoptk.LSTM, "cell_clip", 0.5, ["torch", "keras", "onnx"]),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value", "libraries"), OPTIONS)
+def test_what_a_library_does_not_compute_is_refused(kind, name, value, libraries):
+    for library in libraries:
+        weights = getattr(kind(5, 7), f"to_{library}")()
+        weights = [weights] if library == "torch" else weights
+        message = rf"^{name}: expected \w+, as \w+ has nothing else, got {value}$"
+        with pytest.raises(ValueError, match=message):
+            getattr(kind(5, 7, **{name: value}), f"to_{library}")()
+        with pytest.raises(ValueError, match=message):
+            getattr(kind, f"from_{library}")(*weights, **{name: value})
 
 
 @of_torch
@@ -168,17 +181,19 @@ def test_outputs_equal_keras(options, kind, keras, rng):
     np.testing.assert_array_equal(back.forward(x)[0], y)
 
 
-@kinds
+@pytest.mark.parametrize("kind", [*KINDS_OF_LAYERS, *OF_ONNX])
 @pytest.mark.parametrize("options", [o for o in LAYERS if o["num_layers"] == 1], ids=str)
 def test_outputs_equal_onnx(options, kind, rng):
     onnx = pytest.importorskip("onnx")
     evaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator
     lstm, x, y = exactly(options, np.float32, rng, kind)
-    given = dict(zip("XWRB", (x, *lstm.to_onnx()), strict=True))
+    given = dict(zip("XWRBP", (x, *lstm.to_onnx()), strict=False))
+    names = [name if given.get(name) is not None else "" for name in "XWRB"]
+    names += ["", "", "", "P"] if "P" in given else []
     given = {name: a for name, a in given.items() if a is not None}
     helper = onnx.helper
     node = helper.make_node(
-        type(lstm).__name__, list(given), ["Y"], hidden_size=7, **KINDS_OF_LAYERS[kind][2],
+        type(lstm).__name__, names, ["Y"], hidden_size=7, **(KINDS_OF_LAYERS | OF_ONNX)[kind][2],
         direction="bidirectional" if options["bidirectional"] else "forward",
     )  # fmt: skip
     inputs, outputs = (
@@ -188,6 +203,40 @@ def test_outputs_equal_onnx(options, kind, rng):
     model = helper.make_model(helper.make_graph([node], "g", inputs, outputs))
     (theirs,) = evaluator(model).run(None, given)  # [T, D, B, H]
     assert np.abs(y - np.concatenate(list(theirs.swapaxes(0, 1)), axis=2)).max() < 2e-6
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+@pytest.mark.parametrize("options", LAYERS, ids=str)
+def test_peepholes_and_coupled_gates_come_back_from_onnx(options, coupled, dtype, rng):
+    lstm, x, _ = exactly(options | {"coupled": coupled}, dtype, rng, "LSTM peepholes")
+    W, R, B, P = lstm.to_onnx()
+    other = pyoptk.LSTM.from_onnx(W, R, B, P, coupled=coupled)
+    assert repr(other) == repr(lstm)
+    np.testing.assert_array_equal(other.flat_params, lstm.flat_params)
+    if (
+        coupled and options["num_layers"] == 1
+    ):  # the operator's equations: i of its weights, f = 1 - i
+        first = W[0], R[0], np.zeros(56, dtype) if B is None else B[0], P[0]
+        h, c = by_onnx(x, *first)
+        last = lstm.forward(x)[1]
+        assert np.abs(last[0][0] - h).max() < 2e-6
+        assert np.abs(last[1][0] - c).max() < 2e-6
+    with pytest.raises(TypeError, match=r"^peepholes: expected none, as P says it, got True$"):
+        pyoptk.LSTM.from_onnx(W, R, B, peepholes=True)
+    with pytest.raises(ValueError, match=r"^P.*: expected float"):
+        pyoptk.LSTM.from_onnx(W, R, B, R)
+
+
+def by_onnx(x, W, R, B, P):
+    """The last state of ONNX's LSTM with input_forget=1."""
+    h = c = np.zeros((x.shape[1], 7), x.dtype)
+    p_i, p_o, _ = np.split(P, 3)
+    for x_t in x:
+        a_i, a_o, _, a_c = np.split(x_t @ W.T + h @ R.T + B[:28] + B[28:], 4, axis=1)
+        i = 1 / (1 + np.exp(-a_i - p_i * c))
+        c = (1 - i) * c + i * np.tanh(a_c)
+        h = np.tanh(c) / (1 + np.exp(-a_o - p_o * c))
+    return h, c
 
 
 def state(**changed):
@@ -226,7 +275,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(bad):
         getattr(pyoptk.LSTM, f"from_{library}")(*arguments)
 
 
-@pytest.mark.parametrize("name", ["clip", "P", "direction", "proj_size", "nonlinearity"])
+@pytest.mark.parametrize("name", ["clip", "direction", "proj_size", "nonlinearity"])
 def test_unknown_keywords_are_refused_by_name(name):
     for make in (
         lambda **given: pyoptk.LSTM(3, 4, **given),
@@ -290,9 +339,11 @@ def test_a_layer_that_no_memory_holds_is_refused(sizes, message):
 
 
 def test_arguments_of_a_layer_are_those_of_its_class():
-    assert list(inspect.signature(pyoptk.LSTM).parameters) == [
-        name for name in inspect.signature(pyoptk.RNN).parameters if name != "nonlinearity"
-    ]
+    lstm, gru, rnn = (
+        [n for n in inspect.signature(kind).parameters if n not in OWN_ARGUMENTS]
+        for kind in (pyoptk.LSTM, pyoptk.GRU, pyoptk.RNN)
+    )
+    assert lstm == gru == rnn
     rnn = pyoptk.RNN(3, 4, 1, "relu", bias=False)
     assert (rnn.nonlinearity, rnn.bias, pyoptk.RNN(3, 4).nonlinearity) == ("relu", False, "tanh")
     assert repr(rnn).startswith("RNN(3, 4, num_layers=1, nonlinearity=relu, bias=False, ")

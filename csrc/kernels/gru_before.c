@@ -35,16 +35,16 @@ PK_INLINE vec cell_s(real *a, size_t n, vec h_prev)
     return pre.r * h_prev;
 }
 
-PK_INLINE vec cell_c(real *a, real *gates, size_t n, vec c_prev)
+PK_INLINE vec cell_c(const cell_context *context, real *a, real *gates, size_t n, vec c_prev)
 {
-    (void)a, (void)gates, (void)n;
+    (void)context, (void)a, (void)gates, (void)n;
     return c_prev; /* the cell has no c */
 }
 
-PK_INLINE vec cell_h(const pk_rnn_shape *shape, real *a, real *gates, size_t n, vec c, vec h_prev)
+PK_INLINE vec cell_h(const cell_context *context, real *a, real *gates, size_t n, vec c, vec h_prev)
 {
     gru_gates s = gru_load(a, n);
-    (void)shape, (void)c;
+    (void)context, (void)c;
     s.z = vec_sigmoid(s.z);
     s.n = vec_tanh(s.n);
     if (gates)
@@ -53,11 +53,11 @@ PK_INLINE vec cell_h(const pk_rnn_shape *shape, real *a, real *gates, size_t n, 
 }
 
 /* Leaves r as it is, for cell_s_gradient; dh ends as what passes through z. */
-PK_INLINE void cell_gradient(const pk_rnn_shape *shape, real *gates, size_t n, size_t lanes,
+PK_INLINE void cell_gradient(const cell_context *context, real *gates, size_t n, size_t lanes,
                              cell_states at, vec *dh, vec *dc)
 {
     const gru_gates s = gru_load(gates, n);
-    (void)shape, (void)dc;
+    (void)context, (void)dc;
     store(gates + n, zero_tail(*dh * (at.h_prev - s.n) * s.z * (1 - s.z), lanes));
     store(gates + 2 * n, zero_tail(*dh * (1 - s.z) * (1 - s.n * s.n), lanes));
     *dh = *dh * s.z;

@@ -76,7 +76,7 @@ static void rnn_again(const rnn_job *job, range steps, size_t i, int phase, rang
         for (size_t panel = panels.from; panel < panels.to; panel++) {
             real *a = gates_at(job, panel, t, rows.from);
             rnn_cells(job, t, rows, panel, a, a, c_before(job, t, rows.from),
-                      c_behind(job, t, rows.from), 1);
+                      c_behind(job, t, rows.from), 1, job->s.resets != NULL);
         }
 }
 
@@ -100,15 +100,16 @@ PK_INLINE void stop_at_reset(const rnn_job *job, size_t t, size_t b, size_t unit
 
 /* For some units of a row: replaces the gates by dA, and dc by the gradient of c_prev.  Leaves in
  * dh the part of the gradient of h_prev that does not pass through w_hh; the product is added
- * later. */
-PK_INLINE void rnn_cell_backward(const rnn_job *job, size_t t, size_t b, place p)
+ * later.  `resets`: whether there are any. */
+PK_INLINE void rnn_cell_backward(const rnn_job *job, size_t t, size_t b, place p, const int resets)
 {
     real *gates = gates_at(job, p.panel, t, b) + p.vector * LANES;
     real *dh_b = job->dh + b * job->Q + p.unit;
     real *dc_b = CELL_HAS_C ? job->dc + b * job->P_c + p.unit : NULL;
     const int is_active = active(job, t, b);
     vec dh = load(dh_b), dc = dc_b ? load(dc_b) : (vec){0};
-    stop_at_reset(job, t + 1, b, p.unit, &dh, &dc);
+    if (resets)
+        stop_at_reset(job, t + 1, b, p.unit, &dh, &dc);
     if (job->dy.data && (is_active || job->s.repeat_last))
         dh += load_n(row_at(job->dy, t, b) + p.unit, p.lanes);
     if (!is_active) {
@@ -116,16 +117,28 @@ PK_INLINE void rnn_cell_backward(const rnn_job *job, size_t t, size_t b, place p
         store(dh_b, dh);
         return;
     }
+    const real *h_prev = h_at(job, t, b), *c_prev = c_before(job, t, b);
     const cell_states states = {
-        .h_prev = load(h_or_reset(job, t, b, h_at(job, t, b)) + p.unit),
+        .h_prev = load((resets ? h_or_reset(job, t, b, h_prev) : h_prev) + p.unit),
         .h = load(h_at(job, t + 1, b) + p.unit),
-        .c_prev = CELL_HAS_C ? load(c_or_reset(job, t, b, c_before(job, t, b)) + p.unit) : (vec){0},
+        .c_prev = CELL_HAS_C ? load((resets ? c_or_reset(job, t, b, c_prev) : c_prev) + p.unit)
+                             : (vec){0},
         .c = CELL_HAS_C ? load(c_behind(job, t, b) + p.unit) : (vec){0},
     };
-    cell_gradient(&job->s, gates, p.n, p.lanes, states, &dh, &dc);
+    const cell_context context = context_of(job, p.unit);
+    cell_gradient(&context, gates, p.n, p.lanes, states, &dh, &dc);
     if (dc_b)
         store(dc_b, dc);
     store(dh_b, dh);
+}
+
+PK_INLINE void rnn_cells_backward(const rnn_job *job, size_t t, range rows, range panels,
+                                  const int resets)
+{
+    for (size_t panel = panels.from; panel < panels.to; panel++)
+        for (size_t b = rows.from; b < rows.to; b++)
+            for (size_t v = 0; v < vectors_of(job, panel); v++)
+                rnn_cell_backward(job, t, b, place_of(job, panel, v), resets);
 }
 
 /* For cells with s, some columns of units: the gradient of s of step t, which needs dA of all
@@ -170,11 +183,12 @@ static void rnn_backward_step(const rnn_job *job, range steps, size_t i, int pha
     }
     if (CELL_HAS_S && i < length(steps) && phase == 1)
         rnn_s_backward(job, t - 1, rows, columns);
-    if (i < length(steps) && phase == (CELL_HAS_S ? 0 : PHASES - 1))
-        for (size_t panel = panels.from; panel < panels.to; panel++)
-            for (size_t b = rows.from; b < rows.to; b++)
-                for (size_t v = 0; v < vectors_of(job, panel); v++)
-                    rnn_cell_backward(job, t - 1, b, place_of(job, panel, v));
+    if (i == length(steps) || phase != (CELL_HAS_S ? 0 : PHASES - 1))
+        return;
+    if (job->s.resets)
+        rnn_cells_backward(job, t - 1, rows, panels, 1);
+    else
+        rnn_cells_backward(job, t - 1, rows, panels, 0);
 }
 
 /* ---- the whole pass -------------------------------------------------------------------------- */

@@ -120,21 +120,24 @@ static void rnn_pre_activations(const rnn_job *job, size_t t, range rows, range 
 }
 
 /* Applies the cell to rows of a panel: from the pre-activations a[rows, WIDTH] and c[rows, P_c] to
- * c_next and, unless NULL, gates, which may be a.  If `again`, h and y are known already.
+ * c_next and, unless NULL, gates, which may be a.  If `again`, h and y are known already; `resets`:
+ * whether there are any.
  * Two loops, c and then h, because the chain of operations from a pre-activation to h is too long
  * to overlap with that of the next row. */
 PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel, real *a,
-                         real *gates, const real *c, real *c_next, const int again)
+                         real *gates, const real *c, real *c_next, const int again,
+                         const int resets)
 {
     const size_t vectors = vectors_of(job, panel), P_c = CELL_HAS_C ? job->P_c : 0;
     for (size_t b = rows.from, r = 0; b < rows.to; b++, r++) {
-        const real *c_b = c_or_reset(job, t, b, c + r * P_c);
+        const real *c_b = resets ? c_or_reset(job, t, b, c + r * P_c) : c + r * P_c;
         for (size_t v = 0; v < vectors; v++) {
             const place p = place_of(job, panel, v);
             const size_t at = r * WIDTH + v * LANES;
             vec state = CELL_HAS_C ? load(c_b + p.unit) : (vec){0};
+            const cell_context context = context_of(job, p.unit);
             if (active(job, t, b))
-                state = cell_c(a + at, gates ? gates + at : NULL, p.n, state);
+                state = cell_c(&context, a + at, gates ? gates + at : NULL, p.n, state);
             if (CELL_HAS_C)
                 store(c_next + r * P_c + p.unit, state);
         }
@@ -144,14 +147,16 @@ PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel,
             const place p = place_of(job, panel, v);
             const size_t at = r * WIDTH + v * LANES;
             const vec state = CELL_HAS_C ? load(c_next + r * P_c + p.unit) : (vec){0};
-            vec h = load(h_before(job, t, b) + p.unit); /* past the end of the sequence h stays */
+            const real *h_b = resets ? h_before(job, t, b) : h_at(job, t, b);
+            vec h = load(h_b + p.unit); /* past the end of the sequence h stays */
             vec y = job->s.repeat_last ? h : broadcast(0);
+            const cell_context context = context_of(job, p.unit);
             if (active(job, t, b))
-                y = h = cell_h(&job->s, a + at, gates ? gates + at : NULL, p.n, state, h);
+                y = h = cell_h(&context, a + at, gates ? gates + at : NULL, p.n, state, h);
             if (again)
                 continue;
             store(h_at(job, t + 1, b) + p.unit, h);
-            if (job->s.resets)
+            if (resets)
                 store(h_before(job, t + 1, b) + p.unit,
                       is_reset(job, t + 1, b) ? load(job->reset_h + b * job->P_h + p.unit) : h);
             if (job->y.data)
@@ -163,8 +168,12 @@ PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel,
 static void rnn_forward_cells(const rnn_job *job, size_t t, range rows, size_t panel, real *a)
 {
     real *const gates = keeps_gates(&job->s) ? gates_at(job, panel, t, rows.from) : NULL;
-    rnn_cells(job, t, rows, panel, a, gates, c_at(job, t, rows.from), c_after(job, t, rows.from),
-              0);
+    const real *c = c_at(job, t, rows.from);
+    real *c_next = c_after(job, t, rows.from);
+    if (job->s.resets) /* code of its own, without which the usual case takes longer */
+        rnn_cells(job, t, rows, panel, a, gates, c, c_next, 0, 1);
+    else
+        rnn_cells(job, t, rows, panel, a, gates, c, c_next, 0, 0);
 }
 
 /* For cells with s: s of step t, from the pre-activations a[rows, WIDTH] of one panel. */

@@ -283,6 +283,31 @@ static void rnn_bias_gradient(const rnn_sums *sums, size_t panel)
             }
 }
 
+/* The gradients of the peepholes = the sum of dA * c over steps and rows, or +=, for one panel. */
+static void rnn_peephole_gradient(const rnn_sums *sums, size_t panel)
+{
+    const rnn_job *job = sums->job;
+    const range steps = sums->run->steps;
+    const place p = place_of(job, panel, 0); /* a panel has one vector of units */
+    vec sum[CELL_N_PEEPHOLES + 1] = {{0}};
+    const real *da = gates_at(job, panel, steps.from, 0);
+    for (size_t t = steps.from; t < steps.to; t++)
+        for (size_t b = 0; b < job->s.B; b++) {
+            if (!active(job, t, b))
+                continue;
+            const vec before = load(c_or_reset(job, t, b, c_before(job, t, b)) + p.unit);
+            const vec after = load(c_behind(job, t, b) + p.unit);
+            for (size_t k = 0; k != CELL_N_PEEPHOLES; k++)
+                sum[k] +=
+                    load(da + PEEPHOLES[k] * p.n) * (k + 1 != CELL_N_PEEPHOLES ? before : after);
+            da += WIDTH;
+        }
+    for (size_t k = 0; k != CELL_N_PEEPHOLES; k++) {
+        real *out = (real *)job->dw.peepholes + k * job->s.H + p.unit;
+        store_part(out, job->accumulate ? sum[k] + load_part(out, p.lanes) : sum[k], p.lanes);
+    }
+}
+
 /* GRADIENT_WIDTH columns of a weight for a group of panels.  Tasks: dw_ih, then dw_hh, of h and of
  * s, then biases. */
 static void rnn_gradient_task(void *arg, size_t task)
@@ -307,8 +332,11 @@ static void rnn_gradient_task(void *arg, size_t task)
     const size_t column = (part < of_w_ih ? part : (part - of_w_ih) % of_w_hh) * width;
     const fp_mode mode = flush_denormals();
     if (part == biases)
-        for (size_t panel = panels.from; panel < panels.to; panel++)
+        for (size_t panel = panels.from; panel < panels.to; panel++) {
             rnn_bias_gradient(sums, panel);
+            if (CELL_N_PEEPHOLES && job->dw.peepholes)
+                rnn_peephole_gradient(sums, panel);
+        }
     else if (w->dw && w->N < LANES)
         rnn_narrow_gradient(sums, w, panels);
     else if (w->dw && pk_on_worker())

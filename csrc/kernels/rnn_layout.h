@@ -26,6 +26,7 @@
  *     CELL_S          optional, the same for s with w_hh: another operand as wide as h, which the
  *                     cell computes from the products with x and h.  Each step then has two phases.
  *                     A column that s enters holds the bias as those of h do
+ *     CELL_PEEPHOLES  optional: the columns that have one; the last is of c after the step
  *     CELL_HAS_C      whether there is a second state, c
  *     CELL_SAVES      whether backward needs the gates; if not, the states are enough
  *     CELL_WHOLE_ROW  optional.  1: the cell needs all pre-activations of a row at once, to
@@ -33,6 +34,12 @@
  *                     two phases */
 #ifndef CELL_WHOLE_ROW
 #define CELL_WHOLE_ROW 0
+#endif
+#ifdef CELL_PEEPHOLES
+enum { CELL_N_PEEPHOLES = CELL_GATES - 1 };
+#else
+#define CELL_PEEPHOLES {0}
+enum { CELL_N_PEEPHOLES = 0 };
 #endif
 #ifdef CELL_S
 enum { CELL_HAS_S = 1 };
@@ -47,6 +54,7 @@ typedef struct {
     size_t first, count;
     size_t gate[COLS];
 } columns;
+static const size_t PEEPHOLES[] = CELL_PEEPHOLES;
 static const columns OF_X = CELL_X, OF_H = CELL_H, OF_S = CELL_S;
 
 enum {
@@ -70,6 +78,7 @@ typedef struct {
     real *packed_rows; /* for backward: rows of x or h, see rnn_wide_gradient */
     real *packed_w_hh, *packed_w_ih; /* for backward: rows in the order of dA; NULL: in place */
     real *dh, *dc;                   /* [B, Q], [B, P_c] */
+    real *peepholes;                 /* [CELL_N_PEEPHOLES, P_c] */
     /* Only with s: [s_steps, B, P_h], that of step t at t % s_steps; for backward, its gradient
      * [B, Q] and the rows of w_hh that it needs. */
     real *s_rows, *ds, *packed_w_s;
@@ -89,6 +98,18 @@ typedef struct {
 typedef struct {
     vec h_prev, h, c_prev, c;
 } cell_states;
+
+/* What a cell knows besides its arrays.  The peepholes of a vector's units are `row` apart. */
+typedef struct {
+    const pk_rnn_shape *shape;
+    const real *peepholes;
+    size_t row;
+} cell_context;
+
+PK_INLINE cell_context context_of(const rnn_job *job, size_t unit)
+{
+    return (cell_context){&job->s, CELL_N_PEEPHOLES ? job->peepholes + unit : NULL, job->P_c};
+}
 
 /* from..to-1: steps, batch rows, panels, or groups of WIDTH columns of dh */
 typedef struct {

@@ -93,6 +93,7 @@ static size_t forward_scratch(rnn_job *job, real *memory)
     job->packed_w = part(memory, &end, times(panels, size_of_packed_panel(job)));
     if (!keeps_gates(&job->s))
         job->gates = part(memory, &end, times(job->block, step));
+    job->peepholes = part(memory, &end, times(CELL_N_PEEPHOLES, job->P_c));
     s_scratch(job, memory, &end, 1);
     resets_scratch(job, memory, &end, 2);
     return end;
@@ -116,6 +117,7 @@ static size_t backward_scratch(rnn_job *job, real *memory)
         job->gates = part(memory, &end, times(window, step));
     if (computes_again(&job->s))
         job->c_again = part(memory, &end, times(window + 1, c));
+    job->peepholes = part(memory, &end, times(CELL_N_PEEPHOLES, job->P_c));
     if (CELL_HAS_S) {
         job->ds = part(memory, &end, times(B, job->Q));
         job->packed_w_s = part(memory, &end, packed_size(OF_S.count * H, job->R));
@@ -163,6 +165,7 @@ static rnn_job rnn_job_of(const pk_rnn_layer *layer, size_t (*scratch)(rnn_job *
     job.gates = layer->gates;
     job.from_zeros = !layer->h0;
     scratch(&job, align(layer->scratch));
+    copy_in(job.peepholes, job.P_c, job.w.peepholes, job.s.H, CELL_N_PEEPHOLES);
     return job;
 }
 

@@ -10,6 +10,7 @@ extern const pk_cell_kernels PK_TABLE;
 const pk_cell_kernels PK_TABLE = {
     .gates = CELL_GATES,
     .states = 1 + CELL_HAS_C,
+    .peepholes = CELL_N_PEEPHOLES,
     .padded = padded,
     .sizes = rnn_sizes,
     .partition = rnn_partition,

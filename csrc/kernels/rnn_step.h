@@ -99,15 +99,15 @@ PK_INLINE void rnn_step_cell(const rnn_step_job *job, size_t b, size_t unit, vec
     const pk_rnn_layer *layer = job->layer;
     const size_t H = layer->shape.H, at = b * H + unit, units = smaller(H - unit, UNITS);
     const real *biases[] = {layer->weights.b_ih, layer->weights.b_hh, layer->weights.b_hh};
-    const real *h0 = layer->h0, *c0 = layer->c0;
+    const real *h0 = layer->h0, *c0 = layer->c0, *own = layer->weights.peepholes;
     const columns of[] = {OF_X, OF_H, OF_S};
     _Alignas(ALIGNMENT) real local[WIDTH]; /* [COLUMNS, UNITS] */
     real *a = CELL_HAS_S ? job->a + (unit / UNITS * layer->shape.B + b) * WIDTH : local;
     for (size_t v = 0; v * LANES < units; v++) {
         const size_t n = smaller(units - v * LANES, LANES), unit_v = v * LANES;
         for (size_t j = 0; j < CELL_COLUMNS; j++) {
-            vec bias = job->phase ? load(a + j * UNITS + unit_v) : (vec){0};
-            for (size_t i = 0; i < 3 && !job->phase; i++)
+            vec bias = CELL_HAS_S && job->phase ? load(a + j * UNITS + unit_v) : (vec){0};
+            for (size_t i = 0; i < 3 && !(CELL_HAS_S && job->phase); i++)
                 if (biases[i] && j - of[i].first < of[i].count)
                     bias += load_n(biases[i] + of[i].gate[j - of[i].first] * H + unit + unit_v, n);
             store(a + j * UNITS + unit_v, sums_of_lanes(dots[j + v]) + bias);
@@ -118,11 +118,15 @@ PK_INLINE void rnn_step_cell(const rnn_step_job *job, size_t b, size_t unit, vec
             store_n(job->s + at + unit_v, cell_s(a + unit_v, UNITS, h), n);
             continue;
         }
-        c = cell_c(a + unit_v, NULL, UNITS, c);
+        real peepholes[CELL_N_PEEPHOLES * LANES + 1];
+        for (size_t k = 0; k != CELL_N_PEEPHOLES; k++)
+            store(peepholes + k * LANES, own ? load_n(own + k * H + unit + unit_v, n) : (vec){0});
+        const cell_context context = {&layer->shape, peepholes, LANES};
+        c = cell_c(&context, a + unit_v, NULL, UNITS, c);
         if (CELL_HAS_C)
             store_n((real *)layer->c_last + at + unit_v, c, n);
         store_n((real *)layer->h_last + at + unit_v,
-                cell_h(&layer->shape, a + unit_v, NULL, UNITS, c, h), n);
+                cell_h(&context, a + unit_v, NULL, UNITS, c, h), n);
     }
 }
 

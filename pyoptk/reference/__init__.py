@@ -8,16 +8,19 @@ defaults: those are in `pyoptk.optim`.
 """
 
 from . import arrays as _arrays
+from . import lstm as _lstm
 from . import moments as _moments
 from . import optim as _optim
 from . import rnn as _rnn
 from .arrays import *
+from .lstm import *
 from .moments import *
 from .optim import *
 from .rnn import *
 
 __all__: list[str] = []
 __all__ += _arrays.__all__
+__all__ += _lstm.__all__
 __all__ += _moments.__all__
 __all__ += _optim.__all__
 __all__ += _rnn.__all__

@@ -1,4 +1,4 @@
-"""Twins of the recurrent cells and layers: the same results within rounding."""
+"""Twins of recurrent cells and layers: the same results within rounding. The LSTM is in lstm.py."""
 
 from __future__ import annotations
 
@@ -23,10 +23,6 @@ __all__ = [
     "gru_cell",
     "gru_forward",
     "gru_step",
-    "lstm_backward",
-    "lstm_cell",
-    "lstm_forward",
-    "lstm_step",
     "output",
     "rnn_backward",
     "rnn_cell",
@@ -35,18 +31,6 @@ __all__ = [
 ]
 
 Array = NDArray[np.floating]
-
-
-def lstm_cell(a: Array, c: Array, gates: Array) -> tuple[Array, Array]:
-    """h, c [B, H] after a step, from pre-activations [B, 4H] and c before it; changes `gates`."""
-    a = a.reshape(gates.shape)  # [B, 4, H]
-    i, f, g, o = (gates[:, k] for k in range(4))
-    sigmoid(a[:, 0], i)
-    sigmoid(a[:, 1], f)
-    tanh(a[:, 2], g)
-    sigmoid(a[:, 3], o)
-    c = f * c + i * g
-    return o * np.tanh(c), c
 
 
 def gru_cell(
@@ -74,20 +58,6 @@ def gru_cell(
 def rnn_cell(a: Array, *, relu: bool = False) -> Array:
     """h [B, H] of a plain RNN from pre-activations."""
     return np.maximum(a, 0) if relu else np.tanh(a)
-
-
-def lstm_step(
-    x: Array,
-    h: Array,
-    c: Array,
-    w_ih: Array,
-    w_hh: Array,
-    b_ih: Array | None = None,
-    b_hh: Array | None = None,
-) -> tuple[Array, Array]:
-    """h and c [B, H] after one step of a layer, from x [B, I] and those before it."""
-    a = pre_activations(x, w_ih, b_ih, b_hh) + h @ w_hh.T
-    return lstm_cell(a, c, np.empty((len(c), 4, c.shape[1]), c.dtype))
 
 
 def gru_step(
@@ -118,63 +88,6 @@ def rnn_step(
 ) -> Array:
     """h [B, H] after one step of a layer, from x [B, I] and h before it."""
     return rnn_cell(pre_activations(x, w_ih, b_ih, b_hh) + h @ w_hh.T, relu=relu)
-
-
-def lstm_forward(
-    x: Array,
-    h0: Array,
-    c0: Array,
-    w_ih: Array,
-    w_hh: Array,
-    b_ih: Array | None = None,
-    b_hh: Array | None = None,
-    lengths: NDArray[np.integer] | None = None,
-    *,
-    resets: NDArray[np.bool] | None = None,
-    reset_to_initial: bool = False,
-    reverse: bool = False,
-) -> tuple[Array, Array, Array]:
-    """One direction of an LSTM layer (Hochreiter & Schmidhuber 1997, Gers et al. 2000).
-
-    Parameters
-    ----------
-    x : array [T, B, I]
-    h0, c0 : arrays [B, H]
-    w_ih, w_hh : arrays [4H, I], [4H, H]
-        Gates in the order i, f, g, o.
-    b_ih, b_hh : arrays [4H], optional
-    lengths : integers [B], optional
-        At steps from lengths[b] on, sequence b keeps its state.
-    resets : bool [T, B], optional
-        Where another sequence begins: no state passes to that step from the one before it, or in
-        reverse, from that step to the one before it.
-    reset_to_initial : bool
-        There the state is h0, c0 instead of 0.
-    reverse : bool
-        Steps are taken from T-1 to 0.
-
-    Returns
-    -------
-    h, c : arrays [T+1, B, H]
-        States in the order of the steps, the initial one first, and without regard to resets;
-        `output` makes the output of h.
-    gates : array [T, B, 4, H]
-        In the order of the steps.
-    """
-    T, B, _ = x.shape
-    H = h0.shape[1]
-    h, c = np.empty((2, T + 1, B, H), x.dtype)
-    gates = np.empty((T, B, 4, H), x.dtype)
-    h[0], c[0] = h0, c0
-    inputs = pre_activations(turned(x, reverse), w_ih, b_ih, b_hh)
-    ended, new = ended_of(T, lengths, reverse), new_of(T, lengths, reverse, resets)
-    for t in range(T):
-        h_prev, c_prev = (state_before(s, t, new, reset_to_initial) for s in (h, c))
-        h[t + 1], c[t + 1] = lstm_cell(inputs[t] + h_prev @ w_hh.T, c_prev, gates[t])
-        if ended is not None:
-            past = ended[t]
-            h[t + 1, past], c[t + 1, past] = h[t, past], c[t, past]
-    return h, c, gates
 
 
 def gru_forward(
@@ -250,66 +163,6 @@ def output(
     if ended is not None and not repeat_last:
         y = np.where(ended[:, :, None], 0, y)
     return turned(y, reverse)
-
-
-def lstm_backward(
-    x: Array,
-    h: Array,
-    c: Array,
-    gates: Array,
-    w_ih: Array,
-    w_hh: Array,
-    dy: Array,
-    dh: Array,
-    dc: Array,
-    lengths: NDArray[np.integer] | None = None,
-    *,
-    resets: NDArray[np.bool] | None = None,
-    reset_to_initial: bool = False,
-    reverse: bool = False,
-    repeat_last: bool = False,
-) -> tuple[Array, Array, Array, Array, Array, Array]:
-    """The gradients of `lstm_forward`.
-
-    Parameters
-    ----------
-    x, h, c, gates, w_ih, w_hh, lengths, resets, reset_to_initial, reverse, repeat_last
-        As given to and returned by `lstm_forward` and `output`.
-    dy : array [T, B, H]
-        Gradient of the output.
-    dh, dc : arrays [B, H]
-        Gradients of the last state.
-
-    Returns
-    -------
-    dx, dh0, dc0, dw_ih, dw_hh, db
-        db is that of either bias.
-    """
-    T, B, H = dy.shape
-    ended, new = ended_of(T, lengths, reverse), new_of(T, lengths, reverse, resets)
-    dy = of_output(dy, ended, reverse, repeat_last)
-    da = np.empty((T, B, 4, H), x.dtype)
-    h_prev, c_prev = (states_before(s, new, reset_to_initial) for s in (h, c))
-    dh0, dc0 = np.zeros((2, B, H), x.dtype)
-    for t in reversed(range(T)):
-        i, f, g, o = (gates[t, :, k] for k in range(4))
-        dh_t = dy[t] + dh
-        tanh_c = np.tanh(c[t + 1])
-        dc_t = dc + dh_t * o * (1 - tanh_c**2)
-        da[t, :, 0] = dc_t * g * i * (1 - i)
-        da[t, :, 1] = dc_t * c_prev[t] * f * (1 - f)
-        da[t, :, 2] = dc_t * i * (1 - g**2)
-        da[t, :, 3] = dh_t * tanh_c * o * (1 - o)
-        dh, dc_t = da[t].reshape(B, 4 * H) @ w_hh, dc_t * f
-        if ended is not None:  # past the end everything passes through
-            past = ended[t]
-            da[t, past], dh[past], dc_t[past] = 0, dh_t[past], dc[past]
-        dc = dc_t
-        if new is not None:
-            stop_at_resets(dh, dh0, new[t], reset_to_initial)
-            stop_at_resets(dc, dc0, new[t], reset_to_initial)
-    dx, dw_ih, dw_hh, db = from_da(da, x, h_prev, w_ih, ended, reverse)
-    return dx, dh0 + dh, dc0 + dc, dw_ih, dw_hh, db
 
 
 def gru_backward(

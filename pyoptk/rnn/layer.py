@@ -20,6 +20,7 @@ from ..checkpoint import check_arrays, fill_arrays
 from ..params import Fixed
 from .weights import INITIALIZERS, Array, buffer, initialize, shapes_of
 
+OWN_ARGUMENTS = ("nonlinearity", "reset_after", "peepholes", "coupled", "cell_clip")  # of some
 State = TypeVar("State")  # an array for each state of the cell: h, or the pair (h, c)
 
 
@@ -30,6 +31,8 @@ class Attributes:
     gates: ClassVar[int]
     open_gate: ClassVar[int | None] = None  # the gate whose bias Keras starts at 1
     relu: bool = False
+    peepholes: bool = False
+    cell_clip: float | None = None
     dropout_calls: int  # which mask of dropout is next
     flat_params: Array
     flat_grads: Array
@@ -281,9 +284,14 @@ class Layer(Declared, Attributes, Generic[State]):
 
     def __repr__(self) -> str:
         names = ["num_layers", "bias", "batch_first", "bidirectional", "dropout", "save", "dtype"]
-        names[1:1] = [name for name in ("nonlinearity", "reset_after") if name in self._arguments]
+        names[1:1] = [name for name in OWN_ARGUMENTS if self._differs(name)]
         settings = ", ".join(f"{name}={getattr(self, name)}" for name in names)
         return f"{type(self).__name__}({self.input_size}, {self.hidden_size}, {settings})"
+
+    def _differs(self, name: str) -> bool:
+        """Whether the layer takes this argument, and has another value than its default."""
+        argument = self._arguments.get(name)
+        return argument is not None and getattr(self, name) != argument.default
 
     @property
     def _counters(self) -> dict[str, int]:
