@@ -42,6 +42,8 @@ def check_resets(resets: ArrayLike, T: int, B: int, batch_first: bool) -> NDArra
 
 def _plain(name: str, given: ArrayLike, expected: str) -> NDArray[Any]:
     """An array of it, unless it is masked or ragged."""
+    if type(given) is np.ndarray:
+        return given
     if isinstance(given, np.ma.MaskedArray):
         raise TypeError(
             f"{name}: expected {expected}, got a masked array, whose mask would have no effect"
