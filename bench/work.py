@@ -16,6 +16,12 @@ from pyoptk.duel.rows import layer, of, other, step
 NAMES = {name.lower(): name for name in pyoptk.__all__}
 OPTIMIZERS = [NAMES[kernel] for kernel in _optim.ROWS]  # those that C describes
 CELLS = [name for name in pyoptk.__all__ if hasattr(getattr(pyoptk, name), "gates")]
+FORMS = {  # kernels that a keyword of a layer selects
+    "gru_before": {"cell": "GRU", "reset_after": False},
+    "lstm_peepholes": {"cell": "LSTM", "cell_clip": 1.0},
+    "lstm_coupled": {"cell": "LSTM", "coupled": True},
+}
+PARTS = ("forward", "backward", "step")
 FUSED, DEEPSPEED, ROOF = "PyTorch fused", "DeepSpeed", "roof"
 TORCH = (FUSED, "PyTorch foreach", "PyTorch for-loop")
 SIZES = (1_000, 100_000, 1_000_000, 4_000_000)  # the last is larger than most caches
@@ -135,10 +141,11 @@ def kernels(quick=False):
         for name, (_, sizes, *_) in FUNCTIONS.items():
             for size in some(sizes):
                 yield function(name, size, dtype) | {"kernel": name}
-        for cell, part in itertools.product(CELLS, ("forward", "backward", "step")):
+        forms = {cell.lower(): {"cell": cell} for cell in CELLS} | FORMS
+        for (kernel, form), part in itertools.product(forms.items(), PARTS):
             for size in some(LAYERS):
-                row = layer(*size, cell=cell, dtype=dtype, part=part)
-                yield row | {"kernel": f"{cell.lower()}_{part}"}
+                row = layer(*size, **form, dtype=dtype, part=part)
+                yield row | {"kernel": f"{kernel}_{part}"}
         for part in ("forward", "backward"):
             for size in some(LINEAR):
                 yield linear(*size, part, dtype) | {"kernel": f"linear_{part}"}

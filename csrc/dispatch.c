@@ -70,8 +70,11 @@ typedef struct {
     extern const pk_math_kernels pk_math_f32_##isa, pk_math_f64_##isa;                             \
     extern const pk_dense_kernels pk_dense_f32_##isa, pk_dense_f64_##isa;                          \
     extern const pk_cell_kernels pk_lstm_f32_##isa, pk_lstm_f64_##isa;                             \
+    extern const pk_cell_kernels pk_lstm_peepholes_f32_##isa, pk_lstm_peepholes_f64_##isa;         \
+    extern const pk_cell_kernels pk_lstm_coupled_f32_##isa, pk_lstm_coupled_f64_##isa;             \
     extern const pk_cell_kernels pk_rnn_f32_##isa, pk_rnn_f64_##isa;                               \
-    extern const pk_cell_kernels pk_gru_f32_##isa, pk_gru_f64_##isa;
+    extern const pk_cell_kernels pk_gru_f32_##isa, pk_gru_f64_##isa;                               \
+    extern const pk_cell_kernels pk_gru_before_f32_##isa, pk_gru_before_f64_##isa;
 DECLARE(baseline)
 DECLARE(avx2)
 DECLARE(avx512)
@@ -79,7 +82,12 @@ DECLARE(avx512)
 #define BOTH(family, isa) {&pk_##family##_f32_##isa, &pk_##family##_f64_##isa}
 #define TABLES(isa)                                                                                \
     .optim = BOTH(optim, isa), .math = BOTH(math, isa), .dense = BOTH(dense, isa),                 \
-    .cells = {[PK_LSTM] = BOTH(lstm, isa), [PK_RNN] = BOTH(rnn, isa), [PK_GRU] = BOTH(gru, isa)}
+    .cells = {[PK_LSTM] = BOTH(lstm, isa),                                                         \
+              [PK_RNN] = BOTH(rnn, isa),                                                           \
+              [PK_GRU] = BOTH(gru, isa),                                                           \
+              [PK_GRU_BEFORE] = BOTH(gru_before, isa),                                             \
+              [PK_LSTM_PEEPHOLES] = BOTH(lstm_peepholes, isa),                                     \
+              [PK_LSTM_COUPLED] = BOTH(lstm_coupled, isa)}
 
 /* Best first. */
 static const instruction_set sets[] = {

@@ -21,7 +21,7 @@ from ._core cimport _Lock, cell_table, math_table, num_threads
 from ._stack cimport Stack
 from .capi cimport (
     PyArray_DATA, PyArray_DIMS, PyArray_NDIM, PyArrayObject, pk_cell_kernels, pk_rnn_layer,
-    pk_sequence,
+    pk_rnn_shape, pk_sequence,
 )
 
 cdef object _empty = _np.empty, _ndarray = _np.ndarray
@@ -238,10 +238,20 @@ cdef class Stepper(Stack):
         shape = self.count, view.shape[0], self.H
         self.take_state(arrays, "state", state, shape, False, first)
         y, new = _empty(shape[1:], self.dtype), self.new_state(shape, last)
-        self.run(view, PyArray_DATA(<PyArrayObject *> y), first, last)
+        scratch = self.scratch(view.shape[0])
+        self.run(view, PyArray_DATA(<PyArrayObject *> y), first, last,
+                 NULL if scratch is None else PyArray_DATA(<PyArrayObject *> scratch))
         return y, new
 
-    cdef void run(self, Py_buffer *x, void *y, void **first, void **last) noexcept:
+    cdef object scratch(self, size_t B):
+        """Memory for a step of B rows, or None."""
+        cdef pk_rnn_shape shape = self.layers[0].shape
+        shape.B = B
+        cdef size_t size = self.kernels.step_scratch_size(&shape)
+        return _empty(size, "u1") if size else None
+
+    cdef void run(self, Py_buffer *x, void *y, void **first, void **last,
+                  void *scratch) noexcept:
         cdef size_t i, at = 0, size = x.shape[0] * self.H * self.itemsize
         cdef pk_rnn_layer layer
         cdef pk_sequence below
@@ -258,6 +268,7 @@ cdef class Stepper(Stack):
                     layer.c0 = <char *> first[1] + at
                 layer.h_last = <char *> last[0] + at
                 layer.c_last = <char *> last[1] + at if last[1] != NULL else NULL
+                layer.scratch = scratch
                 kernels.step(&layer, nthreads)
                 below.data, below.b_stride, at = layer.h_last, self.H, at + size
             memcpy(y, below.data, size)

@@ -34,7 +34,7 @@ cdef class Stack:
     cdef pk_sequence new_between(self) except *
     cdef int join_levels(self, bint forward_only) except -1
     cdef int share_scratch(self) except -1
-    cdef int place_weights(self, bint bias) except -1
+    cdef int place_weights(self, bint bias, bint peepholes) except -1
     cdef int take_params(self, Buffers arrays) except -1
     cdef int take_grads(self, Buffers arrays, bint written) except -1
     cdef Py_buffer *read(self, Buffers arrays, str name, array, tuple shape,

@@ -14,12 +14,16 @@ from libc.string cimport memset
 from ._arrays cimport Buffers, borrow, check_shape, is_adjacent, size_of
 from ._core cimport cell_table, math_table, num_threads
 from .capi cimport (
-    PK_F32, PK_F64, PK_GRU, PK_LSTM, PK_RNN, PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING,
-    PyArray_DATA, PyArrayObject, pk_dropout_config, pk_rnn_gradients, pk_rnn_layer,
-    pk_rnn_partition, pk_rnn_shape, pk_rnn_sizes, pk_rnn_weights, pk_sequence,
+    PK_F32, PK_F64, PK_GRU, PK_GRU_BEFORE, PK_LSTM, PK_LSTM_COUPLED, PK_LSTM_PEEPHOLES, PK_RNN,
+    PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING, PyArray_DATA, PyArrayObject, pk_dropout_config,
+    pk_rnn_gradients, pk_rnn_layer, pk_rnn_partition, pk_rnn_shape, pk_rnn_sizes, pk_rnn_weights,
+    pk_sequence,
 )
 
-_CELLS = {"lstm": PK_LSTM, "rnn": PK_RNN, "gru": PK_GRU}
+_CELLS = {
+    "lstm": PK_LSTM, "rnn": PK_RNN, "gru": PK_GRU, "gru_before": PK_GRU_BEFORE,
+    "lstm_peepholes": PK_LSTM_PEEPHOLES, "lstm_coupled": PK_LSTM_COUPLED,
+}
 _SAVES = {"full": PK_SAVE_FULL, "minimal": PK_SAVE_MINIMAL, "nothing": PK_SAVE_NOTHING}
 cdef object _empty = _np.empty
 
@@ -37,12 +41,16 @@ def partition(str cell, dtype, size_t T, size_t B, size_t I, size_t H, size_t di
     return parts.rows, parts.units, parts.nthreads
 
 
-cdef char *place(pk_rnn_weights *w, char *at, size_t rows, size_t I, size_t H, bint bias) noexcept:
-    """The parameters of a layer at `at`; returns where the next one begins. `rows` in bytes."""
+cdef char *place(pk_rnn_weights *w, char *at, size_t rows, size_t I, size_t H, bint bias,
+                 size_t peepholes) noexcept:
+    """The parameters of a layer at `at`; returns where the next one begins. `rows` and `peepholes`
+    in bytes."""
     w.w_ih, at = at, at + rows * I
     w.w_hh, at = at, at + rows * H
     if bias:
         w.b_ih, w.b_hh, at = at, at + rows, at + 2 * rows
+    if peepholes:
+        w.peepholes, at = at, at + peepholes
     return at
 
 
@@ -98,6 +106,7 @@ cdef class Stack:
         for i in range(self.count):
             one = &self.layers[i]
             one.shape.T, one.shape.B, one.shape.H, one.shape.relu = T, B, self.H, layer.relu
+            one.shape.cell_clip = layer.cell_clip or 0
             one.shape.I = self.I if i < self.directions else self.H * self.directions
             one.shape.save, one.shape.reverse = _SAVES[save], i % self.directions
             one.shape.resets = &any_mask if resettable else NULL  # for `sizes`; a call has its own
@@ -105,29 +114,31 @@ cdef class Stack:
             one.h = self.get(need.h)
             one.c = self.get(need.c) if need.c else NULL
             one.gates = self.get(need.gates) if need.gates else NULL
-        self.place_weights(layer.bias)
+        self.place_weights(layer.bias, layer.peepholes)
         self.share_scratch()
         self.join_levels(not self.keeps)
         if self.keeps and layer.dropout > 0 and self.count > self.directions:
             self.dropped = self.new_between()
 
-    cdef int place_weights(self, bint bias) except -1:
+    cdef int place_weights(self, bint bias, bint peepholes) except -1:
         """Where the flat arrays are."""
         cdef Buffers arrays = Buffers()
         cdef size_t i, rows = self.kernels.gates * self.H
+        cdef size_t of_c = self.kernels.peepholes * self.H if peepholes else 0
         cdef char *at
         cdef char *grads
         for i in range(self.count):
-            self.elements += rows * (self.layers[i].shape.I + self.H + (2 if bias else 0))
+            self.elements += rows * (self.layers[i].shape.I + self.H + (2 if bias else 0)) + of_c
         self.take_params(arrays)
         self.take_grads(arrays, self.keeps)
         at = self.weights = <char *> arrays.held[0].buf
         grads = self.grads = <char *> arrays.held[1].buf
-        rows *= self.itemsize
+        rows, of_c = rows * self.itemsize, of_c * self.itemsize
         for i in range(self.count):
-            at = place(&self.layers[i].weights, at, rows, self.layers[i].shape.I, self.H, bias)
+            at = place(&self.layers[i].weights, at, rows, self.layers[i].shape.I, self.H, bias,
+                       of_c)
             grads = place(&self.gradients[i].grads, grads, rows, self.layers[i].shape.I, self.H,
-                          bias)
+                          bias, of_c)
         return 0
 
     cdef int join_levels(self, bint forward_only) except -1:

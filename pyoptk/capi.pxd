@@ -73,7 +73,7 @@ cdef extern from "pyoptk.h" nogil:
         size_t (*norm_scratch_size)(const pk_tensor *, size_t) noexcept nogil
 
     ctypedef enum pk_cell_id:
-        PK_LSTM, PK_RNN, PK_GRU
+        PK_LSTM, PK_RNN, PK_GRU, PK_GRU_BEFORE, PK_LSTM_PEEPHOLES, PK_LSTM_COUPLED
     ctypedef enum pk_save:
         PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING
     ctypedef struct pk_rnn_shape:
@@ -82,6 +82,7 @@ cdef extern from "pyoptk.h" nogil:
         int repeat_last
         const uint8_t *resets
         int reset_to_initial, reverse, relu
+        double cell_clip
         pk_save save
     ctypedef struct pk_sequence:
         void *data
@@ -91,6 +92,7 @@ cdef extern from "pyoptk.h" nogil:
         void *w_hh
         void *b_ih
         void *b_hh
+        void *peepholes
     ctypedef struct pk_rnn_sizes:
         size_t h, c, gates, scratch
     ctypedef struct pk_rnn_layer:
@@ -117,7 +119,7 @@ cdef extern from "pyoptk.h" nogil:
         size_t rows, units
         int nthreads
     ctypedef struct pk_cell_kernels:
-        size_t gates, states
+        size_t gates, states, peepholes
         size_t (*padded)(size_t) noexcept nogil
         pk_rnn_sizes (*sizes)(const pk_rnn_shape *) noexcept nogil
         pk_rnn_partition (*partition)(const pk_rnn_shape *, size_t, int) noexcept nogil
@@ -125,6 +127,7 @@ cdef extern from "pyoptk.h" nogil:
         void (*backward)(const pk_rnn_layer *, const pk_rnn_gradients *, size_t,
                          int) noexcept nogil
         void (*step)(const pk_rnn_layer *, int) noexcept nogil
+        size_t (*step_scratch_size)(const pk_rnn_shape *) noexcept nogil
     ctypedef struct pk_scan:
         size_t T, B, D
         pk_sequence a

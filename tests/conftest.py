@@ -29,7 +29,7 @@ def dtype(request):
     return np.dtype(request.param)
 
 
-@pytest.fixture(params=["LSTM", "RNN tanh", "RNN relu", "GRU"])
+@pytest.fixture(params=["LSTM", "RNN tanh", "RNN relu", "GRU", "GRU before", "LSTM all"])
 def cell(request):
     return request.param
 

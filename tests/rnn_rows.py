@@ -1,22 +1,31 @@
 """A recurrent layer and its twin on the same input: what several test files compare.
 
-A cell is "LSTM", "GRU", "RNN tanh" or "RNN relu". A state is what the layer takes: h, or (h, c).
+A cell is "LSTM", "GRU", "RNN tanh", "RNN relu" or one of `FORMS`. A state is what the layer takes:
+h, or (h, c).
 """
 
 import numpy as np
+import pytest
 
 import pyoptk
 from pyoptk import reference
 from pyoptk.rnn.weights import names_of
 
+FORMS = {
+    "GRU before": {"reset_after": False},
+    "LSTM peepholes": {"peepholes": True},
+    "LSTM clipped": {"cell_clip": 0.3},
+    "LSTM coupled": {"coupled": True},
+    "LSTM all": {"peepholes": True, "coupled": True, "cell_clip": 0.3},
+}
 PER_ROW = ("y", "h", "c", "dx", "dh0", "dc0")  # results [., B, .]
 
 
 def layer_of(cell, *sizes, **options):
     """A layer of this cell."""
-    kind, _, nonlinearity = cell.partition(" ")
-    if nonlinearity:
-        options["nonlinearity"] = nonlinearity
+    kind, _, form = cell.partition(" ")
+    if form:
+        options |= FORMS.get(cell, {"nonlinearity": form})
     return getattr(pyoptk, kind)(*sizes, **options)
 
 
@@ -42,7 +51,7 @@ def case(rng, shape, dtype, cell="LSTM", **options):
 
     def draw_state():
         h = draw(L * layer.directions, B, H)
-        return (h, draw(*h.shape)) if cell == "LSTM" else h
+        return (h, draw(*h.shape)) if cell.startswith("LSTM") else h
 
     state, dstate = draw_state(), draw_state()
     return layer, draw(T, B, I), state, draw(T, B, layer.directions * H), dstate
@@ -73,20 +82,24 @@ def dropped(x, layer, level, call):
 def twins_of(layer):
     """forward(x, state, *weights) -> h and what else it saves; backward(...); step(...)."""
     if isinstance(layer, pyoptk.LSTM):
+        how = {"coupled": layer.coupled, "cell_clip": layer.cell_clip}
         return (
-            lambda x, state, *a, **k: reference.lstm_forward(x, *state, *a, **k),
+            lambda x, state, *a, **k: reference.lstm_forward(x, *state, *a, **how, **k),
             lambda x, saved, w, dy, dstate, *a, **k: reference.lstm_backward(
-                x, *saved, *w, dy, *dstate, *a, **k
+                x, *saved, *w, dy, *dstate, *a, **how, **k
             ),
-            lambda x, state, *a: reference.lstm_step(x, *state, *a),
+            lambda x, state, *a: reference.lstm_step(
+                x, *state, *a[:4], **how, peepholes=a[4] if layer.peepholes else None
+            ),
         )
     if isinstance(layer, pyoptk.GRU):
+        after = {"reset_after": layer.reset_after}
         return (
-            lambda x, state, *a, **k: reference.gru_forward(x, *state, *a, **k),
+            lambda x, state, *a, **k: reference.gru_forward(x, *state, *a, **after, **k),
             lambda x, saved, w, dy, dstate, *a, **k: reference.gru_backward(
-                x, *saved, *w, dy, *dstate, *a, **k
+                x, *saved, *w, dy, *dstate, *a, **after, **k
             ),
-            lambda x, state, *a: (reference.gru_step(x, *state, *a),),
+            lambda x, state, *a: (reference.gru_step(x, *state, *a, **after),),
         )
     relu = {"relu": layer.nonlinearity == "relu"}
     return (
@@ -117,10 +130,11 @@ def by_twin(
         for reverse in range(layer.directions):
             i = len(passes)
             w = [layer.params.get(name) for name in names_of(level, bool(reverse))]
-            w = [None if a is None else a.astype(np.float64) for a in w]
+            *w, peepholes = (None if a is None else a.astype(np.float64) for a in w)
+            own = {} if peepholes is None else {"peepholes": peepholes}
             how = {"lengths": lengths, "reverse": bool(reverse)}
-            saved = forward(below, [s[i] for s in state], *w, **how, **new)
-            passes.append((level, reverse, below, saved, w))
+            saved = forward(below, [s[i] for s in state], *w, **how, **new, **own)
+            passes.append((level, reverse, below, saved, w, own))
             last.append([array[-1] for array in saved[:n]])
             ys.append(reference.output(saved[0], **how, **repeat))
         out["y"] = np.concatenate(ys, axis=2)
@@ -128,16 +142,19 @@ def by_twin(
         out["hc"[k]] = np.stack([arrays[k] for arrays in last])
         out["d" + "hc"[k] + "0"] = np.zeros_like(out["hc"[k]])
     d_below = {layer.num_layers: dy}
-    for i, (level, reverse, below, saved, w) in reversed(list(enumerate(passes))):
+    for i, (level, reverse, below, saved, w, own) in reversed(list(enumerate(passes))):
+        if own:
+            own["dpeepholes"] = np.empty_like(own["peepholes"])
         columns = slice(H * reverse, H * reverse + H)
         dx, *rest = backward(
             below, saved, w[:2], d_below[level + 1][:, :, columns], [s[i] for s in dstate],
-            lengths, reverse=bool(reverse), **repeat, **new,
+            lengths, reverse=bool(reverse), **repeat, **new, **own,
         )  # fmt: skip
         for k in range(n):
             out["d" + "hc"[k] + "0"][i] = rest[k]
-        dw = (*rest[n:], rest[-1])[:4]  # one gradient of both biases, or two
-        out |= dict(zip(names_of(level, bool(reverse)), dw, strict=True))
+        # One gradient of both biases, or two.
+        dw = *(*rest[n:], rest[-1])[:4], own.get("dpeepholes")
+        out |= dict(zip(names_of(level, bool(reverse)), dw, strict=False))
         d_below[level] = d_below.get(level, 0) + dx
         if not reverse:
             d_below[level] = dropped(d_below[level], layer, level, call)
@@ -181,7 +198,9 @@ def assert_near(ours, exact, dtype):
 
 
 def torch_layer(torch, layer):
-    """PyTorch's layer with the same settings and weights."""
+    """PyTorch's layer with the same settings and weights; skips a test of a cell that it lacks."""
+    if layer.cell not in ("lstm", "gru", "rnn"):
+        pytest.skip("PyTorch has no such cell")
     names = ("bias", "batch_first", "bidirectional", "dropout", "nonlinearity")
     settings = {name: getattr(layer, name) for name in names if hasattr(layer, name)}
     theirs = getattr(torch.nn, type(layer).__name__)(

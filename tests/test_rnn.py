@@ -143,7 +143,7 @@ def test_sequences_may_have_any_strides(view, cell, dtype, rng):
 
 def test_without_bias_there_is_none(cell, dtype, rng):
     arguments = case(rng, (4, 3, 5, 6, 2), dtype, cell, bias=False)
-    assert set(arguments[0].params) == {
+    assert {name for name in arguments[0].params if "_ch_" not in name} == {
         f"weight_{kind}_l{layer}" for kind in ("ih", "hh") for layer in range(2)
     }
     ours, exact = by_pyoptk(*arguments), by_twin(*arguments)
@@ -188,7 +188,7 @@ def test_empty_sequences_give_empty_outputs_and_zero_gradients(shape, cell, dtyp
     layer = layer_of(cell, 4, 6, 2, dtype=dtype)
     layer.flat_grads[:] = 5
     state = (np.full((2, shape[1], 6), 2, dtype), np.full((2, shape[1], 6), 3, dtype))
-    if cell != "LSTM":
+    if not cell.startswith("LSTM"):
         state = state[0]
     y, last = layer.forward(np.zeros(shape, dtype), state)
     assert y.shape == (*shape[:2], 6)
@@ -216,7 +216,7 @@ def test_all_parameters_are_views_of_one_buffer_and_all_gradients_of_another():
         assert all(np.shares_memory(view, flat) for view in views.values())
         flat[:] = np.arange(flat.size)
         np.testing.assert_array_equal(np.concatenate([v.ravel() for v in views.values()]), flat)
-    assert list(lstm.params)[:4] == list(names_of(0))
+    assert list(lstm.params)[:4] == list(names_of(0)[:4])
     assert lstm.params["weight_ih_l0"].shape == (32, 3)
     assert lstm.params["weight_ih_l1"].shape == (32, 8)
 

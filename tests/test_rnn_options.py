@@ -21,15 +21,18 @@ from rnn_rows import (
 )
 
 import pyoptk
+from pyoptk.rnn.layer import OWN_ARGUMENTS
 
 LENGTHS = [3, 9, 0, 1, 9, 5, 2]
 
 
 def like(layer, **options):
     """A layer with the same weights, and with other options."""
-    names = [name for name in ("nonlinearity",) if hasattr(layer, name)]
-    options |= {name: getattr(layer, name) for name in names}
-    return type(layer).from_torch(layer.to_torch(), **options)
+    names = ["num_layers", "bias", "bidirectional", "dtype", *OWN_ARGUMENTS]
+    options |= {name: getattr(layer, name) for name in names if name in layer._arguments}
+    other = type(layer)(layer.input_size, layer.hidden_size, **options)
+    other.flat_params[:] = layer.flat_params
+    return other
 
 
 # T, B, I, H, L; keywords of the layer; keywords of forward

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import pyoptk
+from pyoptk.rnn.layer import OWN_ARGUMENTS
 from pyoptk.rnn.weights import KINDS
 
 
@@ -57,18 +58,22 @@ LAYERS = [
     for bias in (False, True)
 ]
 
-# The class: Keras's name, and what ONNX's operator must be told.
+# The class: Keras's name, what ONNX's operator must be told, keywords here and in Keras.
 KINDS_OF_LAYERS = {
-    pyoptk.LSTM: ("LSTM", {}),
-    pyoptk.GRU: ("GRU", {"linear_before_reset": 1}),
-    pyoptk.RNN: ("SimpleRNN", {}),
+    "LSTM": (pyoptk.LSTM, "LSTM", {}, {}),
+    "GRU": (pyoptk.GRU, "GRU", {"linear_before_reset": 1}, {}),
+    "GRU before": (pyoptk.GRU, "GRU", {"linear_before_reset": 0}, {"reset_after": False}),
+    "RNN": (pyoptk.RNN, "SimpleRNN", {}, {}),
 }
+OF_ONNX = {"LSTM peepholes": (pyoptk.LSTM, None, {}, {"peepholes": True})}
 kinds = pytest.mark.parametrize("kind", KINDS_OF_LAYERS)
+of_torch = pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
 
 
-def exactly(options, dtype, rng, kind=pyoptk.LSTM):
+def exactly(options, dtype, rng, kind="LSTM"):
     """A layer, a sequence, and the output of the layer for it."""
-    lstm = kind(5, 7, **options, dtype=dtype, rng=rng)
+    made, _, _, own = (KINDS_OF_LAYERS | OF_ONNX)[kind]
+    lstm = made(5, 7, **options, **own, dtype=dtype, rng=rng)
     x = rng.standard_normal((6, 3, 5)).astype(dtype)
     return lstm, x, lstm.forward(x, train=False)[0]
 
@@ -78,14 +83,15 @@ def exactly(options, dtype, rng, kind=pyoptk.LSTM):
 def test_weights_come_back_as_they_went(options, kind, dtype, rng):
     lstm, x, y = exactly(options, dtype, rng, kind)
     both = {"bidirectional": options["bidirectional"]}
-    for other in (
-        kind.from_torch(lstm.to_torch()),
-        kind.from_torch({f"a.b.{n}": a for n, a in lstm.params.items()}, prefix="a.b."),
-        kind.from_onnx(*lstm.to_onnx()),
-    ):
+    made, _, _, own = KINDS_OF_LAYERS[kind]
+    others = [made.from_onnx(*lstm.to_onnx(), **own)]
+    if not own:
+        prefixed = {f"a.b.{n}": a for n, a in lstm.params.items()}
+        others += [made.from_torch(lstm.to_torch()), made.from_torch(prefixed, prefix="a.b.")]
+    for other in others:
         assert repr(other) == repr(lstm)
         np.testing.assert_array_equal(other.flat_params, lstm.flat_params)
-    keras = kind.from_keras(*lstm.to_keras(), **both)  # whose one bias is the sum
+    keras = made.from_keras(*lstm.to_keras(), **both, **own)  # whose one bias is the sum
     assert repr(keras) == repr(lstm)
     np.testing.assert_array_equal(keras.forward(x)[0], y)
     for ours, theirs in zip(keras.to_keras(), lstm.to_keras(), strict=True):
@@ -94,25 +100,46 @@ def test_weights_come_back_as_they_went(options, kind, dtype, rng):
             np.testing.assert_array_equal(one, other)
 
 
-@kinds
+@of_torch
 def test_converted_weights_are_copies(kind, rng):
     lstm, *_ = exactly({}, np.float32, rng, kind)
     for arrays in (lstm.to_torch().values(), lstm.to_keras(), lstm.to_onnx()):
         assert not any(np.shares_memory(a, lstm.flat_params) for a in arrays)
     state = lstm.to_torch()
-    other = kind.from_torch(state, batch_first=True, save="minimal")
+    other = type(lstm).from_torch(state, batch_first=True, save="minimal")
     assert not any(np.shares_memory(a, other.flat_params) for a in state.values())
     assert (other.batch_first, other.save) == (True, "minimal")
 
 
-@kinds
+OPTIONS = [
+    (pyoptk.GRU, "reset_after", False, ["torch"]),
+    (pyoptk.LSTM, "peepholes", True, ["torch", "keras"]),
+    (pyoptk.LSTM, "coupled", True, ["torch", "keras"]),
+    (pyoptk.LSTM, "cell_clip", 0.5, ["torch", "keras", "onnx"]),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value", "libraries"), OPTIONS)
+def test_what_a_library_does_not_compute_is_refused(kind, name, value, libraries):
+    for library in libraries:
+        weights = getattr(kind(5, 7), f"to_{library}")()
+        weights = [weights] if library == "torch" else weights
+        message = rf"^{name}: expected \w+, as \w+ has nothing else, got {value}$"
+        with pytest.raises(ValueError, match=message):
+            getattr(kind(5, 7, **{name: value}), f"to_{library}")()
+        with pytest.raises(ValueError, match=message):
+            getattr(kind, f"from_{library}")(*weights, **{name: value})
+
+
+@of_torch
 @pytest.mark.parametrize("options", LAYERS, ids=str)
 def test_outputs_equal_pytorch(options, kind, dtype, rng):
     torch = pytest.importorskip("torch")
-    theirs = getattr(torch.nn, kind.__name__)(
+    made = KINDS_OF_LAYERS[kind][0]
+    theirs = getattr(torch.nn, made.__name__)(
         5, 7, **options, dtype=getattr(torch, np.dtype(dtype).name)
     )
-    lstm = kind.from_torch(theirs.state_dict())
+    lstm = made.from_torch(theirs.state_dict())
     x = rng.standard_normal((6, 3, 5)).astype(dtype)
     with torch.inference_mode():
         expected = theirs(torch.from_numpy(x))[0].numpy()
@@ -135,8 +162,10 @@ def keras(monkeypatch):
 def test_outputs_equal_keras(options, kind, keras, rng):
     layers = []
     for _ in range(options["num_layers"]):
-        made = getattr(keras.layers, KINDS_OF_LAYERS[kind][0])
-        layer = made(7, return_sequences=True, use_bias=options["bias"])
+        made, name, _, own = KINDS_OF_LAYERS[kind]
+        layer = getattr(keras.layers, name)(
+            7, return_sequences=True, use_bias=options["bias"], **own
+        )
         layers.append(keras.layers.Bidirectional(layer) if options["bidirectional"] else layer)
     model = keras.Sequential([keras.Input((6, 5)), *layers])
     lstm, x, y = exactly(options, np.float32, rng, kind)
@@ -147,21 +176,24 @@ def test_outputs_equal_keras(options, kind, keras, rng):
     assert np.abs(y - theirs.swapaxes(0, 1)).max() < 2e-6
     got = model.get_weights()
     kernels, recurrents, *biases = (got[k :: len(parts)] for k in range(len(parts)))
-    back = kind.from_keras(kernels, recurrents, *biases, bidirectional=options["bidirectional"])
+    both = options["bidirectional"]
+    back = made.from_keras(kernels, recurrents, *biases, bidirectional=both, **own)
     np.testing.assert_array_equal(back.forward(x)[0], y)
 
 
-@kinds
+@pytest.mark.parametrize("kind", [*KINDS_OF_LAYERS, *OF_ONNX])
 @pytest.mark.parametrize("options", [o for o in LAYERS if o["num_layers"] == 1], ids=str)
 def test_outputs_equal_onnx(options, kind, rng):
     onnx = pytest.importorskip("onnx")
     evaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator
     lstm, x, y = exactly(options, np.float32, rng, kind)
-    given = dict(zip("XWRB", (x, *lstm.to_onnx()), strict=True))
+    given = dict(zip("XWRBP", (x, *lstm.to_onnx()), strict=False))
+    names = [name if given.get(name) is not None else "" for name in "XWRB"]
+    names += ["", "", "", "P"] if "P" in given else []
     given = {name: a for name, a in given.items() if a is not None}
     helper = onnx.helper
     node = helper.make_node(
-        kind.__name__, list(given), ["Y"], hidden_size=7, **KINDS_OF_LAYERS[kind][1],
+        type(lstm).__name__, names, ["Y"], hidden_size=7, **(KINDS_OF_LAYERS | OF_ONNX)[kind][2],
         direction="bidirectional" if options["bidirectional"] else "forward",
     )  # fmt: skip
     inputs, outputs = (
@@ -171,6 +203,40 @@ def test_outputs_equal_onnx(options, kind, rng):
     model = helper.make_model(helper.make_graph([node], "g", inputs, outputs))
     (theirs,) = evaluator(model).run(None, given)  # [T, D, B, H]
     assert np.abs(y - np.concatenate(list(theirs.swapaxes(0, 1)), axis=2)).max() < 2e-6
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+@pytest.mark.parametrize("options", LAYERS, ids=str)
+def test_peepholes_and_coupled_gates_come_back_from_onnx(options, coupled, dtype, rng):
+    lstm, x, _ = exactly(options | {"coupled": coupled}, dtype, rng, "LSTM peepholes")
+    W, R, B, P = lstm.to_onnx()
+    other = pyoptk.LSTM.from_onnx(W, R, B, P, coupled=coupled)
+    assert repr(other) == repr(lstm)
+    np.testing.assert_array_equal(other.flat_params, lstm.flat_params)
+    if (
+        coupled and options["num_layers"] == 1
+    ):  # the operator's equations: i of its weights, f = 1 - i
+        first = W[0], R[0], np.zeros(56, dtype) if B is None else B[0], P[0]
+        h, c = by_onnx(x, *first)
+        last = lstm.forward(x)[1]
+        assert np.abs(last[0][0] - h).max() < 2e-6
+        assert np.abs(last[1][0] - c).max() < 2e-6
+    with pytest.raises(TypeError, match=r"^peepholes: expected none, as P says it, got True$"):
+        pyoptk.LSTM.from_onnx(W, R, B, peepholes=True)
+    with pytest.raises(ValueError, match=r"^P.*: expected float"):
+        pyoptk.LSTM.from_onnx(W, R, B, R)
+
+
+def by_onnx(x, W, R, B, P):
+    """The last state of ONNX's LSTM with input_forget=1."""
+    h = c = np.zeros((x.shape[1], 7), x.dtype)
+    p_i, p_o, _ = np.split(P, 3)
+    for x_t in x:
+        a_i, a_o, _, a_c = np.split(x_t @ W.T + h @ R.T + B[:28] + B[28:], 4, axis=1)
+        i = 1 / (1 + np.exp(-a_i - p_i * c))
+        c = (1 - i) * c + i * np.tanh(a_c)
+        h = np.tanh(c) / (1 + np.exp(-a_o - p_o * c))
+    return h, c
 
 
 def state(**changed):
@@ -209,7 +275,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(bad):
         getattr(pyoptk.LSTM, f"from_{library}")(*arguments)
 
 
-@pytest.mark.parametrize("name", ["clip", "P", "direction", "proj_size", "nonlinearity"])
+@pytest.mark.parametrize("name", ["clip", "direction", "proj_size", "nonlinearity"])
 def test_unknown_keywords_are_refused_by_name(name):
     for make in (
         lambda **given: pyoptk.LSTM(3, 4, **given),
@@ -273,9 +339,11 @@ def test_a_layer_that_no_memory_holds_is_refused(sizes, message):
 
 
 def test_arguments_of_a_layer_are_those_of_its_class():
-    assert list(inspect.signature(pyoptk.LSTM).parameters) == [
-        name for name in inspect.signature(pyoptk.RNN).parameters if name != "nonlinearity"
-    ]
+    lstm, gru, rnn = (
+        [n for n in inspect.signature(kind).parameters if n not in OWN_ARGUMENTS]
+        for kind in (pyoptk.LSTM, pyoptk.GRU, pyoptk.RNN)
+    )
+    assert lstm == gru == rnn
     rnn = pyoptk.RNN(3, 4, 1, "relu", bias=False)
     assert (rnn.nonlinearity, rnn.bias, pyoptk.RNN(3, 4).nonlinearity) == ("relu", False, "tanh")
     assert repr(rnn).startswith("RNN(3, 4, num_layers=1, nonlinearity=relu, bias=False, ")

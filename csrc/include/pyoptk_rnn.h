@@ -18,8 +18,23 @@
  *     PK_GRU    r, z, n       state h               Cho et al. 2014, in the form of cuDNN
  *         x = w_ih x_t + b_ih                       h = w_hh h_{t-1} + b_hh
  *         r, z = sigmoid(x_r + h_r, x_z + h_z)      n = tanh(x_n + r * h_n)
- *         h_t = (1 - z) * n + z * h_{t-1} */
-typedef enum { PK_LSTM, PK_RNN, PK_GRU, PK_N_CELLS } pk_cell_id;
+ *         h_t = (1 - z) * n + z * h_{t-1}
+ *     PK_GRU_BEFORE             the same in the form of the paper: r acts before the product
+ *         n = tanh(x_n + w_hn (r * h_{t-1}) + b_hn)
+ *     PK_LSTM_PEEPHOLES  i, f, g, o; peepholes p_i, p_f, p_o (Gers & Schmidhuber 2000)
+ *         a_i, a_f += p_i * c_{t-1}, p_f * c_{t-1}  a_o += p_o * c_t
+ *         if shape.cell_clip > 0, c_t is bounded by it (Sak et al. 2014), with gradient 0 there
+ *     PK_LSTM_COUPLED    f, g, o; p_f, p_o          Greff et al. 2017
+ *         the same with i = 1 - f */
+typedef enum {
+    PK_LSTM,
+    PK_RNN,
+    PK_GRU,
+    PK_GRU_BEFORE,
+    PK_LSTM_PEEPHOLES,
+    PK_LSTM_COUPLED,
+    PK_N_CELLS
+} pk_cell_id;
 
 /* What forward keeps for backward.  PK_SAVE_MINIMAL: the outputs, and c of every few steps;
  * backward computes the rest again, with the same bits.  For an LSTM this is a third more
@@ -42,6 +57,7 @@ typedef struct {
     int reset_to_initial; /* instead, its first state is h0, c0 */
     int reverse;          /* steps go from T-1 to 0, those of sequence b from lengths[b]-1 to 0 */
     int relu;             /* PK_RNN: see above */
+    double cell_clip;     /* see above; at most 0: none */
     pk_save save;
 } pk_rnn_shape;
 
@@ -54,10 +70,11 @@ typedef struct {
 
 /* G is the number of gates of the cell: `gates` in its table. */
 typedef struct {
-    void *w_ih; /* [G * H, I] */
-    void *w_hh; /* [G * H, H] */
-    void *b_ih; /* [G * H], may be NULL */
-    void *b_hh; /* [G * H], may be NULL */
+    void *w_ih;      /* [G * H, I] */
+    void *w_hh;      /* [G * H, H] */
+    void *b_ih;      /* [G * H], may be NULL */
+    void *b_hh;      /* [G * H], may be NULL */
+    void *peepholes; /* [`peepholes` of the table * H], may be NULL */
 } pk_rnn_weights;
 
 /* The number of elements (scratch: bytes) of the arrays of the same names in pk_rnn_layer.
@@ -111,6 +128,7 @@ typedef struct {
  * on nthreads nor on the other rows. */
 typedef struct {
     size_t gates, states;       /* 1: h; 2: h and c */
+    size_t peepholes;           /* of a unit */
     size_t (*padded)(size_t H); /* H rounded up to whole vectors */
     pk_rnn_sizes (*sizes)(const pk_rnn_shape *shape);
     pk_rnn_partition (*partition)(const pk_rnn_shape *shape, size_t count, int nthreads);
@@ -120,9 +138,11 @@ typedef struct {
                      int nthreads);
 
     /* One time step, for inference on a stream.  Reads each weight once and packs nothing.  Uses B,
-     * I, H and relu of the shape, the weights, the first step of x, h0, c0, h_last and c_last;
-     * c_last may be c0.  Adds the same products as forward in another order. */
+     * I, H and relu of the shape, the weights, the first step of x, h0, c0, h_last, c_last and
+     * `step_scratch_size` bytes of scratch; c_last may be c0.  Adds the same products as forward in
+     * another order. */
     void (*step)(const pk_rnn_layer *layer, int nthreads);
+    size_t (*step_scratch_size)(const pk_rnn_shape *shape); /* 0 for most cells */
 } pk_cell_kernels;
 
 /* ---- linear recurrences ---------------------------------------------------------------------- */

@@ -10,10 +10,11 @@ enum { CELL_GATES = 3, CELL_COLUMNS = 4, CELL_HAS_C = 0, CELL_SAVES = 1 };
 #include "rnn_layout.h"
 
 /* Stores z and the pre-activation of n in a, for cell_h. */
-PK_INLINE vec cell_c(real *a, real *gates, size_t n, vec c_prev)
+PK_INLINE vec cell_c(const cell_context *context, real *a, real *gates, size_t n, vec c_prev)
 {
     const vec n_h = load(a), r = vec_sigmoid(load(a + n)), z = vec_sigmoid(load(a + 2 * n));
     const vec pre_n = load(a + 3 * n) + r * n_h;
+    (void)context;
     if (gates) {
         store(gates, n_h);
         store(gates + n, r);
@@ -23,10 +24,10 @@ PK_INLINE vec cell_c(real *a, real *gates, size_t n, vec c_prev)
     return c_prev; /* the cell has no c */
 }
 
-PK_INLINE vec cell_h(const pk_rnn_shape *shape, real *a, real *gates, size_t n, vec c, vec h_prev)
+PK_INLINE vec cell_h(const cell_context *context, real *a, real *gates, size_t n, vec c, vec h_prev)
 {
     const vec z = load(a + 2 * n), candidate = vec_tanh(load(a + 3 * n));
-    (void)shape, (void)c;
+    (void)context, (void)c;
     if (gates) {
         store(gates + 2 * n, z);
         store(gates + 3 * n, candidate);
@@ -35,13 +36,13 @@ PK_INLINE vec cell_h(const pk_rnn_shape *shape, real *a, real *gates, size_t n, 
 }
 
 /* dh ends as the part of the gradient of h_prev that passes through z. */
-PK_INLINE void cell_gradient(const pk_rnn_shape *shape, real *gates, size_t n, size_t lanes,
+PK_INLINE void cell_gradient(const cell_context *context, real *gates, size_t n, size_t lanes,
                              cell_states at, vec *dh, vec *dc)
 {
     const vec n_h = load(gates), r = load(gates + n), z = load(gates + 2 * n);
     const vec candidate = load(gates + 3 * n);
     const vec dn = *dh * (1 - z) * (1 - candidate * candidate);
-    (void)shape, (void)dc;
+    (void)context, (void)dc;
     store(gates, zero_tail(dn * r, lanes));
     store(gates + n, zero_tail(dn * n_h * r * (1 - r), lanes));
     store(gates + 2 * n, zero_tail(*dh * (at.h_prev - candidate) * z * (1 - z), lanes));

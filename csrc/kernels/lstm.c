@@ -27,30 +27,31 @@ PK_INLINE void lstm_store(real *a, size_t n, lstm_gates s)
 }
 
 /* c from the pre-activations a and c_prev; stores o in a, for cell_h. */
-PK_INLINE vec cell_c(real *a, real *gates, size_t n, vec c_prev)
+PK_INLINE vec cell_c(const cell_context *context, real *a, real *gates, size_t n, vec c_prev)
 {
     const lstm_gates pre = lstm_load(a, n);
     const lstm_gates s = {vec_sigmoid(pre.i), vec_sigmoid(pre.f), vec_tanh(pre.g),
                           vec_sigmoid(pre.o)};
+    (void)context;
     store(a + 3 * n, s.o);
     if (gates)
         lstm_store(gates, n, s);
     return s.f * c_prev + s.i * s.g;
 }
 
-PK_INLINE vec cell_h(const pk_rnn_shape *shape, real *a, real *gates, size_t n, vec c, vec h_prev)
+PK_INLINE vec cell_h(const cell_context *context, real *a, real *gates, size_t n, vec c, vec h_prev)
 {
-    (void)shape, (void)gates, (void)h_prev;
+    (void)context, (void)gates, (void)h_prev;
     return load(a + 3 * n) * vec_tanh(c);
 }
 
 /* h_prev enters only the product, so dh ends as 0. */
-PK_INLINE void cell_gradient(const pk_rnn_shape *shape, real *gates, size_t n, size_t lanes,
+PK_INLINE void cell_gradient(const cell_context *context, real *gates, size_t n, size_t lanes,
                              cell_states at, vec *dh, vec *dc)
 {
     const lstm_gates s = lstm_load(gates, n);
     const vec tanh_c = vec_tanh(at.c), dc_t = *dc + *dh * s.o * (1 - tanh_c * tanh_c);
-    (void)shape;
+    (void)context;
     lstm_store(gates, n,
                (lstm_gates){
                    .i = zero_tail(dc_t * s.g * s.i * (1 - s.i), lanes),

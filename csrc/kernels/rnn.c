@@ -6,24 +6,24 @@ enum { CELL_GATES = 1, CELL_COLUMNS = 1, CELL_HAS_C = 0, CELL_SAVES = 0 };
 
 #include "rnn_layout.h"
 
-PK_INLINE vec cell_c(real *a, real *gates, size_t n, vec c_prev)
+PK_INLINE vec cell_c(const cell_context *context, real *a, real *gates, size_t n, vec c_prev)
 {
-    (void)a, (void)gates, (void)n;
+    (void)context, (void)a, (void)gates, (void)n;
     return c_prev; /* the cell has no c */
 }
 
-PK_INLINE vec cell_h(const pk_rnn_shape *shape, real *a, real *gates, size_t n, vec c, vec h_prev)
+PK_INLINE vec cell_h(const cell_context *context, real *a, real *gates, size_t n, vec c, vec h_prev)
 {
     const vec x = load(a);
     (void)gates, (void)n, (void)c, (void)h_prev;
-    return shape->relu ? masked(~(x <= 0), x) : vec_tanh(x); /* a NaN stays one */
+    return context->shape->relu ? masked(~(x <= 0), x) : vec_tanh(x); /* a NaN stays one */
 }
 
 /* The derivatives of tanh and relu are functions of h. */
-PK_INLINE void cell_gradient(const pk_rnn_shape *shape, real *gates, size_t n, size_t lanes,
+PK_INLINE void cell_gradient(const cell_context *context, real *gates, size_t n, size_t lanes,
                              cell_states at, vec *dh, vec *dc)
 {
-    const vec da = shape->relu ? masked(~(at.h <= 0), *dh) : *dh * (1 - at.h * at.h);
+    const vec da = context->shape->relu ? masked(~(at.h <= 0), *dh) : *dh * (1 - at.h * at.h);
     (void)n, (void)dc;
     store(gates, zero_tail(da, lanes));
     *dh = broadcast(0);

@@ -25,7 +25,10 @@ static void rnn_pack_backward(void *arg, size_t task)
     const size_t H = job->s.H, panels = panels_in(H), of_w_hh = job->Q / WIDTH;
     const size_t panel = task / run->count % panels, n = task / run->count / panels;
     const size_t unit = panel * UNITS, units = units_of(panel, H);
-    real *w_hh = job->packed_w_hh, *w_ih = job->packed_w_ih;
+    real *w_hh = job->packed_w_hh, *w_ih = job->packed_w_ih, *w_s = job->packed_w_s;
+    if (CELL_HAS_S && n < of_w_hh)
+        pack_gate_rows(w_s + (n * H + unit) * OF_S.count * WIDTH, job->w.w_hh, H, job->R, n, unit,
+                       units, OF_S.gate, OF_S.count);
     if (n < of_w_hh && w_hh) {
         w_hh += (n * H + unit) * OF_H.count * WIDTH;
         pack_gate_rows(w_hh, job->w.w_hh, H, job->R, n, unit, units, OF_H.gate, OF_H.count);
@@ -57,9 +60,14 @@ static void rnn_again(const rnn_job *job, range steps, size_t i, int phase, rang
         rnn_inputs(job, steps, rows, panels);
         for (size_t panel = panels.from; panel < panels.to; panel++)
             rnn_products(job, OF_H, h, job->R, packed_w_hh(job, panel), panel, with_h, rows, NULL);
+        for (size_t t = steps.from; t < steps.to && CELL_HAS_S; t++)
+            for (size_t panel = panels.from; panel < panels.to; panel++)
+                rnn_s(job, t, rows, panel, gates_at(job, panel, t, rows.from));
     }
     if (phase < PHASES - 1)
         return;
+    for (size_t panel = panels.from; panel < panels.to && CELL_HAS_S; panel++)
+        rnn_products_of_s(job, with_h, rows, panel);
     const range units = {panels.from * UNITS, smaller(panels.to * UNITS, job->P_c)};
     for (size_t b = rows.from; b < rows.to && CELL_HAS_C; b++)
         memcpy(c_before(job, steps.from, b) + units.from, c_at(job, steps.from, b) + units.from,
@@ -68,7 +76,7 @@ static void rnn_again(const rnn_job *job, range steps, size_t i, int phase, rang
         for (size_t panel = panels.from; panel < panels.to; panel++) {
             real *a = gates_at(job, panel, t, rows.from);
             rnn_cells(job, t, rows, panel, a, a, c_before(job, t, rows.from),
-                      c_behind(job, t, rows.from), 1);
+                      c_behind(job, t, rows.from), 1, job->s.resets != NULL);
         }
 }
 
@@ -92,15 +100,16 @@ PK_INLINE void stop_at_reset(const rnn_job *job, size_t t, size_t b, size_t unit
 
 /* For some units of a row: replaces the gates by dA, and dc by the gradient of c_prev.  Leaves in
  * dh the part of the gradient of h_prev that does not pass through w_hh; the product is added
- * later. */
-PK_INLINE void rnn_cell_backward(const rnn_job *job, size_t t, size_t b, place p)
+ * later.  `resets`: whether there are any. */
+PK_INLINE void rnn_cell_backward(const rnn_job *job, size_t t, size_t b, place p, const int resets)
 {
     real *gates = gates_at(job, p.panel, t, b) + p.vector * LANES;
     real *dh_b = job->dh + b * job->Q + p.unit;
     real *dc_b = CELL_HAS_C ? job->dc + b * job->P_c + p.unit : NULL;
     const int is_active = active(job, t, b);
     vec dh = load(dh_b), dc = dc_b ? load(dc_b) : (vec){0};
-    stop_at_reset(job, t + 1, b, p.unit, &dh, &dc);
+    if (resets)
+        stop_at_reset(job, t + 1, b, p.unit, &dh, &dc);
     if (job->dy.data && (is_active || job->s.repeat_last))
         dh += load_n(row_at(job->dy, t, b) + p.unit, p.lanes);
     if (!is_active) {
@@ -108,16 +117,52 @@ PK_INLINE void rnn_cell_backward(const rnn_job *job, size_t t, size_t b, place p
         store(dh_b, dh);
         return;
     }
+    const real *h_prev = h_at(job, t, b), *c_prev = c_before(job, t, b);
     const cell_states states = {
-        .h_prev = load(h_or_reset(job, t, b, h_at(job, t, b)) + p.unit),
+        .h_prev = load((resets ? h_or_reset(job, t, b, h_prev) : h_prev) + p.unit),
         .h = load(h_at(job, t + 1, b) + p.unit),
-        .c_prev = CELL_HAS_C ? load(c_or_reset(job, t, b, c_before(job, t, b)) + p.unit) : (vec){0},
+        .c_prev = CELL_HAS_C ? load((resets ? c_or_reset(job, t, b, c_prev) : c_prev) + p.unit)
+                             : (vec){0},
         .c = CELL_HAS_C ? load(c_behind(job, t, b) + p.unit) : (vec){0},
     };
-    cell_gradient(&job->s, gates, p.n, p.lanes, states, &dh, &dc);
+    const cell_context context = context_of(job, p.unit);
+    cell_gradient(&context, gates, p.n, p.lanes, states, &dh, &dc);
     if (dc_b)
         store(dc_b, dc);
     store(dh_b, dh);
+}
+
+PK_INLINE void rnn_cells_backward(const rnn_job *job, size_t t, range rows, range panels,
+                                  const int resets)
+{
+    for (size_t panel = panels.from; panel < panels.to; panel++)
+        for (size_t b = rows.from; b < rows.to; b++)
+            for (size_t v = 0; v < vectors_of(job, panel); v++)
+                rnn_cell_backward(job, t, b, place_of(job, panel, v), resets);
+}
+
+/* For cells with s, some columns of units: the gradient of s of step t, which needs dA of all
+ * units, and what it adds to dA and dh. */
+static void rnn_s_backward(const rnn_job *job, size_t t, range rows, range columns)
+{
+    const range live = active_rows(job, t, rows), panels = panels_of(job, columns);
+    const size_t n = columns.from * WIDTH;
+    right_operand w = weight_rows(job, OF_S, job->packed_w_s, NULL, job->R);
+    w.b += columns.from * w.panel;
+    rnn_da_product(job, OF_S, t, live, smaller(columns.to * WIDTH, job->P_h) - n, w,
+                   job->ds + live.from * job->Q + n, job->Q, ZEROS);
+    for (size_t panel = panels.from; panel < panels.to; panel++)
+        for (size_t b = live.from; b < live.to; b++)
+            for (size_t v = 0; v < vectors_of(job, panel) && active(job, t, b); v++) {
+                const place p = place_of(job, panel, v);
+                const vec h = load(h_or_reset(job, t, b, h_at(job, t, b)) + p.unit);
+                real *dh_b = job->dh + b * job->Q + p.unit;
+                vec dh = load(dh_b);
+                store(s_at(job, t, b) + p.unit,
+                      cell_s_gradient(gates_at(job, panel, t, b) + v * LANES, p.n, p.lanes, h,
+                                      load(job->ds + b * job->Q + p.unit), &dh));
+                store(dh_b, dh);
+            }
 }
 
 /* The i-th step from the end: first dh += dA w_hh with dA of the step after it, which needs all
@@ -134,13 +179,16 @@ static void rnn_backward_step(const rnn_job *job, range steps, size_t i, int pha
         w.b += columns.from * w.panel;
         if (length(live))
             rnn_da_product(job, OF_H, t, live, smaller(columns.to * WIDTH, job->P_h) - n, w,
-                           job->dh + live.from * job->Q + n, job->Q);
+                           job->dh + live.from * job->Q + n, job->Q, NULL);
     }
-    if (i < length(steps) && phase == PHASES - 1)
-        for (size_t panel = panels.from; panel < panels.to; panel++)
-            for (size_t b = rows.from; b < rows.to; b++)
-                for (size_t v = 0; v < vectors_of(job, panel); v++)
-                    rnn_cell_backward(job, t - 1, b, place_of(job, panel, v));
+    if (CELL_HAS_S && i < length(steps) && phase == 1)
+        rnn_s_backward(job, t - 1, rows, columns);
+    if (i == length(steps) || phase != (CELL_HAS_S ? 0 : PHASES - 1))
+        return;
+    if (job->s.resets)
+        rnn_cells_backward(job, t - 1, rows, panels, 1);
+    else
+        rnn_cells_backward(job, t - 1, rows, panels, 0);
 }
 
 /* ---- the whole pass -------------------------------------------------------------------------- */

@@ -5,6 +5,12 @@
 
 #include "rnn_threads.h"
 
+PK_INLINE real *packed_w_s(const rnn_job *job, size_t panel)
+{
+    const size_t before = job->s.I * packed_row(OF_X) + job->R * packed_row(OF_H);
+    return packed_panel(job, panel) + WIDTH + before;
+}
+
 /* Packs bias and weights of one panel of a job; task = panel * count + job. */
 static void rnn_pack_forward(void *arg, size_t task)
 {
@@ -12,17 +18,20 @@ static void rnn_pack_forward(void *arg, size_t task)
     const rnn_job *job = run->jobs + task % run->count;
     const size_t panel = task / run->count, I = job->s.I, H = job->s.H, n = units_of(panel, H);
     const size_t unit = panel * UNITS;
-    const real *biases[] = {job->w.b_ih, job->w.b_hh};
-    const columns of[] = {OF_X, OF_H};
+    const real *biases[] = {job->w.b_ih, job->w.b_hh, job->w.b_hh};
+    const columns of[] = {OF_X, OF_H, OF_S};
     real *bias = packed_panel(job, panel), *w_ih = bias + WIDTH;
     memset(bias, 0, WIDTH * sizeof *bias);
-    for (size_t i = 0; i < 2; i++)
+    for (size_t i = 0; i < 3; i++)
         for (size_t j = 0; j < of[i].count && biases[i]; j++)
             for (size_t u = 0; u < n; u++)
                 bias[(of[i].first + j) * n + u] += biases[i][of[i].gate[j] * H + unit + u];
     pack_gate_columns(w_ih, packed_row(OF_X), job->w.w_ih, H, I, unit, n, OF_X.gate, OF_X.count);
     pack_gate_columns(w_ih + I * packed_row(OF_X), packed_row(OF_H), job->w.w_hh, H, job->R, unit,
                       n, OF_H.gate, OF_H.count);
+    if (CELL_HAS_S)
+        pack_gate_columns(packed_w_s(job, panel), packed_row(OF_S), job->w.w_hh, H, job->R, unit, n,
+                          OF_S.gate, OF_S.count);
 }
 
 PK_INLINE right_operand packed_w_ih(const rnn_job *job, size_t panel)
@@ -49,8 +58,8 @@ PK_INLINE const real *begin_at_bias(const rnn_job *job, size_t panel, real *a, s
 }
 
 /* The products of one panel for some steps: a[rows, WIDTH] += s_t w, where s is x with w_ih, or h
- * with w_hh, from the first of these steps on.  If the rows of all steps have one stride, the steps
- * are one product. */
+ * or s with w_hh, from the first of these steps on.  If the rows of all steps have one stride, the
+ * steps are one product. */
 static void rnn_products(const rnn_job *job, columns of, pk_sequence s, size_t N, right_operand w,
                          size_t panel, range steps, range rows, const real *begin)
 {
@@ -103,7 +112,7 @@ static void rnn_pre_activations(const rnn_job *job, size_t t, range rows, range 
     if (job->block == 1)
         product(m, width_of(OF_X, n), I, x, w_ih, live_a + OF_X.first * n, WIDTH,
                 begin_at_bias(job, panel, live_a, m));
-    else if (!CELL_WHOLE_ROW) /* else a is where they are */
+    else if (PHASES == 1) /* else a is where they are */
         memcpy(live_a, gates_at(job, panel, t, live.from), m * WIDTH * sizeof *a);
     if (length(with_h))
         product(length(with_h), width_of(OF_H, n), R, h, w_hh,
@@ -111,21 +120,24 @@ static void rnn_pre_activations(const rnn_job *job, size_t t, range rows, range 
 }
 
 /* Applies the cell to rows of a panel: from the pre-activations a[rows, WIDTH] and c[rows, P_c] to
- * c_next and, unless NULL, gates, which may be a.  If `again`, h and y are known already.
+ * c_next and, unless NULL, gates, which may be a.  If `again`, h and y are known already; `resets`:
+ * whether there are any.
  * Two loops, c and then h, because the chain of operations from a pre-activation to h is too long
  * to overlap with that of the next row. */
 PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel, real *a,
-                         real *gates, const real *c, real *c_next, const int again)
+                         real *gates, const real *c, real *c_next, const int again,
+                         const int resets)
 {
     const size_t vectors = vectors_of(job, panel), P_c = CELL_HAS_C ? job->P_c : 0;
     for (size_t b = rows.from, r = 0; b < rows.to; b++, r++) {
-        const real *c_b = c_or_reset(job, t, b, c + r * P_c);
+        const real *c_b = resets ? c_or_reset(job, t, b, c + r * P_c) : c + r * P_c;
         for (size_t v = 0; v < vectors; v++) {
             const place p = place_of(job, panel, v);
             const size_t at = r * WIDTH + v * LANES;
             vec state = CELL_HAS_C ? load(c_b + p.unit) : (vec){0};
+            const cell_context context = context_of(job, p.unit);
             if (active(job, t, b))
-                state = cell_c(a + at, gates ? gates + at : NULL, p.n, state);
+                state = cell_c(&context, a + at, gates ? gates + at : NULL, p.n, state);
             if (CELL_HAS_C)
                 store(c_next + r * P_c + p.unit, state);
         }
@@ -135,14 +147,16 @@ PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel,
             const place p = place_of(job, panel, v);
             const size_t at = r * WIDTH + v * LANES;
             const vec state = CELL_HAS_C ? load(c_next + r * P_c + p.unit) : (vec){0};
-            vec h = load(h_before(job, t, b) + p.unit); /* past the end of the sequence h stays */
+            const real *h_b = resets ? h_before(job, t, b) : h_at(job, t, b);
+            vec h = load(h_b + p.unit); /* past the end of the sequence h stays */
             vec y = job->s.repeat_last ? h : broadcast(0);
+            const cell_context context = context_of(job, p.unit);
             if (active(job, t, b))
-                y = h = cell_h(&job->s, a + at, gates ? gates + at : NULL, p.n, state, h);
+                y = h = cell_h(&context, a + at, gates ? gates + at : NULL, p.n, state, h);
             if (again)
                 continue;
             store(h_at(job, t + 1, b) + p.unit, h);
-            if (job->s.resets)
+            if (resets)
                 store(h_before(job, t + 1, b) + p.unit,
                       is_reset(job, t + 1, b) ? load(job->reset_h + b * job->P_h + p.unit) : h);
             if (job->y.data)
@@ -154,8 +168,33 @@ PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel,
 static void rnn_forward_cells(const rnn_job *job, size_t t, range rows, size_t panel, real *a)
 {
     real *const gates = keeps_gates(&job->s) ? gates_at(job, panel, t, rows.from) : NULL;
-    rnn_cells(job, t, rows, panel, a, gates, c_at(job, t, rows.from), c_after(job, t, rows.from),
-              0);
+    const real *c = c_at(job, t, rows.from);
+    real *c_next = c_after(job, t, rows.from);
+    if (job->s.resets) /* code of its own, without which the usual case takes longer */
+        rnn_cells(job, t, rows, panel, a, gates, c, c_next, 0, 1);
+    else
+        rnn_cells(job, t, rows, panel, a, gates, c, c_next, 0, 0);
+}
+
+/* For cells with s: s of step t, from the pre-activations a[rows, WIDTH] of one panel. */
+static void rnn_s(const rnn_job *job, size_t t, range rows, size_t panel, real *a)
+{
+    for (size_t b = rows.from; b < rows.to; b++, a += WIDTH)
+        for (size_t v = 0; v < vectors_of(job, panel); v++) {
+            const place p = place_of(job, panel, v);
+            const vec h = load(h_before(job, t, b) + p.unit);
+            store(s_at(job, t, b) + p.unit, zero_tail(cell_s(a + v * LANES, p.n, h), p.lanes));
+        }
+}
+
+/* The products with s, in place, for some steps. */
+static void rnn_products_of_s(const rnn_job *job, range steps, range rows, size_t panel)
+{
+    const pk_sequence s = {s_at(job, steps.from, 0), (ptrdiff_t)(job->s.B * job->P_h),
+                           (ptrdiff_t)job->P_h};
+    rnn_products(job, OF_S, s, job->R,
+                 (right_operand){packed_w_s(job, panel), packed_row(OF_S), 0, 1, 0}, panel, steps,
+                 rows, NULL);
 }
 
 static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phase, range rows,
@@ -163,9 +202,12 @@ static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phas
 {
     _Alignas(ALIGNMENT) real local[ROW_BLOCK * WIDTH]; /* never leaves the L1 cache */
     const range panels = panels_of(job, columns);
-    if (CELL_WHOLE_ROW && phase == 1) {
-        for (size_t panel = panels.from; panel < panels.to; panel++)
+    if (phase == 1) {
+        for (size_t panel = panels.from; panel < panels.to; panel++) {
+            if (CELL_HAS_S && !(job->from_zeros && t == 0))
+                rnn_products_of_s(job, (range){t, t + 1}, rows, panel);
             rnn_forward_cells(job, t, rows, panel, gates_at(job, panel, t, rows.from));
+        }
         return;
     }
     if (job->block > 1 && t % job->block == 0)
@@ -175,9 +217,11 @@ static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phas
         const range live = active_rows(job, t, block);
         for (size_t i = 0; i < length(panels); i++) { /* there and back: the last are cached */
             const size_t panel = t % 2 ? panels.to - 1 - i : panels.from + i;
-            real *a = CELL_WHOLE_ROW ? gates_at(job, panel, t, b) : local;
+            real *a = PHASES == 2 ? gates_at(job, panel, t, b) : local;
             rnn_pre_activations(job, t, block, live, panel, a);
-            if (!CELL_WHOLE_ROW)
+            if (CELL_HAS_S)
+                rnn_s(job, t, block, panel, a);
+            else if (PHASES == 1)
                 rnn_forward_cells(job, t, block, panel, a);
         }
     }

@@ -42,14 +42,14 @@ PK_INLINE right_operand weight_rows(const rnn_job *job, columns of, const real *
     return packed ? in_panels(packed, of.count * H) : (right_operand){w, N, WIDTH, of.count, H * N};
 }
 
-/* c[rows, N] += dA of step t times w */
+/* c[rows, N] = begin + dA of step t times w */
 static void rnn_da_product(const rnn_job *job, columns of, size_t t, range rows, size_t N,
-                           right_operand w, real *c, size_t ldc)
+                           right_operand w, real *c, size_t ldc, const real *begin)
 {
     for (size_t k = 0, depth; k < of.count * job->s.H; k += depth) {
         depth = da_block(job, of, k);
         product_block(length(rows), N, depth, da_at(job, of, k, t, rows.from), rows_from(w, k), c,
-                      ldc, NULL);
+                      ldc, k ? NULL : begin);
     }
 }
 
@@ -158,7 +158,8 @@ typedef struct {
     columns of;
     real *dw;
     size_t N;
-    pk_sequence right; /* x or h */
+    pk_sequence right; /* x, h or s, from step `first` on */
+    size_t first;
     int is_h;
     range steps; /* whose active rows are summed */
 } rnn_weight;
@@ -171,7 +172,7 @@ PK_INLINE const real *next_row(const rnn_job *job, const rnn_weight *g, size_t *
         if (++*b == job->s.B)
             *b = 0, ++*t;
         if (active(job, step, row)) {
-            const real *of_step = row_at(g->right, step, row);
+            const real *of_step = row_at(g->right, step - g->first, row);
             return g->is_h ? h_or_reset(job, step, row, of_step) : of_step;
         }
     }
@@ -270,9 +271,9 @@ static void rnn_bias_gradient(const rnn_sums *sums, size_t panel)
         for (size_t j = 0; j < CELL_COLUMNS; j++)
             for (size_t v = 0; v < VECTORS; v++) /* unused ones, too: cheaper than a branch */
                 sum[j][v] += load(da + j * units + v * LANES);
-    real *outs[] = {job->dw.b_ih, job->dw.b_hh};
-    const columns of[] = {OF_X, OF_H};
-    for (size_t i = 0; i < 2; i++)
+    real *outs[] = {job->dw.b_ih, job->dw.b_hh, job->dw.b_hh};
+    const columns of[] = {OF_X, OF_H, OF_S};
+    for (size_t i = 0; i < 3; i++)
         for (size_t j = 0; j < of[i].count && outs[i]; j++)
             for (size_t v = 0; v < vectors; v++) {
                 const place p = place_of(job, panel, v);
@@ -282,8 +283,33 @@ static void rnn_bias_gradient(const rnn_sums *sums, size_t panel)
             }
 }
 
-/* GRADIENT_WIDTH columns of a weight for a group of panels.  Tasks: dw_ih, then dw_hh, then
- * biases. */
+/* The gradients of the peepholes = the sum of dA * c over steps and rows, or +=, for one panel. */
+static void rnn_peephole_gradient(const rnn_sums *sums, size_t panel)
+{
+    const rnn_job *job = sums->job;
+    const range steps = sums->run->steps;
+    const place p = place_of(job, panel, 0); /* a panel has one vector of units */
+    vec sum[CELL_N_PEEPHOLES + 1] = {{0}};
+    const real *da = gates_at(job, panel, steps.from, 0);
+    for (size_t t = steps.from; t < steps.to; t++)
+        for (size_t b = 0; b < job->s.B; b++) {
+            if (!active(job, t, b))
+                continue;
+            const vec before = load(c_or_reset(job, t, b, c_before(job, t, b)) + p.unit);
+            const vec after = load(c_behind(job, t, b) + p.unit);
+            for (size_t k = 0; k != CELL_N_PEEPHOLES; k++)
+                sum[k] +=
+                    load(da + PEEPHOLES[k] * p.n) * (k + 1 != CELL_N_PEEPHOLES ? before : after);
+            da += WIDTH;
+        }
+    for (size_t k = 0; k != CELL_N_PEEPHOLES; k++) {
+        real *out = (real *)job->dw.peepholes + k * job->s.H + p.unit;
+        store_part(out, job->accumulate ? sum[k] + load_part(out, p.lanes) : sum[k], p.lanes);
+    }
+}
+
+/* GRADIENT_WIDTH columns of a weight for a group of panels.  Tasks: dw_ih, then dw_hh, of h and of
+ * s, then biases. */
 static void rnn_gradient_task(void *arg, size_t task)
 {
     const rnn_sums *sums = arg;
@@ -296,14 +322,21 @@ static void rnn_gradient_task(void *arg, size_t task)
                           pk_chunk_begin(all, group + 1, sums->groups)};
     const pk_sequence h = {job->h, (ptrdiff_t)(B * job->P_h), (ptrdiff_t)job->P_h};
     const range steps = sums->run->steps;
-    const rnn_weight w_ih = {OF_X, job->dw.w_ih, I, job->x, 0, steps};
-    const rnn_weight w_hh = {OF_H, job->dw.w_hh, R, h, 1, steps_with_h(job, steps)};
-    const rnn_weight *w = part < of_w_ih ? &w_ih : &w_hh;
-    const size_t column = (part < of_w_ih ? part : part - of_w_ih) * width;
+    const pk_sequence s = {job->s_rows, (ptrdiff_t)(B * job->P_h), (ptrdiff_t)job->P_h};
+    const range with_h = steps_with_h(job, steps);
+    const rnn_weight of_x = {OF_X, job->dw.w_ih, I, job->x, 0, 0, steps};
+    const rnn_weight of_h = {OF_H, job->dw.w_hh, R, h, 0, 1, with_h};
+    const rnn_weight of_s = {OF_S, job->dw.w_hh, R, s, steps.from, 0, with_h};
+    const size_t biases = of_w_ih + (1 + CELL_HAS_S) * of_w_hh;
+    const rnn_weight *w = part < of_w_ih ? &of_x : part < of_w_ih + of_w_hh ? &of_h : &of_s;
+    const size_t column = (part < of_w_ih ? part : (part - of_w_ih) % of_w_hh) * width;
     const fp_mode mode = flush_denormals();
-    if (part == of_w_ih + of_w_hh)
-        for (size_t panel = panels.from; panel < panels.to; panel++)
+    if (part == biases)
+        for (size_t panel = panels.from; panel < panels.to; panel++) {
             rnn_bias_gradient(sums, panel);
+            if (CELL_N_PEEPHOLES && job->dw.peepholes)
+                rnn_peephole_gradient(sums, panel);
+        }
     else if (w->dw && w->N < LANES)
         rnn_narrow_gradient(sums, w, panels);
     else if (w->dw && pk_on_worker())
@@ -326,7 +359,8 @@ static void rnn_gradients_of(const rnn_run *run)
         const rnn_job *job = run->jobs + i;
         const size_t panels = panels_in(job->s.H);
         rnn_sums of = {run, job, run->steps, 1, 1};
-        const size_t parts = (round_up(job->s.I, width) + round_up(job->R, width)) / width + 1;
+        const size_t of_w_hh = (1 + CELL_HAS_S) * round_up(job->R, width) / width;
+        const size_t parts = round_up(job->s.I, width) / width + of_w_hh + 1;
         if (threads > 1)
             of.groups = smaller(panels, 1 + 4 * threads / parts);
         if (job->s.lengths)

@@ -23,6 +23,10 @@
  *     CELL_H          the same for h and w_hh.  A column that both enter holds the sum, of biases,
  *                     too.  A GRU, whose n needs two separate sums, has the columns n_h, r, z, n_x:
  *                     h enters the first three, x the last three
+ *     CELL_S          optional, the same for s with w_hh: another operand as wide as h, which the
+ *                     cell computes from the products with x and h.  Each step then has two phases.
+ *                     A column that s enters holds the bias as those of h do
+ *     CELL_PEEPHOLES  optional: the columns that have one; the last is of c after the step
  *     CELL_HAS_C      whether there is a second state, c
  *     CELL_SAVES      whether backward needs the gates; if not, the states are enough
  *     CELL_WHOLE_ROW  optional.  1: the cell needs all pre-activations of a row at once, to
@@ -31,17 +35,32 @@
 #ifndef CELL_WHOLE_ROW
 #define CELL_WHOLE_ROW 0
 #endif
+#ifdef CELL_PEEPHOLES
+enum { CELL_N_PEEPHOLES = CELL_GATES - 1 };
+#else
+#define CELL_PEEPHOLES {0}
+enum { CELL_N_PEEPHOLES = 0 };
+#endif
+#ifdef CELL_S
+enum { CELL_HAS_S = 1 };
+#else /* then nothing calls these */
+#define CELL_S {0, 0, {0}}
+#define cell_s(a, n, h_prev) (h_prev)
+#define cell_s_gradient(gates, n, lanes, h_prev, ds, dh) (h_prev)
+enum { CELL_HAS_S = 0 };
+#endif
 
 typedef struct {
     size_t first, count;
     size_t gate[COLS];
 } columns;
-static const columns OF_X = CELL_X, OF_H = CELL_H;
+static const size_t PEEPHOLES[] = CELL_PEEPHOLES;
+static const columns OF_X = CELL_X, OF_H = CELL_H, OF_S = CELL_S;
 
 enum {
     VECTORS = CELL_COLUMNS == 1 ? COLS : 1, /* in a column of a panel */
     UNITS = VECTORS * LANES,
-    PHASES = 1 + CELL_WHOLE_ROW
+    PHASES = 1 + (CELL_WHOLE_ROW || CELL_HAS_S)
 };
 
 typedef struct {
@@ -59,6 +78,11 @@ typedef struct {
     real *packed_rows; /* for backward: rows of x or h, see rnn_wide_gradient */
     real *packed_w_hh, *packed_w_ih; /* for backward: rows in the order of dA; NULL: in place */
     real *dh, *dc;                   /* [B, Q], [B, P_c] */
+    real *peepholes;                 /* [CELL_N_PEEPHOLES, P_c] */
+    /* Only with s: [s_steps, B, P_h], that of step t at t % s_steps; for backward, its gradient
+     * [B, Q] and the rows of w_hh that it needs. */
+    real *s_rows, *ds, *packed_w_s;
+    size_t s_steps;
     /* Only with resets: the states [B, P_h] and [B, P_c] of a row after one; h before each step,
      * [before_steps, B, P_h], that of step t at t % before_steps; for backward, the gradients of
      * the initial state that came from resets, [B, Q] and [B, P_c]. */
@@ -74,6 +98,18 @@ typedef struct {
 typedef struct {
     vec h_prev, h, c_prev, c;
 } cell_states;
+
+/* What a cell knows besides its arrays.  The peepholes of a vector's units are `row` apart. */
+typedef struct {
+    const pk_rnn_shape *shape;
+    const real *peepholes;
+    size_t row;
+} cell_context;
+
+PK_INLINE cell_context context_of(const rnn_job *job, size_t unit)
+{
+    return (cell_context){&job->s, CELL_N_PEEPHOLES ? job->peepholes + unit : NULL, job->P_c};
+}
 
 /* from..to-1: steps, batch rows, panels, or groups of WIDTH columns of dh */
 typedef struct {
@@ -186,6 +222,11 @@ PK_INLINE real *h_before(const rnn_job *job, size_t t, size_t b)
     return job->before + (t % job->before_steps * job->s.B + b) * job->P_h;
 }
 
+PK_INLINE real *s_at(const rnn_job *job, size_t t, size_t b)
+{
+    return job->s_rows + (t % job->s_steps * job->s.B + b) * job->P_h;
+}
+
 /* Row b of the part of c [., B, P_c] with this number; NULL if the cell has no c. */
 PK_INLINE real *c_slot(const rnn_job *job, real *c, size_t slot, size_t b)
 {
@@ -227,7 +268,7 @@ PK_INLINE size_t packed_row(columns of) { return of.count * UNITS; }
 PK_INLINE size_t size_of_packed_panel(const rnn_job *job)
 {
     const size_t rows = plus(times(job->s.I, packed_row(OF_X)), times(job->R, packed_row(OF_H)));
-    return plus(WIDTH, rows);
+    return plus(WIDTH, plus(rows, times(job->R, packed_row(OF_S))));
 }
 
 PK_INLINE real *packed_panel(const rnn_job *job, size_t panel)

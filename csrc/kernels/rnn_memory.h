@@ -25,7 +25,7 @@ static size_t steps_of_window(const pk_rnn_shape *s)
  * rows, so that w_ih is read once for all of them. */
 static size_t steps_of_block(const pk_rnn_shape *s)
 {
-    const size_t H = padded(s->H), columns = OF_X.count * s->I + OF_H.count * s->H;
+    const size_t H = padded(s->H), columns = OF_X.count * s->I + (OF_H.count + OF_S.count) * s->H;
     const size_t weights = times(times(H, columns), sizeof(real));
     if ((weights < L2_SHARE && s->B >= 2 * TILE_ROWS) || s->B >= 512)
         return 1;
@@ -67,6 +67,14 @@ PK_INLINE real *part(real *memory, size_t *end, size_t elements)
     return begin;
 }
 
+static void s_scratch(rnn_job *job, real *memory, size_t *end, size_t steps)
+{
+    if (!CELL_HAS_S)
+        return;
+    job->s_rows = part(memory, end, times(steps, times(job->s.B, job->P_h)));
+    job->s_steps = steps;
+}
+
 static void resets_scratch(rnn_job *job, real *memory, size_t *end, size_t before_steps)
 {
     if (!job->s.resets)
@@ -85,6 +93,8 @@ static size_t forward_scratch(rnn_job *job, real *memory)
     job->packed_w = part(memory, &end, times(panels, size_of_packed_panel(job)));
     if (!keeps_gates(&job->s))
         job->gates = part(memory, &end, times(job->block, step));
+    job->peepholes = part(memory, &end, times(CELL_N_PEEPHOLES, job->P_c));
+    s_scratch(job, memory, &end, 1);
     resets_scratch(job, memory, &end, 2);
     return end;
 }
@@ -107,6 +117,12 @@ static size_t backward_scratch(rnn_job *job, real *memory)
         job->gates = part(memory, &end, times(window, step));
     if (computes_again(&job->s))
         job->c_again = part(memory, &end, times(window + 1, c));
+    job->peepholes = part(memory, &end, times(CELL_N_PEEPHOLES, job->P_c));
+    if (CELL_HAS_S) {
+        job->ds = part(memory, &end, times(B, job->Q));
+        job->packed_w_s = part(memory, &end, packed_size(OF_S.count * H, job->R));
+    }
+    s_scratch(job, memory, &end, keeps_gates(&job->s) ? job->window : window);
     resets_scratch(job, memory, &end, computes_again(&job->s) ? window : 0);
     if (job->s.resets) {
         job->dh_resets = part(memory, &end, times(B, job->Q));
@@ -149,6 +165,7 @@ static rnn_job rnn_job_of(const pk_rnn_layer *layer, size_t (*scratch)(rnn_job *
     job.gates = layer->gates;
     job.from_zeros = !layer->h0;
     scratch(&job, align(layer->scratch));
+    copy_in(job.peepholes, job.P_c, job.w.peepholes, job.s.H, CELL_N_PEEPHOLES);
     return job;
 }
 

@@ -10,12 +10,14 @@ extern const pk_cell_kernels PK_TABLE;
 const pk_cell_kernels PK_TABLE = {
     .gates = CELL_GATES,
     .states = 1 + CELL_HAS_C,
+    .peepholes = CELL_N_PEEPHOLES,
     .padded = padded,
     .sizes = rnn_sizes,
     .partition = rnn_partition,
     .forward = rnn_forward,
     .backward = rnn_backward,
     .step = rnn_step,
+    .step_scratch_size = step_scratch_size,
 };
 
 #endif

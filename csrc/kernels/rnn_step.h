@@ -6,7 +6,7 @@
 #ifndef PK_RNN_STEP_H
 #define PK_RNN_STEP_H
 
-#include "rnn_layout.h"
+#include "rnn_memory.h"
 
 enum {
 #if PK_VECTOR_BYTES == 64 || defined(__aarch64__)
@@ -19,7 +19,25 @@ enum {
 typedef struct {
     const pk_rnn_layer *layer;
     size_t chunks; /* of panels */
+    int phase;     /* 1: the products with s */
+    real *a, *s;   /* of a cell with s, between the phases: [panels, B, WIDTH], [B, H] */
 } rnn_step_job;
+
+static size_t step_scratch(const pk_rnn_shape *s, rnn_step_job *job, real *memory)
+{
+    size_t end = 0;
+    if (CELL_HAS_S) {
+        job->a = part(memory, &end, times(times(s->B, panels_in(s->H)), WIDTH));
+        job->s = part(memory, &end, times(s->B, s->H));
+    }
+    return end;
+}
+
+static size_t step_scratch_size(const pk_rnn_shape *shape)
+{
+    rnn_step_job job;
+    return CELL_HAS_S ? PK_SCRATCH_BYTES(step_scratch(shape, &job, NULL)) : 0;
+}
 
 /* Up to COLS rows of a weight for one lane of a panel: one for each column that the input enters,
  * or, if the cell has one column, one for each of its vectors. */
@@ -63,55 +81,68 @@ PK_INLINE void step_dots(vec sums[STEP_ROWS][COLS], const int rows, size_t K, st
         step_columns(sums, rows, K - k, &w, k, x, x_row);
 }
 
-/* The new state of one batch row for the units of a panel, from `unit` on, from their dot
- * products. */
-PK_INLINE void rnn_step_cell(const pk_rnn_layer *layer, size_t b, size_t unit,
-                             vec dots[COLS][LANES])
+/* The new state of one batch row for the units of a panel, from `unit` on, from their dot products;
+ * in the first phase of a cell with s, that. */
+PK_INLINE void rnn_step_cell(const rnn_step_job *job, size_t b, size_t unit, vec dots[COLS][LANES])
 {
+    const pk_rnn_layer *layer = job->layer;
     const size_t H = layer->shape.H, at = b * H + unit, units = smaller(H - unit, UNITS);
-    const real *biases[] = {layer->weights.b_ih, layer->weights.b_hh};
-    const real *h0 = layer->h0, *c0 = layer->c0;
-    const columns of[] = {OF_X, OF_H};
-    _Alignas(ALIGNMENT) real a[WIDTH]; /* [COLUMNS, UNITS] */
+    const real *biases[] = {layer->weights.b_ih, layer->weights.b_hh, layer->weights.b_hh};
+    const real *h0 = layer->h0, *c0 = layer->c0, *own = layer->weights.peepholes;
+    const columns of[] = {OF_X, OF_H, OF_S};
+    _Alignas(ALIGNMENT) real local[WIDTH]; /* [COLUMNS, UNITS] */
+    real *a = CELL_HAS_S ? job->a + (unit / UNITS * layer->shape.B + b) * WIDTH : local;
     for (size_t v = 0; v * LANES < units; v++) {
         const size_t n = smaller(units - v * LANES, LANES), unit_v = v * LANES;
         for (size_t j = 0; j < CELL_COLUMNS; j++) {
-            vec bias = {0};
-            for (size_t i = 0; i < 2; i++)
+            vec bias = CELL_HAS_S && job->phase ? load(a + j * UNITS + unit_v) : (vec){0};
+            for (size_t i = 0; i < 3 && !(CELL_HAS_S && job->phase); i++)
                 if (biases[i] && j - of[i].first < of[i].count)
                     bias += load_n(biases[i] + of[i].gate[j - of[i].first] * H + unit + unit_v, n);
             store(a + j * UNITS + unit_v, sums_of_lanes(dots[j + v]) + bias);
         }
         vec c = c0 ? load_n(c0 + at + unit_v, n) : (vec){0};
         const vec h = h0 ? load_n(h0 + at + unit_v, n) : (vec){0};
-        c = cell_c(a + unit_v, NULL, UNITS, c);
+        if (CELL_HAS_S && !job->phase) {
+            store_n(job->s + at + unit_v, cell_s(a + unit_v, UNITS, h), n);
+            continue;
+        }
+        real peepholes[CELL_N_PEEPHOLES * LANES + 1];
+        for (size_t k = 0; k != CELL_N_PEEPHOLES; k++)
+            store(peepholes + k * LANES, own ? load_n(own + k * H + unit + unit_v, n) : (vec){0});
+        const cell_context context = {&layer->shape, peepholes, LANES};
+        c = cell_c(&context, a + unit_v, NULL, UNITS, c);
         if (CELL_HAS_C)
             store_n((real *)layer->c_last + at + unit_v, c, n);
         store_n((real *)layer->h_last + at + unit_v,
-                cell_h(&layer->shape, a + unit_v, NULL, UNITS, c, h), n);
+                cell_h(&context, a + unit_v, NULL, UNITS, c, h), n);
     }
 }
 
 /* The units of a panel, from `unit` on, for batch rows b..b+rows-1; rows is a literal. */
-PK_INLINE void rnn_step_tile(const pk_rnn_layer *layer, const int rows, size_t b, size_t unit)
+PK_INLINE void rnn_step_tile(const rnn_step_job *job, const int rows, size_t b, size_t unit)
 {
+    const pk_rnn_layer *layer = job->layer;
     const size_t I = layer->shape.I, H = layer->shape.H, n = smaller(H - unit, LANES);
     const real *w_ih = layer->weights.w_ih, *w_hh = layer->weights.w_hh, *h0 = layer->h0;
     vec dots[STEP_ROWS][COLS][LANES]; /* at most 16 KiB */
     for (size_t lane = 0; lane < LANES; lane++) {
         vec sums[STEP_ROWS][COLS] = {{{0}}};
-        if (lane < n)
+        if (lane < n && !job->phase)
             step_dots(sums, rows, I, step_rows_of(OF_X, w_ih, H, I, unit + lane),
                       row_at(layer->x, 0, b), layer->x.b_stride);
-        if (lane < n && h0)
+        if (lane < n && h0 && !job->phase)
             step_dots(sums, rows, H, step_rows_of(OF_H, w_hh, H, H, unit + lane), h0 + b * H,
+                      (ptrdiff_t)H);
+        if (CELL_HAS_S && lane < n && h0 && job->phase)
+            step_dots(sums, rows, H, step_rows_of(OF_S, w_hh, H, H, unit + lane), job->s + b * H,
                       (ptrdiff_t)H);
         for (int r = 0; r < rows; r++)
             for (size_t j = 0; j < COLS; j++)
                 dots[r][j][lane] = sums[r][j];
     }
     for (int r = 0; r < rows; r++)
-        rnn_step_cell(layer, b + (size_t)r, unit, dots[r]);
+        rnn_step_cell(job, b + (size_t)r, unit, dots[r]);
 }
 
 static void rnn_step_panels(void *arg, size_t chunk)
@@ -124,9 +155,9 @@ static void rnn_step_panels(void *arg, size_t chunk)
     for (size_t panel = from; panel < to; panel++) {
         size_t b = 0;
         for (; b + STEP_ROWS <= B; b += STEP_ROWS)
-            rnn_step_tile(job->layer, STEP_ROWS, b, panel * UNITS);
+            rnn_step_tile(job, STEP_ROWS, b, panel * UNITS);
         for (; b < B; b++)
-            rnn_step_tile(job->layer, 1, b, panel * UNITS);
+            rnn_step_tile(job, 1, b, panel * UNITS);
     }
     restore_denormals(mode);
 }
@@ -135,10 +166,12 @@ static void rnn_step(const pk_rnn_layer *layer, int nthreads)
 {
     enum { SERIAL_BELOW = 1 << 18 }; /* multiply-adds: some 10 microseconds */
     const pk_rnn_shape *s = &layer->shape;
-    rnn_step_job job = {layer, 1};
+    rnn_step_job job = {.layer = layer, .chunks = 1};
+    step_scratch(s, &job, CELL_HAS_S ? align(layer->scratch) : NULL);
     if (nthreads > 1 && s->B * CELL_GATES * s->H * (s->I + s->H) >= SERIAL_BELOW)
         job.chunks = smaller((size_t)nthreads, panels_in(s->H));
-    pk_parallel(rnn_step_panels, &job, job.chunks, nthreads);
+    for (; job.phase <= CELL_HAS_S; job.phase++)
+        pk_parallel(rnn_step_panels, &job, job.chunks, nthreads);
 }
 
 #endif

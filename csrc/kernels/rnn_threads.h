@@ -23,7 +23,7 @@ typedef struct {
 static pk_rnn_partition rnn_partition(const pk_rnn_shape *s, size_t count, int nthreads)
 {
     enum { SERIAL_BELOW = 1 << 20, WORTH_WAITING = 1 << 17 }; /* multiply-adds */
-    const size_t state_weights = times(OF_H.count * s->H, s->H);
+    const size_t state_weights = times((OF_H.count + OF_S.count) * s->H, s->H);
     const size_t input_weights = times(OF_X.count * s->H, s->I);
     const size_t step = times(state_weights, s->B);
     const size_t all = times(times(count * s->T, s->B), plus(state_weights, input_weights));
@@ -90,7 +90,7 @@ static void rnn_walk_task(void *arg, size_t task)
     const rnn_job *job = run->jobs + task % run->count;
     size_t share = task / run->count, row_shares = run->rows, row = share % row_shares;
     range columns = {0, job->Q / WIDTH};
-    if (walk->phase_from == 1) {
+    if (CELL_WHOLE_ROW && walk->phase_from == 1) {
         row_shares = run->units, row = share;
     } else if (run->units > 1) {
         const size_t unit = share / row_shares, all = columns.to;

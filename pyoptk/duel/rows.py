@@ -63,14 +63,15 @@ def layer_flop(T: int, B: int, I: int, H: int, gates: int = 4, packed: bool = Fa
 
 def layer(
     T: int, B: int, I: int, H: int, *, cell: str = "LSTM", dtype: str = "float32",
-    packed: bool = False, part: str = "",
+    packed: bool = False, part: str = "", **form: Any,
 ) -> Row:  # fmt: skip
     """One recurrent layer: forward and backward with the gradient of the input, or a part of it.
 
-    `part` is "forward", "backward", or "step" for one step of a stream.
+    `part` is "forward", "backward", or "step" for one step of a stream; `form` are keywords of the
+    cell.
     """
     kind = f", {part}" * bool(part) + ", sequences of T/2 to T" * packed + of(dtype)
-    gates = getattr(pyoptk, cell).gates
+    gates = getattr(pyoptk, cell)(1, 1, **form).gates
     sizes = {"T": T, "B": B, "I": I, "H": H, "dtype": dtype, "gates": gates}
     sizes |= {"packed": True} if packed else {}
     flop = layer_flop(T, B, I, H, gates, packed)
@@ -78,8 +79,9 @@ def layer(
         passes = {"forward": T, "backward": 2 * T, "step": 1}[part]
         flop = passes * 2 * gates * B * H * (I + H)
     task, part = ("stream", "") if part == "step" else ("layer", part)
-    label = f"{cell}, T {T}, B {B}, I {I}, H {H}{kind}"
-    return other(label, task, sizes, {"cell": cell}, part=part, flop=flop)
+    label = "".join([cell, *(f", {name}={value}" for name, value in form.items())])
+    label += f", T {T}, B {B}, I {I}, H {H}{kind}"
+    return other(label, task, sizes, {"cell": cell} | form, part=part, flop=flop)
 
 
 def scan(T: int, B: int, D: int, *, dtype: str = "float32", part: str = "") -> Row:

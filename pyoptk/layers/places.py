@@ -6,7 +6,8 @@ import inspect
 from typing import Any, NamedTuple
 
 from ..params import Fixed
-from ..rnn.layer import Layer as Recurrent
+from ..rnn.layer import Layer
+from ..rnn.minimal_layer import Minimal
 
 NEEDED = ("params", "grads", "forward", "backward")
 
@@ -49,7 +50,7 @@ def check_layers(layers: tuple[Any, ...]) -> None:
 
 
 def place(layer: Any, key: str) -> Place:
-    recurrent, nested = isinstance(layer, Recurrent), is_model(layer)
+    recurrent, nested = isinstance(layer, Layer | Minimal), is_model(layer)
     takes_lengths = "lengths" in inspect.signature(layer.forward).parameters
     if nested:
         replaced = any(place.key for place in layer._places)

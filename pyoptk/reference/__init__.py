@@ -9,6 +9,7 @@ defaults: those are in `pyoptk.optim`.
 
 from . import arrays as _arrays
 from . import dense as _dense
+from . import lstm as _lstm
 from . import minimal as _minimal
 from . import moments as _moments
 from . import optim as _optim
@@ -16,6 +17,7 @@ from . import rnn as _rnn
 from . import scan as _scan
 from .arrays import *
 from .dense import *
+from .lstm import *
 from .minimal import *
 from .moments import *
 from .optim import *
@@ -26,6 +28,7 @@ __all__: list[str] = []
 __all__ += _arrays.__all__
 __all__ += _dense.__all__
 __all__ += _minimal.__all__
+__all__ += _lstm.__all__
 __all__ += _moments.__all__
 __all__ += _optim.__all__
 __all__ += _rnn.__all__

@@ -1,4 +1,4 @@
-"""Twins of the recurrent cells and layers: the same results within rounding."""
+"""Twins of recurrent cells and layers: the same results within rounding. The LSTM is in lstm.py."""
 
 from __future__ import annotations
 
@@ -23,10 +23,6 @@ __all__ = [
     "gru_cell",
     "gru_forward",
     "gru_step",
-    "lstm_backward",
-    "lstm_cell",
-    "lstm_forward",
-    "lstm_step",
     "output",
     "rnn_backward",
     "rnn_cell",
@@ -37,46 +33,31 @@ __all__ = [
 Array = NDArray[np.floating]
 
 
-def lstm_cell(a: Array, c: Array, gates: Array) -> tuple[Array, Array]:
-    """h, c [B, H] after a step, from pre-activations [B, 4H] and c before it; changes `gates`."""
-    a = a.reshape(gates.shape)  # [B, 4, H]
-    i, f, g, o = (gates[:, k] for k in range(4))
-    sigmoid(a[:, 0], i)
-    sigmoid(a[:, 1], f)
-    tanh(a[:, 2], g)
-    sigmoid(a[:, 3], o)
-    c = f * c + i * g
-    return o * np.tanh(c), c
+def gru_cell(
+    x: Array, h: Array, w_hh: Array, b_hh: Array | None, gates: Array, *, reset_after: bool = True
+) -> Array:
+    """h [B, H] after a step, from the pre-activations of x [B, 3H] and h before it; sets `gates`.
 
-
-def gru_cell(x: Array, h_new: Array, h: Array, gates: Array) -> Array:
-    """h [B, H] after a step, from both pre-activations [B, 3H] and h before it; changes `gates`."""
-    x, h_new = (a.reshape(len(h), 3, h.shape[1]) for a in (x, h_new))
-    r, z, n = (gates[:, k] for k in range(3))
-    sigmoid(x[:, 0] + h_new[:, 0], r)
-    sigmoid(x[:, 1] + h_new[:, 1], z)
-    tanh(x[:, 2] + r * h_new[:, 2], n)
-    gates[:, 3] = h_new[:, 2]
+    They are r, z, n and, for n, the pre-activation of h, or without `reset_after` r * h.
+    """
+    H = h.shape[1]
+    biases = [None, None] if b_hh is None else np.split(b_hh, [2 * H])
+    r, z, n, of_n = (gates[:, k] for k in range(4))
+    of_h = pre_activations(h, w_hh[: 2 * H], biases[0])
+    sigmoid(x[:, :H] + of_h[:, :H], r)
+    sigmoid(x[:, H : 2 * H] + of_h[:, H:], z)
+    if reset_after:
+        of_n[:] = pre_activations(h, w_hh[2 * H :], biases[1])
+        tanh(x[:, 2 * H :] + r * of_n, n)
+    else:
+        of_n[:] = r * h
+        tanh(x[:, 2 * H :] + pre_activations(of_n, w_hh[2 * H :], biases[1]), n)
     return (1 - z) * n + z * h
 
 
 def rnn_cell(a: Array, *, relu: bool = False) -> Array:
     """h [B, H] of a plain RNN from pre-activations."""
     return np.maximum(a, 0) if relu else np.tanh(a)
-
-
-def lstm_step(
-    x: Array,
-    h: Array,
-    c: Array,
-    w_ih: Array,
-    w_hh: Array,
-    b_ih: Array | None = None,
-    b_hh: Array | None = None,
-) -> tuple[Array, Array]:
-    """h and c [B, H] after one step of a layer, from x [B, I] and those before it."""
-    a = pre_activations(x, w_ih, b_ih, b_hh) + h @ w_hh.T
-    return lstm_cell(a, c, np.empty((len(c), 4, c.shape[1]), c.dtype))
 
 
 def gru_step(
@@ -86,10 +67,13 @@ def gru_step(
     w_hh: Array,
     b_ih: Array | None = None,
     b_hh: Array | None = None,
+    *,
+    reset_after: bool = True,
 ) -> Array:
     """h [B, H] after one step of a layer, from x [B, I] and h before it."""
     gates = np.empty((len(h), 4, h.shape[1]), h.dtype)
-    return gru_cell(pre_activations(x, w_ih, b_ih), pre_activations(h, w_hh, b_hh), h, gates)
+    a = pre_activations(x, w_ih, b_ih)
+    return gru_cell(a, h, w_hh, b_hh, gates, reset_after=reset_after)
 
 
 def rnn_step(
@@ -106,63 +90,6 @@ def rnn_step(
     return rnn_cell(pre_activations(x, w_ih, b_ih, b_hh) + h @ w_hh.T, relu=relu)
 
 
-def lstm_forward(
-    x: Array,
-    h0: Array,
-    c0: Array,
-    w_ih: Array,
-    w_hh: Array,
-    b_ih: Array | None = None,
-    b_hh: Array | None = None,
-    lengths: NDArray[np.integer] | None = None,
-    *,
-    resets: NDArray[np.bool] | None = None,
-    reset_to_initial: bool = False,
-    reverse: bool = False,
-) -> tuple[Array, Array, Array]:
-    """One direction of an LSTM layer (Hochreiter & Schmidhuber 1997, Gers et al. 2000).
-
-    Parameters
-    ----------
-    x : array [T, B, I]
-    h0, c0 : arrays [B, H]
-    w_ih, w_hh : arrays [4H, I], [4H, H]
-        Gates in the order i, f, g, o.
-    b_ih, b_hh : arrays [4H], optional
-    lengths : integers [B], optional
-        At steps from lengths[b] on, sequence b keeps its state.
-    resets : bool [T, B], optional
-        Where another sequence begins: no state passes to that step from the one before it, or in
-        reverse, from that step to the one before it.
-    reset_to_initial : bool
-        There the state is h0, c0 instead of 0.
-    reverse : bool
-        Steps are taken from T-1 to 0.
-
-    Returns
-    -------
-    h, c : arrays [T+1, B, H]
-        States in the order of the steps, the initial one first, and without regard to resets;
-        `output` makes the output of h.
-    gates : array [T, B, 4, H]
-        In the order of the steps.
-    """
-    T, B, _ = x.shape
-    H = h0.shape[1]
-    h, c = np.empty((2, T + 1, B, H), x.dtype)
-    gates = np.empty((T, B, 4, H), x.dtype)
-    h[0], c[0] = h0, c0
-    inputs = pre_activations(turned(x, reverse), w_ih, b_ih, b_hh)
-    ended, new = ended_of(T, lengths, reverse), new_of(T, lengths, reverse, resets)
-    for t in range(T):
-        h_prev, c_prev = (state_before(s, t, new, reset_to_initial) for s in (h, c))
-        h[t + 1], c[t + 1] = lstm_cell(inputs[t] + h_prev @ w_hh.T, c_prev, gates[t])
-        if ended is not None:
-            past = ended[t]
-            h[t + 1, past], c[t + 1, past] = h[t, past], c[t, past]
-    return h, c, gates
-
-
 def gru_forward(
     x: Array,
     h0: Array,
@@ -175,11 +102,12 @@ def gru_forward(
     resets: NDArray[np.bool] | None = None,
     reset_to_initial: bool = False,
     reverse: bool = False,
+    reset_after: bool = True,
 ) -> tuple[Array, Array]:
-    """One direction of a GRU layer (Cho et al. 2014), the reset gate after the product with h.
+    """One direction of a GRU layer (Cho et al. 2014), the reset gate after the product with h or
+    before it.
 
-    As `lstm_forward`: h [T+1, B, H] and gates [T, B, 4, H], which are r, z, n and the part of the
-    pre-activation of n that comes from h.
+    As `lstm_forward`: h [T+1, B, H] and gates [T, B, 4, H], which are those of `gru_cell`.
     """
     T, B, _ = x.shape
     H = h0.shape[1]
@@ -189,7 +117,7 @@ def gru_forward(
     ended, new = ended_of(T, lengths, reverse), new_of(T, lengths, reverse, resets)
     for t in range(T):
         h_prev = state_before(h, t, new, reset_to_initial)
-        h[t + 1] = gru_cell(inputs[t], pre_activations(h_prev, w_hh, b_hh), h_prev, gates[t])
+        h[t + 1] = gru_cell(inputs[t], h_prev, w_hh, b_hh, gates[t], reset_after=reset_after)
         if ended is not None:
             h[t + 1, ended[t]] = h[t, ended[t]]
     return h, gates
@@ -237,66 +165,6 @@ def output(
     return turned(y, reverse)
 
 
-def lstm_backward(
-    x: Array,
-    h: Array,
-    c: Array,
-    gates: Array,
-    w_ih: Array,
-    w_hh: Array,
-    dy: Array,
-    dh: Array,
-    dc: Array,
-    lengths: NDArray[np.integer] | None = None,
-    *,
-    resets: NDArray[np.bool] | None = None,
-    reset_to_initial: bool = False,
-    reverse: bool = False,
-    repeat_last: bool = False,
-) -> tuple[Array, Array, Array, Array, Array, Array]:
-    """The gradients of `lstm_forward`.
-
-    Parameters
-    ----------
-    x, h, c, gates, w_ih, w_hh, lengths, resets, reset_to_initial, reverse, repeat_last
-        As given to and returned by `lstm_forward` and `output`.
-    dy : array [T, B, H]
-        Gradient of the output.
-    dh, dc : arrays [B, H]
-        Gradients of the last state.
-
-    Returns
-    -------
-    dx, dh0, dc0, dw_ih, dw_hh, db
-        db is that of either bias.
-    """
-    T, B, H = dy.shape
-    ended, new = ended_of(T, lengths, reverse), new_of(T, lengths, reverse, resets)
-    dy = of_output(dy, ended, reverse, repeat_last)
-    da = np.empty((T, B, 4, H), x.dtype)
-    h_prev, c_prev = (states_before(s, new, reset_to_initial) for s in (h, c))
-    dh0, dc0 = np.zeros((2, B, H), x.dtype)
-    for t in reversed(range(T)):
-        i, f, g, o = (gates[t, :, k] for k in range(4))
-        dh_t = dy[t] + dh
-        tanh_c = np.tanh(c[t + 1])
-        dc_t = dc + dh_t * o * (1 - tanh_c**2)
-        da[t, :, 0] = dc_t * g * i * (1 - i)
-        da[t, :, 1] = dc_t * c_prev[t] * f * (1 - f)
-        da[t, :, 2] = dc_t * i * (1 - g**2)
-        da[t, :, 3] = dh_t * tanh_c * o * (1 - o)
-        dh, dc_t = da[t].reshape(B, 4 * H) @ w_hh, dc_t * f
-        if ended is not None:  # past the end everything passes through
-            past = ended[t]
-            da[t, past], dh[past], dc_t[past] = 0, dh_t[past], dc[past]
-        dc = dc_t
-        if new is not None:
-            stop_at_resets(dh, dh0, new[t], reset_to_initial)
-            stop_at_resets(dc, dc0, new[t], reset_to_initial)
-    dx, dw_ih, dw_hh, db = from_da(da, x, h_prev, w_ih, ended, reverse)
-    return dx, dh0 + dh, dc0 + dc, dw_ih, dw_hh, db
-
-
 def gru_backward(
     x: Array,
     h: Array,
@@ -311,6 +179,7 @@ def gru_backward(
     reset_to_initial: bool = False,
     reverse: bool = False,
     repeat_last: bool = False,
+    reset_after: bool = True,
 ) -> tuple[Array, Array, Array, Array, Array, Array]:
     """The gradients of `gru_forward`: dx, dh0, dw_ih, dw_hh, db_ih, db_hh."""
     T, B, H = dy.shape
@@ -319,14 +188,18 @@ def gru_backward(
     dx_a, dh_a = np.empty((2, T, B, 3, H), x.dtype)  # of the pre-activations
     h_prev, dh0 = states_before(h, new, reset_to_initial), np.zeros((B, H), x.dtype)
     for t in reversed(range(T)):
-        r, z, n, n_h = (gates[t, :, k] for k in range(4))
+        r, z, n, of_n = (gates[t, :, k] for k in range(4))
         dh_t = dy[t] + dh
         dx_a[t, :, 2] = dh_t * (1 - z) * (1 - n**2)
         dx_a[t, :, 1] = dh_t * (h_prev[t] - n) * z * (1 - z)
-        dx_a[t, :, 0] = dx_a[t, :, 2] * n_h * r * (1 - r)
+        ds = dx_a[t, :, 2] @ w_hh[2 * H :]  # of r * h
+        dr = dx_a[t, :, 2] * of_n if reset_after else ds * h_prev[t]
+        dx_a[t, :, 0] = dr * r * (1 - r)
         dh_a[t] = dx_a[t]
-        dh_a[t, :, 2] *= r
-        dh = dh_a[t].reshape(B, 3 * H) @ w_hh + dh_t * z
+        if reset_after:
+            dh_a[t, :, 2] *= r
+        from_n = dh_a[t, :, 2] @ w_hh[2 * H :] if reset_after else ds * r
+        dh = dh_a[t, :, :2].reshape(B, 2 * H) @ w_hh[: 2 * H] + from_n + dh_t * z
         if ended is not None:
             past = ended[t]
             dx_a[t, past], dh_a[t, past], dh[past] = 0, 0, dh_t[past]
@@ -334,6 +207,8 @@ def gru_backward(
             stop_at_resets(dh, dh0, new[t], reset_to_initial)
     dx, dw_ih, _, db_ih = from_da(dx_a, x, h_prev, w_ih, ended, reverse)
     _, _, dw_hh, db_hh = from_da(dh_a, x, h_prev, w_ih, ended, reverse)
+    if not reset_after:
+        dw_hh[2 * H :] = from_da(dh_a, x, gates[:, :, 3], w_ih, ended, reverse)[2][2 * H :]
     return dx, dh0 + dh, dw_ih, dw_hh, db_ih, db_hh
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import KW_ONLY
+from typing import Any, Self
 
-from .._checks import check_choice
-from .convert import ConvertedLayer
-from .weights import Array
+import numpy as np
+
+from .._checks import check_choice, check_switch, check_switches, number
+from .convert import ConvertedLayer, bare, check_like, lists, reordered
+from .weights import PEEPHOLES, Array
 
 
 class LSTM(ConvertedLayer[tuple[Array, Array]]):
@@ -39,6 +42,15 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
     seed : int, optional
         0..2**64-1, for the masks of dropout. Each forward has a mask of its own, the same for any
         number of threads. Drawn from `rng` by default.
+    peepholes : bool
+        Whether the gates also see c (Gers & Schmidhuber 2000): i and f that of the last step, o
+        the new one, each unit its own, times ``weight_ch_l0`` [3H], in the order i, f, o.
+    coupled : bool
+        Whether the input gate is ``1 - f`` (Greff et al. 2017). There are then three gates, f, g,
+        o, so that 4H is 3H below, and two peepholes, f, o.
+    cell_clip : float, optional
+        Above 0: c is bounded to +-cell_clip after each step (Sak et al. 2014), as in TensorFlow's
+        LSTMCell. The gradient is 0 where the bound acts.
     save : {"full", "minimal"}
         What forward keeps for backward: everything, or the outputs and a few states, from which
         backward computes the rest again, in about a third more time.
@@ -55,8 +67,9 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
     ----------
     params, grads : mappings of names to arrays
         weight_ih_l0 [4H, I] (in higher layers [4H, D * H]), weight_hh_l0 [4H, H], bias_ih_l0 and
-        bias_hh_l0 [4H]; if bidirectional the same with the suffix _reverse; then those of layer 1,
-        and so on. They are views into `flat_params` and `flat_grads`. The dicts are read-only; the
+        bias_hh_l0 [4H], with `peepholes` weight_ch_l0 [3H]; if bidirectional the same with the
+        suffix _reverse; then those of layer 1, and so on. They are views into `flat_params` and
+        `flat_grads`. The dicts are read-only; the
         arrays may be changed in place at any time, because every call reads them again. (Changed
         between a forward and its backward, the gradients are those of neither weights.)
     flat_params, flat_grads : arrays
@@ -102,22 +115,101 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
     open_gate = 1  # f
     keras_gates = (0, 1, 2, 3)
     onnx_gates = (0, 3, 1, 2)
+    not_in_torch = ("peepholes", "coupled", "cell_clip")
+    not_in_keras = not_in_torch
+    not_in_onnx = ("cell_clip",)
+    _: KW_ONLY
+    peepholes: bool = False
+    coupled: bool = False
+    cell_clip: float | None = None
+
+    def _begin(self, given: dict[str, Any]) -> None:
+        switches = {name: given[name] for name in ("peepholes", "coupled")}
+        check_switches(**switches)
+        given |= {name: bool(on) for name, on in switches.items()}
+        if given["cell_clip"] is not None:
+            least = float(np.finfo(np.float32).tiny)
+            given["cell_clip"] = number(
+                "cell_clip", given["cell_clip"], least, np.inf, "a number above 0 or None"
+            )
+        if given["coupled"]:
+            self.__dict__.update(cell="lstm_coupled", gates=3, open_gate=0)
+        elif given["peepholes"] or given["cell_clip"] is not None:
+            self.__dict__["cell"] = "lstm_peepholes"
+        super()._begin(given)
+
+    @classmethod
+    def from_onnx(cls, W: Any, R: Any, B: Any = None, P: Any = None, **settings: Any) -> Self:
+        """As of every layer; `P`, the peepholes, is [D, 3H], or a list.
+
+        The operator's ``input_forget=1`` is the keyword ``coupled=True``: of i and f it uses the
+        weights of i, which this makes those of f. Its `clip`, which bounds pre-activations, is not
+        supported.
+        """
+        if "peepholes" in settings:
+            raise TypeError(
+                f"peepholes: expected none, as P says it, got {settings['peepholes']!r}"
+            )
+        layer = super().from_onnx(W, R, B, **settings, peepholes=P is not None)
+        if P is not None:
+            given = lists(W=W, P=P)
+            check_like((W, layer.to_onnx()[3]), given)
+            for i, own in enumerate(layer._peepholes()):
+                level, direction = divmod(i, layer.directions)
+                own[...] = layer._peepholes_of_onnx(given["P"][level][direction])
+        return layer
+
+    def to_onnx(self) -> tuple[Any, ...]:
+        """(W, R, B) for ONNX, as `from_onnx` takes them, and P if there are peepholes."""
+        if not self.peepholes:
+            return super().to_onnx()
+        parts, D = [self._peepholes_to_onnx(own) for own in self._peepholes()], self.directions
+        P = [np.stack(parts[i : i + D]) for i in range(0, len(parts), D)]
+        return *super().to_onnx(), bare(P)
+
+    def _peepholes(self) -> list[Array]:
+        return [array for name, array in self.params.items() if name.startswith(PEEPHOLES)]
+
+    def _to_onnx(self, array: Array) -> Array:
+        if not self.coupled:
+            return super()._to_onnx(array)
+        f, g, o = np.split(array, 3)  # ONNX keeps i, ours f: sigmoid(-a) is 1 - sigmoid(a)
+        return np.concatenate([-f, o, np.zeros_like(f), g])
+
+    def _of_onnx(self, array: Array) -> Array:
+        if not self.coupled:
+            return super()._of_onnx(array)
+        i, o, _, g = np.split(array, 4)
+        return np.concatenate([-i, g, o])
+
+    def _peepholes_to_onnx(self, array: Array) -> Array:
+        if self.coupled:
+            f, o = np.split(array, 2)
+            return np.concatenate([-f, o, np.zeros_like(f)])
+        return reordered(array, (0, 2, 1))
+
+    def _peepholes_of_onnx(self, array: Array) -> Array:
+        i, o, f = np.split(array, 3)
+        return np.concatenate([-i, o] if self.coupled else [i, f, o])
 
 
 class GRU(ConvertedLayer[Array]):
-    """Gated recurrent units (Cho et al. 2014), with the reset gate after the product with h.
+    """Gated recurrent units (Cho et al. 2014).
 
     With ``x = w_ih x_t + b_ih`` and ``h = w_hh h_{t-1} + b_hh``, both in the order r, z, n of the
     gates: ``r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)``, ``n = tanh(x_n + r * h_n)`` and
-    ``h_t = (1 - z) * n + z * h_{t-1}``. This is PyTorch's and cuDNN's form, Keras's with
-    ``reset_after=True``, its default, and ONNX's with ``linear_before_reset=1``. Weights, gate
-    order and names are PyTorch's. The state is one array, h. Everything else is documented in
-    `LSTM`.
+    ``h_t = (1 - z) * n + z * h_{t-1}``. This is PyTorch's and cuDNN's form, Keras's by default,
+    and ONNX's with ``linear_before_reset=1``. The form of the paper, ``reset_after=False``, has
+    ``n = tanh(x_n + w_hn (r * h_{t-1}) + b_hn)``; it is ONNX's by default. Weights, gate order and
+    names are PyTorch's. The state is one array, h. Everything else is documented in `LSTM`.
 
     Parameters
     ----------
     input_size, hidden_size, num_layers : int
         I, H and L, at least 1.
+    reset_after : bool
+        Whether the reset gate acts after the product with h. Without, each step has a second
+        product, which has to wait for the first.
     bias, batch_first, bidirectional, dropout, seed, save, dtype, init, rng
         As for `LSTM`. With ``init="keras"`` all biases are 0.
 
@@ -133,7 +225,8 @@ class GRU(ConvertedLayer[Array]):
     -----
     A training step keeps 5 L D (T+1) B P elements for backward, with P = H rounded up to whole
     vectors; with ``save="minimal"`` L D (T+1) B P, and some 4 D B P sqrt(T) for the gates of a
-    window of steps. Between layers it needs what an `LSTM` needs.
+    window of steps. Between layers it needs what an `LSTM` needs. With ``reset_after=False`` there
+    is T B P more for backward, or with "minimal" B P sqrt(T).
 
     Examples
     --------
@@ -151,6 +244,15 @@ class GRU(ConvertedLayer[Array]):
     keras_gates = (1, 0, 2)
     keras_biases = 2
     onnx_gates = (1, 0, 2)
+    not_in_torch = ("reset_after",)
+    _: KW_ONLY
+    reset_after: bool = True
+
+    def _begin(self, given: dict[str, Any]) -> None:
+        given["reset_after"] = check_switch("reset_after", given["reset_after"])
+        if not given["reset_after"]:
+            self.__dict__.update(cell="gru_before", keras_biases=1)
+        super()._begin(given)
 
 
 class RNN(ConvertedLayer[Array]):

@@ -16,19 +16,24 @@ from numpy.typing import ArrayLike
 from .._checks import check_switch
 from ..checkpoint import check_arrays, check_mapping, check_value, fill_arrays
 from .layer import Layer, State
-from .weights import Array, names_of
+from .weights import PEEPHOLES, Array, names_of
 
 
 class ConvertedLayer(Layer[State]):
     """A layer whose weights come from other libraries and go there, as plain arrays.
 
     Weights are copied, and may be whatever `numpy.asarray` takes. `settings` are the keywords of
-    the layer that do not follow from them: batch_first, dropout, seed, save, nonlinearity.
+    the layer that do not follow from them: batch_first, dropout, seed, save, nonlinearity,
+    reset_after.
     """
 
     keras_gates: ClassVar[tuple[int, ...]]  # Keras's k-th gate is ours of this number
     keras_biases: ClassVar[int] = 1
     onnx_gates: ClassVar[tuple[int, ...]]
+    # Options of whose values the library computes the default alone.
+    not_in_torch: ClassVar[tuple[str, ...]] = ()
+    not_in_keras: ClassVar[tuple[str, ...]] = ()
+    not_in_onnx: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def from_torch(cls, state: Mapping[str, Any], *, prefix: str = "", **settings: Any) -> Self:
@@ -71,12 +76,14 @@ class ConvertedLayer(Layer[State]):
         I, H, L = w_ih.shape[1], w_hh.shape[1], 1 + max(int(n[1]) for n in numbers if n)
         bias, both = names_of(0)[2] in arrays, names_of(0, backward=True)[0] in arrays
         layer = cls._of(w_ih, I, H, L, bias, both, settings)
+        layer._check_default("PyTorch", layer.not_in_torch)
         check_arrays(layer.params, arrays, "state")
         fill_arrays(dict(layer.params), arrays)
         return layer
 
     def to_torch(self) -> dict[str, Array]:
         """The weights by PyTorch's names."""
+        self._check_default("PyTorch", self.not_in_torch)
         return {name: array.copy() for name, array in self.params.items()}
 
     @classmethod
@@ -96,9 +103,9 @@ class ConvertedLayer(Layer[State]):
         Parameters
         ----------
         kernel, recurrent, bias : arrays [I, G * H], [H, G * H], [G * H], or lists of such
-            As ``get_weights()`` returns them; the bias of a GRU, with ``reset_after=True``, is
-            [2, 3H]. A list has an array for each layer or, if `bidirectional`, two: forward,
-            backward. Without bias None.
+            As ``get_weights()`` returns them; the bias of a GRU is [2, 3H], but [3H] with the
+            keyword ``reset_after=False``, which is also Keras's. A list has an array for each layer
+            or, if `bidirectional`, two: forward, backward. Without bias None.
 
         Raises
         ------
@@ -106,19 +113,19 @@ class ConvertedLayer(Layer[State]):
             If an array has another dtype or shape, or a list another length; the message names it.
         """
         biases = {} if bias is None else {"bias": bias}
-        given = _lists(kernel=kernel, recurrent=recurrent, **biases)
+        given = lists(kernel=kernel, recurrent=recurrent, **biases)
         I, H = _axes(given, "kernel", 2)[0], _axes(given, "recurrent", 2)[0]
         L, rest = divmod(len(given["kernel"]), 1 + check_switch("bidirectional", bidirectional))
         if rest:
             raise ValueError(f"kernel: expected two arrays for each layer, got {2 * L + rest}")
         layer = cls._of(given["kernel"][0], I, H, L, bool(biases), bidirectional, settings)
-        _check_like(layer.to_keras(), given)
+        check_like(layer.to_keras(), given)
         layer.flat_params[:] = 0  # there is no second bias
         for i, part in enumerate(layer._parts()):
             theirs = [arrays[i] for arrays in given.values()]
             theirs[2:] = [half for b in theirs[2:] for half in np.atleast_2d(b)]
             for own, array in zip(part, theirs, strict=False):
-                own[...] = _reordered(array.T, np.argsort(cls.keras_gates))
+                own[...] = reordered(array.T, np.argsort(cls.keras_gates))
         return layer
 
     def to_keras(self) -> tuple[Any, Any, Any]:
@@ -127,21 +134,23 @@ class ConvertedLayer(Layer[State]):
         Arrays, or lists if there are several layers or directions. The bias is the sum of both
         (both, [2, 3H], for a GRU), and None if there is none.
         """
-        parts = [[_reordered(array, self.keras_gates) for array in part] for part in self._parts()]
+        self._check_default("Keras", self.not_in_keras)
+        parts = [[reordered(array, self.keras_gates) for array in part] for part in self._parts()]
         kernels, recurrents = ([part[i].T.copy() for part in parts] for i in range(2))
         biases: list[Array] = [
             np.stack(part[2:]) if self.keras_biases == 2 else part[2] + part[3]
             for part in parts
             if self.bias
         ]
-        return _bare(kernels), _bare(recurrents), _bare(biases)
+        return bare(kernels), bare(recurrents), bare(biases)
 
     @classmethod
     def from_onnx(cls, W: Any, R: Any, B: Any = None, **settings: Any) -> Self:
         """A layer with the weights of ONNX's operator of this name, or of several on top of each
         other.
 
-        G * H are 4H for an LSTM, 3H for a GRU (with ``linear_before_reset=1``), H for an RNN.
+        G * H are 4H for an LSTM, 3H for a GRU, H for an RNN. A GRU with ``linear_before_reset=0``,
+        the operator's default, needs the keyword ``reset_after=False``.
 
         Parameters
         ----------
@@ -154,29 +163,45 @@ class ConvertedLayer(Layer[State]):
         TypeError, ValueError
             If an array has another dtype or shape, or a list another length; the message names it.
         """
-        given = _lists(W=W, R=R, **({} if B is None else {"B": B}))
+        given = lists(W=W, R=R, **({} if B is None else {"B": B}))
         (D, _, I), (_, _, H) = _axes(given, "W", 3), _axes(given, "R", 3)
         if D not in (1, 2):
             raise ValueError(f"W: expected 1 or 2 directions, got shape {given['W'][0].shape}")
         layer = cls._of(given["W"][0], I, H, len(given["W"]), "B" in given, D == 2, settings)
-        _check_like(layer.to_onnx(), given)
+        check_like(layer.to_onnx(), given)
         for i, part in enumerate(layer._parts()):
             theirs = [arrays[i // D][i % D] for arrays in given.values()]
             theirs[2:] = [half for b in theirs[2:] for half in np.split(b, 2)]
             for own, array in zip(part, theirs, strict=True):
-                own[...] = _reordered(array, np.argsort(cls.onnx_gates))
+                own[...] = layer._of_onnx(array)
         return layer
 
-    def to_onnx(self) -> tuple[Any, Any, Any]:
+    def to_onnx(self) -> tuple[Any, ...]:
         """(W, R, B) for ONNX, as `from_onnx` takes them: arrays, or lists if there are layers."""
-        parts = [[_reordered(array, self.onnx_gates) for array in part] for part in self._parts()]
+        self._check_default("ONNX", self.not_in_onnx)
+        parts = [[self._to_onnx(array) for array in part] for part in self._parts()]
         D = self.directions
         layers = [parts[i : i + D] for i in range(0, len(parts), D)]
         Ws, Rs = ([np.stack([part[k] for part in layer]) for layer in layers] for k in range(2))
         Bs = [
             np.stack([np.concatenate(part[2:]) for part in layer]) for layer in layers if self.bias
         ]
-        return _bare(Ws), _bare(Rs), _bare(Bs)
+        return bare(Ws), bare(Rs), bare(Bs)
+
+    def _check_default(self, library: str, names: tuple[str, ...]) -> None:
+        for name in names:
+            default, value = type(self)._arguments[name].default, getattr(self, name)
+            if value != default:
+                raise ValueError(
+                    f"{name}: expected {default}, as {library} has nothing else, got {value}"
+                )
+
+    def _to_onnx(self, array: Array) -> Array:
+        """A copy of a weight with its gates in ONNX's order."""
+        return reordered(array, self.onnx_gates)
+
+    def _of_onnx(self, array: Array) -> Array:
+        return reordered(array, np.argsort(self.onnx_gates))
 
     @classmethod
     def _of(
@@ -198,11 +223,11 @@ class ConvertedLayer(Layer[State]):
     def _parts(self) -> list[list[Array]]:
         """The weights of every direction of every layer, in the order of `KINDS`."""
         kinds = 4 if self.bias else 2
-        arrays = list(self.params.values())
+        arrays = [a for name, a in self.params.items() if not name.startswith(PEEPHOLES)]
         return [arrays[i : i + kinds] for i in range(0, len(arrays), kinds)]
 
 
-def _reordered(array: Array, gates: ArrayLike) -> Array:
+def reordered(array: Array, gates: ArrayLike) -> Array:
     """A copy of [G * H, ...] with its gates in this order."""
     order = np.asarray(gates)
     gates_of: Array = array.reshape(order.size, -1)
@@ -210,7 +235,7 @@ def _reordered(array: Array, gates: ArrayLike) -> Array:
     return reordered
 
 
-def _bare(arrays: list[Array]) -> Any:
+def bare(arrays: list[Array]) -> Any:
     """What users pass: nothing, an array, or several in a list."""
     return arrays if len(arrays) > 1 else arrays[0] if arrays else None
 
@@ -220,7 +245,7 @@ def array_of(weight: Any) -> Array:
     return np.asarray(weight.detach() if hasattr(weight, "detach") else weight)
 
 
-def _lists(**given: Any) -> dict[str, list[Array]]:
+def lists(**given: Any) -> dict[str, list[Array]]:
     """Lists of arrays, equally many of each."""
     lists = {
         name: [array_of(a) for a in (some if isinstance(some, list | tuple) else [some])]
@@ -243,7 +268,7 @@ def _axes(given: Mapping[str, list[Array]], name: str, axes: int) -> tuple[int, 
     return shape
 
 
-def _check_like(expected: tuple[Any, ...], given: Mapping[str, list[Array]]) -> None:
+def check_like(expected: tuple[Any, ...], given: Mapping[str, list[Array]]) -> None:
     for of_kind, (name, arrays) in zip(expected, given.items(), strict=False):
         several = isinstance(of_kind, list)
         for i, array in enumerate(arrays):

@@ -19,6 +19,7 @@ from .._bound import Bound
 from .._rnn import Passes, Stepper
 from .weights import INITIALIZERS, Array, initialize, shapes_of
 
+OWN_ARGUMENTS = ("nonlinearity", "reset_after", "peepholes", "coupled", "cell_clip")  # of some
 State = TypeVar("State")  # an array for each state of the cell: h, or the pair (h, c)
 
 
@@ -29,6 +30,8 @@ class Attributes:
     gates: ClassVar[int]
     open_gate: ClassVar[int | None] = None  # the gate whose bias Keras starts at 1
     relu: bool = False
+    peepholes: bool = False
+    cell_clip: float | None = None
     dropout_calls: int  # which mask of dropout is next
     _passes: Passes
     _stepper: Stepper | None
@@ -285,22 +288,21 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
 
     def __repr__(self) -> str:
         names = ["num_layers", "bias", "batch_first", "bidirectional", "dropout", "save", "dtype"]
-        names[1:1] = [name for name in ("nonlinearity",) if name in self._arguments]
+        names[1:1] = [name for name in OWN_ARGUMENTS if self._differs(name)]
         settings = ", ".join(f"{name}={getattr(self, name)}" for name in names)
         return f"{type(self).__name__}({self.input_size}, {self.hidden_size}, {settings})"
 
     def _short(self) -> str:
         """A repr of what is not as by default."""
-        options = [*self._arguments][2:]
-        changed = [
-            f"{name}={value}"
-            for name in options
-            if name != "seed"
-            and hasattr(self, name)
-            and (value := getattr(self, name)) != self._arguments[name].default
-        ]
+        names = [n for n in [*self._arguments][2:] if n not in ("seed", "init", "rng")]
+        changed = [f"{name}={getattr(self, name)}" for name in names if self._differs(name)]
         sizes = [str(self.input_size), str(self.hidden_size)]
         return f"{type(self).__name__}({', '.join(sizes + changed)})"
+
+    def _differs(self, name: str) -> bool:
+        """Whether the layer takes this argument, and has another value than its default."""
+        argument = self._arguments.get(name)
+        return argument is not None and getattr(self, name) != argument.default
 
     @property
     def _counters(self) -> dict[str, int]:

@@ -7,7 +7,6 @@ As no gate depends on the state, all products are made before the recurrence, wh
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import KW_ONLY, InitVar
 from typing import Any, ClassVar
 
@@ -16,24 +15,19 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _checks, kernels
 from .._arguments import Declared
+from .._bound import Array, Bound, views
 from .._scan import put_gradients
-from ..checkpoint import check_arrays, fill_arrays
-from ..params import Fixed
+from .._sequences import check_lengths, check_resets
 from ..scan import check_array, linear_scan, linear_scan_backward
-from .weights import Array, buffer
 
 
 class Attributes:
     """What a layer has besides its arguments."""
 
     parts: ClassVar[tuple[str, ...]]  # the suffixes of the parameters
-    flat_params: Array
-    flat_grads: Array
-    params: Mapping[str, Array]
-    grads: Mapping[str, Array]
 
 
-class Minimal(Declared, Attributes):
+class Minimal(Declared, Attributes, Bound):
     """Base of `minGRU` and `minLSTM`."""
 
     input_size: int
@@ -101,11 +95,11 @@ class Minimal(Declared, Attributes):
         T, B, _ = x.shape
         _checks.check_switch("train", train)
         h0 = self._state("state", state, B)
-        reset = None if resets is None else _checks.check_resets(resets, T, B)
+        reset = None if resets is None else check_resets(resets, T, B, False).view(np.bool_)
         past = None
         x = np.ascontiguousarray(x)
         if lengths is not None:
-            past = np.arange(T)[:, None] >= _checks.check_lengths(lengths, B, T)
+            past = np.arange(T)[:, None] >= check_lengths(lengths, B, T)
             reset = None if reset is None else reset & ~past
             x = x.copy()
             x[past] = 0  # so that nothing there counts, not even NaN
@@ -227,16 +221,17 @@ class Minimal(Declared, Attributes):
 
     def _gradients(self, x: Array, dk: list[Array], need_dx: bool) -> tuple[Array, Array | None]:
         """All gradients of parameters in one array, and dx."""
-        fresh, views = buffer(self._shapes(), np.dtype(self.dtype))
+        fresh = np.empty(self.flat_grads.size, self.dtype)
+        of = views(fresh, self._shapes())
         dx = np.empty(x.shape, self.dtype) if need_dx else None
         x_t = np.ascontiguousarray(x.reshape(-1, x.shape[2]).T)
         for gate, one in zip(self.parts, dk, strict=True):
             rows = one.reshape(-1, one.shape[2])
             weight_t = np.empty((x.shape[2], rows.shape[1]), self.dtype)
             kernels.matmul(x_t, rows, weight_t)
-            views[f"weight_{gate}"][...] = weight_t.T
+            of[f"weight_{gate}"][...] = weight_t.T
             if self.bias:
-                views[f"bias_{gate}"][...] = rows.sum(0)
+                of[f"bias_{gate}"][...] = rows.sum(0)
             if dx is not None:
                 weight, rows_of_dx = self.params[f"weight_{gate}"], dx.reshape(-1, x.shape[2])
                 kernels.matmul(rows, weight, rows_of_dx, accumulate=gate != self.parts[0])
@@ -279,11 +274,14 @@ class Minimal(Declared, Attributes):
         """Make the buffers and the views into them again, so that a copy is a whole layer."""
         put = self.__dict__
         put.update(state, dtype=np.dtype(state["dtype"].name), _kept=None)
-        instead = "write into the arrays, as in params[name][...] = value"
-        for flat, name in (("flat_params", "params"), ("flat_grads", "grads")):
-            put[flat], views = buffer(self._shapes(), put["dtype"])
-            put[flat][:] = state.get(flat, 0)
-            put[name] = Fixed(views, instead)
+        self._bind_anew(state.get("flat_params"), state.get("flat_grads"))
+
+    def _forget(self) -> None:
+        self.__dict__["_kept"] = None
+
+    def _after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The shape of the output for one of the input, sizes or letters, for summaries."""
+        return "T", "B", self.hidden_size
 
     def __setattr__(self, name: str, value: Any) -> None:
         if value is not getattr(self, name, object()):
@@ -295,16 +293,3 @@ class Minimal(Declared, Attributes):
     def __repr__(self) -> str:
         settings = ", ".join(f"{n}={getattr(self, n)}" for n in ("bias", "positive", "dtype"))
         return f"{type(self).__name__}({self.input_size}, {self.hidden_size}, {settings})"
-
-    def state_dict(self) -> dict[str, Any]:
-        """The parameters by name: the layer's own arrays."""
-        return dict(self.params)
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Copy parameters into this layer's; nothing changes if a name, shape or dtype is wrong."""
-        self.check_state_dict(state)
-        fill_arrays(dict(self.params), dict(state))
-
-    def check_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Raise what `load_state_dict` would raise."""
-        check_arrays(dict(self.params), state, "state")

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating[Any]]
 
 KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+PEEPHOLES = "weight_ch"
 INITIALIZERS = ("torch", "keras")
 
 
 def names_of(layer: int, backward: bool = False) -> tuple[str, ...]:
-    """PyTorch's names of the parameters of one layer and direction, in the order of `KINDS`."""
+    """PyTorch's names of the parameters of one layer and direction, in the order of `KINDS`; then
+    that of the peepholes."""
     suffix = "_reverse" if backward else ""
-    return tuple(f"{kind}_l{layer}{suffix}" for kind in KINDS)
+    return tuple(f"{kind}_l{layer}{suffix}" for kind in (*KINDS, PEEPHOLES))
 
 
 def shapes_of(layer: Any) -> dict[str, tuple[int, ...]]:
@@ -29,9 +31,12 @@ def shapes_of(layer: Any) -> dict[str, tuple[int, ...]]:
     H, rows = layer.hidden_size, layer.gates * layer.hidden_size
     for level in range(layer.num_layers):
         below = layer.directions * H if level else layer.input_size
-        shapes = [(rows, below), (rows, H), (rows,), (rows,)][: 4 if layer.bias else 2]
+        shapes: list[tuple[int, ...] | None] = [(rows, below), (rows, H)]
+        shapes += [(rows,) if layer.bias else None] * 2
+        shapes += [(rows - H,) if layer.peepholes else None]
         for backward in range(layer.directions):
-            found.update(zip(names_of(level, bool(backward)), shapes, strict=False))
+            named = zip(names_of(level, bool(backward)), shapes, strict=True)
+            found.update({name: shape for name, shape in named if shape is not None})
     return found
 
 
@@ -46,8 +51,8 @@ def initialize(
 
     torch: everything uniform in [-1/sqrt(H), 1/sqrt(H)].
     keras: the weights of inputs uniform in +-sqrt(6 / (rows + columns)) (Glorot & Bengio 2010),
-    recurrent ones orthogonal (Saxe et al. 2014), biases 0, but 1 for `open_gate`, the forget gate
-    of an LSTM (Gers et al. 2000).
+    recurrent ones orthogonal (Saxe et al. 2014), biases and peepholes 0, but the bias 1 for
+    `open_gate`, the forget gate of an LSTM (Gers et al. 2000).
     """
     H = params["weight_hh_l0"].shape[1]
     if init == "torch":

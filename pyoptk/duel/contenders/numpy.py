@@ -120,29 +120,29 @@ def states(twin):
     return [*inspect.signature(twin).parameters].index("w_ih") - 1
 
 
-def layer(x, dy, weights, *, cell, **stacked):
+def layer(x, dy, weights, lengths=None, *, cell, layers=1, directions=1, **form):
     """pyoptk's twin, which takes the states between x and the weights."""
-    if stacked:
+    if lengths is not None or layers > 1 or directions > 1:
         raise NotImplementedError
     twin = [getattr(reference, f"{cell.lower()}_{part}") for part in ("forward", "backward")]
     zeros, saved, n = np.zeros_like(dy[0]), None, states(twin[0])
 
     def forward():
         nonlocal saved
-        found = twin[0](x, *[zeros] * n, *weights)
+        found = twin[0](x, *[zeros] * n, *weights, **form)
         saved = found if isinstance(found, tuple) else (found,)
         return [saved[0][1:]]
 
     def backward():
-        found = twin[1](x, *saved, *weights[:2], dy, *[zeros] * n)
+        found = twin[1](x, *saved, *weights[:2], dy, *[zeros] * n, **form)
         return [found[0], *(*found[1 + n :], found[-1])[:4]]  # one gradient of both biases, or two
 
     return (forward, backward), list
 
 
-def stream(x, dy, weights, *, cell):
+def stream(x, dy, weights, *, cell, **form):
     step = getattr(reference, f"{cell.lower()}_step")
-    return partial(step, x[0], *[np.zeros_like(dy[0])] * states(step), *weights)
+    return partial(step, x[0], *[np.zeros_like(dy[0])] * states(step), *weights, **form)
 
 
 def scan(a, b, dh):

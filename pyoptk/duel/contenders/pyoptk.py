@@ -36,9 +36,10 @@ def step(params, grads, *, optimizer, **settings):
     return partial(opt.step, grads), lambda _: [*params[:1], *averages]
 
 
-def made(x, dy, weights, cell, layers=1, directions=1):
+def made(x, dy, weights, cell, layers=1, directions=1, **form):
     sizes = x.shape[2], dy.shape[2] // directions, layers
-    return filled(known(cell)(*sizes, bidirectional=directions == 2, dtype=x.dtype), weights)
+    layer = known(cell)(*sizes, bidirectional=directions == 2, dtype=x.dtype, **form)
+    return filled(layer, weights)
 
 
 def layer(x, dy, weights, lengths=None, **how):

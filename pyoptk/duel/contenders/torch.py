@@ -59,7 +59,9 @@ def filled(module, weights):
     return module
 
 
-def layer(x, dy, weights, lengths=None, *, cell, layers=1, directions=1):
+def layer(x, dy, weights, lengths=None, *, cell, layers=1, directions=1, **form):
+    if form:
+        raise NotImplementedError
     x, dy = torch.tensor(x, requires_grad=True), torch.tensor(dy)
     sizes = x.shape[2], dy.shape[2] // directions, layers
     made = getattr(nn, cell)(*sizes, bidirectional=directions == 2, dtype=x.dtype)
@@ -82,7 +84,9 @@ def layer(x, dy, weights, lengths=None, *, cell, layers=1, directions=1):
     return (forward, lambda: y.backward(dy)), outcome
 
 
-def stream(x, dy, weights, *, cell):
+def stream(x, dy, weights, *, cell, **form):
+    if form:
+        raise NotImplementedError
     x = torch.tensor(x[0])
     made = getattr(nn, f"{cell}Cell")(x.shape[1], dy.shape[2], dtype=x.dtype)
     return partial(filled(made, weights).requires_grad_(False).forward, x)

@@ -1,0 +1,102 @@
+/* The LSTM with peepholes and with a bound for c: its equations and their gradient, for two cells.
+ * lstm_peepholes.c and lstm_coupled.c include this and say whether the input gate is 1 - f
+ * (LSTM_COUPLED), which leaves three gates.  lstm.c explains the form; equations and sources are in
+ * pyoptk_rnn.h. */
+#ifndef PK_LSTM_OPTIONS_H
+#define PK_LSTM_OPTIONS_H
+
+/* The first column of each gate; the peepholes are those of all gates but g, in this order. */
+#if LSTM_COUPLED
+#define CELL_X {0, 3, {0, 1, 2}}
+#define CELL_H {0, 3, {0, 1, 2}}
+#define CELL_PEEPHOLES {0, 2}
+enum { CELL_GATES = 3, CELL_COLUMNS = 3, CELL_HAS_C = 1, CELL_SAVES = 1, F = 0, G = 1, O = 2 };
+#else
+#define CELL_X {0, 4, {0, 1, 2, 3}}
+#define CELL_H {0, 4, {0, 1, 2, 3}}
+#define CELL_PEEPHOLES {0, 1, 3}
+enum { CELL_GATES = 4, CELL_COLUMNS = 4, CELL_HAS_C = 1, CELL_SAVES = 1, F = 1, G = 2, O = 3 };
+#endif
+
+#include "rnn_layout.h"
+
+enum { OF_I = 0, OF_F = F, OF_O = CELL_N_PEEPHOLES - 1 }; /* which peephole is that of a gate */
+
+typedef struct {
+    vec i, f, g, o;
+} lstm_gates;
+
+PK_INLINE vec peephole(const cell_context *context, size_t k)
+{
+    return load(context->peepholes + k * context->row);
+}
+
+/* i, f and g are gates or pre-activations; so is o. */
+PK_INLINE lstm_gates lstm_load(const real *a, size_t n)
+{
+    return (lstm_gates){LSTM_COUPLED ? (vec){0} : load(a), load(a + F * n), load(a + G * n),
+                        load(a + O * n)};
+}
+
+PK_INLINE void lstm_store(real *a, size_t n, lstm_gates s)
+{
+    if (!LSTM_COUPLED)
+        store(a, s.i);
+    store(a + F * n, s.f);
+    store(a + G * n, s.g);
+    store(a + O * n, s.o);
+}
+
+/* Within +-limit; a NaN stays one. */
+PK_INLINE vec bounded(vec c, real limit)
+{
+    const vec high = broadcast(limit), low = -high;
+    const vec below = masked(c < low, low) + masked(~(c < low), c);
+    return masked(below > high, high) + masked(~(below > high), below);
+}
+
+/* Leaves the pre-activation of o, which sees c, for cell_h. */
+PK_INLINE vec cell_c(const cell_context *context, real *a, real *gates, size_t n, vec c_prev)
+{
+    lstm_gates s = lstm_load(a, n);
+    const real limit = (real)context->shape->cell_clip;
+    s.f = vec_sigmoid(s.f + peephole(context, OF_F) * c_prev);
+    s.i = LSTM_COUPLED ? 1 - s.f : vec_sigmoid(s.i + peephole(context, OF_I) * c_prev);
+    s.g = vec_tanh(s.g);
+    if (gates)
+        lstm_store(gates, n, s);
+    const vec c = s.f * c_prev + s.i * s.g;
+    return limit > 0 ? bounded(c, limit) : c;
+}
+
+PK_INLINE vec cell_h(const cell_context *context, real *a, real *gates, size_t n, vec c, vec h_prev)
+{
+    const vec o = vec_sigmoid(load(a + O * n) + peephole(context, OF_O) * c);
+    (void)h_prev;
+    if (gates)
+        store(gates + O * n, o);
+    return o * vec_tanh(c);
+}
+
+PK_INLINE void cell_gradient(const cell_context *context, real *gates, size_t n, size_t lanes,
+                             cell_states at, vec *dh, vec *dc)
+{
+    const lstm_gates s = lstm_load(gates, n);
+    const vec tanh_c = vec_tanh(at.c), limit = broadcast((real)context->shape->cell_clip);
+    lstm_gates d = {.o = zero_tail(*dh * tanh_c * s.o * (1 - s.o), lanes)};
+    vec dc_t = *dc + *dh * s.o * (1 - tanh_c * tanh_c) + d.o * peephole(context, OF_O);
+    if (context->shape->cell_clip > 0) /* where c is at a limit, it is constant */
+        dc_t = masked(~((at.c >= limit) | (at.c <= -limit)), dc_t);
+    const vec i = LSTM_COUPLED ? 1 - s.f : s.i;
+    const vec df = LSTM_COUPLED ? at.c_prev - s.g : at.c_prev;
+    d.i = LSTM_COUPLED ? (vec){0} : zero_tail(dc_t * s.g * i * (1 - i), lanes);
+    d.f = zero_tail(dc_t * df * s.f * (1 - s.f), lanes);
+    d.g = zero_tail(dc_t * i * (1 - s.g * s.g), lanes);
+    lstm_store(gates, n, d);
+    *dc = dc_t * s.f + d.f * peephole(context, OF_F);
+    if (!LSTM_COUPLED)
+        *dc += d.i * peephole(context, OF_I);
+    *dh = broadcast(0);
+}
+
+#endif

@@ -1,0 +1,228 @@
+"""Twins of the LSTM: the same results within rounding. Those of other cells are in rnn.py."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arrays import sigmoid, tanh
+from .steps import (
+    ended_of,
+    from_da,
+    new_of,
+    of_output,
+    pre_activations,
+    state_before,
+    states_before,
+    stop_at_resets,
+    turned,
+)
+
+__all__ = ["lstm_backward", "lstm_cell", "lstm_forward", "lstm_step"]
+
+Array = NDArray[np.floating]
+
+
+def lstm_cell(
+    a: Array,
+    c: Array,
+    gates: Array,
+    *,
+    peepholes: Array | None = None,
+    coupled: bool = False,
+    cell_clip: float | None = None,
+) -> tuple[Array, Array]:
+    """h, c [B, H] after a step, from pre-activations [B, 4H] and c before it; sets `gates`.
+
+    The other arguments are those of `lstm_forward`.
+    """
+    i, f, g, o = (gates[:, k] for k in range(4))
+    *a_i, a_f, a_g, a_o = np.split(a, 3 if coupled else 4, axis=1)
+    *p_i, p_f, p_o = _peepholes(peepholes, coupled, c)
+    sigmoid(a_f + p_f * c, f)
+    if coupled:
+        i[...] = 1 - f
+    else:
+        sigmoid(a_i[0] + p_i[0] * c, i)
+    tanh(a_g, g)
+    c = f * c + i * g
+    if cell_clip is not None:
+        c = np.clip(c, -cell_clip, cell_clip)
+    sigmoid(a_o + p_o * c, o)
+    return o * np.tanh(c), c
+
+
+def _peepholes(given: Array | None, coupled: bool, like: Array) -> Array:
+    """Those of i (unless coupled), f and o, [3, H] or [2, H]."""
+    number, H = 2 if coupled else 3, like.shape[1]
+    return np.zeros((number, H), like.dtype) if given is None else given.reshape(number, H)
+
+
+def lstm_step(
+    x: Array,
+    h: Array,
+    c: Array,
+    w_ih: Array,
+    w_hh: Array,
+    b_ih: Array | None = None,
+    b_hh: Array | None = None,
+    *,
+    peepholes: Array | None = None,
+    coupled: bool = False,
+    cell_clip: float | None = None,
+) -> tuple[Array, Array]:
+    """h and c [B, H] after one step of a layer, from x [B, I] and those before it."""
+    a = pre_activations(x, w_ih, b_ih, b_hh) + h @ w_hh.T
+    gates = np.empty((len(c), 4, c.shape[1]), c.dtype)
+    return lstm_cell(a, c, gates, peepholes=peepholes, coupled=coupled, cell_clip=cell_clip)
+
+
+def lstm_forward(
+    x: Array,
+    h0: Array,
+    c0: Array,
+    w_ih: Array,
+    w_hh: Array,
+    b_ih: Array | None = None,
+    b_hh: Array | None = None,
+    lengths: NDArray[np.integer] | None = None,
+    *,
+    resets: NDArray[np.bool] | None = None,
+    reset_to_initial: bool = False,
+    reverse: bool = False,
+    peepholes: Array | None = None,
+    coupled: bool = False,
+    cell_clip: float | None = None,
+) -> tuple[Array, Array, Array]:
+    """One direction of an LSTM layer (Hochreiter & Schmidhuber 1997, Gers et al. 2000).
+
+    Parameters
+    ----------
+    x : array [T, B, I]
+    h0, c0 : arrays [B, H]
+    w_ih, w_hh : arrays [4H, I], [4H, H]
+        Gates in the order i, f, g, o; if `coupled` [3H, I], [3H, H]: f, g, o.
+    b_ih, b_hh : arrays [4H], optional
+    lengths : integers [B], optional
+        At steps from lengths[b] on, sequence b keeps its state.
+    resets : bool [T, B], optional
+        Where another sequence begins: no state passes to that step from the one before it, or in
+        reverse, from that step to the one before it.
+    reset_to_initial : bool
+        There the state is h0, c0 instead of 0.
+    reverse : bool
+        Steps are taken from T-1 to 0.
+    peepholes : array [3H], or [2H] if `coupled`, optional
+        Of i, f and o (Gers & Schmidhuber 2000): i and f also see c before the step, o sees it
+        after.
+    coupled : bool
+        i is 1 - f (Greff et al. 2017).
+    cell_clip : float, optional
+        A bound for c (Sak et al. 2014), whose gradient is 0 where it acts.
+
+    Returns
+    -------
+    h, c : arrays [T+1, B, H]
+        States in the order of the steps, the initial one first, and without regard to resets;
+        `output` makes the output of h.
+    gates : array [T, B, 4, H]
+        In the order of the steps.
+    """
+    T, B, _ = x.shape
+    H = h0.shape[1]
+    h, c = np.empty((2, T + 1, B, H), x.dtype)
+    gates = np.empty((T, B, 4, H), x.dtype)
+    h[0], c[0] = h0, c0
+    inputs = pre_activations(turned(x, reverse), w_ih, b_ih, b_hh)
+    ended, new = ended_of(T, lengths, reverse), new_of(T, lengths, reverse, resets)
+    for t in range(T):
+        h_prev, c_prev = (state_before(s, t, new, reset_to_initial) for s in (h, c))
+        h[t + 1], c[t + 1] = lstm_cell(
+            inputs[t] + h_prev @ w_hh.T, c_prev, gates[t],
+            peepholes=peepholes, coupled=coupled, cell_clip=cell_clip,
+        )  # fmt: skip
+        if ended is not None:
+            past = ended[t]
+            h[t + 1, past], c[t + 1, past] = h[t, past], c[t, past]
+    return h, c, gates
+
+
+def lstm_backward(
+    x: Array,
+    h: Array,
+    c: Array,
+    gates: Array,
+    w_ih: Array,
+    w_hh: Array,
+    dy: Array,
+    dh: Array,
+    dc: Array,
+    lengths: NDArray[np.integer] | None = None,
+    *,
+    resets: NDArray[np.bool] | None = None,
+    reset_to_initial: bool = False,
+    reverse: bool = False,
+    repeat_last: bool = False,
+    peepholes: Array | None = None,
+    coupled: bool = False,
+    cell_clip: float | None = None,
+    dpeepholes: Array | None = None,
+) -> tuple[Array, Array, Array, Array, Array, Array]:
+    """The gradients of `lstm_forward`.
+
+    Parameters
+    ----------
+    x, h, c, gates, w_ih, w_hh, lengths, resets, reset_to_initial, reverse, repeat_last,
+    peepholes, coupled, cell_clip
+        As given to and returned by `lstm_forward` and `output`.
+    dy : array [T, B, H]
+        Gradient of the output.
+    dh, dc : arrays [B, H]
+        Gradients of the last state.
+    dpeepholes : array like `peepholes`, optional
+        Gets their gradient.
+
+    Returns
+    -------
+    dx, dh0, dc0, dw_ih, dw_hh, db
+        db is that of either bias.
+    """
+    T, B, H = dy.shape
+    ended, new = ended_of(T, lengths, reverse), new_of(T, lengths, reverse, resets)
+    dy = of_output(dy, ended, reverse, repeat_last)
+    da = np.empty((T, B, len(w_hh) // H, H), x.dtype)
+    *p_i, p_f, p_o = _peepholes(peepholes, coupled, dh)
+    h_prev, c_prev = (states_before(s, new, reset_to_initial) for s in (h, c))
+    dh0, dc0 = np.zeros((2, B, H), x.dtype)
+    for t in reversed(range(T)):
+        i, f, g, o = (gates[t, :, k] for k in range(4))
+        dh_t = dy[t] + dh
+        tanh_c = np.tanh(c[t + 1])
+        da_f, da_g, da_o = (da[t, :, k] for k in (-3, -2, -1))
+        da_o[...] = dh_t * tanh_c * o * (1 - o)
+        dc_t = dc + dh_t * o * (1 - tanh_c**2) + da_o * p_o
+        if cell_clip is not None:
+            dc_t = np.where(np.abs(c[t + 1]) >= cell_clip, 0, dc_t)
+        da_f[...] = dc_t * (c_prev[t] - g if coupled else c_prev[t]) * f * (1 - f)
+        da_g[...] = dc_t * i * (1 - g**2)
+        if not coupled:
+            da[t, :, 0] = dc_t * g * i * (1 - i)
+        dh, dc_t = da[t].reshape(B, len(w_hh)) @ w_hh, dc_t * f + da_f * p_f
+        for p in p_i:
+            dc_t += da[t, :, 0] * p
+        if ended is not None:  # past the end everything passes through
+            past = ended[t]
+            da[t, past], dh[past], dc_t[past] = 0, dh_t[past], dc[past]
+        dc = dc_t
+        if new is not None:
+            stop_at_resets(dh, dh0, new[t], reset_to_initial)
+            stop_at_resets(dc, dc0, new[t], reset_to_initial)
+    dx, dw_ih, dw_hh, db = from_da(da, x, h_prev, w_ih, ended, reverse)
+    if dpeepholes is not None:
+        seen = [*[c_prev] * (len(p_i) + 1), c[1:]]
+        if ended is not None:  # what is past an end must not count, not even times 0
+            seen = [np.where(ended[:, :, None], 0, s) for s in seen]
+        of = [*range(len(seen) - 1), da.shape[2] - 1]
+        sums = [np.sum(da[:, :, k] * s, (0, 1)) for k, s in zip(of, seen, strict=True)]
+        dpeepholes[...] = np.concatenate(sums)
+    return dx, dh0 + dh, dc0 + dc, dw_ih, dw_hh, db
