@@ -72,7 +72,8 @@ __all__ += scan.__all__
 def __getattr__(name: str) -> Any:
     """The names of the package `fitting`, which is imported when the first of them is used."""
     if name not in __all__:
-        raise AttributeError(f"module 'pyoptk' has no attribute {name!r}")
+        where = f"; did you mean pyoptk.layers.{name}?" if name in layers.__all__ else ""
+        raise AttributeError(f"module 'pyoptk' has no attribute {name!r}{where}")
     from . import fitting
 
     globals().update({known: getattr(fitting, known) for known in fitting.__all__})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,16 @@ class Bound:
     flat_grads: Array
     params: Mapping[str, Array]
     grads: Mapping[str, Any]
+
+    if not TYPE_CHECKING:  # where an unknown attribute is an error at once
+
+        def __getattr__(self, name):
+            if name in self.__dict__.get("params", ()):
+                raise AttributeError(f"{name}: an array of params; expected params[{name!r}]")
+            raise _checks.no_attribute(self, name)
+
+        def __call__(self, *_, **__):
+            raise TypeError(f"{type(self).__name__} is not callable; did you mean forward?")
 
     def _shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of every parameter by name."""

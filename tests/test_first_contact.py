@@ -43,8 +43,15 @@ def test_an_unknown_keyword_is_answered_with_the_right_one(keywords, message):
             r"^bias_hh_l0: an array of params; .*\['bias_hh_l0'\]$",
         ),
         (lambda _, layer: layer(1), r"^RNN is not callable; did you mean forward\?$"),
+        (
+            lambda *_: pyoptk.layers.Linear(1, 1)(1),
+            r"^Linear is not callable; did you mean forward",
+        ),
+        (lambda *_: pyoptk.layers.Linear(1, 1).parameters(), "^Linear .*; did you mean params"),
+        (lambda *_: pyoptk.Linear, r"^module 'pyoptk' has .*; did you mean pyoptk\.layers\.Linear"),
+        (lambda *_: pyoptk.Dense, "^module 'pyoptk' has no attribute 'Dense'$"),
     ],
-    ids=range(8),
+    ids=range(12),
 )
 def test_what_other_libraries_have_is_answered_with_its_name_here(use, message):
     with pytest.raises((AttributeError, TypeError), match=message):

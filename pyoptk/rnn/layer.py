@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, InitVar
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, overload
+from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -267,16 +267,6 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
         """The shape of the output for one of the input, sizes or letters, for summaries."""
         lead = ("B", "T") if self.batch_first else ("T", "B")
         return *lead, self.directions * self.hidden_size
-
-    if not TYPE_CHECKING:  # where an unknown attribute is an error at once
-
-        def __getattr__(self, name):
-            if name in self.__dict__.get("params", ()):
-                raise AttributeError(f"{name}: an array of params; expected params[{name!r}]")
-            raise _checks.no_attribute(self, name)
-
-        def __call__(self, *_, **__):
-            raise TypeError(f"{type(self).__name__} is not callable; did you mean forward?")
 
     def __setattr__(self, name: str, value: Any) -> None:
         if value is getattr(self, name, object()):
