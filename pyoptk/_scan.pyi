@@ -12,7 +12,7 @@ def linear_scan_forward(
     h0: _Array | None = None,
     *,
     reverse: bool = False,
-    resets: NDArray[np.bool] | None = None,
+    resets: NDArray[np.bool_] | None = None,
 ) -> None: ...
 def linear_scan_backward(
     a: _Array,
@@ -24,7 +24,7 @@ def linear_scan_backward(
     dh0: _Array | None = None,
     *,
     reverse: bool = False,
-    resets: NDArray[np.bool] | None = None,
+    resets: NDArray[np.bool_] | None = None,
 ) -> None: ...
 def put_gradients(
     attributes: dict[str, Any], flat: _Array, fresh: _Array, accumulate: bool

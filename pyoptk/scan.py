@@ -16,7 +16,7 @@ from ._scan import linear_scan_backward as _backward
 from ._scan import linear_scan_forward as _forward
 
 Array = NDArray[np.floating[Any]]
-Mask = NDArray[np.bool]
+Mask = NDArray[np.bool_]
 
 __all__ = ["discounted_returns", "gae", "linear_scan", "linear_scan_backward"]
 

@@ -18,7 +18,7 @@ def mingru_forward(
     weights: list[Array],
     biases: list[Array] | None = None,
     lengths: NDArray[np.integer] | None = None,
-    resets: NDArray[np.bool] | None = None,
+    resets: NDArray[np.bool_] | None = None,
     *,
     positive: bool = True,
 ) -> Array:
@@ -56,7 +56,7 @@ def minlstm_forward(
     weights: list[Array],
     biases: list[Array] | None = None,
     lengths: NDArray[np.integer] | None = None,
-    resets: NDArray[np.bool] | None = None,
+    resets: NDArray[np.bool_] | None = None,
     *,
     positive: bool = True,
 ) -> Array:
@@ -77,7 +77,7 @@ def mingru_backward(
     dy: Array,
     dh: Array,
     lengths: NDArray[np.integer] | None = None,
-    resets: NDArray[np.bool] | None = None,
+    resets: NDArray[np.bool_] | None = None,
     *,
     positive: bool = True,
 ) -> tuple[Array, Array, list[Array], list[Array]]:
@@ -105,7 +105,7 @@ def minlstm_backward(
     dy: Array,
     dh: Array,
     lengths: NDArray[np.integer] | None = None,
-    resets: NDArray[np.bool] | None = None,
+    resets: NDArray[np.bool_] | None = None,
     *,
     positive: bool = True,
 ) -> tuple[Array, Array, list[Array], list[Array]]:
@@ -142,13 +142,13 @@ def _slope(c: Array, positive: bool) -> Array:
     return np.where(c >= 0.5, 1, c * (1 - c)) if positive else np.ones_like(c)
 
 
-def _ended(h: Array, t: int, lengths: NDArray[np.integer] | None) -> NDArray[np.bool]:
+def _ended(h: Array, t: int, lengths: NDArray[np.integer] | None) -> NDArray[np.bool_]:
     """Whether a sequence is past its end, [B, 1]."""
     none = np.zeros((len(h), 1), np.bool_)
     return none if lengths is None else (t >= lengths)[:, None]
 
 
-def _before(h: Array, t: int, resets: NDArray[np.bool] | None) -> Array:
+def _before(h: Array, t: int, resets: NDArray[np.bool_] | None) -> Array:
     """The state before a step: h, or 0."""
     return h if resets is None else np.where(resets[t][:, None], 0, h)
 
@@ -158,7 +158,7 @@ def _kept(new: Array, h: Array, t: int, lengths: NDArray[np.integer] | None) -> 
 
 
 def _back(
-    dh_t: Array, dh: Array, t: int, ended: NDArray[np.bool], resets: NDArray[np.bool] | None
+    dh_t: Array, dh: Array, t: int, ended: NDArray[np.bool_], resets: NDArray[np.bool_] | None
 ) -> Array:
     """The gradient of the state before a step."""
     dh = dh if resets is None else np.where(resets[t][:, None], 0, dh)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 __all__ = ["linear_scan_backward", "linear_scan_forward"]
 
 Array = NDArray[np.floating]
-Mask = NDArray[np.bool]
+Mask = NDArray[np.bool_]
 
 
 def linear_scan_forward(

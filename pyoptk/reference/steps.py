@@ -18,14 +18,16 @@ def pre_activations(x: Array, w_ih: Array, *biases: Array | None) -> Array:
     return a
 
 
-def of_output(dy: Array, ended: NDArray[np.bool] | None, reverse: bool, repeat_last: bool) -> Array:
+def of_output(
+    dy: Array, ended: NDArray[np.bool_] | None, reverse: bool, repeat_last: bool
+) -> Array:
     """dy in the order of the steps, 0 where the output is constant."""
     dy = turned(dy, reverse)
     return dy if ended is None or repeat_last else np.where(ended[:, :, None], 0, dy)
 
 
 def from_da(
-    da: Array, x: Array, h_prev: Array, w_ih: Array, ended: NDArray[np.bool] | None, reverse: bool
+    da: Array, x: Array, h_prev: Array, w_ih: Array, ended: NDArray[np.bool_] | None, reverse: bool
 ) -> tuple[Array, Array, Array, Array]:
     """dx, dw_ih, dw_hh and db from the gradient of the pre-activations."""
     T, B, I = x.shape
@@ -43,7 +45,9 @@ def turned(x: Array, reverse: bool) -> Array:
     return x[::-1] if reverse else x
 
 
-def ended_of(T: int, lengths: NDArray[np.integer] | None, reverse: bool) -> NDArray[np.bool] | None:
+def ended_of(
+    T: int, lengths: NDArray[np.integer] | None, reverse: bool
+) -> NDArray[np.bool_] | None:
     """Whether sequence b is past its end, [T, B] in the order of the steps; None: never."""
     if lengths is None:
         return None
@@ -52,8 +56,8 @@ def ended_of(T: int, lengths: NDArray[np.integer] | None, reverse: bool) -> NDAr
 
 
 def new_of(
-    T: int, lengths: NDArray[np.integer] | None, reverse: bool, resets: NDArray[np.bool] | None
-) -> NDArray[np.bool] | None:
+    T: int, lengths: NDArray[np.integer] | None, reverse: bool, resets: NDArray[np.bool_] | None
+) -> NDArray[np.bool_] | None:
     """Whether a step begins after a reset, [T, B] in the order of the steps; None: never."""
     if resets is None:
         return None
@@ -66,17 +70,17 @@ def new_of(
     return new
 
 
-def state_before(s: Array, t: int, new: NDArray[np.bool] | None, initial: bool) -> Array:
+def state_before(s: Array, t: int, new: NDArray[np.bool_] | None, initial: bool) -> Array:
     """The state [B, H] before step t."""
     return s[t] if new is None else np.where(new[t][:, None], s[0] if initial else 0, s[t])
 
 
-def states_before(s: Array, new: NDArray[np.bool] | None, initial: bool) -> Array:
+def states_before(s: Array, new: NDArray[np.bool_] | None, initial: bool) -> Array:
     """The states [T, B, H] before every step."""
     return s[:-1] if new is None else np.where(new[:, :, None], s[0] if initial else 0, s[:-1])
 
 
-def stop_at_resets(d: Array, d0: Array, new: NDArray[np.bool], initial: bool) -> None:
+def stop_at_resets(d: Array, d0: Array, new: NDArray[np.bool_], initial: bool) -> None:
     """Change the gradient d of the state before a step: where that is the state of a reset, it is
     added to d0 or to nothing."""
     if initial:

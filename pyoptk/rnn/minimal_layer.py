@@ -61,7 +61,7 @@ class Minimal(Declared, Attributes, Bound):
         state: Array | None = None,
         *,
         lengths: ArrayLike | None = None,
-        resets: NDArray[np.bool] | None = None,
+        resets: NDArray[np.bool_] | None = None,
         train: bool = True,
     ) -> tuple[Array, Array]:
         """The output for a batch of sequences; keeps what `backward` needs.
