@@ -13,7 +13,7 @@ from ._core cimport math_table, num_threads
 from .capi cimport PyArray_DATA, PyArrayObject, pk_scan, pk_sequence
 
 
-cdef class Scan(Buffers):
+cdef class _Scan(Buffers):
     """The arrays of one call; the first is `a`."""
     cdef pk_scan scan
     cdef object resets  # the memory of scan.resets
@@ -70,7 +70,7 @@ def linear_scan_forward(a, b, h, h0=None, *, reverse=False, resets=None):
     TypeError, ValueError
         If an argument is not that; the message names it, and nothing has changed.
     """
-    cdef Scan arrays = Scan()
+    cdef _Scan arrays = _Scan()
     cdef pk_sequence a_ = arrays.begin(a, h is a, reverse, resets), b_, h_
     cdef void *start
     b_ = a_ if b is a else arrays.sequence("b", b, h is b)
@@ -106,7 +106,7 @@ def linear_scan_backward(a, h, dh, da, db, h0=None, dh0=None, *, reverse=False, 
     TypeError, ValueError
         If an argument is not that; the message names it, and nothing has changed.
     """
-    cdef Scan arrays = Scan()
+    cdef _Scan arrays = _Scan()
     cdef pk_sequence a_ = arrays.begin(a, da is a, reverse, resets), h_, dh_, da_, db_
     cdef void *start
     cdef void *of_start
