@@ -166,11 +166,10 @@ PK_INLINE void product_panel_of(size_t M, size_t width, const term *terms, size_
     }
 }
 
-static void product_panel(size_t M, size_t width, const term *terms, size_t count, real *c,
-                          size_t ldc, const real *begin)
-{
-    product_panel_of(M, width, terms, count, c, ldc, begin);
-}
+/* The same, compiled once for all families: products.c. */
+#define product_panel PK_PRODUCTS
+void product_panel(size_t M, size_t width, const term *terms, size_t count, real *c, size_t ldc,
+                   const real *begin);
 
 /* c[M, N] = begin + left[M, K] right, K <= K_BLOCK */
 static void product_block(size_t M, size_t N, size_t K, operand left, right_operand right, real *c,

@@ -244,7 +244,7 @@ __attribute__((noinline)) static void rnn_wide_gradient(const rnn_sums *sums, co
                     const size_t units = units_of(panel, H);
                     const real *da = gates_at(job, panel, sums->run->steps.from, 0);
                     da += (before + k0) * WIDTH + (g->of.first + j) * units;
-                    product_panel_of(
+                    product_panel(
                         units, smaller(end - n, WIDTH),
                         &(term){depth, strided(da, 1, WIDTH), in_panels(packed + p * PANEL, depth)},
                         1, g->dw + (g->of.gate[j] * H + panel * UNITS) * N + n, N, begin);
