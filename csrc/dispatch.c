@@ -70,7 +70,6 @@ typedef struct {
     extern const pk_math_kernels pk_math_f32_##isa, pk_math_f64_##isa;                             \
     extern const pk_dense_kernels pk_dense_f32_##isa, pk_dense_f64_##isa;                          \
     extern const pk_cell_kernels pk_lstm_f32_##isa, pk_lstm_f64_##isa;                             \
-    extern const pk_cell_kernels pk_lstm_peepholes_f32_##isa, pk_lstm_peepholes_f64_##isa;         \
     extern const pk_cell_kernels pk_lstm_coupled_f32_##isa, pk_lstm_coupled_f64_##isa;             \
     extern const pk_cell_kernels pk_rnn_f32_##isa, pk_rnn_f64_##isa;                               \
     extern const pk_cell_kernels pk_gru_f32_##isa, pk_gru_f64_##isa;                               \
@@ -86,7 +85,6 @@ DECLARE(avx512)
               [PK_RNN] = BOTH(rnn, isa),                                                           \
               [PK_GRU] = BOTH(gru, isa),                                                           \
               [PK_GRU_BEFORE] = BOTH(gru_before, isa),                                             \
-              [PK_LSTM_PEEPHOLES] = BOTH(lstm_peepholes, isa),                                     \
               [PK_LSTM_COUPLED] = BOTH(lstm_coupled, isa)}
 
 /* Best first. */

@@ -14,7 +14,7 @@ from libc.string cimport memset
 from ._arrays cimport Buffers, borrow, check_shape, is_adjacent, size_of
 from ._core cimport cell_table, math_table, num_threads
 from .capi cimport (
-    PK_F32, PK_F64, PK_GRU, PK_GRU_BEFORE, PK_LSTM, PK_LSTM_COUPLED, PK_LSTM_PEEPHOLES, PK_RNN,
+    PK_F32, PK_F64, PK_GRU, PK_GRU_BEFORE, PK_LSTM, PK_LSTM_COUPLED, PK_RNN,
     PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING, PyArray_DATA, PyArrayObject, pk_dropout_config,
     pk_rnn_gradients, pk_rnn_layer, pk_rnn_partition, pk_rnn_shape, pk_rnn_sizes, pk_rnn_weights,
     pk_sequence,
@@ -22,7 +22,7 @@ from .capi cimport (
 
 _CELLS = {
     "lstm": PK_LSTM, "rnn": PK_RNN, "gru": PK_GRU, "gru_before": PK_GRU_BEFORE,
-    "lstm_peepholes": PK_LSTM_PEEPHOLES, "lstm_coupled": PK_LSTM_COUPLED,
+    "lstm_coupled": PK_LSTM_COUPLED,
 }
 _SAVES = {"full": PK_SAVE_FULL, "minimal": PK_SAVE_MINIMAL, "nothing": PK_SAVE_NOTHING}
 cdef object _empty = _np.empty

@@ -73,7 +73,7 @@ cdef extern from "pyoptk.h" nogil:
         size_t (*norm_scratch_size)(const pk_tensor *, size_t) noexcept nogil
 
     ctypedef enum pk_cell_id:
-        PK_LSTM, PK_RNN, PK_GRU, PK_GRU_BEFORE, PK_LSTM_PEEPHOLES, PK_LSTM_COUPLED
+        PK_LSTM, PK_RNN, PK_GRU, PK_GRU_BEFORE, PK_LSTM_COUPLED
     ctypedef enum pk_save:
         PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING
     ctypedef struct pk_rnn_shape:

@@ -13,6 +13,9 @@
  *         a = w_ih x_t + b_ih + w_hh h_{t-1} + b_hh
  *         i, f, o = sigmoid(a_i, a_f, a_o)          g = tanh(a_g)
  *         c_t = f * c_{t-1} + i * g                 h_t = o * tanh(c_t)
+ *         with peepholes p_i, p_f, p_o (Gers & Schmidhuber 2000):
+ *             a_i, a_f += p_i * c_{t-1}, p_f * c_{t-1}                a_o += p_o * c_t
+ *         if shape.cell_clip > 0, c_t is bounded by it (Sak et al. 2014), with gradient 0 there
  *     PK_RNN    one gate      state h               Elman 1990
  *         h_t = tanh(w_ih x_t + b_ih + w_hh h_{t-1} + b_hh), or max(0, ...) if shape.relu
  *     PK_GRU    r, z, n       state h               Cho et al. 2014, in the form of cuDNN
@@ -21,20 +24,8 @@
  *         h_t = (1 - z) * n + z * h_{t-1}
  *     PK_GRU_BEFORE             the same in the form of the paper: r acts before the product
  *         n = tanh(x_n + w_hn (r * h_{t-1}) + b_hn)
- *     PK_LSTM_PEEPHOLES  i, f, g, o; peepholes p_i, p_f, p_o (Gers & Schmidhuber 2000)
- *         a_i, a_f += p_i * c_{t-1}, p_f * c_{t-1}  a_o += p_o * c_t
- *         if shape.cell_clip > 0, c_t is bounded by it (Sak et al. 2014), with gradient 0 there
- *     PK_LSTM_COUPLED    f, g, o; p_f, p_o          Greff et al. 2017
- *         the same with i = 1 - f */
-typedef enum {
-    PK_LSTM,
-    PK_RNN,
-    PK_GRU,
-    PK_GRU_BEFORE,
-    PK_LSTM_PEEPHOLES,
-    PK_LSTM_COUPLED,
-    PK_N_CELLS
-} pk_cell_id;
+ *     PK_LSTM_COUPLED   f, g, o; p_f, p_o           the same with i = 1 - f (Greff et al. 2017) */
+typedef enum { PK_LSTM, PK_RNN, PK_GRU, PK_GRU_BEFORE, PK_LSTM_COUPLED, PK_N_CELLS } pk_cell_id;
 
 /* What forward keeps for backward.  PK_SAVE_MINIMAL: the outputs, and c of every few steps;
  * backward computes the rest again, with the same bits.  For an LSTM this is a third more

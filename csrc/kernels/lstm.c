@@ -1,48 +1,85 @@
-/* The LSTM: its description, its equations and their gradient, and the passes around them.  CMake
- * compiles this file once for each instruction set and dtype; everything is static except the
- * table.  Equations and sources are in pyoptk_rnn.h. */
+/* The LSTM, with or without peepholes and a bound for c: its description, its equations and their
+ * gradient, and the passes around them.  lstm_coupled.c includes this file for the cell whose input
+ * gate is 1 - f, which leaves three gates.  CMake compiles it once for each instruction set and
+ * dtype; everything is static except the table.  Equations and sources are in pyoptk_rnn.h. */
+#ifndef LSTM_COUPLED
+#define LSTM_COUPLED 0
+#endif
+
+/* The first column of each gate; the peepholes are those of all gates but g, in this order. */
+#if LSTM_COUPLED
+#define CELL_X {0, 3, {0, 1, 2}}
+#define CELL_H {0, 3, {0, 1, 2}}
+#define CELL_PEEPHOLES {0, 2}
+enum { CELL_GATES = 3, CELL_COLUMNS = 3, CELL_HAS_C = 1, CELL_SAVES = 1, F = 0, G = 1, O = 2 };
+#else
 #define CELL_X {0, 4, {0, 1, 2, 3}}
 #define CELL_H {0, 4, {0, 1, 2, 3}}
-enum { CELL_GATES = 4, CELL_COLUMNS = 4, CELL_HAS_C = 1, CELL_SAVES = 1 };
+#define CELL_PEEPHOLES {0, 1, 3}
+enum { CELL_GATES = 4, CELL_COLUMNS = 4, CELL_HAS_C = 1, CELL_SAVES = 1, F = 1, G = 2, O = 3 };
+#endif
 
 #include "rnn_layout.h"
+
+enum { OF_I = 0, OF_F = F, OF_O = CELL_N_PEEPHOLES - 1 }; /* which peephole is that of a gate */
 
 typedef struct {
     vec i, f, g, o;
 } lstm_gates;
 
-/* The columns of a are n <= LANES apart.  Lanes >= n are garbage: a load reads into the next
- * column, a store overwrites its beginning, so the columns are stored from first to last. */
+/* a + p * c, without peepholes a; k: which peephole. */
+PK_INLINE vec with_peephole(const cell_context *context, size_t k, vec a, vec c)
+{
+    return context->peepholes ? a + load(context->peepholes + k * context->row) * c : a;
+}
+
+/* i, f and g are gates or pre-activations; so is o.  The columns of a are n <= LANES apart.  Lanes
+ * >= n are garbage: a load reads into the next column, a store overwrites its beginning, so the
+ * columns are stored from first to last. */
 PK_INLINE lstm_gates lstm_load(const real *a, size_t n)
 {
-    return (lstm_gates){load(a), load(a + n), load(a + 2 * n), load(a + 3 * n)};
+    return (lstm_gates){LSTM_COUPLED ? (vec){0} : load(a), load(a + F * n), load(a + G * n),
+                        load(a + O * n)};
 }
 
 PK_INLINE void lstm_store(real *a, size_t n, lstm_gates s)
 {
-    store(a, s.i);
-    store(a + n, s.f);
-    store(a + 2 * n, s.g);
-    store(a + 3 * n, s.o);
+    if (!LSTM_COUPLED)
+        store(a, s.i);
+    store(a + F * n, s.f);
+    store(a + G * n, s.g);
+    store(a + O * n, s.o);
 }
 
-/* c from the pre-activations a and c_prev; stores o in a, for cell_h. */
+/* Within +-limit; a NaN stays one. */
+PK_INLINE vec bounded(vec c, real limit)
+{
+    const vec high = broadcast(limit), low = -high;
+    const vec below = masked(c < low, low) + masked(~(c < low), c);
+    return masked(below > high, high) + masked(~(below > high), below);
+}
+
+/* c from the pre-activations a and c_prev.  That of o, which may see c, is left for cell_h. */
 PK_INLINE vec cell_c(const cell_context *context, real *a, real *gates, size_t n, vec c_prev)
 {
-    const lstm_gates pre = lstm_load(a, n);
-    const lstm_gates s = {vec_sigmoid(pre.i), vec_sigmoid(pre.f), vec_tanh(pre.g),
-                          vec_sigmoid(pre.o)};
-    (void)context;
-    store(a + 3 * n, s.o);
+    lstm_gates s = lstm_load(a, n);
+    const real limit = (real)context->shape->cell_clip;
+    s.f = vec_sigmoid(with_peephole(context, OF_F, s.f, c_prev));
+    s.i = LSTM_COUPLED ? 1 - s.f : vec_sigmoid(with_peephole(context, OF_I, s.i, c_prev));
+    s.g = vec_tanh(s.g);
     if (gates)
         lstm_store(gates, n, s);
-    return s.f * c_prev + s.i * s.g;
+    const vec c = s.f * c_prev + s.i * s.g;
+    return limit > 0 ? bounded(c, limit) : c;
 }
 
 PK_INLINE vec cell_h(const cell_context *context, real *a, real *gates, size_t n, vec c, vec h_prev)
 {
-    (void)context, (void)gates, (void)h_prev;
-    return load(a + 3 * n) * vec_tanh(c);
+    const vec o = vec_sigmoid(with_peephole(context, OF_O, load(a + O * n), c));
+    (void)h_prev;
+    if (gates)
+        store(gates + O * n, o);
+    return o * vec_tanh(c);
 }
 
 /* h_prev enters only the product, so dh ends as 0. */
@@ -50,16 +87,21 @@ PK_INLINE void cell_gradient(const cell_context *context, real *gates, size_t n,
                              cell_states at, vec *dh, vec *dc)
 {
     const lstm_gates s = lstm_load(gates, n);
-    const vec tanh_c = vec_tanh(at.c), dc_t = *dc + *dh * s.o * (1 - tanh_c * tanh_c);
-    (void)context;
-    lstm_store(gates, n,
-               (lstm_gates){
-                   .i = zero_tail(dc_t * s.g * s.i * (1 - s.i), lanes),
-                   .f = zero_tail(dc_t * at.c_prev * s.f * (1 - s.f), lanes),
-                   .g = zero_tail(dc_t * s.i * (1 - s.g * s.g), lanes),
-                   .o = zero_tail(*dh * tanh_c * s.o * (1 - s.o), lanes),
-               });
-    *dc = dc_t * s.f;
+    const vec tanh_c = vec_tanh(at.c), limit = broadcast((real)context->shape->cell_clip);
+    lstm_gates d = {.o = zero_tail(*dh * tanh_c * s.o * (1 - s.o), lanes)};
+    vec dc_t = *dc + *dh * s.o * (1 - tanh_c * tanh_c);
+    dc_t = with_peephole(context, OF_O, dc_t, d.o);
+    if (context->shape->cell_clip > 0) /* where c is at a limit, it is constant */
+        dc_t = masked(~((at.c >= limit) | (at.c <= -limit)), dc_t);
+    const vec i = LSTM_COUPLED ? 1 - s.f : s.i;
+    const vec df = LSTM_COUPLED ? at.c_prev - s.g : at.c_prev;
+    d.i = LSTM_COUPLED ? (vec){0} : zero_tail(dc_t * s.g * i * (1 - i), lanes);
+    d.f = zero_tail(dc_t * df * s.f * (1 - s.f), lanes);
+    d.g = zero_tail(dc_t * i * (1 - s.g * s.g), lanes);
+    lstm_store(gates, n, d);
+    *dc = with_peephole(context, OF_F, dc_t * s.f, d.f);
+    if (!LSTM_COUPLED)
+        *dc = with_peephole(context, OF_I, *dc, d.i);
     *dh = broadcast(0);
 }
 

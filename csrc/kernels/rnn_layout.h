@@ -99,7 +99,8 @@ typedef struct {
     vec h_prev, h, c_prev, c;
 } cell_states;
 
-/* What a cell knows besides its arrays.  The peepholes of a vector's units are `row` apart. */
+/* What a cell knows besides its arrays.  The peepholes of a vector's units are `row` apart;
+ * NULL: none. */
 typedef struct {
     const pk_rnn_shape *shape;
     const real *peepholes;
@@ -108,7 +109,7 @@ typedef struct {
 
 PK_INLINE cell_context context_of(const rnn_job *job, size_t unit)
 {
-    return (cell_context){&job->s, CELL_N_PEEPHOLES ? job->peepholes + unit : NULL, job->P_c};
+    return (cell_context){&job->s, job->w.peepholes ? job->peepholes + unit : NULL, job->P_c};
 }
 
 /* from..to-1: steps, batch rows, panels, or groups of WIDTH columns of dh */

@@ -108,9 +108,9 @@ PK_INLINE void rnn_step_cell(const rnn_step_job *job, size_t b, size_t unit, vec
             continue;
         }
         real peepholes[CELL_N_PEEPHOLES * LANES + 1];
-        for (size_t k = 0; k != CELL_N_PEEPHOLES; k++)
-            store(peepholes + k * LANES, own ? load_n(own + k * H + unit + unit_v, n) : (vec){0});
-        const cell_context context = {&layer->shape, peepholes, LANES};
+        for (size_t k = 0; own && k != CELL_N_PEEPHOLES; k++)
+            store(peepholes + k * LANES, load_n(own + k * H + unit + unit_v, n));
+        const cell_context context = {&layer->shape, own ? peepholes : NULL, LANES};
         c = cell_c(&context, a + unit_v, NULL, UNITS, c);
         if (CELL_HAS_C)
             store_n((real *)layer->c_last + at + unit_v, c, n);

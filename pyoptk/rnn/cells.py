@@ -134,8 +134,6 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
             )
         if given["coupled"]:
             self.__dict__.update(cell="lstm_coupled", gates=3, open_gate=0)
-        elif given["peepholes"] or given["cell_clip"] is not None:
-            self.__dict__["cell"] = "lstm_peepholes"
         super()._begin(given)
 
     @classmethod
