@@ -1,4 +1,4 @@
-/* The product of one panel, product_panel of matmul.h, for every family: with a code of its own for
+/* The product of one panel, product_panel of matmul.h, for every family: with code of its own for
  * each size of tile it is so large that each family would grow by a third.  CMake compiles this file
  * once for each instruction set and dtype; PK_TABLE is the name of the function. */
 #include "matmul.h"
