@@ -18,7 +18,6 @@ OPTIMIZERS = [NAMES[kernel] for kernel in _optim.ROWS]  # those that C describes
 CELLS = [name for name in pyoptk.__all__ if hasattr(getattr(pyoptk, name), "gates")]
 FORMS = {  # kernels that a keyword of a layer selects
     "gru_before": {"cell": "GRU", "reset_after": False},
-    "lstm_clip": {"cell": "LSTM", "cell_clip": 1.0},
     "lstm_coupled": {"cell": "LSTM", "coupled": True},
 }
 PARTS = ("forward", "backward", "step")
