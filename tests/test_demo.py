@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def test_shipped_series_is_read_whole_and_its_gaps_are_known():
-    data = series.read(forecast.SHIPPED, None, 12)
+    data = series.shipped()
     assert (data.labels[0], data.labels[-1], len(data.labels)) == ("1958-03", "2001-12", 526)
     assert data.gaps() == ["1958-06", "1958-10", "1964-02 to 1964-04"]
     assert data.values[3] == pytest.approx((data.values[2] + data.values[4]) / 2)
@@ -116,6 +116,7 @@ def test_other_cells_are_trained_and_compared_with_the_baselines(cell, name, cap
 
 
 def test_next_row_is_forecast_with_the_spread_of_past_errors(capsys):
+    pytest.importorskip("pandas")
     outcome = forecast.run(data=Path(write(wave())), season=4, epochs=30, output=None)
     wanted = [0, 1, 0, -1][120 % 4]  # the wave goes on
     assert abs(outcome.next_value - wanted) < 0.5
@@ -148,6 +149,7 @@ WRONG_ARGUMENTS = {
     ("demo", "mlp", "--season", "4"): "--season: not for demo mlp",
     ("demo", "mlp", "--cell", "gru"): "--cell: not for demo mlp",
     ("demo", "linear", "--data", "a.csv"): "--data: not for demo linear",
+    ("demo", "--missing", "-99.9"): "--missing: expected --data as well",
 }
 
 

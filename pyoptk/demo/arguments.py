@@ -15,10 +15,13 @@ mlp       a ReLU and softmax classifier: Adam, RMSprop, AdaGrad, momentum and SG
 linear    the line y = 3x + 2, recovered from made-up noisy points
 """
 SERIES = """\
---data takes a CSV file in UTF-8 with a header line and one row per step in time; the first of
-several columns labels the rows. Rows with the newest first are turned round if their dates say so.
-An empty cell or 'nan' is a gap. Gaps of up to a quarter of a season are interpolated; rows without
-a value at either end are cut off.
+--data takes a CSV file, .gz as well, with a header line and one row per step in time. Cells are
+separated by ',' ';' or tabs; the decimal sign is '.' or ','; thousands may be separated. Lines that
+begin with # are comments. Rows are sorted by their dates, which stand in the first column or in
+columns named year and month; rows that stand there twice are used once. A cell that is empty or one
+of NA, nan, null, ? and . is a gap, and so is a row that the dates lack. Gaps of up to a quarter of
+a season are interpolated; rows without a value at either end are cut off. The report says all that
+was done. Files are read by pandas: python -m pip install pandas
 
 example: python -m pyoptk demo --data sales.csv --column units --season 12
 """
@@ -82,6 +85,10 @@ def add_demo(commands: argparse._SubParsersAction[Any]) -> None:
         help="where to save the picture (default: pyoptk-forecast.png, pyoptk-mlp.png, ...)",
     )
     common.add_argument("--no-plot", action="store_true", help="save no picture")
+    _add_forecast(demo)
+
+
+def _add_forecast(demo: argparse.ArgumentParser) -> None:
     series = demo.add_argument_group("forecast only")
     series.add_argument(
         "--mpi",
@@ -97,6 +104,15 @@ def add_demo(commands: argparse._SubParsersAction[Any]) -> None:
     series.add_argument("--data", type=Path, metavar="FILE.csv", help="your own series")
     series.add_argument(
         "--column", metavar="NAME", help="its column (default: the only one beside the first)"
+    )
+    series.add_argument(
+        "--missing",
+        action="append",
+        metavar="CELL",
+        help="a cell that stands for a gap, such as -99.99; may be given several times",
+    )
+    series.add_argument(
+        "--decimal", choices=(".", ","), help="its decimal sign, where numbers leave it open"
     )
     series.add_argument(
         "--season", type=at_least(1), metavar="N", help="rows per season (default: 12)"

@@ -13,6 +13,8 @@ from . import forecast, linear, mlp
 from .parallel import world
 from .parts import DemoError
 
+FORECAST_ONLY = ("data", "column", "season", "missing", "decimal", "holdout", "mpi", "cell")
+
 
 def main(options: argparse.Namespace) -> int:
     """Run the demo that `options` name; the exit status."""
@@ -32,9 +34,12 @@ def main(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     """Refuse what would fail only after the training, and what would have no effect."""
     if options.what != "forecast":
-        for name in ("data", "column", "season", "holdout", "mpi", "cell"):
+        for name in FORECAST_ONLY:
             if getattr(options, name) is not None:
                 raise DemoError(f"argument --{name}: not for demo {options.what}")
+    for name in ("column", "missing", "decimal"):
+        if options.data is None and getattr(options, name) is not None:
+            raise DemoError(f"argument --{name}: expected --data as well")
     if options.output is None:
         options.output = Path(f"pyoptk-{options.what}.png")
     folder = options.output.parent
@@ -55,6 +60,8 @@ def _run(options: argparse.Namespace) -> None:
             data=options.data,
             column=options.column,
             season=options.season or 12,
+            missing=options.missing or (),
+            decimal=options.decimal,
             held_out=options.holdout,
             epochs=options.epochs,
             seed=options.seed,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import time
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,12 @@ from numpy.typing import NDArray
 
 from ..duel import referee, rows
 from . import plot, series
+from .dates import listed
 from .forecaster import CELLS, LR, MAX_NORM, Forecaster
 from .parallel import ParallelForecaster
 from .parts import Array, DemoError, Extras, say_what_runs
 from .series import Series
 
-SHIPPED = Path(__file__).with_name("co2_mauna_loa_monthly.csv")
 HELD_OUT = 120
 # Chosen on the last 60 training months, not on the held-out ones.
 EPOCHS = 100
@@ -279,6 +280,8 @@ def run(
     data: Path | None = None,
     column: str | None = None,
     season: int = 12,
+    missing: Sequence[str] = (),
+    decimal: str | None = None,
     held_out: int | None = None,
     epochs: int | None = None,
     seed: int = 0,
@@ -296,6 +299,8 @@ def run(
         None takes the only column there is beside the first.
     season : int
         Rows per season.
+    missing, decimal
+        As `series.read` takes them.
     held_out : int or None
         Last rows, kept for the test; None: 120, or a quarter of a shorter series.
     epochs : int or None
@@ -320,7 +325,8 @@ def run(
         If the data cannot be used; the message is one line and names the place.
     """
     extras = Extras(None if comm is None else comm.rank)
-    task = prepare(series.read(data or SHIPPED, column, season), held_out)
+    found = series.read(data, column, season, missing, decimal) if data else series.shipped(season)
+    task = prepare(found, held_out)
     words = (
         Words(f"{data.name}: {task.series.column}", task.series.column, "", "row") if data else CO2
     )
@@ -342,12 +348,11 @@ def _print_task(task: Task, words: Words, cell: str) -> None:
     print(words.title)
     print(f"  rows       {len(labels)}, {labels[0]} to {labels[-1]}, season {data.season}")
     gaps = data.gaps()
+    for word, sentence in data.notes:
+        print(f"  {word:10} {sentence}")
     if gaps:
-        more = f" and {len(gaps) - 8} more" if len(gaps) > 8 else ""
         filled = np.count_nonzero(~data.observed)
-        print(f"  gaps       {filled} values interpolated: {', '.join(gaps[:8])}{more}")
-    if data.turned:
-        print("  order      newest first in the file, turned round")
+        print(f"  gaps       {filled} values interpolated: {listed(gaps)}")
     if data.cut:
         print(f"  cut off    {data.cut} rows without a value at the ends")
     print(f"  held out   {len(labels) - start} rows, {labels[start]} to {labels[-1]}")
