@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 DEMO = """\
-forecast  LSTM(64) -> LSTM(32) -> Dense(1) on the monthly CO2 at Mauna Loa, or on your own series
+forecast  LSTM(64) -> LSTM(32) -> Linear(1) on the monthly CO2 at Mauna Loa, or on your own series
           (--data), one row ahead, beside three simple baselines
 mlp       a ReLU and softmax classifier: Adam, RMSprop, AdaGrad, momentum and SGD side by side, on
           the handwritten digits of scikit-learn where it is installed, else on made-up points
@@ -23,7 +23,7 @@ of NA, nan, null, ? and . is a gap, and so is a row that the dates lack. Gaps of
 a season are interpolated; rows without a value at either end are cut off. The report says all that
 was done. Files are read by pandas: python -m pip install pandas
 
-example: python -m pyoptk demo --data sales.csv --column units --season 12
+example: python -m pyoptk demo --data sales.csv --column units --season 12 --ahead 12
 """
 
 
@@ -122,6 +122,13 @@ def _add_forecast(demo: argparse.ArgumentParser) -> None:
         type=at_least(1),
         metavar="N",
         help="last rows, kept for the test (default: 120, or a quarter of a shorter series)",
+    )
+    series.add_argument(
+        "--ahead",
+        type=at_least(1),
+        metavar="N",
+        help="write the next N rows to a CSV file beside the picture, and what 9 of 10 held-out"
+        " errors of such forecasts were below",
     )
 
 

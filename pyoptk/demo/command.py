@@ -13,7 +13,8 @@ from . import forecast, linear, mlp
 from .parallel import world
 from .parts import DemoError
 
-FORECAST_ONLY = ("data", "column", "season", "missing", "decimal", "holdout", "mpi", "cell")
+FORECAST_ONLY = ["data", "column", "season", "missing", "decimal"]
+FORECAST_ONLY += ["holdout", "ahead", "mpi", "cell"]
 
 
 def main(options: argparse.Namespace) -> int:
@@ -45,6 +46,11 @@ def _check(options: argparse.Namespace) -> None:
     folder = options.output.parent
     if not options.no_plot and (options.output.is_dir() or not os.access(folder, os.W_OK)):
         raise DemoError(f"argument --output: cannot write {options.output}")
+    table = options.output.with_suffix(".csv")
+    if options.ahead and (table.is_dir() or not os.access(folder, os.W_OK)):
+        raise DemoError(f"argument --ahead: cannot write {table}")
+    if options.ahead and options.data and table.exists() and table.samefile(options.data):
+        raise DemoError(f"argument --output: {table} is what --data reads")
     if options.threads is not None:
         try:
             pyoptk.set_num_threads(options.threads)
@@ -66,6 +72,8 @@ def _run(options: argparse.Namespace) -> None:
             epochs=options.epochs,
             seed=options.seed,
             output=output,
+            rows_ahead=options.ahead,
+            table=options.output.with_suffix(".csv"),
             cell=options.cell or "lstm",
         )
     elif options.what == "mlp":

@@ -44,11 +44,14 @@ class Rows:
     lines : int array [N]
         Line numbers in the file; of a row that it lacks, that of the row before.
     labels : list of str
+    label : function or None
+        The label of the row k steps after the first, for even steps.
     """
 
     taken: NDArray[np.intp]
     lines: NDArray[np.intp]
     labels: list[str]
+    label: Callable[[int], str] | None
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def arrange(pandas: Any, cells: Cells, at: int, values: NDArray[np.float64], not
         numbers = pandas.to_numeric(cells.frame[others[0]], errors="coerce").to_numpy(float)
         if (np.diff(numbers) < 0).all():
             taken = _in_order(numbers, "", notes)
-    return Rows(taken, cells.lines[taken], [labels[k] for k in taken])
+    return Rows(taken, cells.lines[taken], [labels[k] for k in taken], None)
 
 
 # ---- dates --------------------------------------------------------------------------------------
@@ -185,23 +188,24 @@ def _once(
 
 def _complete(cells: Cells, dated: Dated, taken: NDArray[np.intp], notes: Notes) -> Rows:
     """The rows, and among them those that the file lacks."""
-    positions, label = _grid(dated.times[taken]) or (np.zeros(0, np.intp), str)
-    size = int(positions[-1]) + 1 if positions.size else 0
-    if size - taken.size > MOST_ADDED * size or not size:
-        if taken.size > 1:
-            notes.append(("spacing", "uneven; each row counts as one step"))
-        positions, size = np.arange(taken.size), taken.size
-    rows = np.full(size, -1)
+    grid, even = _grid(dated.times[taken]), _share_missing(dated.times) <= MOST_ADDED
+    label = grid[1] if grid and even else None
+    positions = grid[0] if grid and even else np.arange(taken.size)
+    if taken.size > 1 and not even:
+        notes.append(("spacing", "uneven; each row counts as one step"))
+    rows = np.full(positions[-1] + 1 if taken.size else 0, -1)
     rows[positions] = taken
     before = taken[np.cumsum(rows >= 0) - 1]
-    labels = [label(k) if row < 0 else dated.labels[row] for k, row in enumerate(rows)]
+    labels = [
+        dated.labels[row] if row >= 0 else str(label and label(k)) for k, row in enumerate(rows)
+    ]
     added = np.flatnonzero(rows < 0)
     if added.size:
         some = listed([labels[k] for k in added])
         notes.append(
             ("added", f"{added.size} row{'s' * (added.size > 1)} that the file lacks: {some}")
         )
-    return Rows(rows, cells.lines[before], labels)
+    return Rows(rows, cells.lines[before], labels, label)
 
 
 def listed(words: Sequence[str]) -> str:
@@ -230,6 +234,12 @@ def _grid(times: Times) -> tuple[NDArray[np.intp], Callable[[int], str]] | None:
     if (count % step).any():
         return None
     return count // step, lambda k: str(at[0] + k * step).removesuffix(":00.000000")
+
+
+def label_of(times: Times) -> Callable[[int], str] | None:
+    """The label of the step k after the first of evenly spaced times."""
+    grid = _grid(times)
+    return None if grid is None else grid[1]
 
 
 def _usual(steps: NDArray[np.int64]) -> int:

@@ -9,7 +9,7 @@ column.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import table
-from .dates import Notes, Rows
+from .dates import Notes, Rows, label_of
 from .parts import DemoError
 
 SHIPPED = Path(__file__).with_name("co2_mauna_loa_monthly.csv")
@@ -42,6 +42,8 @@ class Series:
         Rows per season.
     cut : int
         Rows without a value that were cut off at the two ends.
+    later : function
+        The label of the k-th row after the last.
     notes : list of (str, str)
         For the report, what was done with the file: a word and a sentence.
     """
@@ -53,6 +55,7 @@ class Series:
     observed: NDArray[np.bool_]
     season: int
     cut: int
+    later: Callable[[int], str] = str
     notes: Notes = field(default_factory=list)
 
     def gaps(self) -> list[str]:
@@ -102,12 +105,11 @@ def read(
 def shipped(season: int = 12) -> Series:
     """The monthly CO2 at Mauna Loa; it takes no pandas."""
     with SHIPPED.open(encoding="ascii", newline="") as file:
-        (_, column), *rows = csv.reader(file)
-    every = np.arange(len(rows))
-    values = np.array([float(cell or "nan") for _, cell in rows])
-    return _filled(
-        SHIPPED, column, Rows(every, every + 2, [row[0] for row in rows]), values, [], 12
-    )
+        (_, column), *cells = csv.reader(file)
+    labels, every = [label for label, _ in cells], np.arange(len(cells))
+    values = np.array([float(cell or "nan") for _, cell in cells])
+    rows = Rows(every, every + 2, labels, label_of(np.array(labels, "M8[us]")))
+    return _filled(SHIPPED, column, rows, values, [], season)
 
 
 def _filled(
@@ -120,7 +122,8 @@ def _filled(
         raise DemoError(f"{name}: expected numbers, got no value in {raw.size} rows")
     inside = slice(known[0], known[-1] + 1)
     values, observed = raw[inside], ~np.isnan(raw[inside])
-    rows = Rows(rows.taken[inside], rows.lines[inside], rows.labels[inside])
+    label, last = rows.label, int(known[-1])
+    rows = Rows(rows.taken[inside], rows.lines[inside], rows.labels[inside], None)
     _check_gaps(path, column, rows, observed, season)
     index = np.arange(values.size)
     return Series(
@@ -131,6 +134,7 @@ def _filled(
         observed=observed,
         season=season,
         cut=raw.size - values.size,
+        later=lambda k: label(last + k) if label else f"{rows.labels[-1]} + {k}",
         notes=notes,
     )
 
