@@ -113,6 +113,9 @@ def test_rows_are_sorted_doubled_ones_left_out_and_missing_ones_added(spacing):
     assert notes["added"].startswith(f"1 row that the file lacks: {data.labels[50]}")
 
 
+ROWS = list(zip(DAILY, wave(), strict=True))
+
+
 def test_an_added_row_is_named_as_the_others():
     for labels in (DAILY, WORKING, MONTHLY, HOURS):
         rows = list(zip(labels, wave(), strict=True))
@@ -126,6 +129,11 @@ def test_columns_named_year_and_month_are_dates():
     assert data.gaps() == [MONTHLY[3]]
 
 
+def test_dates_beside_the_index_of_a_data_frame_are_found():
+    rows = [(str(k), date, value) for k, (date, value) in enumerate(shuffled(ROWS))]
+    assert read([("", "day", "x"), *rows]).labels == DAILY
+
+
 def test_uneven_dates_are_steps_and_that_is_said():
     labels = [str(np.datetime64("1999-10-01") + k * k) for k in range(120)]
     data = read([("day", "x"), *zip(labels, wave(), strict=True)])
@@ -133,7 +141,6 @@ def test_uneven_dates_are_steps_and_that_is_said():
     assert data.notes == [("spacing", "uneven; each row counts as one step")]
 
 
-ROWS = list(zip(DAILY, wave(), strict=True))
 # Days of the year that have these numbers both ways round.
 EITHER = shuffled([(f"{a:02}/{b:02}/2000", f"{a}{b}") for a in range(1, 13) for b in range(1, 13)])
 TWICE = "expected each date once, got '{}' as in line {}, with another value"
@@ -145,6 +152,14 @@ REFUSED = {
     "one date": (
         [("2020-01-01", value) for value in wave()],
         "own.csv, line 3, column 'day': " + TWICE.format("2020-01-01", 2),
+    ),
+    "no date": (
+        [*ROWS, ("Total", "9")],
+        f"own.csv, line 122, column 'day': expected a date such as '{DAILY[0]}', got 'Total'",
+    ),
+    "no day": (
+        [*ROWS[:9], ("1999-10-32", "9"), *ROWS[10:]],
+        f"own.csv, line 11, column 'day': expected a date such as '{DAILY[0]}', got '1999-10-32'",
     ),
     "days or months first": (
         EITHER,

@@ -27,6 +27,7 @@ TIMES = ["", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p"]
 WEEKDAY = r"^(?:[Mm]on|[Tt]ue|[Ww]ed|[Tt]hu|[Ff]ri|[Ss]at|[Ss]un)[a-z]*\W+"
 NUMBER = r"[+-]?[0-9]+(?:\.[0-9]*)?"
 YEARS = np.array(["1500", "2500"], "M8[Y]")  # four digits outside are numbers of something else
+FEW = 0.1  # of the cells of a column of dates may be none to be refused one by one
 MOST_ADDED = 1 / 3  # of the rows; where more seem to be missing, they are not evenly spaced
 
 Times = NDArray[np.datetime64]
@@ -66,6 +67,7 @@ class Dated:
 def arrange(pandas: Any, cells: Cells, at: int, values: NDArray[np.float64], notes: Notes) -> Rows:
     """The rows of `cells` in the order of time, for the `values` of column `at`."""
     others = [k for k in range(len(cells.header)) if k != at]
+    others.sort(key=lambda k: not cells.header[k])  # without a name: the index of a data frame
     dated = _dated(pandas, cells, others)
     if dated is not None:
         taken = _in_order(dated.times, f"sorted by column '{cells.header[dated.at]}'", notes)
@@ -97,7 +99,11 @@ def _dated(pandas: Any, cells: Cells, others: Sequence[int]) -> Dated | None:
     for k in others:
         text, first = cells.frame[k], k == others[0]
         digits = text.str.fullmatch(NUMBER).all()
-        found = _readings(pandas, text) if first or not digits else []
+        found, odd = _readings(pandas, text) if first or not digits else ([], None)
+        if first and not found and odd is not None:
+            raise DemoError(
+                f"{cells.place(odd, k)}: expected a date such as '{text[0]}', got '{text[odd]}'"
+            )
         ordered = [times for times in found if _ordered(times)]
         found = sorted(ordered or found * first, key=_share_missing)
         even = [_share_missing(times) <= MOST_ADDED for times in found]
@@ -112,23 +118,25 @@ def _dated(pandas: Any, cells: Cells, others: Sequence[int]) -> Dated | None:
     return None
 
 
-def _readings(pandas: Any, text: Any) -> list[Times]:
-    """All that the cells can mean, if each is a date with a year."""
+def _readings(pandas: Any, text: Any) -> tuple[list[Times], int | None]:
+    """All that the cells can mean, if each is a date with a year.
+
+    And the first row that is none in the way in which the fewest are, if they are a few.
+    """
     found: list[Times] = []
-    if text.empty:
-        return found
+    odd, fewest = None, FEW * len(text)
     plain, ways = _plain(text), [day + time for day, time in product(DAYS, TIMES)]
     for source, way in ((text, "ISO8601"), *((plain, way) for way in ways)):
-        for part in (source.iloc[:1], source):  # most ways fail at the first cell
-            times = pandas.to_datetime(part, format=way, errors="coerce", utc=True)
-            if times.isna().any():
-                break
-        else:
-            array: Times = times.dt.tz_localize(None).to_numpy("M8[us]")
-            sensible = (array >= YEARS[0]).all() and (array < YEARS[1]).all()
-            if sensible and not any(np.array_equal(array, other) for other in found):
-                found.append(array)
-    return found
+        options = {"format": way, "errors": "coerce", "utc": True}
+        if pandas.to_datetime(source.iloc[:1], **options).isna().any():
+            continue  # most ways fail at the first cell
+        times = pandas.to_datetime(source, **options).dt.tz_localize(None).to_numpy("M8[us]")
+        none = ~((times >= YEARS[0]) & (times < YEARS[1]))  # also where it is no time
+        if 0 < none.sum() < fewest:
+            odd, fewest = int(none.argmax()), none.sum()
+        if len(none) and not none.any() and not any(np.array_equal(times, x) for x in found):
+            found.append(times)
+    return found, odd
 
 
 def _plain(text: Any) -> Any:
