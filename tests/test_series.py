@@ -8,6 +8,7 @@ import pytest
 from commands import SEASONAL, call, swapped, wave, write
 
 from pyoptk.demo import forecast, series
+from pyoptk.demo.parts import DemoError
 
 pytest.importorskip("pandas")
 pytestmark = pytest.mark.usefixtures("empty_folder")
@@ -340,3 +341,50 @@ def test_unusable_data_gets_one_line_that_names_the_place(case, capsys):
     season = () if "--season" in arguments else ("--season", "4")
     assert call("demo", "--no-plot", "--data", "own.csv", *season, *arguments) == 2
     assert capsys.readouterr() == ("", f"pyoptk: error: {line}\n")
+
+
+ODD = [
+    "",
+    "NA",
+    "1,5",
+    "1.234,5",
+    "x",
+    "#",
+    '"',
+    "'",
+    "-99",
+    "1e400",
+    "\u0663",
+    "2020-13-45",
+    "Mon",
+]
+HEADERS = [("day", "x"), ("day", "x"), ("x", "day"), ("year", "x"), ("", "x"), ("x", "x")]
+
+
+def read_or_refusal(data):
+    try:
+        return read(data, "x", missing=["-99"])
+    except DemoError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_damaged_file_is_read_or_refused_in_one_line(seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(15):
+        labels = [str(np.datetime64("2019-12-28") + k) for k in range(rng.choice([0, 1, 40]))]
+        cells = [f"{k * k % 7}.5" for k in range(len(labels))]
+        for k in rng.integers(0, 60, 3):
+            if k < len(cells):
+                (cells, labels)[k % 2][k] = rng.choice(ODD)
+        text = table(cells, labels, rng.choice(list(",;\t")), rng.choice(HEADERS))
+        data = bytearray(text.encode(rng.choice(["utf-8", "utf-16"])))
+        for k in rng.integers(0, 9 * len(data), 2):  # often none
+            data[k : k + 1] = rng.bytes(1) if k < len(data) else b""
+        found = read_or_refusal(bytes(data))
+        if isinstance(found, str):
+            assert found.startswith(("own.csv, ", "own.csv: "))
+            assert "\n" not in found
+        else:
+            assert np.isfinite(found.values).all()
+            assert len(found.values) == len(found.labels) == len(found.observed)
