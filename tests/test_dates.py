@@ -117,7 +117,7 @@ ROWS = list(zip(DAILY, wave(), strict=True))
 
 
 def test_an_added_row_is_named_as_the_others():
-    for labels in (DAILY, WORKING, MONTHLY, HOURS):
+    for labels in (DAILY, WORKING, MONTHLY, HOURS, EVEN["years"]):
         rows = list(zip(labels, wave(), strict=True))
         assert read([("day", "x"), *rows[:50], *rows[51:]]).labels == labels
 

@@ -225,15 +225,18 @@ def listed(words: Sequence[str]) -> str:
 def _grid(times: Times) -> tuple[NDArray[np.intp], Callable[[int], str]] | None:
     """Which steps of an even spacing the times are, and how a step is called; None if uneven.
 
-    Spacings are some months, working days, some days, or any other time.
+    Spacings are some years or months, working days, some days, or any other time.
     """
     if times.size < 2:
         return None
-    days, months = times.astype("M8[D]"), times.astype("M8[M]")
+    days, months, years = (times.astype(f"M8[{unit}]") for unit in "DMY")
     at: NDArray[Any] = times
     if np.unique(times - days).size == 1:
         month_ends = ((days + 1).astype("M8[M]") > months).all()
-        at = months if month_ends or np.unique(days - months).size == 1 else days
+        if month_ends or np.unique(days - months).size == 1:
+            at = years if (months == years).all() else months
+        else:
+            at = days
         working = np.busday_count(days[0], days)
         if at is days and np.is_busday(days).all() and _usual(np.diff(working)) == 1:
             return working, lambda k: str(np.busday_offset(days[0], k))
