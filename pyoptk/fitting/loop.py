@@ -81,6 +81,9 @@ class Training:
             row |= validated.values("val_")
         row |= {"lr": self._lr(), "seconds": time.perf_counter() - start}
         history.append(row)
+        optimizer = self._saved.chain[0]
+        if getattr(optimizer, "watch", False):
+            history.add_updates(epoch, optimizer.watched)
         if bar:
             bar.tell(row)
         self._end_of_epoch(row)
