@@ -78,25 +78,27 @@ def updates(figure: Figure, of: dict[str, dict[str, list[float]]]) -> None:
 
 
 def states(figure: Figure, of: dict[str, dict[str, Any]]) -> None:
-    """For each layer what is a size, and what is a share, over time."""
-    figure.set_size_inches(11, 0.6 + 3 * len(of))
-    for (name, arrays), (left, right) in zip(
-        of.items(), figure.subplots(len(of), 2, squeeze=False, sharex=True), strict=True
-    ):
-        shares = [key for key in arrays if key.endswith(("_low", "_high"))]
+    """For each layer what is a size and, where there are some, what is a share, over time."""
+    bounds = ("_low", "_high")
+    columns = 1 + any(key.endswith(bounds) for arrays in of.values() for key in arrays)
+    figure.set_size_inches(5.5 * columns, 0.6 + 2.5 * len(of))
+    rows = figure.subplots(len(of), columns, squeeze=False, sharex=True)
+    for (name, arrays), panels in zip(of.items(), rows, strict=True):
+        shares = [key for key in arrays if key.endswith(bounds)]
+        sizes = [key for key in arrays if key not in shares]
+        for key, color in zip(sizes, _COLORS, strict=False):
+            panels[0].plot(arrays[key], color=color, label=key)
         colors = dict(zip(dict.fromkeys(key[0] for key in shares), _COLORS, strict=False))
-        for key, color in zip([key for key in arrays if key not in shares], _COLORS, strict=False):
-            left.plot(arrays[key], color=color, label=key)
         for key in shares:
             style = "-" if key.endswith("high") else "--"
-            right.plot(arrays[key], style, color=colors[key[0]], label=key.replace("_", " "))
-        left.set(title=f"{name}: root mean square", yscale="log")
-        right.set(title=f"{name}: share of units at a bound", ylim=(-0.03, 1.03))
-        for axes in (left, right):
+            panels[-1].plot(arrays[key], style, color=colors[key[0]], label=key.replace("_", " "))
+        panels[0].set(title=f"{name}: root mean square", yscale="log")
+        if shares:
+            panels[-1].set(title=f"{name}: share of units at a bound", ylim=(-0.03, 1.03))
+        for axes in panels:
             axes.grid(alpha=0.3)
-            if axes.lines:
-                axes.legend(fontsize="small", ncols=2)
-    for axes in figure.axes[-2:]:
+            axes.legend(fontsize="small", ncols=2)
+    for axes in rows[-1]:
         axes.set(xlabel="step")
 
 

@@ -248,7 +248,7 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
         Raises
         ------
         RuntimeError
-            Without a `forward` that trains before it, and for gates with ``save="minimal"``.
+            Without a `forward` that trains before it, and with ``save="minimal"``.
         """
         return stats_of(self)
 

@@ -53,6 +53,8 @@ class Stats(dict[str, dict[str, Values]]):
 
 def stats_of(layer: Any) -> Stats:
     """The statistics of the last pass of a layer."""
+    if layer.save == "minimal":
+        raise RuntimeError("stats: expected a layer with save='full', got 'minimal'")
     kept, lengths, T, B, lanes, before_backward = layer._passes.kept()
     columns, found = COLUMNS[layer.cell], Stats()
     ends = np.full(B, T) if lengths is None else np.asarray(lengths)
@@ -99,8 +101,6 @@ def _unpacked(gates: Any, T: int, B: int, H: int, lanes: int, columns: int) -> A
     """[columns, T, B, H] from the panels in memory, [panels, T, B, _PER_PANEL * lanes]."""
     units, width = lanes * (_PER_PANEL if columns == 1 else 1), _PER_PANEL * lanes
     panels = -(-H // units)
-    if gates.size < panels * T * B * width:
-        raise RuntimeError("stats: expected a layer with save='full', got 'minimal'")
     rows = gates[: panels * T * B * width].reshape(panels, T, B, width)
     values = np.empty((columns, T, B, H), gates.dtype)
     for panel in range(panels):
