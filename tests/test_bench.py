@@ -57,7 +57,7 @@ def kernels_of_the_library():
     members = set(re.findall(r"\(\*(\w+)\)", "".join(tables)))
     helpers = {name for name in members if name.endswith(("_size", "_roof"))}
     helpers |= {"padded", "sizes", "partition", "forward", "backward"}  # of all cells
-    helpers |= {"step"}  # of all optimizers, and of all cells
+    helpers |= {"step", "watched_step"}  # of all optimizers, and of all cells
     (ids,) = re.findall(r"typedef enum \{([^}]*)\} pk_cell_id;", header)
     cells = [cell.lower() for cell in re.findall(r"PK_(\w+)", ids) if cell != "N_CELLS"]
     of_cells = {f"{cell}_{part}" for cell in cells for part in ("forward", "backward", "step")}
