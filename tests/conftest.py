@@ -7,6 +7,7 @@ import pyoptk
 from pyoptk.demo import forecast, series
 
 collect_ignore = ["fuzz"]  # a program with a test of its own, test_fuzz.py
+CELLS = ["LSTM", "RNN tanh", "RNN relu", "GRU", "GRU before", "LSTM all"]
 USABLE = [name for name, usable in pyoptk.isas().items() if usable]
 
 
@@ -29,7 +30,7 @@ def dtype(request):
     return np.dtype(request.param)
 
 
-@pytest.fixture(params=["LSTM", "RNN tanh", "RNN relu", "GRU", "GRU before", "LSTM all"])
+@pytest.fixture(params=CELLS)
 def cell(request):
     return request.param
 

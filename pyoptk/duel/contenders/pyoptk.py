@@ -37,7 +37,8 @@ def step(params, grads, *, optimizer, **settings):
 
 
 def made(x, dy, weights, cell, layers=1, directions=1, **form):
-    sizes = x.shape[2], dy.shape[2] // directions, layers
+    H = weights[-1].shape[1] if "proj_size" in form else dy.shape[2] // directions
+    sizes = x.shape[2], H, layers
     layer = known(cell)(*sizes, bidirectional=directions == 2, dtype=x.dtype, **form)
     return filled(layer, weights)
 
