@@ -36,13 +36,12 @@ cdef class Plan(Stack):
     cdef object lengths, resets, x  # of the last forward
     cdef readonly bint due  # whether forward has run and backward may follow
     cdef bint batch_first
-    cdef tuple of_x, of_y, of_state  # shapes, in the caller's order of axes
+    cdef tuple of_x, of_y  # shapes, in the caller's order of axes
 
     def __cinit__(self, layer, size_t T, size_t B, str save, bint resettable):
         self.batch_first = layer.batch_first
         self.of_x = (B, T, self.I) if self.batch_first else (T, B, self.I)
-        self.of_y = (*self.of_x[:2], self.H * self.directions)
-        self.of_state = (self.count, B, self.H)
+        self.of_y = (*self.of_x[:2], self.R * self.directions)
 
     cdef bint serves(self, x, bint resets):
         """Whether `x` has the T and B of this plan, resets have memory, and the instruction set has
@@ -97,12 +96,12 @@ cdef class Plan(Stack):
             lengths = check_lengths(lengths, self.B, self.T)
         if resets is not None:
             resets = check_resets(resets, self.T, self.B, self.batch_first)
-        self.take_state(arrays, "state", state, self.of_state, False, first)
+        self.take_state(arrays, "state", state, self.B, False, first)
         y = self.result(arrays, out, self.of_y, &y_)
         if out is not None:
             self.take_grads(arrays, False)
             arrays.check_apart()
-        new_state = self.new_state(self.of_state, last)
+        new_state = self.new_state(self.B, last)
         self.drops = self.dropped.data != NULL
         if self.drops:
             self.config.p, self.config.seed = layer.dropout, layer.seed
@@ -136,7 +135,7 @@ cdef class Plan(Stack):
                              "shape")
         if dy is not None:
             dy_ = self.sequence(self.read(arrays, "dy", dy, self.of_y, False))
-        self.take_state(arrays, "dstate", dstate, self.of_state, True, last)
+        self.take_state(arrays, "dstate", dstate, self.B, True, last)
         dx = None
         if switch("need_dx", need_dx):
             dx = self.result(arrays, out, self.of_x, &dx_)
@@ -145,7 +144,7 @@ cdef class Plan(Stack):
         arrays.check_apart()
         dinitial = None
         if self.layers[0].h0 != NULL:  # forward was given a state
-            dinitial = self.new_state(self.of_state, first)
+            dinitial = self.new_state(self.B, first)
         self.place_backward(dy_, dx_, last, first, adds)
         self.due = False  # the gates are about to be overwritten
         with nogil:
@@ -252,20 +251,19 @@ cdef class Stepper(Stack):
             raise RuntimeError("step: expected a layer of one direction, got a bidirectional one")
 
     def step(self, x, state):
-        """y [B, H] and the state, arrays [L, B, H], all new, from x [B, I] and a state or None."""
+        """y and the state, all new, from x [B, I] and a state or None."""
         cdef Buffers arrays = Buffers()
         cdef void *first[2]
         cdef void *last[2]
-        cdef tuple shape
         self.take_params(arrays)
         view = arrays.take("x", x, False, True)
         if view.ndim != 2 or <size_t> view.shape[1] != self.I:
             raise ValueError(f"x: expected shape (any, {self.I}), got {shape_of(view)}")
         if not is_adjacent(view):
             return self.step(_np.ascontiguousarray(x), state)
-        shape = self.count, view.shape[0], self.H
-        self.take_state(arrays, "state", state, shape, False, first)
-        y, new = _empty(shape[1:], self.dtype), self.new_state(shape, last)
+        self.take_state(arrays, "state", state, view.shape[0], False, first)
+        y = _empty((view.shape[0], self.R), self.dtype)
+        new = self.new_state(view.shape[0], last)
         scratch = self.scratch(view.shape[0])
         self.run(view, PyArray_DATA(<PyArrayObject *> y), first, last,
                  NULL if scratch is None else PyArray_DATA(<PyArrayObject *> scratch))
@@ -280,7 +278,8 @@ cdef class Stepper(Stack):
 
     cdef void run(self, Py_buffer *x, void *y, void **first, void **last,
                   void *scratch) noexcept:
-        cdef size_t i, at = 0, size = x.shape[0] * self.H * self.itemsize
+        cdef size_t i, at = 0, size = x.shape[0] * self.R * self.itemsize
+        cdef size_t of_c = x.shape[0] * self.H * self.itemsize
         cdef pk_rnn_layer layer
         cdef pk_sequence below
         cdef int nthreads = num_threads()
@@ -293,10 +292,10 @@ cdef class Stepper(Stack):
                 if first[0] != NULL:
                     layer.h0 = <char *> first[0] + at
                 if first[1] != NULL:
-                    layer.c0 = <char *> first[1] + at
+                    layer.c0 = <char *> first[1] + i * of_c
                 layer.h_last = <char *> last[0] + at
-                layer.c_last = <char *> last[1] + at if last[1] != NULL else NULL
+                layer.c_last = <char *> last[1] + i * of_c if last[1] != NULL else NULL
                 layer.scratch = scratch
                 kernels.step(&layer, nthreads)
-                below.data, below.b_stride, at = layer.h_last, self.H, at + size
+                below.data, below.b_stride, at = layer.h_last, self.R, at + size
             memcpy(y, below.data, size)

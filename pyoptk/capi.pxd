@@ -82,7 +82,7 @@ cdef extern from "pyoptk.h" nogil:
     ctypedef enum pk_save:
         PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING
     ctypedef struct pk_rnn_shape:
-        size_t T, B, I, H
+        size_t T, B, I, H, R
         const int64_t *lengths
         int repeat_last
         const uint8_t *resets
@@ -98,6 +98,7 @@ cdef extern from "pyoptk.h" nogil:
         void *b_ih
         void *b_hh
         void *peepholes
+        void *w_hr
     ctypedef struct pk_rnn_sizes:
         size_t h, c, gates, scratch
     ctypedef struct pk_rnn_layer:

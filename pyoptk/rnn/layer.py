@@ -20,7 +20,10 @@ from .._rnn import Passes, Stepper
 from .stats import Stats, stats_of
 from .weights import INITIALIZERS, Array, initialize, shapes_of
 
-OWN_ARGUMENTS = ("nonlinearity", "reset_after", "peepholes", "coupled", "cell_clip")  # of some
+# Of some layers.
+OWN_ARGUMENTS = (
+    "nonlinearity", "reset_after", "proj_size", "peepholes", "coupled", "cell_clip",
+)  # fmt: skip
 State = TypeVar("State")  # an array for each state of the cell: h, or the pair (h, c)
 
 
@@ -31,6 +34,7 @@ class Attributes:
     gates: ClassVar[int]
     open_gate: ClassVar[int | None] = None  # the gate whose bias Keras starts at 1
     relu: bool = False
+    proj_size: int = 0
     peepholes: bool = False
     cell_clip: float | None = None
     dropout_calls: int  # which mask of dropout is next
@@ -70,7 +74,7 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
         given |= {name: bool(on) for name, on in switches.items()}
         given |= {"dropout": dropout, "seed": int(seed or 0), "dropout_calls": 0}
         self.__setstate__(given | {"dtype": _checks.check_float_dtype(given["dtype"])})
-        initialize(self.flat_params, self.params, init, self.open_gate, rng)
+        initialize(self.flat_params, self.params, init, self.hidden_size, self.open_gate, rng)
         if dropout and seed is None:
             self.__dict__["seed"] = int(rng.integers(2**64, dtype=np.uint64))
 
@@ -281,7 +285,7 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
     def _after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
         """The shape of the output for one of the input, sizes or letters, for summaries."""
         lead = ("B", "T") if self.batch_first else ("T", "B")
-        return *lead, self.directions * self.hidden_size
+        return *lead, self.directions * (self.proj_size or self.hidden_size)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if value is getattr(self, name, object()):

@@ -60,11 +60,11 @@ def filled(module, weights):
 
 
 def layer(x, dy, weights, lengths=None, *, cell, layers=1, directions=1, **form):
-    if form:
+    if form.keys() - {"proj_size"}:
         raise NotImplementedError
     x, dy = torch.tensor(x, requires_grad=True), torch.tensor(dy)
-    sizes = x.shape[2], dy.shape[2] // directions, layers
-    made = getattr(nn, cell)(*sizes, bidirectional=directions == 2, dtype=x.dtype)
+    sizes = x.shape[2], weights[-1].shape[1] if form else dy.shape[2] // directions, layers
+    made = getattr(nn, cell)(*sizes, bidirectional=directions == 2, dtype=x.dtype, **form)
     y, packed = None, nn.utils.rnn.pack_padded_sequence
     filled(made, weights)
     if lengths is not None:  # the ends of sequences are not in its output
