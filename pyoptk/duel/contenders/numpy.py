@@ -203,3 +203,6 @@ def train_mlp(x, labels, params, take):
 def mlp(x, labels, weights):
     """The loop with Adam in NumPy."""
     return train_mlp(x, labels, weights, updates("Adam", weights))
+
+
+classifier, fitted = mlp, forecaster  # where pyoptk has models and `fit`
