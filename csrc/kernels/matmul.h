@@ -166,14 +166,22 @@ PK_INLINE void product_panel_of(size_t M, size_t width, const term *terms, size_
     }
 }
 
-/* The same, compiled once for all families: products.c. */
-#define product_panel PK_PRODUCTS
-void product_panel(size_t M, size_t width, const term *terms, size_t count, real *c, size_t ldc,
-                   const real *begin);
+/* What is compiled once for all families of an instruction set: products.c. */
+struct dot_term;
+typedef struct {
+    void (*panel)(size_t M, size_t width, const term *terms, size_t count, real *c, size_t ldc,
+                  const real *begin); /* matmul.h */
+    void (*gate_columns)(real *to, size_t ldt, const real *w, size_t H, size_t N, size_t unit,
+                         size_t units, const size_t *gates, size_t count); /* pack.h */
+    void (*add_dots)(vec dots[][COLS][LANES], size_t rows, size_t count, size_t lanes,
+                     const struct dot_term *terms, size_t n_terms); /* dots.h */
+} product_kernels;
+extern const product_kernels PK_PRODUCTS;
+#define product_panel PK_PRODUCTS.panel
 
 /* c[M, N] = begin + left[M, K] right, K <= K_BLOCK */
-static void product_block(size_t M, size_t N, size_t K, operand left, right_operand right, real *c,
-                          size_t ldc, const real *begin)
+static inline void product_block(size_t M, size_t N, size_t K, operand left, right_operand right,
+                                 real *c, size_t ldc, const real *begin)
 {
     for (size_t r = 0; r < M;
          r += ROW_BLOCK, left.a += ROW_BLOCK * left.row, c += ROW_BLOCK * ldc) {
@@ -185,8 +193,8 @@ static void product_block(size_t M, size_t N, size_t K, operand left, right_oper
 }
 
 /* c[M, N] = begin + left[M, K] right; left is made by strided() */
-static void product(size_t M, size_t N, size_t K, operand left, right_operand right, real *c,
-                    size_t ldc, const real *begin)
+static inline void product(size_t M, size_t N, size_t K, operand left, right_operand right, real *c,
+                           size_t ldc, const real *begin)
 {
     size_t k = 0;
     do {
@@ -208,7 +216,7 @@ PK_INLINE void pack_row(real *panel_k, const real *from, size_t width)
 }
 
 /* One panel: rows k < K of b, columns n < n + WIDTH of N. */
-static void pack_rows(real *panel, size_t K, const real *b, size_t ldb, size_t n, size_t N)
+static inline void pack_rows(real *panel, size_t K, const real *b, size_t ldb, size_t n, size_t N)
 {
     for (size_t k = 0; k < K; k++)
         pack_row(panel + k * WIDTH, b + k * ldb + n, smaller(N - n, WIDTH));
