@@ -154,6 +154,23 @@ cdef class Plan(Stack):
         self.x = None
         return dx, dinitial
 
+    cdef object copy(self, const void *at, size_t n):
+        array = _empty(n, self.dtype)
+        memcpy(PyArray_DATA(<PyArrayObject *> array), at, n * self.itemsize)
+        return array
+
+    cdef list kept(self):
+        """Copies of the memory of each layer: gates, h and c, in the order of the kernels."""
+        cdef size_t i
+        cdef pk_rnn_layer *one
+        cdef list found = []
+        for i in range(self.count):
+            one = &self.layers[i]
+            need = self.kernels.sizes(&one.shape)
+            found.append((self.copy(one.gates, need.gates), self.copy(one.h, need.h),
+                          self.copy(one.c, need.c)))
+        return found
+
 
 cdef class Passes:
     """The plans of a layer, one for training and one for inference.
@@ -191,6 +208,17 @@ cdef class Passes:
             raise RuntimeError("backward: expected a forward with train=True before it, got none "
                                "since the last backward")
         return self.train.backward(dy, dstate, accumulate, need_dx, out)
+
+    def kept(self):
+        """What the last pass left: the memory of each layer, lengths or None, T, B, elements of a
+        vector, and whether the gates are still those of forward."""
+        cdef Plan plan
+        _lock = self.lock()
+        plan = self.train
+        if plan is None:
+            raise RuntimeError("stats: expected a forward with train=True before it, got none")
+        lanes = plan.kernels.padded(1)
+        return plan.kept(), plan.lengths, plan.T, plan.B, lanes, plan.due
 
     cdef Plan new_plan(self, layer, x, bint training, bint resettable):
         """A plan for the shape of `x`, in the place of the last one that is not due any more.

@@ -54,4 +54,4 @@ def _no_duel(monkeypatch):
 @pytest.fixture(scope="module")
 def co2():
     """The shipped series, split into training and test data as by default."""
-    return forecast.prepare(series.read(forecast.SHIPPED, None, 12), None)
+    return forecast.prepare(series.shipped(), None)

@@ -17,6 +17,7 @@ from .. import _checks
 from .._arguments import Declared
 from .._bound import Bound
 from .._rnn import Passes, Stepper
+from .stats import Stats, stats_of
 from .weights import INITIALIZERS, Array, initialize, shapes_of
 
 # Of some layers.
@@ -262,6 +263,20 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
             stepper = self.__dict__["_stepper"] = Stepper(self)
         results: tuple[Array, State] = stepper.step(x, state)
         return results
+
+    def stats(self) -> Stats:
+        """States, gates and gradients over time, of the last pass that trained.
+
+        After `forward`: how large the states are, and which share of each gate is at a bound; after
+        `backward`: how large the gradient is at each step. `Stats` describes them; it prints as a
+        dict and has a `plot`. Copies what the passes keep.
+
+        Raises
+        ------
+        RuntimeError
+            Without a `forward` that trains before it, and with ``save="minimal"``.
+        """
+        return stats_of(self)
 
     # ---- weights and copies ----------------------------------------------------------------------
 

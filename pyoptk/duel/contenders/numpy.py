@@ -158,7 +158,7 @@ def scan(a, b, dh):
 
 def forecaster(windows, targets, weights):
     """The training step of `pyoptk.demo.numpy_step`, the weights its own copies."""
-    model = Forecaster(np.random.default_rng(0))
+    model = Forecaster(np.random.default_rng(0)).model
     for param, value in zip(model.params.values(), weights, strict=True):
         param[...] = value
     twin = NumpyForecaster(model.params, lr=LR, max_norm=np.inf)
@@ -166,7 +166,7 @@ def forecaster(windows, targets, weights):
     def outcome(_):
         for name, param in model.params.items():
             param[...] = twin.params[name]
-        return [model.forward(windows)]
+        return [model.predict(windows)]
 
     return partial(twin.step, windows, targets), outcome
 
