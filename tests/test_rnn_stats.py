@@ -28,8 +28,9 @@ def test_states_and_gates_are_those_of_the_twin(cell, H, dtype, isa, rng):
     lengths = np.array([7, 7, 4, 2, 0])
     layer.forward(x, state, lengths=lengths)
     stats = layer.stats()["l0"]
-    *w, peepholes = (layer.params.get(name) for name in names_of(0))
-    more = {} if peepholes is None else {"peepholes": peepholes.astype(float)}
+    *w, peepholes, projection = (layer.params.get(name) for name in names_of(0))
+    more = {"peepholes": peepholes, "projection": projection}
+    more = {name: array.astype(float) for name, array in more.items() if array is not None}
     w = [None if a is None else a.astype(float) for a in w]
     first = [a[0].astype(float) for a in arrays_of(state)]
     saved = twins_of(layer)[0](x.astype(float), first, *w, lengths=lengths, reverse=False, **more)

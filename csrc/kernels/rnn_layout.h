@@ -124,18 +124,21 @@ typedef struct {
 } cell_states;
 
 /* What a cell knows besides its arrays.  The peepholes of a vector's units are `row` apart;
- * NULL: none.  If `drops`, the candidate is multiplied by `factor`. */
+ * NULL: none.  If `drops`, the candidate is multiplied by `factor` where it is `kept`, else 0. */
 typedef struct {
     const pk_rnn_shape *shape;
     const real *peepholes;
     size_t row;
     int drops;
+    vec_bits kept;
     vec factor;
 } cell_context;
 
+/* Without a branch, and with a mask that keeps the product out of a fused operation: where nothing
+ * is dropped, the bits are those of the candidate alone. */
 PK_INLINE vec dropped(const cell_context *context, vec candidate)
 {
-    return context->drops ? candidate * context->factor : candidate;
+    return context->drops ? masked(context->kept, candidate * context->factor) : candidate;
 }
 
 PK_INLINE cell_context context_of(const rnn_job *job, size_t unit)

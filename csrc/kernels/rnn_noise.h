@@ -115,11 +115,13 @@ PK_INLINE real dropout_scale(const pk_rnn_shape *s)
 PK_INLINE cell_context noisy_context(const rnn_job *job, size_t t, size_t b, size_t unit)
 {
     cell_context context = context_of(job, unit);
-    context.drops = 1; /* also by 1: with a branch, a sum is rounded in another way than without */
+    context.drops = 1;
+    context.kept = ~(vec_bits){0};
     context.factor = broadcast(1);
-    if (draws(&job->s, DROPOUT))
-        context.factor =
-            masked(~drawn(job, DROPOUT, t, b, unit), broadcast(dropout_scale(&job->s)));
+    if (draws(&job->s, DROPOUT)) {
+        context.kept = ~drawn(job, DROPOUT, t, b, unit);
+        context.factor = broadcast(dropout_scale(&job->s));
+    }
     return context;
 }
 

@@ -65,7 +65,8 @@ def stats_of(layer: Any) -> Stats:
         mine: dict[str, Values] = {}
         states = {"h": h, "c": c} if c.size else {"h": h}
         for name, state in states.items():
-            after = state.reshape(T + 1, B, -1)[1:, :, : layer.hidden_size][order]
+            width = layer.proj_size if name == "h" and layer.proj_size else layer.hidden_size
+            after = state.reshape(T + 1, B, -1)[1:, :, :width][order]
             states[name] = after
             mine[name] = _rms(after, running)
         if before_backward:
@@ -92,7 +93,7 @@ def _saturating(
     """The gates by name, [T, B, H] each; of a plain RNN, which keeps none, the state."""
     if layer.cell == "rnn":
         return [("h", h)]
-    T, B, H = h.shape
+    (T, B, _), H = h.shape, layer.hidden_size
     values = _unpacked(gates, T, B, H, lanes, len(columns))[:, order]
     return [(name, values[k]) for k, name in enumerate(columns) if name]
 
