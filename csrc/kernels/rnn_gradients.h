@@ -359,7 +359,7 @@ static void rnn_gradient_task(void *arg, size_t task)
     if (part == biases)
         for (size_t panel = panels.from; panel < panels.to; panel++) {
             rnn_bias_gradient(sums, panel);
-            if (CELL_N_PEEPHOLES && job->dw.peepholes)
+            if (CELL_N_PEEPHOLES > 0 && job->dw.peepholes)
                 rnn_peephole_gradient(sums, panel);
         }
     else if (w->dw && w->N < LANES && w != &of_m && (w == &of_x || !job->h_mask))
