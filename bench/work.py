@@ -57,6 +57,8 @@ OTHER_LAYERS = (
     ("RNN", (50, 32, 64, 128), {}, (1.8, FUSED)),
     ("LSTM", (50, 20, 200, 200), {}, (0.78, ROOF)),
     ("LSTM", (50, 32, 64, 128), {"proj_size": 64}, (2, FUSED)),
+    ("LSTM", (50, 32, 64, 128), {"recurrent_dropout": 0.2}),
+    ("LSTM", (50, 32, 64, 128), {"zoneout": (0.5, 0.05)}),
 )
 SCANS = ((100, 8, 64), (1_000, 8, 256), (1_000, 32, 512))  # T, B, D
 # An optimizer, and how many rows of a table of 50,000 x 64 its gradient has.

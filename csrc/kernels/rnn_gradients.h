@@ -169,8 +169,10 @@ typedef struct {
     range rows;  /* of w_hr, for this task */
 } rnn_weight;
 
-/* Returns the first active row, starting at row b of step t; moves t and b past it. */
-PK_INLINE const real *next_row(const rnn_job *job, const rnn_weight *g, size_t *t, size_t *b)
+/* Returns the first active row, starting at row b of step t, and the mask of h for it or NULL;
+ * moves t and b past it. */
+PK_INLINE const real *next_row(const rnn_job *job, const rnn_weight *g, size_t *t, size_t *b,
+                               const real **mask)
 {
     for (;;) {
         const size_t step = *t, row = *b;
@@ -178,6 +180,7 @@ PK_INLINE const real *next_row(const rnn_job *job, const rnn_weight *g, size_t *
             *b = 0, ++*t;
         if (active(job, step, row)) {
             const real *of_step = row_at(g->right, step - g->first, row);
+            *mask = g->is_h && job->h_mask ? job->h_mask + row * job->P_h : NULL;
             return g->is_h ? h_or_reset(job, step, row, of_step) : of_step;
         }
     }
@@ -209,7 +212,7 @@ __attribute__((noinline)) static void rnn_narrow_gradient(const rnn_sums *sums, 
     do { /* once even if there is nothing to add */
         const size_t depth = smaller(total - k0, DEPTH);
         for (size_t k = 0; k < depth; k++)
-            store(packed + k * LANES, load_part(next_row(job, g, &t, &b), N));
+            store(packed + k * LANES, load_part(next_row(job, g, &t, &b, &(const real *){0}), N));
         for (size_t panel = panels.from; panel < panels.to; panel++) {
             const size_t n = units_of(panel, H);
             const real *da = gates_at(job, panel, sums->run->steps.from, 0) + g->of.first * n;
@@ -239,9 +242,13 @@ __attribute__((noinline)) static void rnn_wide_gradient(const rnn_sums *sums, co
         const size_t depth = smaller(total - k0, K_BLOCK);
         const real *begin = k0 == 0 && !job->accumulate ? ZEROS : NULL;
         for (size_t k = 0; k < depth; k++) {
-            const real *row = next_row(job, g, &t, &b);
-            for (size_t n = column, p = 0; n < end; n += WIDTH, p++)
-                pack_row(packed + p * PANEL + k * WIDTH, row + n, smaller(end - n, WIDTH));
+            const real *mask, *row = next_row(job, g, &t, &b, &mask);
+            for (size_t n = column, p = 0; n < end; n += WIDTH, p++) {
+                real *const to = packed + p * PANEL + k * WIDTH;
+                pack_row(to, row + n, smaller(end - n, WIDTH));
+                for (size_t i = 0; mask && i < WIDTH && n + i < job->P_h; i += LANES)
+                    store(to + i, load(to + i) * load(mask + n + i));
+            }
         }
         for (size_t panel = panels.from; panel < panels.to; panel++)
             for (size_t n = column, p = 0; n < end; n += WIDTH, p++)
@@ -355,7 +362,7 @@ static void rnn_gradient_task(void *arg, size_t task)
             if (CELL_N_PEEPHOLES > 0 && job->dw.peepholes)
                 rnn_peephole_gradient(sums, panel);
         }
-    else if (w->dw && w->N < LANES && w != &of_m)
+    else if (w->dw && w->N < LANES && w != &of_m && (w == &of_x || !job->h_mask))
         rnn_narrow_gradient(sums, w, panels);
     else if (w->dw && pk_on_worker())
         rnn_wide_gradient_on_worker(sums, w, column, panels);

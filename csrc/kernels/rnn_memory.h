@@ -58,6 +58,7 @@ static rnn_job rnn_job_for(const pk_rnn_shape *shape)
     job.window = job.s.T ? job.s.T : 1;
     job.c_interval = steps_of_c(&job.s);
     job.block = steps_of_block(&job.s);
+    job.rare = is_rare(&job.s);
     return job;
 }
 
@@ -77,14 +78,28 @@ static void s_scratch(rnn_job *job, real *memory, size_t *end, size_t steps)
     job->s_steps = steps;
 }
 
-static void resets_scratch(rnn_job *job, real *memory, size_t *end, size_t before_steps)
+__attribute__((noinline)) static void resets_scratch(rnn_job *job, real *memory, size_t *end,
+                                                     size_t before_steps)
 {
-    if (!job->s.resets)
-        return;
-    job->reset_h = part(memory, end, times(job->s.B, job->P_h));
-    job->reset_c = part(memory, end, CELL_HAS_C ? times(job->s.B, job->P_c) : 0);
-    job->before = part(memory, end, times(before_steps, times(job->s.B, job->P_h)));
+    const size_t B = job->s.B;
+    if (job->s.resets) {
+        job->reset_h = part(memory, end, times(B, job->P_h));
+        job->reset_c = part(memory, end, CELL_HAS_C ? times(B, job->P_c) : 0);
+    }
+    if ((job->s.resets || drops_h(&job->s)) && before_steps)
+        job->before = part(memory, end, times(before_steps, times(B, job->P_h)));
     job->before_steps = before_steps;
+    if (drops_h(&job->s))
+        job->h_mask = part(memory, end, times(B, job->P_h));
+    if (noise_p(&job->s, ZONEOUT_C) > 0)
+        job->c_new = part(memory, end, times(B, job->P_c));
+    /* Numbers of some 4,096 elements at once, because they come in blocks. */
+    job->noise_steps = 1 + 4096 / (1 + times(B, job->s.H));
+    const size_t rows = times(smaller(job->noise_steps, job->s.T), B);
+    const size_t elements = times(rows, job->s.H) / (sizeof(real) / sizeof(uint16_t)) + LANES;
+    for (int kind = 0; kind < NOISE_KINDS; kind++)
+        if (draws(&job->s, (noise_kind)kind))
+            job->numbers[kind] = (uint16_t *)part(memory, end, elements);
 }
 
 /* Divides the scratch memory of a pass.  Returns how many elements it needs. */
@@ -134,6 +149,8 @@ __attribute__((noinline)) static size_t backward_scratch(rnn_job *job, real *mem
     }
     s_scratch(job, memory, &end, keeps_gates(&job->s) ? job->window : window);
     resets_scratch(job, memory, &end, computes_again(&job->s) ? window : 0);
+    if (drops_h(&job->s))
+        job->dh_masked = part(memory, &end, times(B, job->Q));
     if (job->s.resets) {
         job->dh_resets = part(memory, &end, times(B, job->Q));
         job->dc_resets = part(memory, &end, c);
