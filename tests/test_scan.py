@@ -148,6 +148,18 @@ def test_advantages_and_returns_are_the_sums_of_their_formulas(shape, dtype, rng
     exact = advantages(rewards, values, dones, 0.95, 1.0) if shape[0] else rewards
     np.testing.assert_allclose(got, exact, **tolerance)
     np.testing.assert_array_equal(rewards, before)
+    # of any strides, and without a word where numbers are not finite
+    turned = (np.asfortranarray(a) for a in (rewards, np.zeros_like(values), dones))
+    again = pyoptk.gae(*turned, 0.95, 0.8)
+    exact = advantages(rewards, 0 * values, dones, 0.95, 0.8) if shape[0] else rewards
+    np.testing.assert_allclose(again, exact, **tolerance)
+    turned = (np.moveaxis(np.moveaxis(a, 0, -1).copy(), -1, 0) for a in (rewards, dones))
+    np.testing.assert_array_equal(
+        pyoptk.discounted_returns(*turned, 0.95), pyoptk.discounted_returns(rewards, dones, 0.95)
+    )
+    rewards[:] = np.inf
+    with np.errstate(all="raise"):
+        pyoptk.gae(rewards, -values, dones, 0.95, 0.8)
 
 
 X, H0, R = np.ones((4, 2, 3), np.float32), np.ones((2, 3), np.float32), np.zeros((4, 2), bool)
