@@ -64,6 +64,8 @@ def linear_scan(
     >>> pyoptk.linear_scan(ones / 2, ones)[:, 0, 0].tolist()
     [1.0, 1.5, 1.75, 1.875]
     """
+    if out is not None and out is not a and out is not b and isinstance(b, np.ndarray):
+        check_array("out", out, b.dtype, b.shape)
     h = _like("b", b) if out is None else out
     _forward(a, b, h, h0, reverse=reverse, resets=resets)
     return h

@@ -174,6 +174,8 @@ BAD = {
     "a transposed": (lambda: pyoptk.linear_scan(X.T, X.T), ValueError, "^a: expected the last axis to be adj"),
     "h0 of another shape": (lambda: pyoptk.linear_scan(X, X, H0[1:]), ValueError, r"^h0: expected shape \(2, 3\)"),
     "out overlapping": (lambda: pyoptk.linear_scan(X, X, out=X[:]), ValueError, "^h: expected memory of its own"),
+    "out no array": (lambda: pyoptk.linear_scan(X, X, out=5), TypeError, "^out: expected a float32 or"),
+    "out of another shape": (lambda: pyoptk.linear_scan(X, X, out=X[1:]), ValueError, "^out: expected shape"),
     "resets of integers": (lambda: pyoptk.linear_scan(X, X, resets=R.astype(int)), TypeError, r"^resets: expected bool \(4, 2\), got int64"),
     "resets of another shape": (lambda: pyoptk.linear_scan(X, X, resets=R.T), ValueError, r"^resets: expected bool \(4, 2\), got bool \(2, 4\)"),
     "resets masked": (lambda: pyoptk.linear_scan(X, X, resets=np.ma.array(R)), TypeError, "^resets: expected .* got a masked array"),
