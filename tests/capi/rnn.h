@@ -15,6 +15,7 @@ typedef struct {
     double x[T * B * I], h0[B * H], c0[B * H];
     double w_ih[MOST_GATES * H * I], w_hh[MOST_GATES * H * H];
     double b_ih[MOST_GATES * H], b_hh[MOST_GATES * H], peepholes[3 * H], w_hr[H * H];
+    double gain_ih[MOST_GATES * H], gain_hh[MOST_GATES * H], gain_c[H], b_c[H];
 } rnn_values;
 enum { N_VALUES = sizeof(rnn_values) / sizeof(double) };
 
@@ -28,7 +29,8 @@ typedef struct {
 
 static pk_rnn_weights weights_of(rnn_values *v)
 {
-    return (pk_rnn_weights){v->w_ih, v->w_hh, v->b_ih, v->b_hh, v->peepholes, v->w_hr};
+    return (pk_rnn_weights){v->w_ih, v->w_hh,    v->b_ih,    v->b_hh,   v->peepholes,
+                            v->w_hr, v->gain_ih, v->gain_hh, v->gain_c, v->b_c};
 }
 
 static void fill(rnn_values *v, double scale)
@@ -299,10 +301,14 @@ static size_t all_results(const pk_cell_kernels *cell, pk_rnn_shape s, int nthre
         in[i] = 0.2 * sin(1.7 * (double)i + 0.3);
     double *in_at = in, *out_at = d;
     const ptrdiff_t y_row = (ptrdiff_t)s.H, x_row = (ptrdiff_t)s.I, rows = (ptrdiff_t)s.B;
-    c.layer.weights = (pk_rnn_weights){
-        in, in + w * s.I, in + w * (s.I + s.H), in + w * (s.I + s.H + 1), NULL, NULL};
-    c.gradients.grads =
-        (pk_rnn_weights){d, d + w * s.I, d + w * (s.I + s.H), d + w * (s.I + s.H + 1), NULL, NULL};
+    c.layer.weights = (pk_rnn_weights){.w_ih = in,
+                                       .w_hh = in + w * s.I,
+                                       .b_ih = in + w * (s.I + s.H),
+                                       .b_hh = in + w * (s.I + s.H + 1)};
+    c.gradients.grads = (pk_rnn_weights){.w_ih = d,
+                                         .w_hh = d + w * s.I,
+                                         .b_ih = d + w * (s.I + s.H),
+                                         .b_hh = d + w * (s.I + s.H + 1)};
     in_at += w * (s.I + s.H + 2), out_at += w * (s.I + s.H + 2);
     c.layer.x = (pk_sequence){in_at, rows * x_row, x_row};
     c.gradients.dx = (pk_sequence){out_at, rows * x_row, x_row};

@@ -29,7 +29,10 @@ class Layer:
         }
         if self.L > 1 and t.chance(0.4):
             self.options |= {"dropout": t.pick([0.1, 0.5]), "seed": t.pick([0, 5, 2**64 - 1])}
-        self.layer = t.pick(CELLS)(
+        cell = t.pick(CELLS)
+        if "layer_norm" in cell._arguments and t.chance(0.3):
+            self.options["layer_norm"] = True
+        self.layer = cell(
             self.I, self.H, self.L, dtype=self.dtype, rng=np.random.default_rng(3), **self.options
         )
         self.D = 2 if self.layer.bidirectional else 1
@@ -274,6 +277,9 @@ def weights(t):
     one = Layer(t)
     layer, cls = one.layer, type(one.layer)
     library = t.pick([n.removeprefix("to_") for n in dir(cls) if n.startswith("to_")])
+    if layer.layer_norm:  # others do not have it
+        t.call(getattr(layer, f"to_{library}"), same=one.state, must=True)
+        return
     given = getattr(layer, f"to_{library}")()
     make = getattr(cls, f"from_{library}")
     extra = {"bidirectional": True} if library == "keras" and one.D == 2 else {}
