@@ -21,7 +21,8 @@ MEMORY = {
     # its rows of 4H: an odd number of cache lines, and six numbers
     "normed": ({"cell": "LSTM normed"}, 14 + (3 * 16 + 6) / H),
     "normed, minimal": (
-        {"cell": "LSTM normed", "save": "minimal"}, 2 + (12 + (3 * 16 + 6) / H) / np.sqrt(T)
+        {"cell": "LSTM normed", "save": "minimal"},
+        2 + (12 + (3 * 16 + 6) / H) / np.sqrt(T),
     ),
     "RNN": ({"cell": "RNN tanh"}, 1 + 1 / np.sqrt(T)),
     "RNN, three layers": ({"cell": "RNN tanh", "num_layers": 3}, 3 + 1 / np.sqrt(T) + 2),

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import NORMED
-from rnn_rows import arrays_of, assert_near, by_pyoptk, case, layer_of
+from rnn_rows import ROWS, arrays_of, assert_near, by_pyoptk, by_twin, case, layer_of
 
 import pyoptk
 
@@ -65,6 +65,17 @@ def test_both_passes_equal_pytorch_step_by_step(shape, options, cell, dtype, rng
     layer, x, state, dy, dstate = case(rng, shape, dtype, cell, **options)
     exact = by_torch(torch, layer, x, arrays_of(state), dy, arrays_of(dstate))
     assert_near(by_pyoptk(layer, x, state, dy, dstate), exact, dtype)
+
+
+@cells
+@pytest.mark.parametrize("row", ROWS)
+def test_every_option_equals_the_twin(row, cell, dtype, rng):
+    shape, options, call = ROWS[row]
+    arguments = case(rng, shape, dtype, cell, **options)
+    call = call | {"resets": rng.random(shape[:2]) < 0.2, "reset_to": "initial"}
+    for b, length in enumerate(call.get("lengths", [])):
+        arguments[1][length:, b] = np.nan
+    assert_near(by_pyoptk(*arguments, **call), by_twin(*arguments, **call), dtype)
 
 
 @cells
