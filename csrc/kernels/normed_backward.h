@@ -129,11 +129,12 @@ static void normed_dw(void *arg, size_t task)
     const size_t K = length(g->steps) * job->s.B;
     const real *d = is_h ? product_at(job, g->steps.from, 0) : x_at(job, g->steps.from, 0);
     real *const dw = is_h ? job->dw.w_hh : job->dw.w_ih;
-    _Alignas(ALIGNMENT) real packed[K_BLOCK * WIDTH];
+    enum { DEPTH = K_BLOCK / 2 }; /* 16 KiB of stack */
+    _Alignas(ALIGNMENT) real packed[DEPTH * WIDTH];
     const fp_mode mode = flush_denormals();
     size_t k0 = 0;
     do { /* once even if there is nothing to add */
-        const size_t depth = smaller(K - k0, K_BLOCK);
+        const size_t depth = smaller(K - k0, DEPTH);
         for (size_t k = 0; k < depth && dw; k++) {
             const real *const row = normed_right(g, k0 + k, is_h);
             pack_row(packed + k * WIDTH, row ? row + n : ZEROS, width);
@@ -144,7 +145,7 @@ static void normed_dw(void *arg, size_t task)
             product_panel(smaller(to - r, ROW_BLOCK), width, &t, 1, dw + r * N + n, N,
                           k0 || g->adds ? NULL : ZEROS);
         }
-    } while ((k0 += K_BLOCK) < K);
+    } while ((k0 += DEPTH) < K);
     restore_denormals(mode);
 }
 
