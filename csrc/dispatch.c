@@ -88,8 +88,8 @@ DECLARE(avx512)
               [PK_GRU] = BOTH(gru, isa),                                                           \
               [PK_GRU_BEFORE] = BOTH(gru_before, rare),                                            \
               [PK_LSTM_COUPLED] = BOTH(lstm_coupled, rare),                                        \
-              [PK_LSTM_NORMED] = {&pk_normed_f32_##isa[0], &pk_normed_f64_##isa[0]},               \
-              [PK_GRU_NORMED] = {&pk_normed_f32_##isa[1], &pk_normed_f64_##isa[1]}}
+              [PK_LSTM_NORMED] = {&pk_normed_f32_##isa[0], &pk_normed_f64_##rare[0]},              \
+              [PK_GRU_NORMED] = {&pk_normed_f32_##isa[1], &pk_normed_f64_##rare[1]}}
 
 /* Best first. */
 static const instruction_set sets[] = {

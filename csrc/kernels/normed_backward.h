@@ -9,16 +9,26 @@
 
 /* ---- backward: the recurrence ---------------------------------------------------------------- */
 
+/* One copy of the code of pack_row. */
+__attribute__((noinline)) static void normed_pack_row(real *to, const real *from, size_t width)
+{
+    pack_row(to, from, width);
+}
+
 /* Packs a panel of both weights, whose rows stay rows; task = panel * count + job. */
 static void normed_pack_rows(void *arg, size_t task)
 {
     const normed_run *run = arg;
     const normed_job *job = run->jobs + task % run->count;
     const size_t n = task / run->count * WIDTH, I = job->s.I, H = job->s.H;
-    if (n < I && job->dx.data)
-        pack_rows(job->rows_ih + n * job->N, job->N, job->w.w_ih, I, n, I);
-    if (n < H)
-        pack_rows(job->rows_hh + n * job->N, job->N, job->w.w_hh, H, n, H);
+    for (size_t k = 0; k < job->N; k++) {
+        if (n < I && job->dx.data)
+            normed_pack_row(job->rows_ih + n * job->N + k * WIDTH,
+                            (const real *)job->w.w_ih + k * I + n, smaller(I - n, WIDTH));
+        if (n < H)
+            normed_pack_row(job->rows_hh + n * job->N + k * WIDTH,
+                            (const real *)job->w.w_hh + k * H + n, smaller(H - n, WIDTH));
+    }
 }
 
 /* Replaces what a row has of step t by gradients; past the end of its sequence by 0. */
@@ -137,7 +147,7 @@ static void normed_dw(void *arg, size_t task)
         const size_t depth = smaller(K - k0, DEPTH);
         for (size_t k = 0; k < depth && dw; k++) {
             const real *const row = normed_right(g, k0 + k, is_h);
-            pack_row(packed + k * WIDTH, row ? row + n : ZEROS, width);
+            normed_pack_row(packed + k * WIDTH, row ? row + n : ZEROS, width);
         }
         for (size_t r = from; r < to && dw; r += ROW_BLOCK) {
             const term t = {depth, strided(d + k0 * job->row + r, 1, (ptrdiff_t)job->row),

@@ -50,9 +50,7 @@ static void lstm_forward(const normed_job *job, const normed_row *r)
         store_n(r->gates + 2 * H + u, g, n);
         store_n(r->c_next + u, f * load_n(r->c_prev + u, n) + i * g, n);
     }
-    r->scales[MEAN_C] = (real)mean_of_row(r->c_next, H, 0, 1);
-    r->scales[SCALE_C] =
-        (real)(1 / sqrt(mean_of_row(r->c_next, H, r->scales[MEAN_C], 2) + NORMED_EPS));
+    r->scales[SCALE_C] = scale_of(r->c_next, H, r->scales + MEAN_C);
     for (size_t u = 0; u < H; u += LANES) {
         const size_t n = smaller(H - u, LANES);
         const vec o = vec_sigmoid(from_both(job, r, 3 * H + u, n));

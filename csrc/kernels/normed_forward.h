@@ -140,7 +140,7 @@ static void normed_forward_share(void *arg, size_t task)
 
 /* ---- the whole passes ------------------------------------------------------------------------ */
 
-static pk_rnn_partition normed_partition(const pk_rnn_shape *s, size_t count, int nthreads)
+PK_COLD static pk_rnn_partition normed_partition(const pk_rnn_shape *s, size_t count, int nthreads)
 {
     enum { SERIAL_BELOW = 1 << 20 }; /* multiply-adds: some 10 microseconds */
     const size_t groups = groups_of(s->B), least = (s->B + ROW_BLOCK - 1) / ROW_BLOCK;
@@ -160,7 +160,8 @@ static normed_run normed_run_of(normed_job *jobs, size_t count, int nthreads)
     return (normed_run){jobs, count, parts.rows, {0, jobs->s.T}, parts.nthreads};
 }
 
-static normed_job normed_job_of(const pk_rnn_layer *layer, const normed_cell *cell, int is_backward)
+PK_COLD static normed_job normed_job_of(const pk_rnn_layer *layer, const normed_cell *cell,
+                                        int is_backward)
 {
     normed_job job = normed_job_for(&layer->shape, cell);
     job.w = layer->weights;
@@ -178,7 +179,7 @@ static normed_job normed_job_of(const pk_rnn_layer *layer, const normed_cell *ce
 }
 
 /* The states after a reset, from the initial ones. */
-static void normed_begin_resets(normed_job *job)
+PK_COLD static void normed_begin_resets(normed_job *job)
 {
     const size_t P = job->P, B = job->s.resets ? job->s.B : 0;
     const int initial = job->s.reset_to_initial;

@@ -18,6 +18,9 @@
 #include "rnn_shared.h"
 #include "sums.h"
 
+/* Not the time of a pass: to be small. */
+#define PK_COLD __attribute__((noinline, cold))
+
 #define NORMED_EPS 1e-5 /* added to a variance */
 
 enum {
@@ -83,18 +86,31 @@ PK_INLINE size_t odd_lines(size_t elements)
 
 PK_INLINE void add_n(real *to, vec v, size_t n) { store_n(to, load_n(to, n) + v, n); }
 
-/* Each part of a row of products: (a - mean) * scale; scales: 1 / sqrt(variance + eps). */
+/* One copy of its code for both powers. */
+__attribute__((noinline)) static double normed_mean(const real *a, size_t N, real shift, int power)
+{
+    return mean_of_row(a, N, shift, power);
+}
+
+/* 1 / sqrt(variance + eps) of a [N], and its mean. */
+static real scale_of(const real *a, size_t N, real *mean)
+{
+    *mean = (real)normed_mean(a, N, 0, 1);
+    return (real)(1 / sqrt(normed_mean(a, N, *mean, 2) + NORMED_EPS));
+}
+
+/* Each part of a row of products: (a - mean) * scale. */
 __attribute__((noinline)) static void normalize(const normed_job *job, real *a, real *scales)
 {
     for (size_t i = 0; i < job->cell->n_parts; i++) {
         const range units = job->cell->parts[i];
         real *const from = a + units.from * job->s.H;
         const size_t N = length(units) * job->s.H;
-        const real mean = (real)mean_of_row(from, N, 0, 1);
-        scales[i] = (real)(1 / sqrt(mean_of_row(from, N, mean, 2) + NORMED_EPS));
+        real mean;
+        const real scale = scales[i] = scale_of(from, N, &mean);
         for (size_t k = 0; k < N; k += LANES) {
             const size_t n = smaller(N - k, LANES);
-            store_n(from + k, (load_n(from + k, n) - mean) * scales[i], n);
+            store_n(from + k, (load_n(from + k, n) - mean) * scale, n);
         }
     }
 }
@@ -170,7 +186,8 @@ static normed_row row_of(const normed_job *job, size_t t, size_t b)
 PK_INLINE size_t sums_of(const normed_job *job) { return plus(times(3, job->N), 2 * job->s.H); }
 
 /* The rows of `steps` steps, those of x of `x_steps`. */
-static void place_rows(normed_job *job, real *memory, size_t *end, size_t x_steps, size_t steps)
+PK_COLD static void place_rows(normed_job *job, real *memory, size_t *end, size_t x_steps,
+                               size_t steps)
 {
     const size_t rows = times(steps, job->s.B), x_rows = times(x_steps, job->s.B);
     job->x_window = x_steps, job->window = steps;
@@ -180,7 +197,7 @@ static void place_rows(normed_job *job, real *memory, size_t *end, size_t x_step
     job->scales = part(memory, end, times(x_rows, SCALES));
 }
 
-static void place_resets(normed_job *job, real *memory, size_t *end)
+PK_COLD static void place_resets(normed_job *job, real *memory, size_t *end)
 {
     const size_t states = times(job->s.B, job->P);
     if (!job->s.resets)
@@ -200,7 +217,7 @@ static void place_forward(normed_job *job, real *memory, size_t *end)
 }
 
 /* Divides the scratch memory of a pass.  Returns how many elements it needs. */
-static size_t place_pass(normed_job *job, real *memory, int is_backward)
+PK_COLD static size_t place_pass(normed_job *job, real *memory, int is_backward)
 {
     const size_t states = times(job->s.B, job->P), T = job->s.T ? job->s.T : 1;
     const int full = job->s.save == PK_SAVE_FULL;
@@ -234,7 +251,7 @@ static size_t steps_of_block(const normed_job *job)
 }
 
 /* The sizes of a job.  With B = 0 there is nothing to do, so T is 0. */
-static normed_job normed_job_for(const pk_rnn_shape *shape, const normed_cell *cell)
+PK_COLD static normed_job normed_job_for(const pk_rnn_shape *shape, const normed_cell *cell)
 {
     normed_job job = {.s = *shape, .cell = cell, .P = padded(shape->H)};
     if (job.s.B == 0)
@@ -246,7 +263,7 @@ static normed_job normed_job_for(const pk_rnn_shape *shape, const normed_cell *c
     return job;
 }
 
-static pk_rnn_sizes normed_sizes(const pk_rnn_shape *shape, const normed_cell *cell)
+PK_COLD static pk_rnn_sizes normed_sizes(const pk_rnn_shape *shape, const normed_cell *cell)
 {
     normed_job job = normed_job_for(shape, cell);
     const size_t T = job.s.T, B = job.s.B, forward = place_pass(&job, NULL, 0);

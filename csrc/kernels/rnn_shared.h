@@ -64,7 +64,8 @@ PK_INLINE real *part(real *memory, size_t *end, size_t elements)
 }
 
 /* Copies [rows, H] from the caller's array to one with rows of `stride`, padded with 0; or back. */
-static void copy_in(real *to, size_t stride, const real *from, size_t H, size_t rows)
+__attribute__((noinline)) static void copy_in(real *to, size_t stride, const real *from, size_t H,
+                                              size_t rows)
 {
     for (size_t b = 0; b < rows; b++) {
         if (from)
@@ -73,7 +74,8 @@ static void copy_in(real *to, size_t stride, const real *from, size_t H, size_t 
     }
 }
 
-static void copy_out(real *to, const real *from, size_t stride, size_t H, size_t rows)
+__attribute__((noinline)) static void copy_out(real *to, const real *from, size_t stride, size_t H,
+                                               size_t rows)
 {
     for (size_t b = 0; b < rows && to; b++)
         memcpy(to + b * H, from + b * stride, H * sizeof *to);
