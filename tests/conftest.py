@@ -10,6 +10,7 @@ from pyoptk.demo import forecast, series
 
 collect_ignore = ["fuzz"]  # a program with a test of its own, test_fuzz.py
 CELLS = ["LSTM", "RNN tanh", "RNN relu", "GRU", "GRU before", "LSTM all"]
+NORMED = ["LSTM normed", "GRU normed"]  # which have no noise within the layers
 USABLE = [name for name, usable in pyoptk.isas().items() if usable]
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a shell's background jobs
@@ -35,7 +36,7 @@ def dtype(request):
     return np.dtype(request.param)
 
 
-@pytest.fixture(params=CELLS)
+@pytest.fixture(params=[*CELLS, NORMED[0]])  # they share their passes
 def cell(request):
     return request.param
 

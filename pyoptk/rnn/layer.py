@@ -23,7 +23,7 @@ from .weights import INITIALIZERS, Array, initialize, shapes_of
 # Of some layers.
 OWN_ARGUMENTS = (
     "nonlinearity", "reset_after", "proj_size", "peepholes", "coupled", "cell_clip",
-    "recurrent_dropout", "recurrent_dropout_of", "zoneout",
+    "recurrent_dropout", "recurrent_dropout_of", "zoneout", "layer_norm",
 )  # fmt: skip
 State = TypeVar("State")  # an array for each state of the cell: h, or the pair (h, c)
 
@@ -35,10 +35,12 @@ class Attributes:
     gates: ClassVar[int]
     open_gate: ClassVar[int | None] = None  # the gate whose bias Keras starts at 1
     droppable: ClassVar[tuple[str, ...]] = ("state", "candidate")  # by recurrent dropout
+    not_normed: ClassVar[tuple[str, ...]] = ()  # options that layer_norm excludes
     relu: bool = False
     proj_size: int = 0
     peepholes: bool = False
     cell_clip: float | None = None
+    layer_norm: bool = False
     dropout_calls: int  # which mask of dropout is next
     _passes: Passes
     _stepper: Stepper | None
@@ -77,6 +79,9 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
         _checks.check_choice("recurrent_dropout_of", given["recurrent_dropout_of"], self.droppable)
         for name in ("recurrent_dropout", "zoneout"):
             given[name] = self._rates(name, given[name])
+        if given.get("layer_norm"):
+            self._check_normed(given)
+            self.__dict__["cell"] = f"{self.cell}_normed"
         rng = np.random.default_rng() if rng is None else rng
         given |= {name: int(size) for name, size in sizes.items()}
         given |= {name: bool(on) for name, on in switches.items()}
@@ -89,6 +94,12 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
     def _rates(self, name: str, given: Any) -> Any:
         """A probability, as a float."""
         return _checks.check_fraction(name, given)
+
+    def _check_normed(self, given: dict[str, Any]) -> None:
+        for name in ("recurrent_dropout", "zoneout", *self.not_normed):
+            default = self._arguments[name].default
+            if given[name] != default:
+                raise ValueError(f"{name}: expected {default} with layer_norm, got {given[name]}")
 
     @property
     def zoneout_rates(self) -> tuple[float, float]:
