@@ -4,8 +4,8 @@ from cpython.buffer cimport Py_buffer
 
 from ._arrays cimport Buffers
 from .capi cimport (
-    pk_cell_id, pk_cell_kernels, pk_dropout_config, pk_dtype, pk_math_kernels, pk_rnn_gradients,
-    pk_rnn_layer, pk_sequence,
+    pk_cell_id, pk_cell_kernels, pk_dropout_config, pk_dtype, pk_math_kernels, pk_products,
+    pk_rnn_gradients, pk_rnn_layer, pk_sequence,
 )
 
 
@@ -14,6 +14,7 @@ cdef class Stack:
     cdef pk_rnn_gradients *gradients
     cdef const pk_cell_kernels *kernels
     cdef const pk_math_kernels *math
+    cdef const pk_products *products  # NULL: the kernels'
     cdef pk_cell_id cell
     cdef pk_dtype storage
     cdef size_t count, directions, T, B, I, H, itemsize, elements  # of all weights

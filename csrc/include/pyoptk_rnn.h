@@ -33,6 +33,9 @@ typedef enum { PK_LSTM, PK_RNN, PK_GRU, PK_GRU_BEFORE, PK_LSTM_COUPLED, PK_N_CEL
  * backward. */
 typedef enum { PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING } pk_save;
 
+/* How products are computed, if not in the dtype of the kernels: see pk_bf16_products. */
+typedef struct pk_products pk_products;
+
 /* The shape of one direction of one layer.  Sizes are at most PTRDIFF_MAX. */
 typedef struct {
     size_t T, B; /* time steps and sequences, >= 0 */
@@ -50,6 +53,7 @@ typedef struct {
     int relu;             /* PK_RNN: see above */
     double cell_clip;     /* see above; at most 0: none */
     pk_save save;
+    const pk_products *products; /* for kernels of PK_F32, except `step`; NULL: theirs */
 } pk_rnn_shape;
 
 /* A sequence of batches: element [t][b][i] is data[t * t_stride + b * b_stride + i].  With strides,

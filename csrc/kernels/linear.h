@@ -211,7 +211,7 @@ static right_operand panel_of(const pk_linear *l, size_t panel, size_t rows, con
                               size_t ld, const real *packed, size_t K)
 {
     if (in_place(l, panel, rows))
-        return (right_operand){(const real *)in + panel * WIDTH, ld, WIDTH, 1, 0};
+        return (right_operand){(const real *)in + panel * WIDTH, ld, WIDTH, 1, 0, NULL};
     return in_panels(packed + panel * WIDTH * K, K);
 }
 

@@ -11,6 +11,10 @@
 #include "sizes.h"
 #include "vec.h"
 
+#ifdef PK_PAIRS
+#include <immintrin.h>
+#endif
+
 /* Rows of a tile: 6 x 4 accumulators in 32 registers, or 3 x 4 in 16. */
 #if PK_VECTOR_BYTES == 64 || defined(__aarch64__)
 #define PK_TILE_ROWS 6
@@ -47,11 +51,12 @@ PK_INLINE operand strided(const real *a, ptrdiff_t row, ptrdiff_t col)
 typedef struct {
     const real *b;
     size_t row, panel, parts, part;
+    const pk_products *products; /* of rounded operands; NULL: these are none */
 } right_operand;
 
 PK_INLINE right_operand in_panels(const real *b, size_t K)
 {
-    return (right_operand){b, WIDTH, K * WIDTH, 1, 0};
+    return (right_operand){b, WIDTH, K * WIDTH, 1, 0, NULL};
 }
 
 /* The right-hand side from row k on; k is a multiple of the depth of the left-hand side. */
@@ -60,6 +65,18 @@ PK_INLINE right_operand rows_from(right_operand right, size_t k)
     right.b += k / right.parts * right.row;
     return right;
 }
+
+#ifdef PK_PAIRS
+/* acc + the products of two pairs: that of the upper halves is added first. */
+PK_INLINE vec multiplied(vec acc, const real *a, vec b)
+{
+    real_bits pair;
+    memcpy(&pair, a, sizeof pair);
+    return (vec)_mm512_dpbf16_ps((__m512)acc, (__m512bh)b, (__m512bh)_mm512_set1_epi32(pair));
+}
+#else
+PK_INLINE vec multiplied(vec acc, const real *a, vec b) { return acc + broadcast(*a) * b; }
+#endif
 
 /* acc[r][j] += sum over k < depth of a[r * row + k * col] * b[k * b_row + j]; rows and cols are
  * literals. */
@@ -72,7 +89,7 @@ PK_INLINE void multiply(vec acc[TILE_ROWS][COLS], const int rows, const int cols
         for (int j = 0; j < cols; j++) {
             const vec b_j = load(b + j * LANES);
             for (int r = 0; r < rows; r++)
-                acc[r][j] += broadcast(a_k[r * row]) * b_j;
+                acc[r][j] = multiplied(acc[r][j], a_k + r * row, b_j);
         }
     }
 }
@@ -167,9 +184,43 @@ PK_INLINE void product_panel_of(size_t M, size_t width, const term *terms, size_
 }
 
 /* The same, compiled once for all families: products.c. */
-#define product_panel PK_PRODUCTS
-void product_panel(size_t M, size_t width, const term *terms, size_t count, real *c, size_t ldc,
-                   const real *begin);
+typedef void panel_product(size_t M, size_t width, const term *terms, size_t count, real *c,
+                           size_t ldc, const real *begin);
+panel_product PK_PRODUCTS;
+
+/* Products whose operands are rounded to bfloat16: rounded.c.  Both are first copied: rounded, and
+ * where the instruction set multiplies pairs, two values of neighbouring k in an element, the first
+ * one in its upper half.  K, depth and strides then count such elements. */
+struct pk_products {
+    size_t per; /* values in an element */
+    panel_product *panel;
+    /* A left-hand side: the n elements of `rows` rows, ldf apart, to rows ldt apart. */
+    void (*round_left)(real *to, size_t ldt, const real *from, ptrdiff_t ldf, size_t rows,
+                       size_t n);
+    /* A row of a right-hand side from one or two (NULL: zeros) of n elements; then zeros up to
+     * `width`, which is whole vectors.  `to` may be the first. */
+    void (*round_right)(real *to, const real *first, const real *second, size_t n, size_t width);
+    double (*roof)(size_t rounds, double *out); /* as fma_roof of pk_math_kernels */
+};
+
+/* These products, or NULL; only the kernels of float know them. */
+PK_INLINE const pk_products *rounded(const pk_products *products)
+{
+    return sizeof(real) == 4 ? products : NULL;
+}
+
+/* How many elements K values take. */
+PK_INLINE size_t elements_of(const pk_products *products, size_t K)
+{
+    return rounded(products) && products->per == 2 ? (K + 1) / 2 : K;
+}
+
+PK_INLINE void product_panel(size_t M, size_t width, const term *terms, size_t count, real *c,
+                             size_t ldc, const real *begin)
+{
+    const pk_products *products = rounded(terms->right.products);
+    (products ? products->panel : PK_PRODUCTS)(M, width, terms, count, c, ldc, begin);
+}
 
 /* c[M, N] = begin + left[M, K] right, K <= K_BLOCK */
 static void product_block(size_t M, size_t N, size_t K, operand left, right_operand right, real *c,

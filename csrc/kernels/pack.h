@@ -87,4 +87,20 @@ static inline void pack_gate_rows(real *to, const real *w, size_t H, size_t N, s
                   N);
 }
 
+/* The same rows, rounded. */
+static inline void round_gate_rows(const pk_products *products, real *to, const real *w, size_t H,
+                                   size_t N, size_t column, size_t unit, size_t units,
+                                   const size_t *gates, size_t count)
+{
+    const real *rows[2] = {NULL, NULL};
+    w += unit * N + column * WIDTH;
+    for (size_t k = 0; k < count * units; k += products->per, to += WIDTH) {
+        for (size_t i = 0; i < products->per; i++) {
+            const size_t row = k + i;
+            rows[i] = row < count * units ? w + (gates[row / units] * H + row % units) * N : NULL;
+        }
+        products->round_right(to, rows[0], rows[1], smaller(N - column * WIDTH, WIDTH), WIDTH);
+    }
+}
+
 #endif

@@ -21,28 +21,35 @@ static void rnn_pack_forward(void *arg, size_t task)
     const real *biases[] = {job->w.b_ih, job->w.b_hh, job->w.b_hh};
     const columns of[] = {OF_X, OF_H, OF_S};
     real *bias = packed_panel(job, panel), *w_ih = bias + WIDTH;
+    real *w_hh = w_ih + I * packed_row(OF_X);
     memset(bias, 0, WIDTH * sizeof *bias);
     for (size_t i = 0; i < 3; i++)
         for (size_t j = 0; j < of[i].count && biases[i]; j++)
             for (size_t u = 0; u < n; u++)
                 bias[(of[i].first + j) * n + u] += biases[i][of[i].gate[j] * H + unit + u];
     pack_gate_columns(w_ih, packed_row(OF_X), job->w.w_ih, H, I, unit, n, OF_X.gate, OF_X.count);
-    pack_gate_columns(w_ih + I * packed_row(OF_X), packed_row(OF_H), job->w.w_hh, H, job->R, unit,
-                      n, OF_H.gate, OF_H.count);
-    if (CELL_HAS_S)
-        pack_gate_columns(packed_w_s(job, panel), packed_row(OF_S), job->w.w_hh, H, job->R, unit, n,
-                          OF_S.gate, OF_S.count);
+    pack_gate_columns(w_hh, packed_row(OF_H), job->w.w_hh, H, job->R, unit, n, OF_H.gate,
+                      OF_H.count);
+    round_packed(job->products, w_ih, I, packed_row(OF_X));
+    round_packed(job->products, w_hh, job->R, packed_row(OF_H));
+    if (!CELL_HAS_S)
+        return;
+    pack_gate_columns(packed_w_s(job, panel), packed_row(OF_S), job->w.w_hh, H, job->R, unit, n,
+                      OF_S.gate, OF_S.count);
+    round_packed(job->products, packed_w_s(job, panel), job->R, packed_row(OF_S));
 }
 
 PK_INLINE right_operand packed_w_ih(const rnn_job *job, size_t panel)
 {
-    return (right_operand){packed_panel(job, panel) + WIDTH, packed_row(OF_X), 0, 1, 0};
+    return (right_operand){
+        packed_panel(job, panel) + WIDTH, packed_row(OF_X), 0, 1, 0, job->products};
 }
 
 PK_INLINE right_operand packed_w_hh(const rnn_job *job, size_t panel)
 {
     const real *w_ih = packed_panel(job, panel) + WIDTH;
-    return (right_operand){w_ih + job->s.I * packed_row(OF_X), packed_row(OF_H), 0, 1, 0};
+    return (right_operand){
+        w_ih + job->s.I * packed_row(OF_X), packed_row(OF_H), 0, 1, 0, job->products};
 }
 
 /* Where the products with x begin: at the bias, which is returned.  If x does not enter all
@@ -82,12 +89,13 @@ static void rnn_products(const rnn_job *job, columns of, pk_sequence s, size_t N
 /* bias + w_ih x for a block of steps, into the memory of the gates. */
 static void rnn_inputs(const rnn_job *job, range steps, range rows, range panels)
 {
-    const pk_sequence x = {row_at(job->x, steps.from, 0), job->x.t_stride, job->x.b_stride};
+    pk_sequence x = job->x_rounded;
+    x.data = row_at(x, steps.from, 0);
     for (size_t panel = panels.from; panel < panels.to; panel++) {
         const real *begin = NULL;
         for (size_t t = steps.from; t < steps.to; t++)
             begin = begin_at_bias(job, panel, gates_at(job, panel, t, rows.from), length(rows));
-        rnn_products(job, OF_X, x, job->s.I, packed_w_ih(job, panel), panel, steps, rows, begin);
+        rnn_products(job, OF_X, x, job->K_x, packed_w_ih(job, panel), panel, steps, rows, begin);
     }
 }
 
@@ -97,25 +105,25 @@ static void rnn_pre_activations(const rnn_job *job, size_t t, range rows, range 
 {
     real *live_a = a + (live.from - rows.from) * WIDTH;
     const range with_h = rows_that(takes_h, job, t, live);
-    const size_t I = job->s.I, R = job->R, n = units_of(panel, job->s.H), m = length(live);
-    const operand x = strided(row_at(job->x, t, live.from), job->x.b_stride, 1);
-    const operand h = strided(h_before(job, t, with_h.from), (ptrdiff_t)job->P_h, 1);
+    const size_t K_x = job->K_x, K_h = job->K_h, n = units_of(panel, job->s.H), m = length(live);
+    const operand x = strided(row_at(job->x_rounded, t, live.from), job->x_rounded.b_stride, 1);
+    const operand h = strided(h_before(job, t, with_h.from), (ptrdiff_t)job->P_before, 1);
     const right_operand w_ih = packed_w_ih(job, panel), w_hh = packed_w_hh(job, panel);
     const int same_columns = OF_X.count == CELL_COLUMNS && OF_H.count == CELL_COLUMNS;
     const int same_rows = length(with_h) == 0 || length(with_h) == m;
-    if (same_columns && same_rows && job->block == 1 && I + R <= K_BLOCK) {
-        const term terms[] = {{I, x, w_ih}, {R, h, w_hh}};
+    if (same_columns && same_rows && job->block == 1 && K_x + K_h <= K_BLOCK) {
+        const term terms[] = {{K_x, x, w_ih}, {K_h, h, w_hh}};
         product_panel(m, width_of(OF_X, n), terms, length(with_h) ? 2 : 1, live_a, WIDTH,
                       packed_panel(job, panel));
         return;
     }
     if (job->block == 1)
-        product(m, width_of(OF_X, n), I, x, w_ih, live_a + OF_X.first * n, WIDTH,
+        product(m, width_of(OF_X, n), K_x, x, w_ih, live_a + OF_X.first * n, WIDTH,
                 begin_at_bias(job, panel, live_a, m));
     else if (PHASES == 1) /* else a is where they are */
         memcpy(live_a, gates_at(job, panel, t, live.from), m * WIDTH * sizeof *a);
     if (length(with_h))
-        product(length(with_h), width_of(OF_H, n), R, h, w_hh,
+        product(length(with_h), width_of(OF_H, n), K_h, h, w_hh,
                 a + (with_h.from - rows.from) * WIDTH + OF_H.first * n, WIDTH, NULL);
 }
 
@@ -147,7 +155,9 @@ PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel,
             const place p = place_of(job, panel, v);
             const size_t at = r * WIDTH + v * LANES;
             const vec state = CELL_HAS_C ? load(c_next + r * P_c + p.unit) : (vec){0};
-            const real *h_b = resets ? h_before(job, t, b) : h_at(job, t, b);
+            const real *h_b = h_at(job, t, b);
+            if (resets)
+                h_b = h_or_reset(job, t, b, h_b);
             vec h = load(h_b + p.unit); /* past the end of the sequence h stays */
             vec y = job->s.repeat_last ? h : broadcast(0);
             const cell_context context = context_of(job, p.unit);
@@ -156,12 +166,22 @@ PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel,
             if (again)
                 continue;
             store(h_at(job, t + 1, b) + p.unit, h);
-            if (resets)
+            if (resets && !rounded(job->products))
                 store(h_before(job, t + 1, b) + p.unit,
                       is_reset(job, t + 1, b) ? load(job->reset_h + b * job->P_h + p.unit) : h);
             if (job->y.data)
                 store_n(row_at(job->y, t, b) + p.unit, y, p.lanes);
         }
+}
+
+/* Rounds h before step t, or that of a reset, for `n` units of some rows. */
+static void rnn_round_h(const rnn_job *job, size_t t, range rows, size_t unit, size_t n)
+{
+    const size_t each = job->s.resets ? 1 : length(rows), to = elements_of(job->products, unit);
+    for (size_t b = rows.from; b < rows.to; b += each)
+        job->products->round_left(h_before(job, t, b) + to, job->P_before,
+                                  h_or_reset(job, t, b, h_at(job, t, b)) + unit,
+                                  (ptrdiff_t)job->P_h, each, n);
 }
 
 /* The cells of step t, with pre-activations a. */
@@ -174,6 +194,8 @@ static void rnn_forward_cells(const rnn_job *job, size_t t, range rows, size_t p
         rnn_cells(job, t, rows, panel, a, gates, c, c_next, 0, 1);
     else
         rnn_cells(job, t, rows, panel, a, gates, c, c_next, 0, 0);
+    if (rounded(job->products))
+        rnn_round_h(job, t + 1, rows, panel * UNITS, vectors_of(job, panel) * LANES);
 }
 
 /* For cells with s: s of step t, from the pre-activations a[rows, WIDTH] of one panel. */
@@ -182,19 +204,23 @@ static void rnn_s(const rnn_job *job, size_t t, range rows, size_t panel, real *
     for (size_t b = rows.from; b < rows.to; b++, a += WIDTH)
         for (size_t v = 0; v < vectors_of(job, panel); v++) {
             const place p = place_of(job, panel, v);
-            const vec h = load(h_before(job, t, b) + p.unit);
+            const vec h = load(h_or_reset(job, t, b, h_at(job, t, b)) + p.unit);
             store(s_at(job, t, b) + p.unit, zero_tail(cell_s(a + v * LANES, p.n, h), p.lanes));
         }
+    const size_t unit = panel * UNITS, to = elements_of(job->products, unit);
+    if (rounded(job->products))
+        job->products->round_left(s_before(job, t, rows.from) + to, job->P_before,
+                                  s_at(job, t, rows.from) + unit, (ptrdiff_t)job->P_h,
+                                  length(rows), vectors_of(job, panel) * LANES);
 }
 
 /* The products with s, in place, for some steps. */
 static void rnn_products_of_s(const rnn_job *job, range steps, range rows, size_t panel)
 {
-    const pk_sequence s = {s_at(job, steps.from, 0), (ptrdiff_t)(job->s.B * job->P_h),
-                           (ptrdiff_t)job->P_h};
-    rnn_products(job, OF_S, s, job->R,
-                 (right_operand){packed_w_s(job, panel), packed_row(OF_S), 0, 1, 0}, panel, steps,
-                 rows, NULL);
+    const pk_sequence s = {s_before(job, steps.from, 0), (ptrdiff_t)(job->s.B * job->P_before),
+                           (ptrdiff_t)job->P_before};
+    const right_operand w = {packed_w_s(job, panel), packed_row(OF_S), 0, 1, 0, job->products};
+    rnn_products(job, OF_S, s, job->K_h, w, panel, steps, rows, NULL);
 }
 
 static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phase, range rows,
@@ -227,12 +253,25 @@ static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phas
     }
 }
 
-/* With resets: h before step t, from the states. */
+/* Unless the states are the operand: h before step t, from them. */
 static void rnn_copy_before(const rnn_job *job, size_t t)
 {
-    for (size_t b = 0; b < job->s.B; b++)
-        memcpy(h_before(job, t, b), h_or_reset(job, t, b, h_at(job, t, b)),
-               job->P_h * sizeof(real));
+    if (rounded(job->products))
+        rnn_round_h(job, t, (range){0, job->s.B}, 0, job->P_h);
+    else
+        for (size_t b = 0; b < job->s.B; b++)
+            memcpy(h_before(job, t, b), h_or_reset(job, t, b, h_at(job, t, b)),
+                   job->P_h * sizeof(real));
+}
+
+/* Rounds x of one step; task = step * count + job. */
+static void rnn_round_x(void *arg, size_t task)
+{
+    const rnn_run *run = arg;
+    const rnn_job *job = run->jobs + task % run->count;
+    const size_t t = run->steps.from + task / run->count;
+    job->products->round_left(row_at(job->x_rounded, t, 0), job->K_x, row_at(job->x, t, 0),
+                              job->x.b_stride, job->s.B, job->s.I);
 }
 
 /* The states after a reset, from the initial ones. */
@@ -255,13 +294,15 @@ static void rnn_forward(const pk_rnn_layer *layers, size_t count, int nthreads)
         if (CELL_HAS_C)
             copy_in(c_at(job, 0, 0), job->P_c, layers[i].c0, job->s.H, job->s.B);
         rnn_begin_resets(job);
-        if (job->s.resets)
+        if (!multiplies_states(job))
             rnn_copy_before(job, 0);
         if (!keeps_gates(&job->s))
             job->window = job->block;
     }
     rnn_run run = rnn_run_of(jobs, count, nthreads);
     pk_parallel(rnn_pack_forward, &run, count * panels_in(jobs->s.H), run.nthreads);
+    if (rounded(jobs->products))
+        pk_parallel(rnn_round_x, &run, count * jobs->s.T, run.nthreads);
     rnn_walk_steps(&run, rnn_forward_step, jobs->s.T);
     for (size_t i = 0; i < count; i++) {
         const rnn_job *job = jobs + i;

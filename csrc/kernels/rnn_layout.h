@@ -89,6 +89,12 @@ typedef struct {
     real *reset_h, *reset_c, *before;
     size_t before_steps;
     real *dh_resets, *dc_resets;
+    /* Only with rounded products, or before_* also with resets: the operands of the products, rows
+     * of x, s and h; K_x and K_h elements, and how far rows of h and s are apart. */
+    const pk_products *products;
+    pk_sequence x_rounded;
+    real *x_memory, *s_rounded;
+    size_t K_x, K_h, P_before;
     int accumulate;
     int from_zeros; /* h before the first step is 0: it enters no product */
     int wants_dh0;
@@ -215,17 +221,31 @@ PK_INLINE real *h_at(const rnn_job *job, size_t t, size_t b)
     return job->h + (slot * job->s.B + b) * job->P_h;
 }
 
+/* Whether that is the operand of products, too. */
+PK_INLINE int multiplies_states(const rnn_job *job)
+{
+    return !job->s.resets && !rounded(job->products);
+}
+
 /* The same where it is the operand of products: with resets, another array than the states. */
 PK_INLINE real *h_before(const rnn_job *job, size_t t, size_t b)
 {
-    if (!job->s.resets)
+    if (multiplies_states(job))
         return h_at(job, t, b);
-    return job->before + (t % job->before_steps * job->s.B + b) * job->P_h;
+    return job->before + (t % job->before_steps * job->s.B + b) * job->P_before;
 }
 
 PK_INLINE real *s_at(const rnn_job *job, size_t t, size_t b)
 {
     return job->s_rows + (t % job->s_steps * job->s.B + b) * job->P_h;
+}
+
+/* The operand of products for it. */
+PK_INLINE real *s_before(const rnn_job *job, size_t t, size_t b)
+{
+    if (!rounded(job->products))
+        return s_at(job, t, b);
+    return job->s_rounded + (t % job->s_steps * job->s.B + b) * job->P_before;
 }
 
 /* Row b of the part of c [., B, P_c] with this number; NULL if the cell has no c. */
@@ -265,6 +285,14 @@ PK_INLINE const real *c_or_reset(const rnn_job *job, size_t t, size_t b, const r
 }
 
 PK_INLINE size_t packed_row(columns of) { return of.count * UNITS; }
+
+/* Rounds K rows of a right-hand side, ldt apart and packed as floats, in place. */
+static void round_packed(const pk_products *products, real *w, size_t K, size_t ldt)
+{
+    for (size_t k = 0; rounded(products) && k < K; k += products->per)
+        products->round_right(w + k / products->per * ldt, w + k * ldt,
+                              k + 1 < K ? w + (k + 1) * ldt : NULL, ldt, ldt);
+}
 
 PK_INLINE size_t size_of_packed_panel(const rnn_job *job)
 {

@@ -56,6 +56,10 @@ static rnn_job rnn_job_for(const pk_rnn_shape *shape)
     job.window = job.s.T ? job.s.T : 1;
     job.c_interval = steps_of_c(&job.s);
     job.block = steps_of_block(&job.s);
+    job.products = rounded(shape->products);
+    job.K_x = elements_of(job.products, job.s.I);
+    job.K_h = elements_of(job.products, job.R);
+    job.P_before = elements_of(job.products, job.P_h);
     return job;
 }
 
@@ -72,17 +76,28 @@ static void s_scratch(rnn_job *job, real *memory, size_t *end, size_t steps)
     if (!CELL_HAS_S)
         return;
     job->s_rows = part(memory, end, times(steps, times(job->s.B, job->P_h)));
+    if (job->products)
+        job->s_rounded = part(memory, end, times(steps, times(job->s.B, job->P_before)));
     job->s_steps = steps;
 }
 
-static void resets_scratch(rnn_job *job, real *memory, size_t *end, size_t before_steps)
+/* Where x and h are rounded to. */
+static void rounded_scratch(rnn_job *job, real *memory, size_t *end, size_t before_steps)
+{
+    if (rounded(job->products))
+        job->x_memory = part(memory, end, times(job->s.T, times(job->s.B, job->K_x)));
+    if (multiplies_states(job))
+        return;
+    job->before = part(memory, end, times(before_steps, times(job->s.B, job->P_before)));
+    job->before_steps = before_steps;
+}
+
+static void resets_scratch(rnn_job *job, real *memory, size_t *end)
 {
     if (!job->s.resets)
         return;
     job->reset_h = part(memory, end, times(job->s.B, job->P_h));
     job->reset_c = part(memory, end, CELL_HAS_C ? times(job->s.B, job->P_c) : 0);
-    job->before = part(memory, end, times(before_steps, times(job->s.B, job->P_h)));
-    job->before_steps = before_steps;
 }
 
 /* Divides the scratch memory of a pass.  Returns how many elements it needs. */
@@ -95,7 +110,8 @@ static size_t forward_scratch(rnn_job *job, real *memory)
         job->gates = part(memory, &end, times(job->block, step));
     job->peepholes = part(memory, &end, times(CELL_N_PEEPHOLES, job->P_c));
     s_scratch(job, memory, &end, 1);
-    resets_scratch(job, memory, &end, 2);
+    resets_scratch(job, memory, &end);
+    rounded_scratch(job, memory, &end, 2);
     return end;
 }
 
@@ -123,7 +139,9 @@ static size_t backward_scratch(rnn_job *job, real *memory)
         job->packed_w_s = part(memory, &end, packed_size(OF_S.count * H, job->R));
     }
     s_scratch(job, memory, &end, keeps_gates(&job->s) ? job->window : window);
-    resets_scratch(job, memory, &end, computes_again(&job->s) ? window : 0);
+    resets_scratch(job, memory, &end);
+    if (computes_again(&job->s))
+        rounded_scratch(job, memory, &end, window);
     if (job->s.resets) {
         job->dh_resets = part(memory, &end, times(B, job->Q));
         job->dc_resets = part(memory, &end, c);
@@ -165,6 +183,9 @@ static rnn_job rnn_job_of(const pk_rnn_layer *layer, size_t (*scratch)(rnn_job *
     job.gates = layer->gates;
     job.from_zeros = !layer->h0;
     scratch(&job, align(layer->scratch));
+    job.x_rounded = job.x;
+    if (rounded(job.products))
+        job.x_rounded = (pk_sequence){job.x_memory, (ptrdiff_t)(job.s.B * job.K_x), (ptrdiff_t)job.K_x};
     copy_in(job.peepholes, job.P_c, job.w.peepholes, job.s.H, CELL_N_PEEPHOLES);
     return job;
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import sigmoid, tanh
+from .arrays import product, sigmoid, tanh
 from .steps import (
     ended_of,
     from_da,
@@ -93,6 +93,7 @@ def lstm_forward(
     peepholes: Array | None = None,
     coupled: bool = False,
     cell_clip: float | None = None,
+    compute: str | None = None,
 ) -> tuple[Array, Array, Array]:
     """One direction of an LSTM layer (Hochreiter & Schmidhuber 1997, Gers et al. 2000).
 
@@ -119,6 +120,8 @@ def lstm_forward(
         i is 1 - f (Greff et al. 2017).
     cell_clip : float, optional
         A bound for c (Sak et al. 2014), whose gradient is 0 where it acts.
+    compute : "bfloat16", optional
+        The operands of all products are rounded to it.
 
     Returns
     -------
@@ -133,12 +136,12 @@ def lstm_forward(
     h, c = np.empty((2, T + 1, B, H), x.dtype)
     gates = np.empty((T, B, 4, H), x.dtype)
     h[0], c[0] = h0, c0
-    inputs = pre_activations(turned(x, reverse), w_ih, b_ih, b_hh)
+    inputs = pre_activations(turned(x, reverse), w_ih, b_ih, b_hh, compute=compute)
     ended, new = ended_of(T, lengths, reverse), new_of(T, lengths, reverse, resets)
     for t in range(T):
         h_prev, c_prev = (state_before(s, t, new, reset_to_initial) for s in (h, c))
         h[t + 1], c[t + 1] = lstm_cell(
-            inputs[t] + h_prev @ w_hh.T, c_prev, gates[t],
+            inputs[t] + product(h_prev, w_hh.T, compute), c_prev, gates[t],
             peepholes=peepholes, coupled=coupled, cell_clip=cell_clip,
         )  # fmt: skip
         if ended is not None:
@@ -166,6 +169,7 @@ def lstm_backward(
     peepholes: Array | None = None,
     coupled: bool = False,
     cell_clip: float | None = None,
+    compute: str | None = None,
     dpeepholes: Array | None = None,
 ) -> tuple[Array, Array, Array, Array, Array, Array]:
     """The gradients of `lstm_forward`.
@@ -173,7 +177,7 @@ def lstm_backward(
     Parameters
     ----------
     x, h, c, gates, w_ih, w_hh, lengths, resets, reset_to_initial, reverse, repeat_last,
-    peepholes, coupled, cell_clip
+    peepholes, coupled, cell_clip, compute
         As given to and returned by `lstm_forward` and `output`.
     dy : array [T, B, H]
         Gradient of the output.
@@ -207,7 +211,8 @@ def lstm_backward(
         da_g[...] = dc_t * i * (1 - g**2)
         if not coupled:
             da[t, :, 0] = dc_t * g * i * (1 - i)
-        dh, dc_t = da[t].reshape(B, len(w_hh)) @ w_hh, dc_t * f + da_f * p_f
+        dh = product(da[t].reshape(B, len(w_hh)), w_hh, compute)
+        dc_t = dc_t * f + da_f * p_f
         for p in p_i:
             dc_t += da[t, :, 0] * p
         if ended is not None:  # past the end everything passes through
@@ -217,7 +222,7 @@ def lstm_backward(
         if new is not None:
             stop_at_resets(dh, dh0, new[t], reset_to_initial)
             stop_at_resets(dc, dc0, new[t], reset_to_initial)
-    dx, dw_ih, dw_hh, db = from_da(da, x, h_prev, w_ih, ended, reverse)
+    dx, dw_ih, dw_hh, db = from_da(da, x, h_prev, w_ih, ended, reverse, compute)
     if dpeepholes is not None:
         seen = [*[c_prev] * (len(p_i) + 1), c[1:]]
         if ended is not None:  # what is past an end must not count, not even times 0

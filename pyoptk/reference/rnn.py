@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import sigmoid, tanh
+from .arrays import product, sigmoid, tanh
 from .steps import (
     ended_of,
     from_da,
@@ -34,8 +34,9 @@ Array = NDArray[np.floating]
 
 
 def gru_cell(
-    x: Array, h: Array, w_hh: Array, b_hh: Array | None, gates: Array, *, reset_after: bool = True
-) -> Array:
+    x: Array, h: Array, w_hh: Array, b_hh: Array | None, gates: Array, *, reset_after: bool = True,
+    compute: str | None = None,
+) -> Array:  # fmt: skip
     """h [B, H] after a step, from the pre-activations of x [B, 3H] and h before it; sets `gates`.
 
     They are r, z, n and, for n, the pre-activation of h, or without `reset_after` r * h.
@@ -43,15 +44,16 @@ def gru_cell(
     H = h.shape[1]
     biases = [None, None] if b_hh is None else np.split(b_hh, [2 * H])
     r, z, n, of_n = (gates[:, k] for k in range(4))
-    of_h = pre_activations(h, w_hh[: 2 * H], biases[0])
+    of_h = pre_activations(h, w_hh[: 2 * H], biases[0], compute=compute)
     sigmoid(x[:, :H] + of_h[:, :H], r)
     sigmoid(x[:, H : 2 * H] + of_h[:, H:], z)
     if reset_after:
-        of_n[:] = pre_activations(h, w_hh[2 * H :], biases[1])
+        of_n[:] = pre_activations(h, w_hh[2 * H :], biases[1], compute=compute)
         tanh(x[:, 2 * H :] + r * of_n, n)
     else:
         of_n[:] = r * h
-        tanh(x[:, 2 * H :] + pre_activations(of_n, w_hh[2 * H :], biases[1]), n)
+        of_s = pre_activations(of_n, w_hh[2 * H :], biases[1], compute=compute)
+        tanh(x[:, 2 * H :] + of_s, n)
     return (1 - z) * n + z * h
 
 
@@ -103,6 +105,7 @@ def gru_forward(
     reset_to_initial: bool = False,
     reverse: bool = False,
     reset_after: bool = True,
+    compute: str | None = None,
 ) -> tuple[Array, Array]:
     """One direction of a GRU layer (Cho et al. 2014), the reset gate after the product with h or
     before it.
@@ -113,11 +116,13 @@ def gru_forward(
     H = h0.shape[1]
     h, gates = np.empty((T + 1, B, H), x.dtype), np.empty((T, B, 4, H), x.dtype)
     h[0] = h0
-    inputs = pre_activations(turned(x, reverse), w_ih, b_ih)
+    inputs = pre_activations(turned(x, reverse), w_ih, b_ih, compute=compute)
     ended, new = ended_of(T, lengths, reverse), new_of(T, lengths, reverse, resets)
     for t in range(T):
         h_prev = state_before(h, t, new, reset_to_initial)
-        h[t + 1] = gru_cell(inputs[t], h_prev, w_hh, b_hh, gates[t], reset_after=reset_after)
+        h[t + 1] = gru_cell(
+            inputs[t], h_prev, w_hh, b_hh, gates[t], reset_after=reset_after, compute=compute
+        )
         if ended is not None:
             h[t + 1, ended[t]] = h[t, ended[t]]
     return h, gates
@@ -136,16 +141,17 @@ def rnn_forward(
     reset_to_initial: bool = False,
     reverse: bool = False,
     relu: bool = False,
+    compute: str | None = None,
 ) -> Array:
     """One direction of a plain RNN layer (Elman 1990): h [T+1, B, H], as `lstm_forward` has it."""
     T, B, _ = x.shape
     h = np.empty((T + 1, B, h0.shape[1]), x.dtype)
     h[0] = h0
-    inputs = pre_activations(turned(x, reverse), w_ih, b_ih, b_hh)
+    inputs = pre_activations(turned(x, reverse), w_ih, b_ih, b_hh, compute=compute)
     ended, new = ended_of(T, lengths, reverse), new_of(T, lengths, reverse, resets)
     for t in range(T):
         h_prev = state_before(h, t, new, reset_to_initial)
-        h[t + 1] = rnn_cell(inputs[t] + h_prev @ w_hh.T, relu=relu)
+        h[t + 1] = rnn_cell(inputs[t] + product(h_prev, w_hh.T, compute), relu=relu)
         if ended is not None:
             h[t + 1, ended[t]] = h[t, ended[t]]
     return h
@@ -180,6 +186,7 @@ def gru_backward(
     reverse: bool = False,
     repeat_last: bool = False,
     reset_after: bool = True,
+    compute: str | None = None,
 ) -> tuple[Array, Array, Array, Array, Array, Array]:
     """The gradients of `gru_forward`: dx, dh0, dw_ih, dw_hh, db_ih, db_hh."""
     T, B, H = dy.shape
@@ -192,23 +199,24 @@ def gru_backward(
         dh_t = dy[t] + dh
         dx_a[t, :, 2] = dh_t * (1 - z) * (1 - n**2)
         dx_a[t, :, 1] = dh_t * (h_prev[t] - n) * z * (1 - z)
-        ds = dx_a[t, :, 2] @ w_hh[2 * H :]  # of r * h
+        ds = product(dx_a[t, :, 2], w_hh[2 * H :], compute)  # of r * h
         dr = dx_a[t, :, 2] * of_n if reset_after else ds * h_prev[t]
         dx_a[t, :, 0] = dr * r * (1 - r)
         dh_a[t] = dx_a[t]
         if reset_after:
             dh_a[t, :, 2] *= r
-        from_n = dh_a[t, :, 2] @ w_hh[2 * H :] if reset_after else ds * r
-        dh = dh_a[t, :, :2].reshape(B, 2 * H) @ w_hh[: 2 * H] + from_n + dh_t * z
+        from_n = product(dh_a[t, :, 2], w_hh[2 * H :], compute) if reset_after else ds * r
+        of_gates = product(dh_a[t, :, :2].reshape(B, 2 * H), w_hh[: 2 * H], compute)
+        dh = of_gates + from_n + dh_t * z
         if ended is not None:
             past = ended[t]
             dx_a[t, past], dh_a[t, past], dh[past] = 0, 0, dh_t[past]
         if new is not None:
             stop_at_resets(dh, dh0, new[t], reset_to_initial)
-    dx, dw_ih, _, db_ih = from_da(dx_a, x, h_prev, w_ih, ended, reverse)
-    _, _, dw_hh, db_hh = from_da(dh_a, x, h_prev, w_ih, ended, reverse)
+    dx, dw_ih, _, db_ih = from_da(dx_a, x, h_prev, w_ih, ended, reverse, compute)
+    _, _, dw_hh, db_hh = from_da(dh_a, x, h_prev, w_ih, ended, reverse, compute)
     if not reset_after:
-        dw_hh[2 * H :] = from_da(dh_a, x, gates[:, :, 3], w_ih, ended, reverse)[2][2 * H :]
+        dw_hh[2 * H :] = from_da(dh_a, x, gates[:, :, 3], w_ih, ended, reverse, compute)[2][2 * H :]
     return dx, dh0 + dh, dw_ih, dw_hh, db_ih, db_hh
 
 
@@ -226,6 +234,7 @@ def rnn_backward(
     reverse: bool = False,
     repeat_last: bool = False,
     relu: bool = False,
+    compute: str | None = None,
 ) -> tuple[Array, Array, Array, Array, Array]:
     """The gradients of `rnn_forward`, as `lstm_backward`: dx, dh0, dw_ih, dw_hh, db."""
     ended, new = ended_of(len(dy), lengths, reverse), new_of(len(dy), lengths, reverse, resets)
@@ -234,11 +243,11 @@ def rnn_backward(
     for t in reversed(range(len(dy))):
         dh_t = dy[t] + dh
         da[t] = np.where(h[t + 1] <= 0, 0, dh_t) if relu else dh_t * (1 - h[t + 1] ** 2)
-        dh = da[t] @ w_hh
+        dh = product(da[t], w_hh, compute)
         if ended is not None:
             da[t, ended[t]], dh[ended[t]] = 0, dh_t[ended[t]]
         if new is not None:
             stop_at_resets(dh, dh0, new[t], reset_to_initial)
     h_prev = states_before(h, new, reset_to_initial)
-    dx, dw_ih, dw_hh, db = from_da(da, x, h_prev, w_ih, ended, reverse)
+    dx, dw_ih, dw_hh, db = from_da(da, x, h_prev, w_ih, ended, reverse, compute)
     return dx, dh0 + dh, dw_ih, dw_hh, db

@@ -19,7 +19,7 @@ from .._bound import Bound
 from .._rnn import Passes, Stepper
 from .weights import INITIALIZERS, Array, initialize, shapes_of
 
-OWN_ARGUMENTS = ("nonlinearity", "reset_after", "peepholes", "coupled", "cell_clip")  # of some
+OWN_ARGUMENTS = ("nonlinearity", "reset_after", "peepholes", "coupled", "cell_clip", "compute")
 State = TypeVar("State")  # an array for each state of the cell: h, or the pair (h, c)
 
 
@@ -32,6 +32,7 @@ class Attributes:
     relu: bool = False
     peepholes: bool = False
     cell_clip: float | None = None
+    compute: str | None = None
     dropout_calls: int  # which mask of dropout is next
     _passes: Passes
     _stepper: Stepper | None
@@ -51,6 +52,7 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
     seed: int | None = None  # of the masks of dropout; an int, once made
     save: str = "full"
     dtype: DTypeLike = np.float32  # a numpy.dtype, once made
+    compute: str | None = None  # dtype of products; once made, None where that is `dtype`
     init: InitVar[str] = "torch"
     rng: InitVar[np.random.Generator | None] = None
 
@@ -68,7 +70,9 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
         given |= {name: int(size) for name, size in sizes.items()}
         given |= {name: bool(on) for name, on in switches.items()}
         given |= {"dropout": dropout, "seed": int(seed or 0), "dropout_calls": 0}
-        self.__setstate__(given | {"dtype": _checks.check_float_dtype(given["dtype"])})
+        given["dtype"] = _checks.check_float_dtype(given["dtype"])
+        given["compute"] = _checks.check_compute(given["compute"], given["dtype"])
+        self.__setstate__(given)
         initialize(self.flat_params, self.params, init, self.open_gate, rng)
         if dropout and seed is None:
             self.__dict__["seed"] = int(rng.integers(2**64, dtype=np.uint64))
