@@ -45,6 +45,7 @@ OTHER_LAYERS = (
     ("RNN", (50, 32, 64, 128), {}, (1.8, FUSED)),
     ("LSTM", (50, 20, 200, 200), {}, (0.78, ROOF)),
 )
+NARROW = rows.LSTM[2:6]  # with compute="bfloat16"
 SCANS = ((100, 8, 64), (1_000, 8, 256), (1_000, 32, 512))  # T, B, D
 # An optimizer, and how many rows of a table of 50,000 x 64 its gradient has.
 SPARSE = tuple((name, count) for name in ("Adam", "SGD", "AdaGrad") for count in (512, 8192))
@@ -200,6 +201,9 @@ def peers():
     yield stack(50, 32, 64, 128) | {"bars": []}
     for cell, size, more, *bars in OTHER_LAYERS:
         yield layer(*size, cell=cell, **more) | {"bars": bars}
+    for size, cell in itertools.product(NARROW, ("LSTM", "GRU")):
+        row = layer(*size, cell=cell, compute="bfloat16")
+        yield row | {"bars": [(1.25, FUSED), (0.65, ROOF)]}
     yield rows.scan(1_000, 8, 256) | {"bars": [(2, "JAX"), (300, FUSED)]}
     yield rows.forecaster(32) | {"bars": [(3, FUSED, "JAX"), (11, "Keras")]}
     yield rows.forecaster(256) | {"bars": [(2.6, FUSED, "JAX")]}

@@ -9,8 +9,8 @@ from ._checks import check_integer
 
 from .capi cimport (
     PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, PK_VERSION, pk_bf16_products, pk_cell,
-    pk_clip_coefficient, pk_common_fields, pk_dense, pk_isa, pk_isa_at, pk_math, pk_num_threads, pk_optim, pk_optimizers,
-    pk_set_num_threads, pk_threads_backend, pk_use_isa,
+    pk_clip_coefficient, pk_common_fields, pk_dense, pk_isa, pk_isa_at, pk_math, pk_num_threads,
+    pk_optim, pk_optimizers, pk_set_num_threads, pk_threads_backend, pk_use_isa,
 )
 
 cdef extern from *:  # GCC's and Clang's
@@ -55,7 +55,8 @@ def use_isa(name=None):
     Parameters
     ----------
     name : {"baseline", "avx2", "avx512", "avx512bf16"}, optional
-        One of `isas()`; "avx512bf16" differs from "avx512" only in ``compute="bfloat16"``. Also read from the environment variable ``PYOPTK_ISA`` at import.
+        One of `isas()`; "avx512bf16" differs from "avx512" only in ``compute="bfloat16"``. Also
+        read from the environment variable ``PYOPTK_ISA`` at import.
 
     Raises
     ------

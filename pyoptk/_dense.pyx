@@ -2,14 +2,14 @@
 
 pyoptk/kernels.py shows them. Each function takes its arrays and its numbers, then calls a kernel.
 """
-from ._checks import check_choice, number
+from ._checks import check_choice, check_compute, number
 
 from cpython.buffer cimport Py_buffer
 from libc.float cimport FLT_MAX
 from libc.string cimport memset
 
 from ._arrays cimport Buffers, check_shape, dtype_of, switch
-from ._core cimport dense_table, num_threads
+from ._core cimport bf16_products, dense_table, num_threads
 from .capi cimport (
     PK_GELU, pk_activation, pk_layer_norm, pk_layer_norm_gradients, pk_linear, pk_linear_gradients,
 )
@@ -35,7 +35,8 @@ cdef double at_least_zero(str name, value) except? -1:
 
 # ---- linear layers ------------------------------------------------------------------------------
 
-cdef int layer_of(Buffers arrays, pk_linear *layer, x, w, activation, slope) except -1:
+cdef int layer_of(Buffers arrays, pk_linear *layer, x, w, activation, slope,
+                  compute) except -1:
     cdef Py_buffer *of_x = arrays.matrix("x", x, False)
     cdef Py_buffer *of_w = arrays.matrix("w", w, False)
     memset(layer, 0, sizeof(layer[0]))
@@ -47,10 +48,12 @@ cdef int layer_of(Buffers arrays, pk_linear *layer, x, w, activation, slope) exc
         check_choice("activation", activation, ACTIVATIONS)
     layer.activation = <pk_activation> <int> CODES[activation]
     layer.slope = at_least_zero("slope", slope)
+    if compute is not None and check_compute(compute, x.dtype):
+        layer.products = bf16_products()
     return 0
 
 
-def linear_forward(x, w, b, y, z=None, *, activation="none", slope=0.01):
+def linear_forward(x, w, b, y, z=None, *, activation="none", slope=0.01, compute=None):
     """y = f(x @ w.T + b), f the activation; changes `y`, and `z` if it is given.
 
     Parameters
@@ -66,6 +69,8 @@ def linear_forward(x, w, b, y, z=None, *, activation="none", slope=0.01):
         "silu" (z * sigmoid(z)) or "softplus" (log(1 + e**z)).
     slope : float
         Of "leaky_relu", >= 0.
+    compute : "bfloat16", optional
+        With float32: x and w are rounded to bfloat16, to the nearest, where they are multiplied.
 
     Raises
     ------
@@ -74,7 +79,7 @@ def linear_forward(x, w, b, y, z=None, *, activation="none", slope=0.01):
     """
     cdef Buffers arrays = Buffers()
     cdef pk_linear layer
-    layer_of(arrays, &layer, x, w, activation, slope)
+    layer_of(arrays, &layer, x, w, activation, slope, compute)
     layer.b = arrays.like("b", b, False, layer.O)
     layer.y = needed(arrays, "y", y, True, layer.M, layer.O)
     layer.z = arrays.like("z", z, True, layer.M, layer.O)
@@ -86,7 +91,7 @@ def linear_forward(x, w, b, y, z=None, *, activation="none", slope=0.01):
 
 
 def linear_backward(dy, x, w, y=None, z=None, *, dx=None, dw=None, db=None, activation="none",
-                    slope=0.01, accumulate=False):
+                    slope=0.01, accumulate=False, compute=None):
     """The gradients of `linear_forward`, from `dy`; changes those of `dx`, `dw`, `db` given.
 
     Parameters
@@ -99,6 +104,8 @@ def linear_backward(dy, x, w, y=None, z=None, *, dx=None, dw=None, db=None, acti
         Apart from all others.
     accumulate : bool
         Add to `dw` and `db` instead of overwriting them.
+    compute : "bfloat16", optional
+        As in `linear_forward`; the gradient of the argument of f is rounded, too, but not in `db`.
 
     Raises
     ------
@@ -108,7 +115,7 @@ def linear_backward(dy, x, w, y=None, z=None, *, dx=None, dw=None, db=None, acti
     cdef Buffers arrays = Buffers()
     cdef pk_linear layer
     cdef pk_linear_gradients grads
-    layer_of(arrays, &layer, x, w, activation, slope)
+    layer_of(arrays, &layer, x, w, activation, slope, compute)
     cdef bint of_z = layer.activation >= PK_GELU
     layer.y = arrays.like("y", y, False, layer.M, layer.O)
     layer.z = arrays.like("z", z, False, layer.M, layer.O)

@@ -77,7 +77,7 @@ cdef extern from "pyoptk.h" nogil:
     ctypedef enum pk_save:
         PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING
     ctypedef struct pk_products:
-        pass
+        double (*roof)(size_t, double *) noexcept nogil
     ctypedef struct pk_rnn_shape:
         size_t T, B, I, H
         const int64_t *lengths
@@ -167,6 +167,7 @@ cdef extern from "pyoptk.h" nogil:
         void *y
         void *z
         size_t ldx, ldy
+        const pk_products *products
         void *scratch
     ctypedef struct pk_linear_gradients:
         const void *dy

@@ -123,7 +123,7 @@ def by_twin(
     forward, backward, _ = twins_of(layer)
     lengths = None if lengths is None else np.asarray(lengths)
     repeat = {"repeat_last": past_end == "repeat"}
-    new = {"resets": resets, "reset_to_initial": reset_to == "initial"}
+    new = {"resets": resets, "reset_to_initial": reset_to == "initial", "compute": layer.compute}
     H, n, out, passes, last = layer.hidden_size, len(state), {"y": x}, [], []
     for level in range(layer.num_layers):
         below, ys = dropped(out["y"], layer, level, call), []

@@ -34,7 +34,9 @@ typedef enum { PK_LSTM, PK_RNN, PK_GRU, PK_GRU_BEFORE, PK_LSTM_COUPLED, PK_N_CEL
 typedef enum { PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING } pk_save;
 
 /* How products are computed, if not in the dtype of the kernels: see pk_bf16_products. */
-typedef struct pk_products pk_products;
+typedef struct {
+    double (*roof)(size_t rounds, double *out); /* as fma_roof of pk_math_kernels */
+} pk_products;
 
 /* The shape of one direction of one layer.  Sizes are at most PTRDIFF_MAX. */
 typedef struct {

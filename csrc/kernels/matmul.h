@@ -51,12 +51,19 @@ PK_INLINE operand strided(const real *a, ptrdiff_t row, ptrdiff_t col)
 typedef struct {
     const real *b;
     size_t row, panel, parts, part;
-    const pk_products *products; /* of rounded operands; NULL: these are none */
+    const void *products; /* of rounded operands; NULL: these are none */
 } right_operand;
 
 PK_INLINE right_operand in_panels(const real *b, size_t K)
 {
     return (right_operand){b, WIDTH, K * WIDTH, 1, 0, NULL};
+}
+
+PK_INLINE right_operand rounded_panels(const void *products, const real *b, size_t K)
+{
+    right_operand right = in_panels(b, K);
+    right.products = products;
+    return right;
 }
 
 /* The right-hand side from row k on; k is a multiple of the depth of the left-hand side. */
@@ -191,8 +198,9 @@ panel_product PK_PRODUCTS;
 /* Products whose operands are rounded to bfloat16: rounded.c.  Both are first copied: rounded, and
  * where the instruction set multiplies pairs, two values of neighbouring k in an element, the first
  * one in its upper half.  K, depth and strides then count such elements. */
-struct pk_products {
-    size_t per; /* values in an element */
+typedef struct {
+    pk_products of_api; /* first, so that a pointer to it is one to this */
+    size_t per;         /* values in an element */
     panel_product *panel;
     /* A left-hand side: the n elements of `rows` rows, ldf apart, to rows ldt apart. */
     void (*round_left)(real *to, size_t ldt, const real *from, ptrdiff_t ldf, size_t rows,
@@ -200,17 +208,16 @@ struct pk_products {
     /* A row of a right-hand side from one or two (NULL: zeros) of n elements; then zeros up to
      * `width`, which is whole vectors.  `to` may be the first. */
     void (*round_right)(real *to, const real *first, const real *second, size_t n, size_t width);
-    double (*roof)(size_t rounds, double *out); /* as fma_roof of pk_math_kernels */
-};
+} rounding;
 
-/* These products, or NULL; only the kernels of float know them. */
-PK_INLINE const pk_products *rounded(const pk_products *products)
+/* This rounding, or NULL; only the kernels of float know one. */
+PK_INLINE const rounding *rounded(const void *products)
 {
     return sizeof(real) == 4 ? products : NULL;
 }
 
 /* How many elements K values take. */
-PK_INLINE size_t elements_of(const pk_products *products, size_t K)
+PK_INLINE size_t elements_of(const rounding *products, size_t K)
 {
     return rounded(products) && products->per == 2 ? (K + 1) / 2 : K;
 }
@@ -218,13 +225,14 @@ PK_INLINE size_t elements_of(const pk_products *products, size_t K)
 PK_INLINE void product_panel(size_t M, size_t width, const term *terms, size_t count, real *c,
                              size_t ldc, const real *begin)
 {
-    const pk_products *products = rounded(terms->right.products);
+    const rounding *products = rounded(terms->right.products);
     (products ? products->panel : PK_PRODUCTS)(M, width, terms, count, c, ldc, begin);
 }
 
 /* c[M, N] = begin + left[M, K] right, K <= K_BLOCK */
-static void product_block(size_t M, size_t N, size_t K, operand left, right_operand right, real *c,
-                          size_t ldc, const real *begin)
+__attribute__((noinline)) static void product_block(size_t M, size_t N, size_t K, operand left,
+                                                    right_operand right, real *c, size_t ldc,
+                                                    const real *begin)
 {
     for (size_t r = 0; r < M;
          r += ROW_BLOCK, left.a += ROW_BLOCK * left.row, c += ROW_BLOCK * ldc) {

@@ -87,8 +87,17 @@ static inline void pack_gate_rows(real *to, const real *w, size_t H, size_t N, s
                   N);
 }
 
-/* The same rows, rounded. */
-static inline void round_gate_rows(const pk_products *products, real *to, const real *w, size_t H,
+/* K rows of n elements of a right-hand side, rounded, to rows of ldt, which is whole vectors; `to` may
+ * be `from`. */
+static inline void round_rows(const rounding *products, real *to, size_t ldt, const real *from,
+                              size_t ldf, size_t K, size_t n)
+{
+    for (size_t k = 0; k < K; k += products->per, to += ldt)
+        products->round_right(to, from + k * ldf, k + 1 < K ? from + (k + 1) * ldf : NULL, n, ldt);
+}
+
+/* Those of pack_gate_rows, rounded. */
+static inline void round_gate_rows(const rounding *products, real *to, const real *w, size_t H,
                                    size_t N, size_t column, size_t unit, size_t units,
                                    const size_t *gates, size_t count)
 {

@@ -64,7 +64,8 @@ static void rnn_again(const rnn_job *job, range steps, size_t i, int phase, rang
     if (phase == 0) {
         rnn_inputs(job, steps, rows, panels);
         for (size_t panel = panels.from; panel < panels.to; panel++)
-            rnn_products(job, OF_H, h, job->K_h, packed_w_hh(job, panel), panel, with_h, rows, NULL);
+            rnn_products(job, OF_H, h, job->K_h, packed_w_hh(job, panel), panel, with_h, rows,
+                         NULL);
         for (size_t t = steps.from; t < steps.to && CELL_HAS_S; t++)
             for (size_t panel = panels.from; panel < panels.to; panel++)
                 rnn_s(job, t, rows, panel, gates_at(job, panel, t, rows.from));

@@ -11,6 +11,14 @@ PK_INLINE real *packed_w_s(const rnn_job *job, size_t panel)
     return packed_panel(job, panel) + WIDTH + before;
 }
 
+/* Rounds K rows of packed columns, in place. */
+static void rnn_round_packed(const rnn_job *job, columns of, real *w, size_t K)
+{
+    const size_t row = packed_row(of);
+    if (rounded(job->products))
+        round_rows(job->products, w, row, w, row, K, row);
+}
+
 /* Packs bias and weights of one panel of a job; task = panel * count + job. */
 static void rnn_pack_forward(void *arg, size_t task)
 {
@@ -30,13 +38,13 @@ static void rnn_pack_forward(void *arg, size_t task)
     pack_gate_columns(w_ih, packed_row(OF_X), job->w.w_ih, H, I, unit, n, OF_X.gate, OF_X.count);
     pack_gate_columns(w_hh, packed_row(OF_H), job->w.w_hh, H, job->R, unit, n, OF_H.gate,
                       OF_H.count);
-    round_packed(job->products, w_ih, I, packed_row(OF_X));
-    round_packed(job->products, w_hh, job->R, packed_row(OF_H));
+    rnn_round_packed(job, OF_X, w_ih, I);
+    rnn_round_packed(job, OF_H, w_hh, job->R);
     if (!CELL_HAS_S)
         return;
     pack_gate_columns(packed_w_s(job, panel), packed_row(OF_S), job->w.w_hh, H, job->R, unit, n,
                       OF_S.gate, OF_S.count);
-    round_packed(job->products, packed_w_s(job, panel), job->R, packed_row(OF_S));
+    rnn_round_packed(job, OF_S, packed_w_s(job, panel), job->R);
 }
 
 PK_INLINE right_operand packed_w_ih(const rnn_job *job, size_t panel)
@@ -210,8 +218,8 @@ static void rnn_s(const rnn_job *job, size_t t, range rows, size_t panel, real *
     const size_t unit = panel * UNITS, to = elements_of(job->products, unit);
     if (rounded(job->products))
         job->products->round_left(s_before(job, t, rows.from) + to, job->P_before,
-                                  s_at(job, t, rows.from) + unit, (ptrdiff_t)job->P_h,
-                                  length(rows), vectors_of(job, panel) * LANES);
+                                  s_at(job, t, rows.from) + unit, (ptrdiff_t)job->P_h, length(rows),
+                                  vectors_of(job, panel) * LANES);
 }
 
 /* The products with s, in place, for some steps. */

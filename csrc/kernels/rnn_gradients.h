@@ -1,160 +1,9 @@
-/* Computes dx and the gradients of the weights from dA, the gradient of the pre-activations, in
- * products over many steps at once.  rnn_backward.h calls rnn_gradients_of. */
+/* Computes the gradients of the weights from dA, the gradient of the pre-activations, in products
+ * over many steps at once, and calls rnn_dx.h.  rnn_backward.h calls rnn_gradients_of. */
 #ifndef PK_RNN_GRADIENTS_H
 #define PK_RNN_GRADIENTS_H
 
-#include "rnn_forward.h"
-
-/* `steps` without the first one, if h is 0 there and enters no product. */
-static range steps_with_h(const rnn_job *job, range steps)
-{
-    const range rows = {0, job->s.B};
-    if (length(steps) && length(rows_that(takes_h, job, steps.from, rows)) == 0)
-        steps.from++;
-    return steps;
-}
-
-/* ---- dA as the left-hand side of products ---------------------------------------------------- */
-
-/* How many elements of a product dA has in the columns `of`. */
-PK_INLINE size_t elements_in(const rnn_job *job, columns of)
-{
-    return elements_of(job->products, of.count * job->s.H);
-}
-
-/* dA with the columns `of`, those of x or of h; k runs over panel, column, unit.  Returns how many
- * k from `k` on are one block of a product.  Panels are segments of one operand.  The last panel,
- * whose columns may be closer together, is a block of its own if the columns do not begin with the
- * first. */
-PK_INLINE size_t da_block(const rnn_job *job, columns of, size_t k)
-{
-    const size_t depth = elements_of(job->products, of.count * UNITS);
-    const size_t whole = job->s.H / UNITS * depth;
-    const size_t end = smaller(k + K_BLOCK / depth * depth, elements_in(job, of));
-    return (of.first > 0 && k < whole ? smaller(end, whole) : end) - k;
-}
-
-PK_INLINE operand da_at(const rnn_job *job, columns of, size_t k, size_t t, size_t b)
-{
-    const size_t depth = elements_of(job->products, of.count * UNITS), panel = k / depth;
-    const real *da = gates_at(job, panel, t, b) + of.first * units_of(panel, job->s.H);
-    return (operand){da, WIDTH, 1, depth, (ptrdiff_t)(job->window * job->s.B * WIDTH)};
-}
-
-/* The right-hand side for it: w [G * H, N], packed or in place. */
-PK_INLINE right_operand weight_rows(const rnn_job *job, columns of, const real *packed,
-                                    const real *w, size_t N)
-{
-    const size_t H = job->s.H;
-    if (!packed)
-        return (right_operand){w, N, WIDTH, of.count, H * N, NULL};
-    right_operand right = in_panels(packed, elements_in(job, of));
-    right.products = job->products;
-    return right;
-}
-
-/* c[rows, N] = begin + dA times w, for `depth` elements of the former from k on, and N columns; dA
- * is that of `rows` rows from row b of step t on. */
-static void rnn_da_block(const rnn_job *job, columns of, size_t k, size_t depth, size_t t, size_t b,
-                         size_t rows, size_t N, right_operand w, real *c, size_t ldc,
-                         const real *begin)
-{
-    const operand da = da_at(job, of, k, t, b);
-    w = rows_from(w, k);
-    if (!rounded(job->products)) {
-        product_block(rows, N, depth, da, w, c, ldc, begin);
-        return;
-    }
-    _Alignas(ALIGNMENT) real local[ROW_BLOCK * K_BLOCK];
-    for (size_t r = 0, n; r < rows; r += n) {
-        n = smaller(rows - r, ROW_BLOCK);
-        for (size_t i = 0; i < depth; i += da.depth) {
-            const size_t units = units_of((k + i) / da.depth, job->s.H);
-            job->products->round_left(local + i, K_BLOCK,
-                                      da.a + (ptrdiff_t)(i / da.depth) * da.segment +
-                                          (ptrdiff_t)(r * WIDTH),
-                                      WIDTH, n, of.count * units);
-        }
-        product_block(n, N, depth, strided(local, K_BLOCK, 1), w, c + r * ldc, ldc, begin);
-    }
-}
-
-/* c[rows, N] = begin + dA of step t times w */
-static void rnn_da_product(const rnn_job *job, columns of, size_t t, range rows, size_t N,
-                           right_operand w, real *c, size_t ldc, const real *begin)
-{
-    for (size_t k = 0, depth; k < elements_in(job, of); k += depth) {
-        depth = da_block(job, of, k);
-        rnn_da_block(job, of, k, depth, t, rows.from, length(rows), N, w, c, ldc, k ? NULL : begin);
-    }
-}
-
-/* ---- dx -------------------------------------------------------------------------------------- */
-
-typedef struct {
-    const rnn_run *run;
-    const rnn_job *job;
-    range steps;   /* of dx */
-    size_t tasks;  /* that share them */
-    size_t groups; /* of panels; a task computes GRADIENT_WIDTH columns of a weight for one group */
-} rnn_sums;
-
-/* Whether this is the first contribution to dx[t].  Two directions may share one dx: each first
- * adds to the half that the other reaches last. */
-static int is_new_dx(const rnn_sums *of, size_t t)
-{
-    const rnn_job *job = of->job, *jobs = of->run->jobs;
-    if (of->run->count == 1)
-        return 1;
-    const rnn_job *other = jobs + (job == jobs);
-    const size_t of_other = job->s.reverse == other->s.reverse ? t : job->s.T - 1 - t;
-    const int shared = other->dx.data && row_at(job->dx, t, 0) == row_at(other->dx, of_other, 0);
-    return !shared || t > of_other || (t == of_other && job == jobs);
-}
-
-/* dx = dA w_ih, or +=, for a share of the steps; block by block of k, so that w_ih is read once. */
-static void rnn_dx(void *arg, size_t task)
-{
-    const rnn_sums *of = arg;
-    const rnn_job *job = of->job;
-    const size_t B = job->s.B, I = job->s.I, row = (size_t)job->dx.b_stride;
-    const size_t from = of->steps.from + pk_chunk_begin(length(of->steps), task, of->tasks);
-    const size_t to = of->steps.from + pk_chunk_begin(length(of->steps), task + 1, of->tasks);
-    const range rows = {0, B};
-    const int equally_far = of->run->count == 1 && job->dx.t_stride == (ptrdiff_t)(B * row);
-    const right_operand w = weight_rows(job, OF_X, job->packed_w_ih, job->w.w_ih, I);
-    const fp_mode mode = flush_denormals();
-    for (size_t k = 0, depth; k < elements_in(job, OF_X); k += depth) {
-        depth = da_block(job, OF_X, k);
-        for (size_t t = from, together; t < to; t += together) {
-            const range live = active_rows(job, t, rows);
-            const int is_new = k == 0 && is_new_dx(of, t);
-            together = equally_far ? steps_together(job, t, to, rows) : 1;
-            rnn_da_block(job, OF_X, k, depth, t, live.from, length(live) * together, I, w,
-                         row_at(job->dx, t, live.from), row, is_new ? ZEROS : NULL);
-            for (size_t b = 0; b < B && is_new; b++)
-                if (b < live.from || b >= live.to)
-                    memset(row_at(job->dx, t, b), 0, I * sizeof(real));
-        }
-    }
-    restore_denormals(mode);
-}
-
-/* dx of some steps; one job after the other, because both may add to one dx. */
-static void rnn_dx_of(const rnn_run *run, range steps)
-{
-    for (size_t i = 0; i < run->count && steps.from < steps.to; i++) {
-        const rnn_job *job = run->jobs + i;
-        if (!job->dx.data || !job->s.I)
-            continue;
-        const size_t rows = 1 + smaller(512, (1 << 17) / job->s.I), threads = (size_t)run->nthreads;
-        rnn_sums of = {run, job, steps, 1 + length(steps) * (job->s.B + 1) / rows, 1};
-        if (threads > 1)
-            of.tasks = round_up(of.tasks, 2 * threads);
-        of.tasks = smaller(of.tasks, length(steps));
-        pk_parallel(rnn_dx, &of, of.tasks, run->nthreads);
-    }
-}
+#include "rnn_dx.h"
 
 /* ---- sums over steps and rows ---------------------------------------------------------------- */
 
@@ -176,7 +25,7 @@ static void rnn_close_gaps(void *arg, size_t panel)
 }
 
 /* The number of active rows in these steps. */
-static size_t active_in(const rnn_job *job, range steps)
+__attribute__((noinline)) static size_t active_in(const rnn_job *job, range steps)
 {
     const size_t B = job->s.B;
     size_t n = 0;
@@ -186,6 +35,160 @@ static size_t active_in(const rnn_job *job, range steps)
         for (size_t b = 0; b < B; b++)
             n += (size_t)active(job, t, b);
     return n;
+}
+
+/* A weight gradient: dw [G * H, N] += dA^T right [rows, N], with the columns `of` of dA. */
+typedef struct {
+    columns of;
+    real *dw;
+    size_t N;
+    pk_sequence right; /* x, h or s, from step `first` on */
+    size_t first;
+    int is_h;
+    range steps;   /* whose active rows are summed */
+    size_t with_h; /* the first step in which h enters products */
+} rnn_weight;
+
+/* The sum runs over elements: rows of dA and `right`, or pairs of them.  A pair is within the steps
+ * before with_h, or within those from there on. */
+typedef struct {
+    size_t t, b;    /* of the next row */
+    size_t rows[2]; /* to come, before with_h and from there on */
+} row_walk;
+
+PK_INLINE row_walk walk_of(const rnn_job *job, const rnn_weight *g)
+{
+    const size_t first = active_in(job, (range){g->steps.from, g->with_h});
+    return (row_walk){g->steps.from, 0, {first, active_in(job, g->steps) - first}};
+}
+
+PK_INLINE size_t elements_to_come(const rnn_job *job, const row_walk *walk)
+{
+    return elements_of(job->products, walk->rows[0]) + elements_of(job->products, walk->rows[1]);
+}
+
+/* Returns the next active row. */
+PK_INLINE const real *next_row(const rnn_job *job, const rnn_weight *g, row_walk *walk)
+{
+    walk->rows[walk->rows[0] == 0]--;
+    for (;;) {
+        const size_t step = walk->t, row = walk->b;
+        if (++walk->b == job->s.B)
+            walk->b = 0, ++walk->t;
+        if (active(job, step, row)) {
+            const real *of_step = row_at(g->right, step - g->first, row);
+            return g->is_h ? h_or_reset(job, step, row, of_step) : of_step;
+        }
+    }
+}
+
+/* The next element of `right`: `width` columns, which is whole vectors, of which N are filled, in each
+ * of the arrays that are `stride` apart. */
+__attribute__((noinline)) static void pack_element(const rnn_job *job, const rnn_weight *g,
+                                                   row_walk *walk, real *to, size_t stride,
+                                                   size_t column, size_t end, size_t width)
+{
+    const size_t *rest = walk->rows + (walk->rows[0] == 0);
+    const real *first = next_row(job, g, walk), *second = NULL;
+    if (rounded(job->products) && job->products->per == 2 && *rest > 0)
+        second = next_row(job, g, walk);
+    for (size_t n = column; n < end; n += width, to += stride) {
+        const size_t rest = smaller(end - n, width);
+        if (rounded(job->products))
+            job->products->round_right(to, first + n, second ? second + n : NULL, rest, width);
+        else if (rest == WIDTH)
+            memcpy(to, first + n, WIDTH * sizeof *to);
+        else
+            for (size_t j = 0; j < width; j += LANES)
+                store(to + j,
+                      j < rest ? load_n(first + n + j, smaller(rest - j, LANES)) : (vec){0});
+    }
+}
+
+/* How many elements of dA come before those of this weight. */
+PK_INLINE size_t elements_before(const rnn_sums *sums, const rnn_weight *g)
+{
+    const range steps = {sums->run->steps.from, g->steps.from};
+    return elements_of(sums->job->products, active_in(sums->job, steps));
+}
+
+/* Transposes n rows of each gate of w [G * H, N] into w_t [N, WIDTH], with columns [of, n]; or
+ * back. */
+static void turn(real *w_t, real *w, columns of, size_t H, size_t N, size_t n, int back)
+{
+    for (size_t j = 0; j < of.count; j++)
+        for (size_t unit = 0; unit < n; unit++)
+            for (size_t i = 0; i < N; i++) {
+                real *a = w_t + i * WIDTH + j * n + unit, *b = w + (of.gate[j] * H + unit) * N + i;
+                *(back ? b : a) = *(back ? a : b);
+            }
+}
+
+/* For N < LANES: computes dw^T with dA as the right-hand side, whose rows are whole vectors.  Not
+ * inline, like the function below: the arrays of both together would be too much stack. */
+__attribute__((noinline)) static void rnn_narrow_gradient(const rnn_sums *sums, const rnn_weight *g,
+                                                          range panels)
+{
+    enum { DEPTH = 2 * K_BLOCK };
+    _Alignas(ALIGNMENT) real packed[DEPTH * LANES], dw_t[LANES * WIDTH];
+    const rnn_job *job = sums->job;
+    row_walk walk = walk_of(job, g);
+    const size_t H = job->s.H, N = g->N, total = elements_to_come(job, &walk);
+    const size_t before = elements_before(sums, g);
+    size_t k0 = 0;
+    do { /* once even if there is nothing to add */
+        const size_t depth = smaller(total - k0, DEPTH);
+        for (size_t k = 0; k < depth; k++)
+            pack_element(job, g, &walk, packed + k * LANES, 0, 0, N, LANES);
+        for (size_t panel = panels.from; panel < panels.to; panel++) {
+            const size_t n = units_of(panel, H);
+            const real *da = gates_at(job, panel, sums->run->steps.from, 0) + g->of.first * n;
+            const int is_new = k0 == 0 && !job->accumulate;
+            turn(dw_t, g->dw + panel * UNITS * N, g->of, H, N, n, 0);
+            term t = {depth, strided(packed, 1, LANES),
+                      rounded_panels(job->products, da + (before + k0) * WIDTH, depth)};
+            product_panel(N, width_of(g->of, n), &t, 1, dw_t, WIDTH, is_new ? ZEROS : NULL);
+            turn(dw_t, g->dw + panel * UNITS * N, g->of, H, N, n, 1);
+        }
+    } while ((k0 += DEPTH) < total);
+}
+
+/* For other N: at most GRADIENT_WIDTH columns, from `column` on; packed is [PANELS, K_BLOCK,
+ * WIDTH]. */
+__attribute__((noinline)) static void rnn_wide_gradient(const rnn_sums *sums, const rnn_weight *g,
+                                                        size_t column, range panels, real *packed)
+{
+    enum { PANEL = K_BLOCK * WIDTH };
+    const rnn_job *job = sums->job;
+    row_walk walk = walk_of(job, g);
+    const size_t H = job->s.H, N = g->N, end = smaller(column + GRADIENT_WIDTH, N);
+    const size_t total = elements_to_come(job, &walk), before = elements_before(sums, g);
+    size_t k0 = 0;
+    do { /* once even if there is nothing to add */
+        const size_t depth = smaller(total - k0, K_BLOCK);
+        const real *begin = k0 == 0 && !job->accumulate ? ZEROS : NULL;
+        for (size_t k = 0; k < depth; k++)
+            pack_element(job, g, &walk, packed + k * WIDTH, PANEL, column, end, WIDTH);
+        for (size_t panel = panels.from; panel < panels.to; panel++)
+            for (size_t n = column, p = 0; n < end; n += WIDTH, p++)
+                for (size_t j = 0; j < g->of.count; j++) {
+                    const size_t units = units_of(panel, H);
+                    const real *da = gates_at(job, panel, sums->run->steps.from, 0);
+                    da += (before + k0) * WIDTH + (g->of.first + j) * units;
+                    term t = {depth, strided(da, 1, WIDTH),
+                              rounded_panels(job->products, packed + p * PANEL, depth)};
+                    product_panel(units, smaller(end - n, WIDTH), &t, 1,
+                                  g->dw + (g->of.gate[j] * H + panel * UNITS) * N + n, N, begin);
+                }
+    } while ((k0 += K_BLOCK) < total);
+}
+
+/* The same on a worker, whose stack has room for 128 KiB; that of other threads may not. */
+__attribute__((noinline)) static void
+rnn_wide_gradient_on_worker(const rnn_sums *sums, const rnn_weight *g, size_t column, range panels)
+{
+    _Alignas(ALIGNMENT) real packed[GRADIENT_WIDTH * K_BLOCK];
+    rnn_wide_gradient(sums, g, column, panels, packed);
 }
 
 /* db_ih and db_hh = the sum of dA over steps and rows, or +=, for one panel of units. */
@@ -244,70 +247,6 @@ static void rnn_sums_of_da(const rnn_sums *sums, size_t panel)
         rnn_peephole_gradient(sums, panel);
 }
 
-/* A weight gradient: dw [G * H, N] += dA^T right [rows, N], with the columns `of` of dA. */
-typedef struct {
-    columns of;
-    real *dw;
-    size_t N;
-    pk_sequence right; /* x, h or s, from step `first` on */
-    size_t first;
-    int is_h;
-    range steps; /* whose active rows are summed */
-    size_t with_h; /* the first step in which h enters products */
-} rnn_weight;
-
-/* The sum runs over elements: rows of dA and `right`, or pairs of them.  A pair is within the steps
- * before with_h, or within those from there on. */
-typedef struct {
-    size_t t, b;    /* of the next row */
-    size_t rows[2]; /* to come, before with_h and from there on */
-} row_walk;
-
-PK_INLINE row_walk walk_of(const rnn_job *job, const rnn_weight *g)
-{
-    const size_t first = active_in(job, (range){g->steps.from, g->with_h});
-    return (row_walk){g->steps.from, 0, {first, active_in(job, g->steps) - first}};
-}
-
-PK_INLINE size_t elements_to_come(const rnn_job *job, const row_walk *walk)
-{
-    return elements_of(job->products, walk->rows[0]) + elements_of(job->products, walk->rows[1]);
-}
-
-/* Returns the next active row. */
-PK_INLINE const real *next_row(const rnn_job *job, const rnn_weight *g, row_walk *walk)
-{
-    walk->rows[walk->rows[0] == 0]--;
-    for (;;) {
-        const size_t step = walk->t, row = walk->b;
-        if (++walk->b == job->s.B)
-            walk->b = 0, ++walk->t;
-        if (active(job, step, row)) {
-            const real *of_step = row_at(g->right, step - g->first, row);
-            return g->is_h ? h_or_reset(job, step, row, of_step) : of_step;
-        }
-    }
-}
-
-/* The next element of `right`: `width` columns, which is whole vectors, of which N are filled, in each
- * of the arrays that are `stride` apart. */
-__attribute__((noinline)) static void pack_element(const rnn_job *job, const rnn_weight *g, row_walk *walk, real *to,
-                            size_t stride, size_t column, size_t end, size_t width)
-{
-    const size_t *rest = walk->rows + (walk->rows[0] == 0);
-    const real *first = next_row(job, g, walk), *second = NULL;
-    if (rounded(job->products) && job->products->per == 2 && *rest > 0)
-        second = next_row(job, g, walk);
-    for (size_t n = column; n < end; n += width, to += stride)
-        if (rounded(job->products))
-            job->products->round_right(to, first + n, second ? second + n : NULL,
-                                       smaller(end - n, width), width);
-        else if (width == LANES)
-            store(to, load_part(first + n, end - n));
-        else
-            pack_row(to, first + n, smaller(end - n, width));
-}
-
 /* Rounds the dA of one panel, in place, to the elements of these sums; first computes the gradients
  * that need it as it is. */
 static void rnn_round_da(void *arg, size_t panel)
@@ -315,8 +254,8 @@ static void rnn_round_da(void *arg, size_t panel)
     const rnn_sums *of = arg;
     const rnn_job *job = of->job;
     const range steps = of->run->steps;
-    const row_walk walk = walk_of(
-        job, &(rnn_weight){.steps = steps, .with_h = steps_with_h(job, steps).from});
+    const row_walk walk =
+        walk_of(job, &(rnn_weight){.steps = steps, .with_h = steps_with_h(job, steps).from});
     rnn_sums_of_da(of, panel);
     real *to = gates_at(job, panel, steps.from, 0);
     const real *da = to;
@@ -325,93 +264,6 @@ static void rnn_round_da(void *arg, size_t panel)
             k = smaller(n, job->products->per);
             job->products->round_right(to, da, k == 2 ? da + WIDTH : NULL, WIDTH, WIDTH);
         }
-}
-
-/* How many elements of dA come before those of this weight. */
-PK_INLINE size_t elements_before(const rnn_sums *sums, const rnn_weight *g)
-{
-    const range steps = {sums->run->steps.from, g->steps.from};
-    return elements_of(sums->job->products, active_in(sums->job, steps));
-}
-
-/* Transposes n rows of each gate of w [G * H, N] into w_t [N, WIDTH], with columns [of, n]; or
- * back. */
-static void turn(real *w_t, real *w, columns of, size_t H, size_t N, size_t n, int back)
-{
-    for (size_t j = 0; j < of.count; j++)
-        for (size_t unit = 0; unit < n; unit++)
-            for (size_t i = 0; i < N; i++) {
-                real *a = w_t + i * WIDTH + j * n + unit, *b = w + (of.gate[j] * H + unit) * N + i;
-                *(back ? b : a) = *(back ? a : b);
-            }
-}
-
-/* For N < LANES: computes dw^T with dA as the right-hand side, whose rows are whole vectors.  Not
- * inline, like the function below: the arrays of both together would be too much stack. */
-__attribute__((noinline)) static void rnn_narrow_gradient(const rnn_sums *sums, const rnn_weight *g,
-                                                          range panels)
-{
-    enum { DEPTH = 2 * K_BLOCK };
-    _Alignas(ALIGNMENT) real packed[DEPTH * LANES], dw_t[LANES * WIDTH];
-    const rnn_job *job = sums->job;
-    row_walk walk = walk_of(job, g);
-    const size_t H = job->s.H, N = g->N, total = elements_to_come(job, &walk);
-    const size_t before = elements_before(sums, g);
-    size_t k0 = 0;
-    do { /* once even if there is nothing to add */
-        const size_t depth = smaller(total - k0, DEPTH);
-        for (size_t k = 0; k < depth; k++)
-            pack_element(job, g, &walk, packed + k * LANES, 0, 0, N, LANES);
-        for (size_t panel = panels.from; panel < panels.to; panel++) {
-            const size_t n = units_of(panel, H);
-            const real *da = gates_at(job, panel, sums->run->steps.from, 0) + g->of.first * n;
-            const int is_new = k0 == 0 && !job->accumulate;
-            turn(dw_t, g->dw + panel * UNITS * N, g->of, H, N, n, 0);
-            term t = {depth, strided(packed, 1, LANES),
-                      in_panels(da + (before + k0) * WIDTH, depth)};
-            t.right.products = job->products;
-            product_panel(N, width_of(g->of, n), &t, 1, dw_t, WIDTH, is_new ? ZEROS : NULL);
-            turn(dw_t, g->dw + panel * UNITS * N, g->of, H, N, n, 1);
-        }
-    } while ((k0 += DEPTH) < total);
-}
-
-/* For other N: at most GRADIENT_WIDTH columns, from `column` on; packed is [PANELS, K_BLOCK,
- * WIDTH]. */
-__attribute__((noinline)) static void rnn_wide_gradient(const rnn_sums *sums, const rnn_weight *g,
-                                                        size_t column, range panels, real *packed)
-{
-    enum { PANEL = K_BLOCK * WIDTH };
-    const rnn_job *job = sums->job;
-    row_walk walk = walk_of(job, g);
-    const size_t H = job->s.H, N = g->N, end = smaller(column + GRADIENT_WIDTH, N);
-    const size_t total = elements_to_come(job, &walk), before = elements_before(sums, g);
-    size_t k0 = 0;
-    do { /* once even if there is nothing to add */
-        const size_t depth = smaller(total - k0, K_BLOCK);
-        const real *begin = k0 == 0 && !job->accumulate ? ZEROS : NULL;
-        for (size_t k = 0; k < depth; k++)
-            pack_element(job, g, &walk, packed + k * WIDTH, PANEL, column, end, WIDTH);
-        for (size_t panel = panels.from; panel < panels.to; panel++)
-            for (size_t n = column, p = 0; n < end; n += WIDTH, p++)
-                for (size_t j = 0; j < g->of.count; j++) {
-                    const size_t units = units_of(panel, H);
-                    const real *da = gates_at(job, panel, sums->run->steps.from, 0);
-                    da += (before + k0) * WIDTH + (g->of.first + j) * units;
-                    term t = {depth, strided(da, 1, WIDTH), in_panels(packed + p * PANEL, depth)};
-                    t.right.products = job->products;
-                    product_panel(units, smaller(end - n, WIDTH), &t, 1,
-                                  g->dw + (g->of.gate[j] * H + panel * UNITS) * N + n, N, begin);
-                }
-    } while ((k0 += K_BLOCK) < total);
-}
-
-/* The same on a worker, whose stack has room for 128 KiB; that of other threads may not. */
-__attribute__((noinline)) static void
-rnn_wide_gradient_on_worker(const rnn_sums *sums, const rnn_weight *g, size_t column, range panels)
-{
-    _Alignas(ALIGNMENT) real packed[GRADIENT_WIDTH * K_BLOCK];
-    rnn_wide_gradient(sums, g, column, panels, packed);
 }
 
 /* GRADIENT_WIDTH columns of a weight for a group of panels.  Tasks: dw_ih, then dw_hh, of h and of

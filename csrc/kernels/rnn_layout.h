@@ -91,7 +91,7 @@ typedef struct {
     real *dh_resets, *dc_resets;
     /* Only with rounded products, or before_* also with resets: the operands of the products, rows
      * of x, s and h; K_x and K_h elements, and how far rows of h and s are apart. */
-    const pk_products *products;
+    const rounding *products;
     pk_sequence x_rounded;
     real *x_memory, *s_rounded;
     size_t K_x, K_h, P_before;
@@ -285,14 +285,6 @@ PK_INLINE const real *c_or_reset(const rnn_job *job, size_t t, size_t b, const r
 }
 
 PK_INLINE size_t packed_row(columns of) { return of.count * UNITS; }
-
-/* Rounds K rows of a right-hand side, ldt apart and packed as floats, in place. */
-static void round_packed(const pk_products *products, real *w, size_t K, size_t ldt)
-{
-    for (size_t k = 0; rounded(products) && k < K; k += products->per)
-        products->round_right(w + k / products->per * ldt, w + k * ldt,
-                              k + 1 < K ? w + (k + 1) * ldt : NULL, ldt, ldt);
-}
 
 PK_INLINE size_t size_of_packed_panel(const rnn_job *job)
 {

@@ -185,7 +185,8 @@ static rnn_job rnn_job_of(const pk_rnn_layer *layer, size_t (*scratch)(rnn_job *
     scratch(&job, align(layer->scratch));
     job.x_rounded = job.x;
     if (rounded(job.products))
-        job.x_rounded = (pk_sequence){job.x_memory, (ptrdiff_t)(job.s.B * job.K_x), (ptrdiff_t)job.K_x};
+        job.x_rounded =
+            (pk_sequence){job.x_memory, (ptrdiff_t)(job.s.B * job.K_x), (ptrdiff_t)job.K_x};
     copy_in(job.peepholes, job.P_c, job.w.peepholes, job.s.H, CELL_N_PEEPHOLES);
     return job;
 }

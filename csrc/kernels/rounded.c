@@ -1,5 +1,5 @@
 /* Products of float whose operands are rounded to bfloat16, to the nearest, ties to even: the table
- * `pk_products` of matmul.h.  A NaN stays one, a denormal number becomes 0.  CMake compiles this
+ * `rounding` of matmul.h.  A NaN stays one, a denormal number becomes 0.  CMake compiles this
  * file once for each instruction set.  Sets that multiply pairs of bfloat16 (PK_PAIRS) have a
  * micro-kernel of their own here; the others multiply rounded floats by that of products.c.  Both
  * add the products of an element in the order of k, and so give the same bits. */
@@ -82,8 +82,7 @@ PK_INLINE vec product_in_registers(vec sum, vec a, vec b) { return sum + a * b; 
 
 #endif
 
-static void round_left(real *to, size_t ldt, const real *from, ptrdiff_t ldf, size_t rows,
-                       size_t n)
+static void round_left(real *to, size_t ldt, const real *from, ptrdiff_t ldf, size_t rows, size_t n)
 {
     for (; rows > 0; rows--, to += ldt, from += ldf)
         round_row(to, from, n);
@@ -118,5 +117,5 @@ static double roof(size_t rounds, double *out)
     return 2.0 * PER * SUMS * LANES * (double)rounds;
 }
 
-extern const pk_products PK_TABLE;
-const pk_products PK_TABLE = {PER, panel, round_left, round_right, roof};
+extern const rounding PK_TABLE;
+const rounding PK_TABLE = {{roof}, PER, panel, round_left, round_right};
