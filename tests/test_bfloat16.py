@@ -8,7 +8,7 @@ import pytest
 from rnn_rows import by_pyoptk, by_twin, case
 
 import pyoptk
-from pyoptk import reference
+from pyoptk import kernels, reference
 
 SETS = [name for name, usable in pyoptk.isas().items() if usable]
 CELLS = ["LSTM", "RNN tanh", "RNN relu", "GRU", "GRU before", "LSTM all"]
@@ -157,3 +157,55 @@ def test_default_is_the_dtype(rng):
 def test_other_modes_are_refused(compute, dtype, choices):
     with pytest.raises(ValueError, match=f"compute: expected one of {choices}, got "):
         pyoptk.GRU(3, 4, compute=compute, dtype=dtype)
+
+
+# ---- dense layers --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "none"])
+@pytest.mark.parametrize("shape", [(1, 3, 2), (7, 5, 33), (60, 137, 70), (0, 4, 5)], ids=str)
+def test_linear_is_that_of_rounded_operands(rng, any_set, threads, shape, activation):
+    """To the bit: the kernel in float32, given arrays that are rounded already."""
+    M, I, O = shape
+
+    def draw(*sizes):
+        return rng.standard_normal(sizes, dtype=np.float32)
+
+    x, w, b, dy = draw(M, I), draw(O, I), draw(O), draw(M, O)
+    narrow, wide = (np.empty((M, O), np.float32) for _ in range(2))
+    kernels.linear_forward(x, w, b, narrow, activation=activation, compute="bfloat16")
+    x, w = reference.bfloat16(x), reference.bfloat16(w)
+    if I > 3 and M > 5:  # few rows are multiplied in another order
+        kernels.linear_forward(x, w, b, wide, activation=activation)
+        np.testing.assert_array_equal(narrow, wide)
+    reference.linear_forward(x, w, b, wide, activation=activation)
+    np.testing.assert_allclose(narrow, wide, atol=1e-5)
+    found, exact = ([np.ones_like(a) for a in (x, w, b)] for _ in range(2))
+    for backward, (dx, dw, db) in (
+        (kernels.linear_backward, found),
+        (reference.linear_backward, exact),
+    ):
+        backward(
+            dy, x, w, narrow, dx=dx, dw=dw, db=db, activation=activation, accumulate=True,
+            compute="bfloat16",
+        )  # fmt: skip
+    for array, near in zip(found, exact, strict=True):
+        np.testing.assert_allclose(array, near, atol=2e-5 * max(1, np.abs(near).max(initial=0)))
+
+
+def test_linear_layer_has_the_mode(rng):
+    x = rng.standard_normal((20, 30), dtype=np.float32)
+    layer, wide = (
+        pyoptk.layers.Linear(30, 40, "relu", rng=np.random.default_rng(0), compute=compute)
+        for compute in ("bfloat16", None)
+    )
+    y, near = layer.forward(x), wide.forward(x)
+    assert 1e-4 < np.abs(y - near).max() < 0.03
+    dx, near = layer.backward(y), wide.backward(y)
+    assert 1e-4 < np.abs(dx - near).max() < 0.03
+    np.testing.assert_array_equal(copy.deepcopy(layer).forward(x), y)
+    assert repr(layer) == "Linear(30, 40, 'relu', compute='bfloat16')"
+    with pytest.raises(ValueError, match="compute: expected one of None, float32, bfloat16, got"):
+        pyoptk.layers.Linear(3, 4, compute="half")
+    with pytest.raises(ValueError, match="compute: expected one of None, float64, got 'bfloat16'"):
+        pyoptk.layers.Linear(3, 4, dtype=np.float64, compute="bfloat16")

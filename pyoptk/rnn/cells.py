@@ -57,8 +57,8 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
     dtype : float32 or float64
         Of weights, inputs and outputs.
     compute : "bfloat16", optional
-        With float32: both operands of every product are rounded to bfloat16, to the nearest, forward
-        and backward; weights, gradients, states, sums and the functions of the cell stay float32.
+        With float32: both operands of every product are rounded to bfloat16, to the nearest,
+        forward and backward; weights, gradients, states, sums and cells stay float32.
         Gradients are then within 1 % of their largest element (T 50, H 128). On processors with
         AVX512-BF16 a training step takes 0.5 to 0.6 of the time for H >= 128; on others, and for
         few rows or units, it takes longer. `step` stays float32.
