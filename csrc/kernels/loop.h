@@ -121,7 +121,7 @@ PK_INLINE pair stepped_pair(const piece *t, size_t i, context k, int reads, upda
 
 /* Prefetches elements i..i+n-1, as far as they exist, of all arrays that a step reads.  Into L2: L1
  * is too small for two tensors. */
-PK_INLINE void prefetch_next(const piece *t, size_t i, size_t n, int reads)
+__attribute__((noinline)) static void prefetch_next(const piece *t, size_t i, size_t n, int reads)
 {
     for (size_t j = i; j < i + n && j < t->n; j += LANES) {
         __builtin_prefetch(t->param + j, 0, 2);
@@ -185,24 +185,27 @@ typedef struct {
     size_t at, from, to;
 } edge;
 
-/* The loop with nothing but the rule, two pairs at a time, from begin to end. */
-PK_INLINE void update_rule_only(const piece *t, const piece *next, size_t begin, size_t end,
-                                context k, int reads, int changes, int roots, update_rule *rule)
+/* The loop with nothing but the rule, two pairs at a time, from begin to end.  Prefetches the next
+ * tensor ahead of each stretch, so that the innermost loop has no branch. */
+PK_INLINE void update_rule_only(const piece *t, size_t begin, size_t end, context k, int reads,
+                                int changes, int roots, update_rule *rule)
 {
+    enum { STRETCH = 4 * PAIR };
     context slow = k, fast = k; /* roots by the instruction and by multiplications */
     slow.by_products = 0;
     fast.by_products = 1;
-    if (next)
-        prefetch_next(next, 0, 2 * PAIR, reads);
-    for (size_t i = begin; i + 2 * PAIR <= end; i += 2 * PAIR) {
-        if (next)
-            prefetch_next(next, i - begin + 2 * PAIR, 2 * PAIR, reads);
-        pair x = load_pair(t, i, reads, 0);
-        x = (pair){rule(x.even, slow), rule(x.odd, fast)};
-        store_pair(t, i, x, changes, 0, 0);
-        x = load_pair(t, i + PAIR, reads, 0);
-        x = (pair){rule(x.even, slow), rule(x.odd, roots == ROOTS_2_IN_4 ? fast : slow)};
-        store_pair(t, i + PAIR, x, changes, 0, 0);
+    for (size_t i = begin, stop; i + 2 * PAIR <= end;) {
+        stop = t->next ? smaller(i + STRETCH, end) : end;
+        if (t->next)
+            prefetch_next(t->next, i - begin, STRETCH, reads);
+        for (; i + 2 * PAIR <= stop; i += 2 * PAIR) {
+            pair x = load_pair(t, i, reads, 0);
+            x = (pair){rule(x.even, slow), rule(x.odd, fast)};
+            store_pair(t, i, x, changes, 0, 0);
+            x = load_pair(t, i + PAIR, reads, 0);
+            x = (pair){rule(x.even, slow), rule(x.odd, roots == ROOTS_2_IN_4 ? fast : slow)};
+            store_pair(t, i + PAIR, x, changes, 0, 0);
+        }
     }
 }
 
@@ -236,10 +239,8 @@ PK_INLINE size_t update_arrays(update_rule *rule, int variant, int reads, int ch
     for (int e = 0; e < count; e++)
         after[e] = stepped_pair(&t, edges[e].at, k, reads, rule);
 
-    if (rule_only && t.next) {
-        update_rule_only(&t, t.next, begin, end, k, reads, changes, roots, rule);
-    } else if (rule_only) { /* a literal NULL: no branch in the loop */
-        update_rule_only(&t, NULL, begin, end, k, reads, changes, roots, rule);
+    if (rule_only) {
+        update_rule_only(&t, begin, end, k, reads, changes, roots, rule);
     } else {
         for (size_t i = begin; i < end; i += PAIR) {
             if (t.next)

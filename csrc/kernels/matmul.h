@@ -190,18 +190,26 @@ PK_INLINE void product_panel_of(size_t M, size_t width, const term *terms, size_
     }
 }
 
-/* The same, compiled once for all families: products.c. */
+/* What is compiled once for all families of an instruction set: products.c. */
 typedef void panel_product(size_t M, size_t width, const term *terms, size_t count, real *c,
                            size_t ldc, const real *begin);
-panel_product PK_PRODUCTS;
+struct dot_term;
+typedef struct {
+    panel_product *panel; /* matmul.h */
+    void (*gate_columns)(real *to, size_t ldt, const real *w, size_t H, size_t N, size_t unit,
+                         size_t units, const size_t *gates, size_t count); /* pack.h */
+    void (*add_dots)(vec dots[][COLS][LANES], size_t rows, size_t count, size_t lanes,
+                     const struct dot_term *terms, size_t n_terms); /* dots.h */
+} product_kernels;
+extern const product_kernels PK_PRODUCTS;
 
 /* Products whose operands are rounded to bfloat16: rounded.c.  Both are first copied: rounded, and
  * where the instruction set multiplies pairs, two values of neighbouring k in an element, the first
  * one in its upper half.  K, depth and strides then count such elements. */
 typedef struct {
-    pk_products of_api; /* first, so that a pointer to it is one to this */
-    size_t per;         /* values in an element */
-    panel_product *panel;
+    pk_products of_api;   /* first, so that a pointer to it is one to this */
+    size_t per;           /* values in an element */
+    panel_product *panel; /* NULL: that of products.c */
     /* A left-hand side: the n elements of `rows` rows, ldf apart, to rows ldt apart. */
     void (*round_left)(real *to, size_t ldt, const real *from, ptrdiff_t ldf, size_t rows,
                        size_t n);
@@ -226,13 +234,13 @@ PK_INLINE void product_panel(size_t M, size_t width, const term *terms, size_t c
                              size_t ldc, const real *begin)
 {
     const rounding *products = rounded(terms->right.products);
-    (products ? products->panel : PK_PRODUCTS)(M, width, terms, count, c, ldc, begin);
+    panel_product *const panel = products && products->panel ? products->panel : PK_PRODUCTS.panel;
+    panel(M, width, terms, count, c, ldc, begin);
 }
 
 /* c[M, N] = begin + left[M, K] right, K <= K_BLOCK */
-__attribute__((noinline)) static void product_block(size_t M, size_t N, size_t K, operand left,
-                                                    right_operand right, real *c, size_t ldc,
-                                                    const real *begin)
+static inline void product_block(size_t M, size_t N, size_t K, operand left, right_operand right,
+                                 real *c, size_t ldc, const real *begin)
 {
     for (size_t r = 0; r < M;
          r += ROW_BLOCK, left.a += ROW_BLOCK * left.row, c += ROW_BLOCK * ldc) {
@@ -244,8 +252,8 @@ __attribute__((noinline)) static void product_block(size_t M, size_t N, size_t K
 }
 
 /* c[M, N] = begin + left[M, K] right; left is made by strided() */
-static void product(size_t M, size_t N, size_t K, operand left, right_operand right, real *c,
-                    size_t ldc, const real *begin)
+static inline void product(size_t M, size_t N, size_t K, operand left, right_operand right, real *c,
+                           size_t ldc, const real *begin)
 {
     size_t k = 0;
     do {
@@ -267,7 +275,7 @@ PK_INLINE void pack_row(real *panel_k, const real *from, size_t width)
 }
 
 /* One panel: rows k < K of b, columns n < n + WIDTH of N. */
-static void pack_rows(real *panel, size_t K, const real *b, size_t ldb, size_t n, size_t N)
+static inline void pack_rows(real *panel, size_t K, const real *b, size_t ldb, size_t n, size_t N)
 {
     for (size_t k = 0; k < K; k++)
         pack_row(panel + k * WIDTH, b + k * ldb + n, smaller(N - n, WIDTH));

@@ -1,10 +1,11 @@
-/* The product of one panel, product_panel of matmul.h, for all families.  It has code of its own
- * for each size of tile: compiled into each family, it would make each a third larger.  CMake
- * compiles this file once for each instruction set and dtype; PK_TABLE is the function's name. */
-#include "matmul.h"
+/* Products and packing for all families.  They have code of their own for each size of tile:
+ * compiled into each family, they would make each half as large again.  CMake compiles this file
+ * once for each instruction set and dtype; everything is static except the table. */
+#include "dots.h"
+#include "pack.h"
 
-void PK_TABLE(size_t M, size_t width, const term *terms, size_t count, real *c, size_t ldc,
-              const real *begin)
-{
-    product_panel_of(M, width, terms, count, c, ldc, begin);
-}
+const product_kernels PK_TABLE = {
+    .panel = product_panel_of,
+    .gate_columns = pack_gate_columns_of,
+    .add_dots = add_dots,
+};

@@ -6,15 +6,8 @@
 #ifndef PK_RNN_STEP_H
 #define PK_RNN_STEP_H
 
+#include "dots.h"
 #include "rnn_memory.h"
-
-enum {
-#if PK_VECTOR_BYTES == 64 || defined(__aarch64__)
-    STEP_ROWS = 4, /* batch rows at a time: 16 sums in 32 registers */
-#else
-    STEP_ROWS = 2, /* 8 in 16 */
-#endif
-};
 
 typedef struct {
     const pk_rnn_layer *layer;
@@ -37,48 +30,6 @@ static size_t step_scratch_size(const pk_rnn_shape *shape)
 {
     rnn_step_job job;
     return CELL_HAS_S ? PK_SCRATCH_BYTES(step_scratch(shape, &job, NULL)) : 0;
-}
-
-/* Up to COLS rows of a weight for one lane of a panel: one for each column that the input enters,
- * or, if the cell has one column, one for each of its vectors. */
-typedef struct {
-    size_t first, count;
-    const real *w[COLS];
-} step_rows;
-
-PK_INLINE step_rows step_rows_of(columns of, const real *w, size_t H, size_t N, size_t unit)
-{
-    step_rows rows = {of.first, of.count * VECTORS, {NULL}};
-    for (size_t j = 0; j < of.count; j++)
-        for (size_t v = 0; v < VECTORS; v++) { /* beyond the last unit: that one again */
-            const size_t row = VECTORS == 1 ? unit : smaller(unit + v * LANES, H - 1);
-            rows.w[j + v] = w + (of.gate[j] * H + row) * N;
-        }
-    return rows;
-}
-
-/* sums[r][j] += w_j[k..k+n-1] * x_r[k..k+n-1], element by element, n <= LANES. */
-PK_INLINE void step_columns(vec sums[STEP_ROWS][COLS], const int rows, size_t n, const step_rows *w,
-                            size_t k, const real *x, ptrdiff_t x_row)
-{
-    vec x_r[STEP_ROWS];
-    for (int r = 0; r < rows; r++)
-        x_r[r] = load_n(x + r * x_row + k, n);
-    for (size_t j = 0; j < w->count; j++) {
-        const vec w_j = load_n(w->w[j] + k, n);
-        for (int r = 0; r < rows; r++)
-            sums[r][w->first + j] += w_j * x_r[r];
-    }
-}
-
-PK_INLINE void step_dots(vec sums[STEP_ROWS][COLS], const int rows, size_t K, step_rows w,
-                         const real *x, ptrdiff_t x_row)
-{
-    size_t k = 0;
-    for (; k + LANES <= K; k += LANES)
-        step_columns(sums, rows, LANES, &w, k, x, x_row);
-    if (k < K)
-        step_columns(sums, rows, K - k, &w, k, x, x_row);
 }
 
 /* The new state of one batch row for the units of a panel, from `unit` on, from their dot products;
@@ -119,30 +70,61 @@ PK_INLINE void rnn_step_cell(const rnn_step_job *job, size_t b, size_t unit, vec
     }
 }
 
-/* The units of a panel, from `unit` on, for batch rows b..b+rows-1; rows is a literal. */
-PK_INLINE void rnn_step_tile(const rnn_step_job *job, const int rows, size_t b, size_t unit)
+/* The weight of an input of the columns `of`, and rows of that input. */
+typedef struct {
+    const real *w, *x;
+    size_t K;
+    ptrdiff_t x_row;
+} step_input;
+
+/* dots += the products of the inputs with their weights, for the columns `of` of the panel from
+ * `unit` on. */
+PK_INLINE void rnn_step_dots(vec dots[STEP_ROWS][COLS][LANES], size_t rows, columns of, size_t H,
+                             size_t unit, const step_input *inputs, size_t n_inputs)
+{
+    for (size_t v = 0, count; v < VECTORS && unit < H; v += count, unit += count * LANES) {
+        const size_t lanes = smaller(H - unit, LANES);
+        dot_term terms[2];
+        if (VECTORS == 1)
+            count = of.count;
+        else /* whole vectors at once, then the last */
+            count = lanes == LANES ? smaller((H - unit) / LANES, VECTORS - v) : 1;
+        for (size_t i = 0; i < n_inputs; i++) {
+            const size_t K = inputs[i].K;
+            terms[i] = (dot_term){.x = inputs[i].x, .K = K, .x_row = inputs[i].x_row};
+            for (size_t j = 0; j < count; j++)
+                terms[i].w[j] =
+                    inputs[i].w + (VECTORS == 1 ? of.gate[j] * H + unit : unit + j * LANES) * K;
+        }
+        PK_PRODUCTS.add_dots((vec(*)[COLS][LANES])dots[0][of.first + v], rows, count, lanes, terms,
+                             n_inputs);
+        if (VECTORS == 1)
+            break;
+    }
+}
+
+/* The units of a panel, from `unit` on, for batch rows b..b+rows-1. */
+static void rnn_step_tile(const rnn_step_job *job, size_t rows, size_t b, size_t unit)
 {
     const pk_rnn_layer *layer = job->layer;
-    const size_t I = layer->shape.I, H = layer->shape.H, n = smaller(H - unit, LANES);
+    const size_t I = layer->shape.I, H = layer->shape.H, n_inputs = layer->h0 ? 2 : 1;
     const real *w_ih = layer->weights.w_ih, *w_hh = layer->weights.w_hh, *h0 = layer->h0;
+    const step_input inputs[] = {{w_ih, row_at(layer->x, 0, b), I, layer->x.b_stride},
+                                 {w_hh, h0 ? h0 + b * H : NULL, H, (ptrdiff_t)H},
+                                 {w_hh, CELL_HAS_S ? job->s + b * H : NULL, H, (ptrdiff_t)H}};
     vec dots[STEP_ROWS][COLS][LANES]; /* at most 16 KiB */
-    for (size_t lane = 0; lane < LANES; lane++) {
-        vec sums[STEP_ROWS][COLS] = {{{0}}};
-        if (lane < n && !job->phase)
-            step_dots(sums, rows, I, step_rows_of(OF_X, w_ih, H, I, unit + lane),
-                      row_at(layer->x, 0, b), layer->x.b_stride);
-        if (lane < n && h0 && !job->phase)
-            step_dots(sums, rows, H, step_rows_of(OF_H, w_hh, H, H, unit + lane), h0 + b * H,
-                      (ptrdiff_t)H);
-        if (CELL_HAS_S && lane < n && h0 && job->phase)
-            step_dots(sums, rows, H, step_rows_of(OF_S, w_hh, H, H, unit + lane), job->s + b * H,
-                      (ptrdiff_t)H);
-        for (int r = 0; r < rows; r++)
-            for (size_t j = 0; j < COLS; j++)
-                dots[r][j][lane] = sums[r][j];
+    memset(dots, 0, rows * sizeof dots[0]);
+    if (CELL_HAS_S && job->phase) {
+        if (h0)
+            rnn_step_dots(dots, rows, OF_S, H, unit, inputs + 2, 1);
+    } else if (OF_X.count == CELL_COLUMNS && OF_H.count == CELL_COLUMNS) {
+        rnn_step_dots(dots, rows, OF_X, H, unit, inputs, n_inputs);
+    } else {
+        rnn_step_dots(dots, rows, OF_X, H, unit, inputs, 1);
+        rnn_step_dots(dots, rows, OF_H, H, unit, inputs + 1, n_inputs - 1);
     }
-    for (int r = 0; r < rows; r++)
-        rnn_step_cell(job, b + (size_t)r, unit, dots[r]);
+    for (size_t r = 0; r < rows; r++)
+        rnn_step_cell(job, b + r, unit, dots[r]);
 }
 
 static void rnn_step_panels(void *arg, size_t chunk)

@@ -52,7 +52,7 @@ PK_INLINE vec product_in_registers(vec sum, vec a, vec b)
 #else
 
 enum { PER = 1 };
-#define panel PK_PRODUCTS
+#define panel NULL
 
 PK_INLINE vec rounded_vec(vec v)
 {
