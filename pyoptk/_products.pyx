@@ -122,7 +122,8 @@ def dropout(x, y, p, *, seed, stream=0):
 def fma_roof(dtype, size_t rounds):
     """Do multiply-adds in registers on one core, which no product can beat; for benchmarks.
 
-    `dtype` may be "bfloat16": those of ``compute="bfloat16"``. Returns the number of floating-point operations.
+    `dtype` may be "bfloat16": those of ``compute="bfloat16"``. Returns the number of floating-point
+    operations.
     """
     cdef double out, flop
     cdef double (*roof)(size_t, double *) noexcept nogil

@@ -3,8 +3,8 @@
  * Forward transposes w into panels, which costs as much as the products of ten rows.  So a few long
  * rows are multiplied by dot products along the rows of w, in place.  The products of backward need
  * no transposition: dx = dA w reads w along its rows, and dw = dA^T x reads dA with swapped
- * strides. dA is the gradient of x w^T + b.  With rounded products, x or dA are copied, too, to rows
- * for the products with w, and dA also to elements along M for dw. */
+ * strides. dA is the gradient of x w^T + b.  With rounded products, x or dA are copied, too: to
+ * rows for the products with w, and dA also to elements along M for dw. */
 #ifndef PK_LINEAR_H
 #define PK_LINEAR_H
 

@@ -225,9 +225,10 @@ PK_INLINE const rounding *rounded(const void *products)
 }
 
 /* How many elements K values take. */
-PK_INLINE size_t elements_of(const rounding *products, size_t K)
+PK_INLINE size_t elements_of(const void *products, size_t K)
 {
-    return rounded(products) && products->per == 2 ? (K + 1) / 2 : K;
+    const rounding *how = rounded(products);
+    return how && how->per == 2 ? (K + 1) / 2 : K;
 }
 
 PK_INLINE void product_panel(size_t M, size_t width, const term *terms, size_t count, real *c,

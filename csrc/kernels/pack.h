@@ -90,8 +90,8 @@ static inline void pack_gate_rows(real *to, const real *w, size_t H, size_t N, s
                   N);
 }
 
-/* K rows of n elements of a right-hand side, rounded, to rows of ldt, which is whole vectors; `to` may
- * be `from`. */
+/* K rows of n elements of a right-hand side, rounded, to rows of ldt, which is whole vectors; `to`
+ * may be `from`. */
 static inline void round_rows(const rounding *products, real *to, size_t ldt, const real *from,
                               size_t ldf, size_t K, size_t n)
 {

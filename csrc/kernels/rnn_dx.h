@@ -1,5 +1,5 @@
-/* dA, the gradient of the pre-activations, as the left-hand side of products, and dx, its product with
- * w_ih for many steps at once.  For rnn_backward.h and rnn_gradients.h. */
+/* dA, the gradient of the pre-activations, as the left-hand side of products, and dx, its product
+ * with w_ih for many steps at once.  For rnn_backward.h and rnn_gradients.h. */
 #ifndef PK_RNN_DX_H
 #define PK_RNN_DX_H
 

@@ -82,8 +82,8 @@ PK_INLINE const real *next_row(const rnn_job *job, const rnn_weight *g, row_walk
     }
 }
 
-/* The next element of `right`: `width` columns, which is whole vectors, of which N are filled, in each
- * of the arrays that are `stride` apart. */
+/* The next element of `right`, from `column` on: `width` columns, which is whole vectors, in each
+ * of the arrays that are `stride` apart; 0 from column `end` on. */
 __attribute__((noinline)) static void pack_element(const rnn_job *job, const rnn_weight *g,
                                                    row_walk *walk, real *to, size_t stride,
                                                    size_t column, size_t end, size_t width)

@@ -26,7 +26,7 @@ static size_t steps_of_window(const pk_rnn_shape *s)
 static size_t steps_of_block(const pk_rnn_shape *s)
 {
     const size_t H = padded(s->H), columns = OF_X.count * s->I + (OF_H.count + OF_S.count) * s->H;
-    const size_t weights = times(times(H, columns), sizeof(real));
+    const size_t weights = times(times(H, elements_of(s->products, columns)), sizeof(real));
     if ((weights < L2_SHARE && s->B >= 2 * TILE_ROWS) || s->B >= 512)
         return 1;
     return smaller(1 + 512 / (s->B + 1), s->T ? s->T : 1);

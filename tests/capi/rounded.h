@@ -11,7 +11,7 @@
 
 enum { ROWS = 7, INPUTS = 37, OUTPUTS = 21 };
 
-/* To the nearest, ties to even, from the remainder of the division by the spacing of the numbers. */
+/* To the nearest, ties to even: a multiple of the spacing of the numbers. */
 static float nearest_bf16(float x)
 {
     int exponent;
