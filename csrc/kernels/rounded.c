@@ -20,13 +20,19 @@ static void panel(size_t M, size_t width, const term *terms, size_t count, real 
 /* The pairs of adjacent elements. */
 PK_INLINE half_vector pairs_in(vec v)
 {
-    const __m256i pairs = (__m256i)_mm512_cvtneps_pbh((__m512)v);
-    return (half_vector)_mm256_or_si256(_mm256_slli_epi32(pairs, 16), _mm256_srli_epi32(pairs, 16));
+    return (half_vector)_mm256_rol_epi32((__m256i)_mm512_cvtneps_pbh((__m512)v), 16);
+}
+PK_INLINE vec pairs_in_both(vec first, vec second)
+{
+    const __m512i pairs = (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
+    return (vec)_mm512_rol_epi32(pairs, 16);
 }
 
 PK_INLINE void round_row(real *to, const real *from, size_t n)
 {
     size_t i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES)
+        store(to + i / 2, pairs_in_both(load(from + i), load(from + i + LANES)));
     for (; i + LANES <= n; i += LANES)
         *(half_vector *)(to + i / 2) = pairs_in(load(from + i));
     if (i < n) {
