@@ -44,6 +44,7 @@ OTHER_LAYERS = (
     ("GRU", (30, 128, 256, 256), {}, (1.5, FUSED), (0.8, ROOF)),
     ("RNN", (50, 32, 64, 128), {}, (1.8, FUSED)),
     ("LSTM", (50, 20, 200, 200), {}, (0.78, ROOF)),
+    ("LSTM", (50, 32, 64, 128), {"proj_size": 64}, (2, FUSED)),
 )
 NARROW = rows.LSTM[2:6]  # with compute="bfloat16"
 SCANS = ((100, 8, 64), (1_000, 8, 256), (1_000, 32, 512))  # T, B, D

@@ -6,20 +6,21 @@ import pyoptk
 from pyoptk.layers import Last, Linear, Sequential
 
 rng = np.random.default_rng(0)
-x = rng.normal(0, 0.3, (20, 600, 2)).astype(np.float32)  # [T, B, I]
-places = rng.integers(0, 20, 600)
-x[places, np.arange(600), 0] += 3
+x = rng.normal(0, 0.3, (20, 640, 2)).astype(np.float32)  # [T, B, I]
+places = rng.integers(0, 20, 640)
+x[places, np.arange(640), 0] += 3
 labels = (places >= 10).astype(np.int64)
 
 model = Sequential(pyoptk.LSTM(2, 16, rng=rng), Last(), Linear(16, 2, rng=rng))
-optimizer = pyoptk.Adam(model.params, lr=0.01)
+optimizer, curve = pyoptk.Adam(model.params, lr=0.01), []
 for epoch in range(1, 9):
     losses = []
-    for batch in np.array_split(rng.permutation(500), 16):
+    for batch in np.array_split(rng.permutation(512), 16):
         y = model.forward(x[:, batch])
         loss, dy = pyoptk.losses.cross_entropy(y, labels[batch])
         model.backward(dy, need_dx=False)
         optimizer.step(model.grads)
         losses.append(loss)
-    accuracy = (model.predict(x[:, 500:]).argmax(1) == labels[500:]).mean()
-    print(f"epoch {epoch}: loss {np.mean(losses):.3f}, of the other 100 right: {accuracy:.0%}")
+    curve.append(np.mean(losses))
+    accuracy = (model.predict(x[:, 512:]).argmax(1) == labels[512:]).mean()
+    print(f"epoch {epoch}: loss {curve[-1]:.3f}, of the other 128 right: {accuracy:.0%}")

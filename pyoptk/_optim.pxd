@@ -1,6 +1,7 @@
 # What _plan takes from _optim: the descriptions of the optimizers, and how they make a config.
 
-from .capi cimport pk_dtype, pk_optimizer, pk_which
+from ._held cimport Held
+from .capi cimport pk_dtype, pk_optim_kernels, pk_optimizer, pk_tensor, pk_which
 
 
 cdef class Row:
@@ -13,6 +14,16 @@ cdef class Row:
 
     cdef int configure(self, char *config, dict hyper, pk_dtype dtype) except -1
     cdef list start_of(self, dict start, pk_dtype dtype)
+
+
+cdef class Watch:
+    cdef readonly object rows, owners, sizes, scale
+    cdef object parts
+
+    cdef int prepare(self, Held held, const pk_optim_kernels *kernels, const pk_tensor *tensors,
+                     size_t count, double scale) except -1
+    cdef void *memory(self) noexcept
+    cdef void *scratch(self) noexcept
 
 
 cdef Row row_named(str name)

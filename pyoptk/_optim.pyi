@@ -7,6 +7,12 @@ ROWS: dict[str, Any]
 NEEDS: int
 AT_MOST: int
 
+class Watch:
+    rows: Any
+    owners: Any
+    sizes: Any
+    scale: float
+
 def kernel(function: _Function) -> _Function: ...
 def global_norm(grads: Any) -> float: ...
 def norm_of(grads: dict[str, Any]) -> float: ...

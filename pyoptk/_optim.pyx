@@ -15,14 +15,17 @@ from cpython.buffer cimport Py_buffer
 from cpython.object cimport PyObject
 from libc.float cimport FLT_MAX, FLT_MIN
 from libc.math cimport INFINITY
+from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 from ._arrays cimport Buffers, check_like, contiguous, dtype_of, size_of
 from ._core cimport clip_coefficient, common_fields, num_threads, optim_table, optimizers
+from ._held cimport Held
 from .capi cimport (
     PK_AT_MOST, PK_CAUTIOUS, PK_EPS, PK_F32, PK_MAX_FIELDS, PK_MAX_RULES, PK_MAX_STATES,
     PK_MEMORY_ROOF, PK_N_OPTIMIZERS, PK_NEEDS, PK_OPTIONAL, PK_SPARSE_ROWS, PK_START, PK_SWITCH,
-    PyArray_DATA, PyArrayObject, pk_common, pk_dtype, pk_field, pk_optimizer, pk_tensor, pk_which,
+    PyArray_DATA, PyArrayObject, pk_common, pk_dtype, pk_field, pk_optim_kernels,
+    pk_optimizer, pk_tensor, pk_watched, pk_which,
 )
 
 
@@ -45,6 +48,39 @@ cdef int check_fits(str name, double value, pk_dtype dtype) except -1:
     if value > FLT_MAX and dtype == PK_F32:
         raise ValueError(f"{name}: expected a number that float32 can hold, got {value!r}")
     return 0
+
+
+cdef void *data_of(array) noexcept:
+    return PyArray_DATA(<PyArrayObject *> <PyObject *> array)
+
+
+cdef class Watch:
+    """What the last watched step told: a row of `rows` for each of its tensors (pk_watched).
+
+    A tensor is a parameter, or a row of one whose gradient is `SparseRows`: `owners` has the index
+    of the parameter, or -1 if the step left it alone; `sizes` has the number of elements. `scale`
+    is that of the gradients. All are None before the first step.
+    """
+    cdef int prepare(self, Held held, const pk_optim_kernels *kernels, const pk_tensor *tensors,
+                     size_t count, double scale) except -1:
+        """Take memory for a step of these tensors."""
+        cdef size_t i
+        rows = _np.full((count, sizeof(pk_watched) // sizeof(double)), _np.nan)
+        owners, sizes = _np.empty(count, "i8"), _np.empty(count, "i8")
+        parts = _np.empty(kernels.watched_scratch_size(tensors, count), "u1")
+        for i in range(count):
+            (<int64_t *> data_of(sizes))[i] = tensors[i].n
+            (<int64_t *> data_of(owners))[i] = (
+                held.owner(tensors[i].param, 1) if tensors[i].grad and tensors[i].n else -1)
+        self.rows, self.owners, self.sizes, self.scale = rows, owners, sizes, scale
+        self.parts = parts
+        return 0
+
+    cdef void *memory(self) noexcept:
+        return data_of(self.rows)
+
+    cdef void *scratch(self) noexcept:
+        return data_of(self.parts)
 
 
 # ---- descriptions of the optimizers --------------------------------------------------------------

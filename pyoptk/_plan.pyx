@@ -20,12 +20,12 @@ from ._arrays cimport (
 )
 from ._core cimport clip_coefficient, num_threads, optim_table
 from ._held cimport Held
-from ._optim cimport Row, at_least_zero, check_fits, limit, row_named
+from ._optim cimport Row, Watch, at_least_zero, check_fits, limit, row_named
 from ._optim import ROWS as _ROWS
 from ._sparse cimport SparseRows, _Touched, check_rows_like, room_for
 from .capi cimport (
     NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_BF16, PK_F16, PK_F32, PK_NATIVE,
-    PyArray_DATA, PyArrayObject, pk_common, pk_dtype, pk_optim_kernels, pk_tensor,
+    PyArray_DATA, PyArrayObject, pk_common, pk_dtype, pk_optim_kernels, pk_tensor, pk_watched,
 )
 
 # Gradients of float32 parameters may also have these dtypes: name in NumPy, storage in C.
@@ -62,6 +62,7 @@ cdef class Plan:
     cdef readonly object settings
     cdef readonly dict states
     cdef public int64_t calls, skipped
+    cdef public Watch watch  # of the next steps, or None
 
     def __cinit__(self, Held held not None, str which, list group_of, list hypers, settings,
                   dict start not None):
@@ -350,6 +351,9 @@ cdef class Plan:
         cdef void *scaled = self.common(self.n_groups)
         cdef double clip = 1, scale = self.common(0).grad_scale * factor
         cdef const pk_optim_kernels *kernels = optim_table(self.dtype)
+        cdef Watch watch = self.watch
+        cdef pk_watched *told = NULL
+        cdef void *parts = NULL
         try:
             check_fits("grad_scale", scale, self.dtype)
             sparse = self.take_all(ordered)
@@ -367,6 +371,9 @@ cdef class Plan:
                     return False
                 if self.max_norm < INFINITY:
                     clip = clip_coefficient(self.norm, self.max_norm, self.max_norm_eps)
+            if watch is not None:
+                watch.prepare(self.held, kernels, tensors, count, scale)
+                told, parts = <pk_watched *> watch.memory(), watch.scratch()
             for i in range(self.count):
                 self.tensors[i].step += (self.tensors[i].grad != NULL
                                          and self.tensors[i].step < INT64_MAX)
@@ -379,7 +386,8 @@ cdef class Plan:
             if self.per_array and self.max_norm < INFINITY:
                 self.clip_arrays(tensors, count, scale)
             with nogil:
-                kernels.step(self.row.which, tensors, count, scaled, self.scratch, num_threads())
+                kernels.watched_step(self.row.which, tensors, count, scaled, self.scratch, told,
+                                     parts, num_threads())
             for i in range(self.count if self.ema_from_first_step else 0):
                 if self.tensors[i].grad and self.tensors[i].ema and self.tensors[i].step == 1:
                     memcpy(self.tensors[i].ema, self.tensors[i].param, self.held.held[i].len)

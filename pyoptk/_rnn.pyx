@@ -36,13 +36,12 @@ cdef class Plan(Stack):
     cdef object lengths, resets, x  # of the last forward
     cdef readonly bint due  # whether forward has run and backward may follow
     cdef bint batch_first
-    cdef tuple of_x, of_y, of_state  # shapes, in the caller's order of axes
+    cdef tuple of_x, of_y  # shapes, in the caller's order of axes
 
     def __cinit__(self, layer, size_t T, size_t B, str save, bint resettable):
         self.batch_first = layer.batch_first
         self.of_x = (B, T, self.I) if self.batch_first else (T, B, self.I)
-        self.of_y = (*self.of_x[:2], self.H * self.directions)
-        self.of_state = (self.count, B, self.H)
+        self.of_y = (*self.of_x[:2], self.R * self.directions)
 
     cdef bint serves(self, x, bint resets):
         """Whether `x` has the T and B of this plan, resets have memory, and the instruction set has
@@ -98,12 +97,12 @@ cdef class Plan(Stack):
             lengths = check_lengths(lengths, self.B, self.T)
         if resets is not None:
             resets = check_resets(resets, self.T, self.B, self.batch_first)
-        self.take_state(arrays, "state", state, self.of_state, False, first)
+        self.take_state(arrays, "state", state, self.B, False, first)
         y = self.result(arrays, out, self.of_y, &y_)
         if out is not None:
             self.take_grads(arrays, False)
             arrays.check_apart()
-        new_state = self.new_state(self.of_state, last)
+        new_state = self.new_state(self.B, last)
         self.drops = self.dropped.data != NULL
         if self.drops:
             self.config.p, self.config.seed = layer.dropout, layer.seed
@@ -137,7 +136,7 @@ cdef class Plan(Stack):
                              "shape")
         if dy is not None:
             dy_ = self.sequence(self.read(arrays, "dy", dy, self.of_y, False))
-        self.take_state(arrays, "dstate", dstate, self.of_state, True, last)
+        self.take_state(arrays, "dstate", dstate, self.B, True, last)
         dx = None
         if switch("need_dx", need_dx):
             dx = self.result(arrays, out, self.of_x, &dx_)
@@ -146,13 +145,30 @@ cdef class Plan(Stack):
         arrays.check_apart()
         dinitial = None
         if self.layers[0].h0 != NULL:  # forward was given a state
-            dinitial = self.new_state(self.of_state, first)
+            dinitial = self.new_state(self.B, first)
         self.place_backward(dy_, dx_, last, first, adds)
         self.due = False  # the gates are about to be overwritten
         with nogil:
             self.run_backward()
         self.x = None
         return dx, dinitial
+
+    cdef object copy(self, const void *at, size_t n):
+        array = _empty(n, self.dtype)
+        memcpy(PyArray_DATA(<PyArrayObject *> array), at, n * self.itemsize)
+        return array
+
+    cdef list kept(self):
+        """Copies of the memory of each layer: gates, h and c, in the order of the kernels."""
+        cdef size_t i
+        cdef pk_rnn_layer *one
+        cdef list found = []
+        for i in range(self.count):
+            one = &self.layers[i]
+            need = self.kernels.sizes(&one.shape)
+            found.append((self.copy(one.gates, need.gates), self.copy(one.h, need.h),
+                          self.copy(one.c, need.c)))
+        return found
 
 
 cdef class Passes:
@@ -192,6 +208,17 @@ cdef class Passes:
                                "since the last backward")
         return self.train.backward(dy, dstate, accumulate, need_dx, out)
 
+    def kept(self):
+        """What the last pass left: the memory of each layer, lengths or None, T, B, elements of a
+        vector, and whether the gates are still those of forward."""
+        cdef Plan plan
+        _lock = self.lock()
+        plan = self.train
+        if plan is None:
+            raise RuntimeError("stats: expected a forward with train=True before it, got none")
+        lanes = plan.kernels.padded(1)
+        return plan.kept(), plan.lengths, plan.T, plan.B, lanes, plan.due
+
     cdef Plan new_plan(self, layer, x, bint training, bint resettable):
         """A plan for the shape of `x`, in the place of the last one that is not due any more.
 
@@ -225,20 +252,19 @@ cdef class Stepper(Stack):
             raise RuntimeError("step: expected a layer of one direction, got a bidirectional one")
 
     def step(self, x, state):
-        """y [B, H] and the state, arrays [L, B, H], all new, from x [B, I] and a state or None."""
+        """y and the state, all new, from x [B, I] and a state or None."""
         cdef Buffers arrays = Buffers()
         cdef void *first[2]
         cdef void *last[2]
-        cdef tuple shape
         self.take_params(arrays)
         view = arrays.take("x", x, False, True)
         if view.ndim != 2 or <size_t> view.shape[1] != self.I:
             raise ValueError(f"x: expected shape (any, {self.I}), got {shape_of(view)}")
         if not is_adjacent(view):
             return self.step(_np.ascontiguousarray(x), state)
-        shape = self.count, view.shape[0], self.H
-        self.take_state(arrays, "state", state, shape, False, first)
-        y, new = _empty(shape[1:], self.dtype), self.new_state(shape, last)
+        self.take_state(arrays, "state", state, view.shape[0], False, first)
+        y = _empty((view.shape[0], self.R), self.dtype)
+        new = self.new_state(view.shape[0], last)
         scratch = self.scratch(view.shape[0])
         self.run(view, PyArray_DATA(<PyArrayObject *> y), first, last,
                  NULL if scratch is None else PyArray_DATA(<PyArrayObject *> scratch))
@@ -253,7 +279,8 @@ cdef class Stepper(Stack):
 
     cdef void run(self, Py_buffer *x, void *y, void **first, void **last,
                   void *scratch) noexcept:
-        cdef size_t i, at = 0, size = x.shape[0] * self.H * self.itemsize
+        cdef size_t i, at = 0, size = x.shape[0] * self.R * self.itemsize
+        cdef size_t of_c = x.shape[0] * self.H * self.itemsize
         cdef pk_rnn_layer layer
         cdef pk_sequence below
         cdef int nthreads = num_threads()
@@ -266,10 +293,10 @@ cdef class Stepper(Stack):
                 if first[0] != NULL:
                     layer.h0 = <char *> first[0] + at
                 if first[1] != NULL:
-                    layer.c0 = <char *> first[1] + at
+                    layer.c0 = <char *> first[1] + i * of_c
                 layer.h_last = <char *> last[0] + at
-                layer.c_last = <char *> last[1] + at if last[1] != NULL else NULL
+                layer.c_last = <char *> last[1] + i * of_c if last[1] != NULL else NULL
                 layer.scratch = scratch
                 kernels.step(&layer, nthreads)
-                below.data, below.b_stride, at = layer.h_last, self.H, at + size
+                below.data, below.b_stride, at = layer.h_last, self.R, at + size
             memcpy(y, below.data, size)

@@ -18,6 +18,7 @@ cdef class Stack:
     cdef pk_cell_id cell
     cdef pk_dtype storage
     cdef size_t count, directions, T, B, I, H, itemsize, elements  # of all weights
+    cdef size_t R  # features of h: H, or those of a projection
     cdef list owned
     cdef object dtype, flat_params, flat_grads
     cdef char *weights
@@ -35,18 +36,18 @@ cdef class Stack:
     cdef pk_sequence new_between(self) except *
     cdef int join_levels(self, bint forward_only) except -1
     cdef int share_scratch(self) except -1
-    cdef int place_weights(self, bint bias, bint peepholes) except -1
+    cdef int place_weights(self, bint bias, bint peepholes, size_t projection) except -1
     cdef int take_params(self, Buffers arrays) except -1
     cdef int take_grads(self, Buffers arrays, bint written) except -1
     cdef Py_buffer *read(self, Buffers arrays, str name, array, tuple shape,
                          bint whole) except NULL
-    cdef int take_state(self, Buffers arrays, str name, given, tuple shape, bint in_part,
+    cdef int take_state(self, Buffers arrays, str name, given, size_t B, bint in_part,
                         void **at) except -1
-    cdef object new_state(self, tuple shape, void **at)
+    cdef object new_state(self, size_t B, void **at)
     cdef pk_sequence of_direction(self, pk_sequence s, size_t i) noexcept
     cdef pk_sequence output_below(self, size_t i) noexcept nogil
     cdef void drop(self, size_t level, pk_sequence x, pk_sequence y) noexcept nogil
-    cdef void *of_layer(self, const void *state, size_t i) noexcept
+    cdef void *of_layer(self, const void *state, size_t features, size_t i) noexcept
     cdef void place_forward(self, pk_sequence x, pk_sequence y, void **first, void **last, lengths,
                             bint repeat_last, resets, bint reset_to_initial) noexcept
     cdef void place_backward(self, pk_sequence dy, pk_sequence dx, void **last, void **first,

@@ -41,16 +41,18 @@ def partition(str cell, dtype, size_t T, size_t B, size_t I, size_t H, size_t di
     return parts.rows, parts.units, parts.nthreads
 
 
-cdef char *place(pk_rnn_weights *w, char *at, size_t rows, size_t I, size_t H, bint bias,
-                 size_t peepholes) noexcept:
-    """The parameters of a layer at `at`; returns where the next one begins. `rows` and `peepholes`
-    in bytes."""
+cdef char *place(pk_rnn_weights *w, char *at, size_t rows, size_t I, size_t R, bint bias,
+                 size_t peepholes, size_t projection) noexcept:
+    """The parameters of a layer at `at`; returns where the next one begins. `rows`, `peepholes` and
+    `projection` in bytes."""
     w.w_ih, at = at, at + rows * I
-    w.w_hh, at = at, at + rows * H
+    w.w_hh, at = at, at + rows * R
     if bias:
         w.b_ih, w.b_hh, at = at, at + rows, at + 2 * rows
     if peepholes:
         w.peepholes, at = at, at + peepholes
+    if projection:
+        w.w_hr, at = at, at + projection
     return at
 
 
@@ -94,6 +96,7 @@ cdef class Stack:
         self.resettable = resettable
         self.flat_params, self.flat_grads = layer.flat_params, layer.flat_grads
         self.I, self.H, self.directions = layer.input_size, layer.hidden_size, layer.directions
+        self.R = layer.proj_size or self.H
         self.count = layer.num_layers * self.directions
         self.T, self.B, self.itemsize = T, B, self.dtype.itemsize
         self.cell, self.storage = _CELLS[layer.cell], PK_F32 if self.itemsize == 4 else PK_F64
@@ -108,20 +111,21 @@ cdef class Stack:
             one = &self.layers[i]
             one.shape.T, one.shape.B, one.shape.H, one.shape.relu = T, B, self.H, layer.relu
             one.shape.cell_clip, one.shape.products = layer.cell_clip or 0, self.products
-            one.shape.I = self.I if i < self.directions else self.H * self.directions
+            one.shape.R = layer.proj_size
+            one.shape.I = self.I if i < self.directions else self.R * self.directions
             one.shape.save, one.shape.reverse = _SAVES[save], i % self.directions
             one.shape.resets = &any_mask if resettable else NULL  # for `sizes`; a call has its own
             need = self.kernels.sizes(&one.shape)
             one.h = self.get(need.h)
             one.c = self.get(need.c) if need.c else NULL
             one.gates = self.get(need.gates) if need.gates else NULL
-        self.place_weights(layer.bias, layer.peepholes)
+        self.place_weights(layer.bias, layer.peepholes, layer.proj_size * self.H)
         self.share_scratch()
         self.join_levels(not self.keeps)
         if self.keeps and layer.dropout > 0 and self.count > self.directions:
             self.dropped = self.new_between()
 
-    cdef int place_weights(self, bint bias, bint peepholes) except -1:
+    cdef int place_weights(self, bint bias, bint peepholes, size_t projection) except -1:
         """Where the flat arrays are."""
         cdef Buffers arrays = Buffers()
         cdef size_t i, rows = self.kernels.gates * self.H
@@ -129,17 +133,19 @@ cdef class Stack:
         cdef char *at
         cdef char *grads
         for i in range(self.count):
-            self.elements += rows * (self.layers[i].shape.I + self.H + (2 if bias else 0)) + of_c
+            self.elements += rows * (self.layers[i].shape.I + self.R + (2 if bias else 0))
+            self.elements += of_c + projection
         self.take_params(arrays)
         self.take_grads(arrays, self.keeps)
         at = self.weights = <char *> arrays.held[0].buf
         grads = self.grads = <char *> arrays.held[1].buf
         rows, of_c = rows * self.itemsize, of_c * self.itemsize
+        projection *= self.itemsize
         for i in range(self.count):
-            at = place(&self.layers[i].weights, at, rows, self.layers[i].shape.I, self.H, bias,
-                       of_c)
-            grads = place(&self.gradients[i].grads, grads, rows, self.layers[i].shape.I, self.H,
-                          bias, of_c)
+            at = place(&self.layers[i].weights, at, rows, self.layers[i].shape.I, self.R, bias,
+                       of_c, projection)
+            grads = place(&self.gradients[i].grads, grads, rows, self.layers[i].shape.I, self.R,
+                          bias, of_c, projection)
         return 0
 
     cdef int join_levels(self, bint forward_only) except -1:
@@ -167,7 +173,7 @@ cdef class Stack:
 
     cdef pk_sequence new_between(self) except *:
         cdef pk_sequence s
-        s.b_stride = self.directions * self.H
+        s.b_stride = self.directions * self.R
         s.t_stride = self.B * s.b_stride
         s.data = self.get(<object> self.T * <object> s.t_stride)
         return s
@@ -204,13 +210,14 @@ cdef class Stack:
             view = arrays.take(name, _np.ascontiguousarray(array), False)
         return view
 
-    cdef int take_state(self, Buffers arrays, str name, given, tuple shape, bint in_part,
+    cdef int take_state(self, Buffers arrays, str name, given, size_t B, bint in_part,
                         void **at) except -1:
         """Where the arrays of a state are; NULL for None, also for one of two if `in_part`."""
         cdef size_t k
         at[0] = at[1] = NULL
         if given is None:
             return 0
+        shape = self.count, B, self.R
         if self.kernels.states == 1:
             at[0] = self.read(arrays, name, given, shape, True).buf
             return 0
@@ -220,15 +227,16 @@ cdef class Stack:
         for k in range(2):
             if not (in_part and given[k] is None):
                 at[k] = self.read(arrays, f"{name}[{k}]", given[k], shape, True).buf
+            shape = self.count, B, self.H
         return 0
 
-    cdef object new_state(self, tuple shape, void **at):
+    cdef object new_state(self, size_t B, void **at):
         """An array, or a pair, as the cell has states, and where they are."""
-        h = _empty(shape, self.dtype)
+        h = _empty((self.count, B, self.R), self.dtype)
         at[0], at[1] = PyArray_DATA(<PyArrayObject *> h), NULL
         if self.kernels.states == 1:
             return h
-        c = _empty(shape, self.dtype)
+        c = _empty((self.count, B, self.H), self.dtype)
         at[1] = PyArray_DATA(<PyArrayObject *> c)
         return h, c
 
@@ -237,13 +245,13 @@ cdef class Stack:
     cdef pk_sequence of_direction(self, pk_sequence s, size_t i) noexcept:
         """The features of layer i where those of all directions stand side by side."""
         if s.data != NULL:
-            s.data = <char *> s.data + i % self.directions * self.H * self.itemsize
+            s.data = <char *> s.data + i % self.directions * self.R * self.itemsize
         return s
 
     cdef pk_sequence output_below(self, size_t i) noexcept nogil:
         """What layer i > 0 reads: the state of the layer below where that is its output."""
         cdef pk_sequence s = self.outputs[i // self.directions - 1]
-        cdef size_t P = self.kernels.padded(self.H)
+        cdef size_t P = self.kernels.padded(self.R)
         if s.data == NULL:
             s.t_stride, s.b_stride = self.B * P, P
             s.data = <char *> self.layers[i - self.directions].h + s.t_stride * self.itemsize
@@ -253,15 +261,15 @@ cdef class Stack:
         """What a level reads, or the gradient of it: every level has a stream of its own."""
         cdef pk_dropout_config config = self.config
         config.stream += level
-        self.math.dropout(self.T, self.B, self.directions * self.H, x, y, &config, num_threads())
+        self.math.dropout(self.T, self.B, self.directions * self.R, x, y, &config, num_threads())
 
-    cdef void *of_layer(self, const void *state, size_t i) noexcept:
-        return NULL if state == NULL else <char *> state + i * self.B * self.H * self.itemsize
+    cdef void *of_layer(self, const void *state, size_t features, size_t i) noexcept:
+        return NULL if state == NULL else <char *> state + i * self.B * features * self.itemsize
 
     cdef void place_forward(self, pk_sequence x, pk_sequence y, void **first, void **last,
                             lengths, bint repeat_last, resets, bint reset_to_initial) noexcept:
         cdef pk_rnn_layer *one
-        cdef size_t i, top = self.count - self.directions
+        cdef size_t i, top = self.count - self.directions, R = self.R, H = self.H
         cdef const int64_t *lengths_ = NULL
         cdef const uint8_t *resets_ = NULL
         if lengths is not None:
@@ -277,19 +285,19 @@ cdef class Stack:
                 one.x = self.dropped if self.drops else self.output_below(i)
             one.y = y if i >= top else self.outputs[i // self.directions]
             one.y = self.of_direction(one.y, i)
-            one.h0, one.c0 = self.of_layer(first[0], i), self.of_layer(first[1], i)
-            one.h_last, one.c_last = self.of_layer(last[0], i), self.of_layer(last[1], i)
+            one.h0, one.c0 = self.of_layer(first[0], R, i), self.of_layer(first[1], H, i)
+            one.h_last, one.c_last = self.of_layer(last[0], R, i), self.of_layer(last[1], H, i)
 
     cdef void place_backward(self, pk_sequence dy, pk_sequence dx, void **last, void **first,
                              bint accumulate) noexcept:
         cdef pk_rnn_gradients *one
-        cdef size_t i, level, top = self.count // self.directions - 1
+        cdef size_t i, level, top = self.count // self.directions - 1, R = self.R, H = self.H
         for i in range(self.count):
             one, level = &self.gradients[i], i // self.directions
             one.dy = self.of_direction(dy if level == top else self.between[level % 2], i)
             one.dx = dx if level == 0 else self.between[(level + 1) % 2]
-            one.dh_last, one.dc_last = self.of_layer(last[0], i), self.of_layer(last[1], i)
-            one.dh0, one.dc0 = self.of_layer(first[0], i), self.of_layer(first[1], i)
+            one.dh_last, one.dc_last = self.of_layer(last[0], R, i), self.of_layer(last[1], H, i)
+            one.dh0, one.dc0 = self.of_layer(first[0], R, i), self.of_layer(first[1], H, i)
             one.accumulate = accumulate
 
     cdef void run_forward(self) noexcept nogil:

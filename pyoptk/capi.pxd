@@ -63,8 +63,13 @@ cdef extern from "pyoptk.h" nogil:
     const pk_optimizer **pk_optimizers
     const pk_field *pk_common_fields
 
+    ctypedef struct pk_watched:
+        double grad_norm
     ctypedef struct pk_optim_kernels:
         void (*step)(pk_which, const pk_tensor *, size_t, const void *, void *, int) noexcept nogil
+        void (*watched_step)(pk_which, const pk_tensor *, size_t, const void *, void *,
+                             pk_watched *, void *, int) noexcept nogil
+        size_t (*watched_scratch_size)(const pk_tensor *, size_t) noexcept nogil
         size_t (*scratch_size)(pk_which, const pk_tensor *, size_t) noexcept nogil
         size_t (*touched_rows)(const pk_tensor *, const pk_rows *, pk_tensor *,
                                void *) noexcept nogil
@@ -79,7 +84,7 @@ cdef extern from "pyoptk.h" nogil:
     ctypedef struct pk_products:
         double (*roof)(size_t, double *) noexcept nogil
     ctypedef struct pk_rnn_shape:
-        size_t T, B, I, H
+        size_t T, B, I, H, R
         const int64_t *lengths
         int repeat_last
         const uint8_t *resets
@@ -96,6 +101,7 @@ cdef extern from "pyoptk.h" nogil:
         void *b_ih
         void *b_hh
         void *peepholes
+        void *w_hr
     ctypedef struct pk_rnn_sizes:
         size_t h, c, gates, scratch
     ctypedef struct pk_rnn_layer:

@@ -7,6 +7,7 @@ import pyoptk
 from pyoptk.demo import forecast, series
 
 collect_ignore = ["fuzz"]  # a program with a test of its own, test_fuzz.py
+CELLS = ["LSTM", "RNN tanh", "RNN relu", "GRU", "GRU before", "LSTM all"]
 # The kernels of avx512bf16 are those of avx512: only test_bfloat16 tells them apart.
 USABLE = [name for name, usable in pyoptk.isas().items() if usable and name != "avx512bf16"]
 
@@ -30,7 +31,7 @@ def dtype(request):
     return np.dtype(request.param)
 
 
-@pytest.fixture(params=["LSTM", "RNN tanh", "RNN relu", "GRU", "GRU before", "LSTM all"])
+@pytest.fixture(params=CELLS)
 def cell(request):
     return request.param
 
@@ -54,4 +55,4 @@ def _no_duel(monkeypatch):
 @pytest.fixture(scope="module")
 def co2():
     """The shipped series, split into training and test data as by default."""
-    return forecast.prepare(series.read(forecast.SHIPPED, None, 12), None)
+    return forecast.prepare(series.shipped(), None)

@@ -17,7 +17,9 @@ FORMS = {
     "LSTM clipped": {"cell_clip": 0.3},
     "LSTM coupled": {"coupled": True},
     "LSTM all": {"peepholes": True, "coupled": True, "cell_clip": 0.3},
+    "LSTM projected": {},
 }
+PROJECTED = ("LSTM all", "LSTM projected")  # to half as many features
 PER_ROW = ("y", "h", "c", "dx", "dh0", "dc0")  # results [., B, .]
 
 
@@ -26,7 +28,14 @@ def layer_of(cell, *sizes, **options):
     kind, _, form = cell.partition(" ")
     if form:
         options |= FORMS.get(cell, {"nonlinearity": form})
+    if cell in PROJECTED:
+        options["proj_size"] = sizes[1] // 2
     return getattr(pyoptk, kind)(*sizes, **options)
+
+
+def width_of(layer):
+    """The number of features of h."""
+    return getattr(layer, "proj_size", 0) or layer.hidden_size
 
 
 def arrays_of(state):
@@ -50,11 +59,11 @@ def case(rng, shape, dtype, cell="LSTM", **options):
         return rng.standard_normal(shape).astype(dtype)
 
     def draw_state():
-        h = draw(L * layer.directions, B, H)
-        return (h, draw(*h.shape)) if cell.startswith("LSTM") else h
+        h = draw(L * layer.directions, B, width_of(layer))
+        return (h, draw(*h.shape[:2], H)) if cell.startswith("LSTM") else h
 
     state, dstate = draw_state(), draw_state()
-    return layer, draw(T, B, I), state, draw(T, B, layer.directions * H), dstate
+    return layer, draw(T, B, I), state, draw(T, B, layer.directions * width_of(layer)), dstate
 
 
 def loss_of(layer, x, state, dy, dstate, **call):
@@ -89,7 +98,12 @@ def twins_of(layer):
                 x, *saved, *w, dy, *dstate, *a, **how, **k
             ),
             lambda x, state, *a: reference.lstm_step(
-                x, *state, *a[:4], **how, peepholes=a[4] if layer.peepholes else None
+                x,
+                *state,
+                *a[:4],
+                **how,
+                peepholes=a[4] if layer.peepholes else None,
+                projection=a[-1] if layer.proj_size else None,
             ),
         )
     if isinstance(layer, pyoptk.GRU):
@@ -124,14 +138,15 @@ def by_twin(
     lengths = None if lengths is None else np.asarray(lengths)
     repeat = {"repeat_last": past_end == "repeat"}
     new = {"resets": resets, "reset_to_initial": reset_to == "initial", "compute": layer.compute}
-    H, n, out, passes, last = layer.hidden_size, len(state), {"y": x}, [], []
+    R, n, out, passes, last = width_of(layer), len(state), {"y": x}, [], []
     for level in range(layer.num_layers):
         below, ys = dropped(out["y"], layer, level, call), []
         for reverse in range(layer.directions):
             i = len(passes)
             w = [layer.params.get(name) for name in names_of(level, bool(reverse))]
-            *w, peepholes = (None if a is None else a.astype(np.float64) for a in w)
-            own = {} if peepholes is None else {"peepholes": peepholes}
+            *w, peepholes, projection = (None if a is None else a.astype(np.float64) for a in w)
+            own = {"peepholes": peepholes, "projection": projection}
+            own = {name: array for name, array in own.items() if array is not None}
             how = {"lengths": lengths, "reverse": bool(reverse)}
             saved = forward(below, [s[i] for s in state], *w, **how, **new, **own)
             passes.append((level, reverse, below, saved, w, own))
@@ -143,17 +158,16 @@ def by_twin(
         out["d" + "hc"[k] + "0"] = np.zeros_like(out["hc"[k]])
     d_below = {layer.num_layers: dy}
     for i, (level, reverse, below, saved, w, own) in reversed(list(enumerate(passes))):
-        if own:
-            own["dpeepholes"] = np.empty_like(own["peepholes"])
-        columns = slice(H * reverse, H * reverse + H)
+        d_own = {f"d{name}": np.empty_like(array) for name, array in own.items()}
+        columns = slice(R * reverse, R * reverse + R)
         dx, *rest = backward(
             below, saved, w[:2], d_below[level + 1][:, :, columns], [s[i] for s in dstate],
-            lengths, reverse=bool(reverse), **repeat, **new, **own,
+            lengths, reverse=bool(reverse), **repeat, **new, **own, **d_own,
         )  # fmt: skip
         for k in range(n):
             out["d" + "hc"[k] + "0"][i] = rest[k]
         # One gradient of both biases, or two.
-        dw = *(*rest[n:], rest[-1])[:4], own.get("dpeepholes")
+        dw = *(*rest[n:], rest[-1])[:4], d_own.get("dpeepholes"), d_own.get("dprojection")
         out |= dict(zip(names_of(level, bool(reverse)), dw, strict=False))
         d_below[level] = d_below.get(level, 0) + dx
         if not reverse:
@@ -201,8 +215,8 @@ def torch_layer(torch, layer):
     """PyTorch's layer with the same settings and weights; skips a test of a cell that it lacks."""
     if layer.cell not in ("lstm", "gru", "rnn"):
         pytest.skip("PyTorch has no such cell")
-    names = ("bias", "batch_first", "bidirectional", "dropout", "nonlinearity")
-    settings = {name: getattr(layer, name) for name in names if hasattr(layer, name)}
+    names = ("bias", "batch_first", "bidirectional", "dropout", "nonlinearity", "proj_size")
+    settings = {name: getattr(layer, name) for name in names if name in layer._arguments}
     theirs = getattr(torch.nn, type(layer).__name__)(
         layer.input_size, layer.hidden_size, layer.num_layers,
         dtype=getattr(torch, layer.dtype.name), **settings,

@@ -66,6 +66,13 @@ def test_demo_runs_without_its_extra_and_says_what_is_missing(monkeypatch, capsy
     assert not list(Path().iterdir())
 
 
+def test_a_file_without_pandas_gets_one_line_that_says_how_to_install_it(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    assert call("demo", "--data", write(wave()), "--no-plot") == 2
+    wanted = "pyoptk: error: argument --data: needs pandas: python -m pip install pandas\n"
+    assert capsys.readouterr() == ("", wanted)
+
+
 def test_progress_passes_its_work_on():
     assert list(Extras().progress(range(3), "three")) == [0, 1, 2]
 
@@ -150,6 +157,8 @@ def test_interrupt_ends_a_command_at_once_wherever_it_is(moment, tmp_path):
     at, arguments = MOMENTS[moment]
     if "matplotlib" in moment or "picture" in moment:
         pytest.importorskip("matplotlib")
+    if moment == "the data":
+        pytest.importorskip("pandas")
     (tmp_path / "sitecustomize.py").write_text(INTERRUPTER)
     write(wave())
     process = start(*arguments, PYTHONPATH=str(tmp_path), INTERRUPT_AT=at)
@@ -197,6 +206,7 @@ def test_a_program_that_imports_pyoptk_keeps_its_handler():
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 @pytest.mark.parametrize("wrong", [False, True])
 def test_any_character_can_be_printed_on_any_terminal(encoding, wrong):
+    pytest.importorskip("pandas")
     cells = swapped(wave(), r7="\u0663") if wrong else wave()
     write(cells, header="d\u00e4y,CO\u2082 \u6e29")
     arguments = ("demo", "--data", "own.csv", "--season", "4", "--epochs", "1", "--no-plot")
@@ -228,6 +238,7 @@ def test_help_says_on_which_data_the_demos_train(capsys):
 @pytest.mark.parametrize("name", ["x", "CO\u2082", "\u6e29\u5ea6", "$a$ " * 30, "w" * 300])
 @pytest.mark.usefixtures("_no_duel")
 def test_no_picture_cuts_its_text(name, monkeypatch):
+    pytest.importorskip("pandas")
     figure = pytest.importorskip("matplotlib.figure").Figure
     cut = []
 

@@ -8,6 +8,7 @@ import pytest
 from small_models import Dense, Recurrent, data, flat, masked_mse, mse
 
 import pyoptk
+from pyoptk import mpi
 from pyoptk.fitting.metrics import accuracy
 
 
@@ -160,6 +161,7 @@ def test_import_pyoptk_does_not_import_the_loop():
 
 X, Y = data(6)
 MODEL = Dense()
+SHARDED = mpi.Sharded(pyoptk.SGD, MODEL.params)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +196,7 @@ MODEL = Dense()
         ({"resume": True}, r"^checkpoint: expected the path to resume from, got None"),
         ({"model": Y}, r"^model: expected an object with params, got ndarray"),
         ({"optimizer": "adam"}, r"^optimizer: expected one, got str"),
+        ({"optimizer": SHARDED}, r"^optimizer: expected one of a single process, got Sharded"),
         ({"optimizer": pyoptk.SGD(Dense().params)}, r"^optimizer: expected one that was made with"),
     ],
 )

@@ -46,3 +46,42 @@ def test_a_history_is_drawn_into_a_file_or_a_figure_of_pyplot(tmp_path):
     assert pyplot.get_fignums() == []
     assert history.plot().number in pyplot.get_fignums()
     pyplot.close()
+
+
+def watched_history():
+    """Three layers whose gradients vanish from the last to the first; the bias stands still."""
+    history = pyoptk.History(["loss"])
+    for epoch in range(1, 6):
+        told = {f"{k}.weight": {"ratio": 10.0**-k, "grad_norm": 2.0**-k / epoch} for k in range(3)}
+        history.add_updates(epoch, told | {"bias": None})
+    return history
+
+
+def test_updates_are_kept_by_parameter_and_drawn(tmp_path):
+    history = watched_history()
+    assert [*history.updates] == ["0.weight", "1.weight", "2.weight"]
+    assert history.updates["1.weight"]["epoch"] == [1, 2, 3, 4, 5]
+    assert history.updates["1.weight"]["ratio"] == [0.1] * 5
+    assert pickle.loads(pickle.dumps(history)).updates == history.updates
+    pytest.importorskip("matplotlib")
+    figure = history.plot_updates(tmp_path / "updates.png")
+    assert (tmp_path / "updates.png").stat().st_size > 10_000
+    assert [len(axes.lines) for axes in figure.axes] == [3, 3]
+    with pytest.raises(ValueError, match=r"^updates: expected optimizer.watch = True during fit"):
+        pyoptk.History().plot_updates()
+
+
+def test_fit_keeps_what_a_watched_optimizer_tells(rng):
+    model = pyoptk.layers.Sequential(
+        pyoptk.layers.Linear(4, 8, "tanh", rng=rng), pyoptk.layers.Linear(8, 1, rng=rng)
+    )
+    opt = pyoptk.Adam(model.params, lr=0.01)
+    x = rng.standard_normal((64, 4)).astype(np.float32)
+    given = {"epochs": 3, "rng": rng, "progress": False}
+    assert pyoptk.fit(model, pyoptk.losses.mse, opt, x, x[:, :1], **given).updates == {}
+    opt.watch = True
+    history = pyoptk.fit(model, pyoptk.losses.mse, opt, x, x[:, :1], **given)
+    assert [*history.updates] == [*model.params]
+    for name, told in history.updates.items():
+        assert told["epoch"] == [1, 2, 3]
+        assert told["ratio"][-1] == opt.watched[name]["ratio"] > 0

@@ -48,6 +48,13 @@ class Alarm:
         return kind is Stop
 
 
+def some_model(rng, *between):
+    linear = pyoptk.layers.Linear
+    return pyoptk.layers.Sequential(
+        linear(2, 3, "gelu", rng=rng), pyoptk.layers.LayerNorm(3), *between, linear(3, 1, rng=rng)
+    )
+
+
 class Model:
     """A few small parameters, an optimizer and whatever a row puts around it; layers and a file."""
 
@@ -59,6 +66,10 @@ class Model:
         self.opt = pyoptk.Adam(self.params, **settings)
         self.plain = pyoptk.LSTM(2, 3, rng=rng)
         self.drops = pyoptk.LSTM(2, 3, 2, dropout=0.5, seed=1, rng=rng)
+        self.net = some_model(rng)
+        self.dropping = some_model(rng, pyoptk.layers.Dropout(0.5, seed=2))
+        self.fitted = some_model(rng)
+        self.fitted_opt = pyoptk.Adam(self.fitted.params, lr=0.1)
         self.paths = [folder / f"{name}.npz" for name in ("one", "two", "saved")]
         self.tops = wrap(self.opt)
         self.top = self.tops[-1]
@@ -78,6 +89,8 @@ class Model:
         whole = [top.state_dict() for top in self.tops]
         layers = [(m.state_dict(), m.flat_grads, m.dropout_calls) for m in (self.plain, self.drops)]
         file = pyoptk.load(self.paths[2]) if self.paths[2].exists() else None
+        layers += [(m.state_dict(), m.flat_grads) for m in (self.net, self.dropping)]
+        layers += [(self.fitted.state_dict(), self.fitted_opt.state_dict())]
         return pickle.dumps((self.params, self.grads, whole, layers, file, self.top.__repr__()))
 
 
@@ -162,6 +175,39 @@ def restore_layer(model, n):
     model.drops.load_state_dict({**state, "weight_hh_l1": DY[:1, 0] * np.ones((12, 1), "f4") * n})
 
 
+def forward_model(model, n):
+    model.dropping.forward(X[0])
+
+
+def backward_model(model, n):
+    model.net.forward(X[0])
+    model.net.backward(DY[0, :, :1], need_dx=bool(n % 2))
+
+
+def backward_linear(model, n):
+    linear = model.net.layers[0]
+    linear.forward(X[0])
+    linear.backward(DY[0], accumulate=True)
+
+
+def restore_model(model, n):
+    state = model.net.state_dict()
+    more = {"0.weight": n * np.ones((3, 2), "f4"), "2.bias": n * np.ones(1, "f4")}
+    model.net.load_state_dict({**state, **more})
+
+
+def fit(model, n):
+    """One step, of which no order is drawn."""
+    loss, y = pyoptk.losses.mse, DY[0, :, :1]
+    pyoptk.fit(model.fitted, loss, model.fitted_opt, X[0], y, epochs=1, shuffle=False)
+
+
+def watched(model, n):
+    model.opt.watch = True
+    model.top.step(model.grads[n % 3])
+    assert model.opt.watched["a"]["param_norm"] > 0
+
+
 def save(model, n):
     pyoptk.save(model.paths[2], grads=model.grads[n % 3], opt=model.opt, n=[n])
 
@@ -176,6 +222,7 @@ def slower(n):
 
 ROWS = {
     "step": (step, alone, {"zero_grad": True}),
+    "step, watched": (watched, alone, {}),
     "step, lr scheduled": (step, alone, {"lr": slower, "groups": None}),
     "step, all scheduled": (step, alone, {"groups": {"a": {"lr": slower}}, "weight_decay": slower}),
     "assignment": (assign, alone, {}),
@@ -198,9 +245,14 @@ ROWS = {
     "clip_by_global_norm": (clipped, alone, {}),
     "LSTM.forward": (forward, alone, {}),
     "LSTM.backward": (backward, alone, {}),
+    "Linear.backward": (backward_linear, alone, {}),
+    "Sequential.forward": (forward_model, alone, {}),
+    "fit": (fit, alone, {}),
     "save": (save, alone, {}),
 }
 REPEATED = {
+    "Sequential.backward": (backward_model, alone, {}),
+    "Sequential.load_state_dict": (restore_model, alone, {}),
     "clip_by_value": (clipped_by_value, alone, {}),
     "LSTM.load_state_dict": (restore_layer, alone, {}),
     "load": (load, alone, {}),

@@ -82,6 +82,27 @@ def test_a_range_test_finds_where_the_loss_falls_and_ends_where_it_explodes(tmp_
     assert (tmp_path / "range.png").stat().st_size > 10_000
 
 
+def test_a_trained_model_gets_no_suggestion_and_one_for_a_range_too_high_none_either():
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((512, 4)).astype(np.float32)
+    y = x[:, :1] + 0.1 * rng.standard_normal((512, 1)).astype(np.float32)
+    model = pyoptk.layers.Sequential(pyoptk.layers.Linear(4, 1, rng=rng))
+    opt = pyoptk.SGD(model.params, lr=0.1)
+    given = {"rng": rng, "batch_size": 16}
+    fresh = pyoptk.lr_range_test(model, pyoptk.losses.mse, opt, x, y, **given)
+    assert 0.003 < fresh.suggestion < 1
+    assert fresh.why == ""
+    high = pyoptk.lr_range_test(model, pyoptk.losses.mse, opt, x, y, lowest=0.3, **given)
+    assert high.suggestion is None
+    assert high.why.endswith("below 0.3")
+    pyoptk.fit(model, pyoptk.losses.mse, opt, x, y, epochs=20, progress=False, **given)
+    for highest in (1.0, 10.0):
+        found = pyoptk.lr_range_test(model, pyoptk.losses.mse, opt, x, y, highest=highest, **given)
+        assert found.suggestion is None
+        assert "trained already" in found.why
+        assert repr(found).startswith("no suggestion, the loss does not fall")
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import CELLS
 from rnn_rows import (
     PER_ROW,
     arrays_of,
@@ -15,6 +16,7 @@ from rnn_rows import (
     loss_of,
     torch_layer,
     torch_results,
+    width_of,
 )
 
 import pyoptk
@@ -114,13 +116,14 @@ def test_batch_first_is_the_same_with_two_axes_swapped(cell, dtype, rng):
     time_major, x, state, dy, dstate = case(rng, shape, dtype, cell)
     batch_first = layer_of(cell, 3, 9, 2, batch_first=True, dtype=dtype)
     batch_first.flat_params[:] = time_major.flat_params
+    assert batch_first._shapes() == time_major._shapes()
     expected = by_pyoptk(time_major, x, state, dy, dstate)
     ours = by_pyoptk(batch_first, x.swapaxes(0, 1).copy(), state, dy.swapaxes(0, 1).copy(), dstate)
     for name, array in ours.items():
         sequence = array.swapaxes(0, 1) if name in ("y", "dx") else array
         np.testing.assert_array_equal(sequence, expected[name], err_msg=name)
     assert ours["y"].flags.c_contiguous
-    assert ours["y"].shape == (5, 6, 9)
+    assert ours["y"].shape == (5, 6, width_of(batch_first))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +146,7 @@ def test_sequences_may_have_any_strides(view, cell, dtype, rng):
 
 def test_without_bias_there_is_none(cell, dtype, rng):
     arguments = case(rng, (4, 3, 5, 6, 2), dtype, cell, bias=False)
-    assert {name for name in arguments[0].params if "_ch_" not in name} == {
+    assert {name for name in arguments[0].params if "h_l" in name and "_ch_" not in name} == {
         f"weight_{kind}_l{layer}" for kind in ("ih", "hh") for layer in range(2)
     }
     ours, exact = by_pyoptk(*arguments), by_twin(*arguments)
@@ -187,11 +190,12 @@ def test_one_gradient_of_a_pair_may_be_absent(absent, dtype, rng):
 def test_empty_sequences_give_empty_outputs_and_zero_gradients(shape, cell, dtype):
     layer = layer_of(cell, 4, 6, 2, dtype=dtype)
     layer.flat_grads[:] = 5
-    state = (np.full((2, shape[1], 6), 2, dtype), np.full((2, shape[1], 6), 3, dtype))
+    R = width_of(layer)
+    state = (np.full((2, shape[1], R), 2, dtype), np.full((2, shape[1], 6), 3, dtype))
     if not cell.startswith("LSTM"):
         state = state[0]
     y, last = layer.forward(np.zeros(shape, dtype), state)
-    assert y.shape == (*shape[:2], 6)
+    assert y.shape == (*shape[:2], R)
     dx, first = layer.backward(np.zeros_like(y), state)
     assert dx.shape == shape
     for given, *others in zip(arrays_of(state), arrays_of(last), arrays_of(first), strict=True):
@@ -234,13 +238,14 @@ def test_outputs_are_new_arrays(rng):
     np.testing.assert_array_equal(lstm.backward(np.ones_like(y))[0], dx)
 
 
+@pytest.mark.parametrize("cell", [*CELLS, "LSTM projected"])
 @pytest.mark.parametrize("layers", [1, 2])
 def test_output_and_gradients_equal_pytorch(layers, cell, dtype, rng):
     torch = pytest.importorskip("torch")
     layer, x, state, dy, dstate = case(rng, (7, 5, 3, 20, layers), dtype, cell)
     theirs = torch_layer(torch, layer)
     inputs = [torch.from_numpy(a.copy()).requires_grad_() for a in (x, *arrays_of(state))]
-    y, last = theirs(inputs[0], tuple(inputs[1:]) if cell == "LSTM" else inputs[1])
+    y, last = theirs(inputs[0], tuple(inputs[1:]) if "LSTM" in cell else inputs[1])
     d = [torch.from_numpy(a) for a in (dy, *arrays_of(dstate))]
     torch.autograd.backward([y, *arrays_of(last)], d)
     exact = torch_results(theirs, y, last, inputs)

@@ -6,6 +6,7 @@ import copy
 
 import numpy as np
 import pytest
+from conftest import CELLS
 from rnn_rows import (
     PER_ROW,
     arrays_of,
@@ -18,6 +19,7 @@ from rnn_rows import (
     loss_of,
     torch_layer,
     torch_results,
+    width_of,
 )
 
 import pyoptk
@@ -104,6 +106,7 @@ def test_their_gradients_equal_central_differences(row, cell, rng):
         assert abs(exact - numeric) <= 1e-7 * max(np.abs(ours[name]).sum(), 1), name
 
 
+@pytest.mark.parametrize("cell", [*CELLS, "LSTM projected"])
 @pytest.mark.parametrize(
     "row",
     ["bidirectional", "three bidirectional", "no bias", "lengths", "minimal", "minimal, long"],
@@ -117,7 +120,7 @@ def test_they_equal_pytorch(row, cell, dtype, rng):
     lengths[lengths == 0] = 1  # which PyTorch refuses
     inputs = [torch.from_numpy(a.copy()).requires_grad_() for a in (x, *arrays_of(state))]
     packed = torch.nn.utils.rnn.pack_padded_sequence(inputs[0], lengths, enforce_sorted=False)
-    packed, last = theirs(packed, tuple(inputs[1:]) if cell == "LSTM" else inputs[1])
+    packed, last = theirs(packed, tuple(inputs[1:]) if "LSTM" in cell else inputs[1])
     y, _ = torch.nn.utils.rnn.pad_packed_sequence(packed, total_length=len(x))
     d = [torch.from_numpy(a) for a in (dy, *arrays_of(dstate))]
     torch.autograd.backward([y, *arrays_of(last)], d)
@@ -217,7 +220,8 @@ def test_outputs_may_be_the_callers_arrays(batch_first, cell, dtype, rng):
     expected = by_pyoptk(layer, x, state, dy, dstate)
     room = np.full((12, 10, 20), 7, dtype)  # of which every second row and some features
     T, B, _ = x.shape
-    y, dx = room[: 2 * T : 2, :B, 4:13], room[1 : 2 * T : 2, :B, 1:4]
+    y = room[: 2 * T : 2, :B, 4 : 4 + width_of(layer)]
+    dx = room[1 : 2 * T : 2, :B, 1:4]
     assert layer.forward(x, state, out=y)[0] is y
     assert layer.backward(dy, dstate, out=dx)[0] is dx
     np.testing.assert_array_equal(y, expected["y"])

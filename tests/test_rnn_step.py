@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from rnn_rows import arrays_of, case, each, twins_of
+from rnn_rows import arrays_of, case, each, twins_of, width_of
 
 import pyoptk
 
@@ -93,8 +93,9 @@ def test_a_step_takes_what_forward_takes_and_changes_nothing(cell, dtype, rng):
     y[...] = 7
     assert (new[1][-1] != 7).all()
     none, after = layer.step(np.zeros((0, 3), dtype))
-    assert none.shape == (0, 9)
-    assert arrays_of(after)[0].shape == (2, 0, 9)
+    assert none.shape == (0, width_of(layer))
+    assert arrays_of(after)[0].shape == (2, 0, width_of(layer))
+    assert arrays_of(after)[-1].shape == (2, 0, 9)
 
 
 def test_a_nan_stays_in_its_own_row_of_a_step(cell, dtype, isa, rng):

@@ -67,12 +67,13 @@ KINDS_OF_LAYERS = {
 }
 OF_ONNX = {"LSTM peepholes": (pyoptk.LSTM, None, {}, {"peepholes": True})}
 kinds = pytest.mark.parametrize("kind", KINDS_OF_LAYERS)
-of_torch = pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+OF_TORCH = {"LSTM projected": (pyoptk.LSTM, None, {}, {"proj_size": 4})}
+of_torch = pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN", *OF_TORCH])
 
 
 def exactly(options, dtype, rng, kind="LSTM"):
     """A layer, a sequence, and the output of the layer for it."""
-    made, _, _, own = (KINDS_OF_LAYERS | OF_ONNX)[kind]
+    made, _, _, own = (KINDS_OF_LAYERS | OF_ONNX | OF_TORCH)[kind]
     lstm = made(5, 7, **options, **own, dtype=dtype, rng=rng)
     x = rng.standard_normal((6, 3, 5)).astype(dtype)
     return lstm, x, lstm.forward(x, train=False)[0]
@@ -103,7 +104,8 @@ def test_weights_come_back_as_they_went(options, kind, dtype, rng):
 @of_torch
 def test_converted_weights_are_copies(kind, rng):
     lstm, *_ = exactly({}, np.float32, rng, kind)
-    for arrays in (lstm.to_torch().values(), lstm.to_keras(), lstm.to_onnx()):
+    others = () if kind in OF_TORCH else (lstm.to_keras(), lstm.to_onnx())
+    for arrays in (lstm.to_torch().values(), *others):
         assert not any(np.shares_memory(a, lstm.flat_params) for a in arrays)
     state = lstm.to_torch()
     other = type(lstm).from_torch(state, batch_first=True, save="minimal")
@@ -116,6 +118,7 @@ OPTIONS = [
     (pyoptk.LSTM, "peepholes", True, ["torch", "keras"]),
     (pyoptk.LSTM, "coupled", True, ["torch", "keras"]),
     (pyoptk.LSTM, "cell_clip", 0.5, ["torch", "keras", "onnx"]),
+    (pyoptk.LSTM, "proj_size", 3, ["keras", "onnx"]),
 ]
 
 
@@ -135,9 +138,9 @@ def test_what_a_library_does_not_compute_is_refused(kind, name, value, libraries
 @pytest.mark.parametrize("options", LAYERS, ids=str)
 def test_outputs_equal_pytorch(options, kind, dtype, rng):
     torch = pytest.importorskip("torch")
-    made = KINDS_OF_LAYERS[kind][0]
+    made, _, _, own = (KINDS_OF_LAYERS | OF_TORCH)[kind]
     theirs = getattr(torch.nn, made.__name__)(
-        5, 7, **options, dtype=getattr(torch, np.dtype(dtype).name)
+        5, 7, **options, **own, dtype=getattr(torch, np.dtype(dtype).name)
     )
     lstm = made.from_torch(theirs.state_dict())
     x = rng.standard_normal((6, 3, 5)).astype(dtype)
@@ -275,7 +278,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(bad):
         getattr(pyoptk.LSTM, f"from_{library}")(*arguments)
 
 
-@pytest.mark.parametrize("name", ["clip", "direction", "proj_size", "nonlinearity"])
+@pytest.mark.parametrize("name", ["clip", "direction", "projection", "nonlinearity"])
 def test_unknown_keywords_are_refused_by_name(name):
     for make in (
         lambda **given: pyoptk.LSTM(3, 4, **given),
@@ -287,6 +290,16 @@ def test_unknown_keywords_are_refused_by_name(name):
             TypeError, match=rf"^{name}: unknown keyword.* Known: hidden_size, num_"
         ):
             make(**{name: 1})
+
+
+def test_a_projection_is_narrower_than_the_layer():
+    for wrong, error in ((4, ValueError), (-1, ValueError), (2.0, TypeError), (True, TypeError)):
+        with pytest.raises(error, match=r"^proj_size: expected an integer in 0\.\.3, got "):
+            pyoptk.LSTM(3, 4, proj_size=wrong)
+    with pytest.raises(TypeError, match=r"^proj_size: expected none, as the weights say it, got 2"):
+        pyoptk.LSTM.from_torch(state(), proj_size=2)
+    with pytest.raises(ValueError, match=r"^state: expected .*weight_hr_l0 \(16, 2\)$"):
+        pyoptk.GRU.from_torch(state(weight_hr_l0=np.ones((16, 2))))
 
 
 @pytest.mark.parametrize("name", ["input_size", "hidden_size", "num_layers", "dtype"])

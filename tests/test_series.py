@@ -1,5 +1,6 @@
-"""How the demo reads a CSV file: numbers, gaps, names, the order of rows; one line for the rest."""
+"""How the demo reads a CSV file: text, numbers, gaps, names, dates; one line for the rest."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,24 @@ import pytest
 from commands import SEASONAL, call, swapped, wave, write
 
 from pyoptk.demo import forecast, series
+from pyoptk.demo.parts import DemoError
 
+pytest.importorskip("pandas")
 pytestmark = pytest.mark.usefixtures("empty_folder")
+
+
+def read(content, column=None, **options):
+    """A series of season 4 from a file with this text or these bytes."""
+    data = content.encode() if isinstance(content, str) else content
+    Path("own.csv").write_bytes(data)
+    return series.read(Path("own.csv"), column, 4, **options)
+
+
+def table(cells, labels=None, separator=",", header=("day", "x"), comment=""):
+    """The text of a file of two columns."""
+    labels = labels or [f"d{k}" for k in range(1, len(cells) + 1)]
+    rows = [header, *zip(labels, cells, strict=True)]
+    return comment + "".join(separator.join(row) + "\n" for row in rows)
 
 
 @pytest.mark.usefixtures("_no_duel")
@@ -38,10 +55,78 @@ def test_single_column_file_is_labelled_by_line():
     assert (data.labels[0], data.labels[-1]) == ("line 2", "line 121")
 
 
-def test_byte_order_mark_and_windows_line_ends_are_read():
-    text = "\ufeffday,x\r\n" + "\r\n".join(f"d{k},{v}" for k, v in enumerate(wave())) + "\r\n"
-    Path("own.csv").write_bytes(text.encode())
-    assert series.read(Path("own.csv"), "x", 4).values.size == 120
+VALUES = [float(cell) for cell in wave()]
+GERMAN = [cell.replace(".", ",") for cell in wave()]
+PLAIN = table(wave())
+# content of the file, and the words of the notes that are made about it
+FILES = {
+    "Windows": (PLAIN.replace("\n", "\r\n"), []),
+    "old Macintosh": (PLAIN.replace("\n", "\r"), []),
+    "byte order mark": (PLAIN.encode("utf-8-sig"), []),
+    "UTF-16": (PLAIN.encode("utf-16"), ["encoding"]),
+    "UTF-16 without a mark": (PLAIN.encode("utf-16-le"), ["encoding"]),
+    "UTF-16, big end first": (PLAIN.encode("utf-16-be"), ["encoding"]),
+    "Latin-1": (table(wave(), header=("Tag", "Stra\u00dfe")).encode("latin-1"), ["encoding"]),
+    "gzip": (gzip.compress(PLAIN.encode()), []),
+    "tab": (table(wave(), separator="\t"), []),
+    "semicolon": (table(wave(), separator=";"), []),
+    "semicolon and decimal comma": (table(GERMAN, separator=";"), ["numbers"]),
+    "tab and decimal comma": (table(GERMAN, separator="\t"), ["numbers"]),
+    "quoted decimal comma": (table([f'"{cell}"' for cell in GERMAN]), ["numbers"]),
+    "semicolon in the header alone": (table(wave(), header=("day", "x; y")), []),
+    "separator in a quoted label": (table(wave(), [f'"a,{k}"' for k in range(120)]), []),
+    "lines in a quoted label": (table(wave(), [f'"a\nb{k}"' for k in range(120)]), []),
+    "comments": (table(wave(), comment="# a, b\n#\n\n") + "# the end\n", []),
+    "blanks": (table([f"  {cell}\t " for cell in wave()]), []),
+    "separators at the ends": (PLAIN.replace("\n", ",\n"), []),
+    "no-break space": (table([cell + "\u00a0" for cell in wave()]), []),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_of_another_kind_is_read_and_what_was_done_is_noted(kind):
+    content, notes = FILES[kind]
+    data = read(content)
+    np.testing.assert_array_equal(data.values, VALUES)
+    assert [word for word, _ in data.notes] == notes
+
+
+# cells, separator, and the values of the first two
+NUMBERS = {
+    "thousands": (['"1,234.5"', '"2,000,000"'], ",", [1234.5, 2e6]),
+    "thousands alone": (['"1,234"', '"12,345"'], ",", [1234, 12345]),
+    "thousandths": (["1.234", "12.345"], ",", [1.234, 12.345]),
+    "thousandths with a comma": (["1,234", "12,345"], ";", [1.234, 12.345]),
+    "points and comma": (["1.234,5", "-2.000.000"], ";", [1234.5, -2e6]),
+    "points twice": (["1.234", "2.000.000"], ";", [1234, 2e6]),
+    "blank": (["1 234,5", "12\u00a0345"], ";", [1234.5, 12345]),
+    "apostrophe": (["1'234.5", "12\u2019345"], ";", [1234.5, 12345]),
+    "below one": (["0,123", "12,345"], "\t", [0.123, 12.345]),
+}
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_thousands_and_decimals_are_told_apart(kind):
+    cells, separator, values = NUMBERS[kind]
+    data = read(table(cells * 60, separator=separator))
+    assert list(data.values[:2]) == values
+
+
+@pytest.mark.parametrize(("decimal", "value"), [(".", 1.234), (",", 1234)])
+def test_what_can_be_read_in_two_ways_has_an_option(decimal, value, capsys):
+    text = table(["1.234", "2.345"] * 60, separator=";")
+    assert read(text, decimal=decimal).values[0] == value
+    assert call("demo", "--no-plot", "--data", "own.csv") == 2
+    wanted = "own.csv, line 2, column 'x': '1.234' can be read in two ways: choose with --decimal"
+    assert wanted in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sentinel", ["-99.99", "-99.990", "-999900e-4", "closed"])
+def test_a_cell_can_be_said_to_be_missing(sentinel):
+    cells = swapped(wave(), r7=sentinel, r9="NA")
+    data = read(table(cells), missing=["-99.99", "closed"])
+    assert data.gaps() == ["d7", "d9"]
+    assert data.notes == [("missing", "by --missing: 1")]
 
 
 @pytest.mark.parametrize("cell", ["1", "-1.5", "+.5", "2.", "1e5", "1E-3", " 7 ", "\t7"])
@@ -50,8 +135,10 @@ def test_what_others_read_as_a_number_is_one(cell):
     assert data.values[6] == float(cell)
 
 
-@pytest.mark.parametrize("cell", ["", " ", "nan", "NaN", "NAN"])
-def test_gaps_are_empty_or_nan(cell):
+@pytest.mark.parametrize(
+    "cell", ["", " ", "nan", "NaN", "NA", "N/A", "n/a", "null", "NULL", "None", "?", "."]
+)
+def test_gaps_are_empty_or_words_that_others_write(cell):
     data = series.read(Path(write(swapped(wave(), r7=cell))), None, 4)
     assert data.gaps() == ["d7"]
 
@@ -67,30 +154,30 @@ def test_gaps_are_empty_or_nan(cell):
         "\u0661\u0662",
         "\uff11",
         "\u00b2",
-        "1\u00a0",
-        "nAn",
         "+nan",
         "-NaN",
-        "iNf",
-        "infin",
+        "inf",
+        '"1,23,4"',
+        '"1,2345"',
+        "5%",
         "1e",
         "e5",
-        ".",
         "-",
         "+-1",
         "1 2",
+        "1 23",
         "--5",
         "\u22125",
         "1d5",
         "1j",
         "True",
-        "NA",
     ],
 )
 def test_what_others_do_not_read_as_a_number_is_refused(cell, capsys):
     write(swapped(wave(), r7=cell))
     assert call("demo", "--no-plot", "--data", "own.csv", "--season", "4") == 2
-    line = f"pyoptk: error: own.csv, line 8, column 'x': expected a number, got {cell!r}\n"
+    got = repr(cell.strip('"'))
+    line = f"pyoptk: error: own.csv, line 8, column 'x': expected a number, got {got}\n"
     assert capsys.readouterr() == ("", line)
 
 
@@ -118,76 +205,44 @@ def test_a_column_may_be_named_by_a_number(header, column, first):
     assert data.column == header.split(",")[1]
 
 
-def dates(spelling, count=120):
-    """Days, or months where the spelling has none, oldest first."""
-    step = "D" if "%d" in spelling or "%j" in spelling else "M"
-    every = np.datetime64("1999-10", step) + np.arange(count)
-    return [date.astype("M8[s]").item().strftime(spelling) for date in every]
-
-
-SPELLINGS = ["%Y-%m-%d", "%Y-%m", "%Y%m%d", "%Y%m", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%y"]
-SPELLINGS += ["%m/%d/%y", "%m/%Y", "%m.%Y", "%b %Y", "%d %b %Y", "%B %d, %Y", "%d-%b-%y", "%b-%y"]
-SPELLINGS += ["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d 00:00:00+01:00", "%a, %d %b %Y", "%Y Q1 %m %d"]
-SPELLINGS += ["%m/%d/%Y 1:00 PM"]
-
-
-@pytest.mark.parametrize("where", ["first", "last"])
-@pytest.mark.parametrize("spelling", SPELLINGS)
-def test_newest_first_is_turned_round(spelling, where):
-    values = wave()
-    for turned in (False, True):
-        rows = [[f'"{date}"', v] for date, v in zip(dates(spelling), values, strict=True)]
-        rows = [["date", "x"], *(rows[::-1] if turned else rows)]
-        lines = [",".join(row if where == "first" else row[::-1]) for row in rows]
-        Path("own.csv").write_text("\n".join(lines) + "\n")
-        # A column of numbers alone counts as dates only where it labels the rows.
-        alone = where == "last" and spelling in ("%Y%m%d", "%Y%m")
-        data = series.read(Path("own.csv"), "x", 4)
-        assert data.turned == (turned and not alone)
-        assert (data.values[0] == float(values[0])) == (not turned or not alone)
-
-
-@pytest.mark.parametrize(
-    "labels",
-    [
-        [f"d{k}" for k in range(120, 0, -1)],
-        [f"{k % 12 + 1:02}-01" for k in range(120)],
-        [f"{k * 7919 % 120}" for k in range(120)],
-        ["2020-01-01"] * 120,
-        [f"2020-10-25 0{2 + k // 60 - k // 90}:{k % 60:02}" for k in range(120)],  # an hour twice
-        ["Mon", "Tue", "Wed"] * 40,
-        ["", "2020-01-01"] * 60,
-    ],
-    ids=lambda labels: f"{labels[0]} {labels[1]}",
-)
-def test_labels_without_an_order_stay_as_they_are(labels):
-    Path("own.csv").write_text(
-        "day,x\n" + "\n".join(map(",".join, zip(labels, wave(), strict=True))) + "\n"
-    )
-    data = series.read(Path("own.csv"), None, 4)
-    assert not data.turned
-    assert data.labels == labels
-
-
-@pytest.mark.usefixtures("_no_duel")
-def test_newest_first_is_said_and_gaps_are_named(capsys):
-    labels = [f"{2000 - k // 12}-{12 - k % 12:02}" for k in range(120)]
-    cells = swapped(wave(), r1="", r40="")
-    rows = map(",".join, zip(labels, cells, strict=True))
-    Path("own.csv").write_text("day,x\n" + "\n".join(rows) + "\n")
-    assert call("demo", "--data", "own.csv", "--season", "4", "--epochs", "1", "--no-plot") == 0
-    shown = capsys.readouterr().out
-    assert "rows       119, 1991-01 to 2000-11, season 4" in shown
-    assert "order      newest first in the file, turned round" in shown
-    assert "interpolated: 1997-09" in shown
-
-
 NAMED = "own.csv, column 'x': "
-UNORDERED = [*dates("%Y-%m")[:59], "2004-12", "2004-11", *dates("%Y-%m")[59:]]
 # text of the file or cells of its column x, further arguments, the one line that is printed
 WRONG_DATA = {
     "missing file": (None, (), "own.csv: No such file or directory"),
-    "no text": (b"day,x\nd1,\xff\n", (), "own.csv, line 2: expected UTF-8 text"),
+    "no text": (
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+        (),
+        "own.csv, line 3: expected text, got a file of another kind",
+    ),
+    "another alphabet": (
+        b"day,x\nd1,\xff\n",
+        (),
+        "own.csv, line 2, column 'x': expected a number, got '\xff'",
+    ),
+    "half a gzip file": (
+        gzip.compress(PLAIN.encode())[:100],
+        (),
+        (
+            "own.csv: damaged gzip file:"
+            " Compressed file ended before the end-of-stream marker was reached"
+        ),
+    ),
+    "open quote": (b'day,x\nd1,1\nd2,"2\nd3,3', (), "own.csv, line 4: unexpected end of data"),
+    "one cell too few": (
+        PLAIN.replace("d7,", "d7 ").encode(),
+        (),
+        "own.csv, line 8: expected 2 cells as in the header, got 1",
+    ),
+    "below comments": (
+        b"# a\n\nday,x\n# b\nd1,1\nd2,y\n",
+        (),
+        "own.csv, line 6, column 'x': expected a number, got 'y'",
+    ),
+    "point in German": (
+        table(swapped(GERMAN, r7="1.5"), separator=";").encode(),
+        (),
+        "own.csv, line 8, column 'x': expected a number with a decimal comma, got '1.5'",
+    ),
     "empty file": (b"", (), "own.csv, line 1: expected a header, got nothing"),
     "missing column": (
         wave(),
@@ -209,14 +264,14 @@ WRONG_DATA = {
         ),
     ),
     "text": (
-        swapped(wave(), r7="n/a"),
+        swapped(wave(), r7="n.a."),
         (),
-        "own.csv, line 8, column 'x': expected a number, got 'n/a'",
+        "own.csv, line 8, column 'x': expected a number, got 'n.a.'",
     ),
-    "infinity": (
-        swapped(wave(), r7="inf"),
+    "too large": (
+        swapped(wave(), r7="1e31"),
         (),
-        "own.csv, line 8, column 'x': expected a number of at most 1e+30, got inf",
+        "own.csv, line 8, column 'x': expected a number of at most 1e+30, got '1e31'",
     ),
     "decimal comma": (
         swapped(wave(), r7="1,5"),
@@ -237,14 +292,6 @@ WRONG_DATA = {
         (
             "own.csv, line 8, column 'x': 1 missing in a row;"
             " at most 0 can be interpolated (a quarter of season 3)"
-        ),
-    ),
-    "dates up and down": (
-        ("day,x\n" + "".join(f"{d},{k * k}\n" for k, d in enumerate(UNORDERED))).encode(),
-        (),
-        (
-            "own.csv, line 62, column 'day': expected rows in the order of time,"
-            " got '2004-11' after '2004-12'"
         ),
     ),
     "no values": (["", "", "nan"], (), NAMED + "expected numbers, got no value in 3 rows"),
@@ -294,3 +341,50 @@ def test_unusable_data_gets_one_line_that_names_the_place(case, capsys):
     season = () if "--season" in arguments else ("--season", "4")
     assert call("demo", "--no-plot", "--data", "own.csv", *season, *arguments) == 2
     assert capsys.readouterr() == ("", f"pyoptk: error: {line}\n")
+
+
+ODD = [
+    "",
+    "NA",
+    "1,5",
+    "1.234,5",
+    "x",
+    "#",
+    '"',
+    "'",
+    "-99",
+    "1e400",
+    "\u0663",
+    "2020-13-45",
+    "Mon",
+]
+HEADERS = [("day", "x"), ("day", "x"), ("x", "day"), ("year", "x"), ("", "x"), ("x", "x")]
+
+
+def read_or_refusal(data):
+    try:
+        return read(data, "x", missing=["-99"])
+    except DemoError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_damaged_file_is_read_or_refused_in_one_line(seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(15):
+        labels = [str(np.datetime64("2019-12-28") + k) for k in range(rng.choice([0, 1, 40]))]
+        cells = [f"{k * k % 7}.5" for k in range(len(labels))]
+        for k in rng.integers(0, 60, 3):
+            if k < len(cells):
+                (cells, labels)[k % 2][k] = rng.choice(ODD)
+        text = table(cells, labels, rng.choice(list(",;\t")), rng.choice(HEADERS))
+        data = bytearray(text.encode(rng.choice(["utf-8", "utf-16"])))
+        for k in rng.integers(0, 9 * len(data), 2):  # often none
+            data[k : k + 1] = rng.bytes(1) if k < len(data) else b""
+        found = read_or_refusal(bytes(data))
+        if isinstance(found, str):
+            assert found.startswith(("own.csv, ", "own.csv: "))
+            assert "\n" not in found
+        else:
+            assert np.isfinite(found.values).all()
+            assert len(found.values) == len(found.labels) == len(found.observed)

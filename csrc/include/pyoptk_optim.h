@@ -266,6 +266,17 @@ extern const pk_field pk_common_fields[]; /* of pk_common; name NULL after the l
 
 /* ---- optimizer kernels ---- */
 
+/* What a watched step tells about one tensor.  All are doubles, so that a list of them is an array.
+ * Gradients are as given, before grad_scale. */
+enum { PK_WATCHED_RATES = 32 };
+typedef struct {
+    double grad_norm, param_norm, update_norm; /* Euclidean; of the parameter after the step */
+    double largest_grad;                       /* the largest magnitude that is not a NaN */
+    double clipped, zeros, nonfinite;          /* shares of the elements of the gradient */
+    double rates[PK_WATCHED_RATES]; /* |update / (grad_scale * gradient)| of some elements, evenly
+                                     * apart; of all, in the first n, if n is smaller */
+} pk_watched;
+
 typedef struct {
     /* One step of each tensor whose grad is not NULL; changes its param, states and ema.  The bits
      * are the same for any nthreads and on every instruction set, except for the sign and the
@@ -277,6 +288,16 @@ typedef struct {
     void (*step)(pk_which which, const pk_tensor *tensors, size_t count, const void *configs,
                  void *scratch, int nthreads);
     size_t (*scratch_size)(pk_which which, const pk_tensor *tensors, size_t count); /* bytes */
+
+    /* The same step, which also fills `watched`, with the same bits for any nthreads.  In float32
+     * the norm of an update is exact to some 1e-5; where squares leave the range of the dtype it is
+     * 0 or infinite.
+     *   watched  [count] out; elements of tensors that do not change stay as they are
+     *   watched_scratch  [watched_scratch_size bytes, aligned as by malloc] */
+    void (*watched_step)(pk_which which, const pk_tensor *tensors, size_t count,
+                         const void *configs, void *scratch, pk_watched *watched,
+                         void *watched_scratch, int nthreads);
+    size_t (*watched_scratch_size)(const pk_tensor *tensors, size_t count); /* bytes */
 
     /* Makes a list of tensors, one for each row that occurs in a gradient, in the order of their
      * first occurrence.  A step of this list changes only these rows and their part of the state.

@@ -16,6 +16,8 @@
  *         with peepholes p_i, p_f, p_o (Gers & Schmidhuber 2000):
  *             a_i, a_f += p_i * c_{t-1}, p_f * c_{t-1}                a_o += p_o * c_t
  *         if shape.cell_clip > 0, c_t is bounded by it (Sak et al. 2014), with gradient 0 there
+ *         with a projection w_hr (Sak et al. 2014), h has R < H features:
+ *             h_t = w_hr (o * tanh(c_t))
  *     PK_RNN    one gate      state h               Elman 1990
  *         h_t = tanh(w_ih x_t + b_ih + w_hh h_{t-1} + b_hh), or max(0, ...) if shape.relu
  *     PK_GRU    r, z, n       state h               Cho et al. 2014, in the form of cuDNN
@@ -42,6 +44,7 @@ typedef struct {
 typedef struct {
     size_t T, B; /* time steps and sequences, >= 0 */
     size_t I, H; /* inputs >= 0 and hidden units >= 1 */
+    size_t R; /* PK_LSTM, PK_LSTM_COUPLED: features of h, those of a projection; 0: none, and H */
     /* [B] in 0..T; NULL: all T.  From step lengths[b] on, the state of sequence b does not change,
      * its y is 0 and its dy is ignored. */
     const int64_t *lengths;
@@ -55,7 +58,8 @@ typedef struct {
     int relu;             /* PK_RNN: see above */
     double cell_clip;     /* see above; at most 0: none */
     pk_save save;
-    const pk_products *products; /* for kernels of PK_F32, except `step`; NULL: theirs */
+    /* For kernels of PK_F32, except `step` and layers with a projection; NULL: theirs. */
+    const pk_products *products;
 } pk_rnn_shape;
 
 /* A sequence of batches: element [t][b][i] is data[t * t_stride + b * b_stride + i].  With strides,
@@ -65,13 +69,15 @@ typedef struct {
     ptrdiff_t t_stride, b_stride;
 } pk_sequence;
 
-/* G is the number of gates of the cell: `gates` in its table. */
+/* G is the number of gates of the cell: `gates` in its table.  Without a projection R is H, here
+ * and below. */
 typedef struct {
     void *w_ih;      /* [G * H, I] */
-    void *w_hh;      /* [G * H, H] */
+    void *w_hh;      /* [G * H, R] */
     void *b_ih;      /* [G * H], may be NULL */
     void *b_hh;      /* [G * H], may be NULL */
     void *peepholes; /* [`peepholes` of the table * H], may be NULL */
+    void *w_hr;      /* [R, H]; NULL without a projection */
 } pk_rnn_weights;
 
 /* The number of elements (scratch: bytes) of the arrays of the same names in pk_rnn_layer.
@@ -86,15 +92,15 @@ typedef struct {
     pk_rnn_shape shape;
     pk_rnn_weights weights; /* in */
     pk_sequence x;          /* [T, B, I] in */
-    pk_sequence y;          /* [T, B, H] out, may be absent */
-    /* [B, H] in: the state before the first step; NULL: zeros.  For backward it must be NULL if and
+    pk_sequence y;          /* [T, B, R] out, may be absent */
+    /* [B, R] in: the state before the first step; NULL: zeros.  For backward it must be NULL if and
      * only if it was in forward; it is not read again. */
     const void *h0;
     const void *c0; /* [B, H] in; NULL: zeros, or if the cell has no c */
-    void *h_last;   /* [B, H] out: the state after the last step, may be NULL */
+    void *h_last;   /* [B, R] out: the state after the last step, may be NULL */
     void *c_last;   /* [B, H] out, may be NULL */
     void *h;       /* [sizes.h] out; in for backward.  Unless PK_SAVE_NOTHING it is [T+1, B, P] with
-                    * P = padded(H): the state before the first step, then the state after each */
+                    * P = padded(R): the state before the first step, then the state after each */
     void *c;       /* [sizes.c] out; in for backward; in an order of the kernel's; NULL if 0 */
     void *gates;   /* [sizes.gates] out; in for backward, which overwrites it */
     void *scratch; /* [sizes.scratch bytes], any alignment; holds nothing between calls */
@@ -102,12 +108,12 @@ typedef struct {
 
 /* What backward needs in addition. */
 typedef struct {
-    pk_sequence dy; /* [T, B, H] in; absent: zeros */
+    pk_sequence dy; /* [T, B, R] in; absent: zeros */
     /* [T, B, I] out, may be absent.  Two layers of one call may share it: it is then the sum. */
     pk_sequence dx;
-    const void *dh_last;  /* [B, H] in; NULL: zeros */
+    const void *dh_last;  /* [B, R] in; NULL: zeros */
     const void *dc_last;  /* [B, H] in; NULL: zeros */
-    void *dh0;            /* [B, H] out, may be NULL, may be dh_last */
+    void *dh0;            /* [B, R] out, may be NULL, may be dh_last */
     void *dc0;            /* [B, H] out, may be NULL, may be dc_last */
     pk_rnn_weights grads; /* out, each may be NULL */
     int accumulate;       /* add to `grads` instead of overwriting them */
@@ -126,7 +132,7 @@ typedef struct {
 typedef struct {
     size_t gates, states;       /* 1: h; 2: h and c */
     size_t peepholes;           /* of a unit */
-    size_t (*padded)(size_t H); /* H rounded up to whole vectors */
+    size_t (*padded)(size_t R); /* R rounded up to whole vectors */
     pk_rnn_sizes (*sizes)(const pk_rnn_shape *shape);
     pk_rnn_partition (*partition)(const pk_rnn_shape *shape, size_t count, int nthreads);
     void (*forward)(const pk_rnn_layer *layers, size_t count, int nthreads);
@@ -135,9 +141,9 @@ typedef struct {
                      int nthreads);
 
     /* One time step, for inference on a stream.  Reads each weight once and packs nothing.  Uses B,
-     * I, H and relu of the shape, the weights, the first step of x, h0, c0, h_last, c_last and
-     * `step_scratch_size` bytes of scratch; c_last may be c0.  Adds the same products as forward in
-     * another order. */
+     * I, H, R, relu and cell_clip of the shape, the weights, the first step of x, h0, c0, h_last,
+     * c_last and `step_scratch_size` bytes of scratch; c_last may be c0.  Adds the same products as
+     * forward in another order. */
     void (*step)(const pk_rnn_layer *layer, int nthreads);
     size_t (*step_scratch_size)(const pk_rnn_shape *shape); /* 0 for most cells */
 } pk_cell_kernels;

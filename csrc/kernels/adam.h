@@ -234,9 +234,12 @@ PK_INLINE vectors lamb_moments_rule(vectors x, context k)
     return x;
 }
 
+EDGE(lamb_moments)
+
 static size_t lamb_moments_update(const piece *p, const context *k)
 {
-    return update_arrays(lamb_moments_rule, 0, STATES_01, STATES_01 | STATE_2, ROOTS_1_IN_4, p, *k);
+    return update_arrays(lamb_moments_rule, lamb_moments_edge, 0, STATES_01, STATES_01 | STATE_2,
+                         ROOTS_1_IN_4, p, *k);
 }
 
 /* sums: of param^2 and of direction^2 in each block */
@@ -275,11 +278,13 @@ PK_INLINE vectors lamb_rule(vectors x, context k)
     return x;
 }
 
+EDGE(lamb)
+
 static size_t lamb_update(const piece *p, const context *k)
 {
     context own = *k;
     own.rate = p->rate;
-    return update_arrays(lamb_rule, 0, STATES_01, PARAM, ROOTS_1_IN_4, p, own);
+    return update_arrays(lamb_rule, lamb_edge, 0, STATES_01, PARAM, ROOTS_1_IN_4, p, own);
 }
 
 static size_t lamb_scratch_size(const pk_tensor *tensors, size_t count)

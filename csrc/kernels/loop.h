@@ -10,7 +10,7 @@
 #define PK_LOOP_H
 
 #include "root.h"
-#include "sweep.h"
+#include "watch.h"
 
 enum { PAIR = 2 * LANES };
 
@@ -185,15 +185,21 @@ typedef struct {
     size_t at, from, to;
 } edge;
 
+/* stepped_pair with the rule of an optimizer; the variant is k's. */
+typedef pair edge_step(const piece *t, size_t i, const context *k, int reads);
+
 /* The loop with nothing but the rule, two pairs at a time, from begin to end.  Prefetches the next
  * tensor ahead of each stretch, so that the innermost loop has no branch. */
-PK_INLINE void update_rule_only(const piece *t, size_t begin, size_t end, context k, int reads,
-                                int changes, int roots, update_rule *rule)
+PK_INLINE void update_rule_only(const piece *t, int watched, size_t begin, size_t end, context k,
+                                int reads, int changes, int roots, update_rule *rule)
 {
     enum { STRETCH = 4 * PAIR };
     context slow = k, fast = k; /* roots by the instruction and by multiplications */
+    watched_sums w;
     slow.by_products = 0;
-    fast.by_products = 1;
+    fast.by_products = !watched; /* the sums leave no time for multiplications */
+    if (watched)
+        w = *t->sums;
     for (size_t i = begin, stop; i + 2 * PAIR <= end;) {
         stop = t->next ? smaller(i + STRETCH, end) : end;
         if (t->next)
@@ -201,19 +207,25 @@ PK_INLINE void update_rule_only(const piece *t, size_t begin, size_t end, contex
         for (; i + 2 * PAIR <= stop; i += 2 * PAIR) {
             pair x = load_pair(t, i, reads, 0);
             x = (pair){rule(x.even, slow), rule(x.odd, fast)};
+            if (watched)
+                add_pair(&w, t->param + i, t->grad + i, x.even.p, x.odd.p);
             store_pair(t, i, x, changes, 0, 0);
             x = load_pair(t, i + PAIR, reads, 0);
             x = (pair){rule(x.even, slow), rule(x.odd, roots == ROOTS_2_IN_4 ? fast : slow)};
+            if (watched)
+                add_pair(&w, t->param + i + PAIR, t->grad + i + PAIR, x.even.p, x.odd.p);
             store_pair(t, i + PAIR, x, changes, 0, 0);
         }
     }
+    if (watched)
+        *t->sums = w;
 }
 
 /* One step of a piece.  The loop begins at the first aligned vector of the parameter, because
  * stores that cross a cache line are slow; edges do the rest, so that there is no scalar tail.  If
  * counting, changes nothing and returns the number of agreeing elements. */
-PK_INLINE size_t update_arrays(update_rule *rule, int variant, int reads, int changes, int roots,
-                               const piece *p, context k)
+PK_INLINE size_t update_arrays(update_rule *rule, edge_step *at_edge, int variant, int reads,
+                               int changes, int roots, const piece *p, context k)
 {
     copies filled;
     k.variant = variant; /* a literal: the rule compiles without branches */
@@ -224,7 +236,6 @@ PK_INLINE size_t update_arrays(update_rule *rule, int variant, int reads, int ch
     const size_t begin = is_short ? 0 : off, stride = rule_only ? 2 * PAIR : PAIR;
     const size_t end = is_short ? 0 : t.n - (t.n - begin) % PAIR;
     size_t agree = 0;
-
     edge edges[3];
     pair after[3];
     int count = 0;
@@ -236,42 +247,61 @@ PK_INLINE size_t update_arrays(update_rule *rule, int variant, int reads, int ch
         edges[count++] = is_short
                              ? (edge){.at = 0, .from = 0, .to = t.n}
                              : (edge){.at = t.n - PAIR, .from = PAIR - (t.n - end), .to = PAIR};
-    for (int e = 0; e < count; e++)
-        after[e] = stepped_pair(&t, edges[e].at, k, reads, rule);
 
-    if (rule_only) {
-        update_rule_only(&t, begin, end, k, reads, changes, roots, rule);
-    } else {
+    for (int e = 0; e < count; e++)
+        after[e] = at_edge(&t, edges[e].at, &k, reads);
+
+    if (rule_only && t.sums) /* literals: no branch in the loop */
+        update_rule_only(&t, 1, begin, end, k, reads, changes, roots, rule);
+    else if (rule_only)
+        update_rule_only(&t, 0, begin, end, k, reads, changes, roots, rule);
+    else
         for (size_t i = begin; i < end; i += PAIR) {
             if (t.next)
                 prefetch_next(t.next, i - begin, PAIR, reads);
             const pair x = stepped_pair(&t, i, k, reads, rule);
+            if (t.sums)
+                watch_pair(t.sums, t.param + i, t.grad + i, x.even.p, x.odd.p);
             if (t.counting)
                 agree += count_agreeing(x, 0, PAIR);
             else
                 store_pair(&t, i, x, changes, 1, k.zero_grad);
         }
-    }
 
-    for (int e = 0; e < count; e++)
+    for (int i = 0; i < count; i++) {
+        const edge e = edges[i];
+        if (t.sums)
+            watch_part(t.sums, t.param + e.at, t.grad + e.at, after[i].even.p, after[i].odd.p,
+                       e.from, e.to);
         if (t.counting)
-            agree += count_agreeing(after[e], edges[e].from, edges[e].to);
+            agree += count_agreeing(after[i], e.from, e.to);
         else
-            store_pair(&t, edges[e].at, after[e], changes, 1, k.zero_grad);
+            store_pair(&t, e.at, after[i], changes, 1, k.zero_grad);
+    }
     if (is_short && !t.counting)
         copy_back(p, &filled, changes, k.zero_grad);
     return agree;
 }
 
+/* Defines name_edge from name_rule: one function for all variants and all edges. */
+#define EDGE(name)                                                                                 \
+    static __attribute__((noinline)) pair name##_edge(const piece *t, size_t i, const context *k,  \
+                                                      int reads)                                   \
+    {                                                                                              \
+        return stepped_pair(t, i, *k, reads, name##_rule);                                         \
+    }
+
 /* Defines name_update from name_rule and a list of LOOP(variant, states, roots), one for each
  * variant that name_context may set.  A rule changes the states that it reads. */
 #define LOOP(variant, states, roots)                                                               \
     case variant:                                                                                  \
-        return update_arrays(rule, variant, states, PARAM | (states), roots, p, *k)
+        return update_arrays(rule, at_edge, variant, states, PARAM | (states), roots, p, *k)
 #define LOOPS(name, ...)                                                                           \
+    EDGE(name)                                                                                     \
     static size_t name##_update(const piece *p, const context *k)                                  \
     {                                                                                              \
         update_rule *const rule = name##_rule;                                                     \
+        edge_step *const at_edge = name##_edge;                                                    \
         switch (k->variant) {                                                                      \
             __VA_ARGS__;                                                                           \
         }                                                                                          \

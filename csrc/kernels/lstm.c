@@ -1,7 +1,8 @@
-/* The LSTM, with or without peepholes and a bound for c: its description, its equations and their
- * gradient, and the passes around them.  lstm_coupled.c includes this file for the cell whose input
- * gate is 1 - f, which leaves three gates.  CMake compiles it once for each instruction set and
- * dtype; everything is static except the table.  Equations and sources are in pyoptk_rnn.h. */
+/* The LSTM, with or without peepholes, a bound for c and a projection: its description, equations
+ * and their gradient, and the passes around them.  lstm_coupled.c includes this file for the cell
+ * whose input gate is 1 - f, which leaves three gates.  CMake compiles it once for each instruction
+ * set and dtype; everything is static except the table.  Equations and sources are in
+ * pyoptk_rnn.h. */
 #ifndef LSTM_COUPLED
 #define LSTM_COUPLED 0
 #endif
@@ -18,6 +19,8 @@ enum { CELL_GATES = 3, CELL_COLUMNS = 3, CELL_HAS_C = 1, CELL_SAVES = 1, F = 0, 
 #define CELL_PEEPHOLES {0, 1, 3}
 enum { CELL_GATES = 4, CELL_COLUMNS = 4, CELL_HAS_C = 1, CELL_SAVES = 1, F = 1, G = 2, O = 3 };
 #endif
+
+#define CELL_PROJECTS 1
 
 #include "rnn_layout.h"
 
@@ -80,6 +83,12 @@ PK_INLINE vec cell_h(const cell_context *context, real *a, real *gates, size_t n
     if (gates)
         store(gates + O * n, o);
     return o * vec_tanh(c);
+}
+
+/* What a projection multiplies: h of a cell without. */
+PK_INLINE vec cell_before_projection(const real *gates, size_t n, vec c)
+{
+    return load(gates + O * n) * vec_tanh(c);
 }
 
 /* h_prev enters only the product, so dh ends as 0. */

@@ -15,12 +15,16 @@ static const optimizer optimizers[PK_N_OPTIMIZERS + 1] = {
 /* One sweep; two if a group is cautious, because the share of agreeing elements of a tensor is
  * known only after all of them.  Then CAUTIOUS_AT_ONCE tensors at a time, whose counts fit the
  * stack. */
-static void step(pk_which which, const pk_tensor *tensors, size_t count, const void *configs,
-                 void *scratch, int nthreads)
+static void watched_step(pk_which which, const pk_tensor *tensors, size_t count,
+                         const void *configs, void *scratch, pk_watched *watched,
+                         void *watched_scratch, int nthreads)
 {
     size_t agreeing[CAUTIOUS_AT_ONCE];
     int cautious = 0;
-    sweep s = {.optimizer = &optimizers[which], .configs = configs};
+    sweep s = {.optimizer = &optimizers[which],
+               .configs = configs,
+               .watched = watched,
+               .parts = watched_scratch};
     const double *const rates =
         which == PK_LAMB ? lamb_rates(s, tensors, count, scratch, nthreads) : NULL;
     for (size_t i = 0; i < count; i++)
@@ -35,8 +39,17 @@ static void step(pk_which which, const pk_tensor *tensors, size_t count, const v
             run_sweep(&s, elements_of, 1, update_chunk, nthreads);
             s.counting = 0;
         }
-        run_sweep(&s, elements_of, 1, update_chunk, nthreads);
+        if (watched)
+            watched_sweep(&s, nthreads);
+        else
+            run_sweep(&s, elements_of, 1, update_chunk, nthreads);
     }
+}
+
+static void step(pk_which which, const pk_tensor *tensors, size_t count, const void *configs,
+                 void *scratch, int nthreads)
+{
+    watched_step(which, tensors, count, configs, scratch, NULL, NULL, nthreads);
 }
 
 static size_t scratch_size(pk_which which, const pk_tensor *tensors, size_t count)
@@ -48,7 +61,9 @@ extern const pk_optim_kernels PK_TABLE;
 
 const pk_optim_kernels PK_TABLE = {
     .step = step,
+    .watched_step = watched_step,
     .scratch_size = scratch_size,
+    .watched_scratch_size = watched_scratch_size,
     .touched_rows = touched_rows,
     .touched_scratch_size = touched_scratch_size,
     .global_norm = global_norm,

@@ -13,12 +13,14 @@ typedef float real;
 typedef int32_t real_bits;
 typedef uint32_t real_unsigned;
 #define real_sqrt sqrtf
+#define real_fma __builtin_fmaf
 #define REAL_MIN FLT_MIN
 #else
 typedef double real;
 typedef int64_t real_bits;
 typedef uint64_t real_unsigned;
 #define real_sqrt sqrt
+#define real_fma __builtin_fma
 #define REAL_MIN DBL_MIN
 #endif
 

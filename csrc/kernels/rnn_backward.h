@@ -70,7 +70,7 @@ static void rnn_again(const rnn_job *job, range steps, size_t i, int phase, rang
             for (size_t panel = panels.from; panel < panels.to; panel++)
                 rnn_s(job, t, rows, panel, gates_at(job, panel, t, rows.from));
     }
-    if (phase < PHASES - 1)
+    if (phase != PHASES - 1) /* h is known: there is nothing to project */
         return;
     for (size_t panel = panels.from; panel < panels.to && CELL_HAS_S; panel++)
         rnn_products_of_s(job, with_h, rows, panel);
@@ -82,56 +82,65 @@ static void rnn_again(const rnn_job *job, range steps, size_t i, int phase, rang
         for (size_t panel = panels.from; panel < panels.to; panel++) {
             real *a = gates_at(job, panel, t, rows.from);
             rnn_cells(job, t, rows, panel, a, a, c_before(job, t, rows.from),
-                      c_behind(job, t, rows.from), 1, job->s.resets != NULL);
+                      c_behind(job, t, rows.from), 1, job->s.resets || projects(&job->s));
         }
 }
 
 /* ---- the recurrence -------------------------------------------------------------------------- */
 
-/* dh and dc of the state before step t, if that is the one of a reset: they go no further. */
-PK_INLINE void stop_at_reset(const rnn_job *job, size_t t, size_t b, size_t unit, vec *dh, vec *dc)
+/* The gradient of a state before step t, dh or dc, if that is the one of a reset: it goes no
+ * further; the sum of those is at `sum` of row b. */
+PK_INLINE vec past_reset(const rnn_job *job, size_t t, size_t b, vec d, real *sum)
 {
     if (!is_reset(job, t, b))
-        return;
-    if (job->s.reset_to_initial) {
-        real *dh_b = job->dh_resets + b * job->Q + unit;
-        store(dh_b, load(dh_b) + *dh);
-        if (CELL_HAS_C) {
-            real *dc_b = job->dc_resets + b * job->P_c + unit;
-            store(dc_b, load(dc_b) + *dc);
-        }
-    }
-    *dh = *dc = broadcast(0);
+        return d;
+    if (job->s.reset_to_initial)
+        store(sum, load(sum) + d);
+    return broadcast(0);
+}
+
+/* The gradient of some features of h after step t: of y and of the state, which is dh. */
+PK_INLINE vec rnn_dh(const rnn_job *job, size_t t, size_t b, size_t at, size_t lanes,
+                     const int resets)
+{
+    vec dh = load(job->dh + b * job->Q + at);
+    if (resets)
+        dh = past_reset(job, t + 1, b, dh, job->dh_resets + b * job->Q + at);
+    if (job->dy.data && (active(job, t, b) || job->s.repeat_last))
+        dh += load_n(row_at(job->dy, t, b) + at, lanes);
+    return dh;
 }
 
 /* For some units of a row: replaces the gates by dA, and dc by the gradient of c_prev.  Leaves in
  * dh the part of the gradient of h_prev that does not pass through w_hh; the product is added
- * later.  `resets`: whether there are any. */
-PK_INLINE void rnn_cell_backward(const rnn_job *job, size_t t, size_t b, place p, const int resets)
+ * later.  `rare`: whether there are resets or a projection, for which the gradient of m is known,
+ * and m is computed again. */
+PK_INLINE void rnn_cell_backward(const rnn_job *job, size_t t, size_t b, place p, const int rare)
 {
     real *gates = gates_at(job, p.panel, t, b) + p.vector * LANES;
-    real *dh_b = job->dh + b * job->Q + p.unit;
+    const int resets = rare && job->s.resets, projected = rare && projects(&job->s);
+    real *dh_b = projected ? job->ds + b * job->Q_c + p.unit : job->dh + b * job->Q + p.unit;
     real *dc_b = CELL_HAS_C ? job->dc + b * job->P_c + p.unit : NULL;
-    const int is_active = active(job, t, b);
-    vec dh = load(dh_b), dc = dc_b ? load(dc_b) : (vec){0};
-    if (resets)
-        stop_at_reset(job, t + 1, b, p.unit, &dh, &dc);
-    if (job->dy.data && (is_active || job->s.repeat_last))
-        dh += load_n(row_at(job->dy, t, b) + p.unit, p.lanes);
-    if (!is_active) {
+    vec dh = projected ? load(dh_b) : rnn_dh(job, t, b, p.unit, p.lanes, resets);
+    vec dc = dc_b ? load(dc_b) : (vec){0};
+    if (resets && dc_b)
+        dc = past_reset(job, t + 1, b, dc, job->dc_resets + b * job->P_c + p.unit);
+    if (!active(job, t, b)) {
         memset(gates, 0, (VECTORS == 1 ? WIDTH : LANES) * sizeof *gates);
         store(dh_b, dh);
         return;
     }
     const real *h_prev = h_at(job, t, b), *c_prev = c_before(job, t, b);
     const cell_states states = {
-        .h_prev = load((resets ? h_or_reset(job, t, b, h_prev) : h_prev) + p.unit),
-        .h = load(h_at(job, t + 1, b) + p.unit),
-        .c_prev = CELL_HAS_C ? load((resets ? c_or_reset(job, t, b, c_prev) : c_prev) + p.unit)
-                             : (vec){0},
+        .h_prev = projected ? dh : load((rare ? h_or_reset(job, t, b, h_prev) : h_prev) + p.unit),
+        .h = projected ? dh : load(h_at(job, t + 1, b) + p.unit),
+        .c_prev =
+            CELL_HAS_C ? load((rare ? c_or_reset(job, t, b, c_prev) : c_prev) + p.unit) : (vec){0},
         .c = CELL_HAS_C ? load(c_behind(job, t, b) + p.unit) : (vec){0},
     };
     const cell_context context = context_of(job, p.unit);
+    if (projected)
+        store(s_at(job, t, b) + p.unit, cell_before_projection(gates, p.n, states.c));
     cell_gradient(&context, gates, p.n, p.lanes, states, &dh, &dc);
     if (dc_b)
         store(dc_b, dc);
@@ -139,12 +148,35 @@ PK_INLINE void rnn_cell_backward(const rnn_job *job, size_t t, size_t b, place p
 }
 
 PK_INLINE void rnn_cells_backward(const rnn_job *job, size_t t, range rows, range panels,
-                                  const int resets)
+                                  const int rare)
 {
     for (size_t panel = panels.from; panel < panels.to; panel++)
         for (size_t b = rows.from; b < rows.to; b++)
             for (size_t v = 0; v < vectors_of(job, panel); v++)
-                rnn_cell_backward(job, t, b, place_of(job, panel, v), resets);
+                rnn_cell_backward(job, t, b, place_of(job, panel, v), rare);
+}
+
+/* With a projection: the gradient of h after step t, which passes to m, is now known. */
+static void rnn_h_backward(const rnn_job *job, size_t t, range rows, range features)
+{
+    for (size_t b = rows.from; b < rows.to; b++)
+        for (size_t at = features.from; at < features.to; at += LANES) {
+            const vec dh = rnn_dh(job, t, b, at, smaller(job->R - at, LANES), 1), none = {0};
+            const int is_active = active(job, t, b);
+            store(dh_row(job, t, b) + at, is_active ? dh : none);
+            store(job->dh + b * job->Q + at, is_active ? none : dh);
+        }
+}
+
+/* The gradient of m of step t for some columns of units. */
+static void rnn_m_backward(const rnn_job *job, size_t t, range rows, range columns)
+{
+    const range live = active_rows(job, t, rows);
+    const size_t n = columns.from * WIDTH, N = smaller(columns.to * WIDTH, job->P_c) - n;
+    if (length(live))
+        product(length(live), N, job->R, strided(dh_row(job, t, live.from), (ptrdiff_t)job->Q, 1),
+                in_panels(job->packed_w_hr + n * job->R, job->R),
+                job->ds + live.from * job->Q_c + n, job->Q_c, ZEROS);
 }
 
 /* For cells with s, some columns of units: the gradient of s of step t, which needs dA of all
@@ -156,7 +188,7 @@ static void rnn_s_backward(const rnn_job *job, size_t t, range rows, range colum
     right_operand w = weight_rows(job, OF_S, job->packed_w_s, NULL, job->R);
     w.b += columns.from * w.panel;
     rnn_da_product(job, OF_S, t, live, smaller(columns.to * WIDTH, job->P_h) - n, w,
-                   job->ds + live.from * job->Q + n, job->Q, ZEROS);
+                   job->ds + live.from * job->Q_c + n, job->Q_c, ZEROS);
     for (size_t panel = panels.from; panel < panels.to; panel++)
         for (size_t b = live.from; b < live.to; b++)
             for (size_t v = 0; v < vectors_of(job, panel) && active(job, t, b); v++) {
@@ -166,7 +198,7 @@ static void rnn_s_backward(const rnn_job *job, size_t t, range rows, range colum
                 vec dh = load(dh_b);
                 store(s_at(job, t, b) + p.unit,
                       cell_s_gradient(gates_at(job, panel, t, b) + v * LANES, p.n, p.lanes, h,
-                                      load(job->ds + b * job->Q + p.unit), &dh));
+                                      load(job->ds + b * job->Q_c + p.unit), &dh));
                 store(dh_b, dh);
             }
 }
@@ -177,21 +209,26 @@ static void rnn_backward_step(const rnn_job *job, range steps, size_t i, int pha
                               range columns)
 {
     const size_t t = steps.to - i;
-    const range panels = panels_of(job, columns);
+    const range panels = panels_of(job, columns), features = features_of(job, columns);
     if (i > 0 && phase == 0) { /* dh of the state before step t */
         const range live = rows_that(gives_dh, job, t, rows);
-        const size_t n = columns.from * WIDTH;
         right_operand w = weight_rows(job, OF_H, job->packed_w_hh, job->w.w_hh, job->R);
-        w.b += columns.from * w.panel;
-        if (length(live))
-            rnn_da_product(job, OF_H, t, live, smaller(columns.to * WIDTH, job->P_h) - n, w,
-                           job->dh + live.from * job->Q + n, job->Q, NULL);
+        w.b += features.from / WIDTH * w.panel;
+        if (length(live) && length(features))
+            rnn_da_product(job, OF_H, t, live, length(features), w,
+                           job->dh + live.from * job->Q + features.from, job->Q, NULL);
     }
-    if (CELL_HAS_S && i < length(steps) && phase == 1)
-        rnn_s_backward(job, t - 1, rows, columns);
-    if (i == length(steps) || phase != (CELL_HAS_S ? 0 : PHASES - 1))
+    if (i == length(steps))
         return;
-    if (job->s.resets)
+    if (CELL_HAS_S && phase == 1)
+        rnn_s_backward(job, t - 1, rows, columns);
+    if (projects(&job->s) && phase == 0)
+        rnn_h_backward(job, t - 1, rows, features);
+    if (phase != (CELL_HAS_S ? 0 : phases_of(job) - 1))
+        return;
+    if (projects(&job->s))
+        rnn_m_backward(job, t - 1, rows, columns);
+    if (job->s.resets || projects(&job->s))
         rnn_cells_backward(job, t - 1, rows, panels, 1);
     else
         rnn_cells_backward(job, t - 1, rows, panels, 0);
@@ -229,16 +266,14 @@ static rnn_job rnn_backward_job(const pk_rnn_layer *layer, const pk_rnn_gradient
 static void rnn_add_resets(const rnn_job *job)
 {
     for (size_t b = 0; b < job->s.B && job->s.resets; b++) {
-        vec none = {0};
-        for (size_t unit = 0; unit < job->P_h; unit += LANES) {
-            real *dh = job->dh + b * job->Q + unit;
-            real *dc = CELL_HAS_C ? job->dc + b * job->P_c + unit : NULL;
-            vec dh_b = load(dh), dc_b = dc ? load(dc) : none;
-            stop_at_reset(job, 0, b, unit, &dh_b, &dc_b);
-            store(dh, dh_b + load(job->dh_resets + b * job->Q + unit));
-            if (dc)
-                store(dc, dc_b + load(job->dc_resets + b * job->P_c + unit));
-        }
+        real *const d[] = {job->dh + b * job->Q, CELL_HAS_C ? job->dc + b * job->P_c : NULL};
+        real *const sums[] = {job->dh_resets + b * job->Q, job->dc_resets + b * job->P_c};
+        const size_t widths[] = {job->P_h, job->P_c};
+        for (size_t i = 0; i < 1 + CELL_HAS_C; i++)
+            for (size_t at = 0; at < widths[i]; at += LANES) {
+                const vec past = past_reset(job, 0, b, load(d[i] + at), sums[i] + at);
+                store(d[i] + at, past + load(sums[i] + at));
+            }
     }
 }
 
@@ -253,8 +288,11 @@ static void rnn_backward(const pk_rnn_layer *layers, const pk_rnn_gradients *gra
     const size_t of_w_ih = jobs->dx.data ? round_up(jobs->s.I, WIDTH) / WIDTH : 0;
     size_t to = jobs->s.T;
     rnn_run run = rnn_run_of(jobs, count, nthreads);
+    run.is_backward = 1;
     pk_parallel(rnn_pack_backward, &run, count * (jobs->Q / WIDTH + of_w_ih) * panels,
                 run.nthreads);
+    if (projects(&jobs->s))
+        pk_parallel(rnn_pack_projection, &run, count * jobs->Q_c / WIDTH, run.nthreads);
     if (again)
         pk_parallel(rnn_pack_forward, &run, count * panels, run.nthreads);
     do {

@@ -47,6 +47,20 @@ static void rnn_pack_forward(void *arg, size_t task)
     rnn_round_packed(job, OF_S, packed_w_s(job, panel), job->R);
 }
 
+/* Packs columns of w_hr for a pass, WIDTH outputs of its product; task = part * count + job. */
+static void rnn_pack_projection(void *arg, size_t task)
+{
+    const rnn_run *run = arg;
+    const rnn_job *job = run->jobs + task % run->count;
+    const size_t at = task / run->count * WIDTH, H = job->s.H, R = job->R;
+    real *const to = job->packed_w_hr;
+    if (!run->is_backward)
+        pack_gate_columns(to + at * H, WIDTH, job->w.w_hr, 0, H, at, smaller(R - at, WIDTH),
+                          (size_t[]){0}, 1);
+    else
+        pack_rows(to + at * R, R, job->w.w_hr, H, at, H);
+}
+
 PK_INLINE right_operand packed_w_ih(const rnn_job *job, size_t panel)
 {
     return (right_operand){
@@ -135,18 +149,30 @@ static void rnn_pre_activations(const rnn_job *job, size_t t, range rows, range 
                 a + (with_h.from - rows.from) * WIDTH + OF_H.first * n, WIDTH, NULL);
 }
 
+/* A new state, and the output of step t, for some features. */
+PK_INLINE void rnn_put(const rnn_job *job, size_t t, size_t b, size_t at, size_t lanes, vec h,
+                       vec y, const int resets)
+{
+    store(h_at(job, t + 1, b) + at, h);
+    if (resets && !rounded(job->products))
+        store(h_before(job, t + 1, b) + at,
+              is_reset(job, t + 1, b) ? load(job->reset_h + b * job->P_h + at) : h);
+    if (job->y.data)
+        store_n(row_at(job->y, t, b) + at, y, lanes);
+}
+
 /* Applies the cell to rows of a panel: from the pre-activations a[rows, WIDTH] and c[rows, P_c] to
- * c_next and, unless NULL, gates, which may be a.  If `again`, h and y are known already; `resets`:
- * whether there are any.
+ * c_next and, unless NULL, gates, which may be a.  If `again`, h and y are known already; `rare`:
+ * whether there are resets or a projection, which gets m instead of h.
  * Two loops, c and then h, because the chain of operations from a pre-activation to h is too long
  * to overlap with that of the next row. */
 PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel, real *a,
-                         real *gates, const real *c, real *c_next, const int again,
-                         const int resets)
+                         real *gates, const real *c, real *c_next, const int again, const int rare)
 {
     const size_t vectors = vectors_of(job, panel), P_c = CELL_HAS_C ? job->P_c : 0;
+    const int resets = rare && job->s.resets, to_project = rare && projects(&job->s);
     for (size_t b = rows.from, r = 0; b < rows.to; b++, r++) {
-        const real *c_b = resets ? c_or_reset(job, t, b, c + r * P_c) : c + r * P_c;
+        const real *c_b = rare ? c_or_reset(job, t, b, c + r * P_c) : c + r * P_c;
         for (size_t v = 0; v < vectors; v++) {
             const place p = place_of(job, panel, v);
             const size_t at = r * WIDTH + v * LANES;
@@ -164,21 +190,18 @@ PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel,
             const size_t at = r * WIDTH + v * LANES;
             const vec state = CELL_HAS_C ? load(c_next + r * P_c + p.unit) : (vec){0};
             const real *h_b = h_at(job, t, b);
-            if (resets)
+            if (rare)
                 h_b = h_or_reset(job, t, b, h_b);
-            vec h = load(h_b + p.unit); /* past the end of the sequence h stays */
+            /* past the end of the sequence h stays */
+            vec h = to_project ? (vec){0} : load(h_b + p.unit);
             vec y = job->s.repeat_last ? h : broadcast(0);
             const cell_context context = context_of(job, p.unit);
             if (active(job, t, b))
                 y = h = cell_h(&context, a + at, gates ? gates + at : NULL, p.n, state, h);
-            if (again)
-                continue;
-            store(h_at(job, t + 1, b) + p.unit, h);
-            if (resets && !rounded(job->products))
-                store(h_before(job, t + 1, b) + p.unit,
-                      is_reset(job, t + 1, b) ? load(job->reset_h + b * job->P_h + p.unit) : h);
-            if (job->y.data)
-                store_n(row_at(job->y, t, b) + p.unit, y, p.lanes);
+            if (to_project)
+                store(s_at(job, t, b) + p.unit, h);
+            else if (!again)
+                rnn_put(job, t, b, p.unit, p.lanes, h, y, resets);
         }
 }
 
@@ -198,7 +221,7 @@ static void rnn_forward_cells(const rnn_job *job, size_t t, range rows, size_t p
     real *const gates = keeps_gates(&job->s) ? gates_at(job, panel, t, rows.from) : NULL;
     const real *c = c_at(job, t, rows.from);
     real *c_next = c_after(job, t, rows.from);
-    if (job->s.resets) /* code of its own, without which the usual case takes longer */
+    if (job->s.resets || projects(&job->s)) /* apart: the usual case would take longer */
         rnn_cells(job, t, rows, panel, a, gates, c, c_next, 0, 1);
     else
         rnn_cells(job, t, rows, panel, a, gates, c, c_next, 0, 0);
@@ -218,7 +241,7 @@ static void rnn_s(const rnn_job *job, size_t t, range rows, size_t panel, real *
     const size_t unit = panel * UNITS, to = elements_of(job->products, unit);
     if (rounded(job->products))
         job->products->round_left(s_before(job, t, rows.from) + to, job->P_before,
-                                  s_at(job, t, rows.from) + unit, (ptrdiff_t)job->P_h, length(rows),
+                                  s_at(job, t, rows.from) + unit, (ptrdiff_t)job->P_c, length(rows),
                                   vectors_of(job, panel) * LANES);
 }
 
@@ -231,11 +254,33 @@ static void rnn_products_of_s(const rnn_job *job, range steps, range rows, size_
     rnn_products(job, OF_S, s, job->K_h, w, panel, steps, rows, NULL);
 }
 
+/* h = w_hr m for the features that belong to some columns of units. */
+static void rnn_project(const rnn_job *job, size_t t, range rows, range columns)
+{
+    const range live = active_rows(job, t, rows), features = features_of(job, columns);
+    const right_operand w = in_panels(job->packed_w_hr + features.from * job->s.H, job->s.H);
+    if (length(live) && length(features))
+        product(length(live), length(features), job->s.H,
+                strided(s_at(job, t, live.from), (ptrdiff_t)job->P_c, 1), w,
+                h_at(job, t + 1, live.from) + features.from, job->P_h, ZEROS);
+    for (size_t b = rows.from; b < rows.to; b++)
+        for (size_t at = features.from; at < features.to; at += LANES) {
+            const int is_active = active(job, t, b);
+            const vec h = load((is_active ? h_at(job, t + 1, b) : h_before(job, t, b)) + at);
+            rnn_put(job, t, b, at, smaller(job->R - at, LANES), h,
+                    is_active || job->s.repeat_last ? h : broadcast(0), job->s.resets != NULL);
+        }
+}
+
 static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phase, range rows,
                              range columns)
 {
     _Alignas(ALIGNMENT) real local[ROW_BLOCK * WIDTH]; /* never leaves the L1 cache */
     const range panels = panels_of(job, columns);
+    if (phase == PHASES) {
+        rnn_project(job, t, rows, columns);
+        return;
+    }
     if (phase == 1) {
         for (size_t panel = panels.from; panel < panels.to; panel++) {
             if (CELL_HAS_S && !(job->from_zeros && t == 0))
@@ -311,6 +356,8 @@ static void rnn_forward(const pk_rnn_layer *layers, size_t count, int nthreads)
     pk_parallel(rnn_pack_forward, &run, count * panels_in(jobs->s.H), run.nthreads);
     if (rounded(jobs->products))
         pk_parallel(rnn_round_x, &run, count * jobs->s.T, run.nthreads);
+    if (projects(&jobs->s))
+        pk_parallel(rnn_pack_projection, &run, count * jobs->Q / WIDTH, run.nthreads);
     rnn_walk_steps(&run, rnn_forward_step, jobs->s.T);
     for (size_t i = 0; i < count; i++) {
         const rnn_job *job = jobs + i;

@@ -7,20 +7,23 @@
 
 /* ---- sums over steps and rows ---------------------------------------------------------------- */
 
-/* Compacts the dA of one panel: moves the active rows of all steps of the run together. */
+/* Compacts the dA of one panel: moves the active rows of all steps of the run together.  The task
+ * after the last panel does it for the gradients of h of a projection. */
 static void rnn_close_gaps(void *arg, size_t panel)
 {
     const rnn_sums *of = arg;
     const rnn_job *job = of->job;
     const range steps = of->run->steps;
-    real *to = gates_at(job, panel, steps.from, 0);
+    const int of_h = panel == panels_in(job->s.H);
+    const size_t row = of_h ? job->Q : WIDTH;
+    real *to = of_h ? dh_row(job, steps.from, 0) : gates_at(job, panel, steps.from, 0);
+    const real *from = to;
     for (size_t t = steps.from; t < steps.to; t++)
-        for (size_t b = 0; b < job->s.B; b++)
+        for (size_t b = 0; b < job->s.B; b++, from += row)
             if (active(job, t, b)) {
-                const real *da = gates_at(job, panel, t, b);
-                if (to != da)
-                    memcpy(to, da, WIDTH * sizeof *to);
-                to += WIDTH;
+                if (to != from)
+                    memcpy(to, from, row * sizeof *to);
+                to += row;
             }
 }
 
@@ -37,16 +40,18 @@ __attribute__((noinline)) static size_t active_in(const rnn_job *job, range step
     return n;
 }
 
-/* A weight gradient: dw [G * H, N] += dA^T right [rows, N], with the columns `of` of dA. */
+/* A weight gradient: dw [G * H, N] += dA^T right [rows, N], with the columns `of` of dA; or that of
+ * w_hr, with the gradients of h instead of dA. */
 typedef struct {
-    columns of;
+    columns of; /* count 0: w_hr */
     real *dw;
     size_t N;
-    pk_sequence right; /* x, h or s, from step `first` on */
+    pk_sequence right; /* x, h, s or m, from step `first` on */
     size_t first;
     int is_h;
     range steps;   /* whose active rows are summed */
     size_t with_h; /* the first step in which h enters products */
+    range rows;    /* of w_hr, for this task */
 } rnn_weight;
 
 /* The sum runs over elements: rows of dA and `right`, or pairs of them.  A pair is within the steps
@@ -180,6 +185,14 @@ __attribute__((noinline)) static void rnn_wide_gradient(const rnn_sums *sums, co
                     product_panel(units, smaller(end - n, WIDTH), &t, 1,
                                   g->dw + (g->of.gate[j] * H + panel * UNITS) * N + n, N, begin);
                 }
+        if (g->of.count)
+            continue;
+        const real *dh = dh_row(job, sums->run->steps.from, 0) + k0 * job->Q + g->rows.from;
+        for (size_t n = column, p = 0; n < end; n += WIDTH, p++)
+            product_panel(length(g->rows), smaller(end - n, WIDTH),
+                          &(term){depth, strided(dh, 1, (ptrdiff_t)job->Q),
+                                  in_panels(packed + p * PANEL, depth)},
+                          1, g->dw + g->rows.from * N + n, N, begin);
     } while ((k0 += K_BLOCK) < total);
 }
 
@@ -267,7 +280,7 @@ static void rnn_round_da(void *arg, size_t panel)
 }
 
 /* GRADIENT_WIDTH columns of a weight for a group of panels.  Tasks: dw_ih, then dw_hh, of h and of
- * s, then biases. */
+ * s, then biases, then dw_hr. */
 static void rnn_gradient_task(void *arg, size_t task)
 {
     const rnn_sums *sums = arg;
@@ -280,19 +293,25 @@ static void rnn_gradient_task(void *arg, size_t task)
                           pk_chunk_begin(all, group + 1, sums->groups)};
     const pk_sequence h = {job->h, (ptrdiff_t)(B * job->P_h), (ptrdiff_t)job->P_h};
     const range steps = sums->run->steps;
-    const pk_sequence s = {job->s_rows, (ptrdiff_t)(B * job->P_h), (ptrdiff_t)job->P_h};
+    const pk_sequence s = {job->s_rows, (ptrdiff_t)(B * job->P_c), (ptrdiff_t)job->P_c};
     const range with_h = steps_with_h(job, steps);
-    const rnn_weight of_x = {OF_X, job->dw.w_ih, I, job->x, 0, 0, steps, with_h.from};
-    const rnn_weight of_h = {OF_H, job->dw.w_hh, R, h, 0, 1, with_h, with_h.from};
-    const rnn_weight of_s = {OF_S, job->dw.w_hh, R, s, steps.from, 0, with_h, with_h.from};
+    const range rows = {pk_chunk_begin(R, group, sums->groups),
+                        pk_chunk_begin(R, group + 1, sums->groups)};
+    const size_t from_h = with_h.from;
+    const rnn_weight of_x = {OF_X, job->dw.w_ih, I, job->x, 0, 0, steps, from_h, {0, 0}};
+    const rnn_weight of_h = {OF_H, job->dw.w_hh, R, h, 0, 1, with_h, from_h, {0, 0}};
+    const rnn_weight of_s = {OF_S, job->dw.w_hh, R, s, steps.from, 0, with_h, from_h, {0, 0}};
+    const rnn_weight of_m = {{0}, job->dw.w_hr, job->s.H, s, steps.from, 0, steps, from_h, rows};
     const size_t biases = of_w_ih + (1 + CELL_HAS_S) * of_w_hh;
     const rnn_weight *w = part < of_w_ih ? &of_x : part < of_w_ih + of_w_hh ? &of_h : &of_s;
-    const size_t column = (part < of_w_ih ? part : (part - of_w_ih) % of_w_hh) * width;
+    size_t column = (part < of_w_ih ? part : (part - of_w_ih) % of_w_hh) * width;
+    if (CELL_PROJECTS && part > biases)
+        w = &of_m, column = (part - biases - 1) * width;
     const fp_mode mode = flush_denormals();
     if (part == biases)
         for (size_t panel = panels.from; panel < panels.to; panel++)
             rnn_sums_of_da(sums, panel);
-    else if (w->dw && w->N < LANES)
+    else if (w->dw && w->N < LANES && w != &of_m)
         rnn_narrow_gradient(sums, w, panels);
     else if (w->dw && pk_on_worker())
         rnn_wide_gradient_on_worker(sums, w, column, panels);
@@ -315,11 +334,12 @@ static void rnn_gradients_of(const rnn_run *run)
         const size_t panels = panels_in(job->s.H);
         rnn_sums of = {run, job, run->steps, 1, 1};
         const size_t of_w_hh = (1 + CELL_HAS_S) * round_up(job->R, width) / width;
-        const size_t parts = round_up(job->s.I, width) / width + of_w_hh + 1;
+        const size_t of_w_hr = projects(&job->s) ? round_up(job->s.H, width) / width : 0;
+        const size_t parts = round_up(job->s.I, width) / width + of_w_hh + 1 + of_w_hr;
         if (threads > 1)
             of.groups = smaller(panels, 1 + 4 * threads / parts);
         if (job->s.lengths)
-            pk_parallel(rnn_close_gaps, &of, panels, run->nthreads);
+            pk_parallel(rnn_close_gaps, &of, panels + projects(&job->s), run->nthreads);
         if (rounded(job->products))
             pk_parallel(rnn_round_da, &of, panels, run->nthreads);
         const size_t all = parts - (rounded(job->products) != NULL); /* the last is done */

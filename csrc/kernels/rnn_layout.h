@@ -30,10 +30,15 @@
  *     CELL_HAS_C      whether there is a second state, c
  *     CELL_SAVES      whether backward needs the gates; if not, the states are enough
  *     CELL_WHOLE_ROW  optional.  1: the cell needs all pre-activations of a row at once, to
- *                     normalize them, or h needs all units, for a projection.  Each step then has
- *                     two phases */
+ *                     normalize them.  Each step then has two phases
+ *     CELL_PROJECTS   optional.  1: h may be w_hr m, where m is what cell_h returns.  Each step
+ *                     then has one more phase.  m is kept where s is */
 #ifndef CELL_WHOLE_ROW
 #define CELL_WHOLE_ROW 0
+#endif
+#ifndef CELL_PROJECTS
+#define CELL_PROJECTS 0
+#define cell_before_projection(gates, n, c) (c) /* nothing calls it */
 #endif
 #ifdef CELL_PEEPHOLES
 enum { CELL_N_PEEPHOLES = CELL_GATES - 1 };
@@ -65,8 +70,9 @@ enum {
 
 typedef struct {
     pk_rnn_shape s;
-    size_t R;           /* width of h: H, unless there is a projection */
-    size_t P_h, P_c, Q; /* R and H rounded up to LANES, R to WIDTH */
+    size_t R;        /* width of h: H, unless there is a projection */
+    size_t P_h, P_c; /* R and H rounded up to LANES */
+    size_t Q, Q_c;   /* R and H rounded up to WIDTH */
     pk_rnn_weights w, dw;
     pk_sequence x, y, dy, dx; /* in the order in which steps are taken */
     real *h, *c, *gates;
@@ -79,10 +85,13 @@ typedef struct {
     real *packed_w_hh, *packed_w_ih; /* for backward: rows in the order of dA; NULL: in place */
     real *dh, *dc;                   /* [B, Q], [B, P_c] */
     real *peepholes;                 /* [CELL_N_PEEPHOLES, P_c] */
-    /* Only with s: [s_steps, B, P_h], that of step t at t % s_steps; for backward, its gradient
-     * [B, Q] and the rows of w_hh that it needs. */
+    /* Only with s or a projection: s or m, [s_steps, B, P_c], that of step t at t % s_steps; for
+     * backward, its gradient [B, Q_c] and the rows of w_hh that it needs. */
     real *s_rows, *ds, *packed_w_s;
     size_t s_steps;
+    /* Only with a projection: w_hr, packed for the pass; for backward, the gradients of h after
+     * each step of the window, [window, B, Q]. */
+    real *packed_w_hr, *dh_rows;
     /* Only with resets: the states [B, P_h] and [B, P_c] of a row after one; h before each step,
      * [before_steps, B, P_h], that of step t at t % before_steps; for backward, the gradients of
      * the initial state that came from resets, [B, Q] and [B, P_c]. */
@@ -118,7 +127,7 @@ PK_INLINE cell_context context_of(const rnn_job *job, size_t unit)
     return (cell_context){&job->s, job->w.peepholes ? job->peepholes + unit : NULL, job->P_c};
 }
 
-/* from..to-1: steps, batch rows, panels, or groups of WIDTH columns of dh */
+/* from..to-1: steps, batch rows, panels, or groups of WIDTH columns */
 typedef struct {
     size_t from, to;
 } range;
@@ -128,6 +137,10 @@ PK_INLINE size_t length(range r) { return r.to - r.from; }
 static size_t padded(size_t H) { return round_up(H, LANES); }
 PK_INLINE size_t panels_in(size_t H) { return round_up(H, UNITS) / UNITS; }
 PK_INLINE size_t units_of(size_t panel, size_t H) { return smaller(H - panel * UNITS, UNITS); }
+
+PK_INLINE int projects(const pk_rnn_shape *s) { return CELL_PROJECTS && s->R > 0; }
+PK_INLINE size_t width_of_h(const pk_rnn_shape *s) { return projects(s) ? s->R : s->H; }
+PK_INLINE int phases_of(const rnn_job *job) { return PHASES + projects(&job->s); }
 
 /* The vectors of a panel that hold some of these columns. */
 PK_INLINE size_t width_of(columns of, size_t units) { return round_up(of.count * units, LANES); }
@@ -237,7 +250,12 @@ PK_INLINE real *h_before(const rnn_job *job, size_t t, size_t b)
 
 PK_INLINE real *s_at(const rnn_job *job, size_t t, size_t b)
 {
-    return job->s_rows + (t % job->s_steps * job->s.B + b) * job->P_h;
+    return job->s_rows + (t % job->s_steps * job->s.B + b) * job->P_c;
+}
+
+PK_INLINE real *dh_row(const rnn_job *job, size_t t, size_t b)
+{
+    return job->dh_rows + (t % job->window * job->s.B + b) * job->Q;
 }
 
 /* The operand of products for it. */

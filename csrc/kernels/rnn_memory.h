@@ -25,7 +25,8 @@ static size_t steps_of_window(const pk_rnn_shape *s)
  * rows, so that w_ih is read once for all of them. */
 static size_t steps_of_block(const pk_rnn_shape *s)
 {
-    const size_t H = padded(s->H), columns = OF_X.count * s->I + (OF_H.count + OF_S.count) * s->H;
+    const size_t H = padded(s->H), R = width_of_h(s);
+    const size_t columns = OF_X.count * s->I + (OF_H.count + OF_S.count) * R;
     const size_t weights = times(times(H, elements_of(s->products, columns)), sizeof(real));
     if ((weights < L2_SHARE && s->B >= 2 * TILE_ROWS) || s->B >= 512)
         return 1;
@@ -47,16 +48,19 @@ static size_t steps_of_c(const pk_rnn_shape *s)
 /* The sizes of a job.  With B = 0 there is nothing to do, so T is 0. */
 static rnn_job rnn_job_for(const pk_rnn_shape *shape)
 {
-    rnn_job job = {.s = *shape, .R = shape->H};
+    rnn_job job = {.s = *shape, .R = width_of_h(shape)};
     if (job.s.B == 0)
         job.s.T = 0;
+    if (projects(shape))
+        job.s.products = NULL;
     job.P_h = padded(job.R);
     job.P_c = padded(job.s.H);
     job.Q = round_up(job.R, WIDTH);
+    job.Q_c = round_up(job.s.H, WIDTH);
     job.window = job.s.T ? job.s.T : 1;
     job.c_interval = steps_of_c(&job.s);
     job.block = steps_of_block(&job.s);
-    job.products = rounded(shape->products);
+    job.products = rounded(job.s.products);
     job.K_x = elements_of(job.products, job.s.I);
     job.K_h = elements_of(job.products, job.R);
     job.P_before = elements_of(job.products, job.P_h);
@@ -73,10 +77,10 @@ PK_INLINE real *part(real *memory, size_t *end, size_t elements)
 
 static void s_scratch(rnn_job *job, real *memory, size_t *end, size_t steps)
 {
-    if (!CELL_HAS_S)
+    if (!CELL_HAS_S && !projects(&job->s))
         return;
-    job->s_rows = part(memory, end, times(steps, times(job->s.B, job->P_h)));
-    if (job->products)
+    job->s_rows = part(memory, end, times(steps, times(job->s.B, job->P_c)));
+    if (rounded(job->products))
         job->s_rounded = part(memory, end, times(steps, times(job->s.B, job->P_before)));
     job->s_steps = steps;
 }
@@ -101,7 +105,7 @@ static void resets_scratch(rnn_job *job, real *memory, size_t *end)
 }
 
 /* Divides the scratch memory of a pass.  Returns how many elements it needs. */
-static size_t forward_scratch(rnn_job *job, real *memory)
+__attribute__((noinline)) static size_t forward_scratch(rnn_job *job, real *memory)
 {
     const size_t panels = panels_in(job->s.H), step = times(job->s.B, panels * WIDTH);
     size_t end = 0;
@@ -110,16 +114,19 @@ static size_t forward_scratch(rnn_job *job, real *memory)
         job->gates = part(memory, &end, times(job->block, step));
     job->peepholes = part(memory, &end, times(CELL_N_PEEPHOLES, job->P_c));
     s_scratch(job, memory, &end, 1);
+    if (projects(&job->s))
+        job->packed_w_hr = part(memory, &end, packed_size(job->s.H, job->R));
     resets_scratch(job, memory, &end);
     rounded_scratch(job, memory, &end, 2);
     return end;
 }
 
-static size_t backward_scratch(rnn_job *job, real *memory)
+__attribute__((noinline)) static size_t backward_scratch(rnn_job *job, real *memory)
 {
     const size_t B = job->s.B, H = job->s.H, c = CELL_HAS_C ? times(B, job->P_c) : 0;
     const size_t panels = panels_in(H), step = times(B, panels * WIDTH);
-    const size_t widest = round_up(job->s.I > job->R ? job->s.I : job->R, WIDTH);
+    const size_t of_w = job->s.I > job->R ? job->s.I : job->R;
+    const size_t widest = round_up(projects(&job->s) && H > of_w ? H : of_w, WIDTH);
     const size_t window = steps_of_window(&job->s);
     size_t end = 0;
     job->packed_rows = part(memory, &end, smaller(widest, GRADIENT_WIDTH) * K_BLOCK);
@@ -134,9 +141,14 @@ static size_t backward_scratch(rnn_job *job, real *memory)
     if (computes_again(&job->s))
         job->c_again = part(memory, &end, times(window + 1, c));
     job->peepholes = part(memory, &end, times(CELL_N_PEEPHOLES, job->P_c));
-    if (CELL_HAS_S) {
-        job->ds = part(memory, &end, times(B, job->Q));
+    if (CELL_HAS_S || projects(&job->s)) {
+        job->ds = part(memory, &end, times(B, job->Q_c));
         job->packed_w_s = part(memory, &end, packed_size(OF_S.count * H, job->R));
+    }
+    if (projects(&job->s)) {
+        job->packed_w_hr = part(memory, &end, packed_size(job->R, H));
+        job->dh_rows = part(memory, &end,
+                            times(keeps_gates(&job->s) ? job->window : window, times(B, job->Q)));
     }
     s_scratch(job, memory, &end, keeps_gates(&job->s) ? job->window : window);
     resets_scratch(job, memory, &end);

@@ -12,24 +12,25 @@
 typedef struct {
     const pk_rnn_layer *layer;
     size_t chunks; /* of panels */
-    int phase;     /* 1: the products with s */
-    real *a, *s;   /* of a cell with s, between the phases: [panels, B, WIDTH], [B, H] */
+    int phase;     /* 1: the products with s, or the projection of m */
+    real *a, *s;   /* between the phases: with s [panels, B, WIDTH]; s or m [B, H] */
 } rnn_step_job;
 
 static size_t step_scratch(const pk_rnn_shape *s, rnn_step_job *job, real *memory)
 {
     size_t end = 0;
-    if (CELL_HAS_S) {
+    if (CELL_HAS_S)
         job->a = part(memory, &end, times(times(s->B, panels_in(s->H)), WIDTH));
+    if (CELL_HAS_S || projects(s))
         job->s = part(memory, &end, times(s->B, s->H));
-    }
     return end;
 }
 
 static size_t step_scratch_size(const pk_rnn_shape *shape)
 {
     rnn_step_job job;
-    return CELL_HAS_S ? PK_SCRATCH_BYTES(step_scratch(shape, &job, NULL)) : 0;
+    const size_t elements = step_scratch(shape, &job, NULL);
+    return elements ? PK_SCRATCH_BYTES(elements) : 0;
 }
 
 /* The new state of one batch row for the units of a panel, from `unit` on, from their dot products;
@@ -38,6 +39,8 @@ PK_INLINE void rnn_step_cell(const rnn_step_job *job, size_t b, size_t unit, vec
 {
     const pk_rnn_layer *layer = job->layer;
     const size_t H = layer->shape.H, at = b * H + unit, units = smaller(H - unit, UNITS);
+    const int to_project = projects(&layer->shape);
+    real *const out = to_project ? job->s : layer->h_last;
     const real *biases[] = {layer->weights.b_ih, layer->weights.b_hh, layer->weights.b_hh};
     const real *h0 = layer->h0, *c0 = layer->c0, *own = layer->weights.peepholes;
     const columns of[] = {OF_X, OF_H, OF_S};
@@ -53,7 +56,7 @@ PK_INLINE void rnn_step_cell(const rnn_step_job *job, size_t b, size_t unit, vec
             store(a + j * UNITS + unit_v, sums_of_lanes(dots[j + v]) + bias);
         }
         vec c = c0 ? load_n(c0 + at + unit_v, n) : (vec){0};
-        const vec h = h0 ? load_n(h0 + at + unit_v, n) : (vec){0};
+        const vec h = h0 && !to_project ? load_n(h0 + at + unit_v, n) : (vec){0};
         if (CELL_HAS_S && !job->phase) {
             store_n(job->s + at + unit_v, cell_s(a + unit_v, UNITS, h), n);
             continue;
@@ -65,8 +68,7 @@ PK_INLINE void rnn_step_cell(const rnn_step_job *job, size_t b, size_t unit, vec
         c = cell_c(&context, a + unit_v, NULL, UNITS, c);
         if (CELL_HAS_C)
             store_n((real *)layer->c_last + at + unit_v, c, n);
-        store_n((real *)layer->h_last + at + unit_v,
-                cell_h(&context, a + unit_v, NULL, UNITS, c, h), n);
+        store_n(out + at + unit_v, cell_h(&context, a + unit_v, NULL, UNITS, c, h), n);
     }
 }
 
@@ -108,9 +110,10 @@ static void rnn_step_tile(const rnn_step_job *job, size_t rows, size_t b, size_t
 {
     const pk_rnn_layer *layer = job->layer;
     const size_t I = layer->shape.I, H = layer->shape.H, n_inputs = layer->h0 ? 2 : 1;
+    const size_t R = width_of_h(&layer->shape);
     const real *w_ih = layer->weights.w_ih, *w_hh = layer->weights.w_hh, *h0 = layer->h0;
     const step_input inputs[] = {{w_ih, row_at(layer->x, 0, b), I, layer->x.b_stride},
-                                 {w_hh, h0 ? h0 + b * H : NULL, H, (ptrdiff_t)H},
+                                 {w_hh, h0 ? h0 + b * R : NULL, R, (ptrdiff_t)R},
                                  {w_hh, CELL_HAS_S ? job->s + b * H : NULL, H, (ptrdiff_t)H}};
     vec dots[STEP_ROWS][COLS][LANES]; /* at most 16 KiB */
     memset(dots, 0, rows * sizeof dots[0]);
@@ -127,15 +130,36 @@ static void rnn_step_tile(const rnn_step_job *job, size_t rows, size_t b, size_t
         rnn_step_cell(job, b + r, unit, dots[r]);
 }
 
+/* WIDTH features of h, from `at` on, for batch row b: h = w_hr m. */
+static void rnn_step_project(const rnn_step_job *job, size_t b, size_t at)
+{
+    const pk_rnn_layer *layer = job->layer;
+    const size_t H = layer->shape.H, R = layer->shape.R;
+    const real *m = job->s + b * H, *w = (const real *)layer->weights.w_hr + at * H;
+    for (size_t end = smaller(at + WIDTH, R); at < end; at++, w += H) {
+        vec sums = {0};
+        real sum = 0;
+        for (size_t k = 0; k < H; k += LANES)
+            sums += load_n(w + k, smaller(H - k, LANES)) * load_n(m + k, smaller(H - k, LANES));
+        for (size_t lane = 0; lane < LANES; lane++)
+            sum += sums[lane];
+        ((real *)layer->h_last)[b * R + at] = sum;
+    }
+}
+
 static void rnn_step_panels(void *arg, size_t chunk)
 {
     const rnn_step_job *job = arg;
-    const size_t B = job->layer->shape.B, panels = panels_in(job->layer->shape.H);
+    const pk_rnn_shape *s = &job->layer->shape;
+    const int to_project = projects(s) && job->phase;
+    const size_t B = s->B, panels = to_project ? round_up(s->R, WIDTH) / WIDTH : panels_in(s->H);
     const size_t from = pk_chunk_begin(panels, chunk, job->chunks);
     const size_t to = pk_chunk_begin(panels, chunk + 1, job->chunks);
     const fp_mode mode = flush_denormals();
     for (size_t panel = from; panel < to; panel++) {
         size_t b = 0;
+        for (; b < B && to_project; b++)
+            rnn_step_project(job, b, panel * WIDTH);
         for (; b + STEP_ROWS <= B; b += STEP_ROWS)
             rnn_step_tile(job, STEP_ROWS, b, panel * UNITS);
         for (; b < B; b++)
@@ -149,10 +173,11 @@ static void rnn_step(const pk_rnn_layer *layer, int nthreads)
     enum { SERIAL_BELOW = 1 << 18 }; /* multiply-adds: some 10 microseconds */
     const pk_rnn_shape *s = &layer->shape;
     rnn_step_job job = {.layer = layer, .chunks = 1};
-    step_scratch(s, &job, CELL_HAS_S ? align(layer->scratch) : NULL);
+    const int phases = CELL_HAS_S || projects(s) ? 2 : 1;
+    step_scratch(s, &job, phases > 1 ? align(layer->scratch) : NULL);
     if (nthreads > 1 && s->B * CELL_GATES * s->H * (s->I + s->H) >= SERIAL_BELOW)
         job.chunks = smaller((size_t)nthreads, panels_in(s->H));
-    for (; job.phase <= CELL_HAS_S; job.phase++)
+    for (; job.phase < phases; job.phase++)
         pk_parallel(rnn_step_panels, &job, job.chunks, nthreads);
 }
 

@@ -12,6 +12,7 @@ typedef struct {
     size_t rows, units; /* number of shares of batch rows, of hidden units; one of them is 1 */
     int nthreads;
     range steps;
+    int is_backward;
 } rnn_run;
 
 /* By rows: batch rows are independent, so a thread takes some rows through all steps and never
@@ -23,7 +24,7 @@ typedef struct {
 static pk_rnn_partition rnn_partition(const pk_rnn_shape *s, size_t count, int nthreads)
 {
     enum { SERIAL_BELOW = 1 << 20, WORTH_WAITING = 1 << 17 }; /* multiply-adds */
-    const size_t state_weights = times((OF_H.count + OF_S.count) * s->H, s->H);
+    const size_t state_weights = times((OF_H.count + OF_S.count) * s->H, width_of_h(s));
     const size_t input_weights = times(OF_X.count * s->H, s->I);
     const size_t step = times(state_weights, s->B);
     const size_t all = times(times(count * s->T, s->B), plus(state_weights, input_weights));
@@ -46,7 +47,7 @@ static pk_rnn_partition rnn_partition(const pk_rnn_shape *s, size_t count, int n
 static rnn_run rnn_run_of(rnn_job *jobs, size_t count, int nthreads)
 {
     const pk_rnn_partition parts = rnn_partition(&jobs->s, count, nthreads);
-    return (rnn_run){jobs, count, parts.rows, parts.units, parts.nthreads, {0, jobs->s.T}};
+    return (rnn_run){jobs, count, parts.rows, parts.units, parts.nthreads, {0, jobs->s.T}, 0};
 }
 
 /* The first row of share c.  Shares have the same number of rows or, with lengths, of steps. */
@@ -64,11 +65,22 @@ static size_t partition_rows(const rnn_job *job, size_t c, size_t shares)
     return b;
 }
 
-/* The panels in groups of WIDTH columns of dh. */
+/* The panels in groups of WIDTH units. */
 PK_INLINE range panels_of(const rnn_job *job, range columns)
 {
     const size_t each = WIDTH / UNITS;
     return (range){columns.from * each, smaller(columns.to * each, panels_in(job->s.H))};
+}
+
+/* The features of h that belong to groups of units: the same numbers, unless there is a projection.
+ * Whole vectors of the rows of P_h. */
+PK_INLINE range features_of(const rnn_job *job, range columns)
+{
+    if (projects(&job->s)) {
+        const size_t all = job->Q / WIDTH, of_c = job->Q_c / WIDTH;
+        columns = (range){columns.from * all / of_c, columns.to * all / of_c};
+    }
+    return (range){smaller(columns.from * WIDTH, job->P_h), smaller(columns.to * WIDTH, job->P_h)};
 }
 
 /* The work of the i-th step of a run: for some rows and all columns, or all rows and some columns.
@@ -90,7 +102,7 @@ static void rnn_walk_task(void *arg, size_t task)
     const rnn_run *run = walk->run;
     const rnn_job *job = run->jobs + task % run->count;
     size_t share = task / run->count, row_shares = run->rows, row = share % row_shares;
-    range columns = {0, job->Q / WIDTH};
+    range columns = {0, job->Q_c / WIDTH};
     if (CELL_WHOLE_ROW && walk->phase_from == 1) {
         row_shares = run->units, row = share;
     } else if (run->units > 1) {
@@ -113,12 +125,12 @@ static void rnn_walk_steps(const rnn_run *run, rnn_work *work, size_t n)
 {
     const size_t tasks = run->count * run->rows * run->units;
     if (run->units == 1) {
-        rnn_walk walk = {run, work, 0, n, 0, PHASES};
+        rnn_walk walk = {run, work, 0, n, 0, phases_of(run->jobs)};
         pk_parallel(rnn_walk_task, &walk, tasks, run->nthreads);
         return;
     }
     for (size_t i = 0; i < n; i++)
-        for (int phase = 0; phase < PHASES; phase++) {
+        for (int phase = 0; phase < phases_of(run->jobs); phase++) {
             rnn_walk walk = {run, work, i, i + 1, phase, phase + 1};
             pk_parallel(rnn_walk_task, &walk, tasks, run->nthreads);
         }

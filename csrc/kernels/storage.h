@@ -22,9 +22,10 @@ typedef struct piece {
     real *param, *grad, *state[PK_MAX_STATES], *ema; /* [n] each; NULL where there is none */
     size_t n;
     const struct piece *next; /* the tensor after this one, if it should be prefetched, else NULL */
-    real rate;                /* LAMB: replaces the rate of the context */
-    real caution;             /* factor of the agreeing elements of a cautious update */
-    int counting;             /* change nothing, count agreeing elements */
+    struct watched_sums *sums; /* watch.h: where what the step does is summed, or NULL */
+    real rate;                 /* LAMB: replaces the rate of the context */
+    real caution;              /* factor of the agreeing elements of a cautious update */
+    int counting;              /* change nothing, count agreeing elements */
 } piece;
 
 typedef struct {

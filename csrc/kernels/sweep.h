@@ -59,6 +59,8 @@ typedef struct {
     int counting;        /* this sweep only counts agreeing elements */
     double *sums;        /* norm.h: of squares, for each block */
     double scale;        /* norm.h: multiplies every element before it is squared */
+    pk_watched *watched; /* [count], or NULL: the step is not watched */
+    struct watched_part *parts; /* watch.h: for each block */
 } sweep;
 
 typedef size_t length_function(const pk_tensor *t);
@@ -200,6 +202,29 @@ static size_t update_staged(update_function *update, const pk_tensor *t, size_t 
     return agreeing;
 }
 
+/* A piece with the numbers of its tensor; its arrays are still to be opened. */
+PK_INLINE piece piece_of(const sweep *s, const pk_tensor *t)
+{
+    const size_t i = (size_t)(t - s->tensors);
+    piece p;
+    p.next = NULL;
+    p.sums = NULL;
+    p.counting = s->counting;
+    p.rate = s->rates ? (real)s->rates[i] : 0;
+    /* Other threads add to the count while it is made. */
+    p.caution = s->agreeing && !s->counting ? (real)caution_of(s->agreeing[i], t->n) : 0;
+    return p;
+}
+
+/* One step of elements begin..end-1, with the numbers that p has. */
+PK_INLINE size_t update_elements(const sweep *s, const pk_tensor *t, size_t begin, size_t end,
+                                 piece *p, const context *k)
+{
+    update_function *const update = s->optimizer->update;
+    return is_native(t) ? update(open_native(p, t, begin, end), k)
+                        : update_staged(update, t, begin, end, *p, k);
+}
+
 PK_INLINE void update_visit(const sweep *s, share of, const pk_tensor **prepared, context *k)
 {
     const pk_tensor *const t = of.t, *const list_end = s->tensors + s->count;
@@ -214,20 +239,12 @@ PK_INLINE void update_visit(const sweep *s, share of, const pk_tensor **prepared
     const size_t end = of.to < t->n ? next_grain(t, of.to) : t->n;
     if (begin >= end)
         return;
-    const size_t i = (size_t)(t - s->tensors);
-    piece next, p;
-    p.next = NULL;
-    p.counting = s->counting;
-    p.rate = s->rates ? (real)s->rates[i] : 0;
-    /* Other threads add to the count while it is made. */
-    p.caution = s->agreeing && !s->counting ? (real)caution_of(s->agreeing[i], t->n) : 0;
+    piece next, p = piece_of(s, t);
     if (t->n < of.to && t + 1 < list_end && pays_to_prefetch(t + 1))
         p.next = open_native(&next, t + 1, 0, t[1].n);
-    update_function *const update = s->optimizer->update;
-    const size_t agreeing = is_native(t) ? update(open_native(&p, t, begin, end), k)
-                                         : update_staged(update, t, begin, end, p, k);
+    const size_t agreeing = update_elements(s, t, begin, end, &p, k);
     if (s->counting) /* integers: the order of the threads does not matter */
-        __atomic_fetch_add(&s->agreeing[i], agreeing, __ATOMIC_RELAXED);
+        __atomic_fetch_add(&s->agreeing[t - s->tensors], agreeing, __ATOMIC_RELAXED);
 }
 
 static void update_chunk(void *arg, size_t c) { visit_chunk(arg, c, elements_of, update_visit); }

@@ -8,19 +8,22 @@ from pathlib import Path
 from typing import Any
 
 DEMO = """\
-forecast  LSTM(64) -> LSTM(32) -> Dense(1) on the monthly CO2 at Mauna Loa, or on your own series
+forecast  LSTM(64) -> LSTM(32) -> Linear(1) on the monthly CO2 at Mauna Loa, or on your own series
           (--data), one row ahead, beside three simple baselines
 mlp       a ReLU and softmax classifier: Adam, RMSprop, AdaGrad, momentum and SGD side by side, on
           the handwritten digits of scikit-learn where it is installed, else on made-up points
 linear    the line y = 3x + 2, recovered from made-up noisy points
 """
 SERIES = """\
---data takes a CSV file in UTF-8 with a header line and one row per step in time; the first of
-several columns labels the rows. Rows with the newest first are turned round if their dates say so.
-An empty cell or 'nan' is a gap. Gaps of up to a quarter of a season are interpolated; rows without
-a value at either end are cut off.
+--data takes a CSV file, .gz as well, with a header line and one row per step in time. Cells are
+separated by ',' ';' or tabs; the decimal sign is '.' or ','; thousands may be separated. Lines that
+begin with # are comments. Rows are sorted by their dates, which stand in the first column or in
+columns named year and month; rows that stand there twice are used once. A cell that is empty or one
+of NA, nan, null, ? and . is a gap, and so is a row that the dates lack. Gaps of up to a quarter of
+a season are interpolated; rows without a value at either end are cut off. The report says all that
+was done. Files are read by pandas: python -m pip install pandas
 
-example: python -m pyoptk demo --data sales.csv --column units --season 12
+example: python -m pyoptk demo --data sales.csv --column units --season 12 --ahead 12
 """
 
 
@@ -82,6 +85,10 @@ def add_demo(commands: argparse._SubParsersAction[Any]) -> None:
         help="where to save the picture (default: pyoptk-forecast.png, pyoptk-mlp.png, ...)",
     )
     common.add_argument("--no-plot", action="store_true", help="save no picture")
+    _add_forecast(demo)
+
+
+def _add_forecast(demo: argparse.ArgumentParser) -> None:
     series = demo.add_argument_group("forecast only")
     series.add_argument(
         "--mpi",
@@ -99,6 +106,15 @@ def add_demo(commands: argparse._SubParsersAction[Any]) -> None:
         "--column", metavar="NAME", help="its column (default: the only one beside the first)"
     )
     series.add_argument(
+        "--missing",
+        action="append",
+        metavar="CELL",
+        help="a cell that stands for a gap, such as -99.99; may be given several times",
+    )
+    series.add_argument(
+        "--decimal", choices=(".", ","), help="its decimal sign, where numbers leave it open"
+    )
+    series.add_argument(
         "--season", type=at_least(1), metavar="N", help="rows per season (default: 12)"
     )
     series.add_argument(
@@ -106,6 +122,13 @@ def add_demo(commands: argparse._SubParsersAction[Any]) -> None:
         type=at_least(1),
         metavar="N",
         help="last rows, kept for the test (default: 120, or a quarter of a shorter series)",
+    )
+    series.add_argument(
+        "--ahead",
+        type=at_least(1),
+        metavar="N",
+        help="write the next N rows to a CSV file beside the picture, and what 9 of 10 held-out"
+        " errors of such forecasts were below",
     )
 
 

@@ -13,6 +13,9 @@ from . import forecast, linear, mlp
 from .parallel import world
 from .parts import DemoError
 
+FORECAST_ONLY = ["data", "column", "season", "missing", "decimal"]
+FORECAST_ONLY += ["holdout", "ahead", "mpi", "cell"]
+
 
 def main(options: argparse.Namespace) -> int:
     """Run the demo that `options` name; the exit status."""
@@ -32,14 +35,22 @@ def main(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     """Refuse what would fail only after the training, and what would have no effect."""
     if options.what != "forecast":
-        for name in ("data", "column", "season", "holdout", "mpi", "cell"):
+        for name in FORECAST_ONLY:
             if getattr(options, name) is not None:
                 raise DemoError(f"argument --{name}: not for demo {options.what}")
+    for name in ("column", "missing", "decimal"):
+        if options.data is None and getattr(options, name) is not None:
+            raise DemoError(f"argument --{name}: expected --data as well")
     if options.output is None:
         options.output = Path(f"pyoptk-{options.what}.png")
     folder = options.output.parent
     if not options.no_plot and (options.output.is_dir() or not os.access(folder, os.W_OK)):
         raise DemoError(f"argument --output: cannot write {options.output}")
+    table = options.output.with_suffix(".csv")
+    if options.ahead and (table.is_dir() or not os.access(folder, os.W_OK)):
+        raise DemoError(f"argument --ahead: cannot write {table}")
+    if options.ahead and options.data and table.exists() and table.samefile(options.data):
+        raise DemoError(f"argument --output: {table} is what --data reads")
     if options.threads is not None:
         try:
             pyoptk.set_num_threads(options.threads)
@@ -55,10 +66,14 @@ def _run(options: argparse.Namespace) -> None:
             data=options.data,
             column=options.column,
             season=options.season or 12,
+            missing=options.missing or (),
+            decimal=options.decimal,
             held_out=options.holdout,
             epochs=options.epochs,
             seed=options.seed,
             output=output,
+            rows_ahead=options.ahead,
+            table=options.output.with_suffix(".csv"),
             cell=options.cell or "lstm",
         )
     elif options.what == "mlp":

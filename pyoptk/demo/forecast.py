@@ -1,4 +1,4 @@
-"""One row ahead: LSTM(64) -> LSTM(32) -> Dense(1), trained with pyoptk on a real series.
+"""One row ahead: LSTM(64) -> LSTM(32) -> Linear(1), trained with pyoptk on a real series.
 
 `cell` takes the layers of another cell instead of the LSTM's.
 
@@ -7,6 +7,7 @@ the training rows' changes. A window holds the changes of the two seasons before
 is the change into that row, and the forecast of the row is the last value plus the predicted
 change. Training uses the windows whose target lies before the held-out rows; a held-out row is
 forecast from the observed rows before it, by weights that have seen none of the held-out rows.
+Rows after the last one are forecast in `ahead.py`; what is printed is in `report.py`.
 A change next to a filled gap may be an input but is no training target, and is not scored.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import math
 import time
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +24,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import schedules
 from ..duel import referee, rows
-from . import plot, series
+from . import ahead, plot, report, series
+from .ahead import Ahead
 from .forecaster import CELLS, LR, MAX_NORM, Forecaster
 from .parallel import ParallelForecaster
 from .parts import Array, DemoError, Extras, say_what_runs
+from .report import CO2, Words
 from .series import Series
 
-SHIPPED = Path(__file__).with_name("co2_mauna_loa_monthly.csv")
 HELD_OUT = 120
 # Chosen on the last 60 training months, not on the held-out ones.
 EPOCHS = 100
@@ -68,19 +72,6 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Words:
-    """How a report and a picture name the series, its axis, its unit and its rows."""
-
-    title: str
-    axis: str
-    unit: str
-    row: str
-
-
-CO2 = Words("CO2 at Mauna Loa, monthly means", "CO2 (ppm)", "ppm", "month")
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What a run found.
 
@@ -93,10 +84,10 @@ class Outcome:
         Held-out rows that the errors are the means of.
     losses : list of float
         Of each step, in standardized changes.
-    seconds, seconds_in_pyoptk, samples
+    seconds, samples
         Of the training.
-    next_value, spread : float
-        The forecast of the row after the last, and what 9 of 10 held-out errors stay below.
+    ahead : Ahead
+        The rows after the last.
     step_ms, numpy_step_ms : float
         One training step, by pyoptk and in NumPy, on one thread each; NaN with MPI, and of other
         cells than the LSTM.
@@ -112,10 +103,8 @@ class Outcome:
     scored: int
     losses: list[float]
     seconds: float
-    seconds_in_pyoptk: float
     samples: int
-    next_value: float
-    spread: float
+    ahead: Ahead
     step_ms: float
     numpy_step_ms: float
     ranks: int
@@ -181,16 +170,16 @@ def train(
 ) -> list[float]:
     """Train `model` in place; the loss of each step.
 
-    The learning rate falls from `LR` to nearly 0 along half a cosine.
+    The learning rate falls from `LR` to 0 along half a cosine.
     """
     batches = -(-task.trainable.size // BATCH)
     steps = epochs * batches
     losses = []
+    model.optimizer.lr = schedules.cosine(LR, steps)
     for step in extras.progress(range(steps), "training"):
         if step % batches == 0:
             epoch = np.array_split(rng.permutation(task.trainable), batches)
         batch = epoch[step % batches]
-        model.optimizer.lr = LR * 0.5 * (1 + np.cos(np.pi * step / steps))
         losses.append(model.step(np.take(task.windows, batch, axis=1), task.targets[batch]))
     return losses
 
@@ -198,24 +187,22 @@ def train(
 def predict(model: Forecaster, task: Task) -> NDArray[np.float64]:
     """Forecasts of the held-out rows, each from the rows before it."""
     first = task.start - task.windows.shape[0] - 1
-    parts = [
-        model.forward(np.ascontiguousarray(task.windows[:, k : k + 256]))
-        for k in range(first, task.windows.shape[1], 256)
-    ]
-    change = np.concatenate(parts).astype(np.float64) * task.deviation + task.mean
-    return task.series.values[task.start - 1 : -1] + change
-
-
-def predict_next(model: Forecaster, task: Task) -> float:
-    """The forecast of the row after the last, which nobody knows yet."""
-    change = float(model.forward(task.latest)[0]) * task.deviation + task.mean
-    return float(task.series.values[-1]) + change
+    change = model.model.predict(task.windows[:, first:])[:, 0].astype(np.float64)
+    return task.series.values[task.start - 1 : -1] + change * task.deviation + task.mean
 
 
 def evaluate(
-    task: Task, epochs: int | None, seed: int, extras: Extras, cell: str = "lstm", comm: Any = None
+    task: Task,
+    epochs: int | None,
+    seed: int,
+    extras: Extras,
+    cell: str = "lstm",
+    comm: Any = None,
+    count: int = 1,
 ) -> Outcome | None:
     """Train on the training rows, then forecast the held-out ones beside the baselines.
+
+    And `count` rows after the last one.
 
     None on every rank of `comm` but the first.
     """
@@ -225,7 +212,7 @@ def evaluate(
         epochs = min(max(MOST_WINDOWS // task.trainable.size, 1), EPOCHS)
     start = time.perf_counter()
     losses = train(model, task, epochs, rng, extras)
-    seconds, inside = time.perf_counter() - start, model.watch.seconds
+    seconds = time.perf_counter() - start
     if comm is not None and comm.rank:
         return None
     name = f"{CELLS[cell].__name__} (pyoptk)"
@@ -250,14 +237,12 @@ def evaluate(
         scored=errors[name].size,
         losses=losses,
         seconds=seconds,
-        seconds_in_pyoptk=inside,
         samples=epochs * task.trainable.size,
-        next_value=predict_next(model, task),
-        spread=float(np.quantile(errors[name], 0.9)),
+        ahead=ahead.forecast(model.model, task, count),
         step_ms=step_ms,
         numpy_step_ms=numpy_step_ms,
         ranks=0 if comm is None else comm.size,
-        checksum=zlib.crc32(b"".join(param.tobytes() for param in model.params.values())),
+        checksum=zlib.crc32(b"".join(param.tobytes() for param in model.model.params.values())),
     )
 
 
@@ -268,25 +253,23 @@ def time_steps(B: int, T: int) -> tuple[float, float]:
     return referee.median(row, "pyoptk") * 1e3, referee.median(row, "numpy") * 1e3
 
 
-def beaten_by(outcome: Outcome) -> list[str]:
-    """The baselines that the model does not beat."""
-    (_, ours), *baselines = outcome.errors.items()
-    return [name for name, error in baselines if not ours < error]
-
-
 def run(
     *,
     data: Path | None = None,
     column: str | None = None,
     season: int = 12,
+    missing: Sequence[str] = (),
+    decimal: str | None = None,
     held_out: int | None = None,
     epochs: int | None = None,
     seed: int = 0,
     output: Path | None = Path("pyoptk-forecast.png"),
+    rows_ahead: int | None = None,
+    table: Path = Path("pyoptk-forecast.csv"),
     cell: str = "lstm",
     comm: Any = None,
 ) -> Outcome | None:
-    """Train on a series, print the report, save the picture.
+    """Train on a series, print the report, save the picture and the forecast.
 
     Parameters
     ----------
@@ -296,6 +279,8 @@ def run(
         None takes the only column there is beside the first.
     season : int
         Rows per season.
+    missing, decimal
+        As `series.read` takes them.
     held_out : int or None
         Last rows, kept for the test; None: 120, or a quarter of a shorter series.
     epochs : int or None
@@ -304,6 +289,8 @@ def run(
         Of the initial weights and of the batches.
     output : Path or None
         The picture; None for no picture.
+    rows_ahead : int or None
+        Rows after the last to write to `table`, a CSV file; None writes none.
     cell : {"lstm", "gru", "rnn", "mingru"}
         Of the recurrent layers.
     comm : mpi4py.MPI.Comm or None
@@ -320,75 +307,23 @@ def run(
         If the data cannot be used; the message is one line and names the place.
     """
     extras = Extras(None if comm is None else comm.rank)
-    task = prepare(series.read(data or SHIPPED, column, season), held_out)
-    words = (
-        Words(f"{data.name}: {task.series.column}", task.series.column, "", "row") if data else CO2
-    )
+    found = series.read(data, column, season, missing, decimal) if data else series.shipped(season)
+    task = prepare(found, held_out)
+    if rows_ahead:
+        ahead.check(task, rows_ahead)
+    title = f"{data.name}: {task.series.column}" if data else ""
+    words = Words(title, task.series.column, "", "row") if data else CO2
     if not extras.rank:
         say_what_runs()
-        _print_task(task, words, CELLS[cell].__name__)
-    outcome = evaluate(task, epochs, seed, extras, cell, comm)
+        report.task(task, words, CELLS[cell].__name__, f"norm clipped at {MAX_NORM:g}", BATCH)
+    outcome = evaluate(task, epochs, seed, extras, cell, comm, rows_ahead or 1)
     if outcome is None:
         return None
-    _print_outcome(outcome, words)
+    report.outcome(outcome, words)
+    if rows_ahead:
+        outcome.ahead.write(table, task.series.column)
+        print(f"\nforecast: {table}")
     if output is not None:
         extras.picture(lambda figure: plot.forecast(figure, outcome, words), output)
     extras.report()
     return outcome
-
-
-def _print_task(task: Task, words: Words, cell: str) -> None:
-    data, labels, start = task.series, task.series.labels, task.start
-    print(words.title)
-    print(f"  rows       {len(labels)}, {labels[0]} to {labels[-1]}, season {data.season}")
-    gaps = data.gaps()
-    if gaps:
-        more = f" and {len(gaps) - 8} more" if len(gaps) > 8 else ""
-        filled = np.count_nonzero(~data.observed)
-        print(f"  gaps       {filled} values interpolated: {', '.join(gaps[:8])}{more}")
-    if data.turned:
-        print("  order      newest first in the file, turned round")
-    if data.cut:
-        print(f"  cut off    {data.cut} rows without a value at the ends")
-    print(f"  held out   {len(labels) - start} rows, {labels[start]} to {labels[-1]}")
-    print(
-        f"  model      {cell}(64) -> {cell}(32) -> Dense(1), float32,"
-        f" on windows of {task.windows.shape[0]} changes"
-    )
-    print(f"  training   MSE, norm clipped at {MAX_NORM:g}, Adam, batches of {BATCH}", flush=True)
-
-
-def _print_outcome(outcome: Outcome, words: Words) -> None:
-    width = max(map(len, outcome.errors))
-    unit = f", {words.unit}" if words.unit else ""
-    plural = "" if outcome.scored == 1 else "s"
-    title = f"one {words.row} ahead, {outcome.scored} held-out {words.row}{plural}"
-    print(f"\n{title:{width}}   mean absolute error{unit}")
-    smallest = min((error for error in outcome.errors.values() if error > 0), default=1.0)
-    digits = max(0, 2 - math.floor(math.log10(smallest)))
-    for name, error in outcome.errors.items():
-        print(f"  {name:{width}} {error:20.{digits}f}")
-    lost = beaten_by(outcome)
-    if lost:
-        print(f"  The model does not beat: {', '.join(lost)}.")
-    else:
-        print("  The model beats all three baselines.")
-    print(
-        f"\n  next       {outcome.next_value:.{digits}f}{unit.replace(',', '')}, the {words.row}"
-        f" after {outcome.task.series.labels[-1]};"
-        f" 9 of 10 held-out errors are below {outcome.spread:.{digits}f}"
-    )
-    print(
-        f"  training   {len(outcome.losses)} steps in {outcome.seconds:.1f} s,"
-        f" {outcome.samples / outcome.seconds:,.0f} samples per second,"
-        f" {outcome.seconds_in_pyoptk / outcome.seconds:.0%} of the time in pyoptk"
-    )
-    if outcome.ranks:
-        plural = "" if outcome.ranks == 1 else "s"
-        print(f"  weights    CRC-32 {outcome.checksum:08x}, on {outcome.ranks} rank{plural}")
-    if math.isnan(outcome.step_ms):
-        return
-    print(
-        f"  one step   {outcome.step_ms:.2f} ms, in NumPy {outcome.numpy_step_ms:.2f} ms,"
-        f" {outcome.numpy_step_ms / outcome.step_ms:.1f} times as long (one thread each)"
-    )

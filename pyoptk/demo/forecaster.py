@@ -1,7 +1,6 @@
-"""The network of `forecast.py`: LSTM(64) -> LSTM(32) -> Dense(1), or of another cell.
+"""The model of `forecast.py`, LSTM(64) -> LSTM(32) -> Linear(1) or of another cell, and its step.
 
-It is trained by pyoptk. The recurrent layers and the optimizer are pyoptk's, the dense layer and
-the loss are NumPy. The same step in NumPy alone is `numpy_step.py`.
+The same step in NumPy alone is `numpy_step.py`.
 """
 
 from __future__ import annotations
@@ -10,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from pyoptk import GRU, LSTM, RNN, Adam, minGRU
+from pyoptk import GRU, LSTM, RNN, Adam, losses, minGRU
+from pyoptk.layers import Last, Linear, Sequential
 
-from .parts import Array, Dense, Stopwatch, gather
+from .parts import Array
 
 LR = 3e-3
 MAX_NORM = 1.0
@@ -20,7 +20,7 @@ CELLS: dict[str, Any] = {"lstm": LSTM, "gru": GRU, "rnn": RNN, "mingru": minGRU}
 
 
 class Forecaster:
-    """The network, its loss and its optimizer; `step` changes the weights in place.
+    """The model and its optimizer; `step` changes the weights in place.
 
     Parameters
     ----------
@@ -31,44 +31,29 @@ class Forecaster:
 
     Attributes
     ----------
-    params, grads : dict of float32 arrays
+    model : pyoptk.layers.Sequential
     optimizer : pyoptk.Adam
-    watch : Stopwatch
-        The time spent inside pyoptk.
     """
 
     optimizer: Any  # that, or a Sharded
 
     def __init__(self, rng: np.random.Generator, cell: str = "lstm") -> None:
-        self.lower = CELLS[cell](1, 64, rng=rng)
-        self.upper = CELLS[cell](64, 32, rng=rng)
-        self.head = Dense(32, 1, rng)
-        lower, upper, head = self.lower, self.upper, self.head
-        self.params = gather(lower=lower.params, upper=upper.params, head=head.params)
-        self.grads = gather(lower=lower.grads, upper=upper.grads, head=head.grads)
-        self.optimizer = Adam(self.params, lr=LR, max_norm=MAX_NORM)
-        self.watch = Stopwatch()
+        layer = CELLS[cell]
+        head = Linear(32, 1, init="keras", rng=rng)  # wider than PyTorch's: fewer steps
+        self.model = Sequential(layer(1, 64, rng=rng), layer(64, 32, rng=rng), Last(), head)
+        self.optimizer = Adam(self.model.params, lr=LR, max_norm=MAX_NORM)
 
-    def forward(self, windows: Array) -> Array:
-        """Predictions [B] for windows [T, B, 1]."""
-        with self.watch:
-            y, _ = self.lower.forward(windows)
-            y, _ = self.upper.forward(y)
-        return self.head.forward(y[-1])[:, 0]
+    def gradients(self, windows: Array, targets: Array, share: float = 1.0) -> float:
+        """Set the gradients to those of windows [T, B, 1] and targets [B]; returns the loss.
 
-    def gradients(self, windows: Array, targets: Array, rows: int) -> float:
-        """Set `grads` to those of windows [T, B, 1], a part of `rows`; its part of the loss."""
-        error = self.forward(windows) - targets
-        dy = np.zeros((*windows.shape[:2], 32), np.float32)
-        dy[-1] = self.head.backward(error[:, None] * np.float32(2 / rows))
-        with self.watch:
-            dx, _ = self.upper.backward(dy)
-            self.lower.backward(dx, need_dx=False)
-        return float(error @ error) / rows
+        Both are multiplied by `share`, the windows' part of the whole batch.
+        """
+        loss, dy = losses.mse(self.model.forward(windows), targets[:, None])
+        self.model.backward(dy * np.float32(share), need_dx=False)
+        return loss * share
 
     def step(self, windows: Array, targets: Array) -> float:
         """One training step on windows [T, B, 1] and targets [B]; the loss before it."""
-        loss = self.gradients(windows, targets, targets.size)
-        with self.watch:
-            self.optimizer.step(self.grads)
+        loss = self.gradients(windows, targets)
+        self.optimizer.step(self.model.grads)
         return loss

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pyoptk import Adam
+import pyoptk
+from pyoptk.layers import Linear
 
 from . import plot
 from .parts import Extras, say_what_runs
@@ -40,18 +41,18 @@ def fit(epochs: int, seed: int) -> Outcome:
     rng = np.random.default_rng(seed)
     x = rng.uniform(-2, 2, ROWS)
     y = SLOPE * x + INTERCEPT + rng.normal(0, NOISE, ROWS)
+    model = Linear(1, 1, dtype=np.float64, rng=rng)
+    history = pyoptk.fit(
+        model, pyoptk.losses.mse, pyoptk.Adam(model.params, lr=LR), x[:, None], y[:, None],
+        epochs=epochs, batch_size=ROWS, shuffle=False, progress=False,
+    )  # fmt: skip
+    fitted = np.array([array.item() for array in model.params.values()])
     design = np.stack([x, np.ones(ROWS)], 1)
-    weights, losses = np.zeros(2), []
-    optimizer = Adam(weights, lr=LR)
-    for _ in range(epochs):
-        error = design @ weights - y
-        losses.append(float(np.mean(error**2)))
-        optimizer.step(2 / ROWS * (design.T @ error))
     solution, residual, *_ = np.linalg.lstsq(design, y, rcond=None)
     exact: NDArray[np.float64] = solution.astype(np.float64)
     covariance: NDArray[np.float64] = residual[0] / (ROWS - 2) * np.linalg.inv(design.T @ design)
     errors: NDArray[np.float64] = np.sqrt(np.diag(covariance))
-    return Outcome(x, y, weights, exact, errors, losses)
+    return Outcome(x, y, fitted, exact, errors, history["loss"])
 
 
 def run(

@@ -9,16 +9,18 @@ import numpy as np
 
 from pyoptk import reference
 
-from .parts import Array, Dense, Params
+from .parts import Array
+
+Params = dict[str, Array]
 
 
 class NumpyForecaster:
-    """LSTM(64) -> LSTM(32) -> Dense(1) with MSE, clipping by global norm and Adam, in NumPy.
+    """LSTM(64) -> LSTM(32) -> Linear(1) with MSE, clipping by global norm and Adam, in NumPy.
 
     Parameters
     ----------
     params : dict of arrays
-        The parameters of a `Forecaster`; copied.
+        The parameters of a `Forecaster`'s model; copied.
     lr, max_norm : float
         As the `Adam` of `Forecaster` has them; the rest of Adam as by default there.
     """
@@ -29,19 +31,19 @@ class NumpyForecaster:
         self.m = {name: np.zeros_like(p) for name, p in params.items()}
         self.v = {name: np.zeros_like(p) for name, p in params.items()}
         self.steps = 0
-        self.head = Dense(32, 1, np.random.default_rng())
-        self.head.params = {key: self.params[f"head.{key}"] for key in ("weight", "bias")}
 
     def step(self, windows: Array, targets: Array) -> float:
         """One training step on windows [T, B, 1] and targets [B]; the loss before it."""
-        lower = self._lstm("lower", windows)
-        upper = self._lstm("upper", lower[0][1:])
-        error = self.head.forward(upper[0][-1])[:, 0] - targets
+        lower = self._lstm("0", windows)
+        upper = self._lstm("1", lower[0][1:])
+        weight, last = self.params["3.weight"], upper[0][-1]
+        error = (last @ weight.T + self.params["3.bias"])[:, 0] - targets
+        d = error[:, None] * np.float32(2 / error.size)
         dy = np.zeros((*windows.shape[:2], 32), np.float32)
-        dy[-1] = self.head.backward(error[:, None] * np.float32(2 / error.size))
-        dx, upper_grads = self._lstm_backward("upper", lower[0][1:], upper, dy)
-        _, lower_grads = self._lstm_backward("lower", windows, lower, dx)
-        head_grads = {f"head.{key}": grad for key, grad in self.head.grads.items()}
+        dy[-1] = d @ weight
+        dx, upper_grads = self._lstm_backward("1", lower[0][1:], upper, dy)
+        _, lower_grads = self._lstm_backward("0", windows, lower, dx)
+        head_grads = {"3.weight": d.T @ last, "3.bias": d.sum(axis=0)}
         self._adam({**lower_grads, **upper_grads, **head_grads})
         return float(np.mean(error**2))
 

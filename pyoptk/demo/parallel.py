@@ -33,11 +33,9 @@ class ParallelForecaster(Forecaster):
 
     def __init__(self, rng: np.random.Generator, cell: str, comm: Any) -> None:
         super().__init__(rng, cell)
-        self._comm, self.optimizer = (
-            comm,
-            Sharded(
-                Adam, self.params, comm, micro=MICRO, reduction="sum", lr=LR, max_norm=MAX_NORM
-            ),
+        self._comm = comm
+        self.optimizer = Sharded(
+            Adam, self.model.params, comm, micro=MICRO, reduction="sum", lr=LR, max_norm=MAX_NORM
         )
 
     def step(self, windows: Array, targets: Array) -> float:
@@ -46,10 +44,8 @@ class ParallelForecaster(Forecaster):
         losses = np.zeros(MICRO)
         for k in self.optimizer.mine:
             part = np.ascontiguousarray(windows[:, shares[k]])
-            losses[k] = self.gradients(part, targets[shares[k]], targets.size)
-            with self.watch:
-                self.optimizer.add(self.grads)
-        with self.watch:
-            self.optimizer.step()
+            losses[k] = self.gradients(part, targets[shares[k]], shares[k].size / targets.size)
+            self.optimizer.add(self.model.grads)
+        self.optimizer.step()
         every = self._comm.allgather(losses)
         return float(np.sum(every))

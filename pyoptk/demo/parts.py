@@ -1,4 +1,4 @@
-"""What the demos share: the one error, a dense layer, a stopwatch, and the optional extras.
+"""What the demos share: the one error, and the optional extras.
 
 `tqdm` and `matplotlib` are the extra ``demo``. Without them a demo runs all the same; what it then
 cannot show is collected in an `Extras` and said at the end of the report.
@@ -7,12 +7,10 @@ cannot show is collected in an `Extras` and said at the end of the report.
 from __future__ import annotations
 
 import io
-import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,66 +23,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = NDArray[np.float32]
-Params = dict[str, Array]
 
 
 class DemoError(Exception):
     """The user's input cannot be used; the message is one line and names the place."""
-
-
-class Stopwatch:
-    """Adds up the seconds spent inside ``with watch:``."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._start = 0.0
-
-    def __enter__(self) -> None:
-        self._start = time.perf_counter()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.seconds += time.perf_counter() - self._start
-
-
-class Dense:
-    """``y = x @ weight.T + bias`` in NumPy; `backward` overwrites the arrays in `grads`.
-
-    Parameters
-    ----------
-    inputs, outputs : int
-        Features in and out; `weight` is float32 [outputs, inputs], `bias` [outputs].
-    rng : numpy.random.Generator
-        Draws the weights (He et al. 2015); the bias starts at 0.
-    """
-
-    def __init__(self, inputs: int, outputs: int, rng: np.random.Generator) -> None:
-        weight = rng.normal(0.0, np.sqrt(2 / inputs), (outputs, inputs))
-        self.params: Params = {
-            "weight": weight.astype(np.float32),
-            "bias": np.zeros(outputs, np.float32),
-        }
-        self.grads: Params = {name: np.zeros_like(p) for name, p in self.params.items()}
-        self._x: Array | None = None
-
-    def forward(self, x: Array) -> Array:
-        """The output [B, outputs] for `x` [B, inputs], which is kept for `backward`."""
-        self._x = x
-        y: Array = x @ self.params["weight"].T + self.params["bias"]
-        return y
-
-    def backward(self, dy: Array) -> Array:
-        """The gradient of the last `forward`'s input; overwrites `grads`."""
-        if self._x is None:
-            raise RuntimeError("backward: expected a forward call before it")
-        np.matmul(dy.T, self._x, out=self.grads["weight"])
-        dy.sum(0, out=self.grads["bias"])
-        dx: Array = dy @ self.params["weight"]
-        return dx
 
 
 def say_what_runs() -> None:
@@ -92,15 +34,6 @@ def say_what_runs() -> None:
     threads = pyoptk.get_num_threads()
     plural = "" if threads == 1 else "s"
     print(f"pyoptk {pyoptk.__version__}, {pyoptk.isa()}, {threads} thread{plural}\n")
-
-
-def gather(**layers: Mapping[str, Any]) -> Params:
-    """One dict of the layers' arrays themselves, not copies, under ``layer.name``."""
-    return {
-        f"{layer}.{name}": array
-        for layer, arrays in layers.items()
-        for name, array in arrays.items()
-    }
 
 
 class Extras:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from . import linear, mlp
-    from .forecast import Outcome, Words
+    from .forecast import Outcome
+    from .report import Words
 
 BLACK, BLUE, ORANGE = "#000000", "#0072B2", "#D55E00"
 FIVE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")
@@ -22,9 +23,15 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 
 def forecast(figure: Figure, outcome: Outcome, words: Words) -> None:
-    """The held-out rows and their forecasts, the errors, and the loss while training."""
+    """The held-out rows and their forecasts, the errors, the loss while training, what comes."""
     figure.set_size_inches(9, 9)
-    above, middle, below = figure.subplots(3, 1, height_ratios=(3, 2, 2))
+    heights, size = [3, 2, 2], outcome.ahead.values.size
+    if size > 1:
+        figure.set_size_inches(9, 12)
+        heights.append(3)
+    above, middle, below, *future = figure.subplots(len(heights), 1, height_ratios=heights)
+    for axes in future:
+        _draw_ahead(axes, outcome, words)
     model, *baselines = outcome.errors
     best = min(baselines, key=lambda name: outcome.errors[name])
     series, start = outcome.task.series, outcome.task.start
@@ -49,8 +56,27 @@ def forecast(figure: Figure, outcome: Outcome, words: Words) -> None:
     for axes in (above, middle):
         _label_rows(axes, series.labels[start:], series.season)
     _draw_loss(below, outcome.losses)
-    for axes in (above, middle, below):
+    for axes in figure.axes:
         axes.grid(alpha=0.3)
+
+
+def _draw_ahead(axes: Axes, outcome: Outcome, words: Words) -> None:
+    """The rows after the last, with their spread, behind at least two seasons of the series."""
+    series, ahead = outcome.task.series, outcome.ahead
+    past = min(series.values.size, max(2 * series.season, ahead.values.size))
+    values = np.append(series.values[-1], ahead.values)
+    spread = np.append(0, ahead.spread)
+    rows = past - 1 + np.arange(values.size)
+    axes.plot(np.arange(past), series.values[-past:], color=BLACK, lw=1.2, label="observed")
+    axes.plot(rows, values, ".-", color=BLUE, lw=1.2, ms=4, label="forecast")
+    axes.fill_between(
+        rows, values - spread, values + spread, color=BLUE, alpha=0.2, lw=0,
+        label="9 of 10 errors of held-out rows were smaller",
+    )  # fmt: skip
+    axes.set(title=f"the next {ahead.values.size} {words.row}s", ylabel=_plain(words.axis, 30))
+    _label_rows(axes, series.labels[-past:] + ahead.labels, series.season)
+    _leave_room(axes, 0.2)
+    axes.legend(loc="upper left", ncols=3)
 
 
 def fit(figure: Figure) -> None:

@@ -52,13 +52,15 @@ def of(dtype: str) -> str:
     return "" if dtype == "float32" else f", {dtype}"
 
 
-def layer_flop(T: int, B: int, I: int, H: int, gates: int = 4, packed: bool = False) -> int:
-    """The products of forward and backward: three for each weight.
+def layer_flop(
+    T: int, B: int, I: int, H: int, gates: int = 4, packed: bool = False, R: int = 0
+) -> int:
+    """The products of forward and backward: three for each weight. R: features of a projection.
 
     Those with the state only from the second step on: before the first it is 0.
     """
     steps = int(np.linspace(T, T // 2, B).astype(int).sum()) if packed else T * B
-    return 3 * 2 * gates * H * (steps * I + (steps - B) * H)
+    return 3 * 2 * H * (gates * (steps * I + (steps - B) * (R or H)) + steps * R)
 
 
 def layer(
@@ -70,11 +72,13 @@ def layer(
     `part` is "forward", "backward", or "step" for one step of a stream; `form` are keywords of the
     cell.
     """
+    projected = form.get("proj_size", 0)
     kind = f", {part}" * bool(part) + ", sequences of T/2 to T" * packed + of(dtype)
-    gates = getattr(pyoptk, cell)(1, 1, **form).gates
+    gates = getattr(pyoptk, cell)(1, 1, **form | ({"proj_size": 0} if projected else {})).gates
     sizes = {"T": T, "B": B, "I": I, "H": H, "dtype": dtype, "gates": gates}
     sizes |= {"packed": True} if packed else {}
-    flop = layer_flop(T, B, I, H, gates, packed)
+    sizes |= {"R": projected} if projected else {}
+    flop = layer_flop(T, B, I, H, gates, packed, projected)
     if part:  # one product for each weight, two in backward
         passes = {"forward": T, "backward": 2 * T, "step": 1}[part]
         flop = passes * 2 * gates * B * H * (I + H)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ class History(dict[str, list[float]]):
     ----------
     stopped : str
         Why training ended before the last epoch; "" if it did not.
+    updates : dict
+        With ``optimizer.watch = True``: for each parameter a dict of lists, what `watched` told
+        after the last step of each epoch, and "epoch". Not saved: a resumed run begins anew.
 
     Examples
     --------
@@ -39,11 +42,20 @@ class History(dict[str, list[float]]):
     def __init__(self, columns: Iterable[str] = ()) -> None:
         super().__init__((name, []) for name in ("epoch", *columns, "lr", "seconds"))
         self.stopped = ""
+        self.updates: dict[str, dict[str, list[float]]] = {}
 
     def append(self, row: dict[str, float]) -> None:
         """Add an epoch."""
         for name, values in self.items():
             values.append(row[name])
+
+    def add_updates(self, epoch: int, watched: Mapping[str, Mapping[str, float] | None]) -> None:
+        """Add what an optimizer tells about its last step; nothing about parameters left alone."""
+        for name, told in watched.items():
+            if told is not None:
+                columns = self.updates.setdefault(name, {k: [] for k in ("epoch", *told)})
+                for column, value in {"epoch": epoch, **told}.items():
+                    columns[column].append(value)
 
     @property
     def monitored(self) -> str:
@@ -87,6 +99,28 @@ class History(dict[str, list[float]]):
         from .pictures import drawn, epochs
 
         return drawn(lambda figure: epochs(figure, self), path)
+
+    def plot_updates(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw what each parameter's steps were like: update / parameter, norms of gradients.
+
+        Where training goes well, an update is about a thousandth of its parameter; the band is a
+        factor of ten around that. Lines far below it do not learn, lines above it may diverge.
+        Gradient norms that fall from layer to layer vanish, those that grow explode.
+
+        Parameters and returns as in `plot`.
+
+        Raises
+        ------
+        ValueError
+            If nothing was watched; set ``optimizer.watch = True`` before `fit`.
+        ImportError
+            Without matplotlib.
+        """
+        if not self.updates:
+            raise ValueError("updates: expected optimizer.watch = True during fit, got no updates")
+        from .pictures import drawn, updates
+
+        return drawn(lambda figure: updates(figure, self.updates), path)
 
     def __repr__(self) -> str:
         if not self["epoch"]:

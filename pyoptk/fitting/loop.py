@@ -81,6 +81,9 @@ class Training:
             row |= validated.values("val_")
         row |= {"lr": self._lr(), "seconds": time.perf_counter() - start}
         history.append(row)
+        optimizer = self._saved.chain[0]
+        if getattr(optimizer, "watch", False):
+            history.add_updates(epoch, optimizer.watched)
         if bar:
             bar.tell(row)
         self._end_of_epoch(row)
@@ -169,8 +172,18 @@ def training(
 
     Examples
     --------
-    >>> for epoch in training(model, loss, opt, x, y):  # doctest: +SKIP
-    ...     print(epoch["loss"])
+    >>> import numpy as np, pyoptk
+    >>> from pyoptk.layers import Linear, Sequential
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal((256, 2)).astype("float32")
+    >>> model = Sequential(Linear(2, 16, "relu", rng=rng), Linear(16, 2, rng=rng))
+    >>> opt = pyoptk.Adam(model.params, lr=0.01)
+    >>> loss, labels = pyoptk.losses.cross_entropy, (x[:, 0] > x[:, 1]).astype(int)
+    >>> for epoch in pyoptk.training(model, loss, opt, x, labels, epochs=30, rng=rng):
+    ...     if epoch["loss"] < 0.1:
+    ...         break
+    >>> epoch["epoch"] < 30
+    True
     """
     axis = batch_axis
     _checks.check_sizes(epochs=epochs, checkpoint_every=checkpoint_every)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MEMORY = 0.9  # of the mean of the losses
+_CLEARLY = 1.25  # times the standard deviation of the losses of batches
 _WORSE = 4.0  # the test ends where the mean is so many times the lowest
 
 
@@ -32,7 +33,10 @@ class LRRange:
         For each step the learning rate, the loss before it, and the mean of the losses so far with
         weights that decay by 0.9 a step.
     suggestion : float or None
-        The learning rate at which the mean falls fastest; None if it does not fall.
+        The learning rate at which the mean falls fastest. None if it does not fall by more than the
+        losses of batches differ, as with a model that is trained already, or fastest at the start.
+    why : str
+        Why there is no suggestion; "" if there is one.
     """
 
     def __init__(self) -> None:
@@ -55,12 +59,33 @@ class LRRange:
 
     @property
     def suggestion(self) -> float | None:
-        if len(self.lr) < 4:
-            return None
-        lowest = self.smooth.index(min(self.smooth))
-        slopes = np.gradient(self.smooth, np.log(self.lr))[: lowest + 1]
-        steepest = int(slopes.argmin())
-        return self.lr[steepest] if slopes[steepest] < 0 else None
+        return self._found[0]
+
+    @property
+    def why(self) -> str:
+        return self._found[1]
+
+    @property
+    def _found(self) -> tuple[float | None, str]:
+        """The suggestion, or None and why there is none."""
+        count = len(self.lr)
+        if count < 4:
+            return None, "there are fewer than 4 steps"
+        # Losses of batches differ: the first mean is one of them, and a slope of two is noise.
+        lowest, half = self.smooth.index(min(self.smooth)), max(1, count // 10)
+        noise = np.std(np.subtract(self.loss, self.smooth)[: lowest + 1])
+        fall = np.mean(self.loss[: max(2, count // 4)]) - self.smooth[lowest]
+        until = np.array(self.smooth[half : lowest + 1])
+        falls = until[2 * half :] - until[: -2 * half]
+        if fall <= _CLEARLY * noise or falls.size == 0:
+            return None, (
+                "the loss does not fall by more than its batches differ: the model is trained "
+                f"already, or learns fastest below {self.lr[0]:.2g}"
+            )
+        steepest = int(falls.argmin())
+        if steepest == 0:
+            return None, f"the loss falls fastest at the start: try a lowest below {self.lr[0]:.2g}"
+        return self.lr[steepest + 2 * half], ""
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Draw the curve and the suggestion, as `History.plot` does."""
@@ -72,7 +97,7 @@ class LRRange:
         if not self.lr:
             return "no steps"
         best = self.suggestion
-        found = "no suggestion" if best is None else f"suggested lr {best:.2g}"
+        found = f"no suggestion, {self.why}" if best is None else f"suggested lr {best:.2g}"
         return f"{found}; {len(self.lr)} steps from {self.lr[0]:.2g} to {self.lr[-1]:.2g}"
 
 
@@ -176,8 +201,17 @@ def lr_range_test(
 
     Examples
     --------
-    >>> found = lr_range_test(model, loss, opt, x, y)  # doctest: +SKIP
-    >>> opt.lr = found.suggestion  # doctest: +SKIP
+    >>> import numpy as np, pyoptk
+    >>> from pyoptk.layers import Linear, Sequential
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal((256, 8)).astype("float32")
+    >>> model = Sequential(Linear(8, 32, "tanh", rng=rng), Linear(32, 1, rng=rng))
+    >>> opt = pyoptk.Adam(model.params)
+    >>> y = x[:, :1] - x[:, 1:2]
+    >>> found = pyoptk.lr_range_test(model, pyoptk.losses.mse, opt, x, y, rng=rng)
+    >>> 1e-3 < found.suggestion < 1e-1
+    True
+    >>> opt.lr = found.suggestion
     """
     _checks.check_integer("steps", steps, 2, 2**63, "an integer >= 2")
     low = _checks.number("lowest", lowest, 2.0**-126, math.inf, "a number > 0")

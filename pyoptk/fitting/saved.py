@@ -26,6 +26,11 @@ def check_optimizer(optimizer: Any, model: Any) -> list[Any]:
     chain = [optimizer]
     while isinstance(chain[0], Wrapper):
         chain.insert(0, chain[0].opt)
+    if hasattr(chain[0], "mine"):  # not by its class: that would import pyoptk.mpi
+        raise TypeError(
+            "optimizer: expected one of a single process, got Sharded, whose ranks bring "
+            "micro-batches of their own; docs/mpi.md has the loop for it"
+        )
     own, params = getattr(chain[0], "params", None), model.params
     if not isinstance(own, dict) or any(
         name not in params or array is not params[name] for name, array in own.items()

@@ -21,6 +21,7 @@ from ..checkpoint import check_arrays, check_mapping
 from ..params import Array, Arrays, Params
 from .hyper import Grads, Settings, Switch, Value, at_step, lrs_at_step, override
 from .like import settings_like
+from .watch import Watched
 
 
 class Uncopied:
@@ -33,7 +34,7 @@ class Uncopied:
         )
 
 
-class Optimizer(Uncopied, Declared):
+class Optimizer(Watched, Uncopied, Declared):
     """Base class of all optimizers: use `SGD`, `Adam` and so on.
 
     Every hyper-parameter is an attribute that can be read and assigned at any time; a value out of
@@ -337,6 +338,9 @@ class Optimizer(Uncopied, Declared):
 
     def __setattr__(self, name: str, value: Any) -> None:
         hyper, groups = dict(self.hyper), self._plan.settings.groups
+        if name == "watch":
+            self._set_watch(value)
+            return
         if name == "groups":
             _checks.check_groups(value, hyper, self._params.names, list(groups))
             groups = value

@@ -32,9 +32,9 @@ def lstm_cell(
     coupled: bool = False,
     cell_clip: float | None = None,
 ) -> tuple[Array, Array]:
-    """h, c [B, H] after a step, from pre-activations [B, 4H] and c before it; sets `gates`.
+    """h, before a projection, and c [B, H] after a step; sets `gates`.
 
-    The other arguments are those of `lstm_forward`.
+    From pre-activations [B, 4H] and c before it. The other arguments are those of `lstm_forward`.
     """
     i, f, g, o = (gates[:, k] for k in range(4))
     *a_i, a_f, a_g, a_o = np.split(a, 3 if coupled else 4, axis=1)
@@ -70,11 +70,13 @@ def lstm_step(
     peepholes: Array | None = None,
     coupled: bool = False,
     cell_clip: float | None = None,
+    projection: Array | None = None,
 ) -> tuple[Array, Array]:
-    """h and c [B, H] after one step of a layer, from x [B, I] and those before it."""
+    """h and c after one step of a layer, from x [B, I] and those before it."""
     a = pre_activations(x, w_ih, b_ih, b_hh) + h @ w_hh.T
     gates = np.empty((len(c), 4, c.shape[1]), c.dtype)
-    return lstm_cell(a, c, gates, peepholes=peepholes, coupled=coupled, cell_clip=cell_clip)
+    m, c = lstm_cell(a, c, gates, peepholes=peepholes, coupled=coupled, cell_clip=cell_clip)
+    return m if projection is None else m @ projection.T, c
 
 
 def lstm_forward(
@@ -94,15 +96,17 @@ def lstm_forward(
     coupled: bool = False,
     cell_clip: float | None = None,
     compute: str | None = None,
+    projection: Array | None = None,
 ) -> tuple[Array, Array, Array]:
     """One direction of an LSTM layer (Hochreiter & Schmidhuber 1997, Gers et al. 2000).
 
     Parameters
     ----------
     x : array [T, B, I]
-    h0, c0 : arrays [B, H]
-    w_ih, w_hh : arrays [4H, I], [4H, H]
-        Gates in the order i, f, g, o; if `coupled` [3H, I], [3H, H]: f, g, o.
+    h0, c0 : arrays [B, R], [B, H]
+        R is H without `projection`.
+    w_ih, w_hh : arrays [4H, I], [4H, R]
+        Gates in the order i, f, g, o; if `coupled` [3H, I], [3H, R]: f, g, o.
     b_ih, b_hh : arrays [4H], optional
     lengths : integers [B], optional
         At steps from lengths[b] on, sequence b keeps its state.
@@ -122,28 +126,31 @@ def lstm_forward(
         A bound for c (Sak et al. 2014), whose gradient is 0 where it acts.
     compute : "bfloat16", optional
         The operands of all products are rounded to it.
+    projection : array [R, H], optional
+        h is its product with o * tanh(c) (Sak et al. 2014).
 
     Returns
     -------
-    h, c : arrays [T+1, B, H]
+    h, c : arrays [T+1, B, R], [T+1, B, H]
         States in the order of the steps, the initial one first, and without regard to resets;
         `output` makes the output of h.
     gates : array [T, B, 4, H]
         In the order of the steps.
     """
     T, B, _ = x.shape
-    H = h0.shape[1]
-    h, c = np.empty((2, T + 1, B, H), x.dtype)
+    H = c0.shape[1]
+    h, c = (np.empty((T + 1, *s.shape), x.dtype) for s in (h0, c0))
     gates = np.empty((T, B, 4, H), x.dtype)
     h[0], c[0] = h0, c0
     inputs = pre_activations(turned(x, reverse), w_ih, b_ih, b_hh, compute=compute)
     ended, new = ended_of(T, lengths, reverse), new_of(T, lengths, reverse, resets)
     for t in range(T):
         h_prev, c_prev = (state_before(s, t, new, reset_to_initial) for s in (h, c))
-        h[t + 1], c[t + 1] = lstm_cell(
+        m, c[t + 1] = lstm_cell(
             inputs[t] + product(h_prev, w_hh.T, compute), c_prev, gates[t],
             peepholes=peepholes, coupled=coupled, cell_clip=cell_clip,
         )  # fmt: skip
+        h[t + 1] = m if projection is None else m @ projection.T
         if ended is not None:
             past = ended[t]
             h[t + 1, past], c[t + 1, past] = h[t, past], c[t, past]
@@ -170,41 +177,45 @@ def lstm_backward(
     coupled: bool = False,
     cell_clip: float | None = None,
     compute: str | None = None,
+    projection: Array | None = None,
     dpeepholes: Array | None = None,
+    dprojection: Array | None = None,
 ) -> tuple[Array, Array, Array, Array, Array, Array]:
     """The gradients of `lstm_forward`.
 
     Parameters
     ----------
     x, h, c, gates, w_ih, w_hh, lengths, resets, reset_to_initial, reverse, repeat_last,
-    peepholes, coupled, cell_clip, compute
+    peepholes, coupled, cell_clip, compute, projection
         As given to and returned by `lstm_forward` and `output`.
-    dy : array [T, B, H]
+    dy : array [T, B, R]
         Gradient of the output.
-    dh, dc : arrays [B, H]
+    dh, dc : arrays [B, R], [B, H]
         Gradients of the last state.
-    dpeepholes : array like `peepholes`, optional
-        Gets their gradient.
+    dpeepholes, dprojection : arrays like `peepholes` and `projection`, optional
+        Get their gradients.
 
     Returns
     -------
     dx, dh0, dc0, dw_ih, dw_hh, db
         db is that of either bias.
     """
-    T, B, H = dy.shape
+    (T, B, R), H = dy.shape, dc.shape[1]
     ended, new = ended_of(T, lengths, reverse), new_of(T, lengths, reverse, resets)
     dy = of_output(dy, ended, reverse, repeat_last)
     da = np.empty((T, B, len(w_hh) // H, H), x.dtype)
-    *p_i, p_f, p_o = _peepholes(peepholes, coupled, dh)
+    *p_i, p_f, p_o = _peepholes(peepholes, coupled, dc)
     h_prev, c_prev = (states_before(s, new, reset_to_initial) for s in (h, c))
-    dh0, dc0 = np.zeros((2, B, H), x.dtype)
+    dh0, dc0, of_h = np.zeros_like(dh), np.zeros_like(dc), np.zeros((T, B, R), x.dtype)
     for t in reversed(range(T)):
         i, f, g, o = (gates[t, :, k] for k in range(4))
         dh_t = dy[t] + dh
         tanh_c = np.tanh(c[t + 1])
         da_f, da_g, da_o = (da[t, :, k] for k in (-3, -2, -1))
-        da_o[...] = dh_t * tanh_c * o * (1 - o)
-        dc_t = dc + dh_t * o * (1 - tanh_c**2) + da_o * p_o
+        of_h[t] = dh_t if ended is None else np.where(ended[t][:, None], 0, dh_t)
+        dm = dh_t if projection is None else dh_t @ projection
+        da_o[...] = dm * tanh_c * o * (1 - o)
+        dc_t = dc + dm * o * (1 - tanh_c**2) + da_o * p_o
         if cell_clip is not None:
             dc_t = np.where(np.abs(c[t + 1]) >= cell_clip, 0, dc_t)
         da_f[...] = dc_t * (c_prev[t] - g if coupled else c_prev[t]) * f * (1 - f)
@@ -230,4 +241,9 @@ def lstm_backward(
         of = [*range(len(seen) - 1), da.shape[2] - 1]
         sums = [np.sum(da[:, :, k] * s, (0, 1)) for k, s in zip(of, seen, strict=True)]
         dpeepholes[...] = np.concatenate(sums)
+    if dprojection is not None:
+        m = gates[:, :, 3] * np.tanh(c[1:])
+        if ended is not None:
+            m = np.where(ended[:, :, None], 0, m)
+        dprojection[...] = of_h.reshape(T * B, R).T @ m.reshape(T * B, H)
     return dx, dh0 + dh, dc0 + dc, dw_ih, dw_hh, db

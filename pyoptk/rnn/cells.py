@@ -7,7 +7,14 @@ from typing import Any, Self
 
 import numpy as np
 
-from .._checks import check_choice, check_switch, check_switches, number
+from .._checks import (
+    check_choice,
+    check_integer,
+    check_sizes,
+    check_switch,
+    check_switches,
+    number,
+)
 from .convert import ConvertedLayer, bare, check_like, lists, reordered
 from .weights import PEEPHOLES, Array
 
@@ -48,6 +55,10 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
     coupled : bool
         Whether the input gate is ``1 - f`` (Greff et al. 2017). There are then three gates, f, g,
         o, so that 4H is 3H below, and two peepholes, f, o.
+    proj_size : int
+        R, at least 1 and below H: ``h_t = w_hr (o * tanh(c_t))`` has R features, w_hr being
+        ``weight_hr_l0`` [R, H] (Sak et al. 2014). h, its gradient and the output then have R for H
+        below; c does not. 0: no projection.
     cell_clip : float, optional
         Above 0: c is bounded to +-cell_clip after each step (Sak et al. 2014), as in TensorFlow's
         LSTMCell. The gradient is 0 where the bound acts.
@@ -73,7 +84,8 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
     ----------
     params, grads : mappings of names to arrays
         weight_ih_l0 [4H, I] (in higher layers [4H, D * H]), weight_hh_l0 [4H, H], bias_ih_l0 and
-        bias_hh_l0 [4H], with `peepholes` weight_ch_l0 [3H]; if bidirectional the same with the
+        bias_hh_l0 [4H], with `peepholes` weight_ch_l0 [3H], with `proj_size` weight_hr_l0 [R, H];
+        if bidirectional the same with the
         suffix _reverse; then those of layer 1, and so on. They are views into `flat_params` and
         `flat_grads`. The dicts are read-only; the
         arrays may be changed in place at any time, because every call reads them again. (Changed
@@ -87,7 +99,8 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
     kept for backward; T B D H for the gradient between two layers, twice that from three layers on;
     as much for each layer but the last if bidirectional; as much again with dropout; and the packed
     weights of the largest layer. With ``save="minimal"`` the first is
-    L D (T+1) B P + (L+5) D B P sqrt(T), or somewhat more with few rows. This memory stays for the
+    L D (T+1) B P + (L+5) D B P sqrt(T), or somewhat more with few rows. A projection needs
+    D T B (P + R) more, with "minimal" sqrt(T) instead of T. This memory stays for the
     next call with the same T and B; then only outputs are new arrays, and with `out` not even `y`
     and `dx`.
 
@@ -121,10 +134,12 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
     open_gate = 1  # f
     keras_gates = (0, 1, 2, 3)
     onnx_gates = (0, 3, 1, 2)
+    torch_names = "(?:(?:weight|bias)_[ih]h|weight_hr)"
     not_in_torch = ("peepholes", "coupled", "cell_clip")
-    not_in_keras = not_in_torch
-    not_in_onnx = ("cell_clip",)
+    not_in_keras = (*not_in_torch, "proj_size")
+    not_in_onnx = ("cell_clip", "proj_size")
     _: KW_ONLY
+    proj_size: int = 0
     peepholes: bool = False
     coupled: bool = False
     cell_clip: float | None = None
@@ -133,6 +148,11 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
         switches = {name: given[name] for name in ("peepholes", "coupled")}
         check_switches(**switches)
         given |= {name: bool(on) for name, on in switches.items()}
+        check_sizes(hidden_size=given["hidden_size"])
+        H = given["hidden_size"]
+        given["proj_size"] = check_integer(
+            "proj_size", given["proj_size"], 0, H, f"an integer in 0..{H - 1}"
+        )
         if given["cell_clip"] is not None:
             least = float(np.finfo(np.float32).tiny)
             given["cell_clip"] = number(

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from .._checks import check_switch
 from ..checkpoint import check_arrays, check_mapping, check_value, fill_arrays
 from .layer import Layer, State
-from .weights import PEEPHOLES, Array, names_of
+from .weights import PEEPHOLES, PROJECTION, Array, names_of
 
 
 class ConvertedLayer(Layer[State]):
@@ -30,6 +30,7 @@ class ConvertedLayer(Layer[State]):
     keras_gates: ClassVar[tuple[int, ...]]  # Keras's k-th gate is ours of this number
     keras_biases: ClassVar[int] = 1
     onnx_gates: ClassVar[tuple[int, ...]]
+    torch_names: ClassVar[str] = "(?:weight|bias)_[ih]h"  # a pattern
     # Options of whose values the library computes the default alone.
     not_in_torch: ClassVar[tuple[str, ...]] = ()
     not_in_keras: ClassVar[tuple[str, ...]] = ()
@@ -65,9 +66,11 @@ class ConvertedLayer(Layer[State]):
             for name, array in state.items()
             if name.startswith(prefix)
         }
-        numbers = [re.fullmatch(r"(?:weight|bias)_[ih]h_l(\d+)(?:_reverse)?", n) for n in arrays]
+        numbers = [re.fullmatch(cls.torch_names + r"_l(\d+)(?:_reverse)?", n) for n in arrays]
         w_ih, w_hh = (arrays.get(name, np.empty(0)) for name in names_of(0)[:2])
-        if not all(numbers) or w_ih.ndim != 2 or w_hh.ndim != 2:
+        projects = f"{PROJECTION}_l0" in arrays
+        fits = all(numbers) and w_ih.ndim == w_hh.ndim == 2
+        if not fits or (projects and w_hh.shape[1] >= len(w_hh) // cls.gates):
             raise ValueError(
                 f"state: expected weight_ih_l0 [{cls._rows()}, I], weight_hh_l0 [{cls._rows()}, H] "
                 "and the like, got "
@@ -75,7 +78,9 @@ class ConvertedLayer(Layer[State]):
             )
         I, H, L = w_ih.shape[1], w_hh.shape[1], 1 + max(int(n[1]) for n in numbers if n)
         bias, both = names_of(0)[2] in arrays, names_of(0, backward=True)[0] in arrays
-        layer = cls._of(w_ih, I, H, L, bias, both, settings)
+        own = {"proj_size": H if projects else 0} if "proj_size" in cls._arguments else {}
+        H = len(w_hh) // cls.gates if projects else H
+        layer = cls._of(w_ih, I, H, L, bias, both, settings, **own)
         layer._check_default("PyTorch", layer.not_in_torch)
         check_arrays(layer.params, arrays, "state")
         fill_arrays(dict(layer.params), arrays)
@@ -205,13 +210,21 @@ class ConvertedLayer(Layer[State]):
 
     @classmethod
     def _of(
-        cls, w: Array, I: int, H: int, L: int, bias: bool, both: bool, settings: dict[str, Any]
+        cls,
+        w: Array,
+        I: int,
+        H: int,
+        L: int,
+        bias: bool,
+        both: bool,
+        settings: dict[str, Any],
+        **own: int,
     ) -> Self:
         """A layer of what the weights say, of which `w` is one, and of the caller's settings."""
         found: dict[str, Any] = {"input_size": I, "hidden_size": H, "num_layers": L, "bias": bias}
         # An array of another dtype than these two will be refused.
         dtype = np.float64 if w.dtype == np.float64 else np.float32
-        found |= {"bidirectional": both, "dtype": dtype}
+        found |= {"bidirectional": both, "dtype": dtype, **own}
         for name in settings.keys() & found.keys():
             raise TypeError(f"{name}: expected none, as the weights say it, got {settings[name]!r}")
         return cls(**found, **settings)
@@ -223,7 +236,8 @@ class ConvertedLayer(Layer[State]):
     def _parts(self) -> list[list[Array]]:
         """The weights of every direction of every layer, in the order of `KINDS`."""
         kinds = 4 if self.bias else 2
-        arrays = [a for name, a in self.params.items() if not name.startswith(PEEPHOLES)]
+        others = PEEPHOLES, PROJECTION
+        arrays = [a for name, a in self.params.items() if not name.startswith(others)]
         return [arrays[i : i + kinds] for i in range(0, len(arrays), kinds)]
 
 

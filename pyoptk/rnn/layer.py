@@ -17,9 +17,13 @@ from .. import _checks
 from .._arguments import Declared
 from .._bound import Bound
 from .._rnn import Passes, Stepper
+from .stats import Stats, stats_of
 from .weights import INITIALIZERS, Array, initialize, shapes_of
 
-OWN_ARGUMENTS = ("nonlinearity", "reset_after", "peepholes", "coupled", "cell_clip", "compute")
+# Of some layers.
+OWN_ARGUMENTS = (
+    "nonlinearity", "reset_after", "proj_size", "peepholes", "coupled", "cell_clip", "compute",
+)  # fmt: skip
 State = TypeVar("State")  # an array for each state of the cell: h, or the pair (h, c)
 
 
@@ -30,6 +34,7 @@ class Attributes:
     gates: ClassVar[int]
     open_gate: ClassVar[int | None] = None  # the gate whose bias Keras starts at 1
     relu: bool = False
+    proj_size: int = 0
     peepholes: bool = False
     cell_clip: float | None = None
     compute: str | None = None
@@ -72,8 +77,10 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
         given |= {"dropout": dropout, "seed": int(seed or 0), "dropout_calls": 0}
         given["dtype"] = _checks.check_float_dtype(given["dtype"])
         given["compute"] = _checks.check_compute(given["compute"], given["dtype"])
+        if given["compute"] and given.get("proj_size"):
+            raise ValueError("compute: expected None with proj_size, got 'bfloat16'")
         self.__setstate__(given)
-        initialize(self.flat_params, self.params, init, self.open_gate, rng)
+        initialize(self.flat_params, self.params, init, self.hidden_size, self.open_gate, rng)
         if dropout and seed is None:
             self.__dict__["seed"] = int(rng.integers(2**64, dtype=np.uint64))
 
@@ -241,6 +248,20 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
         results: tuple[Array, State] = stepper.step(x, state)
         return results
 
+    def stats(self) -> Stats:
+        """States, gates and gradients over time, of the last pass that trained.
+
+        After `forward`: how large the states are, and which share of each gate is at a bound; after
+        `backward`: how large the gradient is at each step. `Stats` describes them; it prints as a
+        dict and has a `plot`. Copies what the passes keep.
+
+        Raises
+        ------
+        RuntimeError
+            Without a `forward` that trains before it, and with ``save="minimal"``.
+        """
+        return stats_of(self)
+
     # ---- weights and copies ----------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
@@ -270,7 +291,7 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
     def _after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
         """The shape of the output for one of the input, sizes or letters, for summaries."""
         lead = ("B", "T") if self.batch_first else ("T", "B")
-        return *lead, self.directions * self.hidden_size
+        return *lead, self.directions * (self.proj_size or self.hidden_size)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if value is getattr(self, name, object()):

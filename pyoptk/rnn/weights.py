@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating[Any]]
 
 KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-PEEPHOLES = "weight_ch"
+PEEPHOLES, PROJECTION = "weight_ch", "weight_hr"
 INITIALIZERS = ("torch", "keras")
 
 
 def names_of(layer: int, backward: bool = False) -> tuple[str, ...]:
     """PyTorch's names of the parameters of one layer and direction, in the order of `KINDS`; then
-    that of the peepholes."""
+    those of the peepholes and of the projection."""
     suffix = "_reverse" if backward else ""
-    return tuple(f"{kind}_l{layer}{suffix}" for kind in (*KINDS, PEEPHOLES))
+    return tuple(f"{kind}_l{layer}{suffix}" for kind in (*KINDS, PEEPHOLES, PROJECTION))
 
 
 def shapes_of(layer: Any) -> dict[str, tuple[int, ...]]:
@@ -29,11 +29,13 @@ def shapes_of(layer: Any) -> dict[str, tuple[int, ...]]:
         raise MemoryError(f"num_layers: expected less than 2**16, got {layer.num_layers:,}")
     found: dict[str, tuple[int, ...]] = {}
     H, rows = layer.hidden_size, layer.gates * layer.hidden_size
+    R = layer.proj_size or H
     for level in range(layer.num_layers):
-        below = layer.directions * H if level else layer.input_size
-        shapes: list[tuple[int, ...] | None] = [(rows, below), (rows, H)]
+        below = layer.directions * R if level else layer.input_size
+        shapes: list[tuple[int, ...] | None] = [(rows, below), (rows, R)]
         shapes += [(rows,) if layer.bias else None] * 2
         shapes += [(rows - H,) if layer.peepholes else None]
+        shapes += [(R, H) if layer.proj_size else None]
         for backward in range(layer.directions):
             named = zip(names_of(level, bool(backward)), shapes, strict=True)
             found.update({name: shape for name, shape in named if shape is not None})
@@ -44,22 +46,22 @@ def initialize(
     flat: Array,
     params: Mapping[str, Array],
     init: str,
+    H: int,
     open_gate: int | None,
     rng: np.random.Generator,
 ) -> None:
     """Change `flat`, whose views `params` are, to first values as that library draws them.
 
     torch: everything uniform in [-1/sqrt(H), 1/sqrt(H)].
-    keras: the weights of inputs uniform in +-sqrt(6 / (rows + columns)) (Glorot & Bengio 2010),
-    recurrent ones orthogonal (Saxe et al. 2014), biases and peepholes 0, but the bias 1 for
-    `open_gate`, the forget gate of an LSTM (Gers et al. 2000).
+    keras: the weights of inputs and of a projection uniform in +-sqrt(6 / (rows + columns))
+    (Glorot & Bengio 2010), recurrent ones orthogonal (Saxe et al. 2014), biases and peepholes 0,
+    but the bias 1 for `open_gate`, the forget gate of an LSTM (Gers et al. 2000).
     """
-    H = params["weight_hh_l0"].shape[1]
     if init == "torch":
         flat[:] = rng.uniform(-1 / math.sqrt(H), 1 / math.sqrt(H), flat.size)
         return
     for name, array in params.items():
-        if name.startswith("weight_ih"):
+        if name.startswith(("weight_ih", PROJECTION)):
             limit = math.sqrt(6 / sum(array.shape))
             array[...] = rng.uniform(-limit, limit, array.shape)
         elif name.startswith("weight_hh"):

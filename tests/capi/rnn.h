@@ -14,7 +14,7 @@ enum { T = 3, B = 2, I = 3, H = 5, MOST_GATES = 4 };
 typedef struct {
     double x[T * B * I], h0[B * H], c0[B * H];
     double w_ih[MOST_GATES * H * I], w_hh[MOST_GATES * H * H];
-    double b_ih[MOST_GATES * H], b_hh[MOST_GATES * H], peepholes[3 * H];
+    double b_ih[MOST_GATES * H], b_hh[MOST_GATES * H], peepholes[3 * H], w_hr[H * H];
 } rnn_values;
 enum { N_VALUES = sizeof(rnn_values) / sizeof(double) };
 
@@ -28,7 +28,7 @@ typedef struct {
 
 static pk_rnn_weights weights_of(rnn_values *v)
 {
-    return (pk_rnn_weights){v->w_ih, v->w_hh, v->b_ih, v->b_hh, v->peepholes};
+    return (pk_rnn_weights){v->w_ih, v->w_hh, v->b_ih, v->b_hh, v->peepholes, v->w_hr};
 }
 
 static void fill(rnn_values *v, double scale)
@@ -60,7 +60,7 @@ static double weight_of_output(int i) { return 0.3 + 0.1 * (i % 7) - 0.2 * (i % 
 /* The sum of y and of the last state, each element times a number of its own. */
 static double rnn_loss(rnn_case *c)
 {
-    double y[T * B * H], h[B * H], c_last[B * H] = {0}, loss = 0;
+    double y[T * B * H] = {0}, h[B * H] = {0}, c_last[B * H] = {0}, loss = 0;
     c->layer.y = (pk_sequence){y, B * H, H};
     c->layer.h_last = h;
     c->layer.c_last = c_last;
@@ -203,7 +203,7 @@ static void test_layers_may_share_dx(const pk_cell_kernels *cell, pk_rnn_shape s
 static void test_steps_are_forward(const pk_cell_kernels *cell, pk_rnn_shape shape)
 {
     rnn_values v;
-    double h[2][B * H], h_last[B * H], c_last[B * H];
+    double h[2][B * H] = {{0}}, h_last[B * H] = {0}, c_last[B * H];
     rnn_case c = new_case(cell, shape, &v);
     pk_rnn_layer *layer = &c.layer;
     fill(&v, 1);
@@ -299,10 +299,10 @@ static size_t all_results(const pk_cell_kernels *cell, pk_rnn_shape s, int nthre
         in[i] = 0.2 * sin(1.7 * (double)i + 0.3);
     double *in_at = in, *out_at = d;
     const ptrdiff_t y_row = (ptrdiff_t)s.H, x_row = (ptrdiff_t)s.I, rows = (ptrdiff_t)s.B;
-    c.layer.weights =
-        (pk_rnn_weights){in, in + w * s.I, in + w * (s.I + s.H), in + w * (s.I + s.H + 1), NULL};
+    c.layer.weights = (pk_rnn_weights){
+        in, in + w * s.I, in + w * (s.I + s.H), in + w * (s.I + s.H + 1), NULL, NULL};
     c.gradients.grads =
-        (pk_rnn_weights){d, d + w * s.I, d + w * (s.I + s.H), d + w * (s.I + s.H + 1), NULL};
+        (pk_rnn_weights){d, d + w * s.I, d + w * (s.I + s.H), d + w * (s.I + s.H + 1), NULL, NULL};
     in_at += w * (s.I + s.H + 2), out_at += w * (s.I + s.H + 2);
     c.layer.x = (pk_sequence){in_at, rows * x_row, x_row};
     c.gradients.dx = (pk_sequence){out_at, rows * x_row, x_row};
@@ -359,9 +359,9 @@ static void test_whole_rows_give_the_same_bits(const pk_cell_kernels *cell,
 
 /* ---- all ------------------------------------------------------------------------------------- */
 
-static void test_a_cell(const pk_cell_kernels *cell, int relu)
+static void test_a_cell(const pk_cell_kernels *cell, int relu, size_t R)
 {
-    pk_rnn_shape shape = {.T = T, .B = B, .I = I, .H = H, .relu = relu}, other = shape;
+    pk_rnn_shape shape = {.T = T, .B = B, .I = I, .H = H, .R = R, .relu = relu}, other = shape;
     other.lengths = (const int64_t[]){1, 3};
     other.save = PK_SAVE_MINIMAL;
     other.reverse = other.repeat_last = 1;
@@ -386,8 +386,9 @@ static void test_a_cell(const pk_cell_kernels *cell, int relu)
 static void test_recurrent_layers(void)
 {
     for (int id = 0; id < PK_N_CELLS; id++)
-        test_a_cell(pk_cell((pk_cell_id)id, PK_F64), 0);
-    test_a_cell(pk_cell(PK_RNN, PK_F64), 1);
+        test_a_cell(pk_cell((pk_cell_id)id, PK_F64), 0, 0);
+    test_a_cell(pk_cell(PK_RNN, PK_F64), 1, 0);
+    test_a_cell(pk_cell(PK_LSTM, PK_F64), 0, 2);
     test_dropout_remembers_by_place();
     if (!strcmp(pk_isa(), "baseline")) {
         test_whole_rows_give_the_same_bits(pk_cell(PK_LSTM, PK_F64), &whole_row_lstm);

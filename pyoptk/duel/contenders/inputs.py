@@ -12,23 +12,23 @@ def step(count, n, dtype="float32"):
     return {"params": params, "grads": [p[::-1].copy() for p in params]}
 
 
-def layer(T, B, I, H, *, gates=4, dtype="float32", layers=1, directions=1, packed=False):
+def layer(T, B, I, H, *, gates=4, dtype="float32", layers=1, directions=1, packed=False, R=0):
     """A batch of sequences, the gradient of the output, and PyTorch's weights in its order.
 
-    With `packed` also their lengths, from T to T/2, the longest first.
+    With `packed` also their lengths, from T to T/2, the longest first. R: features of a projection.
     """
     rng = np.random.default_rng(0)
 
     def uniform(*shape):
         return rng.uniform(-1, 1, shape).astype(dtype)
 
-    rows, weights = gates * H, []
+    rows, weights, out = gates * H, [], R or H
     for k in range(layers * directions):
-        below = I if k < directions else directions * H
-        shapes = (rows, below), (rows, H), (rows,), (rows,)
+        below = I if k < directions else directions * out
+        shapes = [(rows, below), (rows, out), (rows,), (rows,), *([(R, H)] if R else [])]
         weights += [uniform(*shape) / np.sqrt(H).astype(dtype) for shape in shapes]
     lengths = {"lengths": np.linspace(T, T // 2, B).astype(int)} if packed else {}
-    x, dy = uniform(T, B, I), uniform(T, B, directions * H)
+    x, dy = uniform(T, B, I), uniform(T, B, directions * out)
     return {"x": x, "dy": dy, "weights": weights, **lengths}
 
 

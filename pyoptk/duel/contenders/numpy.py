@@ -122,7 +122,7 @@ def states(twin):
 
 def layer(x, dy, weights, lengths=None, *, cell, layers=1, directions=1, **form):
     """pyoptk's twin, which takes the states between x and the weights."""
-    if lengths is not None or layers > 1 or directions > 1:
+    if lengths is not None or layers > 1 or directions > 1 or "proj_size" in form:
         raise NotImplementedError
     twin = [getattr(reference, f"{cell.lower()}_{part}") for part in ("forward", "backward")]
     zeros, saved, n = np.zeros_like(dy[0]), None, states(twin[0])
@@ -157,7 +157,7 @@ def scan(a, b, dh):
 
 def forecaster(windows, targets, weights):
     """The training step of `pyoptk.demo.numpy_step`, the weights its own copies."""
-    model = Forecaster(np.random.default_rng(0))
+    model = Forecaster(np.random.default_rng(0)).model
     for param, value in zip(model.params.values(), weights, strict=True):
         param[...] = value
     twin = NumpyForecaster(model.params, lr=LR, max_norm=np.inf)
@@ -165,7 +165,7 @@ def forecaster(windows, targets, weights):
     def outcome(_):
         for name, param in model.params.items():
             param[...] = twin.params[name]
-        return [model.forward(windows)]
+        return [model.predict(windows)]
 
     return partial(twin.step, windows, targets), outcome
 

@@ -37,7 +37,8 @@ def step(params, grads, *, optimizer, **settings):
 
 
 def made(x, dy, weights, cell, layers=1, directions=1, **form):
-    sizes = x.shape[2], dy.shape[2] // directions, layers
+    H = weights[-1].shape[1] if "proj_size" in form else dy.shape[2] // directions
+    sizes = x.shape[2], H, layers
     layer = known(cell)(*sizes, bidirectional=directions == 2, dtype=x.dtype, **form)
     return filled(layer, weights)
 
@@ -66,11 +67,17 @@ def scan(a, b, dh):
 
 def forecaster(windows, targets, weights):
     """The training step of `pyoptk.demo.forecaster`, without its clipping."""
-    from pyoptk.demo.forecaster import Forecaster
+    layers, mse = known("layers"), known("losses").mse
+    parts = pyoptk.LSTM(1, 64), pyoptk.LSTM(64, 32), layers.Last(), layers.Linear(32, 1)
+    model, targets = filled(layers.Sequential(*parts), weights), targets[:, None]
+    opt = pyoptk.Adam(model.params, lr=LR)
 
-    model = filled(Forecaster(np.random.default_rng(0)), weights)
-    model.optimizer = pyoptk.Adam(model.params, lr=LR)
-    return partial(model.step, windows, targets), lambda _: [model.forward(windows)]
+    def work():
+        _, dy = mse(model.forward(windows), targets)
+        model.backward(dy, need_dx=False)
+        opt.step(model.grads)
+
+    return work, lambda _: [model.predict(windows)]
 
 
 def mlp(x, labels, weights):

@@ -90,11 +90,11 @@ def layer(x, dy, weights, lengths=None, *, compute=None, **how):
 def layer_in(
     context, dtype, x, dy, weights, lengths, *, cell, layers=1, directions=1, **form
 ):  # fmt: skip
-    if form:
+    if form.keys() - {"proj_size"}:
         raise NotImplementedError
     x, dy = torch.tensor(x, dtype=dtype, requires_grad=True), torch.tensor(dy, dtype=dtype)
-    sizes = x.shape[2], dy.shape[2] // directions, layers
-    made = getattr(nn, cell)(*sizes, bidirectional=directions == 2)
+    sizes = x.shape[2], weights[-1].shape[1] if form else dy.shape[2] // directions, layers
+    made = getattr(nn, cell)(*sizes, bidirectional=directions == 2, **form)
     y, packed = None, nn.utils.rnn.pack_padded_sequence
     filled(made, weights).to(dtype)
     if lengths is not None:  # the ends of sequences are not in its output

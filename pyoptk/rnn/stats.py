@@ -1,0 +1,124 @@
+"""`Stats` of a recurrent layer: its states, gates and gradients over time.
+
+`Layer.stats` makes it from the memory that a pass leaves; csrc/kernels/rnn_layout.h says how that
+is laid out. Nothing here is on the way of a pass.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Values = NDArray[np.float64]
+
+# The columns that a cell keeps, in their order in memory; "": of no use here.
+COLUMNS = {
+    "lstm": ("i", "f", "g", "o"),
+    "lstm_coupled": ("f", "g", "o"),
+    "gru": ("", "r", "z", "n"),
+    "gru_before": ("r", "z", "n"),
+    "rnn": ("a",),
+}
+_OF_TANH = ("g", "n", "h")  # in [-1, 1], not in [0, 1]
+_PER_PANEL = 4  # vectors
+
+
+class Stats(dict[str, dict[str, Values]]):
+    """For each layer and direction, "l0", "l0_reverse" and so on, arrays [T] by name.
+
+    They are over all units and all sequences that are not past their end; NaN if there are none.
+
+    - "h", "c": the root mean square of the state after each step.
+    - After forward, for each gate, such as "f": "f_low" and "f_high", the shares below 0.1 and
+      above 0.9 (Karpathy et al. 2015); of what is a tanh, "g", "n" or the "h" of an `RNN`, below
+      -0.9 and above 0.9; with relu "h_low" is the share of zeros. A gate at its bound passes next
+      to no gradient.
+    - After backward instead "gradient": the root mean square of the gradient of all
+      pre-activations. If it falls or rises by powers of ten on its way back through time, it
+      vanishes or explodes.
+    """
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw all arrays over time, a row for each layer, as `History.plot` does."""
+        from ..fitting.pictures import drawn, states
+
+        return drawn(lambda figure: states(figure, self), path)
+
+
+def stats_of(layer: Any) -> Stats:
+    """The statistics of the last pass of a layer."""
+    if layer.save == "minimal":
+        raise RuntimeError("stats: expected a layer with save='full', got 'minimal'")
+    kept, lengths, T, B, lanes, before_backward = layer._passes.kept()
+    columns, found = COLUMNS[layer.cell], Stats()
+    ends = np.full(B, T) if lengths is None else np.asarray(lengths)
+    running = np.arange(T)[:, None] < ends
+    for i, (gates, h, c) in enumerate(kept):
+        level, reverse = divmod(i, layer.directions)
+        order = slice(None, None, -1 if reverse else 1)  # memory is in the order of the steps
+        mine: dict[str, Values] = {}
+        states = {"h": h, "c": c} if c.size else {"h": h}
+        for name, state in states.items():
+            after = state.reshape(T + 1, B, -1)[1:, :, : layer.hidden_size][order]
+            states[name] = after
+            mine[name] = _rms(after, running)
+        if before_backward:
+            for name, values in _saturating(layer, columns, gates, states["h"], lanes, order):
+                low, high = _bounds(name, layer.relu)
+                mine[f"{name}_low"] = _mean(values <= low, running)
+                mine[f"{name}_high"] = _mean(values >= high, running)
+        else:
+            of_all = _unpacked(gates, T, B, layer.hidden_size, lanes, len(columns))[:, order]
+            mine["gradient"] = _rms(np.concatenate([*of_all], -1), running)
+        found[f"l{level}{'_reverse' * reverse}"] = mine
+    return found
+
+
+def _bounds(name: str, relu: bool) -> tuple[float, float]:
+    if relu:
+        return 0.0, np.inf
+    return (-0.9, 0.9) if name in _OF_TANH else (0.1, 0.9)
+
+
+def _saturating(
+    layer: Any, columns: tuple[str, ...], gates: Any, h: Any, lanes: int, order: slice
+) -> list[tuple[str, Any]]:
+    """The gates by name, [T, B, H] each; of a plain RNN, which keeps none, the state."""
+    if layer.cell == "rnn":
+        return [("h", h)]
+    T, B, H = h.shape
+    values = _unpacked(gates, T, B, H, lanes, len(columns))[:, order]
+    return [(name, values[k]) for k, name in enumerate(columns) if name]
+
+
+def _unpacked(gates: Any, T: int, B: int, H: int, lanes: int, columns: int) -> Any:
+    """[columns, T, B, H] from the panels in memory, [panels, T, B, _PER_PANEL * lanes]."""
+    units, width = lanes * (_PER_PANEL if columns == 1 else 1), _PER_PANEL * lanes
+    panels = -(-H // units)
+    rows = gates[: panels * T * B * width].reshape(panels, T, B, width)
+    values = np.empty((columns, T, B, H), gates.dtype)
+    for panel in range(panels):
+        at = panel * units
+        n = min(units, H - at)
+        of_panel = rows[panel, :, :, : columns * n].reshape(T, B, columns, n)
+        values[..., at : at + n] = np.moveaxis(of_panel, 2, 0)
+    return values
+
+
+def _mean(values: Any, running: Any) -> Values:
+    """The mean over the units of the running sequences at each step."""
+    count = running.sum(1)
+    sums = np.where(running, values.mean(-1, dtype=float), 0).sum(1)
+    result: Values = np.where(count > 0, sums / np.maximum(count, 1), np.nan)
+    return result
+
+
+def _rms(values: Any, running: Any) -> Values:
+    result: Values = np.sqrt(_mean(np.square(values, dtype=float), running))
+    return result
