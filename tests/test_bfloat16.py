@@ -11,7 +11,9 @@ import pyoptk
 from pyoptk import kernels, reference
 
 SETS = [name for name, usable in pyoptk.isas().items() if usable]
-CELLS = ["LSTM", "RNN tanh", "RNN relu", "GRU", "GRU before", "LSTM all"]
+CELLS = [
+    "LSTM", "RNN tanh", "RNN relu", "GRU", "GRU before", "LSTM peepholes", "LSTM coupled",
+]  # fmt: skip
 # T, B, I, H, L; options of the layer; of the call
 ROWS = {
     "layers": ((6, 5, 7, 19, 2), {"bidirectional": True}, {}),
@@ -157,6 +159,8 @@ def test_default_is_the_dtype(rng):
 def test_other_modes_are_refused(compute, dtype, choices):
     with pytest.raises(ValueError, match=f"compute: expected one of {choices}, got "):
         pyoptk.GRU(3, 4, compute=compute, dtype=dtype)
+    with pytest.raises(ValueError, match="compute: expected None with proj_size, got 'bfloat16'"):
+        pyoptk.LSTM(3, 4, proj_size=2, compute="bfloat16")
 
 
 # ---- dense layers --------------------------------------------------------------------------------
