@@ -50,6 +50,20 @@ PK_INLINE vec cross_entropy_target(const pk_cross_entropy *l, const real *target
     return zero_tail(q, n);
 }
 
+PK_INLINE real cross_entropy_largest(const real *x, size_t C)
+{
+    real lanes[LANES], largest = x[0];
+    vec of_lanes = broadcast(x[0]);
+    for (size_t c = 0; c + LANES <= C; c += LANES)
+        of_lanes = larger_of(load(x + c), of_lanes);
+    store(lanes, C < LANES ? of_lanes : larger_of(load(x + C - LANES), of_lanes));
+    for (size_t c = 0; c < LANES && c < C; c++) {
+        const real candidate = C < LANES ? x[c] : lanes[c];
+        largest = candidate > largest ? candidate : largest;
+    }
+    return largest;
+}
+
 /* The loss of a row, times its weight, and the gradient times `weight * scale`.  q is wanted for
  * every column if `soft`, a literal. */
 PK_INLINE double cross_entropy_row(const pk_cross_entropy *l, size_t r, double weight, double scale,
@@ -64,8 +78,7 @@ PK_INLINE double cross_entropy_row(const pk_cross_entropy *l, size_t r, double w
         at_label = (1 - l->smoothing) *
                    (l->class_weights ? (double)((const real *)l->class_weights)[label] : 1);
     const real x_label = x[label]; /* dx may be x */
-    real m = x[0];
-    _Pragma("omp simd reduction(max : m)") for (size_t c = 1; c < C; c++) m = x[c] > m ? x[c] : m;
+    const real m = cross_entropy_largest(x, C);
     long_sum exps = {0}, q_sum = {0}, q_x = {0};
     for (size_t c = 0; c < C; c += LANES) {
         const size_t n = smaller(C - c, LANES);
@@ -96,9 +109,13 @@ PK_INLINE double cross_entropy_row(const pk_cross_entropy *l, size_t r, double w
             v -= of_q * cross_entropy_target(l, target, c, n);
         store_n(dx + c, v, n);
     }
-    if (l->labels)
-        dx[label] = (real)(weight * scale * (all_q * e_label / total - at_label)) -
-                    (soft ? of_q * cross_entropy_target(l, target, label, 1)[0] : 0);
+    if (l->labels) {
+        real q = (real)(l->smoothing / (double)l->C); /* besides 1 - smoothing */
+        if (l->class_weights)
+            q *= ((const real *)l->class_weights)[label];
+        dx[label] =
+            (real)(weight * scale * (all_q * e_label / total - at_label)) - (soft ? of_q * q : 0);
+    }
     return weight * loss;
 }
 

@@ -256,7 +256,7 @@ static void rnn_peephole_gradient(const rnn_sums *sums, size_t panel)
 static void rnn_sums_of_da(const rnn_sums *sums, size_t panel)
 {
     rnn_bias_gradient(sums, panel);
-    if (CELL_N_PEEPHOLES && sums->job->dw.peepholes)
+    if (CELL_N_PEEPHOLES > 0 && sums->job->dw.peepholes)
         rnn_peephole_gradient(sums, panel);
 }
 
