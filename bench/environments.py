@@ -65,13 +65,25 @@ ONE_THREAD = ("NumPy plain", "PyTorch for-loop", "thinc", "scikit-learn")
 OTHERS = {"DeepSpeed": "torch", "JAX": "jax", "Keras": "keras", "thinc": "thinc"}
 
 
+# What they do in the rows of dense layers and whole models.
+DENSE = {
+    "pyoptk": [HERE / "inputs.py", HERE / "dense.py"],
+    "NumPy": [HERE / "inputs.py", HERE / "dense_numpy.py"],
+    "PyTorch": [HERE / "inputs.py", HERE / "torch.py"],
+}
+
+
 def peers(python, threads=1):
     """Who takes part in the duels with other libraries, pyoptk first."""
     every = [
         replace(one, python=python["torch"]) if one.name.startswith("PyTorch") else one
         for one in (*ENTRIES, way("PyTorch", "for-loop"))
     ]
-    every += [Entry(k, [HERE / f"{k.lower()}.py"], python[v]) for k, v in OTHERS.items()]
+    every = [replace(one, files=[*one.files, *DENSE.get(one.name.split()[0], ())]) for one in every]
+    every += [
+        Entry(k, [HERE / "inputs.py", HERE / f"{k.lower()}.py"], python[v])
+        for k, v in OTHERS.items()
+    ]
     every += [Entry("scikit-learn", [HERE / "sklearn.py"], python["sklearn"])]
     return [entry for entry in every if threads == 1 or entry.name not in ONE_THREAD]
 

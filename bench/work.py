@@ -21,6 +21,7 @@ FORMS = {  # kernels that a keyword of a layer selects
     "lstm_coupled": {"cell": "LSTM", "coupled": True},
 }
 PARTS = ("forward", "backward", "step")
+NUMPY = "NumPy in place"
 FUSED, DEEPSPEED, ROOF = "PyTorch fused", "DeepSpeed", "roof"
 TORCH = (FUSED, "PyTorch foreach", "PyTorch for-loop")
 SIZES = (1_000, 100_000, 1_000_000, 4_000_000)  # the last is larger than most caches
@@ -35,6 +36,17 @@ LINEAR = ((8, 64, 64), (32, 64, 64), (32, 256, 256), (128, 784, 512))  # M, I, O
 NORM = ((32, 64), (512, 256), (2048, 768))  # M, N
 CROSS_ENTROPY = ((32, 10), (128, 1000), (1024, 10000))  # M, C
 LOSSES = ("mse", "bce_with_logits")
+DENSE = (  # M, I, O; bars
+    ((8, 64, 64), (4, NUMPY), (20, FUSED)),
+    ((32, 64, 64), (1.6, NUMPY)),
+    ((32, 256, 256), (1.35, NUMPY)),
+)
+MODELS = (  # units, rows; bars
+    (rows.MLP, 128, (1.15, FUSED, "Keras"), (1, "JAX")),
+    (rows.MLP, 8, (2.5, FUSED, "JAX")),
+    ((20, 64, 10), 32, (10, FUSED), (3, "JAX")),
+    ((4, 16, 2), 1, (15, FUSED)),
+)
 # Layers beside those of rows.LSTM: sizes, options, bars.
 OTHER_LAYERS = (
     ("GRU", (10, 1, 16, 32), {}, (50, FUSED)),
@@ -45,6 +57,8 @@ OTHER_LAYERS = (
     ("RNN", (50, 32, 64, 128), {}, (1.8, FUSED)),
     ("LSTM", (50, 20, 200, 200), {}, (0.78, ROOF)),
     ("LSTM", (50, 32, 64, 128), {"proj_size": 64}, (2, FUSED)),
+    ("LSTM", (50, 32, 64, 128), {"recurrent_dropout": 0.2}),
+    ("LSTM", (50, 32, 64, 128), {"zoneout": (0.5, 0.05)}),
 )
 NARROW = rows.LSTM[2:6]  # with compute="bfloat16"
 SCANS = ((100, 8, 64), (1_000, 8, 256), (1_000, 32, 512))  # T, B, D
@@ -89,25 +103,38 @@ def function(name, size, dtype="float32"):
     return other(f"{name}, {label}{of(dtype)}", "function", sizes, settings, **amount)
 
 
-def linear(M, I, O, part, dtype):
-    flop = {"forward": 2, "backward": 4}[part] * M * I * O
+def linear(M, I, O, part="", dtype="float32"):
+    flop = {"forward": 2, "backward": 4, "": 6}[part] * M * I * O
     sizes = {"M": M, "I": I, "O": O, "dtype": dtype}
-    label = f"Linear and ReLU, {M} rows, {I} to {O}, {part}{of(dtype)}"
+    label = f"Linear and ReLU, {M} rows, {I} to {O}{f', {part}' * bool(part)}{of(dtype)}"
     return other(label, "linear", sizes, part=part, flop=flop)
 
 
-def layer_norm(M, N, part, dtype):
-    size = {"forward": 2, "backward": 3}[part] * M * N * np.dtype(dtype).itemsize
-    label = f"layer_norm, {M} x {N}, {part}{of(dtype)}"
+def layer_norm(M, N, part="", dtype="float32"):
+    size = {"forward": 2, "backward": 3, "": 5}[part] * M * N * np.dtype(dtype).itemsize
+    label = f"layer_norm, {M} x {N}{f', {part}' * bool(part)}{of(dtype)}"
     return other(label, "layer_norm", {"M": M, "N": N, "dtype": dtype}, part=part, bytes=size)
 
 
-def loss(name, M, N, dtype):
+def loss(name, M, N, dtype="float32"):
     """A loss and its gradient."""
     arrays = 2 if name == "softmax_cross_entropy" else 3
     sizes, label = {"M": M, "N": N, "dtype": dtype}, f"{name}, {M} x {N}{of(dtype)}"
     size = arrays * M * N * np.dtype(dtype).itemsize
     return other(label, "loss", sizes, {"function": name}, bytes=size)
+
+
+def classifier(*layers, B):
+    """A whole training step of a model of dense layers."""
+    flop = 6 * B * sum(a * b for a, b in itertools.pairwise(layers))
+    label = f"Sequential {'-'.join(map(str, layers))}, batch of {B}"
+    return other(label, "classifier", {"layers": layers, "B": B}, flop=flop)
+
+
+def fitted(B):
+    """A whole training step of the forecaster, by `fit`."""
+    row = rows.forecaster(B)
+    return row | {"label": f"fit, {row['label']}", "task": "fitted"}
 
 
 def touched_rows(optimizer, count, dtype, **more):
@@ -209,6 +236,16 @@ def peers():
     yield rows.forecaster(32) | {"bars": [(3, FUSED, "JAX"), (11, "Keras")]}
     yield rows.forecaster(256) | {"bars": [(2.6, FUSED, "JAX")]}
     yield rows.mlp() | {"bars": []}
+    for size, *bars in DENSE:
+        yield linear(*size) | {"bars": bars}
+    yield loss("softmax_cross_entropy", 32, 10) | {"bars": [(5, NUMPY)]}
+    large = loss("softmax_cross_entropy", 1024, 10000)
+    yield large | {"bars": [(1.9, NUMPY), (5, FUSED)]}
+    yield layer_norm(512, 256) | {"bars": [(2, FUSED)]}
+    for layers, B, *bars in MODELS:
+        yield classifier(*layers, B=B) | {"bars": bars}
+    yield fitted(32) | {"bars": [(2.8, FUSED, "Keras"), (2.2, "JAX")]}
+    yield fitted(256) | {"bars": [(1.95, FUSED)]}
 
 
 SCALED = (16, 1_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000)

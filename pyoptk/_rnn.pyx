@@ -107,11 +107,13 @@ cdef class Plan(Stack):
         if self.drops:
             self.config.p, self.config.seed = layer.dropout, layer.seed
             self.config.stream = layer.dropout_calls * layer.num_layers % 2**64
+        if self.noisy:
+            self.config.seed, self.stream = layer.seed, layer.dropout_calls * self.count % 2**61
         # From here on no Python code runs, so no exception can come between.
         self.x, self.due = x if self.keeps else None, self.keeps
         self.lengths, self.resets = lengths, resets
         self.place_forward(x_, y_, first, last, lengths, repeat_last, resets, reset_to_initial)
-        if self.drops:
+        if self.drops or self.noisy:
             layer.__dict__["dropout_calls"] += 1
         with nogil:
             self.run_forward()

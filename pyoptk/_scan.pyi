@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,3 +30,6 @@ def linear_scan_backward(
 def put_gradients(
     attributes: dict[str, Any], flat: _Array, fresh: _Array, accumulate: bool
 ) -> None: ...
+
+class Guard:
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any: ...

@@ -9,7 +9,7 @@ from cpython.object cimport PyObject
 from ._arrays cimport (
     Buffers, check_adjacent, check_like, check_shape, dtype_of, sequence_of, shape_of, switch,
 )
-from ._core cimport math_table, num_threads
+from ._core cimport _Lock, math_table, num_threads
 from .capi cimport PyArray_DATA, PyArrayObject, pk_scan, pk_sequence
 
 
@@ -134,3 +134,18 @@ def put_gradients(dict attributes, flat, fresh, bint accumulate):
     else:
         _np.positive(fresh, flat)
     attributes["_kept"] = None
+
+
+cdef class Guard:
+    """Lets one call of a layer at a time in.
+
+    Compiled, so that whatever exception ends a call, the layer is not locked afterwards.
+    """
+    cdef int busy  # see _Lock
+
+    def call(self, function, *arguments):
+        """The result of a function, while nobody else is in."""
+        cdef _Lock lock = _Lock()
+        if not lock.take(&self.busy):
+            raise RuntimeError("this layer is in use in another thread already")
+        return function(*arguments)

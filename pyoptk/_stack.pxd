@@ -1,6 +1,7 @@
 # What _rnn takes from _stack.
 
 from cpython.buffer cimport Py_buffer
+from libc.stdint cimport uint64_t
 
 from ._arrays cimport Buffers
 from .capi cimport (
@@ -31,6 +32,8 @@ cdef class Stack:
     cdef pk_sequence dropped  # the input of the level that is being computed, after dropout
     cdef pk_dropout_config config
     cdef bint drops  # in this forward, and so in the backward that follows
+    cdef bint noisy  # whether training draws random numbers within the layers
+    cdef uint64_t stream  # of the first layer, for these, in this forward
 
     cdef void *get(self, elements) except NULL
     cdef pk_sequence new_between(self) except *

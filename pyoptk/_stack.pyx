@@ -93,7 +93,7 @@ cdef class Stack:
         cdef pk_rnn_layer *one
         cdef size_t i
         self.owned, self.keeps, self.dtype = [], save != "nothing", layer.dtype
-        self.resettable = resettable
+        self.resettable, self.noisy = resettable, self.keeps and layer.is_noisy
         self.flat_params, self.flat_grads = layer.flat_params, layer.flat_grads
         self.I, self.H, self.directions = layer.input_size, layer.hidden_size, layer.directions
         self.R = layer.proj_size or self.H
@@ -111,6 +111,9 @@ cdef class Stack:
             one = &self.layers[i]
             one.shape.T, one.shape.B, one.shape.H, one.shape.relu = T, B, self.H, layer.relu
             one.shape.cell_clip, one.shape.products = layer.cell_clip or 0, self.products
+            one.shape.recurrent_dropout = layer.recurrent_dropout
+            one.shape.drop_candidate = layer.recurrent_dropout_of == "candidate"
+            one.shape.zoneout_c, one.shape.zoneout_h = layer.zoneout_rates
             one.shape.R = layer.proj_size
             one.shape.I = self.I if i < self.directions else self.R * self.directions
             one.shape.save, one.shape.reverse = _SAVES[save], i % self.directions
@@ -280,6 +283,7 @@ cdef class Stack:
             one = &self.layers[i]
             one.shape.lengths, one.shape.repeat_last = lengths_, repeat_last
             one.shape.resets, one.shape.reset_to_initial = resets_, reset_to_initial
+            one.shape.seed, one.shape.stream = self.config.seed, self.stream + i
             one.x = x
             if i >= self.directions:
                 one.x = self.dropped if self.drops else self.output_below(i)

@@ -90,6 +90,9 @@ cdef extern from "pyoptk.h" nogil:
         const uint8_t *resets
         int reset_to_initial, reverse, relu
         double cell_clip
+        double recurrent_dropout, zoneout_h, zoneout_c
+        int drop_candidate
+        uint64_t seed, stream
         pk_save save
         const pk_products *products
     ctypedef struct pk_sequence:

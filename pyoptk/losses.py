@@ -1,4 +1,4 @@
-"""Losses: each returns the loss, a float, and its gradient, a new array.
+"""Losses: each returns the loss, a float, and its gradient, a new array or `out`.
 
 >>> import numpy as np, pyoptk
 >>> scores = np.array([[2.0, 0.0], [0.0, 3.0]], np.float32)
@@ -16,6 +16,9 @@ lengths : integers [B], optional
 weights : numbers or bools, optional
     Of the shape of the first axes of y, finite, >= 0: the loss is the mean weighted by them. Where
     a weight is 0, y is not read, and its gradient is 0.
+out : array like y, optional
+    Gets the gradient, and is returned: for a large y a new array costs more than the arithmetic.
+    C-contiguous, apart from the other arrays.
 
 The loss is 0 if all weights are. Wrong arguments raise a TypeError or ValueError that names them.
 The arithmetic is in csrc/kernels/losses.h, the formulas in csrc/include/pyoptk_dense.h.
@@ -61,6 +64,20 @@ def _like(y: Array, target: Any) -> Array:
     raise TypeError(
         f"target: expected {expected}, got {got}; target.astype(numpy.{y.dtype}) has that dtype"
     )
+
+
+def _gradient(y: Array, out: Array | None) -> Array:
+    """Where the gradient goes: a new array, or `out`."""
+    if out is None:
+        return np.empty_like(y)
+    if type(out) is not np.ndarray or out.dtype != y.dtype or out.shape != y.shape:
+        error = TypeError if getattr(out, "dtype", None) != y.dtype else ValueError
+        raise error(f"out: expected {y.dtype} {y.shape} like y, got {described(out)}")
+    if not (out.flags.c_contiguous and out.flags.writeable):
+        raise ValueError("out: expected a C-contiguous array that may be written, got another")
+    if np.may_share_memory(out, y):
+        raise ValueError("out: expected memory of its own, got an array that overlaps y")
+    return out
 
 
 def _numbers(
@@ -112,6 +129,7 @@ def cross_entropy(
     class_weights: ArrayLike | None = None,
     label_smoothing: float = 0.0,
     ignore_index: int = -100,
+    out: Array | None = None,
 ) -> Loss:
     """The cross entropy of softmax(y) and the target, mean over rows.
 
@@ -124,12 +142,29 @@ def cross_entropy(
     class_weights, label_smoothing, ignore_index
         See `pyoptk.kernels.softmax_cross_entropy`.
     """
+    # As in most steps, where the checks below would take as long as the arithmetic.
+    if (
+        type(y) is type(target) is np.ndarray
+        and y.ndim == 2
+        and y.dtype.char in "fd"
+        and y.dtype.isnative
+        and y.flags.c_contiguous
+        and target.shape == y.shape[:1]
+        and y.shape[1]
+        and lengths is weights is class_weights is None
+        and batch_first is False
+    ):
+        dy = _gradient(y, out)
+        loss = kernels.softmax_cross_entropy(
+            y, target, dy, label_smoothing=label_smoothing, ignore_index=ignore_index
+        )
+        return loss, dy
     y = _output(y)
     if y.ndim == 0 or y.shape[-1] == 0:
         raise ValueError(f"y: expected scores of at least 1 class, [..., C], got {described(y)}")
     check_switch("batch_first", batch_first)
     weighted = _row_weights(y, y.ndim - 1, lengths, weights, batch_first)
-    dy, rows = np.empty_like(y), y.reshape(-1, y.shape[-1])
+    dy, rows = _gradient(y, out), y.reshape(-1, y.shape[-1])
     if is_distribution(target):
         target = _like(y, target).reshape(rows.shape)
     else:
@@ -162,10 +197,11 @@ def _elementwise(
     lengths: ArrayLike | None,
     weights: ArrayLike | None,
     batch_first: bool,
+    out: Array | None,
     **options: float,
 ) -> Loss:
     y = _output(y)
-    target, dy = _like(y, target), np.empty_like(y)
+    target, dy = _like(y, target), _gradient(y, out)
     check_switch("batch_first", batch_first)
     rows = _row_weights(y, None, lengths, weights, batch_first)
     if rows is None:
@@ -177,39 +213,40 @@ def _elementwise(
 
 def mse(
     y: Array, target: Array, *, lengths: ArrayLike | None = None, weights: ArrayLike | None = None,
-    batch_first: bool = False,
+    batch_first: bool = False, out: Array | None = None,
 ) -> Loss:  # fmt: skip
     """The mean of (y - target)**2, target like y."""
-    return _elementwise(kernels.mse, y, target, lengths, weights, batch_first)
+    return _elementwise(kernels.mse, y, target, lengths, weights, batch_first, out)
 
 
 def mae(
     y: Array, target: Array, *, lengths: ArrayLike | None = None, weights: ArrayLike | None = None,
-    batch_first: bool = False,
+    batch_first: bool = False, out: Array | None = None,
 ) -> Loss:  # fmt: skip
     """The mean of abs(y - target), target like y."""
-    return _elementwise(kernels.mae, y, target, lengths, weights, batch_first)
+    return _elementwise(kernels.mae, y, target, lengths, weights, batch_first, out)
 
 
 def huber(
     y: Array, target: Array, *, delta: float = 1.0, lengths: ArrayLike | None = None,
-    weights: ArrayLike | None = None, batch_first: bool = False,
+    weights: ArrayLike | None = None, batch_first: bool = False, out: Array | None = None,
 ) -> Loss:  # fmt: skip
     """The mean of r**2 / 2 if abs(r) <= delta, else delta * (abs(r) - delta / 2), r = y - target.
 
     Huber (1964).
     """
-    return _elementwise(kernels.huber, y, target, lengths, weights, batch_first, delta=delta)
+    return _elementwise(kernels.huber, y, target, lengths, weights, batch_first, out, delta=delta)
 
 
 def bce_with_logits(
     y: Array, target: Array, *, pos_weight: float = 1.0, lengths: ArrayLike | None = None,
-    weights: ArrayLike | None = None, batch_first: bool = False,
+    weights: ArrayLike | None = None, batch_first: bool = False, out: Array | None = None,
 ) -> Loss:  # fmt: skip
     """The mean binary cross entropy of sigmoid(y) and the target, like y, in [0, 1].
 
     The terms of targets 1 are multiplied by `pos_weight`.
     """
+    kernel = kernels.bce_with_logits
     return _elementwise(
-        kernels.bce_with_logits, y, target, lengths, weights, batch_first, pos_weight=pos_weight
+        kernel, y, target, lengths, weights, batch_first, out, pos_weight=pos_weight
     )

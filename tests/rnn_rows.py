@@ -97,13 +97,14 @@ def twins_of(layer):
             lambda x, saved, w, dy, dstate, *a, **k: reference.lstm_backward(
                 x, *saved, *w, dy, *dstate, *a, **how, **k
             ),
-            lambda x, state, *a: reference.lstm_step(
+            lambda x, state, *a, **k: reference.lstm_step(
                 x,
                 *state,
                 *a[:4],
                 **how,
                 peepholes=a[4] if layer.peepholes else None,
                 projection=a[-1] if layer.proj_size else None,
+                **k,
             ),
         )
     if isinstance(layer, pyoptk.GRU):
@@ -113,7 +114,7 @@ def twins_of(layer):
             lambda x, saved, w, dy, dstate, *a, **k: reference.gru_backward(
                 x, *saved, *w, dy, *dstate, *a, **after, **k
             ),
-            lambda x, state, *a: (reference.gru_step(x, *state, *a, **after),),
+            lambda x, state, *a, **k: (reference.gru_step(x, *state, *a, **after, **k),),
         )
     relu = {"relu": layer.nonlinearity == "relu"}
     return (
@@ -121,8 +122,18 @@ def twins_of(layer):
         lambda x, saved, w, dy, dstate, *a, **k: reference.rnn_backward(
             x, *saved, *w, dy, *dstate, *a, **relu, **k
         ),
-        lambda x, state, *a: (reference.rnn_step(x, *state, *a, **relu),),
+        lambda x, state, *a, **k: (reference.rnn_step(x, *state, *a, **relu, **k),),
     )
+
+
+def masks_of(layer, T, B, i, call):
+    """Those of the i-th direction of all levels, as the twins take them."""
+    count = layer.num_layers * layer.directions
+    return reference.masks(
+        T, B, width_of(layer), layer.hidden_size, seed=layer.seed, stream=call * count + i,
+        recurrent_dropout=layer.recurrent_dropout, zoneout=layer.zoneout_rates,
+        drop_candidate=layer.recurrent_dropout_of == "candidate",
+    )  # fmt: skip
 
 
 def by_twin(
@@ -147,6 +158,7 @@ def by_twin(
             *w, peepholes, projection = (None if a is None else a.astype(np.float64) for a in w)
             own = {"peepholes": peepholes, "projection": projection}
             own = {name: array for name, array in own.items() if array is not None}
+            own |= masks_of(layer, *x.shape[:2], i, call)
             how = {"lengths": lengths, "reverse": bool(reverse)}
             saved = forward(below, [s[i] for s in state], *w, **how, **new, **own)
             passes.append((level, reverse, below, saved, w, own))
@@ -158,7 +170,8 @@ def by_twin(
         out["d" + "hc"[k] + "0"] = np.zeros_like(out["hc"[k]])
     d_below = {layer.num_layers: dy}
     for i, (level, reverse, below, saved, w, own) in reversed(list(enumerate(passes))):
-        d_own = {f"d{name}": np.empty_like(array) for name, array in own.items()}
+        given = own.keys() & {"peepholes", "projection"}
+        d_own = {f"d{name}": np.empty_like(own[name]) for name in given}
         columns = slice(R * reverse, R * reverse + R)
         dx, *rest = backward(
             below, saved, w[:2], d_below[level + 1][:, :, columns], [s[i] for s in dstate],

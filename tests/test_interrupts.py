@@ -197,7 +197,12 @@ def restore_model(model, n):
 
 
 def fit(model, n):
-    """One step, of which no order is drawn."""
+    """One step, of which no order is drawn.
+
+    An exception between the first and the last bytecode of a `with` can leave fit's own handler of
+    Ctrl-C behind.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     loss, y = pyoptk.losses.mse, DY[0, :, :1]
     pyoptk.fit(model.fitted, loss, model.fitted_opt, X[0], y, epochs=1, shuffle=False)
 
@@ -302,6 +307,7 @@ def test_a_call_has_happened_wholly_or_not_at_all(name, tmp_path, monkeypatch):
         assert model.state() in states[n : n + 2], f"after {n} calls"
         model.move()  # and it goes on
     assert interrupted == EXCEPTIONS
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def test_loading_and_stepping_in_two_threads_do_not_mix():

@@ -200,3 +200,20 @@ def test_the_example_of_a_tutorial():
         optimizer.step([dw, db])
     assert loss < 1e-6
     np.testing.assert_allclose([*w[0], *b], [1, -2, 0.5, 3], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", *PAIRS])
+def test_the_gradient_goes_to_out_with_the_same_bits(name, dtype, rng):
+    y, target, weights = case(rng, dtype, name)
+    flat = y.reshape(-1, C), target.ravel() if target.ndim == 2 else target.reshape(-1, C)
+    for given, options in (((y, target), {"weights": weights}), (flat, {})):
+        loss, dy = getattr(losses, name)(*given, **options)
+        out = np.full_like(given[0], np.nan)
+        again, result = getattr(losses, name)(*given, **options, out=out)
+        assert result is out
+        assert loss == again
+        np.testing.assert_array_equal(out, dy)
+    y, target = flat
+    for wrong in (y, np.empty((2, C), dtype), np.empty((C, len(y)), dtype).T, 3, y.astype("f2")):
+        with pytest.raises((TypeError, ValueError), match=r"^out: expected"):
+            getattr(losses, name)(y, target, out=wrong)

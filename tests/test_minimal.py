@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ LAYERS = ["minGRU", "minLSTM"]
 SIZES = [(7, 3, 5, 4), (1, 1, 1, 1), (0, 2, 3, 4), (6, 0, 3, 4), (20, 9, 40, 70)]  # T, B, I, H
 OPTIONS = [
     {}, {"bias": False}, {"positive": False}, {"resets": True}, {"lengths": True},
-    {"lengths": True, "resets": True, "positive": False},
+    {"lengths": True, "resets": True, "positive": False}, {"batch_first": True, "lengths": True},
+    {"num_layers": 3, "lengths": True, "resets": True}, {"num_layers": 2, "bias": False},
 ]  # fmt: skip
 
 
@@ -28,32 +30,48 @@ class Case:
     def __init__(self, cls, size, dtype, rng, *, resets=False, lengths=False, **settings):
         self.T, self.B, I, H = size
         self.layer = cls(I, H, dtype=dtype, rng=rng, **settings)
-        self.x = rng.standard_normal((self.T, self.B, I)).astype(dtype)
-        self.h0, self.dh = rng.uniform(-1, 1, (2, 1, self.B, H)).astype(dtype)
-        self.dy = rng.uniform(-1, 1, (self.T, self.B, H)).astype(dtype)
-        self.how = {"resets": rng.random((self.T, self.B)) < 0.3} if resets else {}
-        self.how |= {"lengths": rng.integers(0, self.T + 1, self.B)} if lengths else {}
+        L = self.layer.num_layers
+        self.x = self.turned(rng.standard_normal((self.T, self.B, I)).astype(dtype)).copy()
+        self.h0, self.dh = rng.uniform(-1, 1, (2, L, self.B, H)).astype(dtype)
+        self.dy = self.turned(rng.uniform(-1, 1, (self.T, self.B, H)).astype(dtype)).copy()
+        self.how = {"lengths": rng.integers(0, self.T + 1, self.B)} if lengths else {}
+        if resets:
+            self.how["resets"] = self.turned(rng.random((self.T, self.B)) < 0.3)
+
+    def turned(self, x):
+        """From time-major to the axes of the layer, or back."""
+        return x.swapaxes(0, 1) if self.layer.batch_first else x
 
     def twin(self, part):
         return getattr(reference, f"{type(self.layer).__name__.lower()}_{part}")
 
-    def weights(self):
+    def weights(self, level=0):
         params, gates = self.layer.params, self.layer.parts
-        biases = [params[f"bias_{gate}"] for gate in gates] if self.layer.bias else None
-        return [params[f"weight_{gate}"] for gate in gates], biases
+        biases = None
+        if self.layer.bias:
+            biases = [params[f"bias_{gate}_l{level}"] for gate in gates]
+        return [params[f"weight_{gate}_l{level}"] for gate in gates], biases
 
     def by_twin(self):
-        """y, the last state, dx, dh0 and the gradients of all parameters."""
-        how = self.how | {"positive": self.layer.positive}
-        weights, biases = self.weights()
-        h = self.twin("forward")(self.x, self.h0[0], weights, biases, **how)
-        y = h[1:]
-        if "lengths" in how:
-            y = np.where((np.arange(self.T)[:, None] < how["lengths"])[:, :, None], y, 0)
-        dx, dh0, dw, db = self.twin("backward")(
-            self.x, h, weights, biases, self.dy, self.dh[0], **how
-        )
-        return [y, h[-1:], dx, dh0[None], *dw, *(db if self.layer.bias else ())]
+        """y, the last states, dx, dh0 and the gradients of all parameters."""
+        how, L = self.how | {"positive": self.layer.positive}, self.layer.num_layers
+        x, kept, last, first, grads = self.turned(self.x), [], [], [None] * L, []
+        for level in range(L):
+            h = self.twin("forward")(x, self.h0[level], *self.weights(level), **how)
+            kept.append((x, h))
+            last.append(h[-1])
+            x = h[1:]
+            if "lengths" in how:
+                past = np.arange(self.T)[:, None] >= how["lengths"]
+                x = np.where(past[:, :, None], 0, x)
+        dx = self.turned(self.dy)
+        for level in reversed(range(L)):
+            below, h = kept[level]
+            dx, first[level], dw, db = self.twin("backward")(
+                below, h, *self.weights(level), dx, self.dh[level], **how
+            )
+            grads = [*dw, *(db if self.layer.bias else ()), *grads]
+        return [self.turned(x), np.stack(last), self.turned(dx), np.stack(first), *grads]
 
     def by_layer(self):
         y, last = self.layer.forward(self.x, self.h0, **self.how)
@@ -138,7 +156,7 @@ def test_nan_past_an_end_and_before_a_reset_reaches_nothing(cls, rng):
 def test_gates_far_below_zero_divide_nothing_by_zero(dtype):
     layer = pyoptk.minLSTM(1, 2, bias=False, positive=False, dtype=dtype)
     for name, values in {"f": [-900, -400], "i": [-900, -401], "h": [1, 1]}.items():
-        layer.params[f"weight_{name}"][:, 0] = values
+        layer.params[f"weight_{name}_l0"][:, 0] = values
     y, _ = layer.forward(np.ones((1, 1, 1), dtype), np.zeros((1, 1, 2), dtype))
     # i / (f + i) with f = i, then with i = f / e
     np.testing.assert_allclose(y[0, 0], [0.5, 1 / (1 + np.e)], rtol=1e-5)
@@ -172,15 +190,52 @@ def test_copies_are_whole_layers_and_weights_stay_their_arrays(cls, rng):
     for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         np.testing.assert_array_equal(other.forward(x)[0], layer.forward(x)[0])
         other.flat_params[:] = 0
-        assert not other.params["weight_h"].any()
-        assert layer.params["weight_h"].all()
+        assert not other.params["weight_h_l0"].any()
+        assert layer.params["weight_h_l0"].all()
         other.load_state_dict(layer.state_dict())
         np.testing.assert_array_equal(other.flat_params, layer.flat_params)
         assert repr(other) == repr(layer)
     with pytest.raises(AttributeError, match=r"^hidden_size: cannot be assigned"):
         layer.hidden_size = 5
     with pytest.raises(ValueError, match="state"):
-        layer.load_state_dict({"weight_z": 1})
+        layer.load_state_dict({"weight_z_l0": 1})
+
+
+def test_a_step_of_layers_is_forward(cls, dtype, rng):
+    case = Case(cls, (5, 4, 3, 6), dtype, rng, num_layers=2, batch_first=True)
+    y, last = case.layer.forward(case.x, case.h0)
+    assert y.shape == (4, 5, 6)
+    assert y.flags.c_contiguous
+    state = case.h0
+    for t in range(5):
+        part, state = case.layer.step(case.x[:, t], state)
+        np.testing.assert_array_equal(part, y[:, t])
+    np.testing.assert_array_equal(state, last)
+
+
+def test_a_second_thread_is_refused_and_an_exception_unlocks(cls, monkeypatch):
+    layer, inside, results = cls(3, 4), threading.Event(), []
+    go, opened = threading.Event(), cls._open
+
+    def slow(self, *k):
+        inside.set()
+        go.wait(10)
+        return opened(self, *k)
+
+    x = np.ones((2, 1, 3), np.float32)
+    monkeypatch.setattr(cls, "_open", slow)
+    first = threading.Thread(target=lambda: results.append(layer.forward(x)))
+    first.start()
+    inside.wait(10)
+    for call in (lambda: layer.forward(x), lambda: layer.backward(None)):
+        with pytest.raises(RuntimeError, match=r"^this layer is in use in another thread already$"):
+            call()
+    go.set()
+    first.join()
+    np.testing.assert_array_equal(layer.step(x[0])[0], results[0][0][0])
+    with pytest.raises(TypeError, match=r"^x: "):
+        layer.forward([1])
+    assert layer.backward(results[0][0])[0].shape == x.shape
 
 
 def test_a_layer_learns(cls, rng):

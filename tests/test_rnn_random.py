@@ -22,6 +22,8 @@ def configuration(rng):
     layer["save"] = str(rng.choice(["full", "minimal"]))
     if shape[4] > 1 and rng.random() < 0.3:
         layer |= {"dropout": 0.4, "seed": 3}
+    cell = str(rng.choice(CELLS))
+    layer |= noise(rng, cell)
     call = {}
     if rng.random() < 0.4:
         call["lengths"] = rng.integers(0, T + 1, B)
@@ -29,7 +31,19 @@ def configuration(rng):
     if rng.random() < 0.5:
         call["resets"] = rng.random((T, B)) < rng.choice([0.1, 0.5])
         call["reset_to"] = str(rng.choice(["zeros", "initial"]))
-    return str(rng.choice(CELLS)), shape, layer, call
+    return cell, shape, layer, call
+
+
+def noise(rng, cell):
+    """Keywords of recurrent dropout and zoneout, mostly none."""
+    found = {}
+    if rng.random() < 0.25:
+        of = ["state"] if cell.startswith("RNN") else ["state", "candidate"]
+        found |= {"recurrent_dropout": 0.3, "recurrent_dropout_of": str(rng.choice(of)), "seed": 3}
+    if rng.random() < 0.25:
+        rates = (0.0 if cell in ("LSTM all", "LSTM peepholes") else 0.4, 0.2)
+        found |= {"zoneout": rates if cell.startswith("LSTM") else 0.2, "seed": 3}
+    return found
 
 
 def compare(number, dtype):

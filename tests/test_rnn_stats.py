@@ -7,9 +7,9 @@ from rnn_rows import arrays_of, case, twins_of
 import pyoptk
 from pyoptk.rnn.weights import names_of
 
-CELLS = ["LSTM", "LSTM all", "GRU", "GRU before", "RNN tanh", "RNN relu"]
-KEPT = {"LSTM": 2, "LSTM all": 2, "GRU": 1, "GRU before": 1}  # which of what the twin saves: gates
-NAMES = {"LSTM": "ifgo", "LSTM all": "ifgo", "GRU": "rzn", "GRU before": "rzn"}
+LSTMS = dict.fromkeys(("LSTM", "LSTM all", "LSTM projected"), "ifgo")
+NAMES = LSTMS | {"GRU": "rzn", "GRU before": "rzn"}
+CELLS = [*NAMES, "RNN tanh", "RNN relu"]
 
 
 def over_running(values, running):
@@ -28,9 +28,10 @@ def test_states_and_gates_are_those_of_the_twin(cell, H, dtype, isa, rng):
     lengths = np.array([7, 7, 4, 2, 0])
     layer.forward(x, state, lengths=lengths)
     stats = layer.stats()["l0"]
-    *w, peepholes = (layer.params.get(name) for name in names_of(0))
-    more = {} if peepholes is None else {"peepholes": peepholes.astype(float)}
-    w = [None if a is None else a.astype(float) for a in w]
+    names = ("w_ih", "w_hh", "b_ih", "b_hh", "peepholes", "projection")
+    found = {n: layer.params.get(name) for n, name in zip(names, names_of(0), strict=True)}
+    w = [found[n].astype(float) for n in names[:4]]
+    more = {n: found[n].astype(float) for n in names[4:] if found[n] is not None}
     first = [a[0].astype(float) for a in arrays_of(state)]
     saved = twins_of(layer)[0](x.astype(float), first, *w, lengths=lengths, reverse=False, **more)
     running = np.arange(T)[:, None] < lengths
@@ -38,11 +39,11 @@ def test_states_and_gates_are_those_of_the_twin(cell, H, dtype, isa, rng):
     for name, states in zip("hc", saved[: len(first)], strict=False):
         expected = np.sqrt(over_running(states[1:] ** 2, running))
         np.testing.assert_allclose(stats[name], expected, **close)
-    if cell not in KEPT:
+    if cell not in NAMES:
         low = saved[0][1:] <= (0 if "relu" in cell else -0.9)
         np.testing.assert_allclose(stats["h_low"], over_running(low, running), atol=1e-12)
         return
-    gates = saved[KEPT[cell]]
+    gates = saved[len(first)]  # after the states
     for k, name in enumerate(NAMES[cell]):
         if f"{name}_low" not in stats:
             assert (cell, name) == ("LSTM all", "i")  # which is 1 - f
@@ -51,6 +52,13 @@ def test_states_and_gates_are_those_of_the_twin(cell, H, dtype, isa, rng):
         for end, at_bound in (("low", gates[:, :, k] <= low), ("high", gates[:, :, k] >= high)):
             expected = over_running(at_bound, running)
             np.testing.assert_allclose(stats[f"{name}_{end}"], expected, atol=0.51 / H / B)
+
+
+def test_a_plain_layer_has_no_gradient_to_show(rng):
+    layer = pyoptk.RNN(2, 3, rng=rng)
+    y, _ = layer.forward(rng.standard_normal((4, 2, 2)).astype(np.float32))
+    layer.backward(y)
+    assert [*layer.stats()["l0"]] == ["h"]
 
 
 def test_after_backward_there_is_the_gradient_at_each_step(rng, tmp_path):

@@ -167,3 +167,37 @@ def mlp(x, labels, weights):
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
     return train(loss, weights, (x, labels)), lambda now: now[0]
+
+
+def both_ways(function, arguments, dy):
+    """`function` of all arguments, and their gradients."""
+
+    @jax.jit
+    def whole(arguments, dy):
+        return jax.vjp(function, *arguments)[1](dy)
+
+    given = jax.device_put((arguments, dy))
+    return lambda: jax.block_until_ready(whole(*given)), list
+
+
+def linear(x, w, b, dy):
+    return both_ways(lambda x, w, b: jax.nn.relu(x @ w.T + b), (x, w, b), dy)
+
+
+def layer_norm(x, gain, bias, dy):
+    def normal(x, gain, bias):
+        x = x - x.mean(1, keepdims=True)
+        return x * jax.lax.rsqrt((x * x).mean(1, keepdims=True) + 1e-5) * gain + bias
+
+    return both_ways(normal, (x, gain, bias), dy)
+
+
+def loss(x, labels, targets, *, function):
+    def mean(x, labels):
+        return optax.softmax_cross_entropy_with_integer_labels(x, labels).mean()
+
+    whole, given = jax.jit(jax.value_and_grad(mean)), jax.device_put((x, labels))
+    return lambda: jax.block_until_ready(whole(*given)), list
+
+
+classifier, fitted = mlp, forecaster  # where pyoptk has models and `fit`

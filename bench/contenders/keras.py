@@ -121,3 +121,6 @@ def mlp(x, labels, weights):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     work = train(made, loss, x, labels, compiled=False)
     return work, lambda _: [array.T for array in made.get_weights()]
+
+
+classifier, fitted = mlp, forecaster  # where pyoptk has models and `fit`

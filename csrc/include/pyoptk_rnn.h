@@ -40,6 +40,9 @@ typedef struct {
     double (*roof)(size_t rounds, double *out); /* as fma_roof of pk_math_kernels */
 } pk_products;
 
+/* Streams of random numbers of a layer are this far apart: `stream` of pk_rnn_shape is below. */
+#define PK_NOISE_STREAMS ((uint64_t)1 << 62)
+
 /* The shape of one direction of one layer.  Sizes are at most PTRDIFF_MAX. */
 typedef struct {
     size_t T, B; /* time steps and sequences, >= 0 */
@@ -57,8 +60,23 @@ typedef struct {
     int reverse;          /* steps go from T-1 to 0, those of sequence b from lengths[b]-1 to 0 */
     int relu;             /* PK_RNN: see above */
     double cell_clip;     /* see above; at most 0: none */
+    /* Regularization, each with a probability in [0, 1), in steps of 2^-16, or 0 for none.  With
+     * PK_SAVE_NOTHING, which is inference, nothing is dropped, and zoneout takes the mean:
+     * p s_{t-1} + (1 - p) s_t.
+     *   recurrent_dropout   h_{t-1} / (1 - p), or 0, enters the products with w_hh; the mask [B, R]
+     *                       is the same for all steps (Gal & Ghahramani 2016)
+     *   drop_candidate      instead, g of an LSTM or n of a GRU is multiplied so, with a mask
+     *                       [T, B, H] (Semeniuta et al. 2016)
+     *   zoneout_h, _c       s_t is s_{t-1} with probability p (Krueger et al. 2016); h_t is made of
+     *                       the new c.  zoneout_c excludes peepholes
+     * The masks are those of pk_dropout_config for an array of that shape, with `seed` and a stream
+     * of `stream` + PK_NOISE_STREAMS times 1 for zoneout of h, 2 of c, 3 for dropout. */
+    double recurrent_dropout, zoneout_h, zoneout_c;
+    int drop_candidate;
+    uint64_t seed, stream;
     pk_save save;
-    /* For kernels of PK_F32, except `step` and layers with a projection; NULL: theirs. */
+    /* For kernels of PK_F32, except `step` and layers with a projection or dropout of h; NULL:
+     * theirs. */
     const pk_products *products;
 } pk_rnn_shape;
 
@@ -141,9 +159,9 @@ typedef struct {
                      int nthreads);
 
     /* One time step, for inference on a stream.  Reads each weight once and packs nothing.  Uses B,
-     * I, H, R, relu and cell_clip of the shape, the weights, the first step of x, h0, c0, h_last,
-     * c_last and `step_scratch_size` bytes of scratch; c_last may be c0.  Adds the same products as
-     * forward in another order. */
+     * I, H, R, relu, cell_clip and zoneout of the shape, the weights, the first step of x, h0, c0,
+     * h_last, c_last and `step_scratch_size` bytes of scratch; c_last may be c0.  Adds the same
+     * products as forward in another order. */
     void (*step)(const pk_rnn_layer *layer, int nthreads);
     size_t (*step_scratch_size)(const pk_rnn_shape *shape); /* 0 for most cells */
 } pk_cell_kernels;

@@ -27,12 +27,13 @@ PK_INLINE vec cell_c(const cell_context *context, real *a, real *gates, size_t n
 PK_INLINE vec cell_h(const cell_context *context, real *a, real *gates, size_t n, vec c, vec h_prev)
 {
     const vec z = load(a + 2 * n), candidate = vec_tanh(load(a + 3 * n));
-    (void)context, (void)c;
+    (void)c;
     if (gates) {
         store(gates + 2 * n, z);
         store(gates + 3 * n, candidate);
     }
-    return candidate + z * (h_prev - candidate);
+    const vec n_d = dropped(context, candidate);
+    return n_d + z * (h_prev - n_d);
 }
 
 /* dh ends as the part of the gradient of h_prev that passes through z. */
@@ -41,11 +42,12 @@ PK_INLINE void cell_gradient(const cell_context *context, real *gates, size_t n,
 {
     const vec n_h = load(gates), r = load(gates + n), z = load(gates + 2 * n);
     const vec candidate = load(gates + 3 * n);
-    const vec dn = *dh * (1 - z) * (1 - candidate * candidate);
-    (void)context, (void)dc;
+    const vec n_d = dropped(context, candidate);
+    const vec dn = dropped(context, *dh * (1 - z)) * (1 - candidate * candidate);
+    (void)dc;
     store(gates, zero_tail(dn * r, lanes));
     store(gates + n, zero_tail(dn * n_h * r * (1 - r), lanes));
-    store(gates + 2 * n, zero_tail(*dh * (at.h_prev - candidate) * z * (1 - z), lanes));
+    store(gates + 2 * n, zero_tail(*dh * (at.h_prev - n_d) * z * (1 - z), lanes));
     store(gates + 3 * n, zero_tail(dn, lanes));
     *dh = *dh * z;
 }

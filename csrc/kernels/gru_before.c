@@ -44,12 +44,13 @@ PK_INLINE vec cell_c(const cell_context *context, real *a, real *gates, size_t n
 PK_INLINE vec cell_h(const cell_context *context, real *a, real *gates, size_t n, vec c, vec h_prev)
 {
     gru_gates s = gru_load(a, n);
-    (void)context, (void)c;
+    (void)c;
     s.z = vec_sigmoid(s.z);
     s.n = vec_tanh(s.n);
     if (gates)
         gru_store(gates, n, s);
-    return s.n + s.z * (h_prev - s.n);
+    const vec n_d = dropped(context, s.n);
+    return n_d + s.z * (h_prev - n_d);
 }
 
 /* Leaves r as it is, for cell_s_gradient; dh ends as what passes through z. */
@@ -57,9 +58,10 @@ PK_INLINE void cell_gradient(const cell_context *context, real *gates, size_t n,
                              cell_states at, vec *dh, vec *dc)
 {
     const gru_gates s = gru_load(gates, n);
-    (void)context, (void)dc;
-    store(gates + n, zero_tail(*dh * (at.h_prev - s.n) * s.z * (1 - s.z), lanes));
-    store(gates + 2 * n, zero_tail(*dh * (1 - s.z) * (1 - s.n * s.n), lanes));
+    const vec dn = dropped(context, *dh * (1 - s.z)) * (1 - s.n * s.n);
+    (void)dc;
+    store(gates + n, zero_tail(*dh * (at.h_prev - dropped(context, s.n)) * s.z * (1 - s.z), lanes));
+    store(gates + 2 * n, zero_tail(dn, lanes));
     *dh = *dh * s.z;
 }
 

@@ -72,7 +72,16 @@ PK_INLINE vec cell_c(const cell_context *context, real *a, real *gates, size_t n
     s.g = vec_tanh(s.g);
     if (gates)
         lstm_store(gates, n, s);
-    const vec c = s.f * c_prev + s.i * s.g;
+    const vec c = s.f * c_prev + s.i * dropped(context, s.g);
+    return limit > 0 ? bounded(c, limit) : c;
+}
+
+/* The same from the gates. */
+PK_INLINE vec cell_new_c(const cell_context *context, const real *gates, size_t n, vec c_prev)
+{
+    const lstm_gates s = lstm_load(gates, n);
+    const real limit = (real)context->shape->cell_clip;
+    const vec c = s.f * c_prev + (LSTM_COUPLED ? 1 - s.f : s.i) * dropped(context, s.g);
     return limit > 0 ? bounded(c, limit) : c;
 }
 
@@ -103,10 +112,10 @@ PK_INLINE void cell_gradient(const cell_context *context, real *gates, size_t n,
     if (context->shape->cell_clip > 0) /* where c is at a limit, it is constant */
         dc_t = masked(~((at.c >= limit) | (at.c <= -limit)), dc_t);
     const vec i = LSTM_COUPLED ? 1 - s.f : s.i;
-    const vec df = LSTM_COUPLED ? at.c_prev - s.g : at.c_prev;
-    d.i = LSTM_COUPLED ? (vec){0} : zero_tail(dc_t * s.g * i * (1 - i), lanes);
+    const vec g = dropped(context, s.g), df = LSTM_COUPLED ? at.c_prev - g : at.c_prev;
+    d.i = LSTM_COUPLED ? (vec){0} : zero_tail(dc_t * g * i * (1 - i), lanes);
     d.f = zero_tail(dc_t * df * s.f * (1 - s.f), lanes);
-    d.g = zero_tail(dc_t * i * (1 - s.g * s.g), lanes);
+    d.g = zero_tail(dropped(context, dc_t * i) * (1 - s.g * s.g), lanes);
     lstm_store(gates, n, d);
     *dc = with_peephole(context, OF_F, dc_t * s.f, d.f);
     if (!LSTM_COUPLED)

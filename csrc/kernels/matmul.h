@@ -200,6 +200,8 @@ typedef struct {
                          size_t units, const size_t *gates, size_t count); /* pack.h */
     void (*add_dots)(vec dots[][COLS][LANES], size_t rows, size_t count, size_t lanes,
                      const struct dot_term *terms, size_t n_terms); /* dots.h */
+    void (*numbers)(uint64_t seed, uint64_t stream, uint64_t counter,
+                    uint16_t *numbers); /* numbers.h */
 } product_kernels;
 extern const product_kernels PK_PRODUCTS;
 

@@ -78,12 +78,15 @@ static void rnn_again(const rnn_job *job, range steps, size_t i, int phase, rang
     for (size_t b = rows.from; b < rows.to && CELL_HAS_C; b++)
         memcpy(c_before(job, steps.from, b) + units.from, c_at(job, steps.from, b) + units.from,
                length(units) * sizeof(real));
-    for (size_t t = steps.from; t < steps.to; t++)
+    for (size_t t = steps.from; t < steps.to; t++) {
+        if (job->rare)
+            rnn_draw(job, steps, t, 0, rows, columns);
         for (size_t panel = panels.from; panel < panels.to; panel++) {
             real *a = gates_at(job, panel, t, rows.from);
-            rnn_cells(job, t, rows, panel, a, a, c_before(job, t, rows.from),
-                      c_behind(job, t, rows.from), 1, job->s.resets || projects(&job->s));
+            rnn_rare_cells(job, t, rows, panel, a, a, c_before(job, t, rows.from),
+                           c_behind(job, t, rows.from), 1);
         }
+    }
 }
 
 /* ---- the recurrence -------------------------------------------------------------------------- */
@@ -99,12 +102,25 @@ PK_INLINE vec past_reset(const rnn_job *job, size_t t, size_t b, vec d, real *su
     return broadcast(0);
 }
 
+/* With dropout of h: what the gradient of the product of h and its mask adds to that of h. */
+__attribute__((noinline)) static vec past_dropout(const rnn_job *job, size_t b, size_t at)
+{
+    if (!job->h_mask)
+        return (vec){0};
+    real *const d = job->dh_masked + b * job->Q + at;
+    const vec dh = dropped_h(job, b, at, load(d));
+    store(d, (vec){0});
+    return dh;
+}
+
 /* The gradient of some features of h after step t: of y and of the state, which is dh. */
 PK_INLINE vec rnn_dh(const rnn_job *job, size_t t, size_t b, size_t at, size_t lanes,
-                     const int resets)
+                     const int rare)
 {
     vec dh = load(job->dh + b * job->Q + at);
-    if (resets)
+    if (rare)
+        dh += past_dropout(job, b, at);
+    if (rare && job->s.resets)
         dh = past_reset(job, t + 1, b, dh, job->dh_resets + b * job->Q + at);
     if (job->dy.data && (active(job, t, b) || job->s.repeat_last))
         dh += load_n(row_at(job->dy, t, b) + at, lanes);
@@ -113,15 +129,15 @@ PK_INLINE vec rnn_dh(const rnn_job *job, size_t t, size_t b, size_t at, size_t l
 
 /* For some units of a row: replaces the gates by dA, and dc by the gradient of c_prev.  Leaves in
  * dh the part of the gradient of h_prev that does not pass through w_hh; the product is added
- * later.  `rare`: whether there are resets or a projection, for which the gradient of m is known,
- * and m is computed again. */
+ * later.  `rare`: whether there are options of job->rare.  With a projection the gradient of m is
+ * known, and m is computed again. */
 PK_INLINE void rnn_cell_backward(const rnn_job *job, size_t t, size_t b, place p, const int rare)
 {
     real *gates = gates_at(job, p.panel, t, b) + p.vector * LANES;
     const int resets = rare && job->s.resets, projected = rare && projects(&job->s);
     real *dh_b = projected ? job->ds + b * job->Q_c + p.unit : job->dh + b * job->Q + p.unit;
     real *dc_b = CELL_HAS_C ? job->dc + b * job->P_c + p.unit : NULL;
-    vec dh = projected ? load(dh_b) : rnn_dh(job, t, b, p.unit, p.lanes, resets);
+    vec dh = projected ? load(dh_b) : rnn_dh(job, t, b, p.unit, p.lanes, rare);
     vec dc = dc_b ? load(dc_b) : (vec){0};
     if (resets && dc_b)
         dc = past_reset(job, t + 1, b, dc, job->dc_resets + b * job->P_c + p.unit);
@@ -131,17 +147,26 @@ PK_INLINE void rnn_cell_backward(const rnn_job *job, size_t t, size_t b, place p
         return;
     }
     const real *h_prev = h_at(job, t, b), *c_prev = c_before(job, t, b);
-    const cell_states states = {
+    cell_states states = {
         .h_prev = projected ? dh : load((rare ? h_or_reset(job, t, b, h_prev) : h_prev) + p.unit),
         .h = projected ? dh : load(h_at(job, t + 1, b) + p.unit),
         .c_prev =
             CELL_HAS_C ? load((rare ? c_or_reset(job, t, b, c_prev) : c_prev) + p.unit) : (vec){0},
         .c = CELL_HAS_C ? load(c_behind(job, t, b) + p.unit) : (vec){0},
     };
-    const cell_context context = context_of(job, p.unit);
+    const cell_context context = rare ? noisy_context(job, t, b, p.unit) : context_of(job, p.unit);
+    vec past_h = {0}, past_c = {0};
+    if (rare && !projected)
+        past_h = past_zoneout(job, ZONEOUT_H, t, b, p.unit, &dh);
+    if (rare && job->c_new) {
+        past_c = past_zoneout(job, ZONEOUT_C, t, b, p.unit, &dc);
+        states.c = cell_new_c(&context, gates, p.n, states.c_prev);
+    }
     if (projected)
         store(s_at(job, t, b) + p.unit, cell_before_projection(gates, p.n, states.c));
     cell_gradient(&context, gates, p.n, p.lanes, states, &dh, &dc);
+    if (rare)
+        dh += past_h, dc += past_c;
     if (dc_b)
         store(dc_b, dc);
     store(dh_b, dh);
@@ -161,10 +186,13 @@ static void rnn_h_backward(const rnn_job *job, size_t t, range rows, range featu
 {
     for (size_t b = rows.from; b < rows.to; b++)
         for (size_t at = features.from; at < features.to; at += LANES) {
-            const vec dh = rnn_dh(job, t, b, at, smaller(job->R - at, LANES), 1), none = {0};
-            const int is_active = active(job, t, b);
-            store(dh_row(job, t, b) + at, is_active ? dh : none);
-            store(job->dh + b * job->Q + at, is_active ? none : dh);
+            vec dh = rnn_dh(job, t, b, at, smaller(job->R - at, LANES), 1), past = dh;
+            if (active(job, t, b))
+                past = past_zoneout(job, ZONEOUT_H, t, b, at, &dh);
+            else
+                dh = broadcast(0);
+            store(dh_row(job, t, b) + at, dh);
+            store(job->dh + b * job->Q + at, past);
         }
 }
 
@@ -174,9 +202,10 @@ static void rnn_m_backward(const rnn_job *job, size_t t, range rows, range colum
     const range live = active_rows(job, t, rows);
     const size_t n = columns.from * WIDTH, N = smaller(columns.to * WIDTH, job->P_c) - n;
     if (length(live))
-        product(length(live), N, job->R, strided(dh_row(job, t, live.from), (ptrdiff_t)job->Q, 1),
-                in_panels(job->packed_w_hr + n * job->R, job->R),
-                job->ds + live.from * job->Q_c + n, job->Q_c, ZEROS);
+        rnn_rare_product(length(live), N, job->R,
+                         strided(dh_row(job, t, live.from), (ptrdiff_t)job->Q, 1),
+                         in_panels(job->packed_w_hr + n * job->R, job->R),
+                         job->ds + live.from * job->Q_c + n, job->Q_c, ZEROS);
 }
 
 /* For cells with s, some columns of units: the gradient of s of step t, which needs dA of all
@@ -193,8 +222,9 @@ static void rnn_s_backward(const rnn_job *job, size_t t, range rows, range colum
         for (size_t b = live.from; b < live.to; b++)
             for (size_t v = 0; v < vectors_of(job, panel) && active(job, t, b); v++) {
                 const place p = place_of(job, panel, v);
-                const vec h = load(h_or_reset(job, t, b, h_at(job, t, b)) + p.unit);
-                real *dh_b = job->dh + b * job->Q + p.unit;
+                const vec h = dropped_h(job, b, p.unit,
+                                        load(h_or_reset(job, t, b, h_at(job, t, b)) + p.unit));
+                real *dh_b = (job->h_mask ? job->dh_masked : job->dh) + b * job->Q + p.unit;
                 vec dh = load(dh_b);
                 store(s_at(job, t, b) + p.unit,
                       cell_s_gradient(gates_at(job, panel, t, b) + v * LANES, p.n, p.lanes, h,
@@ -210,13 +240,16 @@ static void rnn_backward_step(const rnn_job *job, range steps, size_t i, int pha
 {
     const size_t t = steps.to - i;
     const range panels = panels_of(job, columns), features = features_of(job, columns);
+    real *const dh = job->h_mask ? job->dh_masked : job->dh;
+    if (job->rare && i < length(steps) && phase == 0)
+        rnn_draw(job, steps, t - 1, 1, rows, columns);
     if (i > 0 && phase == 0) { /* dh of the state before step t */
         const range live = rows_that(gives_dh, job, t, rows);
         right_operand w = weight_rows(job, OF_H, job->packed_w_hh, job->w.w_hh, job->R);
         w.b += features.from / WIDTH * w.panel;
         if (length(live) && length(features))
             rnn_da_product(job, OF_H, t, live, length(features), w,
-                           job->dh + live.from * job->Q + features.from, job->Q, NULL);
+                           dh + live.from * job->Q + features.from, job->Q, NULL);
     }
     if (i == length(steps))
         return;
@@ -228,7 +261,7 @@ static void rnn_backward_step(const rnn_job *job, range steps, size_t i, int pha
         return;
     if (projects(&job->s))
         rnn_m_backward(job, t - 1, rows, columns);
-    if (job->s.resets || projects(&job->s))
+    if (job->rare)
         rnn_cells_backward(job, t - 1, rows, panels, 1);
     else
         rnn_cells_backward(job, t - 1, rows, panels, 0);
@@ -254,6 +287,9 @@ static rnn_job rnn_backward_job(const pk_rnn_layer *layer, const pk_rnn_gradient
     if (CELL_HAS_C)
         copy_in(job.dc, job.P_c, gradients->dc_last, job.s.H, job.s.B);
     rnn_begin_resets(&job);
+    noise_begin(&job);
+    if (job.h_mask)
+        copy_in(job.dh_masked, job.Q, NULL, job.R, job.s.B);
     if (job.s.resets)
         copy_in(job.dh_resets, job.Q, NULL, job.R, job.s.B);
     if (job.s.resets && CELL_HAS_C)
@@ -261,10 +297,15 @@ static rnn_job rnn_backward_job(const pk_rnn_layer *layer, const pk_rnn_gradient
     return job;
 }
 
-/* With resets: the gradient of the initial state is that of the state before the first step, unless
- * that is 0, and what came from later resets. */
+/* The gradient of the initial state is that of the state before the first step, also through
+ * dropout; with resets, unless that is 0, and what came from later resets. */
 static void rnn_add_resets(const rnn_job *job)
 {
+    for (size_t b = 0; b < job->s.B && job->h_mask; b++)
+        for (size_t at = 0; at < job->P_h; at += LANES) {
+            real *const dh = job->dh + b * job->Q + at;
+            store(dh, load(dh) + past_dropout(job, b, at));
+        }
     for (size_t b = 0; b < job->s.B && job->s.resets; b++) {
         real *const d[] = {job->dh + b * job->Q, CELL_HAS_C ? job->dc + b * job->P_c : NULL};
         real *const sums[] = {job->dh_resets + b * job->Q, job->dc_resets + b * job->P_c};
@@ -299,7 +340,7 @@ static void rnn_backward(const pk_rnn_layer *layers, const pk_rnn_gradients *gra
         run.steps = (range){to > window ? (to - 1) / window * window : 0, to};
         if (again && rounded(jobs->products))
             pk_parallel(rnn_round_x, &run, count * length(run.steps), run.nthreads);
-        if (again && !multiplies_states(jobs))
+        if (again && jobs->before)
             pk_parallel(rnn_before_again, &run, count * length(run.steps), run.nthreads);
         if (again)
             rnn_walk_steps(&run, rnn_again, 1);

@@ -3,7 +3,7 @@
 #ifndef PK_RNN_FORWARD_H
 #define PK_RNN_FORWARD_H
 
-#include "rnn_threads.h"
+#include "rnn_noise.h"
 
 PK_INLINE real *packed_w_s(const rnn_job *job, size_t panel)
 {
@@ -151,35 +151,44 @@ static void rnn_pre_activations(const rnn_job *job, size_t t, range rows, range 
 
 /* A new state, and the output of step t, for some features. */
 PK_INLINE void rnn_put(const rnn_job *job, size_t t, size_t b, size_t at, size_t lanes, vec h,
-                       vec y, const int resets)
+                       vec y, const int rare)
 {
     store(h_at(job, t + 1, b) + at, h);
-    if (resets && !rounded(job->products))
-        store(h_before(job, t + 1, b) + at,
-              is_reset(job, t + 1, b) ? load(job->reset_h + b * job->P_h + at) : h);
+    if (rare && job->before && !rounded(job->products)) {
+        const vec next = is_reset(job, t + 1, b) ? load(job->reset_h + b * job->P_h + at) : h;
+        store(h_before(job, t + 1, b) + at, dropped_h(job, b, at, next));
+    }
     if (job->y.data)
         store_n(row_at(job->y, t, b) + at, y, lanes);
 }
 
 /* Applies the cell to rows of a panel: from the pre-activations a[rows, WIDTH] and c[rows, P_c] to
  * c_next and, unless NULL, gates, which may be a.  If `again`, h and y are known already; `rare`:
- * whether there are resets or a projection, which gets m instead of h.
+ * whether there are options of job->rare.  A projection gets m instead of h.
  * Two loops, c and then h, because the chain of operations from a pre-activation to h is too long
  * to overlap with that of the next row. */
 PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel, real *a,
                          real *gates, const real *c, real *c_next, const int again, const int rare)
 {
     const size_t vectors = vectors_of(job, panel), P_c = CELL_HAS_C ? job->P_c : 0;
-    const int resets = rare && job->s.resets, to_project = rare && projects(&job->s);
+    const int to_project = rare && projects(&job->s);
+    real *const c_new = rare ? job->c_new : NULL;
     for (size_t b = rows.from, r = 0; b < rows.to; b++, r++) {
         const real *c_b = rare ? c_or_reset(job, t, b, c + r * P_c) : c + r * P_c;
         for (size_t v = 0; v < vectors; v++) {
             const place p = place_of(job, panel, v);
             const size_t at = r * WIDTH + v * LANES;
             vec state = CELL_HAS_C ? load(c_b + p.unit) : (vec){0};
-            const cell_context context = context_of(job, p.unit);
+            const cell_context context =
+                rare ? noisy_context(job, t, b, p.unit) : context_of(job, p.unit);
+            const vec before = state;
             if (active(job, t, b))
                 state = cell_c(&context, a + at, gates ? gates + at : NULL, p.n, state);
+            if (c_new) {
+                store(c_new + b * P_c + p.unit, state); /* of which h is computed */
+                if (active(job, t, b))
+                    state = zoned(job, ZONEOUT_C, t, b, p.unit, before, state);
+            }
             if (CELL_HAS_C)
                 store(c_next + r * P_c + p.unit, state);
         }
@@ -188,21 +197,35 @@ PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel,
         for (size_t v = 0; v < vectors; v++) {
             const place p = place_of(job, panel, v);
             const size_t at = r * WIDTH + v * LANES;
-            const vec state = CELL_HAS_C ? load(c_next + r * P_c + p.unit) : (vec){0};
+            const real *c_b = c_new ? c_new + b * P_c : c_next + r * P_c;
+            const vec state = CELL_HAS_C ? load(c_b + p.unit) : (vec){0};
             const real *h_b = h_at(job, t, b);
             if (rare)
                 h_b = h_or_reset(job, t, b, h_b);
             /* past the end of the sequence h stays */
             vec h = to_project ? (vec){0} : load(h_b + p.unit);
             vec y = job->s.repeat_last ? h : broadcast(0);
-            const cell_context context = context_of(job, p.unit);
-            if (active(job, t, b))
-                y = h = cell_h(&context, a + at, gates ? gates + at : NULL, p.n, state, h);
+            const cell_context context =
+                rare ? noisy_context(job, t, b, p.unit) : context_of(job, p.unit);
+            if (active(job, t, b)) {
+                y = cell_h(&context, a + at, gates ? gates + at : NULL, p.n, state, h);
+                if (rare && !to_project)
+                    y = zoned(job, ZONEOUT_H, t, b, p.unit, h, y);
+                h = y;
+            }
             if (to_project)
                 store(s_at(job, t, b) + p.unit, h);
             else if (!again)
-                rnn_put(job, t, b, p.unit, p.lanes, h, y, resets);
+                rnn_put(job, t, b, p.unit, p.lanes, h, y, rare);
         }
+}
+
+/* The same with all options, compiled once: with them the usual case would take longer. */
+__attribute__((noinline)) static void rnn_rare_cells(const rnn_job *job, size_t t, range rows,
+                                                     size_t panel, real *a, real *gates,
+                                                     const real *c, real *c_next, int again)
+{
+    rnn_cells(job, t, rows, panel, a, gates, c, c_next, again, 1);
 }
 
 /* Rounds h before step t, or that of a reset, for `n` units of some rows. */
@@ -221,8 +244,8 @@ static void rnn_forward_cells(const rnn_job *job, size_t t, range rows, size_t p
     real *const gates = keeps_gates(&job->s) ? gates_at(job, panel, t, rows.from) : NULL;
     const real *c = c_at(job, t, rows.from);
     real *c_next = c_after(job, t, rows.from);
-    if (job->s.resets || projects(&job->s)) /* apart: the usual case would take longer */
-        rnn_cells(job, t, rows, panel, a, gates, c, c_next, 0, 1);
+    if (job->rare)
+        rnn_rare_cells(job, t, rows, panel, a, gates, c, c_next, 0);
     else
         rnn_cells(job, t, rows, panel, a, gates, c, c_next, 0, 0);
     if (rounded(job->products))
@@ -254,21 +277,31 @@ static void rnn_products_of_s(const rnn_job *job, range steps, range rows, size_
     rnn_products(job, OF_S, s, job->K_h, w, panel, steps, rows, NULL);
 }
 
+/* Apart, so that the products of the usual case stay inline. */
+__attribute__((noinline)) static void rnn_rare_product(size_t M, size_t N, size_t K, operand left,
+                                                       right_operand right, real *c, size_t ldc,
+                                                       const real *begin)
+{
+    product(M, N, K, left, right, c, ldc, begin);
+}
+
 /* h = w_hr m for the features that belong to some columns of units. */
 static void rnn_project(const rnn_job *job, size_t t, range rows, range columns)
 {
     const range live = active_rows(job, t, rows), features = features_of(job, columns);
     const right_operand w = in_panels(job->packed_w_hr + features.from * job->s.H, job->s.H);
     if (length(live) && length(features))
-        product(length(live), length(features), job->s.H,
-                strided(s_at(job, t, live.from), (ptrdiff_t)job->P_c, 1), w,
-                h_at(job, t + 1, live.from) + features.from, job->P_h, ZEROS);
+        rnn_rare_product(length(live), length(features), job->s.H,
+                         strided(s_at(job, t, live.from), (ptrdiff_t)job->P_c, 1), w,
+                         h_at(job, t + 1, live.from) + features.from, job->P_h, ZEROS);
     for (size_t b = rows.from; b < rows.to; b++)
         for (size_t at = features.from; at < features.to; at += LANES) {
             const int is_active = active(job, t, b);
-            const vec h = load((is_active ? h_at(job, t + 1, b) : h_before(job, t, b)) + at);
+            vec h = load(h_or_reset(job, t, b, h_at(job, t, b)) + at);
+            if (is_active)
+                h = zoned(job, ZONEOUT_H, t, b, at, h, load(h_at(job, t + 1, b) + at));
             rnn_put(job, t, b, at, smaller(job->R - at, LANES), h,
-                    is_active || job->s.repeat_last ? h : broadcast(0), job->s.resets != NULL);
+                    is_active || job->s.repeat_last ? h : broadcast(0), 1);
         }
 }
 
@@ -277,7 +310,7 @@ static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phas
 {
     _Alignas(ALIGNMENT) real local[ROW_BLOCK * WIDTH]; /* never leaves the L1 cache */
     const range panels = panels_of(job, columns);
-    if (phase == PHASES) {
+    if (CELL_PROJECTS && phase == PHASES) {
         rnn_project(job, t, rows, columns);
         return;
     }
@@ -289,6 +322,8 @@ static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phas
         }
         return;
     }
+    if (job->rare)
+        rnn_draw(job, steps, t, 0, rows, columns);
     if (job->block > 1 && t % job->block == 0)
         rnn_inputs(job, (range){t, smaller(t + job->block, steps.to)}, rows, panels);
     for (size_t b = rows.from; b < rows.to; b += ROW_BLOCK) {
@@ -306,15 +341,19 @@ static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phas
     }
 }
 
-/* Unless the states are the operand: h before step t, from them. */
-static void rnn_copy_before(const rnn_job *job, size_t t)
+/* Unless the states are the operand: h as it enters the products of step t, from them. */
+__attribute__((noinline)) static void rnn_copy_before(const rnn_job *job, size_t t)
 {
-    if (rounded(job->products))
+    if (rounded(job->products)) {
         rnn_round_h(job, t, (range){0, job->s.B}, 0, job->P_h);
-    else
-        for (size_t b = 0; b < job->s.B; b++)
-            memcpy(h_before(job, t, b), h_or_reset(job, t, b, h_at(job, t, b)),
-                   job->P_h * sizeof(real));
+        return;
+    }
+    for (size_t b = 0; b < job->s.B; b++) {
+        const real *from = h_or_reset(job, t, b, h_at(job, t, b));
+        real *to = h_before(job, t, b);
+        for (size_t at = 0; at < job->P_h; at += LANES)
+            store(to + at, dropped_h(job, b, at, load(from + at)));
+    }
 }
 
 /* Rounds x of one step; task = step * count + job. */
@@ -347,7 +386,8 @@ static void rnn_forward(const pk_rnn_layer *layers, size_t count, int nthreads)
         if (CELL_HAS_C)
             copy_in(c_at(job, 0, 0), job->P_c, layers[i].c0, job->s.H, job->s.B);
         rnn_begin_resets(job);
-        if (!multiplies_states(job))
+        noise_begin(job);
+        if (job->before)
             rnn_copy_before(job, 0);
         if (!keeps_gates(&job->s))
             job->window = job->block;

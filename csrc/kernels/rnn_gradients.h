@@ -72,8 +72,9 @@ PK_INLINE size_t elements_to_come(const rnn_job *job, const row_walk *walk)
     return elements_of(job->products, walk->rows[0]) + elements_of(job->products, walk->rows[1]);
 }
 
-/* Returns the next active row. */
-PK_INLINE const real *next_row(const rnn_job *job, const rnn_weight *g, row_walk *walk)
+/* Returns the next active row, and the mask of h for it or NULL. */
+PK_INLINE const real *next_row(const rnn_job *job, const rnn_weight *g, row_walk *walk,
+                               const real **mask)
 {
     walk->rows[walk->rows[0] == 0]--;
     for (;;) {
@@ -82,6 +83,7 @@ PK_INLINE const real *next_row(const rnn_job *job, const rnn_weight *g, row_walk
             walk->b = 0, ++walk->t;
         if (active(job, step, row)) {
             const real *of_step = row_at(g->right, step - g->first, row);
+            *mask = g->is_h && job->h_mask ? job->h_mask + row * job->P_h : NULL;
             return g->is_h ? h_or_reset(job, step, row, of_step) : of_step;
         }
     }
@@ -94,9 +96,9 @@ __attribute__((noinline)) static void pack_element(const rnn_job *job, const rnn
                                                    size_t column, size_t end, size_t width)
 {
     const size_t *rest = walk->rows + (walk->rows[0] == 0);
-    const real *first = next_row(job, g, walk), *second = NULL;
+    const real *mask, *first = next_row(job, g, walk, &mask), *second = NULL;
     if (rounded(job->products) && job->products->per == 2 && *rest > 0)
-        second = next_row(job, g, walk);
+        second = next_row(job, g, walk, &mask);
     for (size_t n = column; n < end; n += width, to += stride) {
         const size_t rest = smaller(end - n, width);
         if (rounded(job->products))
@@ -107,6 +109,8 @@ __attribute__((noinline)) static void pack_element(const rnn_job *job, const rnn
             for (size_t j = 0; j < width; j += LANES)
                 store(to + j,
                       j < rest ? load_n(first + n + j, smaller(rest - j, LANES)) : (vec){0});
+        for (size_t j = 0; mask && j < width && n + j < job->P_h; j += LANES)
+            store(to + j, load(to + j) * load(mask + n + j));
     }
 }
 
@@ -311,7 +315,7 @@ static void rnn_gradient_task(void *arg, size_t task)
     if (part == biases)
         for (size_t panel = panels.from; panel < panels.to; panel++)
             rnn_sums_of_da(sums, panel);
-    else if (w->dw && w->N < LANES && w != &of_m)
+    else if (w->dw && w->N < LANES && w != &of_m && (w == &of_x || !job->h_mask))
         rnn_narrow_gradient(sums, w, panels);
     else if (w->dw && pk_on_worker())
         rnn_wide_gradient_on_worker(sums, w, column, panels);

@@ -13,6 +13,7 @@
 #define PK_RNN_LAYOUT_H
 
 #include "mathfun.h"
+#include "numbers.h"
 #include "pack.h"
 
 /* The description of a cell, which its file defines before it includes this:
@@ -39,6 +40,9 @@
 #ifndef CELL_PROJECTS
 #define CELL_PROJECTS 0
 #define cell_before_projection(gates, n, c) (c) /* nothing calls it */
+#endif
+#if !CELL_PROJECTS /* nor is there a c that zoneout could keep */
+#define cell_new_c(context, gates, n, c_prev) (c_prev)
 #endif
 #ifdef CELL_PEEPHOLES
 enum { CELL_N_PEEPHOLES = CELL_GATES - 1 };
@@ -68,6 +72,9 @@ enum {
     PHASES = 1 + (CELL_WHOLE_ROW || CELL_HAS_S)
 };
 
+/* What random numbers are for. */
+typedef enum { ZONEOUT_H, ZONEOUT_C, DROPOUT, NOISE_KINDS } noise_kind;
+
 typedef struct {
     pk_rnn_shape s;
     size_t R;        /* width of h: H, unless there is a projection */
@@ -92,18 +99,26 @@ typedef struct {
     /* Only with a projection: w_hr, packed for the pass; for backward, the gradients of h after
      * each step of the window, [window, B, Q]. */
     real *packed_w_hr, *dh_rows;
-    /* Only with resets: the states [B, P_h] and [B, P_c] of a row after one; h before each step,
-     * [before_steps, B, P_h], that of step t at t % before_steps; for backward, the gradients of
-     * the initial state that came from resets, [B, Q] and [B, P_c]. */
-    real *reset_h, *reset_c, *before;
+    /* Only with resets: the states [B, P_h] and [B, P_c] of a row after one; for backward, the
+     * gradients of the initial state that came from resets, [B, Q] and [B, P_c]. */
+    real *reset_h, *reset_c, *dh_resets, *dc_resets;
+    /* Only with resets or dropout of h: h as it enters the products of each step,
+     * [before_steps, B, P_h], that of step t at t % before_steps. */
+    real *before;
     size_t before_steps;
-    real *dh_resets, *dc_resets;
-    /* Only with rounded products, or before_* also with resets: the operands of the products, rows
+    /* Only with rounded products, and before, too: the operands of the products, rows
      * of x, s and h; K_x and K_h elements, and how far rows of h and s are apart. */
     const rounding *products;
     pk_sequence x_rounded;
     real *x_memory, *s_rounded;
     size_t K_x, K_h, P_before;
+    /* Only with noise: numbers [noise_steps, B, R or H], those of step t at t % noise_steps; what h
+     * is multiplied by [B, P_h] and, for backward, the gradient of that product [B, Q]; c before
+     * zoneout [B, P_c]. */
+    uint16_t *numbers[NOISE_KINDS];
+    size_t noise_steps;
+    real *h_mask, *dh_masked, *c_new;
+    int rare; /* whether there are resets, a projection or noise */
     int accumulate;
     int from_zeros; /* h before the first step is 0: it enters no product */
     int wants_dh0;
@@ -115,16 +130,27 @@ typedef struct {
 } cell_states;
 
 /* What a cell knows besides its arrays.  The peepholes of a vector's units are `row` apart;
- * NULL: none. */
+ * NULL: none.  If `drops`, the candidate is multiplied by `factor` where it is `kept`, else 0. */
 typedef struct {
     const pk_rnn_shape *shape;
     const real *peepholes;
     size_t row;
+    int drops;
+    vec_bits kept;
+    vec factor;
 } cell_context;
+
+/* Without a branch, and with a mask that keeps the product out of a fused operation: where nothing
+ * is dropped, the bits are those of the candidate alone. */
+PK_INLINE vec dropped(const cell_context *context, vec candidate)
+{
+    return context->drops ? masked(context->kept, candidate * context->factor) : candidate;
+}
 
 PK_INLINE cell_context context_of(const rnn_job *job, size_t unit)
 {
-    return (cell_context){&job->s, job->w.peepholes ? job->peepholes + unit : NULL, job->P_c};
+    const real *peepholes = job->w.peepholes ? job->peepholes + unit : NULL;
+    return (cell_context){.shape = &job->s, .peepholes = peepholes, .row = job->P_c};
 }
 
 /* from..to-1: steps, batch rows, panels, or groups of WIDTH columns */
@@ -140,6 +166,28 @@ PK_INLINE size_t units_of(size_t panel, size_t H) { return smaller(H - panel * U
 
 PK_INLINE int projects(const pk_rnn_shape *s) { return CELL_PROJECTS && s->R > 0; }
 PK_INLINE size_t width_of_h(const pk_rnn_shape *s) { return projects(s) ? s->R : s->H; }
+PK_INLINE double noise_p(const pk_rnn_shape *s, noise_kind kind)
+{
+    return kind == ZONEOUT_H ? s->zoneout_h
+           : kind == DROPOUT ? s->recurrent_dropout
+                             : (CELL_HAS_C ? s->zoneout_c : 0);
+}
+PK_INLINE int trains(const pk_rnn_shape *s) { return s->save != PK_SAVE_NOTHING; }
+
+/* Whether each step has random numbers for this. */
+PK_INLINE int draws(const pk_rnn_shape *s, noise_kind kind)
+{
+    return trains(s) && noise_p(s, kind) > 0 && (kind != DROPOUT || s->drop_candidate);
+}
+PK_INLINE int drops_h(const pk_rnn_shape *s)
+{
+    return trains(s) && s->recurrent_dropout > 0 && !s->drop_candidate;
+}
+PK_INLINE int is_rare(const pk_rnn_shape *s)
+{
+    const int zones = s->zoneout_h > 0 || noise_p(s, ZONEOUT_C) > 0;
+    return s->resets || projects(s) || zones || drops_h(s) || draws(s, DROPOUT);
+}
 PK_INLINE int phases_of(const rnn_job *job) { return PHASES + projects(&job->s); }
 
 /* The vectors of a panel that hold some of these columns. */
@@ -234,16 +282,10 @@ PK_INLINE real *h_at(const rnn_job *job, size_t t, size_t b)
     return job->h + (slot * job->s.B + b) * job->P_h;
 }
 
-/* Whether that is the operand of products, too. */
-PK_INLINE int multiplies_states(const rnn_job *job)
-{
-    return !job->s.resets && !rounded(job->products);
-}
-
-/* The same where it is the operand of products: with resets, another array than the states. */
+/* The same where it is the operand of products: with resets or dropout of h, another array. */
 PK_INLINE real *h_before(const rnn_job *job, size_t t, size_t b)
 {
-    if (multiplies_states(job))
+    if (!job->before)
         return h_at(job, t, b);
     return job->before + (t % job->before_steps * job->s.B + b) * job->P_before;
 }

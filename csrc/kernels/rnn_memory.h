@@ -51,7 +51,7 @@ static rnn_job rnn_job_for(const pk_rnn_shape *shape)
     rnn_job job = {.s = *shape, .R = width_of_h(shape)};
     if (job.s.B == 0)
         job.s.T = 0;
-    if (projects(shape))
+    if (projects(shape) || drops_h(shape))
         job.s.products = NULL;
     job.P_h = padded(job.R);
     job.P_c = padded(job.s.H);
@@ -64,6 +64,7 @@ static rnn_job rnn_job_for(const pk_rnn_shape *shape)
     job.K_x = elements_of(job.products, job.s.I);
     job.K_h = elements_of(job.products, job.R);
     job.P_before = elements_of(job.products, job.P_h);
+    job.rare = is_rare(&job.s);
     return job;
 }
 
@@ -85,23 +86,30 @@ static void s_scratch(rnn_job *job, real *memory, size_t *end, size_t steps)
     job->s_steps = steps;
 }
 
-/* Where x and h are rounded to. */
-static void rounded_scratch(rnn_job *job, real *memory, size_t *end, size_t before_steps)
+__attribute__((noinline)) static void resets_scratch(rnn_job *job, real *memory, size_t *end,
+                                                     size_t before_steps)
 {
-    if (rounded(job->products))
-        job->x_memory = part(memory, end, times(job->s.T, times(job->s.B, job->K_x)));
-    if (multiplies_states(job))
-        return;
-    job->before = part(memory, end, times(before_steps, times(job->s.B, job->P_before)));
+    const size_t B = job->s.B;
+    if (job->s.resets) {
+        job->reset_h = part(memory, end, times(B, job->P_h));
+        job->reset_c = part(memory, end, CELL_HAS_C ? times(B, job->P_c) : 0);
+    }
+    if ((job->s.resets || drops_h(&job->s) || rounded(job->products)) && before_steps)
+        job->before = part(memory, end, times(before_steps, times(B, job->P_before)));
+    if (rounded(job->products) && before_steps)
+        job->x_memory = part(memory, end, times(job->s.T, times(B, job->K_x)));
     job->before_steps = before_steps;
-}
-
-static void resets_scratch(rnn_job *job, real *memory, size_t *end)
-{
-    if (!job->s.resets)
-        return;
-    job->reset_h = part(memory, end, times(job->s.B, job->P_h));
-    job->reset_c = part(memory, end, CELL_HAS_C ? times(job->s.B, job->P_c) : 0);
+    if (drops_h(&job->s))
+        job->h_mask = part(memory, end, times(B, job->P_h));
+    if (noise_p(&job->s, ZONEOUT_C) > 0)
+        job->c_new = part(memory, end, times(B, job->P_c));
+    /* Numbers of some 4,096 elements at once, because they come in blocks. */
+    job->noise_steps = 1 + 4096 / (1 + times(B, job->s.H));
+    const size_t rows = times(smaller(job->noise_steps, job->s.T), B);
+    const size_t elements = times(rows, job->s.H) / (sizeof(real) / sizeof(uint16_t)) + LANES;
+    for (int kind = 0; kind < NOISE_KINDS; kind++)
+        if (draws(&job->s, (noise_kind)kind))
+            job->numbers[kind] = (uint16_t *)part(memory, end, elements);
 }
 
 /* Divides the scratch memory of a pass.  Returns how many elements it needs. */
@@ -116,8 +124,7 @@ __attribute__((noinline)) static size_t forward_scratch(rnn_job *job, real *memo
     s_scratch(job, memory, &end, 1);
     if (projects(&job->s))
         job->packed_w_hr = part(memory, &end, packed_size(job->s.H, job->R));
-    resets_scratch(job, memory, &end);
-    rounded_scratch(job, memory, &end, 2);
+    resets_scratch(job, memory, &end, 2);
     return end;
 }
 
@@ -151,9 +158,9 @@ __attribute__((noinline)) static size_t backward_scratch(rnn_job *job, real *mem
                             times(keeps_gates(&job->s) ? job->window : window, times(B, job->Q)));
     }
     s_scratch(job, memory, &end, keeps_gates(&job->s) ? job->window : window);
-    resets_scratch(job, memory, &end);
-    if (computes_again(&job->s))
-        rounded_scratch(job, memory, &end, window);
+    resets_scratch(job, memory, &end, computes_again(&job->s) ? window : 0);
+    if (drops_h(&job->s))
+        job->dh_masked = part(memory, &end, times(B, job->Q));
     if (job->s.resets) {
         job->dh_resets = part(memory, &end, times(B, job->Q));
         job->dc_resets = part(memory, &end, c);

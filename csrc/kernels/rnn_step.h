@@ -7,7 +7,7 @@
 #define PK_RNN_STEP_H
 
 #include "dots.h"
-#include "rnn_memory.h"
+#include "rnn_noise.h"
 
 typedef struct {
     const pk_rnn_layer *layer;
@@ -64,11 +64,16 @@ PK_INLINE void rnn_step_cell(const rnn_step_job *job, size_t b, size_t unit, vec
         real peepholes[CELL_N_PEEPHOLES * LANES + 1];
         for (size_t k = 0; own && k != CELL_N_PEEPHOLES; k++)
             store(peepholes + k * LANES, load_n(own + k * H + unit + unit_v, n));
-        const cell_context context = {&layer->shape, own ? peepholes : NULL, LANES};
+        const cell_context context = {
+            .shape = &layer->shape, .peepholes = own ? peepholes : NULL, .row = LANES};
+        const vec c_prev = c;
         c = cell_c(&context, a + unit_v, NULL, UNITS, c);
         if (CELL_HAS_C)
-            store_n((real *)layer->c_last + at + unit_v, c, n);
-        store_n(out + at + unit_v, cell_h(&context, a + unit_v, NULL, UNITS, c, h), n);
+            store_n((real *)layer->c_last + at + unit_v,
+                    zoneout_mean(layer->shape.zoneout_c, c_prev, c), n);
+        const vec h_new = cell_h(&context, a + unit_v, NULL, UNITS, c, h);
+        const double p_h = to_project ? 0 : layer->shape.zoneout_h;
+        store_n(out + at + unit_v, zoneout_mean(p_h, h, h_new), n);
     }
 }
 
@@ -136,6 +141,7 @@ static void rnn_step_project(const rnn_step_job *job, size_t b, size_t at)
     const pk_rnn_layer *layer = job->layer;
     const size_t H = layer->shape.H, R = layer->shape.R;
     const real *m = job->s + b * H, *w = (const real *)layer->weights.w_hr + at * H;
+    const real *h0 = layer->h0;
     for (size_t end = smaller(at + WIDTH, R); at < end; at++, w += H) {
         vec sums = {0};
         real sum = 0;
@@ -143,7 +149,9 @@ static void rnn_step_project(const rnn_step_job *job, size_t b, size_t at)
             sums += load_n(w + k, smaller(H - k, LANES)) * load_n(m + k, smaller(H - k, LANES));
         for (size_t lane = 0; lane < LANES; lane++)
             sum += sums[lane];
-        ((real *)layer->h_last)[b * R + at] = sum;
+        const real before = h0 ? h0[b * R + at] : 0;
+        ((real *)layer->h_last)[b * R + at] =
+            zoneout_mean(layer->shape.zoneout_h, broadcast(before), broadcast(sum))[0];
     }
 }
 

@@ -12,6 +12,7 @@ from . import dense as _dense
 from . import lstm as _lstm
 from . import minimal as _minimal
 from . import moments as _moments
+from . import noise as _noise
 from . import optim as _optim
 from . import rnn as _rnn
 from . import scan as _scan
@@ -20,6 +21,7 @@ from .dense import *
 from .lstm import *
 from .minimal import *
 from .moments import *
+from .noise import *
 from .optim import *
 from .rnn import *
 from .scan import *
@@ -30,6 +32,7 @@ __all__ += _dense.__all__
 __all__ += _minimal.__all__
 __all__ += _lstm.__all__
 __all__ += _moments.__all__
+__all__ += _noise.__all__
 __all__ += _optim.__all__
 __all__ += _rnn.__all__
 __all__ += _scan.__all__

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -67,12 +69,20 @@ def philox(counters: NDArray[np.uint64], stream: int, seed: int) -> NDArray[np.u
 def dropout(x: Array, y: Array, p: float, *, seed: int, stream: int = 0) -> None:
     """y = x / (1 - p), or 0 with probability p (Srivastava et al. 2014); p in steps of 2**-16.
 
+    An element is dropped if its number of `random_numbers` is less than p * 2**16, rounded.
+    """
+    real, least = x.dtype.type, int(p * 2**16 + 0.5)
+    kept = random_numbers(x.shape, seed, stream) >= least
+    y[...] = np.where(kept, x * real(2**16 / (2**16 - least)), real(0))
+
+
+def random_numbers(shape: tuple[int, ...], seed: int, stream: int) -> NDArray[np.uint32]:
+    """A number of 16 bits for each element of an array.
+
     Of each 512 elements, which take 64 counters, the e-th one takes counter e % 64, of it word
     e / 64 % 4, of it the low half if e < 256, else the high one.
     """
-    real = x.dtype.type
-    words = philox(np.arange(-(-x.size // 512) * 64, dtype=np.uint64), stream, seed)
+    size = math.prod(shape)
+    words = philox(np.arange(-(-size // 512) * 64, dtype=np.uint64), stream, seed)
     words = words.reshape(-1, 64, 4).swapaxes(1, 2)
-    numbers = np.stack([words & 0xFFFF, words >> 16], axis=1).ravel()[: x.size].reshape(x.shape)
-    least = int(p * 2**16 + 0.5)
-    y[...] = np.where(numbers >= least, x * real(2**16 / (2**16 - least)), real(0))
+    return np.stack([words & 0xFFFF, words >> 16], axis=1).ravel()[:size].reshape(shape)

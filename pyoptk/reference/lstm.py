@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import product, sigmoid, tanh
+from .noise import at, kept, masked, parted
 from .steps import (
     ended_of,
     from_da,
@@ -31,6 +32,7 @@ def lstm_cell(
     peepholes: Array | None = None,
     coupled: bool = False,
     cell_clip: float | None = None,
+    g_mask: Array | None = None,
 ) -> tuple[Array, Array]:
     """h, before a projection, and c [B, H] after a step; sets `gates`.
 
@@ -45,11 +47,15 @@ def lstm_cell(
     else:
         sigmoid(a_i[0] + p_i[0] * c, i)
     tanh(a_g, g)
-    c = f * c + i * g
-    if cell_clip is not None:
-        c = np.clip(c, -cell_clip, cell_clip)
+    c = _new_c(gates, c, cell_clip, g_mask)
     sigmoid(a_o + p_o * c, o)
     return o * np.tanh(c), c
+
+
+def _new_c(gates: Array, c: Array, cell_clip: float | None, g_mask: Array | None) -> Array:
+    i, f, g = (gates[:, k] for k in range(3))
+    c = f * c + i * masked(g, g_mask)
+    return c if cell_clip is None else np.clip(c, -cell_clip, cell_clip)
 
 
 def _peepholes(given: Array | None, coupled: bool, like: Array) -> Array:
@@ -71,12 +77,15 @@ def lstm_step(
     coupled: bool = False,
     cell_clip: float | None = None,
     projection: Array | None = None,
+    zoneout: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[Array, Array]:
-    """h and c after one step of a layer, from x [B, I] and those before it."""
+    """h and c after one step of a layer, from x [B, I] and those before it; in inference, so that
+    zoneout, with these probabilities for c and h, takes the mean."""
     a = pre_activations(x, w_ih, b_ih, b_hh) + h @ w_hh.T
     gates = np.empty((len(c), 4, c.shape[1]), c.dtype)
-    m, c = lstm_cell(a, c, gates, peepholes=peepholes, coupled=coupled, cell_clip=cell_clip)
-    return m if projection is None else m @ projection.T, c
+    m, new = lstm_cell(a, c, gates, peepholes=peepholes, coupled=coupled, cell_clip=cell_clip)
+    m = m if projection is None else m @ projection.T
+    return m + zoneout[1] * (h - m), new + zoneout[0] * (c - new)
 
 
 def lstm_forward(
@@ -97,6 +106,10 @@ def lstm_forward(
     cell_clip: float | None = None,
     compute: str | None = None,
     projection: Array | None = None,
+    h_mask: Array | None = None,
+    g_mask: Array | None = None,
+    zoned_h: NDArray[np.bool_] | None = None,
+    zoned_c: NDArray[np.bool_] | None = None,
 ) -> tuple[Array, Array, Array]:
     """One direction of an LSTM layer (Hochreiter & Schmidhuber 1997, Gers et al. 2000).
 
@@ -128,6 +141,9 @@ def lstm_forward(
         The operands of all products are rounded to it.
     projection : array [R, H], optional
         h is its product with o * tanh(c) (Sak et al. 2014).
+    h_mask, g_mask, zoned_h, zoned_c : arrays, optional
+        Those of `masks`: dropout of h (Gal & Ghahramani 2016) or of g (Semeniuta et al. 2016), and
+        zoneout (Krueger et al. 2016), where h is made of the new c.
 
     Returns
     -------
@@ -146,11 +162,14 @@ def lstm_forward(
     ended, new = ended_of(T, lengths, reverse), new_of(T, lengths, reverse, resets)
     for t in range(T):
         h_prev, c_prev = (state_before(s, t, new, reset_to_initial) for s in (h, c))
-        m, c[t + 1] = lstm_cell(
-            inputs[t] + product(h_prev, w_hh.T, compute), c_prev, gates[t],
+        m, c_new = lstm_cell(
+            inputs[t] + product(masked(h_prev, h_mask), w_hh.T, compute), c_prev, gates[t],
             peepholes=peepholes, coupled=coupled, cell_clip=cell_clip,
+            g_mask=at(g_mask, t, reverse),
         )  # fmt: skip
-        h[t + 1] = m if projection is None else m @ projection.T
+        m = m if projection is None else m @ projection.T
+        h[t + 1] = kept(m, h_prev, at(zoned_h, t, reverse))
+        c[t + 1] = kept(c_new, c_prev, at(zoned_c, t, reverse))
         if ended is not None:
             past = ended[t]
             h[t + 1, past], c[t + 1, past] = h[t, past], c[t, past]
@@ -178,6 +197,10 @@ def lstm_backward(
     cell_clip: float | None = None,
     compute: str | None = None,
     projection: Array | None = None,
+    h_mask: Array | None = None,
+    g_mask: Array | None = None,
+    zoned_h: NDArray[np.bool_] | None = None,
+    zoned_c: NDArray[np.bool_] | None = None,
     dpeepholes: Array | None = None,
     dprojection: Array | None = None,
 ) -> tuple[Array, Array, Array, Array, Array, Array]:
@@ -186,7 +209,7 @@ def lstm_backward(
     Parameters
     ----------
     x, h, c, gates, w_ih, w_hh, lengths, resets, reset_to_initial, reverse, repeat_last,
-    peepholes, coupled, cell_clip, compute, projection
+    peepholes, coupled, cell_clip, compute, projection, h_mask, g_mask, zoned_h, zoned_c
         As given to and returned by `lstm_forward` and `output`.
     dy : array [T, B, R]
         Gradient of the output.
@@ -207,23 +230,29 @@ def lstm_backward(
     *p_i, p_f, p_o = _peepholes(peepholes, coupled, dc)
     h_prev, c_prev = (states_before(s, new, reset_to_initial) for s in (h, c))
     dh0, dc0, of_h = np.zeros_like(dh), np.zeros_like(dc), np.zeros((T, B, R), x.dtype)
+    c_new = c[1:].copy()  # before zoneout
     for t in reversed(range(T)):
         i, f, g, o = (gates[t, :, k] for k in range(4))
-        dh_t = dy[t] + dh
-        tanh_c = np.tanh(c[t + 1])
+        dh_t, mask = dy[t] + dh, at(g_mask, t, reverse)
+        if zoned_c is not None:
+            c_new[t] = _new_c(gates[t], c_prev[t], cell_clip, mask)
+        tanh_c, g_d = np.tanh(c_new[t]), masked(g, mask)
         da_f, da_g, da_o = (da[t, :, k] for k in (-3, -2, -1))
-        of_h[t] = dh_t if ended is None else np.where(ended[t][:, None], 0, dh_t)
-        dm = dh_t if projection is None else dh_t @ projection
+        d_new, past_h = parted(dh_t, at(zoned_h, t, reverse))
+        dc_new, past_c = parted(dc, at(zoned_c, t, reverse))
+        of_h[t] = d_new if ended is None else np.where(ended[t][:, None], 0, d_new)
+        dm = d_new if projection is None else d_new @ projection
         da_o[...] = dm * tanh_c * o * (1 - o)
-        dc_t = dc + dm * o * (1 - tanh_c**2) + da_o * p_o
+        dc_t = dc_new + dm * o * (1 - tanh_c**2) + da_o * p_o
         if cell_clip is not None:
-            dc_t = np.where(np.abs(c[t + 1]) >= cell_clip, 0, dc_t)
-        da_f[...] = dc_t * (c_prev[t] - g if coupled else c_prev[t]) * f * (1 - f)
-        da_g[...] = dc_t * i * (1 - g**2)
+            dc_t = np.where(np.abs(c_new[t]) >= cell_clip, 0, dc_t)
+        da_f[...] = dc_t * (c_prev[t] - g_d if coupled else c_prev[t]) * f * (1 - f)
+        da_g[...] = masked(dc_t * i, mask) * (1 - g**2)
         if not coupled:
-            da[t, :, 0] = dc_t * g * i * (1 - i)
-        dh = product(da[t].reshape(B, len(w_hh)), w_hh, compute)
-        dc_t = dc_t * f + da_f * p_f
+            da[t, :, 0] = dc_t * g_d * i * (1 - i)
+        of_gates = product(da[t].reshape(B, len(w_hh)), w_hh, compute)
+        dh = masked(of_gates, h_mask) + past_h
+        dc_t = dc_t * f + da_f * p_f + past_c
         for p in p_i:
             dc_t += da[t, :, 0] * p
         if ended is not None:  # past the end everything passes through
@@ -233,7 +262,8 @@ def lstm_backward(
         if new is not None:
             stop_at_resets(dh, dh0, new[t], reset_to_initial)
             stop_at_resets(dc, dc0, new[t], reset_to_initial)
-    dx, dw_ih, dw_hh, db = from_da(da, x, h_prev, w_ih, ended, reverse, compute)
+    h_d = masked(h_prev, h_mask)
+    dx, dw_ih, dw_hh, db = from_da(da, x, h_d, w_ih, ended, reverse, compute)
     if dpeepholes is not None:
         seen = [*[c_prev] * (len(p_i) + 1), c[1:]]
         if ended is not None:  # what is past an end must not count, not even times 0
@@ -242,7 +272,7 @@ def lstm_backward(
         sums = [np.sum(da[:, :, k] * s, (0, 1)) for k, s in zip(of, seen, strict=True)]
         dpeepholes[...] = np.concatenate(sums)
     if dprojection is not None:
-        m = gates[:, :, 3] * np.tanh(c[1:])
+        m = gates[:, :, 3] * np.tanh(c_new)
         if ended is not None:
             m = np.where(ended[:, :, None], 0, m)
         dprojection[...] = of_h.reshape(T * B, R).T @ m.reshape(T * B, H)

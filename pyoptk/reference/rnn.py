@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import product, sigmoid, tanh
+from .noise import at, kept, masked, parted
 from .steps import (
     ended_of,
     from_da,
@@ -34,9 +35,17 @@ Array = NDArray[np.floating]
 
 
 def gru_cell(
-    x: Array, h: Array, w_hh: Array, b_hh: Array | None, gates: Array, *, reset_after: bool = True,
+    x: Array,
+    h: Array,
+    w_hh: Array,
+    b_hh: Array | None,
+    gates: Array,
+    *,
+    reset_after: bool = True,
+    h_mask: Array | None = None,
+    g_mask: Array | None = None,
     compute: str | None = None,
-) -> Array:  # fmt: skip
+) -> Array:
     """h [B, H] after a step, from the pre-activations of x [B, 3H] and h before it; sets `gates`.
 
     They are r, z, n and, for n, the pre-activation of h, or without `reset_after` r * h.
@@ -44,17 +53,18 @@ def gru_cell(
     H = h.shape[1]
     biases = [None, None] if b_hh is None else np.split(b_hh, [2 * H])
     r, z, n, of_n = (gates[:, k] for k in range(4))
-    of_h = pre_activations(h, w_hh[: 2 * H], biases[0], compute=compute)
+    h_d = masked(h, h_mask)
+    of_h = pre_activations(h_d, w_hh[: 2 * H], biases[0], compute=compute)
     sigmoid(x[:, :H] + of_h[:, :H], r)
     sigmoid(x[:, H : 2 * H] + of_h[:, H:], z)
     if reset_after:
-        of_n[:] = pre_activations(h, w_hh[2 * H :], biases[1], compute=compute)
+        of_n[:] = pre_activations(h_d, w_hh[2 * H :], biases[1], compute=compute)
         tanh(x[:, 2 * H :] + r * of_n, n)
     else:
-        of_n[:] = r * h
+        of_n[:] = r * h_d
         of_s = pre_activations(of_n, w_hh[2 * H :], biases[1], compute=compute)
         tanh(x[:, 2 * H :] + of_s, n)
-    return (1 - z) * n + z * h
+    return (1 - z) * masked(n, g_mask) + z * h
 
 
 def rnn_cell(a: Array, *, relu: bool = False) -> Array:
@@ -71,11 +81,14 @@ def gru_step(
     b_hh: Array | None = None,
     *,
     reset_after: bool = True,
+    zoneout: float = 0.0,
 ) -> Array:
-    """h [B, H] after one step of a layer, from x [B, I] and h before it."""
+    """h [B, H] after one step of a layer, from x [B, I] and h before it; in inference, so that
+    zoneout takes the mean."""
     gates = np.empty((len(h), 4, h.shape[1]), h.dtype)
     a = pre_activations(x, w_ih, b_ih)
-    return gru_cell(a, h, w_hh, b_hh, gates, reset_after=reset_after)
+    new = gru_cell(a, h, w_hh, b_hh, gates, reset_after=reset_after)
+    return new + zoneout * (h - new)
 
 
 def rnn_step(
@@ -87,9 +100,12 @@ def rnn_step(
     b_hh: Array | None = None,
     *,
     relu: bool = False,
+    zoneout: float = 0.0,
 ) -> Array:
-    """h [B, H] after one step of a layer, from x [B, I] and h before it."""
-    return rnn_cell(pre_activations(x, w_ih, b_ih, b_hh) + h @ w_hh.T, relu=relu)
+    """h [B, H] after one step of a layer, from x [B, I] and h before it; in inference, so that
+    zoneout takes the mean."""
+    new = rnn_cell(pre_activations(x, w_ih, b_ih, b_hh) + h @ w_hh.T, relu=relu)
+    return new + zoneout * (h - new)
 
 
 def gru_forward(
@@ -106,6 +122,9 @@ def gru_forward(
     reverse: bool = False,
     reset_after: bool = True,
     compute: str | None = None,
+    h_mask: Array | None = None,
+    g_mask: Array | None = None,
+    zoned_h: NDArray[np.bool_] | None = None,
 ) -> tuple[Array, Array]:
     """One direction of a GRU layer (Cho et al. 2014), the reset gate after the product with h or
     before it.
@@ -120,9 +139,11 @@ def gru_forward(
     ended, new = ended_of(T, lengths, reverse), new_of(T, lengths, reverse, resets)
     for t in range(T):
         h_prev = state_before(h, t, new, reset_to_initial)
-        h[t + 1] = gru_cell(
-            inputs[t], h_prev, w_hh, b_hh, gates[t], reset_after=reset_after, compute=compute
-        )
+        new_h = gru_cell(
+            inputs[t], h_prev, w_hh, b_hh, gates[t], reset_after=reset_after, h_mask=h_mask,
+            g_mask=at(g_mask, t, reverse), compute=compute,
+        )  # fmt: skip
+        h[t + 1] = kept(new_h, h_prev, at(zoned_h, t, reverse))
         if ended is not None:
             h[t + 1, ended[t]] = h[t, ended[t]]
     return h, gates
@@ -142,6 +163,8 @@ def rnn_forward(
     reverse: bool = False,
     relu: bool = False,
     compute: str | None = None,
+    h_mask: Array | None = None,
+    zoned_h: NDArray[np.bool_] | None = None,
 ) -> Array:
     """One direction of a plain RNN layer (Elman 1990): h [T+1, B, H], as `lstm_forward` has it."""
     T, B, _ = x.shape
@@ -151,7 +174,8 @@ def rnn_forward(
     ended, new = ended_of(T, lengths, reverse), new_of(T, lengths, reverse, resets)
     for t in range(T):
         h_prev = state_before(h, t, new, reset_to_initial)
-        h[t + 1] = rnn_cell(inputs[t] + product(h_prev, w_hh.T, compute), relu=relu)
+        new_h = rnn_cell(inputs[t] + product(masked(h_prev, h_mask), w_hh.T, compute), relu=relu)
+        h[t + 1] = kept(new_h, h_prev, at(zoned_h, t, reverse))
         if ended is not None:
             h[t + 1, ended[t]] = h[t, ended[t]]
     return h
@@ -187,6 +211,9 @@ def gru_backward(
     repeat_last: bool = False,
     reset_after: bool = True,
     compute: str | None = None,
+    h_mask: Array | None = None,
+    g_mask: Array | None = None,
+    zoned_h: NDArray[np.bool_] | None = None,
 ) -> tuple[Array, Array, Array, Array, Array, Array]:
     """The gradients of `gru_forward`: dx, dh0, dw_ih, dw_hh, db_ih, db_hh."""
     T, B, H = dy.shape
@@ -196,25 +223,27 @@ def gru_backward(
     h_prev, dh0 = states_before(h, new, reset_to_initial), np.zeros((B, H), x.dtype)
     for t in reversed(range(T)):
         r, z, n, of_n = (gates[t, :, k] for k in range(4))
-        dh_t = dy[t] + dh
-        dx_a[t, :, 2] = dh_t * (1 - z) * (1 - n**2)
-        dx_a[t, :, 1] = dh_t * (h_prev[t] - n) * z * (1 - z)
+        dh_t, mask = dy[t] + dh, at(g_mask, t, reverse)
+        d_new, past = parted(dh_t, at(zoned_h, t, reverse))
+        dx_a[t, :, 2] = masked(d_new * (1 - z), mask) * (1 - n**2)
+        dx_a[t, :, 1] = d_new * (h_prev[t] - masked(n, mask)) * z * (1 - z)
         ds = product(dx_a[t, :, 2], w_hh[2 * H :], compute)  # of r * h
-        dr = dx_a[t, :, 2] * of_n if reset_after else ds * h_prev[t]
+        dr = dx_a[t, :, 2] * of_n if reset_after else ds * masked(h_prev[t], h_mask)
         dx_a[t, :, 0] = dr * r * (1 - r)
         dh_a[t] = dx_a[t]
         if reset_after:
             dh_a[t, :, 2] *= r
         from_n = product(dh_a[t, :, 2], w_hh[2 * H :], compute) if reset_after else ds * r
         of_gates = product(dh_a[t, :, :2].reshape(B, 2 * H), w_hh[: 2 * H], compute)
-        dh = of_gates + from_n + dh_t * z
+        dh = masked(of_gates + from_n, h_mask) + d_new * z + past
         if ended is not None:
             past = ended[t]
             dx_a[t, past], dh_a[t, past], dh[past] = 0, 0, dh_t[past]
         if new is not None:
             stop_at_resets(dh, dh0, new[t], reset_to_initial)
     dx, dw_ih, _, db_ih = from_da(dx_a, x, h_prev, w_ih, ended, reverse, compute)
-    _, _, dw_hh, db_hh = from_da(dh_a, x, h_prev, w_ih, ended, reverse, compute)
+    h_d = masked(h_prev, h_mask)
+    _, _, dw_hh, db_hh = from_da(dh_a, x, h_d, w_ih, ended, reverse, compute)
     if not reset_after:
         dw_hh[2 * H :] = from_da(dh_a, x, gates[:, :, 3], w_ih, ended, reverse, compute)[2][2 * H :]
     return dx, dh0 + dh, dw_ih, dw_hh, db_ih, db_hh
@@ -235,6 +264,8 @@ def rnn_backward(
     repeat_last: bool = False,
     relu: bool = False,
     compute: str | None = None,
+    h_mask: Array | None = None,
+    zoned_h: NDArray[np.bool_] | None = None,
 ) -> tuple[Array, Array, Array, Array, Array]:
     """The gradients of `rnn_forward`, as `lstm_backward`: dx, dh0, dw_ih, dw_hh, db."""
     ended, new = ended_of(len(dy), lengths, reverse), new_of(len(dy), lengths, reverse, resets)
@@ -242,12 +273,14 @@ def rnn_backward(
     da, dh0 = np.empty_like(dy), np.zeros_like(dh)
     for t in reversed(range(len(dy))):
         dh_t = dy[t] + dh
-        da[t] = np.where(h[t + 1] <= 0, 0, dh_t) if relu else dh_t * (1 - h[t + 1] ** 2)
-        dh = product(da[t], w_hh, compute)
+        d_new, past = parted(dh_t, at(zoned_h, t, reverse))
+        da[t] = np.where(h[t + 1] <= 0, 0, d_new) if relu else d_new * (1 - h[t + 1] ** 2)
+        dh = masked(product(da[t], w_hh, compute), h_mask) + past
         if ended is not None:
             da[t, ended[t]], dh[ended[t]] = 0, dh_t[ended[t]]
         if new is not None:
             stop_at_resets(dh, dh0, new[t], reset_to_initial)
     h_prev = states_before(h, new, reset_to_initial)
-    dx, dw_ih, dw_hh, db = from_da(da, x, h_prev, w_ih, ended, reverse, compute)
+    h_d = masked(h_prev, h_mask)
+    dx, dw_ih, dw_hh, db = from_da(da, x, h_d, w_ih, ended, reverse, compute)
     return dx, dh0 + dh, dw_ih, dw_hh, db

@@ -9,6 +9,7 @@ import numpy as np
 
 from .._checks import (
     check_choice,
+    check_fraction,
     check_integer,
     check_sizes,
     check_switch,
@@ -46,9 +47,20 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
     dropout : float
         p in [0, 1): in training, an element between two layers becomes 0 with probability p, else
         it is divided by 1 - p (Srivastava et al. 2014). Backward computes the mask again.
+    recurrent_dropout : float
+        p in [0, 1): in training, a feature of the h that enters the products with ``weight_hh``
+        becomes 0 with probability p, else it is divided by 1 - p. The mask is the same for all
+        gates and all steps of a row (Gal & Ghahramani 2016).
+    recurrent_dropout_of : {"state", "candidate"}
+        "candidate": instead of h, g in ``i * g``, with a mask for each step (Semeniuta et al.
+        2016).
+    zoneout : pair of float
+        (p_c, p_h), each in [0, 1): in training, an element of c or h keeps its value of the last
+        step with probability p (Krueger et al. 2016). h is computed from the new c. In inference a
+        state is the mean, ``p s_{t-1} + (1 - p) s_t``. With `peepholes` p_c is 0.
     seed : int, optional
-        0..2**64-1, for the masks of dropout. Each forward has a mask of its own, the same for any
-        number of threads. Drawn from `rng` by default.
+        0..2**64-1, for the masks of dropout and zoneout. Each forward has masks of its own, the
+        same for any number of threads. Drawn from `rng` by default.
     peepholes : bool
         Whether the gates also see c (Gers & Schmidhuber 2000): i and f that of the last step, o
         the new one, each unit its own, times ``weight_ch_l0`` [3H], in the order i, f, o.
@@ -72,8 +84,8 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
         forward and backward; weights, gradients, states, sums and cells stay float32.
         Gradients are then within 0.4 % of their largest element (T 50, H 128). On processors with
         AVX512-BF16 forward and backward take 0.5 to 0.7 of the time, 0.8 for 10 steps of one row;
-        with AVX-512 alone 1.01 to 1.04. `step` stays float32. Not with `proj_size`, nor for what
-        needs exact sums, such as long integrations.
+        with AVX-512 alone 1.01 to 1.04. `step` stays float32. Not with `proj_size` or dropout of
+        the state, nor for what needs exact sums, such as long integrations.
     init : {"torch", "keras"}
         The initial weights. torch: all uniform in +-1/sqrt(H). keras: input weights uniform in
         +-sqrt(6 / (I + 4H)) (Glorot & Bengio 2010), recurrent weights orthogonal (Saxe et al.
@@ -136,10 +148,11 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
     keras_gates = (0, 1, 2, 3)
     onnx_gates = (0, 3, 1, 2)
     torch_names = "(?:(?:weight|bias)_[ih]h|weight_hr)"
-    not_in_torch = ("peepholes", "coupled", "cell_clip")
+    not_in_torch = ("peepholes", "coupled", "cell_clip", "zoneout")
     not_in_keras = (*not_in_torch, "proj_size")
-    not_in_onnx = ("cell_clip", "proj_size")
+    not_in_onnx = ("cell_clip", "proj_size", "zoneout")
     _: KW_ONLY
+    zoneout: tuple[float, float] = (0.0, 0.0)
     proj_size: int = 0
     peepholes: bool = False
     coupled: bool = False
@@ -161,7 +174,24 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
             )
         if given["coupled"]:
             self.__dict__.update(cell="lstm_coupled", gates=3, open_gate=0)
+        rates = self._rates("zoneout", given["zoneout"])
+        if given["peepholes"] and rates[0] > 0:
+            raise ValueError(f"zoneout: expected 0 for c with peepholes, got {rates[0]}")
         super()._begin(given)
+
+    def _rates(self, name: str, given: Any) -> Any:
+        if name != "zoneout":
+            return super()._rates(name, given)
+        if not isinstance(given, tuple | list) or len(given) != 2:
+            raise TypeError(
+                f"zoneout: expected a pair of probabilities, for c and h, got {given!r}"
+            )
+        return tuple(check_fraction(f"zoneout[{k}]", p) for k, p in enumerate(given))
+
+    @property
+    def zoneout_rates(self) -> tuple[float, float]:
+        """Of c and of h."""
+        return self.zoneout
 
     @classmethod
     def from_onnx(cls, W: Any, R: Any, B: Any = None, P: Any = None, **settings: Any) -> Self:
@@ -235,7 +265,12 @@ class GRU(ConvertedLayer[Array]):
     reset_after : bool
         Whether the reset gate acts after the product with h. Without, each step has a second
         product, which has to wait for the first.
-    bias, batch_first, bidirectional, dropout, seed, save, dtype, compute, init, rng
+    recurrent_dropout_of : {"state", "candidate"}
+        As for `LSTM`; the candidate is n in ``(1 - z) * n``.
+    zoneout : float
+        p of h, as for `LSTM`.
+    bias, batch_first, bidirectional, dropout, recurrent_dropout, seed, save, dtype, compute, init,
+    rng
         As for `LSTM`. With ``init="keras"`` all biases are 0.
 
     Attributes
@@ -269,7 +304,7 @@ class GRU(ConvertedLayer[Array]):
     keras_gates = (1, 0, 2)
     keras_biases = 2
     onnx_gates = (1, 0, 2)
-    not_in_torch = ("reset_after",)
+    not_in_torch = ("reset_after", "zoneout")
     _: KW_ONLY
     reset_after: bool = True
 
@@ -292,7 +327,12 @@ class RNN(ConvertedLayer[Array]):
     input_size, hidden_size, num_layers : int
         I, H and L, at least 1.
     nonlinearity : {"tanh", "relu"}
-    bias, batch_first, bidirectional, dropout, seed, save, dtype, compute, init, rng
+    zoneout : float
+        p of h, as for `LSTM`.
+    recurrent_dropout_of : {"state"}
+        There is no candidate.
+    bias, batch_first, bidirectional, dropout, recurrent_dropout, seed, save, dtype, compute, init,
+    rng
         As for `LSTM`. With ``init="keras"`` all biases are 0. For a plain RNN, ``save="minimal"``
         is the same as "full".
 
@@ -321,6 +361,7 @@ class RNN(ConvertedLayer[Array]):
 
     cell = "rnn"
     gates = 1
+    droppable = ("state",)
     keras_gates = (0,)
     onnx_gates = (0,)
     nonlinearity: str = "tanh"

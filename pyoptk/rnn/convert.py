@@ -32,9 +32,9 @@ class ConvertedLayer(Layer[State]):
     onnx_gates: ClassVar[tuple[int, ...]]
     torch_names: ClassVar[str] = "(?:weight|bias)_[ih]h"  # a pattern
     # Options of whose values the library computes the default alone.
-    not_in_torch: ClassVar[tuple[str, ...]] = ()
-    not_in_keras: ClassVar[tuple[str, ...]] = ()
-    not_in_onnx: ClassVar[tuple[str, ...]] = ()
+    not_in_torch: ClassVar[tuple[str, ...]] = ("zoneout",)
+    not_in_keras: ClassVar[tuple[str, ...]] = ("zoneout",)
+    not_in_onnx: ClassVar[tuple[str, ...]] = ("zoneout",)
 
     @classmethod
     def from_torch(cls, state: Mapping[str, Any], *, prefix: str = "", **settings: Any) -> Self:

@@ -23,6 +23,7 @@ from .weights import INITIALIZERS, Array, initialize, shapes_of
 # Of some layers.
 OWN_ARGUMENTS = (
     "nonlinearity", "reset_after", "proj_size", "peepholes", "coupled", "cell_clip", "compute",
+    "recurrent_dropout", "recurrent_dropout_of", "zoneout",
 )  # fmt: skip
 State = TypeVar("State")  # an array for each state of the cell: h, or the pair (h, c)
 
@@ -33,6 +34,7 @@ class Attributes:
     cell: ClassVar[str]
     gates: ClassVar[int]
     open_gate: ClassVar[int | None] = None  # the gate whose bias Keras starts at 1
+    droppable: ClassVar[tuple[str, ...]] = ("state", "candidate")  # by recurrent dropout
     relu: bool = False
     proj_size: int = 0
     peepholes: bool = False
@@ -54,7 +56,10 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
     batch_first: bool = False
     bidirectional: bool = False
     dropout: float = 0.0
-    seed: int | None = None  # of the masks of dropout; an int, once made
+    recurrent_dropout: float = 0.0
+    recurrent_dropout_of: str = "state"
+    zoneout: Any = 0.0
+    seed: int | None = None  # of all masks; an int, once made
     save: str = "full"
     dtype: DTypeLike = np.float32  # a numpy.dtype, once made
     compute: str | None = None  # dtype of products; once made, None where that is `dtype`
@@ -71,18 +76,37 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
         _checks.check_choice("init", init, INITIALIZERS)
         _checks.check_rng(rng)
         dropout = _checks.check_dropout(given["dropout"], seed, sizes["num_layers"])
+        _checks.check_choice("recurrent_dropout_of", given["recurrent_dropout_of"], self.droppable)
+        for name in ("recurrent_dropout", "zoneout"):
+            given[name] = self._rates(name, given[name])
         rng = np.random.default_rng() if rng is None else rng
         given |= {name: int(size) for name, size in sizes.items()}
         given |= {name: bool(on) for name, on in switches.items()}
         given |= {"dropout": dropout, "seed": int(seed or 0), "dropout_calls": 0}
         given["dtype"] = _checks.check_float_dtype(given["dtype"])
         given["compute"] = _checks.check_compute(given["compute"], given["dtype"])
-        if given["compute"] and given.get("proj_size"):
-            raise ValueError("compute: expected None with proj_size, got 'bfloat16'")
+        of_state = given["recurrent_dropout"] and given["recurrent_dropout_of"] == "state"
+        if given["compute"] and (given.get("proj_size") or of_state):
+            other = "recurrent_dropout of the state" if of_state else "proj_size"
+            raise ValueError(f"compute: expected None with {other}, got 'bfloat16'")
         self.__setstate__(given)
         initialize(self.flat_params, self.params, init, self.hidden_size, self.open_gate, rng)
-        if dropout and seed is None:
+        if (dropout or self.is_noisy) and seed is None:
             self.__dict__["seed"] = int(rng.integers(2**64, dtype=np.uint64))
+
+    def _rates(self, name: str, given: Any) -> Any:
+        """A probability, as a float."""
+        return _checks.check_fraction(name, given)
+
+    @property
+    def zoneout_rates(self) -> tuple[float, float]:
+        """Of c and of h."""
+        return 0.0, self.zoneout
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether training draws masks within the layers."""
+        return self.recurrent_dropout > 0 or any(self.zoneout_rates)
 
     @property
     def directions(self) -> int:
@@ -322,4 +346,8 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
     @property
     def _counters(self) -> dict[str, int]:
         """The state of dropout, without which resumed training would get other masks."""
-        return {n: getattr(self, n) for n in ("seed", "dropout_calls")} if self.dropout else {}
+        return (
+            {n: getattr(self, n) for n in ("seed", "dropout_calls")}
+            if self.dropout or self.is_noisy
+            else {}
+        )

@@ -20,14 +20,17 @@ class minGRU(Minimal):
     the steps run one after another, which is exact for any h, needs no logarithm and may start
     from any state.
 
-    One thread may use a layer at a time. Copies and pickles are independent layers.
+    Each layer's input is the output of the one below. Only one thread may use a layer at a time; a
+    second one gets an error. Copies and pickles are independent layers.
 
     Parameters
     ----------
-    input_size, hidden_size : int
-        I and H, at least 1.
+    input_size, hidden_size, num_layers : int
+        I, H and L, at least 1.
     bias : bool
         Whether there are biases.
+    batch_first : bool
+        Whether sequences are [B, T, features] instead of [T, B, features].
     positive : bool
         Whether g is that of the paper's experiments, or the identity.
     dtype : float32 or float64
@@ -38,7 +41,8 @@ class minGRU(Minimal):
     Attributes
     ----------
     params, grads : mappings of names to arrays
-        weight_z, weight_h [H, I], bias_z, bias_h [H]: views into `flat_params` and `flat_grads`.
+        weight_z_l0, weight_h_l0 [H, I] (in higher layers [H, H]), bias_z_l0, bias_h_l0 [H]; then
+        those of layer 1, and so on: views into `flat_params` and `flat_grads`.
     flat_params, flat_grads : arrays
         All parameters, and all gradients, in one array each.
 
@@ -48,7 +52,7 @@ class minGRU(Minimal):
     >>> layer = pyoptk.minGRU(3, 8, rng=np.random.default_rng(0))
     >>> y, state = layer.forward(np.ones((5, 4, 3), np.float32))
     >>> dx, _ = layer.backward(y - 1)
-    >>> y.shape, state.shape, dx.shape, layer.grads["weight_z"].shape
+    >>> y.shape, state.shape, dx.shape, layer.grads["weight_z_l0"].shape
     ((5, 4, 8), (1, 4, 8), (5, 4, 3), (8, 3))
     """
 
@@ -69,7 +73,7 @@ class minLSTM(Minimal):
 
     ``f_t, i_t = sigmoid(...)`` of ``w x_t + b``, ``c_t = g(w_h x_t + b_h)`` and
     ``h_t = (f_t h_{t-1} + i_t c_t) / (f_t + i_t)``. g, parameters and methods are as in `minGRU`;
-    weight_f, weight_i, weight_h [H, I] and bias_f, bias_i, bias_h [H].
+    weight_f_l0, weight_i_l0, weight_h_l0 [H, I] and bias_f_l0, bias_i_l0, bias_h_l0 [H], and so on.
 
     Both gates may be 0 in floating point; their shares f / (f + i) and i / (f + i) are computed
     without that division of 0 by 0.
@@ -81,7 +85,7 @@ class minLSTM(Minimal):
     >>> y, state = layer.forward(np.ones((5, 4, 3), np.float32))
     >>> more, state = layer.forward(np.ones((2, 4, 3), np.float32), state)  # continued
     >>> list(layer.params)
-    ['weight_f', 'weight_i', 'weight_h', 'bias_f', 'bias_i', 'bias_h']
+    ['weight_f_l0', 'weight_i_l0', 'weight_h_l0', 'bias_f_l0', 'bias_i_l0', 'bias_h_l0']
     """
 
     parts = ("f", "i", "h")

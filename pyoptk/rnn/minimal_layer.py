@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from .. import _checks, kernels
 from .._arguments import Declared
 from .._bound import Array, Bound, views
-from .._scan import put_gradients
+from .._scan import Guard, put_gradients
 from .._sequences import check_lengths, check_resets
 from ..scan import check_array, linear_scan, linear_scan_backward
 
@@ -24,7 +24,8 @@ from ..scan import check_array, linear_scan, linear_scan_backward
 class Attributes:
     """What a layer has besides its arguments."""
 
-    parts: ClassVar[tuple[str, ...]]  # the suffixes of the parameters
+    parts: ClassVar[tuple[str, ...]]  # the gates, in the names of the parameters
+    _guard: Guard
 
 
 class Minimal(Declared, Attributes, Bound):
@@ -32,15 +33,17 @@ class Minimal(Declared, Attributes, Bound):
 
     input_size: int
     hidden_size: int
+    num_layers: int = 1
     _: KW_ONLY
     bias: bool = True
+    batch_first: bool = False
     positive: bool = True
     dtype: DTypeLike = np.float32
     rng: InitVar[np.random.Generator | None] = None
 
     def _begin(self, given: dict[str, Any]) -> None:
-        sizes = {name: given[name] for name in ("input_size", "hidden_size")}
-        switches = {name: given[name] for name in ("bias", "positive")}
+        sizes = {name: given[name] for name in ("input_size", "hidden_size", "num_layers")}
+        switches = {name: given[name] for name in ("bias", "batch_first", "positive")}
         rng = given.pop("rng")
         _checks.check_sizes(**sizes)
         _checks.check_switches(**switches)
@@ -54,7 +57,6 @@ class Minimal(Declared, Attributes, Bound):
 
     # ---- the passes ------------------------------------------------------------------------------
 
-    @np.errstate(all="ignore")
     def forward(
         self,
         x: Array,
@@ -68,55 +70,75 @@ class Minimal(Declared, Attributes, Bound):
 
         Parameters
         ----------
-        x : array [T, B, I]
+        x : array [T, B, I], or [B, T, I] if `batch_first`
             `backward` reads it again; do not change it in between.
-        state : array [1, B, H], optional
-            Initial state; zeros by default.
+        state : array [L, B, H], optional
+            Initial state; zeros by default. Layer by layer.
         lengths : integers [B], optional
             Length of each sequence, 0..T; all T by default. After its end the state of a sequence
             does not change, and the output is 0.
-        resets : bool array [T, B], optional
+        resets : bool array [T, B], or [B, T] if `batch_first`, optional
             Where True, the state before step t is zero.
         train : bool
             False: keep nothing for backward. That of an earlier call with True is still possible.
 
         Returns
         -------
-        y : array [T, B, H]
-        state : array [1, B, H]
+        y : array [T, B, H], or [B, T, H]
+        state : array [L, B, H]
             After the last step of each sequence. Both are new arrays.
 
         Raises
         ------
+        RuntimeError
+            If another thread is in a call of this layer.
         TypeError, ValueError
             If an argument has another dtype or shape; the message names it.
         """
-        check_array("x", x, self.dtype, (None, None, self.input_size))
-        T, B, _ = x.shape
-        _checks.check_switch("train", train)
-        h0 = self._state("state", state, B)
-        reset = None if resets is None else check_resets(resets, T, B, False).view(np.bool_)
-        past = None
-        x = np.ascontiguousarray(x)
-        if lengths is not None:
-            past = np.arange(T)[:, None] >= check_lengths(lengths, B, T)
-            reset = None if reset is None else reset & ~past
-            x = x.copy()
-            x[past] = 0  # so that nothing there counts, not even NaN
-        a, b, saved = self._open(*(self._product(gate, x) for gate in self.parts))
-        if past is not None:
-            a[past], b[past] = 1, 0
-        h = linear_scan(a, b, h0, resets=reset, out=b)
-        y = h.copy()
-        if past is not None:
-            y[past] = 0
-        last = np.zeros((1, B, self.hidden_size), self.dtype)
-        last[0] = h[-1] if T else 0 if h0 is None else h0
-        if train:
-            self.__dict__["_kept"] = x, a, h, h0, reset, past, saved
-        return y, last
+        found: tuple[Array, Array] = self._guard.call(
+            self._forward, x, state, lengths, resets, train
+        )
+        return found
 
     @np.errstate(all="ignore")
+    def _forward(
+        self, x: Array, state: Array | None, lengths: Any, resets: Any, train: bool
+    ) -> tuple[Array, Array]:
+        check_array("x", x, self.dtype, (None, None, self.input_size))
+        x = self._turned(x)
+        T, B, _ = x.shape
+        _checks.check_switch("train", train)
+        initial = self._state("state", state, B)
+        if resets is not None:
+            resets = check_resets(resets, T, B, self.batch_first).view(np.bool_)
+        past = None
+        if lengths is not None:
+            past = np.arange(T)[:, None] >= check_lengths(lengths, B, T)
+            resets = None if resets is None else resets & ~past
+            x = x.copy()
+            x[past] = 0  # so that nothing there counts, not even NaN
+        last = np.zeros((self.num_layers, B, self.hidden_size), self.dtype)
+        levels, y = [], np.ascontiguousarray(x)
+        for level in range(self.num_layers):
+            h0 = None if initial is None else initial[level]
+            x = y
+            a, b, saved = self._open(*(self._product(level, gate, x) for gate in self.parts))
+            if past is not None:
+                a[past], b[past] = 1, 0
+            h = linear_scan(a, b, h0, resets=resets, out=b)
+            last[level] = h[-1] if T else 0 if h0 is None else h0
+            levels.append((x, a, h, h0, saved))
+            y = h
+            if past is not None and level + 1 < self.num_layers:
+                y = h.copy()
+                y[past] = 0
+        y = self._turned(y).copy()
+        if past is not None:
+            self._turned(y)[past] = 0
+        if train:
+            self.__dict__["_kept"] = levels, resets, past
+        return y, last
+
     def backward(
         self,
         dy: Array | None,
@@ -131,7 +153,7 @@ class Minimal(Declared, Attributes, Bound):
         ----------
         dy : array like `y`, or None for zeros
             Gradient of the loss with respect to `y`.
-        dstate : array [1, B, H], optional
+        dstate : array [L, B, H], optional
             Gradient with respect to the returned state.
         accumulate : bool
             Add to `grads` instead of overwriting them.
@@ -141,56 +163,75 @@ class Minimal(Declared, Attributes, Bound):
         Returns
         -------
         dx : array like `x`, or None
-        dstate : array [1, B, H], or None
+        dstate : array [L, B, H], or None
             Gradient with respect to the state that `forward` was given; None if it was given none.
             Both are new arrays.
 
         Raises
         ------
         RuntimeError
-            Without a `forward` that trains before it: each allows one backward.
+            Without a `forward` that trains before it: each allows one backward. If another thread
+            is in a call of this layer.
         TypeError, ValueError
             If an argument has another dtype or shape; the message names it.
         """
+        found: tuple[Array | None, Array | None] = self._guard.call(
+            self._backward, dy, dstate, accumulate, need_dx
+        )
+        return found
+
+    @np.errstate(all="ignore")
+    def _backward(
+        self, dy: Array | None, dstate: Array | None, accumulate: bool, need_dx: bool
+    ) -> tuple[Array | None, Array | None]:
         _checks.check_switches(accumulate=accumulate, need_dx=need_dx)
         kept = self.__dict__["_kept"]
         if kept is None:
             raise RuntimeError("backward: expected a forward with train=True before it")
-        x, a, h, h0, resets, past, saved = kept
+        levels, resets, past = kept
+        T, B, H = levels[-1][2].shape
         if dy is not None:
-            check_array("dy", dy, self.dtype, h.shape)
-        of_last = self._state("dstate", dstate, h.shape[1])
-        dh = np.zeros(h.shape, self.dtype) if dy is None else dy.copy("C")
-        if past is not None:
-            dh[past] = 0
-        if of_last is not None and len(h):
-            dh[-1] += of_last
-        da, db, dh0 = linear_scan_backward(dh, a, h, h0, resets=resets, out=(np.empty_like(a), dh))
-        if dh0 is not None and of_last is not None and not len(h):
-            dh0[...] = of_last
-        dk = self._close(da, db, a, *saved)
-        if past is not None:
-            for one in dk:
-                one[past] = 0
-        fresh, dx = self._gradients(x, dk, need_dx)
+            check_array("dy", dy, self.dtype, (B, T, H) if self.batch_first else (T, B, H))
+        of_last = self._state("dstate", dstate, B)
+        dh = np.zeros((T, B, H), self.dtype) if dy is None else self._turned(dy).copy("C")
+        fresh = np.empty(self.flat_grads.size, self.dtype)
+        grads, dx = views(fresh, self._shapes()), None
+        of_first = None if levels[0][3] is None else np.zeros((len(levels), B, H), self.dtype)
+        for level in reversed(range(self.num_layers)):
+            x, a, h, h0, saved = levels[level]
+            if past is not None:
+                dh[past] = 0
+            if of_last is not None and T:
+                dh[-1] += of_last[level]
+            out = np.empty_like(a), dh
+            da, db, dh0 = linear_scan_backward(dh, a, h, h0, resets=resets, out=out)
+            if of_first is not None:
+                of_first[level] = dh0 if T or of_last is None else of_last[level]
+            dk = self._close(da, db, a, *saved)
+            if past is not None:
+                for one in dk:
+                    one[past] = 0
+            dx = self._gradients(level, x, dk, grads, need_dx or level > 0)
+            if dx is not None:
+                dh = dx
         put_gradients(self.__dict__, self.flat_grads, fresh, accumulate)
-        return dx, None if dh0 is None else dh0[None]
+        return None if dx is None else self._turned(dx).copy(), of_first
 
     def step(self, x: Array, state: Array | None = None) -> tuple[Array, Array]:
         """One step of a stream, for inference: ``y, state = layer.step(x, state)``.
 
-        Keeps nothing. The same bits as `forward`.
+        Keeps nothing, so several threads may step at once. The same bits as `forward`.
 
         Parameters
         ----------
         x : array [B, I]
-        state : array [1, B, H], optional
+        state : array [L, B, H], optional
             Zeros by default.
 
         Returns
         -------
         y : array [B, H]
-        state : array [1, B, H]
+        state : array [L, B, H]
             After this step. Both are new arrays.
 
         Raises
@@ -199,8 +240,8 @@ class Minimal(Declared, Attributes, Bound):
             If an argument has another dtype or shape; the message names it.
         """
         check_array("x", x, self.dtype, (None, self.input_size))
-        y, last = self.forward(x[None], state, train=False)
-        return y[0], last
+        y, last = self._forward(self._turned(x[None]), state, None, None, False)
+        return self._turned(y)[0], last
 
     def _open(self, *k: Array) -> tuple[Array, Array, tuple[Array, ...]]:
         """a and b of the scan from the pre-activations, and what `_close` needs."""
@@ -210,32 +251,36 @@ class Minimal(Declared, Attributes, Bound):
         """The gradients of the pre-activations."""
         raise NotImplementedError
 
-    def _product(self, gate: str, x: Array) -> Array:
+    def _turned(self, x: Array) -> Array:
+        """From the caller's order of axes to [T, B, .], or back."""
+        return x.swapaxes(0, 1) if self.batch_first else x
+
+    def _product(self, level: int, gate: str, x: Array) -> Array:
         """The pre-activations [T, B, H] of one gate."""
         k = np.empty((*x.shape[:2], self.hidden_size), self.dtype)
-        weight = np.ascontiguousarray(self.params[f"weight_{gate}"].T)
+        weight = np.ascontiguousarray(self.params[f"weight_{gate}_l{level}"].T)
         kernels.matmul(x.reshape(-1, x.shape[2]), weight, k.reshape(-1, k.shape[2]))
         if self.bias:
-            k += self.params[f"bias_{gate}"]
+            k += self.params[f"bias_{gate}_l{level}"]
         return k
 
-    def _gradients(self, x: Array, dk: list[Array], need_dx: bool) -> tuple[Array, Array | None]:
-        """All gradients of parameters in one array, and dx."""
-        fresh = np.empty(self.flat_grads.size, self.dtype)
-        of = views(fresh, self._shapes())
+    def _gradients(
+        self, level: int, x: Array, dk: list[Array], grads: Any, need_dx: bool
+    ) -> Array | None:
+        """Sets the gradients of a level; returns dx."""
         dx = np.empty(x.shape, self.dtype) if need_dx else None
         x_t = np.ascontiguousarray(x.reshape(-1, x.shape[2]).T)
         for gate, one in zip(self.parts, dk, strict=True):
-            rows = one.reshape(-1, one.shape[2])
+            name, rows = f"{gate}_l{level}", one.reshape(-1, one.shape[2])
             weight_t = np.empty((x.shape[2], rows.shape[1]), self.dtype)
             kernels.matmul(x_t, rows, weight_t)
-            of[f"weight_{gate}"][...] = weight_t.T
+            grads[f"weight_{name}"][...] = weight_t.T
             if self.bias:
-                of[f"bias_{gate}"][...] = rows.sum(0)
+                grads[f"bias_{name}"][...] = rows.sum(0)
             if dx is not None:
-                weight, rows_of_dx = self.params[f"weight_{gate}"], dx.reshape(-1, x.shape[2])
+                weight, rows_of_dx = self.params[f"weight_{name}"], dx.reshape(-1, x.shape[2])
                 kernels.matmul(rows, weight, rows_of_dx, accumulate=gate != self.parts[0])
-        return fresh, dx
+        return dx
 
     def _candidate(self, k: Array) -> Array:
         """What a gate lets in: k, or g(k) > 0."""
@@ -255,41 +300,45 @@ class Minimal(Declared, Attributes, Bound):
     # ---- weights and copies ----------------------------------------------------------------------
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        H, I = self.hidden_size, self.input_size
-        shapes: dict[str, tuple[int, ...]] = {f"weight_{gate}": (H, I) for gate in self.parts}
-        return shapes | ({f"bias_{gate}": (H,) for gate in self.parts} if self.bias else {})
+        H, shapes = self.hidden_size, dict[str, tuple[int, ...]]()
+        for level in range(self.num_layers):
+            names = [f"{gate}_l{level}" for gate in self.parts]
+            shapes |= {f"weight_{name}": (H, H if level else self.input_size) for name in names}
+            shapes |= {f"bias_{name}": (H,) for name in names} if self.bias else {}
+        return shapes
 
     def _state(self, name: str, state: Array | None, B: int) -> Array | None:
         if state is None:
             return None
-        check_array(name, state, self.dtype, (1, B, self.hidden_size))
-        found: Array = state[0].copy()
-        return found
+        check_array(name, state, self.dtype, (self.num_layers, B, self.hidden_size))
+        return state.copy("C")
 
     def __getstate__(self) -> dict[str, Any]:
         """The state of a copy or pickle: sizes, parameters and gradients."""
-        return {n: v for n, v in self.__dict__.items() if n not in ("params", "grads", "_kept")}
+        left_out = ("params", "grads", "_kept", "_guard")
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Make the buffers and the views into them again, so that a copy is a whole layer."""
         put = self.__dict__
-        put.update(state, dtype=np.dtype(state["dtype"].name), _kept=None)
+        put.update(state, dtype=np.dtype(state["dtype"].name), _kept=None, _guard=Guard())
         self._bind_anew(state.get("flat_params"), state.get("flat_grads"))
 
     def _forget(self) -> None:
-        self.__dict__["_kept"] = None
+        self.__dict__.update(_kept=None, _guard=Guard())
 
     def _after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
         """The shape of the output for one of the input, sizes or letters, for summaries."""
-        return "T", "B", self.hidden_size
+        return *(("B", "T") if self.batch_first else ("T", "B")), self.hidden_size
 
     def __setattr__(self, name: str, value: Any) -> None:
         if value is not getattr(self, name, object()):
             raise AttributeError(
                 f"{name}: cannot be assigned; weights are changed in place, as in "
-                f"layer.params['weight_{self.parts[0]}'][...] = value"
+                f"layer.params['weight_{self.parts[0]}_l0'][...] = value"
             )
 
     def __repr__(self) -> str:
-        settings = ", ".join(f"{n}={getattr(self, n)}" for n in ("bias", "positive", "dtype"))
+        names = ("num_layers", "bias", "batch_first", "positive", "dtype")
+        settings = ", ".join(f"{name}={getattr(self, name)}" for name in names)
         return f"{type(self).__name__}({self.input_size}, {self.hidden_size}, {settings})"

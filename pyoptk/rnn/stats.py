@@ -40,8 +40,8 @@ class Stats(dict[str, dict[str, Values]]):
       -0.9 and above 0.9; with relu "h_low" is the share of zeros. A gate at its bound passes next
       to no gradient.
     - After backward instead "gradient": the root mean square of the gradient of all
-      pre-activations. If it falls or rises by powers of ten on its way back through time, it
-      vanishes or explodes.
+      pre-activations; an `RNN` does not keep it. If it falls or rises by powers of ten on its way
+      back through time, it vanishes or explodes.
     """
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
@@ -63,18 +63,18 @@ def stats_of(layer: Any) -> Stats:
         level, reverse = divmod(i, layer.directions)
         order = slice(None, None, -1 if reverse else 1)  # memory is in the order of the steps
         mine: dict[str, Values] = {}
-        states = {"h": h, "c": c} if c.size else {"h": h}
-        for name, state in states.items():
-            after = state.reshape(T + 1, B, -1)[1:, :, : layer.hidden_size][order]
-            states[name] = after
-            mine[name] = _rms(after, running)
+        H, states = layer.hidden_size, {"h": (h, layer.proj_size or layer.hidden_size)}
+        if c.size:
+            states["c"] = c, H
+        for name, (state, units) in states.items():
+            mine[name] = _rms(state.reshape(T + 1, B, -1)[1:, :, :units][order], running)
         if before_backward:
-            for name, values in _saturating(layer, columns, gates, states["h"], lanes, order):
+            for name, values in _saturating(layer, columns, gates, h, (T, B, lanes), order):
                 low, high = _bounds(name, layer.relu)
                 mine[f"{name}_low"] = _mean(values <= low, running)
                 mine[f"{name}_high"] = _mean(values >= high, running)
-        else:
-            of_all = _unpacked(gates, T, B, layer.hidden_size, lanes, len(columns))[:, order]
+        elif gates.size:
+            of_all = _unpacked(gates, T, B, H, lanes, len(columns))[:, order]
             mine["gradient"] = _rms(np.concatenate([*of_all], -1), running)
         found[f"l{level}{'_reverse' * reverse}"] = mine
     return found
@@ -87,12 +87,17 @@ def _bounds(name: str, relu: bool) -> tuple[float, float]:
 
 
 def _saturating(
-    layer: Any, columns: tuple[str, ...], gates: Any, h: Any, lanes: int, order: slice
+    layer: Any,
+    columns: tuple[str, ...],
+    gates: Any,
+    h: Any,
+    sizes: tuple[int, int, int],
+    order: slice,
 ) -> list[tuple[str, Any]]:
     """The gates by name, [T, B, H] each; of a plain RNN, which keeps none, the state."""
+    (T, B, lanes), H = sizes, layer.hidden_size
     if layer.cell == "rnn":
-        return [("h", h)]
-    T, B, H = h.shape
+        return [("h", h.reshape(T + 1, B, -1)[1:, :, :H][order])]
     values = _unpacked(gates, T, B, H, lanes, len(columns))[:, order]
     return [(name, values[k]) for k, name in enumerate(columns) if name]
 

@@ -207,6 +207,26 @@ static void test_cuts_cover_huge_ranges(void)
 
 /* ---- kernels --------------------------------------------------------------------------------- */
 
+static void test_a_watched_step_has_the_same_bits(void)
+{
+    const float g[3] = {3, -4, 0};
+    float p[3] = {1, 2, 3}, q[3] = {1, 2, 3};
+    pk_sgd_config config = {.common = PK_COMMON_DEFAULTS};
+    config.common.lr = 0.5;
+    pk_tensor t = {.param = p, .grad = g, .n = 3, .step = 1}, u = t;
+    u.param = q;
+    pk_watched watched = {0};
+    const pk_optim_kernels *const kernels = pk_optim(PK_F32);
+    void *const scratch = malloc(kernels->watched_scratch_size(&u, 1));
+    kernels->step(PK_SGD, &t, 1, &config, NULL, 1);
+    kernels->watched_step(PK_SGD, &u, 1, &config, NULL, &watched, scratch, 1);
+    free(scratch);
+    CHECK(!memcmp(p, q, sizeof p));
+    CHECK(watched.grad_norm == 5 && watched.update_norm == 2.5 && watched.largest_grad == 4);
+    CHECK(watched.zeros == 1.0 / 3 && watched.clipped == 0 && watched.nonfinite == 0);
+    CHECK(watched.rates[0] == 0.5 && watched.rates[1] == 0.5 && isnan(watched.rates[2]));
+}
+
 static void test_adam_by_hand(void)
 {
     const double g[5] = {0.5, -1.25, 0.0, 3.0, -1e-3}, lr = 1e-2, b1 = 0.9, b2 = 0.99, eps = 1e-8;
@@ -329,6 +349,7 @@ int main(void)
         }
         pk_use_isa(isa);
         test_adam_by_hand();
+        test_a_watched_step_has_the_same_bits();
         test_threads_do_not_change_the_bits();
         test_touched_rows_come_once_and_in_order();
         test_scans();

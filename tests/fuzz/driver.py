@@ -17,7 +17,19 @@ import subprocess
 import sys
 import time
 
-from . import bare, calls, dense, files, layers, moments, optimizers, scans, threads, wrappers
+from . import (
+    bare,
+    calls,
+    dense,
+    files,
+    layers,
+    models,
+    moments,
+    optimizers,
+    scans,
+    threads,
+    wrappers,
+)
 from .trial import SANITIZED, Try
 
 PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
@@ -42,6 +54,7 @@ def classes():
         "minimal": (scans.minimal, 2),
         "scan": (scans.scan, 3),
         "dense": (dense.dense, 5),
+        "model": (models.model, 4),
         "clip": (bare.clip, 3),
         "schedule": (bare.schedule, 3),
         "call": (calls.call, 5),

@@ -182,13 +182,22 @@ def passes_of_twin(one, x, state, dy, dstate, B, **options):
     )
 
 
+def random_options(t, T, B):
+    """Of forward; resets [T, B]."""
+    return {
+        "lengths": t.rng.integers(0, T + 1, B) if t.chance(0.4) else None,
+        "past_end": t.pick(["zeros", "repeat"]),
+        "resets": t.rng.random((T, B)) < 0.2 if t.chance(0.3) else None,
+        "reset_to": t.pick(["zeros", "initial"]),
+    }
+
+
 def once(t, one, T, B):
     """Both passes; whether to go on."""
     layer, dtype = one.layer, one.dtype
     x = t.place(t.normal(one.axes(T, B, one.I), dtype), t.pick(READABLE))
     state = one.random_state(B) if t.chance(0.5) else None
-    lengths = t.rng.integers(0, T + 1, B) if t.chance(0.4) else None
-    past_end = t.pick(["zeros", "repeat"])
+    options = random_options(t, T, B)
     if t.chance(0.15) and not wrong_forward(t, one, x, B, T):
         return False
     call, out = layer.dropout_calls, one.out(one.axes(T, B, one.D * one.H))
@@ -196,8 +205,7 @@ def once(t, one, T, B):
         layer.forward,
         x,
         state,
-        lengths=lengths,
-        past_end=past_end,
+        **options | {"resets": one.by_time(options["resets"])},
         out=out,
         must=False,
         writes=[] if out is None else [out],
@@ -225,9 +233,7 @@ def once(t, one, T, B):
         must=False,
         writes=[] if out is None else [out],
     )
-    exact = passes_of_twin(
-        one, x, state, dy, dstate, B, lengths=lengths, past_end=past_end, call=call
-    )
+    exact = passes_of_twin(one, x, state, dy, dstate, B, call=call, **options)
     ours = (
         {"y": one.by_time(y)}
         | dict(zip(("h", "c"), arrays_of(last), strict=False))

@@ -74,8 +74,8 @@ def minimal(t):
         return
     gradients = t.call(layer.backward, t.place(dy), t.place(dstate), must=False)
     ours = [result[1], gradients[0], gradients[1], *layer.grads.values()]
-    weights = [layer.params[f"weight_{gate}"] for gate in layer.parts]
-    biases = [layer.params[f"bias_{gate}"] for gate in layer.parts] if layer.bias else None
+    weights = [layer.params[f"weight_{gate}_l0"] for gate in layer.parts]
+    biases = [layer.params[f"bias_{gate}_l0"] for gate in layer.parts] if layer.bias else None
     how["positive"] = layer.positive
     forward, backward = (
         getattr(reference, f"{cls.__name__.lower()}_{part}") for part in ("forward", "backward")

@@ -61,3 +61,6 @@ def mlp(layers, B):
         weights += [rng.normal(0, np.sqrt(2 / a), (b, a)).astype("f4"), np.zeros(b, "f4")]
     x = rng.standard_normal((B, layers[0])).astype("f4")
     return {"x": x, "labels": np.arange(B) % layers[-1], "weights": weights}
+
+
+classifier, fitted = mlp, forecaster  # where pyoptk has models and `fit`

@@ -122,7 +122,8 @@ def states(twin):
 
 def layer(x, dy, weights, lengths=None, *, cell, layers=1, directions=1, **form):
     """pyoptk's twin, which takes the states between x and the weights."""
-    if lengths is not None or layers > 1 or directions > 1 or "proj_size" in form:
+    more = form.keys() & {"proj_size", "recurrent_dropout", "zoneout"}
+    if lengths is not None or layers > 1 or directions > 1 or more:
         raise NotImplementedError
     twin = [getattr(reference, f"{cell.lower()}_{part}") for part in ("forward", "backward")]
     zeros, saved, n = np.zeros_like(dy[0]), None, states(twin[0])
@@ -203,3 +204,6 @@ def train_mlp(x, labels, params, take):
 def mlp(x, labels, weights):
     """The loop with Adam in NumPy."""
     return train_mlp(x, labels, weights, updates("Adam", weights))
+
+
+classifier, fitted = mlp, forecaster  # where pyoptk has models and `fit`

@@ -172,3 +172,6 @@ def mlp(x, labels, weights):
     made = filled(nn.Sequential(*hidden, linears[-1]), weights)
     work = train(made, nn.CrossEntropyLoss(), torch.tensor(x), torch.tensor(labels), made)
     return work, lambda _: [p.detach() for p in made.parameters()]
+
+
+classifier, fitted = mlp, forecaster  # where pyoptk has models and `fit`
