@@ -75,6 +75,13 @@ def test_layers_are_near_the_twin(rng, any_set, name, cell):
     assert all(array.dtype == np.float32 for array in ours.values())
 
 
+def test_zoneout_is_near_the_twin(rng):
+    arguments = case(rng, (4, 5, 6, 20, 1), np.float32, "GRU", zoneout=0.3, compute="bfloat16")
+    exact = by_twin(*arguments)
+    for key, array in by_pyoptk(*arguments).items():
+        assert np.abs(array - exact[key]).max() < 2e-3 * np.abs(exact[key]).max(), key
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_bits_depend_on_nothing_but_the_operands(rng, name, monkeypatch):
     """Not on the number of threads, and not on whether the processor multiplies pairs."""
@@ -161,6 +168,8 @@ def test_other_modes_are_refused(compute, dtype, choices):
         pyoptk.GRU(3, 4, compute=compute, dtype=dtype)
     with pytest.raises(ValueError, match="compute: expected None with proj_size, got 'bfloat16'"):
         pyoptk.LSTM(3, 4, proj_size=2, compute="bfloat16")
+    with pytest.raises(ValueError, match="compute: expected None with recurrent_dropout of the"):
+        pyoptk.RNN(3, 4, recurrent_dropout=0.1, compute="bfloat16")
 
 
 # ---- dense layers --------------------------------------------------------------------------------

@@ -11,14 +11,6 @@ PK_INLINE real *packed_w_s(const rnn_job *job, size_t panel)
     return packed_panel(job, panel) + WIDTH + before;
 }
 
-/* Rounds K rows of packed columns, in place. */
-static void rnn_round_packed(const rnn_job *job, columns of, real *w, size_t K)
-{
-    const size_t row = packed_row(of);
-    if (rounded(job->products))
-        round_rows(job->products, w, row, w, row, K, row);
-}
-
 /* Packs bias and weights of one panel of a job; task = panel * count + job. */
 static void rnn_pack_forward(void *arg, size_t task)
 {
@@ -228,16 +220,6 @@ __attribute__((noinline)) static void rnn_rare_cells(const rnn_job *job, size_t 
     rnn_cells(job, t, rows, panel, a, gates, c, c_next, again, 1);
 }
 
-/* Rounds h before step t, or that of a reset, for `n` units of some rows. */
-static void rnn_round_h(const rnn_job *job, size_t t, range rows, size_t unit, size_t n)
-{
-    const size_t each = job->s.resets ? 1 : length(rows), to = elements_of(job->products, unit);
-    for (size_t b = rows.from; b < rows.to; b += each)
-        job->products->round_left(h_before(job, t, b) + to, job->P_before,
-                                  h_or_reset(job, t, b, h_at(job, t, b)) + unit,
-                                  (ptrdiff_t)job->P_h, each, n);
-}
-
 /* The cells of step t, with pre-activations a. */
 static void rnn_forward_cells(const rnn_job *job, size_t t, range rows, size_t panel, real *a)
 {
@@ -354,16 +336,6 @@ __attribute__((noinline)) static void rnn_copy_before(const rnn_job *job, size_t
         for (size_t at = 0; at < job->P_h; at += LANES)
             store(to + at, dropped_h(job, b, at, load(from + at)));
     }
-}
-
-/* Rounds x of one step; task = step * count + job. */
-static void rnn_round_x(void *arg, size_t task)
-{
-    const rnn_run *run = arg;
-    const rnn_job *job = run->jobs + task % run->count;
-    const size_t t = run->steps.from + task / run->count;
-    job->products->round_left(row_at(job->x_rounded, t, 0), job->K_x, row_at(job->x, t, 0),
-                              job->x.b_stride, job->s.B, job->s.I);
 }
 
 /* The states after a reset, from the initial ones. */
