@@ -4,6 +4,7 @@
 #define PK_RNN_FORWARD_H
 
 #include "rnn_noise.h"
+#include "rnn_rounded.h"
 
 PK_INLINE real *packed_w_s(const rnn_job *job, size_t panel)
 {
