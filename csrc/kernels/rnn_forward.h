@@ -241,7 +241,9 @@ static void rnn_s(const rnn_job *job, size_t t, range rows, size_t panel, real *
     for (size_t b = rows.from; b < rows.to; b++, a += WIDTH)
         for (size_t v = 0; v < vectors_of(job, panel); v++) {
             const place p = place_of(job, panel, v);
-            const vec h = load(h_or_reset(job, t, b, h_at(job, t, b)) + p.unit);
+            const real *h_b = rounded(job->products) ? h_or_reset(job, t, b, h_at(job, t, b))
+                                                     : h_before(job, t, b);
+            const vec h = load(h_b + p.unit);
             store(s_at(job, t, b) + p.unit, zero_tail(cell_s(a + v * LANES, p.n, h), p.lanes));
         }
     const size_t unit = panel * UNITS, to = elements_of(job->products, unit);
