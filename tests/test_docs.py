@@ -298,10 +298,10 @@ def test_lines_of_c_have_at_most_100_columns(path):
     assert [f"{i}: {line}" for i, line in enumerate(lines, 1) if len(line) > 100] == []
 
 
-def test_files_have_at_most_400_lines_and_cmake_150():
+def test_files_have_at_most_400_lines_and_cmake_160():
     long = [relative(p) for p in SOURCES if len(p.read_text().splitlines()) > 400]
     assert long == []
-    assert len(text_of("CMakeLists.txt").splitlines()) <= 150
+    assert len(text_of("CMakeLists.txt").splitlines()) <= 160
 
 
 def functions_of(path):

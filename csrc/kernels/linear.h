@@ -187,7 +187,7 @@ static void linear_forward(const pk_linear *l, int nthreads)
     const int threads = linear_threads(l, nthreads);
     linear_job job = {.layer = l, .w = align(l->scratch), .panels = panels_of(l->O)};
     const size_t blocks = (l->M + ROW_BLOCK - 1) / ROW_BLOCK;
-    job.products = rounded(l->products);
+    job.products = rounding_of(l->products);
     if (!rounded(job.products) && prefers_dots(l)) {
         job.chunks = smaller((size_t)threads, (l->O + LANES - 1) / LANES);
         pk_parallel(linear_few_rows, &job, job.chunks, threads);
@@ -351,7 +351,7 @@ static void linear_backward(const pk_linear *l, const pk_linear_gradients *g, in
 {
     const int threads = linear_threads(l, nthreads), identity = l->activation == PK_IDENTITY;
     linear_job job = {.layer = l, .gradients = g, .panels = panels_of(l->I), .splits = 1};
-    job.products = rounded(l->products);
+    job.products = rounding_of(l->products);
     job.K = elements_of(job.products, l->O);
     if (!identity || rounded(job.products))
         job.blocks = (l->M + ROW_BLOCK - 1) / ROW_BLOCK;

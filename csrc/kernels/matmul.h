@@ -209,7 +209,9 @@ extern const product_kernels PK_PRODUCTS;
  * where the instruction set multiplies pairs, two values of neighbouring k in an element, the first
  * one in its upper half.  K, depth and strides then count such elements. */
 typedef struct {
-    pk_products of_api;   /* first, so that a pointer to it is one to this */
+    pk_products of_api; /* first, so that a pointer to it is one to this */
+    size_t vector_bytes;
+    const void *narrow;   /* the table for kernels with vectors of 32 bytes, if these are wider */
     size_t per;           /* values in an element */
     panel_product *panel; /* NULL: that of products.c */
     /* A left-hand side: the n elements of `rows` rows, ldf apart, to rows ldt apart. */
@@ -224,6 +226,13 @@ typedef struct {
 PK_INLINE const rounding *rounded(const void *products)
 {
     return sizeof(real) == 4 ? products : NULL;
+}
+
+/* The one that goes with these kernels: a set may have cells of another one. */
+PK_INLINE const rounding *rounding_of(const pk_products *products)
+{
+    const rounding *found = rounded(products);
+    return found && found->vector_bytes != PK_VECTOR_BYTES ? found->narrow : found;
 }
 
 /* How many elements K values take. */

@@ -60,7 +60,7 @@ static rnn_job rnn_job_for(const pk_rnn_shape *shape)
     job.window = job.s.T ? job.s.T : 1;
     job.c_interval = steps_of_c(&job.s);
     job.block = steps_of_block(&job.s);
-    job.products = rounded(job.s.products);
+    job.products = rounding_of(job.s.products);
     job.K_x = elements_of(job.products, job.s.I);
     job.K_h = elements_of(job.products, job.R);
     job.P_before = elements_of(job.products, job.P_h);

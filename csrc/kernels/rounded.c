@@ -123,5 +123,12 @@ static double roof(size_t rounds, double *out)
     return 2.0 * PER * SUMS * LANES * (double)rounds;
 }
 
+#if PK_VECTOR_BYTES == 64
+extern const rounding pk_rounded_f32_avx2;
+#define NARROW &pk_rounded_f32_avx2
+#else
+#define NARROW NULL
+#endif
+
 extern const rounding PK_TABLE;
-const rounding PK_TABLE = {{roof}, PER, panel, round_left, round_right};
+const rounding PK_TABLE = {{roof}, PK_VECTOR_BYTES, NARROW, PER, panel, round_left, round_right};
