@@ -1,12 +1,15 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from typing_extensions import disjoint_base
+
 _Function = TypeVar("_Function", bound=Callable[..., None])
 Row: Any
 ROWS: dict[str, Any]
 NEEDS: int
 AT_MOST: int
 
+@disjoint_base
 class Watch:
     rows: Any
     owners: Any

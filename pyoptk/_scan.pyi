@@ -3,6 +3,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import disjoint_base
 
 _Array: TypeAlias = NDArray[np.floating[Any]]
 
@@ -31,5 +32,6 @@ def put_gradients(
     attributes: dict[str, Any], flat: _Array, fresh: _Array, accumulate: bool
 ) -> None: ...
 
+@disjoint_base
 class Guard:
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any: ...

@@ -11,6 +11,7 @@ import pytest
 from small_models import Dense, Recurrent, data, flat, mse
 
 import pyoptk
+from pyoptk.fitting.console import Interrupts
 
 
 def rising(losses):
@@ -124,6 +125,21 @@ def test_the_handler_of_the_program_stays():
     finally:
         signal.signal(signal.SIGINT, before)
     assert (history["epoch"], pressed) == ([1, 2], [1])
+
+
+@pytest.mark.parametrize("then", ["ctrl-c", "fit"])
+def test_a_handler_that_an_exception_left_behind_swallows_no_ctrl_c(then):
+    Interrupts().__enter__()  # what the `with` would have ended
+    assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    if then == "ctrl-c":
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    else:
+        x, y = data()
+        model = Dense()
+        history = pyoptk.fit(model, interrupting(4), pyoptk.SGD(model.params), x, y)
+        assert history.stopped
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def spoil(where):

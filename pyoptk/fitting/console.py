@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from types import FrameType
 from typing import Any, Self
 
@@ -21,22 +22,40 @@ class Interrupts:
 
     def __init__(self, patient: bool = False) -> None:
         self.requested, self.patient = False, patient
-        self._before: Any = None
+        self._set = False
 
     def __enter__(self) -> Self:
-        main = threading.current_thread() is threading.main_thread()
-        if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            self._before = signal.signal(signal.SIGINT, self._note)
+        if threading.current_thread() is threading.main_thread():
+            before = signal.getsignal(signal.SIGINT)
+            if before is signal.default_int_handler or (
+                isinstance(before, _Handler) and before.of() is None
+            ):
+                signal.signal(signal.SIGINT, _Handler(self))
+                self._set = True
         return self
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.requested and not self.patient:
-            signal.default_int_handler(number, frame)
-        self.requested = True
-
     def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        if self._set:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class _Handler:
+    """Of Ctrl-C for an `Interrupts`; without it, Python's own.
+
+    An exception within the bytecode of the `with` itself can leave this handler behind.
+    """
+
+    def __init__(self, interrupts: Interrupts) -> None:
+        self.of = weakref.ref(interrupts)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        interrupts = self.of()
+        if interrupts is None:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if interrupts is None or (interrupts.requested and not interrupts.patient):
+            signal.default_int_handler(number, frame)
+        else:
+            interrupts.requested = True
 
 
 def _tqdm() -> Any:
