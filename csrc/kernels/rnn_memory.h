@@ -104,7 +104,7 @@ __attribute__((noinline)) static void resets_scratch(rnn_job *job, real *memory,
     if (noise_p(&job->s, ZONEOUT_C) > 0)
         job->c_new = part(memory, end, times(B, job->P_c));
     /* Numbers of some 4,096 elements at once, because they come in blocks. */
-    job->noise_steps = 1 + 4096 / (1 + smaller(times(B, job->s.H), 4096));
+    job->noise_steps = 1 + 4096 / (1 + smaller(4096, times(B, job->s.H)));
     const size_t rows = times(smaller(job->noise_steps, job->s.T), B);
     const size_t elements = times(rows, job->s.H) / (sizeof(real) / sizeof(uint16_t)) + LANES;
     for (int kind = 0; kind < NOISE_KINDS; kind++)
