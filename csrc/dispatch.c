@@ -90,7 +90,7 @@ extern const pk_products pk_rounded_f32_baseline, pk_rounded_f32_avx2, pk_rounde
     pk_rounded_f32_avx512bf16;
 
 #define BOTH(family, isa) {&pk_##family##_f32_##isa, &pk_##family##_f64_##isa}
-/* rare: the set whose code the rare cells of a set are; their own would be 0.13 MB. */
+/* Rare cells run the code of another set, `rare`, where their own would add 0.13 MB. */
 #define TABLES(isa, rare)                                                                          \
     .optim = BOTH(optim, isa), .math = BOTH(math, isa), .dense = BOTH(dense, isa),                 \
     .cells = {[PK_LSTM] = BOTH(lstm, isa),                                                         \

@@ -157,7 +157,8 @@ cdef class Plan(Stack):
 
     cdef object copy(self, const void *at, size_t n):
         array = _empty(n, self.dtype)
-        memcpy(PyArray_DATA(<PyArrayObject *> array), at, n * self.itemsize)
+        if n:  # a cell without c has none of it to copy from
+            memcpy(PyArray_DATA(<PyArrayObject *> array), at, n * self.itemsize)
         return array
 
     cdef list kept(self):

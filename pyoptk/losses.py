@@ -66,8 +66,8 @@ def _like(y: Array, target: Any) -> Array:
     )
 
 
-def _gradient(y: Array, out: Array | None) -> Array:
-    """Where the gradient goes: a new array, or `out`."""
+def _gradient(y: Array, out: Array | None, **others: Any) -> Array:
+    """Where the gradient goes: a new array, or `out`, which may overlap none of the others."""
     if out is None:
         return np.empty_like(y)
     if type(out) is not np.ndarray or out.dtype != y.dtype or out.shape != y.shape:
@@ -75,8 +75,9 @@ def _gradient(y: Array, out: Array | None) -> Array:
         raise error(f"out: expected {y.dtype} {y.shape} like y, got {described(out)}")
     if not (out.flags.c_contiguous and out.flags.writeable):
         raise ValueError("out: expected a C-contiguous array that may be written, got another")
-    if np.may_share_memory(out, y):
-        raise ValueError("out: expected memory of its own, got an array that overlaps y")
+    for name, array in {"y": y, **others}.items():
+        if isinstance(array, np.ndarray) and np.may_share_memory(out, array):
+            raise ValueError(f"out: expected memory of its own, got an array that overlaps {name}")
     return out
 
 
@@ -154,7 +155,7 @@ def cross_entropy(
         and lengths is weights is class_weights is None
         and batch_first is False
     ):
-        dy = _gradient(y, out)
+        dy = np.empty_like(y) if out is None else _gradient(y, out, target=target)
         loss = kernels.softmax_cross_entropy(
             y, target, dy, label_smoothing=label_smoothing, ignore_index=ignore_index
         )
@@ -164,7 +165,8 @@ def cross_entropy(
         raise ValueError(f"y: expected scores of at least 1 class, [..., C], got {described(y)}")
     check_switch("batch_first", batch_first)
     weighted = _row_weights(y, y.ndim - 1, lengths, weights, batch_first)
-    dy, rows = _gradient(y, out), y.reshape(-1, y.shape[-1])
+    dy = _gradient(y, out, target=target, class_weights=class_weights)
+    rows = y.reshape(-1, y.shape[-1])
     if is_distribution(target):
         target = _like(y, target).reshape(rows.shape)
     else:
@@ -201,7 +203,7 @@ def _elementwise(
     **options: float,
 ) -> Loss:
     y = _output(y)
-    target, dy = _like(y, target), _gradient(y, out)
+    target, dy = _like(y, target), _gradient(y, out, target=target)
     check_switch("batch_first", batch_first)
     rows = _row_weights(y, None, lengths, weights, batch_first)
     if rows is None:

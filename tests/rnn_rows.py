@@ -221,6 +221,28 @@ def assert_near(ours, exact, dtype):
         assert np.abs(array - exact[name]).max(initial=0) <= limit * scale, name
 
 
+def assert_near_differences(layer, x, state, d, call, rng, step=1e-5, limit=1e-7):
+    """Compare both passes with central differences along one direction of each input.
+
+    The dropout counter is set back, so that every call gets the same masks.
+    """
+
+    def loss():
+        layer.__dict__["dropout_calls"] = 0
+        return loss_of(layer, x, state, *d, **call)
+
+    ours = by_pyoptk(layer, x, state, *d, **call)
+    for name, array in inputs_of(layer, x, state).items():
+        direction, at = rng.standard_normal(array.shape), array.copy()
+        array += step * direction
+        up = loss()
+        array[...] = at - step * direction
+        numeric = (up - loss()) / (2 * step)
+        array[...] = at
+        exact = np.sum(ours[name] * direction)
+        assert abs(exact - numeric) <= limit * max(np.abs(ours[name]).sum(), 1), name
+
+
 # ---- PyTorch -------------------------------------------------------------------------------------
 
 

@@ -162,6 +162,8 @@ def test_import_pyoptk_does_not_import_the_loop():
 X, Y = data(6)
 MODEL = Dense()
 SHARDED = mpi.Sharded(pyoptk.SGD, MODEL.params)
+RNN = pyoptk.RNN(3, 2, dtype=np.float64)
+TIME_MAJOR = {"model": RNN, "optimizer": pyoptk.SGD(RNN.params)}
 
 
 @pytest.mark.parametrize(
@@ -185,6 +187,7 @@ SHARDED = mpi.Sharded(pyoptk.SGD, MODEL.params)
         ({"validation": 3}, r"^validation: expected arrays, an iterable"),
         ({"lengths": [1, 2]}, r"^lengths: expected shape \(6,\), got \(2,\)"),
         ({"batch_axis": 2}, r"^batch_axis: expected one of 0, 1, got 2"),
+        (TIME_MAJOR, r"^batch_axis: expected 1, as the model has batch_first=False, got 0"),
         ({"metrics": "accuracy"}, r"^metrics: expected a list or tuple, got 'accuracy'"),
         ({"metrics": ["f1"]}, r"^metrics\[0\]: expected one of accuracy, got 'f1'"),
         ({"metrics": [mse, 3]}, r"^metrics\[1\]: expected 'accuracy' or a function, got 3"),

@@ -214,6 +214,7 @@ def test_the_gradient_goes_to_out_with_the_same_bits(name, dtype, rng):
         assert loss == again
         np.testing.assert_array_equal(out, dy)
     y, target = flat
-    for wrong in (y, np.empty((2, C), dtype), np.empty((C, len(y)), dtype).T, 3, y.astype("f2")):
+    shapes = np.empty((2, C), dtype), np.empty((C, len(y)), dtype).T
+    for wrong in (y, target, *shapes, 3, y.astype("f2")):
         with pytest.raises((TypeError, ValueError), match=r"^out: expected"):
             getattr(losses, name)(y, target, out=wrong)

@@ -275,6 +275,9 @@ REFUSED = {
     r"layers\[1\]: expected parameters of its own, got those of layers\[0\]": lambda: Sequential(
         *[Linear(1, 1)] * 2
     ),
+    r"layers\[1\]: expected batch_first=True, as before it, got False": lambda: Sequential(
+        pyoptk.GRU(1, 1, batch_first=True), Sequential(Linear(1, 1), Last())
+    ),
     "x: expected 2 axes or more, got float32": lambda: Sequential(pyoptk.RNN(1, 1)).predict(
         np.ones(3, np.float32)
     ),

@@ -8,13 +8,12 @@ from conftest import CELLS
 from rnn_rows import (
     arrays_of,
     assert_near,
+    assert_near_differences,
     by_pyoptk,
     by_twin,
     case,
     each,
-    inputs_of,
     layer_of,
-    loss_of,
     twins_of,
     width_of,
 )
@@ -80,22 +79,7 @@ def test_both_passes_equal_the_twin(row, cell, dtype, isa, rng):
 def test_gradients_equal_central_differences(row, cell, rng):
     arguments, call = drawn(rng, (9, 7, 3, 6, 2), np.dtype(np.float64), cell, row)
     layer, x, state, *d = arguments
-    ours = by_pyoptk(*arguments, **call)
-
-    def loss():
-        layer.__dict__["dropout_calls"] = 0
-        return loss_of(layer, x, state, *d, **call)
-
-    for name, array in inputs_of(layer, x, state).items():
-        direction = rng.standard_normal(array.shape)
-        at, step = array.copy(), 1e-6
-        array += step * direction
-        up = loss()
-        array[...] = at - step * direction
-        numeric = (up - loss()) / (2 * step)
-        array[...] = at
-        exact = np.sum(ours[name] * direction)
-        assert abs(exact - numeric) <= 1e-6 * max(np.abs(ours[name]).sum(), 1), name
+    assert_near_differences(layer, x, state, d, call, rng, step=1e-6, limit=1e-6)
 
 
 # By rows, and by units.

@@ -11,12 +11,11 @@ from rnn_rows import (
     PER_ROW,
     arrays_of,
     assert_near,
+    assert_near_differences,
     by_pyoptk,
     by_twin,
     case,
     each,
-    inputs_of,
-    loss_of,
     torch_layer,
     torch_results,
     width_of,
@@ -85,25 +84,9 @@ def test_without_a_state_every_option_equals_the_twin_from_zeros(row, cell, dtyp
 
 @pytest.mark.parametrize("row", [row for row in ROWS if np.prod(ROWS[row][0]) < 1300])
 def test_their_gradients_equal_central_differences(row, cell, rng):
-    """Sets the dropout counter back, so that every call gets the same mask."""
     shape, options, call = ROWS[row]
     layer, x, state, *d = case(rng, shape, np.dtype(np.float64), cell, **options)
-
-    def loss():
-        layer.__dict__["dropout_calls"] = 0
-        return loss_of(layer, x, state, *d, **call)
-
-    ours = by_pyoptk(layer, x, state, *d, **call)
-    for name, array in inputs_of(layer, x, state).items():
-        direction = rng.standard_normal(array.shape)
-        at, step = array.copy(), 1e-5
-        array += step * direction
-        up = loss()
-        array[...] = at - step * direction
-        numeric = (up - loss()) / (2 * step)
-        array[...] = at
-        exact = np.sum(ours[name] * direction)
-        assert abs(exact - numeric) <= 1e-7 * max(np.abs(ours[name]).sum(), 1), name
+    assert_near_differences(layer, x, state, d, call, rng)
 
 
 @pytest.mark.parametrize("cell", [*CELLS, "LSTM projected"])

@@ -5,13 +5,12 @@ import pytest
 from rnn_rows import (
     PER_ROW,
     assert_near,
+    assert_near_differences,
     by_pyoptk,
     by_twin,
     case,
     each,
-    inputs_of,
     layer_of,
-    loss_of,
 )
 
 import pyoptk
@@ -56,17 +55,7 @@ def test_their_gradients_equal_central_differences(row, cell, rng):
     shape, options, call = ROWS[row]
     layer, x, state, *d = case(rng, shape, np.dtype(np.float64), cell, **options)
     call = call | {"resets": mask(rng, x)}
-    ours = by_pyoptk(layer, x, state, *d, **call)
-    for name, array in inputs_of(layer, x, state).items():
-        direction = rng.standard_normal(array.shape)
-        at, step = array.copy(), 1e-5
-        array += step * direction
-        up = loss_of(layer, x, state, *d, **call)
-        array[...] = at - step * direction
-        numeric = (up - loss_of(layer, x, state, *d, **call)) / (2 * step)
-        array[...] = at
-        exact = np.sum(ours[name] * direction)
-        assert abs(exact - numeric) <= 1e-7 * max(np.abs(ours[name]).sum(), 1), name
+    assert_near_differences(layer, x, state, d, call, rng)
 
 
 @pytest.mark.parametrize("reset_to", ["zeros", "initial"])

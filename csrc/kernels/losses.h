@@ -52,15 +52,18 @@ PK_INLINE vec cross_entropy_target(const pk_cross_entropy *l, const real *target
 
 PK_INLINE real cross_entropy_largest(const real *x, size_t C)
 {
-    real lanes[LANES], largest = x[0];
-    vec of_lanes = broadcast(x[0]);
-    for (size_t c = 0; c + LANES <= C; c += LANES)
-        of_lanes = larger_of(load(x + c), of_lanes);
-    store(lanes, C < LANES ? of_lanes : larger_of(load(x + C - LANES), of_lanes));
-    for (size_t c = 0; c < LANES && c < C; c++) {
-        const real candidate = C < LANES ? x[c] : lanes[c];
-        largest = candidate > largest ? candidate : largest;
+    real lanes[LANES], largest;
+    if (C >= LANES) {
+        vec of_lanes = load(x + C - LANES); /* the last vector overlaps the one before it */
+        for (size_t c = 0; c + LANES <= C; c += LANES)
+            of_lanes = larger_of(load(x + c), of_lanes);
+        store(lanes, of_lanes);
+        x = lanes;
+        C = LANES;
     }
+    largest = x[0];
+    for (size_t c = 1; c < C; c++)
+        largest = x[c] > largest ? x[c] : largest;
     return largest;
 }
 

@@ -4,6 +4,7 @@
 #define PK_NORM_H
 
 #include "sweep.h"
+#include "vec.h"
 
 /* Each block of a fixed size is summed in double, in a fixed number of lanes; the sums of blocks
  * are added in the order of the list.  So the bits depend neither on threads nor on the instruction
@@ -18,20 +19,22 @@ static size_t blocks_of(const pk_tensor *t)
 /* n: at most NORM_BLOCK */
 static double sum_of_squares(const void *array, int kind, size_t n, double scale)
 {
-    real copy[NORM_BLOCK];
-    const real *restrict const g = as_real(array, n, kind, NULL, copy);
+    real copy[STAGE]; /* stages are whole numbers of lanes, so that the sums do not show them */
     double lane[NORM_LANES] = {0}, sum = 0;
-    const size_t whole = n - n % NORM_LANES;
-    for (size_t i = 0; i < whole; i += NORM_LANES) {
-        PK_SIMD
-        for (size_t j = 0; j < NORM_LANES; j++) {
-            const double x = scale * (double)g[i + j];
-            lane[j] += x * x;
+    for (size_t at = 0; at < n; at += STAGE) {
+        const size_t end = smaller(n - at, STAGE), whole = end - end % NORM_LANES;
+        const real *restrict const g = as_real(element(array, at, kind), end, kind, NULL, copy);
+        for (size_t i = 0; i < whole; i += NORM_LANES) {
+            PK_SIMD
+            for (size_t j = 0; j < NORM_LANES; j++) {
+                const double x = scale * (double)g[i + j];
+                lane[j] += x * x;
+            }
         }
-    }
-    for (size_t i = whole; i < n; i++) {
-        const double x = scale * (double)g[i];
-        lane[i - whole] += x * x;
+        for (size_t i = whole; i < end; i++) {
+            const double x = scale * (double)g[i];
+            lane[i - whole] += x * x;
+        }
     }
     for (size_t j = 0; j < NORM_LANES; j++)
         sum += lane[j];

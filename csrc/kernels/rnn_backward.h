@@ -91,8 +91,8 @@ static void rnn_again(const rnn_job *job, range steps, size_t i, int phase, rang
 
 /* ---- the recurrence -------------------------------------------------------------------------- */
 
-/* The gradient of a state before step t, dh or dc, if that is the one of a reset: it goes no
- * further; the sum of those is at `sum` of row b. */
+/* What passes on of d, the gradient of a state before step t: nothing at a reset.  Then, if the
+ * state is the initial one, d is added to `sum`. */
 PK_INLINE vec past_reset(const rnn_job *job, size_t t, size_t b, vec d, real *sum)
 {
     if (!is_reset(job, t, b))
@@ -299,7 +299,7 @@ static rnn_job rnn_backward_job(const pk_rnn_layer *layer, const pk_rnn_gradient
 
 /* The gradient of the initial state is that of the state before the first step, also through
  * dropout; with resets, unless that is 0, and what came from later resets. */
-static void rnn_add_resets(const rnn_job *job)
+static void rnn_finish_dh0(const rnn_job *job)
 {
     for (size_t b = 0; b < job->s.B && job->h_mask; b++)
         for (size_t at = 0; at < job->P_h; at += LANES) {
@@ -352,7 +352,7 @@ static void rnn_backward(const pk_rnn_layer *layers, const pk_rnn_gradients *gra
     } while (to > 0);
     for (size_t i = 0; i < count; i++) {
         const rnn_job *job = jobs + i;
-        rnn_add_resets(job);
+        rnn_finish_dh0(job);
         copy_out(gradients[i].dh0, job->dh, job->Q, job->R, job->s.B);
         if (CELL_HAS_C)
             copy_out(gradients[i].dc0, job->dc, job->P_c, job->s.H, job->s.B);

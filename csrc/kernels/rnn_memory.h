@@ -86,8 +86,8 @@ static void s_scratch(rnn_job *job, real *memory, size_t *end, size_t steps)
     job->s_steps = steps;
 }
 
-__attribute__((noinline)) static void resets_scratch(rnn_job *job, real *memory, size_t *end,
-                                                     size_t before_steps)
+__attribute__((noinline)) static void rare_scratch(rnn_job *job, real *memory, size_t *end,
+                                                   size_t before_steps)
 {
     const size_t B = job->s.B;
     if (job->s.resets) {
@@ -103,8 +103,9 @@ __attribute__((noinline)) static void resets_scratch(rnn_job *job, real *memory,
         job->h_mask = part(memory, end, times(B, job->P_h));
     if (noise_p(&job->s, ZONEOUT_C) > 0)
         job->c_new = part(memory, end, times(B, job->P_c));
-    /* Numbers of some 4,096 elements at once, because they come in blocks. */
-    job->noise_steps = 1 + 4096 / (1 + smaller(4096, times(B, job->s.H)));
+    /* Random numbers come in blocks, so those of some steps are drawn at once. */
+    enum { DRAWN = 4096 };
+    job->noise_steps = 1 + DRAWN / (1 + smaller(DRAWN, times(B, job->s.H)));
     const size_t rows = times(smaller(job->noise_steps, job->s.T), B);
     const size_t elements = times(rows, job->s.H) / (sizeof(real) / sizeof(uint16_t)) + LANES;
     for (int kind = 0; kind < NOISE_KINDS; kind++)
@@ -124,7 +125,7 @@ __attribute__((noinline)) static size_t forward_scratch(rnn_job *job, real *memo
     s_scratch(job, memory, &end, 1);
     if (projects(&job->s))
         job->packed_w_hr = part(memory, &end, packed_size(job->s.H, job->R));
-    resets_scratch(job, memory, &end, 2);
+    rare_scratch(job, memory, &end, 2);
     return end;
 }
 
@@ -158,7 +159,7 @@ __attribute__((noinline)) static size_t backward_scratch(rnn_job *job, real *mem
                             times(keeps_gates(&job->s) ? job->window : window, times(B, job->Q)));
     }
     s_scratch(job, memory, &end, keeps_gates(&job->s) ? job->window : window);
-    resets_scratch(job, memory, &end, computes_again(&job->s) ? window : 0);
+    rare_scratch(job, memory, &end, computes_again(&job->s) ? window : 0);
     if (drops_h(&job->s))
         job->dh_masked = part(memory, &end, times(B, job->Q));
     if (job->s.resets) {

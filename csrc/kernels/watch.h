@@ -86,9 +86,9 @@ static void count_elements(const pk_tensor *block, const context *k, struct watc
 {
     const int kind = block->stored.grad;
     part->largest = 0;
-    for (size_t at = 0; at < block->n; at += NORM_BLOCK) {
-        real copy[NORM_BLOCK];
-        const size_t n = smaller(block->n - at, NORM_BLOCK);
+    for (size_t at = 0; at < block->n; at += STAGE) {
+        real copy[STAGE];
+        const size_t n = smaller(block->n - at, STAGE);
         const real *const g = as_real(element(block->grad, at, kind), n, kind, NULL, copy);
         for (size_t i = 0; i < n; i++) {
             const real size = g[i] < 0 ? -g[i] : g[i];

@@ -132,9 +132,17 @@ class Given:
 Source = Rows | Given
 
 
-def source_of(x: Any, y: Any, lengths: Any, axis: int, size: int, epochs: int) -> Source:
+def source_of(
+    model: Any, x: Any, y: Any, lengths: Any, axis: int, size: int, epochs: int
+) -> Source:
     """The batches to train on, from the arguments of `training`."""
     _checks.check_choice("batch_axis", axis, (0, 1))
+    batch_first = getattr(model, "batch_first", None)
+    if batch_first is not None and axis != (0 if batch_first else 1):
+        raise ValueError(
+            f"batch_axis: expected {1 - axis}, as the model has batch_first={batch_first}, "
+            f"got {axis}"
+        )
     _checks.check_sizes(batch_size=size)
     if y is not None:
         return Rows("", x, y, lengths, axis, size)

@@ -197,7 +197,7 @@ def training(
         raise ValueError("checkpoint: expected the path to resume from, got None")
     chain = check_optimizer(optimizer, model)
     sources = with_validation(
-        source_of(x, y, lengths, axis, batch_size, epochs), validation, axis, batch_size
+        source_of(model, x, y, lengths, axis, batch_size, epochs), validation, axis, batch_size
     )
     scored = named_metrics(metrics, axis == 0)
     names = ["loss", *scored]

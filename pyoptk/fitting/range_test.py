@@ -218,7 +218,7 @@ def lr_range_test(
     high = _checks.number("highest", highest, low, math.inf, f"a number above lowest, {low:g}")
     _checks.check_rng(rng)
     chain = check_optimizer(optimizer, model)
-    source = source_of(x, y, lengths, batch_axis, batch_size, steps)
+    source = source_of(model, x, y, lengths, batch_axis, batch_size, steps)
     step = Step(model, Scored(loss, batch_axis == 0), optimizer, chain)
     rng = np.random.default_rng() if rng is None else rng
     found, base = LRRange(), _now(chain[0].hyper["lr"], chain[0])

@@ -35,6 +35,7 @@ def padded(layer: Any, name: str) -> int:
 
 def check_layers(layers: tuple[Any, ...]) -> None:
     seen: dict[int, int] = {}
+    order: bool | None = None
     for i, layer in enumerate(layers):
         for name in NEEDED:
             if not hasattr(layer, name):
@@ -46,6 +47,12 @@ def check_layers(layers: tuple[Any, ...]) -> None:
                 raise ValueError(
                     f"layers[{i}]: expected parameters of its own, got those of layers[{first}]; "
                     "layers that share some belong to two models"
+                )
+            mine = getattr(inner, "batch_first", None)
+            order = mine if order is None else order
+            if mine is not None and mine != order:
+                raise ValueError(
+                    f"layers[{i}]: expected batch_first={order}, as before it, got {mine}"
                 )
 
 

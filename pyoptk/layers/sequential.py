@@ -44,6 +44,8 @@ class Sequential:
     flat_params, flat_grads : arrays
         All of them, with zeros between layers so that each begins on a cache line; without the
         gradients that are `SparseRows`.
+    batch_first : bool or None
+        That of the layers that know steps, the same for all; None if there is none.
     batch_axis : int
         Which axis of x counts sequences or rows: 1 if a layer takes x [T, B, ...], else 0.
 
@@ -252,7 +254,13 @@ class Sequential:
     @property
     def batch_axis(self) -> int:
         """Which axis of x counts sequences or rows."""
-        return int(any(getattr(layer, "batch_first", True) is False for layer in self._all()))
+        return int(self.batch_first is False)
+
+    @property
+    def batch_first(self) -> bool | None:
+        """That of the layers that know steps."""
+        found = (getattr(layer, "batch_first", None) for layer in self._all())
+        return next((order for order in found if order is not None), None)
 
     @property
     def _picks(self) -> bool:
