@@ -13,6 +13,7 @@ from pyoptk import kernels, reference
 SETS = [name for name, usable in pyoptk.isas().items() if usable]
 CELLS = [
     "LSTM", "RNN tanh", "RNN relu", "GRU", "GRU before", "LSTM peepholes", "LSTM coupled",
+    "LSTM projected", "LSTM all",
 ]  # fmt: skip
 # T, B, I, H, L; options of the layer; of the call
 ROWS = {
@@ -20,7 +21,12 @@ ROWS = {
     "rows": ((3, 53, 2, 16, 1), {}, {}),
     "lengths": ((5, 3, 33, 40, 1), {}, {"lengths": [5, 0, 3]}),
     "resets": ((7, 3, 20, 9, 1), {"save": "minimal"}, {"resets": True, "reset_to": "initial"}),
-}
+    "dropout": ((4, 5, 3, 70, 1), {"recurrent_dropout": 0.3, "seed": 1}, {}),
+    "dropout, resets": (
+        (7, 3, 20, 9, 1), {"recurrent_dropout": 0.5, "seed": 1, "save": "minimal"},
+        {"lengths": [7, 0, 5], "resets": True, "reset_to": "initial"},
+    ),
+}  # fmt: skip
 
 
 @pytest.fixture(params=SETS)
@@ -75,22 +81,25 @@ def test_layers_are_near_the_twin(rng, any_set, name, cell):
     assert all(array.dtype == np.float32 for array in ours.values())
 
 
-def test_zoneout_is_near_the_twin(rng):
-    arguments = case(rng, (4, 5, 6, 20, 1), np.float32, "GRU", zoneout=0.3, compute="bfloat16")
+@pytest.mark.parametrize(("cell", "p"), [("GRU", 0.3), ("LSTM projected", (0.2, 0.3))])
+def test_zoneout_is_near_the_twin(rng, cell, p):
+    arguments = case(rng, (4, 5, 6, 20, 2), np.float32, cell, zoneout=p, compute="bfloat16")
     exact = by_twin(*arguments)
     for key, array in by_pyoptk(*arguments).items():
         assert np.abs(array - exact[key]).max() < 2e-3 * np.abs(exact[key]).max(), key
 
 
+@pytest.mark.parametrize("cell", ["LSTM", "GRU", "LSTM projected"])
 @pytest.mark.parametrize("name", ROWS)
-def test_bits_depend_on_nothing_but_the_operands(rng, name, monkeypatch):
+def test_bits_depend_on_nothing_but_the_operands(rng, name, cell):
     """Not on the number of threads, and not on whether the processor multiplies pairs."""
-    arguments, call = row_of(rng, name, "LSTM", compute="bfloat16")
+    arguments, call = row_of(rng, name, cell, compute="bfloat16")
     found = []
     for isa in SETS[: 2 if SETS[0] == "avx512bf16" else 1]:
         pyoptk.use_isa(isa)
         for threads in (1, 2, 3):
             pyoptk.set_num_threads(threads)
+            arguments[0].__dict__["dropout_calls"] = 0
             found.append(by_pyoptk(*arguments, **call))
     pyoptk.set_num_threads()
     pyoptk.use_isa()
@@ -166,10 +175,18 @@ def test_default_is_the_dtype(rng):
 def test_other_modes_are_refused(compute, dtype, choices):
     with pytest.raises(ValueError, match=f"compute: expected one of {choices}, got "):
         pyoptk.GRU(3, 4, compute=compute, dtype=dtype)
-    with pytest.raises(ValueError, match="compute: expected None with proj_size, got 'bfloat16'"):
-        pyoptk.LSTM(3, 4, proj_size=2, compute="bfloat16")
-    with pytest.raises(ValueError, match="compute: expected None with recurrent_dropout of the"):
-        pyoptk.RNN(3, 4, recurrent_dropout=0.1, compute="bfloat16")
+    with pytest.raises(ValueError, match=f"compute: expected one of {choices}, got "):
+        pyoptk.minGRU(3, 4, compute=compute, dtype=dtype)
+
+
+def test_a_step_is_one_of_float32(rng):
+    """Its products round nothing: the same bits as without the mode, near those of `forward`."""
+    layer, x, state, *_ = case(rng, (1, 3, 5, 17, 1), np.float32, "GRU", compute="bfloat16")
+    plain = pyoptk.GRU(5, 17)
+    plain.load_state_dict(layer.state_dict())
+    y, _ = layer.step(x[0], state)
+    np.testing.assert_array_equal(y, plain.step(x[0], state)[0])
+    np.testing.assert_allclose(y, layer.forward(x, state)[0][0], atol=0.02)
 
 
 # ---- dense layers --------------------------------------------------------------------------------
@@ -206,6 +223,24 @@ def test_linear_is_that_of_rounded_operands(rng, any_set, threads, shape, activa
         np.testing.assert_allclose(array, near, atol=2e-5 * max(1, np.abs(near).max(initial=0)))
 
 
+def test_every_set_gives_the_same_bits(rng):
+    """Sums of exact products in the order of k: nothing depends on the width of vectors, or on
+    whether a product and its sum are one operation."""
+    shapes = (60, 137), (70, 137), (60, 70)
+    x, w, dy = (rng.standard_normal(shape, dtype=np.float32) for shape in shapes)
+    found = []
+    for isa in SETS:
+        pyoptk.use_isa(isa)
+        y, dx, dw = np.empty_like(dy), np.empty_like(x), np.empty_like(w)
+        kernels.linear_forward(x, w, None, y, compute="bfloat16")
+        kernels.linear_backward(dy, x, w, dx=dx, dw=dw, compute="bfloat16")
+        found.append((y, dx, dw))
+    pyoptk.use_isa()
+    for arrays in found[1:]:
+        for first, other in zip(found[0], arrays, strict=True):
+            np.testing.assert_array_equal(first, other)
+
+
 def test_linear_layer_has_the_mode(rng):
     x = rng.standard_normal((20, 30), dtype=np.float32)
     layer, wide = (
@@ -222,3 +257,23 @@ def test_linear_layer_has_the_mode(rng):
         pyoptk.layers.Linear(3, 4, compute="half")
     with pytest.raises(ValueError, match="compute: expected one of None, float64, got 'bfloat16'"):
         pyoptk.layers.Linear(3, 4, dtype=np.float64, compute="bfloat16")
+
+
+@pytest.mark.parametrize("name", ["minGRU", "minLSTM"])
+def test_minimal_layers_have_the_mode(rng, name):
+    layer = getattr(pyoptk, name)(7, 33, rng=rng, compute="bfloat16")
+    x, dy = (rng.standard_normal((9, 4, n), dtype=np.float32) for n in (7, 33))
+    forward, backward = (getattr(reference, f"{name.lower()}_{p}") for p in ("forward", "backward"))
+    weights, biases = (
+        [layer.params[f"{kind}_{gate}_l0"] for gate in layer.parts] for kind in ("weight", "bias")
+    )
+    zeros = np.zeros((4, 33), np.float32)
+    h = forward(x, zeros, weights, biases, compute="bfloat16")
+    dx, _, dw, db = backward(x, h, weights, biases, dy, zeros, compute="bfloat16")
+    y, _ = layer.forward(x)
+    ours = [y, layer.backward(dy)[0], *layer.grads.values()]
+    for array, twin in zip(ours, [h[1:], dx, *dw, *db], strict=True):
+        assert np.abs(array - twin).max() < 1e-3 * np.abs(twin).max()
+    np.testing.assert_array_equal(layer.step(x[0])[0], y[0])
+    assert repr(layer).endswith("compute=bfloat16)")
+    assert copy.deepcopy(layer).compute == "bfloat16"

@@ -75,8 +75,7 @@ typedef struct {
     int drop_candidate;
     uint64_t seed, stream;
     pk_save save;
-    /* For kernels of PK_F32, except `step` and layers with a projection or dropout of h; NULL:
-     * theirs. */
+    /* For kernels of PK_F32, except `step`; NULL: theirs. */
     const pk_products *products;
 } pk_rnn_shape;
 

@@ -68,10 +68,9 @@ static void linear_pack(void *arg, size_t panel)
                                   (ptrdiff_t)l->ldx, smaller(l->M - r, ROW_BLOCK), l->I);
         return;
     }
-    pack_gate_columns(job->w + o * l->I, WIDTH, l->w, 0, l->I, o, smaller(l->O - o, WIDTH), gates,
-                      1);
-    if (rounded(job->products))
-        round_rows(job->products, job->w + o * l->I, WIDTH, job->w + o * l->I, WIDTH, l->I, WIDTH);
+    packing_of(job->products)
+        ->gate_columns(job->w + o * l->I, WIDTH, l->w, 0, l->I, o, smaller(l->O - o, WIDTH), gates,
+                       1);
 }
 
 /* y = f(z) in `rows` rows from row r on, columns o..o+width-1. */
@@ -235,8 +234,8 @@ static void linear_round_dA(const linear_job *job, size_t r, size_t end)
     const rounding *p = job->products;
     const real *dA = job->dA + r * job->dA_row;
     p->round_left(job->rows + r * job->K, job->K, dA, (ptrdiff_t)job->dA_row, end - r, l->O);
-    round_rows(p, job->dA_t + r / p->per * dA_t_row(l), dA_t_row(l), dA, job->dA_row, end - r,
-               l->O);
+    p->round_rows(job->dA_t + r / p->per * dA_t_row(l), dA_t_row(l), dA, job->dA_row, end - r,
+                  l->O);
 }
 
 /* Whether a panel of columns of x or w is multiplied in place, by `rows` rows: not an incomplete
@@ -259,8 +258,8 @@ static void linear_pack_rows(const linear_job *job, real *packed, size_t K, cons
 {
     const size_t N = job->layer->I;
     if (rounded(job->products))
-        round_rows(job->products, packed + n * elements_of(job->products, K), WIDTH,
-                   (const real *)in + n, ld, K, smaller(N - n, WIDTH));
+        job->products->round_rows(packed + n * elements_of(job->products, K), WIDTH,
+                                  (const real *)in + n, ld, K, smaller(N - n, WIDTH));
     else
         pack_rows(packed + n * K, K, in, ld, n, N);
 }

@@ -64,9 +64,8 @@ static inline void pack_columns(real *to, size_t ldt, const real *from, size_t l
 
 /* to [N, count * `units`], rows ldt apart, 0 up to ldt: `units` rows of each of `count` gates of w
  * [G * H, N], from row `unit` of the gate on, as columns. */
-static inline void pack_gate_columns_of(real *to, size_t ldt, const real *w, size_t H, size_t N,
-                                        size_t unit, size_t units, const size_t *gates,
-                                        size_t count)
+static inline void pack_gate_columns(real *to, size_t ldt, const real *w, size_t H, size_t N,
+                                     size_t unit, size_t units, const size_t *gates, size_t count)
 {
     enum { DEPTH = 64 }; /* columns of w at a time, so that the written cache lines stay in L1 */
     if (count * units < ldt)
@@ -79,8 +78,6 @@ static inline void pack_gate_columns_of(real *to, size_t ldt, const real *w, siz
                              smaller(N - k, DEPTH));
 }
 
-#define pack_gate_columns PK_PRODUCTS.gate_columns
-
 /* to [count * units, WIDTH]: columns column * WIDTH.. of the same rows of w. */
 static inline void pack_gate_rows(real *to, const real *w, size_t H, size_t N, size_t column,
                                   size_t unit, size_t units, const size_t *gates, size_t count)
@@ -88,31 +85,6 @@ static inline void pack_gate_rows(real *to, const real *w, size_t H, size_t N, s
     for (size_t j = 0; j < count; j++)
         pack_rows(to + j * units * WIDTH, units, w + (gates[j] * H + unit) * N, N, column * WIDTH,
                   N);
-}
-
-/* K rows of n elements of a right-hand side, rounded, to rows of ldt, which is whole vectors; `to`
- * may be `from`. */
-static inline void round_rows(const rounding *products, real *to, size_t ldt, const real *from,
-                              size_t ldf, size_t K, size_t n)
-{
-    for (size_t k = 0; k < K; k += products->per, to += ldt)
-        products->round_right(to, from + k * ldf, k + 1 < K ? from + (k + 1) * ldf : NULL, n, ldt);
-}
-
-/* Those of pack_gate_rows, rounded. */
-static inline void round_gate_rows(const rounding *products, real *to, const real *w, size_t H,
-                                   size_t N, size_t column, size_t unit, size_t units,
-                                   const size_t *gates, size_t count)
-{
-    const real *rows[2] = {NULL, NULL};
-    w += unit * N + column * WIDTH;
-    for (size_t k = 0; k < count * units; k += products->per, to += WIDTH) {
-        for (size_t i = 0; i < products->per; i++) {
-            const size_t row = k + i;
-            rows[i] = row < count * units ? w + (gates[row / units] * H + row % units) * N : NULL;
-        }
-        products->round_right(to, rows[0], rows[1], smaller(N - column * WIDTH, WIDTH), WIDTH);
-    }
 }
 
 #endif

@@ -23,10 +23,7 @@ static void rnn_pack_rows(const rnn_job *job, columns of, real *to, const real *
 {
     const size_t H = job->s.H, unit = panel * UNITS, units = units_of(panel, H);
     to += (n * elements_in(job, of) + elements_of(job->products, of.count * unit)) * WIDTH;
-    if (rounded(job->products))
-        round_gate_rows(job->products, to, w, H, N, n, unit, units, of.gate, of.count);
-    else
-        pack_gate_rows(to, w, H, N, n, unit, units, of.gate, of.count);
+    packing_of(job->products)->gate_rows(to, w, H, N, n, unit, units, of.gate, of.count);
 }
 
 /* Tasks: panels of units, WIDTH columns of them; all of w_hh, then of w_ih. */
@@ -194,6 +191,11 @@ static void rnn_h_backward(const rnn_job *job, size_t t, range rows, range featu
             store(dh_row(job, t, b) + at, dh);
             store(job->dh + b * job->Q + at, past);
         }
+    if (rounded(job->products))
+        job->products->round_left(job->dh_rounded + rows.from * job->K_Q +
+                                      elements_of(job->products, features.from),
+                                  job->K_Q, dh_row(job, t, rows.from) + features.from,
+                                  (ptrdiff_t)job->Q, length(rows), length(features));
 }
 
 /* The gradient of m of step t for some columns of units. */
@@ -201,11 +203,12 @@ static void rnn_m_backward(const rnn_job *job, size_t t, range rows, range colum
 {
     const range live = active_rows(job, t, rows);
     const size_t n = columns.from * WIDTH, N = smaller(columns.to * WIDTH, job->P_c) - n;
+    const real *dh =
+        rounded(job->products) ? job->dh_rounded + live.from * job->K_Q : dh_row(job, t, live.from);
     if (length(live))
-        rnn_rare_product(length(live), N, job->R,
-                         strided(dh_row(job, t, live.from), (ptrdiff_t)job->Q, 1),
-                         in_panels(job->packed_w_hr + n * job->R, job->R),
-                         job->ds + live.from * job->Q_c + n, job->Q_c, ZEROS);
+        product(length(live), N, job->K_h, strided(dh, (ptrdiff_t)job->K_Q, 1),
+                rounded_panels(job->products, job->packed_w_hr + n * job->R, job->R),
+                job->ds + live.from * job->Q_c + n, job->Q_c, ZEROS);
 }
 
 /* For cells with s, some columns of units: the gradient of s of step t, which needs dA of all

@@ -3,7 +3,6 @@
 #ifndef PK_RNN_FORWARD_H
 #define PK_RNN_FORWARD_H
 
-#include "rnn_noise.h"
 #include "rnn_rounded.h"
 
 PK_INLINE real *packed_w_s(const rnn_job *job, size_t panel)
@@ -17,8 +16,8 @@ static void rnn_pack_forward(void *arg, size_t task)
 {
     const rnn_run *run = arg;
     const rnn_job *job = run->jobs + task % run->count;
-    const size_t panel = task / run->count, I = job->s.I, H = job->s.H, n = units_of(panel, H);
-    const size_t unit = panel * UNITS;
+    const size_t panel = task / run->count, I = job->s.I, H = job->s.H, R = job->R;
+    const size_t unit = panel * UNITS, n = units_of(panel, H);
     const real *biases[] = {job->w.b_ih, job->w.b_hh, job->w.b_hh};
     const columns of[] = {OF_X, OF_H, OF_S};
     real *bias = packed_panel(job, panel), *w_ih = bias + WIDTH;
@@ -28,16 +27,12 @@ static void rnn_pack_forward(void *arg, size_t task)
         for (size_t j = 0; j < of[i].count && biases[i]; j++)
             for (size_t u = 0; u < n; u++)
                 bias[(of[i].first + j) * n + u] += biases[i][of[i].gate[j] * H + unit + u];
-    pack_gate_columns(w_ih, packed_row(OF_X), job->w.w_ih, H, I, unit, n, OF_X.gate, OF_X.count);
-    pack_gate_columns(w_hh, packed_row(OF_H), job->w.w_hh, H, job->R, unit, n, OF_H.gate,
-                      OF_H.count);
-    rnn_round_packed(job, OF_X, w_ih, I);
-    rnn_round_packed(job, OF_H, w_hh, job->R);
-    if (!CELL_HAS_S)
-        return;
-    pack_gate_columns(packed_w_s(job, panel), packed_row(OF_S), job->w.w_hh, H, job->R, unit, n,
-                      OF_S.gate, OF_S.count);
-    rnn_round_packed(job, OF_S, packed_w_s(job, panel), job->R);
+    const packing *pack = packing_of(job->products);
+    pack->gate_columns(w_ih, packed_row(OF_X), job->w.w_ih, H, I, unit, n, OF_X.gate, OF_X.count);
+    pack->gate_columns(w_hh, packed_row(OF_H), job->w.w_hh, H, R, unit, n, OF_H.gate, OF_H.count);
+    if (CELL_HAS_S)
+        pack->gate_columns(packed_w_s(job, panel), packed_row(OF_S), job->w.w_hh, H, R, unit, n,
+                           OF_S.gate, OF_S.count);
 }
 
 /* Packs columns of w_hr for a pass, WIDTH outputs of its product; task = part * count + job. */
@@ -48,8 +43,12 @@ static void rnn_pack_projection(void *arg, size_t task)
     const size_t at = task / run->count * WIDTH, H = job->s.H, R = job->R;
     real *const to = job->packed_w_hr;
     if (!run->is_backward)
-        pack_gate_columns(to + at * H, WIDTH, job->w.w_hr, 0, H, at, smaller(R - at, WIDTH),
-                          (size_t[]){0}, 1);
+        packing_of(job->products)
+            ->gate_columns(to + at * H, WIDTH, job->w.w_hr, 0, H, at, smaller(R - at, WIDTH),
+                           (size_t[]){0}, 1);
+    else if (rounded(job->products))
+        job->products->round_rows(to + at * R, WIDTH, (const real *)job->w.w_hr + at, H, R,
+                                  smaller(H - at, WIDTH));
     else
         pack_rows(to + at * R, R, job->w.w_hr, H, at, H);
 }
@@ -231,7 +230,9 @@ static void rnn_forward_cells(const rnn_job *job, size_t t, range rows, size_t p
         rnn_rare_cells(job, t, rows, panel, a, gates, c, c_next, 0);
     else
         rnn_cells(job, t, rows, panel, a, gates, c, c_next, 0, 0);
-    if (rounded(job->products))
+    if (rounded(job->products) && projects(&job->s))
+        rnn_round_s(job, t, rows, panel * UNITS, vectors_of(job, panel) * LANES);
+    else if (rounded(job->products))
         rnn_round_h(job, t + 1, rows, panel * UNITS, vectors_of(job, panel) * LANES);
 }
 
@@ -241,44 +242,33 @@ static void rnn_s(const rnn_job *job, size_t t, range rows, size_t panel, real *
     for (size_t b = rows.from; b < rows.to; b++, a += WIDTH)
         for (size_t v = 0; v < vectors_of(job, panel); v++) {
             const place p = place_of(job, panel, v);
-            const real *h_b = rounded(job->products) ? h_or_reset(job, t, b, h_at(job, t, b))
-                                                     : h_before(job, t, b);
-            const vec h = load(h_b + p.unit);
+            vec h = load(h_or_reset(job, t, b, h_at(job, t, b)) + p.unit);
+            h = dropped_h(job, b, p.unit, h);
             store(s_at(job, t, b) + p.unit, zero_tail(cell_s(a + v * LANES, p.n, h), p.lanes));
         }
-    const size_t unit = panel * UNITS, to = elements_of(job->products, unit);
     if (rounded(job->products))
-        job->products->round_left(s_before(job, t, rows.from) + to, job->P_before,
-                                  s_at(job, t, rows.from) + unit, (ptrdiff_t)job->P_c, length(rows),
-                                  vectors_of(job, panel) * LANES);
+        rnn_round_s(job, t, rows, panel * UNITS, vectors_of(job, panel) * LANES);
 }
 
 /* The products with s, in place, for some steps. */
 static void rnn_products_of_s(const rnn_job *job, range steps, range rows, size_t panel)
 {
-    const pk_sequence s = {s_before(job, steps.from, 0), (ptrdiff_t)(job->s.B * job->P_before),
-                           (ptrdiff_t)job->P_before};
+    const pk_sequence s = {s_before(job, steps.from, 0), (ptrdiff_t)(job->s.B * job->P_s),
+                           (ptrdiff_t)job->P_s};
     const right_operand w = {packed_w_s(job, panel), packed_row(OF_S), 0, 1, 0, job->products};
     rnn_products(job, OF_S, s, job->K_h, w, panel, steps, rows, NULL);
-}
-
-/* Apart, so that the products of the usual case stay inline. */
-__attribute__((noinline)) static void rnn_rare_product(size_t M, size_t N, size_t K, operand left,
-                                                       right_operand right, real *c, size_t ldc,
-                                                       const real *begin)
-{
-    product(M, N, K, left, right, c, ldc, begin);
 }
 
 /* h = w_hr m for the features that belong to some columns of units. */
 static void rnn_project(const rnn_job *job, size_t t, range rows, range columns)
 {
     const range live = active_rows(job, t, rows), features = features_of(job, columns);
-    const right_operand w = in_panels(job->packed_w_hr + features.from * job->s.H, job->s.H);
+    const size_t H = job->s.H;
     if (length(live) && length(features))
-        rnn_rare_product(length(live), length(features), job->s.H,
-                         strided(s_at(job, t, live.from), (ptrdiff_t)job->P_c, 1), w,
-                         h_at(job, t + 1, live.from) + features.from, job->P_h, ZEROS);
+        product(length(live), length(features), elements_of(job->products, H),
+                strided(s_before(job, t, live.from), (ptrdiff_t)job->P_s, 1),
+                rounded_panels(job->products, job->packed_w_hr + features.from * H, H),
+                h_at(job, t + 1, live.from) + features.from, job->P_h, ZEROS);
     for (size_t b = rows.from; b < rows.to; b++)
         for (size_t at = features.from; at < features.to; at += LANES) {
             const int is_active = active(job, t, b);
@@ -288,6 +278,8 @@ static void rnn_project(const rnn_job *job, size_t t, range rows, range columns)
             rnn_put(job, t, b, at, smaller(job->R - at, LANES), h,
                     is_active || job->s.repeat_last ? h : broadcast(0), 1);
         }
+    if (rounded(job->products))
+        rnn_round_h(job, t + 1, rows, features.from, length(features));
 }
 
 static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phase, range rows,

@@ -72,20 +72,26 @@ PK_INLINE size_t elements_to_come(const rnn_job *job, const row_walk *walk)
     return elements_of(job->products, walk->rows[0]) + elements_of(job->products, walk->rows[1]);
 }
 
-/* Returns the next active row, and the mask of h for it or NULL. */
+/* Returns the next active row from `column` on; with dropout of h what is left of it, up to column
+ * `end`, in `left`. */
 PK_INLINE const real *next_row(const rnn_job *job, const rnn_weight *g, row_walk *walk,
-                               const real **mask)
+                               size_t column, size_t end, real *left)
 {
     walk->rows[walk->rows[0] == 0]--;
     for (;;) {
         const size_t step = walk->t, row = walk->b;
         if (++walk->b == job->s.B)
             walk->b = 0, ++walk->t;
-        if (active(job, step, row)) {
-            const real *of_step = row_at(g->right, step - g->first, row);
-            *mask = g->is_h && job->h_mask ? job->h_mask + row * job->P_h : NULL;
-            return g->is_h ? h_or_reset(job, step, row, of_step) : of_step;
-        }
+        if (!active(job, step, row))
+            continue;
+        const real *found = row_at(g->right, step - g->first, row) + column;
+        if (g->is_h && is_reset(job, step, row))
+            found = job->reset_h + row * job->P_h + column;
+        if (!g->is_h || !job->h_mask)
+            return found;
+        for (size_t n = column; n < end; n += LANES)
+            store(left + n - column, dropped_h(job, row, n, load(found + n - column)));
+        return left;
     }
 }
 
@@ -95,22 +101,22 @@ __attribute__((noinline)) static void pack_element(const rnn_job *job, const rnn
                                                    row_walk *walk, real *to, size_t stride,
                                                    size_t column, size_t end, size_t width)
 {
-    const size_t *rest = walk->rows + (walk->rows[0] == 0);
-    const real *mask, *first = next_row(job, g, walk, &mask), *second = NULL;
-    if (rounded(job->products) && job->products->per == 2 && *rest > 0)
-        second = next_row(job, g, walk, &mask);
-    for (size_t n = column; n < end; n += width, to += stride) {
-        const size_t rest = smaller(end - n, width);
+    real left[2][GRADIENT_WIDTH];
+    const size_t *to_come = walk->rows + (walk->rows[0] == 0);
+    const real *row[2] = {NULL, NULL};
+    const size_t count = rounded(job->products) ? smaller(*to_come, job->products->per) : 1;
+    for (size_t i = 0; i < count; i++)
+        row[i] = next_row(job, g, walk, column, end, left[i]);
+    for (size_t n = 0; n < end - column; n += width, to += stride) {
+        const size_t rest = smaller(end - column - n, width);
         if (rounded(job->products))
-            job->products->round_right(to, first + n, second ? second + n : NULL, rest, width);
+            job->products->round_right(to, row[0] + n, row[1] ? row[1] + n : NULL, rest, width);
         else if (rest == WIDTH)
-            memcpy(to, first + n, WIDTH * sizeof *to);
+            memcpy(to, row[0] + n, WIDTH * sizeof *to);
         else
             for (size_t j = 0; j < width; j += LANES)
                 store(to + j,
-                      j < rest ? load_n(first + n + j, smaller(rest - j, LANES)) : (vec){0});
-        for (size_t j = 0; mask && j < width && n + j < job->P_h; j += LANES)
-            store(to + j, load(to + j) * load(mask + n + j));
+                      j < rest ? load_n(row[0] + n + j, smaller(rest - j, LANES)) : (vec){0});
     }
 }
 
@@ -195,7 +201,7 @@ __attribute__((noinline)) static void rnn_wide_gradient(const rnn_sums *sums, co
         for (size_t n = column, p = 0; n < end; n += WIDTH, p++)
             product_panel(length(g->rows), smaller(end - n, WIDTH),
                           &(term){depth, strided(dh, 1, (ptrdiff_t)job->Q),
-                                  in_panels(packed + p * PANEL, depth)},
+                                  rounded_panels(job->products, packed + p * PANEL, depth)},
                           1, g->dw + g->rows.from * N + n, N, begin);
     } while ((k0 += K_BLOCK) < total);
 }
@@ -265,7 +271,8 @@ static void rnn_sums_of_da(const rnn_sums *sums, size_t panel)
 }
 
 /* Rounds the dA of one panel, in place, to the elements of these sums; first computes the gradients
- * that need it as it is. */
+ * that need it as it is.  The task after the last panel rounds the gradients of h of a
+ * projection. */
 static void rnn_round_da(void *arg, size_t panel)
 {
     const rnn_sums *of = arg;
@@ -273,14 +280,17 @@ static void rnn_round_da(void *arg, size_t panel)
     const range steps = of->run->steps;
     const row_walk walk =
         walk_of(job, &(rnn_weight){.steps = steps, .with_h = steps_with_h(job, steps).from});
-    rnn_sums_of_da(of, panel);
-    real *to = gates_at(job, panel, steps.from, 0);
-    const real *da = to;
-    for (int part = 0; part < 2; part++)
-        for (size_t n = walk.rows[part], k; n > 0; n -= k, da += k * WIDTH, to += WIDTH) {
-            k = smaller(n, job->products->per);
-            job->products->round_right(to, da, k == 2 ? da + WIDTH : NULL, WIDTH, WIDTH);
-        }
+    const int of_h = panel == panels_in(job->s.H);
+    const size_t row = of_h ? job->Q : WIDTH;
+    real *to = of_h ? dh_row(job, steps.from, 0) : gates_at(job, panel, steps.from, 0);
+    const real *from = to;
+    if (!of_h)
+        rnn_sums_of_da(of, panel);
+    for (int part = 0; part < 2; part++) {
+        job->products->round_rows(to, row, from, row, walk.rows[part], row);
+        to += elements_of(job->products, walk.rows[part]) * row;
+        from += walk.rows[part] * row;
+    }
 }
 
 /* GRADIENT_WIDTH columns of a weight for a group of panels.  Tasks: dw_ih, then dw_hh, of h and of
@@ -313,7 +323,7 @@ static void rnn_gradient_task(void *arg, size_t task)
         w = &of_m, column = (part - biases - 1) * width;
     const fp_mode mode = flush_denormals();
     if (part == biases)
-        for (size_t panel = panels.from; panel < panels.to; panel++)
+        for (size_t panel = panels.from; panel < panels.to && !rounded(job->products); panel++)
             rnn_sums_of_da(sums, panel);
     else if (w->dw && w->N < LANES && w != &of_m && (w == &of_x || !job->h_mask))
         rnn_narrow_gradient(sums, w, panels);
@@ -345,9 +355,8 @@ static void rnn_gradients_of(const rnn_run *run)
         if (job->s.lengths)
             pk_parallel(rnn_close_gaps, &of, panels + projects(&job->s), run->nthreads);
         if (rounded(job->products))
-            pk_parallel(rnn_round_da, &of, panels, run->nthreads);
-        const size_t all = parts - (rounded(job->products) != NULL); /* the last is done */
-        pk_parallel(rnn_gradient_task, &of, all * of.groups, run->nthreads);
+            pk_parallel(rnn_round_da, &of, panels + projects(&job->s), run->nthreads);
+        pk_parallel(rnn_gradient_task, &of, parts * of.groups, run->nthreads);
     }
 }
 

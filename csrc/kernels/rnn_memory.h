@@ -51,8 +51,6 @@ static rnn_job rnn_job_for(const pk_rnn_shape *shape)
     rnn_job job = {.s = *shape, .R = width_of_h(shape)};
     if (job.s.B == 0)
         job.s.T = 0;
-    if (projects(shape) || drops_h(shape))
-        job.s.products = NULL;
     job.P_h = padded(job.R);
     job.P_c = padded(job.s.H);
     job.Q = round_up(job.R, WIDTH);
@@ -63,7 +61,9 @@ static rnn_job rnn_job_for(const pk_rnn_shape *shape)
     job.products = rounding_of(job.s.products);
     job.K_x = elements_of(job.products, job.s.I);
     job.K_h = elements_of(job.products, job.R);
+    job.K_Q = elements_of(job.products, job.Q);
     job.P_before = elements_of(job.products, job.P_h);
+    job.P_s = elements_of(job.products, job.P_c);
     job.rare = is_rare(&job.s);
     return job;
 }
@@ -82,7 +82,7 @@ static void s_scratch(rnn_job *job, real *memory, size_t *end, size_t steps)
         return;
     job->s_rows = part(memory, end, times(steps, times(job->s.B, job->P_c)));
     if (rounded(job->products))
-        job->s_rounded = part(memory, end, times(steps, times(job->s.B, job->P_before)));
+        job->s_rounded = part(memory, end, times(steps, times(job->s.B, job->P_s)));
     job->s_steps = steps;
 }
 
@@ -157,6 +157,7 @@ __attribute__((noinline)) static size_t backward_scratch(rnn_job *job, real *mem
         job->packed_w_hr = part(memory, &end, packed_size(job->R, H));
         job->dh_rows = part(memory, &end,
                             times(keeps_gates(&job->s) ? job->window : window, times(B, job->Q)));
+        job->dh_rounded = part(memory, &end, rounded(job->products) ? times(B, job->K_Q) : 0);
     }
     s_scratch(job, memory, &end, keeps_gates(&job->s) ? job->window : window);
     rare_scratch(job, memory, &end, computes_again(&job->s) ? window : 0);

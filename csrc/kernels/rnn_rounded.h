@@ -1,26 +1,36 @@
 /* Rounds the operands of the forward pass of a recurrent layer, where products are of rounded ones
- * (matmul.h): the packed weights, x and h.  For rnn_forward.h. */
+ * (matmul.h): x, h, s and m.  Weights are rounded where they are packed.  For rnn_forward.h. */
 #ifndef PK_RNN_ROUNDED_H
 #define PK_RNN_ROUNDED_H
 
-#include "rnn_threads.h"
+#include "rnn_noise.h"
 
-/* Rounds K rows of packed columns, in place. */
-static void rnn_round_packed(const rnn_job *job, columns of, real *w, size_t K)
+/* Rounds h before step t, or that of a reset, for `n` units of some rows; with dropout, what is
+ * left of it. */
+__attribute__((noinline)) static void rnn_round_h(const rnn_job *job, size_t t, range rows,
+                                                  size_t unit, size_t n)
 {
-    const size_t row = packed_row(of);
-    if (rounded(job->products))
-        round_rows(job->products, w, row, w, row, K, row);
+    const int is_plain = !job->s.resets && !job->h_mask;
+    const size_t each = is_plain ? length(rows) : 1, width = job->h_mask ? WIDTH : n;
+    real left[WIDTH];
+    for (size_t b = rows.from; b < rows.to; b += each)
+        for (size_t at = unit; at < unit + n; at += width) {
+            const size_t count = smaller(unit + n - at, width);
+            const real *h = h_or_reset(job, t, b, h_at(job, t, b)) + at;
+            for (size_t i = 0; i < count && job->h_mask; i += LANES)
+                store(left + i, dropped_h(job, b, at + i, load(h + i)));
+            job->products->round_left(h_before(job, t, b) + elements_of(job->products, at),
+                                      job->P_before, job->h_mask ? left : h, (ptrdiff_t)job->P_h,
+                                      each, count);
+        }
 }
 
-/* Rounds h before step t, or that of a reset, for `n` units of some rows. */
-static void rnn_round_h(const rnn_job *job, size_t t, range rows, size_t unit, size_t n)
+/* Rounds s or m of step t, for `n` units of some rows. */
+static void rnn_round_s(const rnn_job *job, size_t t, range rows, size_t unit, size_t n)
 {
-    const size_t each = job->s.resets ? 1 : length(rows), to = elements_of(job->products, unit);
-    for (size_t b = rows.from; b < rows.to; b += each)
-        job->products->round_left(h_before(job, t, b) + to, job->P_before,
-                                  h_or_reset(job, t, b, h_at(job, t, b)) + unit,
-                                  (ptrdiff_t)job->P_h, each, n);
+    job->products->round_left(s_before(job, t, rows.from) + elements_of(job->products, unit),
+                              job->P_s, s_at(job, t, rows.from) + unit, (ptrdiff_t)job->P_c,
+                              length(rows), n);
 }
 
 /* Rounds x of one step; task = step * count + job. */

@@ -3,7 +3,7 @@
  * file once for each instruction set.  Sets that multiply pairs of bfloat16 (PK_PAIRS) have a
  * micro-kernel of their own here; the others multiply rounded floats by that of products.c.  Both
  * add the products of an element in the order of k, and so give the same bits. */
-#include "matmul.h"
+#include "pack.h"
 
 #ifdef PK_PAIRS
 
@@ -11,8 +11,8 @@ typedef uint16_t halves __attribute__((vector_size(PK_VECTOR_BYTES)));
 typedef real half_vector __attribute__((vector_size(PK_VECTOR_BYTES / 2), aligned(4), may_alias));
 enum { PER = 2 };
 
-static void panel(size_t M, size_t width, const term *terms, size_t count, real *c, size_t ldc,
-                  const real *begin)
+static void panel_of_pairs(size_t M, size_t width, const term *terms, size_t count, real *c,
+                           size_t ldc, const real *begin)
 {
     product_panel_of(M, width, terms, count, c, ldc, begin);
 }
@@ -42,7 +42,7 @@ PK_INLINE void round_row(real *to, const real *from, size_t n)
 }
 
 /* The pairs of elements of two vectors. */
-PK_INLINE vec round_rows(vec first, vec second)
+PK_INLINE vec rounded_pair(vec first, vec second)
 {
     const halves both = (halves)_mm512_cvtne2ps_pbh((__m512)first, (__m512)second);
     return (vec)__builtin_shufflevector(both, both, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22,
@@ -58,7 +58,7 @@ PK_INLINE vec product_in_registers(vec sum, vec a, vec b)
 #else
 
 enum { PER = 1 };
-#define panel NULL
+#define panel_of_pairs NULL
 
 PK_INLINE vec rounded_vec(vec v)
 {
@@ -78,7 +78,7 @@ PK_INLINE void round_row(real *to, const real *from, size_t n)
         store_part(to + i, rounded_vec(load_part(from + i, n - i)), n - i);
 }
 
-PK_INLINE vec round_rows(vec first, vec second)
+PK_INLINE vec rounded_pair(vec first, vec second)
 {
     (void)second;
     return rounded_vec(first);
@@ -98,11 +98,52 @@ static void round_right(real *to, const real *first, const real *second, size_t 
 {
     size_t i = 0;
     for (; i + LANES <= n; i += LANES)
-        store(to + i, round_rows(load(first + i), second ? load(second + i) : (vec){0}));
+        store(to + i, rounded_pair(load(first + i), second ? load(second + i) : (vec){0}));
     for (; i < width; i += LANES) {
         const size_t rest = i < n ? n - i : 0;
-        store(to + i, round_rows(load_part(first + i, rest),
-                                 second ? load_part(second + i, rest) : (vec){0}));
+        store(to + i, rounded_pair(load_part(first + i, rest),
+                                   second ? load_part(second + i, rest) : (vec){0}));
+    }
+}
+
+static void round_rows(real *to, size_t ldt, const real *from, size_t ldf, size_t K, size_t n)
+{
+    for (size_t k = 0; k < K; k += PER, to += ldt)
+        round_right(to, from + k * ldf, k + 1 < K ? from + (k + 1) * ldf : NULL, n, ldt);
+}
+
+static void gate_columns(real *to, size_t ldt, const real *w, size_t H, size_t N, size_t unit,
+                         size_t units, const size_t *gates, size_t count)
+{
+#ifdef PK_PAIRS
+    /* Pairs of a row of w are adjacent: rounded first, they are half as much to transpose. */
+    enum { DEPTH = 64 }; /* pairs of a row at a time */
+    _Alignas(ALIGNMENT) real rows[LANES * DEPTH];
+    if (count * units < ldt)
+        memset(to, 0, (N + 1) / 2 * ldt * sizeof *to);
+    for (size_t k = 0; k < N; k += 2 * DEPTH, to += DEPTH * ldt)
+        for (size_t j = 0; j < count; j++)
+            for (size_t u = 0; u < units; u += LANES) {
+                const size_t n = smaller(N - k, 2 * DEPTH), height = smaller(units - u, LANES);
+                round_left(rows, DEPTH, w + (gates[j] * H + unit + u) * N + k, (ptrdiff_t)N, height,
+                           n);
+                pack_columns(to + j * units + u, ldt, rows, DEPTH, height, (n + 1) / 2);
+            }
+#else
+    PK_PRODUCTS.packing.gate_columns(to, ldt, w, H, N, unit, units, gates, count);
+    round_rows(to, ldt, to, ldt, N, ldt);
+#endif
+}
+
+static void gate_rows(real *to, const real *w, size_t H, size_t N, size_t column, size_t unit,
+                      size_t units, const size_t *gates, size_t count)
+{
+    const real *rows[2] = {NULL, NULL};
+    w += unit * N + column * WIDTH;
+    for (size_t k = 0; k < count * units; k += PER, to += WIDTH) {
+        for (size_t i = k; i < k + PER; i++)
+            rows[i - k] = i < count * units ? w + (gates[i / units] * H + i % units) * N : NULL;
+        round_right(to, rows[0], rows[1], smaller(N - column * WIDTH, WIDTH), WIDTH);
     }
 }
 
@@ -131,4 +172,14 @@ extern const rounding pk_rounded_f32_avx2;
 #endif
 
 extern const rounding PK_TABLE;
-const rounding PK_TABLE = {{roof}, PK_VECTOR_BYTES, NARROW, PER, panel, round_left, round_right};
+const rounding PK_TABLE = {
+    .of_api = {roof},
+    .vector_bytes = PK_VECTOR_BYTES,
+    .narrow = NARROW,
+    .per = PER,
+    .panel = panel_of_pairs,
+    .round_left = round_left,
+    .round_right = round_right,
+    .round_rows = round_rows,
+    .packing = {gate_columns, gate_rows},
+};

@@ -167,7 +167,7 @@ def lstm_forward(
             peepholes=peepholes, coupled=coupled, cell_clip=cell_clip,
             g_mask=at(g_mask, t, reverse),
         )  # fmt: skip
-        m = m if projection is None else m @ projection.T
+        m = m if projection is None else product(m, projection.T, compute)
         h[t + 1] = kept(m, h_prev, at(zoned_h, t, reverse))
         c[t + 1] = kept(c_new, c_prev, at(zoned_c, t, reverse))
         if ended is not None:
@@ -241,7 +241,7 @@ def lstm_backward(
         d_new, past_h = parted(dh_t, at(zoned_h, t, reverse))
         dc_new, past_c = parted(dc, at(zoned_c, t, reverse))
         of_h[t] = d_new if ended is None else np.where(ended[t][:, None], 0, d_new)
-        dm = d_new if projection is None else d_new @ projection
+        dm = d_new if projection is None else product(d_new, projection, compute)
         da_o[...] = dm * tanh_c * o * (1 - o)
         dc_t = dc_new + dm * o * (1 - tanh_c**2) + da_o * p_o
         if cell_clip is not None:
@@ -275,5 +275,6 @@ def lstm_backward(
         m = gates[:, :, 3] * np.tanh(c_new)
         if ended is not None:
             m = np.where(ended[:, :, None], 0, m)
-        dprojection[...] = of_h.reshape(T * B, R).T @ m.reshape(T * B, H)
+        rows = of_h.reshape(T * B, R), m.reshape(T * B, H)
+        dprojection[...] = product(rows[0].T, rows[1], compute)
     return dx, dh0 + dh, dc0 + dc, dw_ih, dw_hh, db

@@ -85,10 +85,6 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
         given |= {"dropout": dropout, "seed": int(seed or 0), "dropout_calls": 0}
         given["dtype"] = _checks.check_float_dtype(given["dtype"])
         given["compute"] = _checks.check_compute(given["compute"], given["dtype"])
-        of_state = given["recurrent_dropout"] and given["recurrent_dropout_of"] == "state"
-        if given["compute"] and (given.get("proj_size") or of_state):
-            other = "recurrent_dropout of the state" if of_state else "proj_size"
-            raise ValueError(f"compute: expected None with {other}, got 'bfloat16'")
         self.__setstate__(given)
         initialize(self.flat_params, self.params, init, self.hidden_size, self.open_gate, rng)
         if (dropout or self.is_noisy) and seed is None:
@@ -244,8 +240,8 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
         """One step of a stream, for inference: ``y, state = layer.step(x, state)``.
 
         Reads each weight once and keeps nothing, so several threads may step at once, and a change
-        of a weight has effect from the next step on. Adds sums in another order than `forward`. No
-        dropout.
+        of a weight has effect from the next step on. Adds sums in another order than `forward`, and
+        rounds nothing with ``compute="bfloat16"``, either. No dropout.
 
         Parameters
         ----------
