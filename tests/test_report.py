@@ -182,7 +182,7 @@ def test_the_report_puts_its_table_into_the_readme_and_writes_the_rest(monkeypat
     assert "**0.50 (0.40 to 0.62)**" in text
     assert "Not measured: thinc (thinc)." in text
     assert text.endswith(f"\n\n{kept}\n")
-    assert "old" not in text
+    assert "## old" not in text
     shown = re.findall(r"\]\((performance/\w+\.svg)\)", text)
     assert len(shown) == 4
     for name in shown:

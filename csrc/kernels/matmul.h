@@ -207,8 +207,6 @@ PK_INLINE void product_panel_of(size_t M, size_t width, const term *terms, size_
 /* What is compiled once for all families of an instruction set: products.c. */
 typedef void panel_product(size_t M, size_t width, const term *terms, size_t count, real *c,
                            size_t ldc, const real *begin);
-typedef void operand_product(size_t M, size_t N, size_t K, operand left, right_operand right,
-                             real *c, size_t ldc, const real *begin);
 /* Weights as right-hand sides: pack.h. */
 typedef struct {
     void (*gate_columns)(real *to, size_t ldt, const real *w, size_t H, size_t N, size_t unit,
@@ -219,8 +217,8 @@ typedef struct {
 struct dot_term;
 typedef struct {
     packing packing;
-    panel_product *panel; /* matmul.h, as those of operands */
-    operand_product *product, *block;
+    panel_product *panel; /* matmul.h */
+    void (*product)(size_t M, size_t N, const term *whole, real *c, size_t ldc, const real *begin);
     void (*add_dots)(vec dots[][COLS][LANES], size_t rows, size_t count, size_t lanes,
                      const struct dot_term *terms, size_t n_terms); /* dots.h */
     void (*numbers)(uint64_t seed, uint64_t stream, uint64_t counter,
@@ -282,18 +280,11 @@ PK_INLINE void product_panel(size_t M, size_t width, const term *terms, size_t c
     panel(M, width, terms, count, c, ldc, begin);
 }
 
-/* c[M, N] = begin + left[M, K] right, K <= K_BLOCK */
-PK_INLINE void product_block(size_t M, size_t N, size_t K, operand left, right_operand right,
-                             real *c, size_t ldc, const real *begin)
-{
-    PK_PRODUCTS.block(M, N, K, left, right, c, ldc, begin);
-}
-
-/* c[M, N] = begin + left[M, K] right; left is made by strided() */
+/* c[M, N] = begin + left[M, K] right; left is made by strided(), unless K <= K_BLOCK */
 PK_INLINE void product(size_t M, size_t N, size_t K, operand left, right_operand right, real *c,
                        size_t ldc, const real *begin)
 {
-    PK_PRODUCTS.product(M, N, K, left, right, c, ldc, begin);
+    PK_PRODUCTS.product(M, N, &(term){K, left, right}, c, ldc, begin);
 }
 
 /* A row of a panel: `width` elements, then zeros. */

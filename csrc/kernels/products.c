@@ -21,35 +21,32 @@ static panel_product *panel_for(const void *products)
     return found;
 }
 
-static void block_of(size_t M, size_t N, size_t K, operand left, right_operand right, real *c,
-                     size_t ldc, const real *begin)
+static void product_of_panels(size_t M, size_t N, const term *whole, real *c, size_t ldc,
+                              const real *begin)
 {
-    panel_product *const multiply_panel = panel_for(right.products);
-    for (size_t r = 0; r < M;
-         r += ROW_BLOCK, left.a += ROW_BLOCK * left.row, c += ROW_BLOCK * ldc) {
-        term t = {K, left, right};
-        for (size_t n = 0; n < N; n += WIDTH, t.right.b += right.panel)
-            multiply_panel(smaller(M - r, ROW_BLOCK), smaller(N - n, WIDTH), &t, 1, c + n, ldc,
-                           begin);
+    panel_product *const multiply_panel = panel_for(whole->right.products);
+    if (M <= ROW_BLOCK && N <= WIDTH && whole->K <= K_BLOCK) { /* as in most steps of a layer */
+        multiply_panel(M, N, whole, 1, c, ldc, begin);
+        return;
     }
-}
-
-static void product_of_blocks(size_t M, size_t N, size_t K, operand left, right_operand right,
-                              real *c, size_t ldc, const real *begin)
-{
+    operand left = whole->left;
     size_t k = 0;
-    do {
-        block_of(M, N, smaller(K - k, K_BLOCK), left, rows_from(right, k), c, ldc,
-                 k == 0 ? begin : NULL);
+    do { /* once even if there is nothing to add */
+        for (size_t r = 0; r < M; r += ROW_BLOCK) {
+            term t = {smaller(whole->K - k, K_BLOCK), left, rows_from(whole->right, k)};
+            t.left.a += (ptrdiff_t)r * left.row;
+            for (size_t n = 0; n < N; n += WIDTH, t.right.b += t.right.panel)
+                multiply_panel(smaller(M - r, ROW_BLOCK), smaller(N - n, WIDTH), &t, 1,
+                               c + r * ldc + n, ldc, k == 0 ? begin : NULL);
+        }
         left.a += left.segment;
-    } while ((k += K_BLOCK) < K);
+    } while ((k += K_BLOCK) < whole->K);
 }
 
 const product_kernels PK_TABLE = {
     .packing = {pack_gate_columns, pack_gate_rows},
     .panel = panel,
-    .product = product_of_blocks,
-    .block = block_of,
+    .product = product_of_panels,
     .add_dots = add_dots,
     .numbers = random_numbers_of,
 };

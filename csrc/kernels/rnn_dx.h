@@ -61,7 +61,7 @@ __attribute__((noinline)) static void rnn_da_block(const rnn_job *job, columns o
     const operand da = da_at(job, of, k, t, b);
     w = rows_from(w, k);
     if (!rounded(job->products)) {
-        product_block(rows, N, depth, da, w, c, ldc, begin);
+        product(rows, N, depth, da, w, c, ldc, begin);
         return;
     }
     _Alignas(ALIGNMENT) real local[ROW_BLOCK * K_BLOCK];
@@ -74,7 +74,7 @@ __attribute__((noinline)) static void rnn_da_block(const rnn_job *job, columns o
                                           (ptrdiff_t)(r * WIDTH),
                                       WIDTH, n, of.count * units);
         }
-        product_block(n, N, depth, strided(local, K_BLOCK, 1), w, c + r * ldc, ldc, begin);
+        product(n, N, depth, strided(local, K_BLOCK, 1), w, c + r * ldc, ldc, begin);
     }
 }
 

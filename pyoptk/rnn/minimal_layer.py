@@ -262,12 +262,13 @@ class Minimal(Declared, Attributes, Bound):
         """The pre-activations [T, B, H] of one gate."""
         k = np.empty((*x.shape[:2], self.hidden_size), self.dtype)
         rows, of_k = x.reshape(-1, x.shape[2]), k.reshape(-1, k.shape[2])
-        weight, bias = (self.params.get(f"{kind}_{gate}_l{level}") for kind in ("weight", "bias"))
+        weight = self.params[f"weight_{gate}_l{level}"]
+        bias = self.params.get(f"bias_{gate}_l{level}")
         if self.compute:
             kernels.linear_forward(rows, weight, bias, of_k, compute=self.compute)
             return k
         kernels.matmul(rows, np.ascontiguousarray(weight.T), of_k)
-        if self.bias:
+        if bias is not None:
             k += bias
         return k
 
