@@ -15,7 +15,7 @@ from cpython.buffer cimport (
 )
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
-from libc.stdint cimport uint64_t, uintptr_t
+from libc.stdint cimport uint64_t
 from libc.stdlib cimport qsort
 from libc.string cimport memset
 
@@ -51,10 +51,11 @@ cdef str described_view(Py_buffer *view):
 
 cdef bint is_aligned(Py_buffer *view) noexcept:
     cdef int i
+    cdef Py_ssize_t below = view.itemsize - 1  # a power of 2 less 1: no slow division
     for i in range(view.ndim):
-        if view.strides[i] % view.itemsize != 0 and view.shape[i] > 1:
+        if view.strides[i] & below and view.shape[i] > 1:
             return False
-    return <uintptr_t> view.buf % view.itemsize == 0
+    return (<Py_ssize_t> view.buf & below) == 0
 
 
 cdef bint is_float(Py_buffer *view) noexcept:

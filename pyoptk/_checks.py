@@ -17,6 +17,9 @@ from numpy.typing import DTypeLike, NDArray
 # What is expected; what makes a value of one type, or raises TypeError; whether it then is as
 # expected.
 Rule = tuple[str, Callable[[Any], Any], Callable[[Any], Any]]
+NO_FORWARD = (
+    "backward: expected a forward with train=True before it, got none since the last backward"
+)
 
 
 def real(value: Any) -> float:
@@ -68,6 +71,22 @@ def advice(array: Any) -> str:
     else:
         return ""
     return f"; {call}"
+
+
+def got(array: NDArray[Any], given: Any) -> str:
+    """For error messages: the array that was made of an argument, and what would make another."""
+    return f"{described(array)}{advice(given)}"
+
+
+def as_rows(name: str, x: Any, dtype: np.dtype[Any], columns: int) -> NDArray[Any]:
+    """x [..., columns] as a contiguous matrix, of this dtype."""
+    given = np.asarray(x)
+    if given.dtype != dtype:
+        cast = f"; {name}.astype(numpy.{dtype}) has that dtype" if given.dtype.kind == "f" else ""
+        raise TypeError(f"{name}: expected {dtype} (..., {columns}), got {got(given, x)}{cast}")
+    if given.ndim == 0 or given.shape[-1] != columns:
+        raise ValueError(f"{name}: expected {dtype} (..., {columns}), got {got(given, x)}")
+    return np.ascontiguousarray(given).reshape(-1, columns)
 
 
 # ---- numbers, switches and names -----------------------------------------------------------------

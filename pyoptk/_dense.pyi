@@ -6,7 +6,13 @@ from numpy.typing import NDArray
 _Array: TypeAlias = NDArray[np.floating[Any]]
 
 ACTIVATIONS: tuple[str, ...]
+NEED_Z: tuple[str, ...]
 
+def rows_of(name: str, x: Any, dtype: np.dtype[Any], columns: int) -> _Array: ...
+def linear_rows(own: dict[str, Any], x: Any, train: bool) -> _Array: ...
+def linear_rows_backward(
+    own: dict[str, Any], dy: Any, need_dx: bool, accumulate: bool
+) -> _Array | None: ...
 def linear_forward(
     x: _Array,
     w: _Array,

@@ -1,22 +1,31 @@
-"""The bare kernels of linear layers and normalization; pyoptk_dense.h has the formulas.
+"""The bare kernels of linear layers and normalization, and the passes of `layers.Linear`.
 
-pyoptk/kernels.py shows them. Each function takes its arrays and its numbers, then calls a kernel.
+pyoptk/kernels.py shows the kernels; pyoptk_dense.h has the formulas. Each function takes its arrays
+and its numbers, then calls a kernel.
 """
-from ._checks import check_choice, check_compute, number
+import numpy as _np
+
+from ._checks import NO_FORWARD, as_rows, check_choice, check_compute, number
 
 from cpython.buffer cimport Py_buffer
+from cpython.object cimport PyObject
 from libc.float cimport FLT_MAX
 from libc.string cimport memset
 
 from ._arrays cimport Buffers, check_shape, dtype_of, switch
 from ._core cimport bf16_products, dense_table, num_threads
 from .capi cimport (
-    PK_GELU, pk_activation, pk_layer_norm, pk_layer_norm_gradients, pk_linear, pk_linear_gradients,
+    NPY_ARRAY_CARRAY_RO, PK_GELU, PyArray_CHKFLAGS, PyArray_DESCR, PyArray_DIMS, PyArray_NDIM,
+    PyArrayObject, pk_activation, pk_layer_norm, pk_layer_norm_gradients, pk_linear,
+    pk_linear_gradients,
 )
+
+cdef object _ndarray = _np.ndarray, _empty = _np.empty, _empty_like = _np.empty_like
 
 # In the order of pk_activation.
 ACTIVATIONS = ("none", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu",
                "softplus")
+NEED_Z = ("gelu", "gelu_tanh", "silu", "softplus")  # for backward
 cdef dict CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
 
 
@@ -48,7 +57,7 @@ cdef int layer_of(Buffers arrays, pk_linear *layer, x, w, activation, slope,
         check_choice("activation", activation, ACTIVATIONS)
     layer.activation = <pk_activation> <int> CODES[activation]
     layer.slope = at_least_zero("slope", slope)
-    if compute is not None and check_compute(compute, x.dtype):
+    if compute is not None and check_compute(compute, _np.asarray(x).dtype):
         layer.products = bf16_products()
     return 0
 
@@ -77,6 +86,10 @@ def linear_forward(x, w, b, y, z=None, *, activation="none", slope=0.01, compute
     TypeError, ValueError
         If an argument is not that; the message names it, and nothing has changed.
     """
+    forward_of(x, w, b, y, z, activation, slope, compute)
+
+
+cdef int forward_of(x, w, b, y, z, activation, slope, compute) except -1:
     cdef Buffers arrays = Buffers()
     cdef pk_linear layer
     layer_of(arrays, &layer, x, w, activation, slope, compute)
@@ -88,6 +101,7 @@ def linear_forward(x, w, b, y, z=None, *, activation="none", slope=0.01, compute
     layer.scratch = arrays.scratch(kernels.linear_scratch_size(&layer), False)
     with nogil:
         kernels.linear_forward(&layer, num_threads())
+    return 0
 
 
 def linear_backward(dy, x, w, y=None, z=None, *, dx=None, dw=None, db=None, activation="none",
@@ -112,6 +126,11 @@ def linear_backward(dy, x, w, y=None, z=None, *, dx=None, dw=None, db=None, acti
     TypeError, ValueError
         As `linear_forward`.
     """
+    backward_of(dy, x, w, y, z, dx, dw, db, activation, slope, accumulate, compute)
+
+
+cdef int backward_of(dy, x, w, y, z, dx, dw, db, activation, slope, accumulate,
+                     compute) except -1:
     cdef Buffers arrays = Buffers()
     cdef pk_linear layer
     cdef pk_linear_gradients grads
@@ -132,6 +151,55 @@ def linear_backward(dy, x, w, y=None, z=None, *, dx=None, dw=None, db=None, acti
     layer.scratch = arrays.scratch(kernels.linear_scratch_size(&layer), False)
     with nogil:
         kernels.linear_backward(&layer, &grads, num_threads())
+    return 0
+
+
+# ---- the passes of `Linear`: compiled, as for few rows the calls take as long as the arithmetic --
+
+cpdef object rows_of(str name, x, dtype, Py_ssize_t columns):
+    """x [..., columns] as a contiguous matrix, of this dtype."""
+    cdef PyArrayObject *a = <PyArrayObject *> <PyObject *> x
+    if (type(x) is _ndarray and PyArray_DESCR(a) == <void *> dtype and PyArray_NDIM(a) == 2
+            and PyArray_DIMS(a)[1] == columns and PyArray_CHKFLAGS(a, NPY_ARRAY_CARRAY_RO)):
+        return x
+    return as_rows(name, x, dtype, columns)
+
+
+cdef Py_ssize_t count(rows) noexcept:
+    return PyArray_DIMS(<PyArrayObject *> <PyObject *> rows)[0]
+
+
+def linear_rows(dict own, x, train):
+    """The output for x [..., I]; `own` are the attributes of the layer."""
+    cdef bint keep = switch("train", train)
+    params, outputs, activation = own["params"], own["outputs"], own["activation"]
+    rows = rows_of("x", x, own["dtype"], own["inputs"])
+    y, z = _empty((count(rows), outputs), own["dtype"]), None
+    if keep and activation in NEED_Z:
+        z = _empty_like(y)
+    forward_of(rows, params["weight"], params.get("bias"), y, z, activation, own["slope"],
+               own.get("compute"))
+    if keep:
+        own["_kept"] = rows, y, z
+    return y if rows is x else y.reshape(*_np.shape(x)[:-1], outputs)
+
+
+def linear_rows_backward(dict own, dy, need_dx, accumulate):
+    """The gradient of x, or None, for the gradient of what `linear_rows` returned."""
+    cdef bint wanted = switch("need_dx", need_dx)
+    params, grads = own["params"], own["grads"]
+    dy_rows, kept, dx = rows_of("dy", dy, own["dtype"], own["outputs"]), own.get("_kept"), None
+    if kept is None:
+        raise RuntimeError(NO_FORWARD)
+    rows, y, z = kept
+    if count(dy_rows) != count(rows):
+        raise ValueError(f"dy: expected {count(rows)} rows as y has, got {count(dy_rows)}")
+    if wanted:
+        dx = _empty_like(rows)
+    backward_of(dy_rows, rows, params["weight"], y, z, dx, grads["weight"], grads.get("bias"),
+                own["activation"], own["slope"], accumulate, own.get("compute"))
+    own["_kept"] = None
+    return dx if dx is None or dy_rows is dy else dx.reshape(*_np.shape(dy)[:-1], own["inputs"])
 
 
 # ---- normalization ------------------------------------------------------------------------------

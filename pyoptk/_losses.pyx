@@ -30,13 +30,19 @@ cdef const void *weights_of(Buffers arrays, str name, array, size_t n) except? N
     return weights
 
 
+cdef bint is_labels(target) noexcept:
+    """Whether it is what most steps give, so that no call of Python need ask."""
+    cdef PyArrayObject *given = <PyArrayObject *> <PyObject *> target
+    return (type(target) is _ndarray and PyArray_DESCR(given) == <void *> _i64
+            and PyArray_NDIM(given) == 1)
+
+
 cdef object labels_of(target, size_t M, size_t C, int64_t ignored):
     """A checked copy, as int64 [M]."""
-    cdef PyArrayObject *given = <PyArrayObject *> <PyObject *> target
     cdef const int64_t *labels
     cdef size_t i
-    cdef bint fits = (type(target) is _ndarray and PyArray_DESCR(given) == <void *> _i64
-                      and PyArray_NDIM(given) == 1 and <size_t> PyArray_DIMS(given)[0] == M)
+    cdef bint fits = is_labels(target) and <size_t> PyArray_DIMS(
+        <PyArrayObject *> <PyObject *> target)[0] == M
     if fits:
         copied = target.copy()
         labels = <const int64_t *> PyArray_DATA(<PyArrayObject *> <PyObject *> copied)
@@ -95,7 +101,7 @@ def softmax_cross_entropy(x, target, dx=None, *, weights=None, class_weights=Non
         loss.ignore_index = ignore_index
     else:
         loss.ignore_index = check_integer("ignore_index", ignore_index, -2**63, 2**63, "an int64")
-    if is_distribution(target):
+    if not is_labels(target) and is_distribution(target):
         loss.targets = arrays.like("target", target, False, loss.M, loss.C)
     else:
         labels = labels_of(target, loss.M, loss.C, loss.ignore_index)

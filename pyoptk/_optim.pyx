@@ -11,6 +11,7 @@ import numpy as _np
 
 from . import _checks
 
+cimport cython
 from cpython.buffer cimport Py_buffer
 from cpython.object cimport PyObject
 from libc.float cimport FLT_MAX, FLT_MIN
@@ -213,6 +214,7 @@ def kernel(function):
     cdef dict defaults = {n: p.default for n, p in known.items() if p.default is not p.empty}
     cdef Py_ssize_t count = len(known)
 
+    @cython.binding(True)
     @_wraps(function)
     def call(*args, **given):
         cdef dict arguments = {**defaults, **given}

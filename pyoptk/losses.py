@@ -41,6 +41,7 @@ __all__ = ["bce_with_logits", "cross_entropy", "huber", "mae", "mse"]
 
 Array = NDArray[np.floating[Any]]
 Loss = tuple[float, Array]
+_ndarray, _empty_like, _f32, _f64 = np.ndarray, np.empty_like, np.dtype("f4"), np.dtype("f8")
 
 
 def _output(y: Any) -> Array:
@@ -145,17 +146,16 @@ def cross_entropy(
     """
     # As in most steps, where the checks below would take as long as the arithmetic.
     if (
-        type(y) is type(target) is np.ndarray
+        type(y) is type(target) is _ndarray
+        and (y.dtype is _f32 or y.dtype is _f64)
         and y.ndim == 2
-        and y.dtype.char in "fd"
-        and y.dtype.isnative
         and y.flags.c_contiguous
         and target.shape == y.shape[:1]
         and y.shape[1]
         and lengths is weights is class_weights is None
         and batch_first is False
     ):
-        dy = np.empty_like(y) if out is None else _gradient(y, out, target=target)
+        dy = _empty_like(y) if out is None else _gradient(y, out, target=target)
         loss = kernels.softmax_cross_entropy(
             y, target, dy, label_smoothing=label_smoothing, ignore_index=ignore_index
         )

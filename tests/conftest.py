@@ -1,5 +1,7 @@
 """Fixtures that run a test for every instruction set of this machine, thread count and dtype."""
 
+import signal
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,9 @@ collect_ignore = ["fuzz"]  # a program with a test of its own, test_fuzz.py
 CELLS = ["LSTM", "RNN tanh", "RNN relu", "GRU", "GRU before", "LSTM all"]
 # The kernels of avx512bf16 are those of avx512: only test_bfloat16 tells them apart.
 USABLE = [name for name, usable in pyoptk.isas().items() if usable and name != "avx512bf16"]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a shell's background jobs
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=USABLE)

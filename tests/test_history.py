@@ -43,6 +43,8 @@ def test_a_history_is_drawn_into_a_file_or_a_figure_of_pyplot(tmp_path):
     assert (tmp_path / "history.png").stat().st_size > 10_000
     assert [axes.get_title() for axes in figure.axes] == ["loss", "accuracy"]
     assert [len(axes.lines) for axes in figure.axes] == [3, 3]
+    short = some_history(4).plot(tmp_path / "short.png")  # its losses are within a factor of 10
+    assert [f.axes[0].get_yscale() for f in (figure, short)] == ["log", "linear"]
     assert pyplot.get_fignums() == []
     assert history.plot().number in pyplot.get_fignums()
     pyplot.close()

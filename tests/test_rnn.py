@@ -41,8 +41,12 @@ def test_forward_and_backward_equal_the_twin(shape, cell, dtype, isa, threads, r
     assert_near(by_pyoptk(*arguments), by_twin(*arguments), dtype)
 
 
-@pytest.mark.parametrize("lengths", [[3, 9, 0, 1, 9, 5, 2], [0] * 7, [9] * 7], ids=str)
-@pytest.mark.parametrize("hidden", [37, 260])
+MIXED = [3, 9, 0, 1, 9, 5, 2]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "hidden"), [(MIXED, 37), ([0] * 7, 37), ([9] * 7, 37), (MIXED, 260)], ids=str
+)
 def test_behind_its_end_a_sequence_keeps_its_state_and_gives_zeros(
     lengths, hidden, cell, dtype, isa, threads, rng
 ):

@@ -49,7 +49,8 @@ def epochs(figure: Figure, history: History) -> None:
                 marker = "o" if len(history["epoch"]) < 30 else None
                 axes.plot(history["epoch"], history[key], style, color=color, marker=marker, ms=4,
                           label=label)  # fmt: skip
-        if name == "loss" and all(value > 0 for value in history["loss"]):
+        low, high = axes.dataLim.intervaly
+        if name == "loss" and high > 10 * low > 0:
             axes.set_yscale("log")
         if "val_loss" in history:
             axes.axvline(history.best_epoch, color=BLACK, lw=0.8, ls=":", label="best epoch")

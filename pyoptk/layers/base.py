@@ -11,10 +11,6 @@ from numpy.typing import DTypeLike
 from .. import _checks
 from .._bound import Array, Bound
 
-_ndarray = np.ndarray
-NO_FORWARD = (
-    "backward: expected a forward with train=True before it, got none since the last backward"
-)
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -87,7 +83,7 @@ class Layer(Bound):
     def _due(self) -> Any:
         """What the last forward kept; a backward sets it to None at its end."""
         if self._kept is None:
-            raise RuntimeError(NO_FORWARD)
+            raise RuntimeError(_checks.NO_FORWARD)
         return self._kept
 
     def _take(self) -> Any:
@@ -113,31 +109,11 @@ class Layer(Bound):
         return f"{type(self).__name__}()"
 
 
-def rows_of(name: str, x: Any, dtype: np.dtype[Any], columns: int) -> Array:
-    """x [..., columns] as a contiguous matrix, of this dtype."""
-    # As in every step of a small model, for which the way below takes as long as the arithmetic.
-    if (
-        type(x) is _ndarray
-        and x.dtype is dtype
-        and x.ndim == 2
-        and x.shape[1] == columns
-        and x.flags.c_contiguous
-    ):
-        return x
-    given = np.asarray(x)
-    if given.dtype != dtype:
-        cast = f"; {name}.astype(numpy.{dtype}) has that dtype" if given.dtype.kind == "f" else ""
-        raise TypeError(f"{name}: expected {dtype} (..., {columns}), got {_got(given, x)}{cast}")
-    if given.ndim == 0 or given.shape[-1] != columns:
-        raise ValueError(f"{name}: expected {dtype} (..., {columns}), got {_got(given, x)}")
-    return np.ascontiguousarray(given).reshape(-1, columns)
-
-
 def floats(name: str, x: Any) -> Array:
     """x as a contiguous array, float32 or float64."""
     given = np.asarray(x)
     if given.dtype not in FLOATS:
-        raise TypeError(f"{name}: expected float32 or float64, got {_got(given, x)}")
+        raise TypeError(f"{name}: expected float32 or float64, got {_checks.got(given, x)}")
     return given if given.flags.c_contiguous else np.ascontiguousarray(given)
 
 
@@ -146,9 +122,5 @@ def gradient(dy: Any, like: Array) -> Array:
     given = np.asarray(dy)
     if given.dtype is not like.dtype or given.shape != like.shape:
         error = TypeError if given.dtype != like.dtype else ValueError
-        raise error(f"dy: expected {like.dtype} {like.shape}, got {_got(given, dy)}")
+        raise error(f"dy: expected {like.dtype} {like.shape}, got {_checks.got(given, dy)}")
     return given if given.flags.c_contiguous else np.ascontiguousarray(given)
-
-
-def _got(given: np.ndarray[Any, Any], x: Any) -> str:
-    return f"{_checks.described(given)}{_checks.advice(x)}"

@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from .. import _checks
 from .._bound import Array
+from .._dense import rows_of
 from .._sparse import SparseRows
-from .base import Layer, rows_of
+from .base import Layer
 
 
 class Embedding(Layer):

@@ -10,12 +10,16 @@ from numpy.typing import DTypeLike
 
 from .. import _checks
 from .._bound import Array
-from .._dense import ACTIVATIONS, linear_backward, linear_forward
+from .._dense import (
+    ACTIVATIONS,
+    NEED_Z,
+    linear_backward,
+    linear_forward,
+    linear_rows,
+    linear_rows_backward,
+)
 from ..rnn.weights import INITIALIZERS
-from .base import Layer, floats, gradient, rows_of
-
-_NEED_Z = ("gelu", "gelu_tanh", "silu", "softplus")
-_empty, _empty_like = np.empty, np.empty_like
+from .base import Layer, floats, gradient
 
 
 def _check_activation(activation: Any, slope: Any, choices: tuple[Any, ...]) -> float:
@@ -96,37 +100,15 @@ class Linear(Layer):
 
     def forward(self, x: Array, *, train: bool = True) -> Array:
         """y [..., O] for x [..., I], which is not copied: do not change it before `backward`."""
-        rows = rows_of("x", x, self.dtype, self.inputs)
-        y, z = _empty((len(rows), self.outputs), self.dtype), None
-        if train and self.activation in _NEED_Z:
-            z = _empty_like(y)
-        params = self.params
-        linear_forward(
-            rows, params["weight"], params.get("bias"), y, z,
-            activation=self.activation, slope=self.slope, compute=self.compute,
-        )  # fmt: skip
-        if train:
-            self._kept = rows, y, z
-        return y if rows is x else y.reshape(*np.shape(x)[:-1], self.outputs)
+        y: Array = linear_rows(self.__dict__, x, train)
+        return y
 
     def backward(
         self, dy: Array, *, need_dx: bool = True, accumulate: bool = False
     ) -> Array | None:
         """The gradient of x, or None; fills `grads`, or adds to them if `accumulate`."""
-        dy_rows = rows_of("dy", dy, self.dtype, self.outputs)
-        rows, y, z = self._due()
-        if len(dy_rows) != len(rows):
-            raise ValueError(f"dy: expected {len(rows)} rows as y has, got {len(dy_rows)}")
-        dx = _empty_like(rows) if need_dx else None
-        grads = self.grads
-        linear_backward(
-            dy_rows, rows, self.params["weight"], y, z,
-            dx=dx, dw=grads["weight"], db=grads.get("bias"),
-            activation=self.activation, slope=self.slope, accumulate=accumulate,
-            compute=self.compute,
-        )  # fmt: skip
-        self._kept = None
-        return dx if dx is None or dy_rows is dy else dx.reshape(*np.shape(dy)[:-1], self.inputs)
+        dx: Array | None = linear_rows_backward(self.__dict__, dy, need_dx, accumulate)
+        return dx
 
     def _after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
         return *(shape[:-1] if shape else (...,)), self.outputs
@@ -168,7 +150,7 @@ class Activation(Layer):
         dx, z, one = np.empty(x.shape, x.dtype), x.reshape(-1, 1), np.ones((1, 1), x.dtype)
         linear_backward(
             dy.reshape(-1, 1), z, one, y.reshape(-1, 1),
-            z if self.activation in _NEED_Z else None,
+            z if self.activation in NEED_Z else None,
             dx=dx.reshape(-1, 1), activation=self.activation, slope=self.slope,
         )  # fmt: skip
         self._kept = None

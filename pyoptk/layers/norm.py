@@ -10,7 +10,8 @@ from numpy.typing import DTypeLike
 
 from .. import _checks, kernels
 from .._bound import Array
-from .base import Layer, rows_of
+from .._dense import rows_of
+from .base import Layer
 
 
 class LayerNorm(Layer):

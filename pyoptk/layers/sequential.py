@@ -16,7 +16,6 @@ from .._files import Path
 from .._sequences import check_lengths
 from ..params import Fixed
 from . import names
-from .base import NO_FORWARD
 from .places import check_layers, padded, place
 from .shape import Last
 
@@ -183,7 +182,7 @@ class Sequential:
             Without a `forward` that trains and has come to its end before it.
         """
         if not self._due:
-            raise RuntimeError(NO_FORWARD)
+            raise RuntimeError(_checks.NO_FORWARD)
         places, first = self._places, 0 if need_dx else self._first
         for i in range(len(places) - 1, first - 1, -1):
             layer, recurrent, _, _, key = places[i]
