@@ -9,7 +9,6 @@ import os
 import pickle
 import random
 import signal
-import threading
 import time
 import warnings
 
@@ -384,31 +383,3 @@ def test_training_goes_on_after_an_exception_and_ends_with_the_best_weights():
         loss, _ = pyoptk.losses.mse(model.forward(x, train=False), y)
         assert loss == min(found["val_loss"]) < found["val_loss"][-1]
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def test_loading_and_stepping_in_two_threads_do_not_mix():
-    """Whatever is refused, all elements, which had the same gradients, stay the same."""
-    param = np.zeros(200_000)  # of a size at which a step lets other threads run
-    opt = pyoptk.Adam(param)
-    opt.step(np.ones_like(param))
-    state = pickle.loads(pickle.dumps(opt.state_dict()))
-    errors, stop = [], threading.Event()
-
-    def repeat(call):
-        while not stop.is_set():
-            try:
-                call()
-            except RuntimeError as error:
-                errors.append(str(error))
-
-    calls = (lambda: opt.step(np.ones_like(param)), lambda: opt.load_state_dict(state))
-    threads = [threading.Thread(target=repeat, args=[call]) for call in calls]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.3)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    for array in (param, opt.state["m"], opt.state["v"]):
-        assert (array == array[0]).all()
-    assert all("thread" in error for error in errors)

@@ -126,9 +126,16 @@ def test_a_trained_model_gets_no_suggestion_and_one_for_a_range_too_high_none_ei
         ({"steps": 1}, r"^steps: expected an integer >= 2, got 1"),
         ({"lowest": 0.0}, r"^lowest: expected a number > 0, got 0.0"),
         ({"lowest": 0.5, "highest": 0.1}, r"^highest: expected a number above lowest, 0.5"),
+        ({"loss": "mse"}, r"^loss: expected a function \(y, target\), got str"),
+        (
+            {"optimizer": pyoptk.Rprop},
+            r"^optimizer: expected one whose steps go with lr, got Rprop",
+        ),
     ],
 )
 def test_wrong_ranges_are_refused(given, message):
-    model = Dense()
-    with pytest.raises(ValueError, match=message):
-        pyoptk.lr_range_test(model, mse, pyoptk.SGD(model.params), *data(), **given)
+    model, (x, y) = Dense(), data()
+    whole = {"model": model, "loss": mse, "x": x, "y": y, **given}
+    whole["optimizer"] = whole.get("optimizer", pyoptk.SGD)(model.params)
+    with pytest.raises((TypeError, ValueError), match=message):
+        pyoptk.lr_range_test(**whole)
