@@ -153,7 +153,8 @@ _ELSEWHERE = {
     "time_major": ("batch_first",), "parameters": ("params",), "named_parameters": ("params",),
     "weights": ("params",), "trainable_variables": ("params",), "get_weights": ("state_dict",),
     "set_weights": ("load_state_dict",), "update": ("step",), "minimize": ("step",),
-    "apply_gradients": ("step",), "variables": ("state",),
+    "apply_gradients": ("step",), "variables": ("state",), "validation_data": ("validation",),
+    "validation_split": ("validation",), "verbose": ("progress",), "n_epochs": ("epochs",),
 }  # fmt: skip
 
 
@@ -213,7 +214,8 @@ def in_order(keys: list[Any], mapping: bool, grads: Any) -> list[Any]:
     """The gradients as a list in the order of the parameters; `Held.in_order` does plain lists."""
     if mapping:
         if not isinstance(grads, Mapping):
-            raise TypeError(f"grads: expected a dict like params, got {described(grads)}")
+            help_ = "; its .grads is one" if hasattr(grads, "grads") else ""
+            raise TypeError(f"grads: expected a dict like params, got {described(grads)}{help_}")
         missing = [key for key in keys if key not in grads]
         if missing:
             raise ValueError(
