@@ -17,7 +17,7 @@ from libc.string cimport memcpy, memset
 from ._arrays cimport (
     Buffers, borrow, check_adjacent, check_shape, is_adjacent, sequence_of, shape_of, switch,
 )
-from ._core cimport _Lock, cell_table, math_table, num_threads
+from ._core cimport _Lock, bf16_products, cell_table, math_table, num_threads
 from ._stack cimport Stack
 from .capi cimport (
     PyArray_DATA, PyArray_DIMS, PyArray_NDIM, PyArrayObject, pk_cell_kernels, pk_rnn_layer,
@@ -50,7 +50,8 @@ cdef class Plan(Stack):
         return (isinstance(x, _ndarray) and PyArray_NDIM(array) == 3
                 and <size_t> PyArray_DIMS(array)[self.batch_first] == self.T
                 and <size_t> PyArray_DIMS(array)[not self.batch_first] == self.B
-                and (self.resettable or not resets) and self.math == math_table(self.storage))
+                and (self.resettable or not resets) and self.math == math_table(self.storage)
+                and (self.products == NULL or self.products == bf16_products()))
 
     cdef pk_sequence sequence(self, Py_buffer *view) noexcept:
         """The argument as [T, B, features], whether batch-first or not."""

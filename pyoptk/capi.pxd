@@ -78,9 +78,11 @@ cdef extern from "pyoptk.h" nogil:
         size_t (*norm_scratch_size)(const pk_tensor *, size_t) noexcept nogil
 
     ctypedef enum pk_cell_id:
-        PK_LSTM, PK_RNN, PK_GRU, PK_GRU_BEFORE, PK_LSTM_COUPLED
+        PK_LSTM, PK_RNN, PK_GRU, PK_GRU_BEFORE, PK_LSTM_COUPLED, PK_LSTM_NORMED, PK_GRU_NORMED
     ctypedef enum pk_save:
         PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING
+    ctypedef struct pk_products:
+        double (*roof)(size_t, double *) noexcept nogil
     ctypedef struct pk_rnn_shape:
         size_t T, B, I, H, R
         const int64_t *lengths
@@ -92,6 +94,7 @@ cdef extern from "pyoptk.h" nogil:
         int drop_candidate
         uint64_t seed, stream
         pk_save save
+        const pk_products *products
     ctypedef struct pk_sequence:
         void *data
         ptrdiff_t t_stride, b_stride
@@ -102,6 +105,10 @@ cdef extern from "pyoptk.h" nogil:
         void *b_hh
         void *peepholes
         void *w_hr
+        void *gain_ih
+        void *gain_hh
+        void *gain_c
+        void *b_c
     ctypedef struct pk_rnn_sizes:
         size_t h, c, gates, scratch
     ctypedef struct pk_rnn_layer:
@@ -129,6 +136,7 @@ cdef extern from "pyoptk.h" nogil:
         int nthreads
     ctypedef struct pk_cell_kernels:
         size_t gates, states, peepholes
+        int normed
         size_t (*padded)(size_t) noexcept nogil
         pk_rnn_sizes (*sizes)(const pk_rnn_shape *) noexcept nogil
         pk_rnn_partition (*partition)(const pk_rnn_shape *, size_t, int) noexcept nogil
@@ -173,6 +181,7 @@ cdef extern from "pyoptk.h" nogil:
         void *y
         void *z
         size_t ldx, ldy
+        const pk_products *products
         void *scratch
     ctypedef struct pk_linear_gradients:
         const void *dy
@@ -239,6 +248,7 @@ cdef extern from "pyoptk.h" nogil:
     const pk_dense_kernels *pk_dense(pk_dtype) noexcept
     const pk_math_kernels *pk_math(pk_dtype) noexcept
     const pk_cell_kernels *pk_cell(pk_cell_id, pk_dtype) noexcept
+    const pk_products *pk_bf16_products() noexcept
     double pk_clip_coefficient(double norm, double max_norm, double eps) noexcept
     int pk_use_isa(const char *name) noexcept
     const char *pk_isa() noexcept

@@ -44,6 +44,7 @@ typedef struct {
     void *y;       /* [M, O] out; in for backward */
     void *z; /* [M, O] out; in for backward; NULL before PK_GELU, and if there is no backward */
     size_t ldx, ldy;
+    const pk_products *products; /* for kernels of PK_F32; NULL: theirs */
     void *scratch; /* [linear_scratch_size bytes], any alignment; holds nothing between calls */
 } pk_linear;
 

@@ -78,6 +78,7 @@ def layer(
     sizes = {"T": T, "B": B, "I": I, "H": H, "dtype": dtype, "gates": gates}
     sizes |= {"packed": True} if packed else {}
     sizes |= {"R": projected} if projected else {}
+    sizes |= {"normed": True} if form.get("layer_norm") else {}
     flop = layer_flop(T, B, I, H, gates, packed, projected)
     if part:  # one product for each weight, two in backward
         passes = {"forward": T, "backward": 2 * T, "step": 1}[part]
@@ -85,7 +86,8 @@ def layer(
     task, part = ("stream", "") if part == "step" else ("layer", part)
     label = "".join([cell, *(f", {name}={value}" for name, value in form.items())])
     label += f", T {T}, B {B}, I {I}, H {H}{kind}"
-    return other(label, task, sizes, {"cell": cell} | form, part=part, flop=flop)
+    row = other(label, task, sizes, {"cell": cell} | form, part=part, flop=flop)
+    return row | ({"tolerance": 0.3} if "compute" in form else {})
 
 
 def scan(T: int, B: int, D: int, *, dtype: str = "float32", part: str = "") -> Row:

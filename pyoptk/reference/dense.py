@@ -8,6 +8,8 @@ from math import erfc, pi, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import product
+
 Array = NDArray[np.floating]
 
 __all__ = [
@@ -90,9 +92,10 @@ def linear_forward(
     *,
     activation: str = "none",
     slope: float = 0.01,
+    compute: str | None = None,
 ) -> None:
-    """y = f(x @ w.T + b); z takes the argument of f."""
-    argument = x @ w.T + (0 if b is None else b)
+    """y = f(x @ w.T + b); z takes the argument of f; `compute` as for `lstm_forward`."""
+    argument = product(x, w.T, compute) + (0 if b is None else b)
     if z is not None:
         z[...] = argument
     y[...] = _activated(activation, argument, slope)
@@ -111,12 +114,13 @@ def linear_backward(
     activation: str = "none",
     slope: float = 0.01,
     accumulate: bool = False,
+    compute: str | None = None,
 ) -> None:
     """dx, dw and db of `linear_forward`, from dy."""
     dA = dy if activation == "none" else dy * _slope(activation, y, z, slope)
     if dx is not None:
-        dx[...] = dA @ w
-    for grad, value in ((dw, dA.T @ x), (db, dA.sum(axis=0))):
+        dx[...] = product(dA, w, compute)
+    for grad, value in ((dw, product(dA.T, x, compute)), (db, dA.sum(axis=0))):
         if grad is not None:
             grad[...] = grad + value if accumulate else value
 

@@ -22,8 +22,8 @@ from .weights import INITIALIZERS, Array, initialize, shapes_of
 
 # Of some layers.
 OWN_ARGUMENTS = (
-    "nonlinearity", "reset_after", "proj_size", "peepholes", "coupled", "cell_clip",
-    "recurrent_dropout", "recurrent_dropout_of", "zoneout",
+    "nonlinearity", "reset_after", "proj_size", "peepholes", "coupled", "cell_clip", "compute",
+    "recurrent_dropout", "recurrent_dropout_of", "zoneout", "layer_norm",
 )  # fmt: skip
 State = TypeVar("State")  # an array for each state of the cell: h, or the pair (h, c)
 
@@ -35,10 +35,13 @@ class Attributes:
     gates: ClassVar[int]
     open_gate: ClassVar[int | None] = None  # the gate whose bias Keras starts at 1
     droppable: ClassVar[tuple[str, ...]] = ("state", "candidate")  # by recurrent dropout
+    not_normed: ClassVar[tuple[str, ...]] = ()  # options that layer_norm excludes
     relu: bool = False
     proj_size: int = 0
     peepholes: bool = False
     cell_clip: float | None = None
+    layer_norm: bool = False
+    compute: str | None = None
     dropout_calls: int  # which mask of dropout is next
     _passes: Passes
     _stepper: Stepper | None
@@ -61,6 +64,7 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
     seed: int | None = None  # of all masks; an int, once made
     save: str = "full"
     dtype: DTypeLike = np.float32  # a numpy.dtype, once made
+    compute: str | None = None  # dtype of products; once made, None where that is `dtype`
     init: InitVar[str] = "torch"
     rng: InitVar[np.random.Generator | None] = None
 
@@ -81,7 +85,12 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
         given |= {name: int(size) for name, size in sizes.items()}
         given |= {name: bool(on) for name, on in switches.items()}
         given |= {"dropout": dropout, "seed": int(seed or 0), "dropout_calls": 0}
-        self.__setstate__(given | {"dtype": _checks.check_float_dtype(given["dtype"])})
+        given["dtype"] = _checks.check_float_dtype(given["dtype"])
+        given["compute"] = _checks.check_compute(given["compute"], given["dtype"])
+        if given.get("layer_norm"):
+            self._check_normed(given)
+            self.__dict__["cell"] = f"{self.cell}_normed"
+        self.__setstate__(given)
         initialize(self.flat_params, self.params, init, self.hidden_size, self.open_gate, rng)
         if (dropout or self.is_noisy) and seed is None:
             self.__dict__["seed"] = int(rng.integers(2**64, dtype=np.uint64))
@@ -89,6 +98,12 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
     def _rates(self, name: str, given: Any) -> Any:
         """A probability, as a float."""
         return _checks.check_fraction(name, given)
+
+    def _check_normed(self, given: dict[str, Any]) -> None:
+        for name in ("recurrent_dropout", "zoneout", "compute", *self.not_normed):
+            default = self._arguments[name].default
+            if given[name] != default:
+                raise ValueError(f"{name}: expected {default} with layer_norm, got {given[name]}")
 
     @property
     def zoneout_rates(self) -> tuple[float, float]:
@@ -236,8 +251,8 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
         """One step of a stream, for inference: ``y, state = layer.step(x, state)``.
 
         Reads each weight once and keeps nothing, so several threads may step at once, and a change
-        of a weight has effect from the next step on. Adds sums in another order than `forward`. No
-        dropout.
+        of a weight has effect from the next step on. Adds sums in another order than `forward`, and
+        rounds nothing with ``compute="bfloat16"``, either. No dropout.
 
         Parameters
         ----------
