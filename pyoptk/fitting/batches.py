@@ -5,7 +5,6 @@ Both are called once an epoch and yield `Batch`. The loop (loop.py) and the rang
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -130,7 +129,7 @@ class Given:
         self.what, self.axis = what, axis
         self.steps: int | None = len(source) if hasattr(source, "__len__") else None
         if isinstance(source, list | tuple):
-            collections.deque(self(), 0)  # refuses what is wrong before anything is trained
+            next(self())  # refuses what is wrong before anything is trained
 
     def __call__(self, rng: np.random.Generator | None = None) -> Iterator[Batch]:
         found = 0

@@ -142,10 +142,11 @@ class Training:
 
 def _by_name(begin: Callable[_P, Training]) -> Callable[_P, Training]:
     """`begin`, but an unknown keyword is refused with the one that may be meant."""
+    known = [*inspect.signature(begin).parameters]
 
     @functools.wraps(begin)
     def run(*args: _P.args, **options: _P.kwargs) -> Training:
-        _checks.check_names(options, [*inspect.signature(begin).parameters])
+        _checks.check_names(options, known)
         return begin(*args, **options)
 
     return run
