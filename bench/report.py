@@ -37,6 +37,7 @@ roof of a step is as many bytes, streamed with additions only; the roof of a lay
 multiply-adds in registers.
 
 `python -m bench --setup DIR && python -m bench --peers DIR` repeats all of it."""
+ACCURACY = '## Accuracy of compute="bfloat16"'  # accuracy.py writes this section
 TASKS = {
     "step": "Optimizer steps",
     "layer": "LSTM, forward and backward with the gradient of the input",
@@ -89,7 +90,7 @@ def readme_table(result):
         other = fastest(row, others)
         both = [short(row, best(row, peer)) for peer in ("NumPy", "PyTorch")]
         lines.append([row["label"], *both, f"{short(row, other)} ({other})" if other else ""])
-    first = f"{threads(result['threads'])}, float32: times as long as pyoptk"
+    first = f"{threads(result['threads'])}, float32 or as said: times as long as pyoptk"
     table = markdown([first, "NumPy", "PyTorch", "the fastest other"], lines)
     return f"{table}\n\n{where(result)} {UNDER_TABLE}"
 
@@ -225,6 +226,12 @@ def draw(results, models):
             file.unlink(missing_ok=True)
 
 
+def accuracy(text):
+    """The section of that name as it stands in a document; empty if it has none."""
+    _, found, rest = text.partition(ACCURACY)
+    return (found + rest.partition("\n## ")[0]).strip()
+
+
 def write(files):
     """README's table, docs/performance.md and its pictures."""
     read = [json.loads(Path(file).read_text()) for file in files]
@@ -242,7 +249,9 @@ def write(files):
     parts += kernels(singles) if singles else []
     for one in models:
         parts += model(one)
-    (DOCS / "performance.md").write_text("\n\n".join(parts) + "\n")
+    file = DOCS / "performance.md"
+    parts += filter(None, [accuracy(file.read_text() if file.exists() else "")])
+    file.write_text("\n\n".join(parts) + "\n")
 
 
 if __name__ == "__main__":

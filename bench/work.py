@@ -64,6 +64,8 @@ OTHER_LAYERS = (
     ("LSTM", (50, 32, 64, 128), {"recurrent_dropout": 0.2}),
     ("LSTM", (50, 32, 64, 128), {"zoneout": (0.5, 0.05)}),
 )
+NARROW = rows.LSTM[2:6]  # with compute="bfloat16"
+NARROW_LINEAR = ((128, 512, 512), (512, 1024, 1024))  # the same
 SCANS = ((100, 8, 64), (1_000, 8, 256), (1_000, 32, 512))  # T, B, D
 # An optimizer, and how many rows of a table of 50,000 x 64 its gradient has.
 SPARSE = tuple((name, count) for name in ("Adam", "SGD", "AdaGrad") for count in (512, 8192))
@@ -106,11 +108,11 @@ def function(name, size, dtype="float32"):
     return other(f"{name}, {label}{of(dtype)}", "function", sizes, settings, **amount)
 
 
-def linear(M, I, O, part="", dtype="float32"):
+def linear(M, I, O, part="", dtype="float32", **mode):
     flop = {"forward": 2, "backward": 4, "": 6}[part] * M * I * O
     sizes = {"M": M, "I": I, "O": O, "dtype": dtype}
     label = f"Linear and ReLU, {M} rows, {I} to {O}{f', {part}' * bool(part)}{of(dtype)}"
-    return other(label, "linear", sizes, part=part, flop=flop)
+    return in_mode(other(label, "linear", sizes, part=part, flop=flop), mode)
 
 
 def layer_norm(M, N, part="", dtype="float32"):
@@ -127,11 +129,19 @@ def loss(name, M, N, dtype="float32"):
     return other(label, "loss", sizes, {"function": name}, bytes=size)
 
 
-def classifier(*layers, B):
+def classifier(*layers, B, **mode):
     """A whole training step of a model of dense layers."""
     flop = 6 * B * sum(a * b for a, b in itertools.pairwise(layers))
     label = f"Sequential {'-'.join(map(str, layers))}, batch of {B}"
-    return other(label, "classifier", {"layers": layers, "B": B}, flop=flop)
+    return in_mode(other(label, "classifier", {"layers": layers, "B": B}, flop=flop), mode)
+
+
+def in_mode(row, mode):
+    """The row with `compute` of layers, if that is given; results then differ by roundings."""
+    if not mode:
+        return row
+    label = f"{row['label']}, compute={mode['compute']}"
+    return row | {"label": label, "settings": mode, "tolerance": 0.3}
 
 
 def fitted(B):
@@ -232,6 +242,12 @@ def peers():
     yield stack(50, 32, 64, 128) | {"bars": []}
     for cell, size, more, *bars in OTHER_LAYERS:
         yield layer(*size, cell=cell, **more) | {"bars": bars}
+    for size, cell in itertools.product(NARROW, ("LSTM", "GRU")):
+        row = layer(*size, cell=cell, compute="bfloat16")
+        yield row | {"bars": [(1.25, FUSED), (0.65, ROOF)]}
+    for size in NARROW_LINEAR:
+        yield linear(*size, compute="bfloat16") | {"bars": [(1.25, FUSED), (0.65, ROOF)]}
+    yield classifier(*rows.MLP, B=128, compute="bfloat16") | {"bars": [(1.25, FUSED)]}
     yield rows.scan(1_000, 8, 256) | {"bars": [(2, "JAX"), (300, FUSED)]}
     yield rows.forecaster(32) | {"bars": [(3, FUSED, "JAX"), (11, "Keras")]}
     yield rows.forecaster(256) | {"bars": [(2.6, FUSED, "JAX")]}

@@ -54,6 +54,14 @@ static int has_avx512(void)
 }
 #endif
 
+#ifdef PK_HAVE_avx512bf16
+static int has_avx512bf16(void)
+{
+    unsigned a, b, c, d;
+    return has_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
+}
+#endif
+
 static int always(void) { return 1; }
 
 typedef struct {
@@ -63,6 +71,7 @@ typedef struct {
     const pk_math_kernels *math[PK_N_DTYPES];
     const pk_dense_kernels *dense[PK_N_DTYPES];
     const pk_cell_kernels *cells[PK_N_CELLS][PK_N_DTYPES];
+    const pk_products *bf16;
 } instruction_set;
 
 #define DECLARE(isa)                                                                               \
@@ -78,6 +87,8 @@ typedef struct {
 DECLARE(baseline)
 DECLARE(avx2)
 DECLARE(avx512)
+extern const pk_products pk_rounded_f32_baseline, pk_rounded_f32_avx2, pk_rounded_f32_avx512,
+    pk_rounded_f32_avx512bf16;
 
 #define BOTH(family, isa) {&pk_##family##_f32_##isa, &pk_##family##_f64_##isa}
 /* Rare cells run the code of another set, `rare`, where their own would add 0.13 MB. */
@@ -93,13 +104,16 @@ DECLARE(avx512)
 
 /* Best first. */
 static const instruction_set sets[] = {
+#ifdef PK_HAVE_avx512bf16 /* the kernels of avx512, with other products of bfloat16 */
+    {"avx512bf16", has_avx512bf16, TABLES(avx512, avx2), .bf16 = &pk_rounded_f32_avx512bf16},
+#endif
 #ifdef PK_HAVE_avx512
-    {"avx512", has_avx512, TABLES(avx512, avx2)},
+    {"avx512", has_avx512, TABLES(avx512, avx2), .bf16 = &pk_rounded_f32_avx512},
 #endif
 #ifdef PK_HAVE_avx2
-    {"avx2", has_avx2, TABLES(avx2, avx2)},
+    {"avx2", has_avx2, TABLES(avx2, avx2), .bf16 = &pk_rounded_f32_avx2},
 #endif
-    {"baseline", always, TABLES(baseline, baseline)},
+    {"baseline", always, TABLES(baseline, baseline), .bf16 = &pk_rounded_f32_baseline},
 };
 enum { N_SETS = sizeof sets / sizeof sets[0] };
 
@@ -132,6 +146,7 @@ const pk_cell_kernels *pk_cell(pk_cell_id cell, pk_dtype dtype)
 {
     return current()->cells[cell][dtype];
 }
+const pk_products *pk_bf16_products(void) { return current()->bf16; }
 const char *pk_isa(void) { return current()->name; }
 
 int pk_use_isa(const char *name)

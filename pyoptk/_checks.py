@@ -355,6 +355,13 @@ def check_float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     return given
 
 
+def check_compute(compute: Any, dtype: np.dtype[Any]) -> str | None:
+    """In what products are computed, if not in `dtype`."""
+    narrow = ("bfloat16",) if dtype == np.float32 else ()
+    check_choice("compute", compute, (None, dtype.name, *narrow))
+    return "bfloat16" if compute == "bfloat16" else None
+
+
 def check_fraction(name: str, p: Any) -> float:
     """`p` as a float in [0, 1) that does not become 1 where dropout rounds it."""
     fraction = number(name, p, 0, 1, "a number in [0, 1)")

@@ -2,13 +2,14 @@
 
 from .capi cimport (
     pk_cell_id, pk_cell_kernels, pk_dense_kernels, pk_dtype, pk_field, pk_math_kernels,
-    pk_optim_kernels, pk_optimizer,
+    pk_optim_kernels, pk_optimizer, pk_products,
 )
 
 cdef const pk_optim_kernels *(*optim_table)(pk_dtype) noexcept nogil
 cdef const pk_math_kernels *(*math_table)(pk_dtype) noexcept nogil
 cdef const pk_dense_kernels *(*dense_table)(pk_dtype) noexcept nogil
 cdef const pk_cell_kernels *(*cell_table)(pk_cell_id, pk_dtype) noexcept nogil
+cdef const pk_products *(*bf16_products)() noexcept nogil
 cdef double (*clip_coefficient)(double norm, double max_norm, double eps) noexcept nogil
 cdef int (*num_threads)() noexcept nogil
 cdef const pk_optimizer **optimizers

@@ -8,9 +8,9 @@ import os as _os
 from ._checks import check_integer
 
 from .capi cimport (
-    PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, PK_VERSION, pk_cell, pk_clip_coefficient,
-    pk_common_fields, pk_dense, pk_isa, pk_isa_at, pk_math, pk_num_threads, pk_optim, pk_optimizers,
-    pk_set_num_threads, pk_threads_backend, pk_use_isa,
+    PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, PK_VERSION, pk_bf16_products, pk_cell,
+    pk_clip_coefficient, pk_common_fields, pk_dense, pk_isa, pk_isa_at, pk_math, pk_num_threads,
+    pk_optim, pk_optimizers, pk_set_num_threads, pk_threads_backend, pk_use_isa,
 )
 
 cdef extern from *:  # GCC's and Clang's
@@ -21,7 +21,7 @@ cdef extern from *:  # GCC's and Clang's
                                      int failure) nogil
 
 optim_table, math_table, dense_table = pk_optim, pk_math, pk_dense
-cell_table = pk_cell
+cell_table, bf16_products = pk_cell, pk_bf16_products
 clip_coefficient, num_threads = pk_clip_coefficient, pk_num_threads
 optimizers, common_fields = pk_optimizers, pk_common_fields
 
@@ -54,8 +54,9 @@ def use_isa(name=None):
 
     Parameters
     ----------
-    name : {"baseline", "avx2", "avx512"}, optional
-        One of `isas()`. Also read from the environment variable ``PYOPTK_ISA`` at import.
+    name : {"baseline", "avx2", "avx512", "avx512bf16"}, optional
+        One of `isas()`; "avx512bf16" differs from "avx512" only in ``compute="bfloat16"``. Also
+        read from the environment variable ``PYOPTK_ISA`` at import.
 
     Raises
     ------

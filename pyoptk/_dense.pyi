@@ -22,6 +22,7 @@ def linear_forward(
     *,
     activation: str = "none",
     slope: float = 0.01,
+    compute: str | None = None,
 ) -> None: ...
 def linear_backward(
     dy: _Array,
@@ -36,6 +37,7 @@ def linear_backward(
     activation: str = "none",
     slope: float = 0.01,
     accumulate: bool = False,
+    compute: str | None = None,
 ) -> None: ...
 def layer_norm_forward(
     x: _Array,

@@ -5,7 +5,7 @@ and its numbers, then calls a kernel.
 """
 import numpy as _np
 
-from ._checks import NO_FORWARD, as_rows, check_choice, number
+from ._checks import NO_FORWARD, as_rows, check_choice, check_compute, number
 
 from cpython.buffer cimport Py_buffer
 from cpython.object cimport PyObject
@@ -13,7 +13,7 @@ from libc.float cimport FLT_MAX
 from libc.string cimport memset
 
 from ._arrays cimport Buffers, check_shape, dtype_of, switch
-from ._core cimport dense_table, num_threads
+from ._core cimport bf16_products, dense_table, num_threads
 from .capi cimport (
     NPY_ARRAY_CARRAY_RO, PK_GELU, PyArray_CHKFLAGS, PyArray_DESCR, PyArray_DIMS, PyArray_NDIM,
     PyArrayObject, pk_activation, pk_layer_norm, pk_layer_norm_gradients, pk_linear,
@@ -44,7 +44,8 @@ cdef double at_least_zero(str name, value) except? -1:
 
 # ---- linear layers ------------------------------------------------------------------------------
 
-cdef int layer_of(Buffers arrays, pk_linear *layer, x, w, activation, slope) except -1:
+cdef int layer_of(Buffers arrays, pk_linear *layer, x, w, activation, slope,
+                  compute) except -1:
     cdef Py_buffer *of_x = arrays.matrix("x", x, False)
     cdef Py_buffer *of_w = arrays.matrix("w", w, False)
     memset(layer, 0, sizeof(layer[0]))
@@ -56,10 +57,12 @@ cdef int layer_of(Buffers arrays, pk_linear *layer, x, w, activation, slope) exc
         check_choice("activation", activation, ACTIVATIONS)
     layer.activation = <pk_activation> <int> CODES[activation]
     layer.slope = at_least_zero("slope", slope)
+    if compute is not None and check_compute(compute, _np.asarray(x).dtype):
+        layer.products = bf16_products()
     return 0
 
 
-def linear_forward(x, w, b, y, z=None, *, activation="none", slope=0.01):
+def linear_forward(x, w, b, y, z=None, *, activation="none", slope=0.01, compute=None):
     """y = f(x @ w.T + b), f the activation; changes `y`, and `z` if it is given.
 
     Parameters
@@ -75,19 +78,21 @@ def linear_forward(x, w, b, y, z=None, *, activation="none", slope=0.01):
         "silu" (z * sigmoid(z)) or "softplus" (log(1 + e**z)).
     slope : float
         Of "leaky_relu", >= 0.
+    compute : "bfloat16", optional
+        With float32: x and w are rounded to bfloat16, to the nearest, where they are multiplied.
 
     Raises
     ------
     TypeError, ValueError
         If an argument is not that; the message names it, and nothing has changed.
     """
-    forward_of(x, w, b, y, z, activation, slope)
+    forward_of(x, w, b, y, z, activation, slope, compute)
 
 
-cdef int forward_of(x, w, b, y, z, activation, slope) except -1:
+cdef int forward_of(x, w, b, y, z, activation, slope, compute) except -1:
     cdef Buffers arrays = Buffers()
     cdef pk_linear layer
-    layer_of(arrays, &layer, x, w, activation, slope)
+    layer_of(arrays, &layer, x, w, activation, slope, compute)
     layer.b = arrays.like("b", b, False, layer.O)
     layer.y = needed(arrays, "y", y, True, layer.M, layer.O)
     layer.z = arrays.like("z", z, True, layer.M, layer.O)
@@ -100,7 +105,7 @@ cdef int forward_of(x, w, b, y, z, activation, slope) except -1:
 
 
 def linear_backward(dy, x, w, y=None, z=None, *, dx=None, dw=None, db=None, activation="none",
-                    slope=0.01, accumulate=False):
+                    slope=0.01, accumulate=False, compute=None):
     """The gradients of `linear_forward`, from `dy`; changes those of `dx`, `dw`, `db` given.
 
     Parameters
@@ -113,20 +118,23 @@ def linear_backward(dy, x, w, y=None, z=None, *, dx=None, dw=None, db=None, acti
         Apart from all others.
     accumulate : bool
         Add to `dw` and `db` instead of overwriting them.
+    compute : "bfloat16", optional
+        As in `linear_forward`; the gradient of the argument of f is rounded, too, but not in `db`.
 
     Raises
     ------
     TypeError, ValueError
         As `linear_forward`.
     """
-    backward_of(dy, x, w, y, z, dx, dw, db, activation, slope, accumulate)
+    backward_of(dy, x, w, y, z, dx, dw, db, activation, slope, accumulate, compute)
 
 
-cdef int backward_of(dy, x, w, y, z, dx, dw, db, activation, slope, accumulate) except -1:
+cdef int backward_of(dy, x, w, y, z, dx, dw, db, activation, slope, accumulate,
+                     compute) except -1:
     cdef Buffers arrays = Buffers()
     cdef pk_linear layer
     cdef pk_linear_gradients grads
-    layer_of(arrays, &layer, x, w, activation, slope)
+    layer_of(arrays, &layer, x, w, activation, slope, compute)
     cdef bint of_z = layer.activation >= PK_GELU
     layer.y = arrays.like("y", y, False, layer.M, layer.O)
     layer.z = arrays.like("z", z, False, layer.M, layer.O)
@@ -169,7 +177,8 @@ def linear_rows(dict own, x, train):
     y, z = _empty((count(rows), outputs), own["dtype"]), None
     if keep and activation in NEED_Z:
         z = _empty_like(y)
-    forward_of(rows, params["weight"], params.get("bias"), y, z, activation, own["slope"])
+    forward_of(rows, params["weight"], params.get("bias"), y, z, activation, own["slope"],
+               own.get("compute"))
     if keep:
         own["_kept"] = rows, y, z
     return y if rows is x else y.reshape(*_np.shape(x)[:-1], outputs)
@@ -188,7 +197,7 @@ def linear_rows_backward(dict own, dy, need_dx, accumulate):
     if wanted:
         dx = _empty_like(rows)
     backward_of(dy_rows, rows, params["weight"], y, z, dx, grads["weight"], grads.get("bias"),
-                own["activation"], own["slope"], accumulate)
+                own["activation"], own["slope"], accumulate, own.get("compute"))
     own["_kept"] = None
     return dx if dx is None or dy_rows is dy else dx.reshape(*_np.shape(dy)[:-1], own["inputs"])
 

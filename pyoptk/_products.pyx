@@ -7,7 +7,7 @@ from ._arrays cimport (
     Buffers, check_adjacent, check_like, check_shape, dtype_of, sequence_of, shape_of, size_of,
     switch, uint64,
 )
-from ._core cimport math_table, num_threads
+from ._core cimport bf16_products, math_table, num_threads
 from .capi cimport PK_F32, PK_F64, pk_dropout_config, pk_sequence
 
 
@@ -122,10 +122,15 @@ def dropout(x, y, p, *, seed, stream=0):
 def fma_roof(dtype, size_t rounds):
     """Do multiply-adds in registers on one core, which no product can beat; for benchmarks.
 
-    Returns the number of floating-point operations.
+    `dtype` may be "bfloat16": those of ``compute="bfloat16"``. Returns the number of floating-point
+    operations.
     """
     cdef double out, flop
-    kernels = math_table(PK_F32 if check_float_dtype(dtype).itemsize == 4 else PK_F64)
+    cdef double (*roof)(size_t, double *) noexcept nogil
+    if dtype == "bfloat16":
+        roof = bf16_products().roof
+    else:
+        roof = math_table(PK_F32 if check_float_dtype(dtype).itemsize == 4 else PK_F64).fma_roof
     with nogil:
-        flop = kernels.fma_roof(rounds, &out)
+        flop = roof(rounds, &out)
     return flop

@@ -17,7 +17,7 @@ from libc.string cimport memcpy, memset
 from ._arrays cimport (
     Buffers, borrow, check_adjacent, check_shape, is_adjacent, sequence_of, shape_of, switch,
 )
-from ._core cimport _Lock, cell_table, math_table, num_threads
+from ._core cimport _Lock, bf16_products, cell_table, math_table, num_threads
 from ._stack cimport Stack
 from .capi cimport (
     PyArray_DATA, PyArray_DIMS, PyArray_NDIM, PyArrayObject, pk_cell_kernels, pk_rnn_layer,
@@ -50,7 +50,8 @@ cdef class Plan(Stack):
         return (isinstance(x, _ndarray) and PyArray_NDIM(array) == 3
                 and <size_t> PyArray_DIMS(array)[self.batch_first] == self.T
                 and <size_t> PyArray_DIMS(array)[not self.batch_first] == self.B
-                and (self.resettable or not resets) and self.math == math_table(self.storage))
+                and (self.resettable or not resets) and self.math == math_table(self.storage)
+                and (self.products == NULL or self.products == bf16_products()))
 
     cdef pk_sequence sequence(self, Py_buffer *view) noexcept:
         """The argument as [T, B, features], whether batch-first or not."""
@@ -267,26 +268,26 @@ cdef class Stepper(Stack):
         self.take_state(arrays, "state", state, view.shape[0], False, first)
         y = _empty((view.shape[0], self.R), self.dtype)
         new = self.new_state(view.shape[0], last)
-        scratch = self.scratch(view.shape[0])
-        self.run(view, PyArray_DATA(<PyArrayObject *> y), first, last,
+        kernels = cell_table(self.cell, self.storage)  # others once use_isa is called again
+        scratch = self.scratch(kernels, view.shape[0])
+        self.run(kernels, view, PyArray_DATA(<PyArrayObject *> y), first, last,
                  NULL if scratch is None else PyArray_DATA(<PyArrayObject *> scratch))
         return y, new
 
-    cdef object scratch(self, size_t B):
+    cdef object scratch(self, const pk_cell_kernels *kernels, size_t B):
         """Memory for a step of B rows, or None."""
         cdef pk_rnn_shape shape = self.layers[0].shape
         shape.B = B
-        cdef size_t size = self.kernels.step_scratch_size(&shape)
+        cdef size_t size = kernels.step_scratch_size(&shape)
         return _empty(size, "u1") if size else None
 
-    cdef void run(self, Py_buffer *x, void *y, void **first, void **last,
-                  void *scratch) noexcept:
+    cdef void run(self, const pk_cell_kernels *kernels, Py_buffer *x, void *y, void **first,
+                  void **last, void *scratch) noexcept:
         cdef size_t i, at = 0, size = x.shape[0] * self.R * self.itemsize
         cdef size_t of_c = x.shape[0] * self.H * self.itemsize
         cdef pk_rnn_layer layer
         cdef pk_sequence below
         cdef int nthreads = num_threads()
-        cdef const pk_cell_kernels *kernels = cell_table(self.cell, self.storage)
         below.data, below.t_stride, below.b_stride = x.buf, 0, x.strides[0] // x.itemsize
         with nogil:
             for i in range(self.count):

@@ -5,8 +5,8 @@ from libc.stdint cimport uint64_t
 
 from ._arrays cimport Buffers
 from .capi cimport (
-    pk_cell_id, pk_cell_kernels, pk_dropout_config, pk_dtype, pk_math_kernels, pk_rnn_gradients,
-    pk_rnn_layer, pk_sequence,
+    pk_cell_id, pk_cell_kernels, pk_dropout_config, pk_dtype, pk_math_kernels, pk_products,
+    pk_rnn_gradients, pk_rnn_layer, pk_sequence,
 )
 
 
@@ -15,6 +15,7 @@ cdef class Stack:
     cdef pk_rnn_gradients *gradients
     cdef const pk_cell_kernels *kernels
     cdef const pk_math_kernels *math
+    cdef const pk_products *products  # NULL: the kernels'
     cdef pk_cell_id cell
     cdef pk_dtype storage
     cdef size_t count, directions, T, B, I, H, itemsize, elements  # of all weights

@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t, uint8_t, uintptr_t
 from libc.string cimport memset
 
 from ._arrays cimport Buffers, borrow, check_shape, is_adjacent, size_of
-from ._core cimport cell_table, math_table, num_threads
+from ._core cimport bf16_products, cell_table, math_table, num_threads
 from .capi cimport (
     PK_F32, PK_F64, PK_GRU, PK_GRU_BEFORE, PK_GRU_NORMED, PK_LSTM, PK_LSTM_COUPLED, PK_LSTM_NORMED,
     PK_RNN, PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING, PyArray_DATA, PyArrayObject,
@@ -107,6 +107,7 @@ cdef class Stack:
         self.T, self.B, self.itemsize = T, B, self.dtype.itemsize
         self.cell, self.storage = _CELLS[layer.cell], PK_F32 if self.itemsize == 4 else PK_F64
         self.kernels, self.math = cell_table(self.cell, self.storage), math_table(self.storage)
+        self.products = bf16_products() if layer.compute == "bfloat16" else NULL
         self.layers = <pk_rnn_layer *> PyMem_Calloc(self.count, sizeof(pk_rnn_layer))
         self.gradients = <pk_rnn_gradients *> PyMem_Calloc(self.count, sizeof(pk_rnn_gradients))
         self.outputs = <pk_sequence *> PyMem_Calloc(self.count, sizeof(pk_sequence))
@@ -115,7 +116,7 @@ cdef class Stack:
         for i in range(self.count):
             one = &self.layers[i]
             one.shape.T, one.shape.B, one.shape.H, one.shape.relu = T, B, self.H, layer.relu
-            one.shape.cell_clip = layer.cell_clip or 0
+            one.shape.cell_clip, one.shape.products = layer.cell_clip or 0, self.products
             one.shape.recurrent_dropout = layer.recurrent_dropout
             one.shape.drop_candidate = layer.recurrent_dropout_of == "candidate"
             one.shape.zoneout_c, one.shape.zoneout_h = layer.zoneout_rates

@@ -81,6 +81,8 @@ cdef extern from "pyoptk.h" nogil:
         PK_LSTM, PK_RNN, PK_GRU, PK_GRU_BEFORE, PK_LSTM_COUPLED, PK_LSTM_NORMED, PK_GRU_NORMED
     ctypedef enum pk_save:
         PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING
+    ctypedef struct pk_products:
+        double (*roof)(size_t, double *) noexcept nogil
     ctypedef struct pk_rnn_shape:
         size_t T, B, I, H, R
         const int64_t *lengths
@@ -92,6 +94,7 @@ cdef extern from "pyoptk.h" nogil:
         int drop_candidate
         uint64_t seed, stream
         pk_save save
+        const pk_products *products
     ctypedef struct pk_sequence:
         void *data
         ptrdiff_t t_stride, b_stride
@@ -178,6 +181,7 @@ cdef extern from "pyoptk.h" nogil:
         void *y
         void *z
         size_t ldx, ldy
+        const pk_products *products
         void *scratch
     ctypedef struct pk_linear_gradients:
         const void *dy
@@ -244,6 +248,7 @@ cdef extern from "pyoptk.h" nogil:
     const pk_dense_kernels *pk_dense(pk_dtype) noexcept
     const pk_math_kernels *pk_math(pk_dtype) noexcept
     const pk_cell_kernels *pk_cell(pk_cell_id, pk_dtype) noexcept
+    const pk_products *pk_bf16_products() noexcept
     double pk_clip_coefficient(double norm, double max_norm, double eps) noexcept
     int pk_use_isa(const char *name) noexcept
     const char *pk_isa() noexcept

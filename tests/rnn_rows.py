@@ -200,6 +200,7 @@ def by_twin(
     lengths = None if lengths is None else np.asarray(lengths)
     repeat = {"repeat_last": past_end == "repeat"}
     new = {"resets": resets, "reset_to_initial": reset_to == "initial"}
+    new |= {} if layer.layer_norm else {"compute": layer.compute}
     R, n, out, passes, last = width_of(layer), len(state), {"y": x}, [], []
     for level in range(layer.num_layers):
         below, ys = dropped(out["y"], layer, level, call), []

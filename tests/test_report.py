@@ -70,7 +70,7 @@ def test_parts_can_be_named_and_unknown_ones_are_refused(monkeypatch, tmp_path, 
 
 def test_every_bar_is_about_a_row_that_is_measured():
     found = [(row["label"], bar) for row in work.peers() for bar in row["bars"]]
-    assert len(found) == 63
+    assert len(found) == 86
     assert {peer for _, (times, *peers) in found for peer in peers} <= {
         entry.name for entry in environments.peers(environments.pythons(None, {}))
     }
@@ -158,6 +158,8 @@ def test_the_report_puts_its_table_into_the_readme_and_writes_the_rest(monkeypat
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
     (tmp_path / "docs").mkdir()
+    kept = f"{report.ACCURACY}\n\nmeasured"
+    (tmp_path / "docs" / "performance.md").write_text(f"# old\n\n{kept}\n\n## old\n")
     slow = {"roof": 0.5, "NumPy in place": 9.0, "NumPy plain": 12.0, "PyTorch fused": 2.0}
     slow["JAX"] = 0.5
     monkeypatch.setattr(report, "README", readme)
@@ -179,6 +181,8 @@ def test_the_report_puts_its_table_into_the_readme_and_writes_the_rest(monkeypat
     assert "AdaGrad" not in text.partition("![")[0]  # 1.5 is met
     assert "**0.50 (0.40 to 0.62)**" in text
     assert "Not measured: thinc (thinc)." in text
+    assert text.endswith(f"\n\n{kept}\n")
+    assert "## old" not in text
     shown = re.findall(r"\]\((performance/\w+\.svg)\)", text)
     assert len(shown) == 4
     for name in shown:

@@ -147,6 +147,7 @@ REFUSED = [
     ("GRU", {"reset_after": False}, "reset_after: expected True"),
     ("GRU", {"zoneout": 0.1}, "zoneout: expected 0.0"),
     ("GRU", {"recurrent_dropout": 0.1}, "recurrent_dropout: expected 0.0"),
+    ("GRU", {"compute": "bfloat16"}, "compute: expected None"),
 ]
 
 

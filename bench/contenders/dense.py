@@ -25,8 +25,8 @@ def both_ways(layer, x, dy):
     return work, list
 
 
-def linear(x, w, b, dy):
-    return both_ways(filled(Linear(*w.T.shape, "relu"), (w, b)), x, dy)
+def linear(x, w, b, dy, **mode):
+    return both_ways(filled(Linear(*w.T.shape, "relu", **mode), (w, b)), x, dy)
 
 
 def layer_norm(x, gain, bias, dy):
@@ -39,10 +39,10 @@ def loss(x, labels, targets, *, function):
     return lambda: pyoptk.losses.cross_entropy(x, labels, out=out), list
 
 
-def classifier(x, labels, weights):
+def classifier(x, labels, weights, **mode):
     """A training step of a model of dense layers."""
     *hidden, last = weights[::2]
-    layers = [*(Linear(*w.T.shape, "relu") for w in hidden), Linear(*last.T.shape)]
+    layers = [*(Linear(*w.T.shape, "relu", **mode) for w in hidden), Linear(*last.T.shape, **mode)]
     model = filled(Sequential(*layers), weights)
     step, loss = pyoptk.Adam(model.params, lr=LR).step, pyoptk.losses.cross_entropy
 

@@ -3,8 +3,10 @@
 import numpy as np
 
 
-def linear(x, w, b, dy):
+def linear(x, w, b, dy, compute=None):
     """Linear and ReLU, forward and backward."""
+    if compute:
+        raise NotImplementedError
 
     def work():
         y = x @ w.T

@@ -5,11 +5,15 @@ does the whole step; the gradients are device arrays already. The LSTM's product
 are one matmul over all time steps; the scan over time is unrolled where that was faster, which it
 was for few steps of large batches and for nothing else (1, 5 and 10 steps were tried). Many tensors
 are one flat vector to Optax (`optax.flatten`), which made a step over a thousand of them 1.5 times
-faster.
+faster. Where bfloat16 is asked for, arrays are of it, or of float32 where that is faster here.
 """
+
+import time
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 PACKAGES = ("jax", "jaxlib", "optax")
@@ -100,9 +104,35 @@ def rnn(weights, x):
     return jax.lax.scan(one, zeros, x @ w_ih.T + (b_ih + b_hh))[1]
 
 
-def layer(x, dy, weights, *, cell, **more):
+def quickest(make, compute, *arrays):
+    """What `make` makes of these arrays; with `compute` of the dtype in which that is faster."""
+    if not compute:
+        return make(*arrays)
+
+    def seconds(some):
+        (work, _), times = make(*some), []
+        for _ in range(4):
+            start = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - start)
+        return min(times[1:])
+
+    narrow = jax.tree.map(lambda array: jnp.asarray(array, compute), arrays)
+    return make(*min((arrays, narrow), key=seconds))
+
+
+def wide(found):
+    """Arrays that NumPy knows."""
+    return [array if array.dtype == "float64" else array.astype("float32") for array in found]
+
+
+def layer(x, dy, weights, *, cell, compute=None, **more):
     if more:
         raise NotImplementedError
+    return quickest(partial(layer_of, cell), compute, x, dy, list(weights))
+
+
+def layer_of(cell, x, dy, weights):
     run = {"LSTM": lstm, "GRU": gru, "RNN": rnn}[cell]
     if x.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
@@ -111,8 +141,9 @@ def layer(x, dy, weights, *, cell, **more):
     def whole(x, weights, dy):
         return jax.vjp(lambda x, w: run(w, x), x, weights)[1](dy)
 
-    arguments = jax.device_put((x, list(weights), dy))
-    return lambda: jax.block_until_ready(whole(*arguments)), lambda found: [found[0], *found[1]]
+    arguments = jax.device_put((x, weights, dy))
+    work = partial(whole, *arguments)
+    return lambda: jax.block_until_ready(work()), lambda found: wide([found[0], *found[1]])
 
 
 def scan(a, b, dh):
@@ -159,11 +190,21 @@ def forecaster(windows, targets, weights):
     return train(loss, weights, (windows, targets)), lambda now: [forward(now[0], windows)]
 
 
-def mlp(x, labels, weights):
+def mlp(x, labels, weights, *, compute=None):
+    make = partial(mlp_in, x, labels, weights)
+    return quickest(make, compute, np.zeros(0, "f4"))
+
+
+def mlp_in(x, labels, weights, like):
+    """With products in the dtype of `like`; the weights are of float32."""
+    dtype = like.dtype
+
     def loss(weights, x, labels):
+        x = x.astype(dtype)
+        weights = [w.astype(dtype) for w in weights]
         for k in range(0, len(weights) - 2, 2):
             x = jax.nn.relu(x @ weights[k].T + weights[k + 1])
-        logits = x @ weights[-2].T + weights[-1]
+        logits = (x @ weights[-2].T + weights[-1]).astype("float32")
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
     return train(loss, weights, (x, labels)), lambda now: now[0]
@@ -177,11 +218,14 @@ def both_ways(function, arguments, dy):
         return jax.vjp(function, *arguments)[1](dy)
 
     given = jax.device_put((arguments, dy))
-    return lambda: jax.block_until_ready(whole(*given)), list
+    return lambda: jax.block_until_ready(whole(*given)), wide
 
 
-def linear(x, w, b, dy):
-    return both_ways(lambda x, w, b: jax.nn.relu(x @ w.T + b), (x, w, b), dy)
+def linear(x, w, b, dy, *, compute=None):
+    def make(*given):
+        return both_ways(lambda x, w, b: jax.nn.relu(x @ w.T + b), given[:3], given[3])
+
+    return quickest(make, compute, x, w, b, dy)
 
 
 def layer_norm(x, gain, bias, dy):

@@ -1,4 +1,7 @@
-"""PyTorch's work in the rows of single kernels, after that of pyoptk/duel/contenders/torch.py."""
+"""PyTorch's work in the rows of single kernels, after that of pyoptk/duel/contenders/torch.py.
+
+Where bfloat16 is asked for, arrays are of bfloat16.
+"""
 
 from functools import partial
 
@@ -23,10 +26,10 @@ def function(arrays, *, name, arguments):
     return partial(call, *given, **arguments, **out), lambda _: arrays
 
 
-def both_ways(function, x, *params, dy):
+def both_ways(function, x, *params, dy, dtype=None):
     """`function` of x and of parameters, and its backward."""
-    given = [torch.tensor(a, requires_grad=True) for a in (x, *params)]
-    y, dy = None, torch.from_numpy(dy)
+    given = [torch.tensor(a, dtype=dtype, requires_grad=True) for a in (x, *params)]
+    y, dy = None, torch.tensor(dy, dtype=dtype)
 
     def forward():
         nonlocal y
@@ -39,12 +42,12 @@ def both_ways(function, x, *params, dy):
         y.backward(dy)
         return [tensor.grad for tensor in given]
 
-    return (forward, backward), list
+    return (forward, backward), lambda found: [array.to(torch.float64) for array in found]
 
 
-def linear(x, w, b, dy):
-    f = torch.nn.functional
-    return both_ways(lambda x, w, b: f.relu(f.linear(x, w, b)), x, w, b, dy=dy)
+def linear(x, w, b, dy, *, compute=None):
+    f, dtype = torch.nn.functional, torch.bfloat16 if compute else None
+    return both_ways(lambda x, w, b: f.relu(f.linear(x, w, b)), x, w, b, dy=dy, dtype=dtype)
 
 
 def layer_norm(x, gain, bias, dy):

@@ -41,6 +41,11 @@ const pk_cell_kernels *pk_cell(pk_cell_id cell, pk_dtype dtype);
 const pk_math_kernels *pk_math(pk_dtype dtype);
 const pk_dense_kernels *pk_dense(pk_dtype dtype);
 
+/* For `products` of a layer: both operands of every product are rounded to bfloat16, to the
+ * nearest, ties to even, and denormal ones to 0; sums are float.  Of the instruction set in use, as
+ * the kernels of the layer must be. */
+const pk_products *pk_bf16_products(void);
+
 enum { PK_ISA_UNKNOWN = 1, PK_ISA_UNUSABLE = 2 };
 
 /* Switch by name, NULL for the best one.  0, or one of the above and nothing has changed.  Before

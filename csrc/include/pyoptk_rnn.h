@@ -52,6 +52,11 @@ typedef enum {
  * backward. */
 typedef enum { PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING } pk_save;
 
+/* How products are computed, if not in the dtype of the kernels: see pk_bf16_products. */
+typedef struct {
+    double (*roof)(size_t rounds, double *out); /* as fma_roof of pk_math_kernels */
+} pk_products;
+
 /* Streams of random numbers of a layer are this far apart: `stream` of pk_rnn_shape is below. */
 #define PK_NOISE_STREAMS ((uint64_t)1 << 62)
 
@@ -87,6 +92,8 @@ typedef struct {
     int drop_candidate;
     uint64_t seed, stream;
     pk_save save;
+    /* For kernels of PK_F32, except `step`; NULL: theirs. */
+    const pk_products *products;
 } pk_rnn_shape;
 
 /* A sequence of batches: element [t][b][i] is data[t * t_stride + b * b_stride + i].  With strides,

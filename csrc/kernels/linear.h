@@ -3,7 +3,8 @@
  * Forward transposes w into panels, which costs as much as the products of ten rows.  So a few long
  * rows are multiplied by dot products along the rows of w, in place.  The products of backward need
  * no transposition: dx = dA w reads w along its rows, and dw = dA^T x reads dA with swapped
- * strides. dA is the gradient of x w^T + b. */
+ * strides. dA is the gradient of x w^T + b.  With rounded products, x or dA are copied, too: to
+ * rows for the products with w, and dA also to elements along M for dw. */
 #ifndef PK_LINEAR_H
 #define PK_LINEAR_H
 
@@ -22,9 +23,13 @@ enum {
 
 typedef struct {
     const pk_linear *layer;
-    const pk_linear_gradients *gradients; /* NULL: forward */
-    real *w, *x, *bias, *dA;              /* packed, packed, padded, [M, O] */
-    size_t dA_row, panels, splits, chunks;
+    const pk_linear_gradients *gradients;          /* NULL: forward */
+    real *w, *x, *bias, *dA;                       /* packed, packed, padded, [M, O] */
+    size_t dA_row, panels, splits, chunks, blocks; /* of rows, that backward prepares */
+    /* Only with rounded products: rows of x or dA, K elements each; dA^T, [M_elements, O]. */
+    const rounding *products;
+    real *rows, *dA_t;
+    size_t K;
 } linear_job;
 
 static size_t linear_scratch_size(const pk_linear *l)
@@ -32,6 +37,12 @@ static size_t linear_scratch_size(const pk_linear *l)
     const size_t forward = plus(packed_size(l->I, l->O), round_up(l->O, WIDTH));
     const size_t x_and_w = plus(packed_size(l->M, l->I), packed_size(l->O, l->I));
     const size_t backward = plus(plus(times(l->M, l->O), ALIGNMENT / sizeof(real)), x_and_w);
+    if (rounded(l->products)) {
+        const size_t rows = plus(l->M, 1), dA = times(rows, round_up(l->O, LANES));
+        const size_t with_x = plus(forward, times(rows, l->I)),
+                     with_dA = plus(backward, times(2, dA));
+        return PK_SCRATCH_BYTES(with_x > with_dA ? with_x : with_dA);
+    }
     return PK_SCRATCH_BYTES(forward > backward ? forward : backward);
 }
 
@@ -45,14 +56,21 @@ static size_t panels_of(size_t columns) { return (columns + WIDTH - 1) / WIDTH; 
 
 /* ---- forward --------------------------------------------------------------------------------- */
 
+/* Tasks: panels of w; then, with rounded products, blocks of rows of x. */
 static void linear_pack(void *arg, size_t panel)
 {
     static const size_t gates[] = {0};
     const linear_job *job = arg;
     const pk_linear *l = job->layer;
-    const size_t o = panel * WIDTH;
-    pack_gate_columns(job->w + o * l->I, WIDTH, l->w, 0, l->I, o, smaller(l->O - o, WIDTH), gates,
-                      1);
+    const size_t o = panel * WIDTH, r = (panel - job->panels) * ROW_BLOCK;
+    if (panel >= job->panels) {
+        job->products->round_left(job->rows + r * job->K, job->K, (const real *)l->x + r * l->ldx,
+                                  (ptrdiff_t)l->ldx, smaller(l->M - r, ROW_BLOCK), l->I);
+        return;
+    }
+    packing_of(job->products)
+        ->gate_columns(job->w + o * l->I, WIDTH, l->w, 0, l->I, o, smaller(l->O - o, WIDTH), gates,
+                       1);
 }
 
 /* y = f(z) in `rows` rows from row r on, columns o..o+width-1. */
@@ -80,14 +98,16 @@ static void linear_block(void *arg, size_t task)
     const size_t rows = smaller(l->M - r, ROW_BLOCK), width = smaller(l->O - o, WIDTH);
     const size_t ldc = l->z ? l->O : l->ldy;
     real *const c = (real *)(l->z ? l->z : l->y) + r * ldc + o;
-    const real *const x = (const real *)l->x + r * l->ldx, *const w = job->w + o * l->I;
+    const size_t K = elements_of(job->products, l->I), ldx = job->rows ? K : l->ldx;
+    const real *const x = (job->rows ? job->rows : (const real *)l->x) + r * ldx;
+    const real *const w = job->w + o * l->I;
     const fp_mode mode = flush_denormals();
     size_t k = 0;
     do {
-        const term t = {smaller(l->I - k, K_BLOCK), strided(x + k, (ptrdiff_t)l->ldx, 1),
-                        in_panels(w + k * WIDTH, l->I)};
+        const term t = {smaller(K - k, K_BLOCK), strided(x + k, (ptrdiff_t)ldx, 1),
+                        rounded_panels(job->products, w + k * WIDTH, K)};
         product_panel(rows, width, &t, 1, c, ldc, k == 0 ? job->bias + o : NULL);
-    } while ((k += K_BLOCK) < l->I);
+    } while ((k += K_BLOCK) < K);
     linear_activate(l, r, rows, o, width);
     restore_denormals(mode);
 }
@@ -165,7 +185,9 @@ static void linear_forward(const pk_linear *l, int nthreads)
 {
     const int threads = linear_threads(l, nthreads);
     linear_job job = {.layer = l, .w = align(l->scratch), .panels = panels_of(l->O)};
-    if (prefers_dots(l)) {
+    const size_t blocks = (l->M + ROW_BLOCK - 1) / ROW_BLOCK;
+    job.products = rounding_of(l->products);
+    if (!rounded(job.products) && prefers_dots(l)) {
         job.chunks = smaller((size_t)threads, (l->O + LANES - 1) / LANES);
         pk_parallel(linear_few_rows, &job, job.chunks, threads);
         return;
@@ -174,18 +196,20 @@ static void linear_forward(const pk_linear *l, int nthreads)
     memset(job.bias, 0, job.panels * WIDTH * sizeof(real));
     if (l->b)
         memcpy(job.bias, l->b, l->O * sizeof(real));
-    pk_parallel(linear_pack, &job, job.panels, threads);
-    pk_parallel(linear_block, &job, (l->M + ROW_BLOCK - 1) / ROW_BLOCK * job.panels, threads);
+    job.K = elements_of(job.products, l->I);
+    if (rounded(job.products))
+        job.rows = job.bias + job.panels * WIDTH;
+    pk_parallel(linear_pack, &job, job.panels + (rounded(job.products) ? blocks : 0), threads);
+    pk_parallel(linear_block, &job, blocks * job.panels, threads);
 }
 
 /* ---- backward -------------------------------------------------------------------------------- */
 
-/* dA in ROW_BLOCK rows */
-static void linear_dA(const linear_job *job, size_t r)
+/* dA in rows r..end-1 */
+static void linear_dA(const linear_job *job, size_t r, size_t end)
 {
     const pk_linear *l = job->layer;
     const pk_linear_gradients *g = job->gradients;
-    const size_t end = smaller(r + ROW_BLOCK, l->M);
     const size_t ldv = l->activation >= PK_GELU ? l->O : l->ldy;
     const real *const v = l->activation >= PK_GELU ? l->z : l->y, slope = (real)l->slope;
     const fp_mode mode = flush_denormals();
@@ -201,18 +225,43 @@ static void linear_dA(const linear_job *job, size_t r)
     restore_denormals(mode);
 }
 
+static size_t dA_t_row(const pk_linear *l) { return round_up(l->O, LANES); }
+
+/* Rounds these rows of dA for both products; r is even. */
+static void linear_round_dA(const linear_job *job, size_t r, size_t end)
+{
+    const pk_linear *l = job->layer;
+    const rounding *p = job->products;
+    const real *dA = job->dA + r * job->dA_row;
+    p->round_left(job->rows + r * job->K, job->K, dA, (ptrdiff_t)job->dA_row, end - r, l->O);
+    p->round_rows(job->dA_t + r / p->per * dA_t_row(l), dA_t_row(l), dA, job->dA_row, end - r,
+                  l->O);
+}
+
 /* Whether a panel of columns of x or w is multiplied in place, by `rows` rows: not an incomplete
  * one. */
 static int in_place(const pk_linear *l, size_t panel, size_t rows)
 {
-    return rows < FEW_ROWS && (panel + 1) * WIDTH <= l->I;
+    return !rounded(l->products) && rows < FEW_ROWS && (panel + 1) * WIDTH <= l->I;
 }
 static right_operand panel_of(const pk_linear *l, size_t panel, size_t rows, const void *in,
                               size_t ld, const real *packed, size_t K)
 {
     if (in_place(l, panel, rows))
-        return (right_operand){(const real *)in + panel * WIDTH, ld, WIDTH, 1, 0};
-    return in_panels(packed + panel * WIDTH * K, K);
+        return (right_operand){(const real *)in + panel * WIDTH, ld, WIDTH, 1, 0, NULL};
+    return rounded_panels(l->products, packed + panel * WIDTH * K, K);
+}
+
+/* A panel of K rows of x or w, `ld` elements apart, from column n on. */
+static void linear_pack_rows(const linear_job *job, real *packed, size_t K, const void *in,
+                             size_t ld, size_t n)
+{
+    const size_t N = job->layer->I;
+    if (rounded(job->products))
+        job->products->round_rows(packed + n * elements_of(job->products, K), WIDTH,
+                                  (const real *)in + n, ld, K, smaller(N - n, WIDTH));
+    else
+        pack_rows(packed + n * K, K, in, ld, n, N);
 }
 
 /* Tasks: dA; then panels of x, then of w */
@@ -220,19 +269,22 @@ static void linear_prepare(void *arg, size_t task)
 {
     const linear_job *job = arg;
     const pk_linear *l = job->layer;
-    const size_t blocks = l->activation == PK_IDENTITY ? 0 : (l->M + ROW_BLOCK - 1) / ROW_BLOCK;
-    if (task < blocks) {
-        linear_dA(job, task * ROW_BLOCK);
+    if (task < job->blocks) {
+        const size_t r = task * ROW_BLOCK, end = smaller(r + ROW_BLOCK, l->M);
+        if (l->activation != PK_IDENTITY)
+            linear_dA(job, r, end);
+        if (rounded(job->products))
+            linear_round_dA(job, r, end);
         return;
     }
-    const size_t panel = (task - blocks) % job->panels, n = panel * WIDTH;
-    const int of_x = task < blocks + job->panels;
+    const size_t panel = (task - job->blocks) % job->panels, n = panel * WIDTH;
+    const int of_x = task < job->blocks + job->panels;
     if (in_place(l, panel, of_x ? l->O : l->M))
         return;
     if (of_x)
-        pack_rows(job->x + n * l->M, l->M, l->x, l->ldx, n, l->I);
+        linear_pack_rows(job, job->x, l->M, l->x, l->ldx, n);
     else
-        pack_rows(job->w + n * l->O, l->O, l->w, l->I, n, l->I);
+        linear_pack_rows(job, job->w, l->O, l->w, l->I, n);
 }
 
 /* A panel of dx, in some of its rows */
@@ -241,9 +293,10 @@ static void linear_dx(const linear_job *job, size_t panel, size_t split)
     const pk_linear *l = job->layer;
     const size_t n = panel * WIDTH, from = pk_chunk_begin(l->M, split, job->splits),
                  to = pk_chunk_begin(l->M, split + 1, job->splits);
-    product(to - from, smaller(l->I - n, WIDTH), l->O,
-            strided(job->dA + from * job->dA_row, (ptrdiff_t)job->dA_row, 1),
-            panel_of(l, panel, l->M, l->w, l->I, job->w, l->O),
+    const size_t row = rounded(job->products) ? job->K : job->dA_row;
+    product(to - from, smaller(l->I - n, WIDTH), job->K,
+            strided((rounded(job->products) ? job->rows : job->dA) + from * row, (ptrdiff_t)row, 1),
+            panel_of(l, panel, l->M, l->w, l->I, job->w, job->K),
             (real *)job->gradients->dx + from * job->gradients->lddx + n, job->gradients->lddx,
             ZEROS);
 }
@@ -254,9 +307,11 @@ static void linear_dw(const linear_job *job, size_t panel, size_t split)
     const pk_linear *l = job->layer;
     const size_t n = panel * WIDTH, from = pk_chunk_begin(l->O, split, job->splits),
                  to = pk_chunk_begin(l->O, split + 1, job->splits);
-    product(to - from, smaller(l->I - n, WIDTH), l->M,
-            strided(job->dA + from, 1, (ptrdiff_t)job->dA_row),
-            panel_of(l, panel, l->O, l->x, l->ldx, job->x, l->M),
+    const size_t K = elements_of(job->products, l->M);
+    const ptrdiff_t row = (ptrdiff_t)(rounded(job->products) ? dA_t_row(l) : job->dA_row);
+    product(to - from, smaller(l->I - n, WIDTH), K,
+            strided((rounded(job->products) ? job->dA_t : job->dA) + from, 1, row),
+            panel_of(l, panel, l->O, l->x, l->ldx, job->x, K),
             (real *)job->gradients->dw + from * l->I + n, l->I,
             job->gradients->accumulate ? NULL : ZEROS);
 }
@@ -294,15 +349,20 @@ static void linear_gradients(void *arg, size_t task)
 static void linear_backward(const pk_linear *l, const pk_linear_gradients *g, int nthreads)
 {
     const int threads = linear_threads(l, nthreads), identity = l->activation == PK_IDENTITY;
-    const size_t blocks = identity ? 0 : (l->M + ROW_BLOCK - 1) / ROW_BLOCK;
     linear_job job = {.layer = l, .gradients = g, .panels = panels_of(l->I), .splits = 1};
+    job.products = rounding_of(l->products);
+    job.K = elements_of(job.products, l->O);
+    if (!identity || rounded(job.products))
+        job.blocks = (l->M + ROW_BLOCK - 1) / ROW_BLOCK;
     if (threads > 1) /* enough tasks that no thread waits long for another */
         job.splits = 1 + 2 * (size_t)threads / (job.panels + 1);
     job.x = align(l->scratch);
     job.w = job.x + job.panels * WIDTH * l->M;
     job.dA = identity ? (real *)g->dy : job.w + job.panels * WIDTH * l->O; /* read only */
     job.dA_row = identity ? g->lddy : l->O;
-    pk_parallel(linear_prepare, &job, blocks + job.panels * (g->dx ? 2 : 1), threads);
+    job.rows = job.w + job.panels * WIDTH * l->O + l->M * l->O;
+    job.dA_t = align(job.rows + l->M * job.K);
+    pk_parallel(linear_prepare, &job, job.blocks + job.panels * (g->dx ? 2 : 1), threads);
     pk_parallel(linear_gradients, &job, 2 * job.panels * job.splits + (g->db ? panels_of(l->O) : 0),
                 threads);
 }

@@ -11,6 +11,13 @@
 #include "sizes.h"
 #include "vec.h"
 
+#ifdef PK_PAIRS
+#include <immintrin.h>
+enum { PAIRS = 1 }; /* an element is a pair of bfloat16: rounded.c */
+#else
+enum { PAIRS = 0 };
+#endif
+
 /* Rows of a tile: 6 x 4 accumulators in 32 registers, or 3 x 4 in 16. */
 #if PK_VECTOR_BYTES == 64 || defined(__aarch64__)
 #define PK_TILE_ROWS 6
@@ -47,11 +54,19 @@ PK_INLINE operand strided(const real *a, ptrdiff_t row, ptrdiff_t col)
 typedef struct {
     const real *b;
     size_t row, panel, parts, part;
+    const void *products; /* of rounded operands; NULL: these are none */
 } right_operand;
 
 PK_INLINE right_operand in_panels(const real *b, size_t K)
 {
-    return (right_operand){b, WIDTH, K * WIDTH, 1, 0};
+    return (right_operand){b, WIDTH, K * WIDTH, 1, 0, NULL};
+}
+
+PK_INLINE right_operand rounded_panels(const void *products, const real *b, size_t K)
+{
+    right_operand right = in_panels(b, K);
+    right.products = products;
+    return right;
 }
 
 /* The right-hand side from row k on; k is a multiple of the depth of the left-hand side. */
@@ -60,6 +75,18 @@ PK_INLINE right_operand rows_from(right_operand right, size_t k)
     right.b += k / right.parts * right.row;
     return right;
 }
+
+#ifdef PK_PAIRS
+/* acc + the products of two pairs: that of the upper halves is added first. */
+PK_INLINE vec multiplied(vec acc, const real *a, vec b)
+{
+    real_bits pair;
+    memcpy(&pair, a, sizeof pair);
+    return (vec)_mm512_dpbf16_ps((__m512)acc, (__m512bh)b, (__m512bh)_mm512_set1_epi32(pair));
+}
+#else
+PK_INLINE vec multiplied(vec acc, const real *a, vec b) { return acc + broadcast(*a) * b; }
+#endif
 
 /* acc[r][j] += sum over k < depth of a[r * row + k * col] * b[k * b_row + j]; rows and cols are
  * literals. */
@@ -72,7 +99,7 @@ PK_INLINE void multiply(vec acc[TILE_ROWS][COLS], const int rows, const int cols
         for (int j = 0; j < cols; j++) {
             const vec b_j = load(b + j * LANES);
             for (int r = 0; r < rows; r++)
-                acc[r][j] += broadcast(a_k[r * row]) * b_j;
+                acc[r][j] = multiplied(acc[r][j], a_k + r * row, b_j);
         }
     }
 }
@@ -101,7 +128,7 @@ typedef struct {
 PK_INLINE void add_term(vec acc[TILE_ROWS][COLS], const int rows, const int cols, const term *t,
                         size_t row)
 {
-    const size_t depth = t->left.depth, parts = t->right.parts;
+    const size_t depth = t->left.depth, parts = PAIRS ? 1 : t->right.parts;
     const real *a = t->left.a + (ptrdiff_t)row * t->left.row, *b = t->right.b;
     for (size_t k = 0; k < t->K; k += depth, a += t->left.segment)
         for (size_t part = 0, n = smaller(depth, t->K - k) / parts; part < parts; part++)
@@ -135,13 +162,24 @@ PK_INLINE void product_tile(size_t rows, size_t cols, const tile *t)
     switch (rows * COLS + cols - 1) {
         PK_TILES(1)
         PK_TILES(2)
+#ifndef PK_PAIRS
         PK_TILES(3)
+#endif
 #if PK_TILE_ROWS == 6
         PK_TILES(4)
-        PK_TILES(5)
         PK_TILES(6)
+#ifndef PK_PAIRS
+        PK_TILES(5)
+#endif
 #endif
     }
+}
+
+/* The rows of the next tile of M: with pairs not 3 or 5, for which there would be more code. */
+PK_INLINE size_t next_rows(size_t M)
+{
+    const size_t rows = smaller(M, TILE_ROWS);
+    return PAIRS && rows > 1 ? rows & ~(size_t)1 : rows;
 }
 
 /* c[M, width] = begin + the sum of the terms, tile by tile.  Inline for callers with many small
@@ -153,8 +191,8 @@ PK_INLINE void product_panel_of(size_t M, size_t width, const term *terms, size_
     const int partial = width < cols * LANES; /* c ends inside a vector: use a copy */
     real whole[TILE_ROWS * WIDTH];
     tile t = {terms, count, 0, partial ? whole : c, partial ? WIDTH : ldc, begin};
-    for (; t.row < M; t.row += TILE_ROWS, c += TILE_ROWS * ldc) {
-        const size_t rows = smaller(M - t.row, TILE_ROWS);
+    for (size_t rows; t.row < M; t.row += rows, c += rows * ldc) {
+        rows = next_rows(M - t.row);
         for (size_t i = 0; i < rows && partial && !begin; i++)
             memcpy(whole + i * WIDTH, c + i * ldc, width * sizeof *c);
         product_tile(rows, cols, &t);
@@ -162,48 +200,91 @@ PK_INLINE void product_panel_of(size_t M, size_t width, const term *terms, size_
             for (size_t j = 0; j < width; j += LANES)
                 store_n(c + i * ldc + j, load(whole + i * WIDTH + j), smaller(width - j, LANES));
         if (!partial)
-            t.c += TILE_ROWS * ldc;
+            t.c += rows * ldc;
     }
 }
 
 /* What is compiled once for all families of an instruction set: products.c. */
+typedef void panel_product(size_t M, size_t width, const term *terms, size_t count, real *c,
+                           size_t ldc, const real *begin);
+/* Weights as right-hand sides: pack.h. */
+typedef struct {
+    void (*gate_columns)(real *to, size_t ldt, const real *w, size_t H, size_t N, size_t unit,
+                         size_t units, const size_t *gates, size_t count);
+    void (*gate_rows)(real *to, const real *w, size_t H, size_t N, size_t column, size_t unit,
+                      size_t units, const size_t *gates, size_t count);
+} packing;
 struct dot_term;
 typedef struct {
-    void (*panel)(size_t M, size_t width, const term *terms, size_t count, real *c, size_t ldc,
-                  const real *begin); /* matmul.h */
-    void (*gate_columns)(real *to, size_t ldt, const real *w, size_t H, size_t N, size_t unit,
-                         size_t units, const size_t *gates, size_t count); /* pack.h */
+    packing packing;
+    panel_product *panel; /* matmul.h */
+    void (*product)(size_t M, size_t N, const term *whole, real *c, size_t ldc, const real *begin);
     void (*add_dots)(vec dots[][COLS][LANES], size_t rows, size_t count, size_t lanes,
                      const struct dot_term *terms, size_t n_terms); /* dots.h */
     void (*numbers)(uint64_t seed, uint64_t stream, uint64_t counter,
                     uint16_t *numbers); /* numbers.h */
 } product_kernels;
 extern const product_kernels PK_PRODUCTS;
-#define product_panel PK_PRODUCTS.panel
 
-/* c[M, N] = begin + left[M, K] right, K <= K_BLOCK */
-static inline void product_block(size_t M, size_t N, size_t K, operand left, right_operand right,
-                                 real *c, size_t ldc, const real *begin)
+/* Products whose operands are rounded to bfloat16: rounded.c.  Both are first copied: rounded, and
+ * where the instruction set multiplies pairs, two values of neighbouring k in an element, the first
+ * one in its upper half.  K, depth and strides then count such elements. */
+typedef struct {
+    pk_products of_api; /* first, so that a pointer to it is one to this */
+    size_t vector_bytes;
+    const void *narrow;   /* the table for kernels with vectors of 32 bytes, if these are wider */
+    size_t per;           /* values in an element */
+    panel_product *panel; /* NULL: that of products.c */
+    /* A left-hand side: the n elements of `rows` rows, ldf apart, to rows ldt apart. */
+    void (*round_left)(real *to, size_t ldt, const real *from, ptrdiff_t ldf, size_t rows,
+                       size_t n);
+    /* A row of a right-hand side from one or two (NULL: zeros) of n elements; then zeros up to
+     * `width`, which is whole vectors.  `to` may be the first. */
+    void (*round_right)(real *to, const real *first, const real *second, size_t n, size_t width);
+    /* All rows of one, from K of n elements, to rows of ldt, whole vectors; `to` may be `from`. */
+    void (*round_rows)(real *to, size_t ldt, const real *from, size_t ldf, size_t K, size_t n);
+    packing packing;
+} rounding;
+
+/* This rounding, or NULL; only the kernels of float know one. */
+PK_INLINE const rounding *rounded(const void *products)
 {
-    for (size_t r = 0; r < M;
-         r += ROW_BLOCK, left.a += ROW_BLOCK * left.row, c += ROW_BLOCK * ldc) {
-        term t = {K, left, right};
-        for (size_t n = 0; n < N; n += WIDTH, t.right.b += right.panel)
-            product_panel(smaller(M - r, ROW_BLOCK), smaller(N - n, WIDTH), &t, 1, c + n, ldc,
-                          begin);
-    }
+    return sizeof(real) == 4 ? products : NULL;
 }
 
-/* c[M, N] = begin + left[M, K] right; left is made by strided() */
-static inline void product(size_t M, size_t N, size_t K, operand left, right_operand right, real *c,
-                           size_t ldc, const real *begin)
+PK_INLINE const packing *packing_of(const void *products)
 {
-    size_t k = 0;
-    do {
-        product_block(M, N, smaller(K - k, K_BLOCK), left, rows_from(right, k), c, ldc,
-                      k == 0 ? begin : NULL);
-        left.a += left.segment;
-    } while ((k += K_BLOCK) < K);
+    const rounding *how = rounded(products);
+    return how ? &how->packing : &PK_PRODUCTS.packing;
+}
+
+/* The one that goes with these kernels: a set may have cells of another one. */
+PK_INLINE const rounding *rounding_of(const pk_products *products)
+{
+    const rounding *found = rounded(products);
+    return found && found->vector_bytes != PK_VECTOR_BYTES ? found->narrow : found;
+}
+
+/* How many elements K values take. */
+PK_INLINE size_t elements_of(const void *products, size_t K)
+{
+    const rounding *how = rounded(products);
+    return how && how->per == 2 ? (K + 1) / 2 : K;
+}
+
+PK_INLINE void product_panel(size_t M, size_t width, const term *terms, size_t count, real *c,
+                             size_t ldc, const real *begin)
+{
+    const rounding *products = rounded(terms->right.products);
+    panel_product *const panel = products && products->panel ? products->panel : PK_PRODUCTS.panel;
+    panel(M, width, terms, count, c, ldc, begin);
+}
+
+/* c[M, N] = begin + left[M, K] right; left is made by strided(), unless K <= K_BLOCK */
+PK_INLINE void product(size_t M, size_t N, size_t K, operand left, right_operand right, real *c,
+                       size_t ldc, const real *begin)
+{
+    PK_PRODUCTS.product(M, N, &(term){K, left, right}, c, ldc, begin);
 }
 
 /* A row of a panel: `width` elements, then zeros. */

@@ -67,9 +67,9 @@ static void normed_backward_step(const normed_job *job, size_t t, range rows)
     for (size_t b = rows.from; b < rows.to; b++)
         normed_row_backward(job, t, b);
     if (t > 0 || job->wants_dh0)
-        multiplied(length(live), P, job->N,
-                   strided(product_at(job, t, live.from), (ptrdiff_t)job->row, 1), job->rows_hh,
-                   job->dh + live.from * P, P, NULL);
+        times_panels(length(live), P, job->N,
+                     strided(product_at(job, t, live.from), (ptrdiff_t)job->row, 1), job->rows_hh,
+                     job->dh + live.from * P, P, NULL);
     for (size_t b = live.from; b < live.to && job->s.resets; b++)
         if (begins_anew(&job->s, t, b)) {
             normed_past_reset(job, job->dh + b * P, job->dh_resets + b * P);
@@ -110,8 +110,9 @@ static void normed_dx(void *arg, size_t task)
     const size_t together = job->dx.t_stride == (ptrdiff_t)(B * row) ? to - from : 1;
     const fp_mode mode = flush_denormals();
     for (size_t t = from; t < to; t += together)
-        multiplied(B * together, job->s.I, job->N, strided(x_at(job, t, 0), (ptrdiff_t)job->row, 1),
-                   job->rows_ih, row_at(job->dx, t, 0), row, job->adds_to_dx ? NULL : ZEROS);
+        times_panels(B * together, job->s.I, job->N,
+                     strided(x_at(job, t, 0), (ptrdiff_t)job->row, 1), job->rows_ih,
+                     row_at(job->dx, t, 0), row, job->adds_to_dx ? NULL : ZEROS);
     restore_denormals(mode);
 }
 

@@ -33,9 +33,9 @@ static range active_rows(const normed_job *job, size_t t, range rows)
 }
 
 /* One copy of the loops of a product for all that is here. */
-__attribute__((noinline)) static void multiplied(size_t M, size_t N, size_t K, operand left,
-                                                 const real *packed, real *c, size_t ldc,
-                                                 const real *begin)
+__attribute__((noinline)) static void times_panels(size_t M, size_t N, size_t K, operand left,
+                                                   const real *packed, real *c, size_t ldc,
+                                                   const real *begin)
 {
     if (M && N)
         product(M, N, K, left, in_panels(packed, K), c, ldc, begin);
@@ -64,9 +64,9 @@ static void normed_inputs(const normed_job *job, range steps, range rows)
     const int together = one_row || (every_row && !job->s.lengths);
     for (size_t t = steps.from; t < steps.to; t += together ? length(steps) : 1) {
         const range live = together ? rows : active_rows(job, t, rows);
-        multiplied(length(live) * (together ? length(steps) : 1), N, job->s.I,
-                   strided(row_at(job->x, t, live.from), one_row ? step : row, 1), job->packed_ih,
-                   x_at(job, t, live.from), one_row ? B * job->row : job->row, ZEROS);
+        times_panels(length(live) * (together ? length(steps) : 1), N, job->s.I,
+                     strided(row_at(job->x, t, live.from), one_row ? step : row, 1), job->packed_ih,
+                     x_at(job, t, live.from), one_row ? B * job->row : job->row, ZEROS);
     }
     for (size_t t = steps.from; t < steps.to; t++)
         for (size_t b = rows.from; b < rows.to; b++)
@@ -86,8 +86,8 @@ static void normed_products(const normed_job *job, size_t t, range rows)
         memcpy(job->before + b * job->P, row_of(job, t, b).h_prev, job->P * sizeof *h);
     if (job->before)
         h = job->before + rows.from * job->P;
-    multiplied(length(rows), round_up(job->N, LANES), job->s.H, strided(h, (ptrdiff_t)job->P, 1),
-               job->packed_hh, product_at(job, t, rows.from), job->row, ZEROS);
+    times_panels(length(rows), round_up(job->N, LANES), job->s.H, strided(h, (ptrdiff_t)job->P, 1),
+                 job->packed_hh, product_at(job, t, rows.from), job->row, ZEROS);
 }
 
 /* Past the end of its sequence a row keeps its states. */

@@ -64,9 +64,8 @@ static inline void pack_columns(real *to, size_t ldt, const real *from, size_t l
 
 /* to [N, count * `units`], rows ldt apart, 0 up to ldt: `units` rows of each of `count` gates of w
  * [G * H, N], from row `unit` of the gate on, as columns. */
-static inline void pack_gate_columns_of(real *to, size_t ldt, const real *w, size_t H, size_t N,
-                                        size_t unit, size_t units, const size_t *gates,
-                                        size_t count)
+static inline void pack_gate_columns(real *to, size_t ldt, const real *w, size_t H, size_t N,
+                                     size_t unit, size_t units, const size_t *gates, size_t count)
 {
     enum { DEPTH = 64 }; /* columns of w at a time, so that the written cache lines stay in L1 */
     if (count * units < ldt)
@@ -78,8 +77,6 @@ static inline void pack_gate_columns_of(real *to, size_t ldt, const real *w, siz
                              w + (gates[j] * H + unit + u) * N + k, N, smaller(units - u, LANES),
                              smaller(N - k, DEPTH));
 }
-
-#define pack_gate_columns PK_PRODUCTS.gate_columns
 
 /* to [count * units, WIDTH]: columns column * WIDTH.. of the same rows of w. */
 static inline void pack_gate_rows(real *to, const real *w, size_t H, size_t N, size_t column,

@@ -6,9 +6,47 @@
 #include "numbers.h"
 #include "pack.h"
 
+__attribute__((noinline)) static void panel(size_t M, size_t width, const term *terms, size_t count,
+                                            real *c, size_t ldc, const real *begin)
+{
+    product_panel_of(M, width, terms, count, c, ldc, begin);
+}
+
+/* Hidden from the compiler, which would make copies of it all for what it knew here. */
+static panel_product *panel_for(const void *products)
+{
+    const rounding *how = rounded(products);
+    panel_product *found = how && how->panel ? how->panel : panel;
+    __asm__("" : "+r"(found));
+    return found;
+}
+
+static void product_of_panels(size_t M, size_t N, const term *whole, real *c, size_t ldc,
+                              const real *begin)
+{
+    panel_product *const multiply_panel = panel_for(whole->right.products);
+    if (M <= ROW_BLOCK && N <= WIDTH && whole->K <= K_BLOCK) { /* as in most steps of a layer */
+        multiply_panel(M, N, whole, 1, c, ldc, begin);
+        return;
+    }
+    operand left = whole->left;
+    size_t k = 0;
+    do { /* once even if there is nothing to add */
+        for (size_t r = 0; r < M; r += ROW_BLOCK) {
+            term t = {smaller(whole->K - k, K_BLOCK), left, rows_from(whole->right, k)};
+            t.left.a += (ptrdiff_t)r * left.row;
+            for (size_t n = 0; n < N; n += WIDTH, t.right.b += t.right.panel)
+                multiply_panel(smaller(M - r, ROW_BLOCK), smaller(N - n, WIDTH), &t, 1,
+                               c + r * ldc + n, ldc, k == 0 ? begin : NULL);
+        }
+        left.a += left.segment;
+    } while ((k += K_BLOCK) < whole->K);
+}
+
 const product_kernels PK_TABLE = {
-    .panel = product_panel_of,
-    .gate_columns = pack_gate_columns_of,
+    .packing = {pack_gate_columns, pack_gate_rows},
+    .panel = panel,
+    .product = product_of_panels,
     .add_dots = add_dots,
     .numbers = random_numbers_of,
 };

@@ -14,34 +14,36 @@ static int is_read_in_place(const pk_rnn_shape *s, columns of, size_t N)
     for (size_t j = 0; j < of.count; j++)
         if (of.gate[j] != j)
             return 0;
-    return N % LANES == 0 && times(s->T, s->B) < ROWS_WORTH_PACKING;
+    return !rounded(s->products) && N % LANES == 0 && times(s->T, s->B) < ROWS_WORTH_PACKING;
 }
 
-/* Packs the rows of one panel of units, WIDTH columns of them; tasks: all of w_hh, then of w_ih. */
+/* Packs the rows of one panel of units of w [G * H, N], columns n * WIDTH.. of them. */
+static void rnn_pack_rows(const rnn_job *job, columns of, real *to, const real *w, size_t N,
+                          size_t n, size_t panel)
+{
+    const size_t H = job->s.H, unit = panel * UNITS, units = units_of(panel, H);
+    to += (n * elements_in(job, of) + elements_of(job->products, of.count * unit)) * WIDTH;
+    packing_of(job->products)->gate_rows(to, w, H, N, n, unit, units, of.gate, of.count);
+}
+
+/* Tasks: panels of units, WIDTH columns of them; all of w_hh, then of w_ih. */
 static void rnn_pack_backward(void *arg, size_t task)
 {
     const rnn_run *run = arg;
     const rnn_job *job = run->jobs + task % run->count;
-    const size_t H = job->s.H, panels = panels_in(H), of_w_hh = job->Q / WIDTH;
+    const size_t panels = panels_in(job->s.H), of_w_hh = job->Q / WIDTH;
     const size_t panel = task / run->count % panels, n = task / run->count / panels;
-    const size_t unit = panel * UNITS, units = units_of(panel, H);
-    real *w_hh = job->packed_w_hh, *w_ih = job->packed_w_ih, *w_s = job->packed_w_s;
     if (CELL_HAS_S && n < of_w_hh)
-        pack_gate_rows(w_s + (n * H + unit) * OF_S.count * WIDTH, job->w.w_hh, H, job->R, n, unit,
-                       units, OF_S.gate, OF_S.count);
-    if (n < of_w_hh && w_hh) {
-        w_hh += (n * H + unit) * OF_H.count * WIDTH;
-        pack_gate_rows(w_hh, job->w.w_hh, H, job->R, n, unit, units, OF_H.gate, OF_H.count);
-    } else if (n >= of_w_hh && w_ih) {
-        w_ih += ((n - of_w_hh) * H + unit) * OF_X.count * WIDTH;
-        pack_gate_rows(w_ih, job->w.w_ih, H, job->s.I, n - of_w_hh, unit, units, OF_X.gate,
-                       OF_X.count);
-    }
+        rnn_pack_rows(job, OF_S, job->packed_w_s, job->w.w_hh, job->R, n, panel);
+    if (n < of_w_hh && job->packed_w_hh)
+        rnn_pack_rows(job, OF_H, job->packed_w_hh, job->w.w_hh, job->R, n, panel);
+    else if (n >= of_w_hh && job->packed_w_ih)
+        rnn_pack_rows(job, OF_X, job->packed_w_ih, job->w.w_ih, job->s.I, n - of_w_hh, panel);
 }
 
 /* ---- what forward did not keep --------------------------------------------------------------- */
 
-/* With resets or dropout of h: h before each step of a run; task = step * count + job. */
+/* Unless the states are the operand: h before each step of a run; task = step * count + job. */
 static void rnn_before_again(void *arg, size_t task)
 {
     const rnn_run *run = arg;
@@ -53,13 +55,14 @@ static void rnn_again(const rnn_job *job, range steps, size_t i, int phase, rang
                       range columns)
 {
     const range panels = panels_of(job, columns), with_h = steps_with_h(job, steps);
-    const pk_sequence h = {h_before(job, with_h.from, 0), (ptrdiff_t)(job->s.B * job->P_h),
-                           (ptrdiff_t)job->P_h};
+    const pk_sequence h = {h_before(job, with_h.from, 0), (ptrdiff_t)(job->s.B * job->P_before),
+                           (ptrdiff_t)job->P_before};
     (void)i; /* always 0: one call for all steps */
     if (phase == 0) {
         rnn_inputs(job, steps, rows, panels);
         for (size_t panel = panels.from; panel < panels.to; panel++)
-            rnn_products(job, OF_H, h, job->R, packed_w_hh(job, panel), panel, with_h, rows, NULL);
+            rnn_products(job, OF_H, h, job->K_h, packed_w_hh(job, panel), panel, with_h, rows,
+                         NULL);
         for (size_t t = steps.from; t < steps.to && CELL_HAS_S; t++)
             for (size_t panel = panels.from; panel < panels.to; panel++)
                 rnn_s(job, t, rows, panel, gates_at(job, panel, t, rows.from));
@@ -188,6 +191,11 @@ static void rnn_h_backward(const rnn_job *job, size_t t, range rows, range featu
             store(dh_row(job, t, b) + at, dh);
             store(job->dh + b * job->Q + at, past);
         }
+    if (rounded(job->products))
+        job->products->round_left(job->dh_rounded + rows.from * job->K_Q +
+                                      elements_of(job->products, features.from),
+                                  job->K_Q, dh_row(job, t, rows.from) + features.from,
+                                  (ptrdiff_t)job->Q, length(rows), length(features));
 }
 
 /* The gradient of m of step t for some columns of units. */
@@ -195,11 +203,12 @@ static void rnn_m_backward(const rnn_job *job, size_t t, range rows, range colum
 {
     const range live = active_rows(job, t, rows);
     const size_t n = columns.from * WIDTH, N = smaller(columns.to * WIDTH, job->P_c) - n;
+    const real *dh =
+        rounded(job->products) ? job->dh_rounded + live.from * job->K_Q : dh_row(job, t, live.from);
     if (length(live))
-        rnn_rare_product(length(live), N, job->R,
-                         strided(dh_row(job, t, live.from), (ptrdiff_t)job->Q, 1),
-                         in_panels(job->packed_w_hr + n * job->R, job->R),
-                         job->ds + live.from * job->Q_c + n, job->Q_c, ZEROS);
+        product(length(live), N, job->K_h, strided(dh, (ptrdiff_t)job->K_Q, 1),
+                rounded_panels(job->products, job->packed_w_hr + n * job->R, job->R),
+                job->ds + live.from * job->Q_c + n, job->Q_c, ZEROS);
 }
 
 /* For cells with s, some columns of units: the gradient of s of step t, which needs dA of all
@@ -332,6 +341,8 @@ static void rnn_backward(const pk_rnn_layer *layers, const pk_rnn_gradients *gra
         pk_parallel(rnn_pack_forward, &run, count * panels, run.nthreads);
     do {
         run.steps = (range){to > window ? (to - 1) / window * window : 0, to};
+        if (again && rounded(jobs->products))
+            pk_parallel(rnn_round_x, &run, count * length(run.steps), run.nthreads);
         if (again && jobs->before)
             pk_parallel(rnn_before_again, &run, count * length(run.steps), run.nthreads);
         if (again)

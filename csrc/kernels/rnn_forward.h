@@ -3,7 +3,7 @@
 #ifndef PK_RNN_FORWARD_H
 #define PK_RNN_FORWARD_H
 
-#include "rnn_noise.h"
+#include "rnn_rounded.h"
 
 PK_INLINE real *packed_w_s(const rnn_job *job, size_t panel)
 {
@@ -16,22 +16,23 @@ static void rnn_pack_forward(void *arg, size_t task)
 {
     const rnn_run *run = arg;
     const rnn_job *job = run->jobs + task % run->count;
-    const size_t panel = task / run->count, I = job->s.I, H = job->s.H, n = units_of(panel, H);
-    const size_t unit = panel * UNITS;
+    const size_t panel = task / run->count, I = job->s.I, H = job->s.H, R = job->R;
+    const size_t unit = panel * UNITS, n = units_of(panel, H);
     const real *biases[] = {job->w.b_ih, job->w.b_hh, job->w.b_hh};
     const columns of[] = {OF_X, OF_H, OF_S};
     real *bias = packed_panel(job, panel), *w_ih = bias + WIDTH;
+    real *w_hh = w_ih + I * packed_row(OF_X);
     memset(bias, 0, WIDTH * sizeof *bias);
     for (size_t i = 0; i < 3; i++)
         for (size_t j = 0; j < of[i].count && biases[i]; j++)
             for (size_t u = 0; u < n; u++)
                 bias[(of[i].first + j) * n + u] += biases[i][of[i].gate[j] * H + unit + u];
-    pack_gate_columns(w_ih, packed_row(OF_X), job->w.w_ih, H, I, unit, n, OF_X.gate, OF_X.count);
-    pack_gate_columns(w_ih + I * packed_row(OF_X), packed_row(OF_H), job->w.w_hh, H, job->R, unit,
-                      n, OF_H.gate, OF_H.count);
+    const packing *pack = packing_of(job->products);
+    pack->gate_columns(w_ih, packed_row(OF_X), job->w.w_ih, H, I, unit, n, OF_X.gate, OF_X.count);
+    pack->gate_columns(w_hh, packed_row(OF_H), job->w.w_hh, H, R, unit, n, OF_H.gate, OF_H.count);
     if (CELL_HAS_S)
-        pack_gate_columns(packed_w_s(job, panel), packed_row(OF_S), job->w.w_hh, H, job->R, unit, n,
-                          OF_S.gate, OF_S.count);
+        pack->gate_columns(packed_w_s(job, panel), packed_row(OF_S), job->w.w_hh, H, R, unit, n,
+                           OF_S.gate, OF_S.count);
 }
 
 /* Packs columns of w_hr for a pass, WIDTH outputs of its product; task = part * count + job. */
@@ -42,21 +43,27 @@ static void rnn_pack_projection(void *arg, size_t task)
     const size_t at = task / run->count * WIDTH, H = job->s.H, R = job->R;
     real *const to = job->packed_w_hr;
     if (!run->is_backward)
-        pack_gate_columns(to + at * H, WIDTH, job->w.w_hr, 0, H, at, smaller(R - at, WIDTH),
-                          (size_t[]){0}, 1);
+        packing_of(job->products)
+            ->gate_columns(to + at * H, WIDTH, job->w.w_hr, 0, H, at, smaller(R - at, WIDTH),
+                           (size_t[]){0}, 1);
+    else if (rounded(job->products))
+        job->products->round_rows(to + at * R, WIDTH, (const real *)job->w.w_hr + at, H, R,
+                                  smaller(H - at, WIDTH));
     else
         pack_rows(to + at * R, R, job->w.w_hr, H, at, H);
 }
 
 PK_INLINE right_operand packed_w_ih(const rnn_job *job, size_t panel)
 {
-    return (right_operand){packed_panel(job, panel) + WIDTH, packed_row(OF_X), 0, 1, 0};
+    return (right_operand){
+        packed_panel(job, panel) + WIDTH, packed_row(OF_X), 0, 1, 0, job->products};
 }
 
 PK_INLINE right_operand packed_w_hh(const rnn_job *job, size_t panel)
 {
     const real *w_ih = packed_panel(job, panel) + WIDTH;
-    return (right_operand){w_ih + job->s.I * packed_row(OF_X), packed_row(OF_H), 0, 1, 0};
+    return (right_operand){
+        w_ih + job->s.I * packed_row(OF_X), packed_row(OF_H), 0, 1, 0, job->products};
 }
 
 /* Where the products with x begin: at the bias, which is returned.  If x does not enter all
@@ -96,12 +103,13 @@ static void rnn_products(const rnn_job *job, columns of, pk_sequence s, size_t N
 /* bias + w_ih x for a block of steps, into the memory of the gates. */
 static void rnn_inputs(const rnn_job *job, range steps, range rows, range panels)
 {
-    const pk_sequence x = {row_at(job->x, steps.from, 0), job->x.t_stride, job->x.b_stride};
+    pk_sequence x = job->x_rounded;
+    x.data = row_at(x, steps.from, 0);
     for (size_t panel = panels.from; panel < panels.to; panel++) {
         const real *begin = NULL;
         for (size_t t = steps.from; t < steps.to; t++)
             begin = begin_at_bias(job, panel, gates_at(job, panel, t, rows.from), length(rows));
-        rnn_products(job, OF_X, x, job->s.I, packed_w_ih(job, panel), panel, steps, rows, begin);
+        rnn_products(job, OF_X, x, job->K_x, packed_w_ih(job, panel), panel, steps, rows, begin);
     }
 }
 
@@ -111,25 +119,25 @@ static void rnn_pre_activations(const rnn_job *job, size_t t, range rows, range 
 {
     real *live_a = a + (live.from - rows.from) * WIDTH;
     const range with_h = rows_that(takes_h, job, t, live);
-    const size_t I = job->s.I, R = job->R, n = units_of(panel, job->s.H), m = length(live);
-    const operand x = strided(row_at(job->x, t, live.from), job->x.b_stride, 1);
-    const operand h = strided(h_before(job, t, with_h.from), (ptrdiff_t)job->P_h, 1);
+    const size_t K_x = job->K_x, K_h = job->K_h, n = units_of(panel, job->s.H), m = length(live);
+    const operand x = strided(row_at(job->x_rounded, t, live.from), job->x_rounded.b_stride, 1);
+    const operand h = strided(h_before(job, t, with_h.from), (ptrdiff_t)job->P_before, 1);
     const right_operand w_ih = packed_w_ih(job, panel), w_hh = packed_w_hh(job, panel);
     const int same_columns = OF_X.count == CELL_COLUMNS && OF_H.count == CELL_COLUMNS;
     const int same_rows = length(with_h) == 0 || length(with_h) == m;
-    if (same_columns && same_rows && job->block == 1 && I + R <= K_BLOCK) {
-        const term terms[] = {{I, x, w_ih}, {R, h, w_hh}};
+    if (same_columns && same_rows && job->block == 1 && K_x + K_h <= K_BLOCK) {
+        const term terms[] = {{K_x, x, w_ih}, {K_h, h, w_hh}};
         product_panel(m, width_of(OF_X, n), terms, length(with_h) ? 2 : 1, live_a, WIDTH,
                       packed_panel(job, panel));
         return;
     }
     if (job->block == 1)
-        product(m, width_of(OF_X, n), I, x, w_ih, live_a + OF_X.first * n, WIDTH,
+        product(m, width_of(OF_X, n), K_x, x, w_ih, live_a + OF_X.first * n, WIDTH,
                 begin_at_bias(job, panel, live_a, m));
     else if (PHASES == 1) /* else a is where they are */
         memcpy(live_a, gates_at(job, panel, t, live.from), m * WIDTH * sizeof *a);
     if (length(with_h))
-        product(length(with_h), width_of(OF_H, n), R, h, w_hh,
+        product(length(with_h), width_of(OF_H, n), K_h, h, w_hh,
                 a + (with_h.from - rows.from) * WIDTH + OF_H.first * n, WIDTH, NULL);
 }
 
@@ -138,7 +146,7 @@ PK_INLINE void rnn_put(const rnn_job *job, size_t t, size_t b, size_t at, size_t
                        vec y, const int rare)
 {
     store(h_at(job, t + 1, b) + at, h);
-    if (rare && job->before) {
+    if (rare && job->before && !rounded(job->products)) {
         const vec next = is_reset(job, t + 1, b) ? load(job->reset_h + b * job->P_h + at) : h;
         store(h_before(job, t + 1, b) + at, dropped_h(job, b, at, next));
     }
@@ -222,6 +230,10 @@ static void rnn_forward_cells(const rnn_job *job, size_t t, range rows, size_t p
         rnn_rare_cells(job, t, rows, panel, a, gates, c, c_next, 0);
     else
         rnn_cells(job, t, rows, panel, a, gates, c, c_next, 0, 0);
+    if (rounded(job->products) && projects(&job->s))
+        rnn_round_s(job, t, rows, panel * UNITS, vectors_of(job, panel) * LANES);
+    else if (rounded(job->products))
+        rnn_round_h(job, t + 1, rows, panel * UNITS, vectors_of(job, panel) * LANES);
 }
 
 /* For cells with s: s of step t, from the pre-activations a[rows, WIDTH] of one panel. */
@@ -230,38 +242,33 @@ static void rnn_s(const rnn_job *job, size_t t, range rows, size_t panel, real *
     for (size_t b = rows.from; b < rows.to; b++, a += WIDTH)
         for (size_t v = 0; v < vectors_of(job, panel); v++) {
             const place p = place_of(job, panel, v);
-            const vec h = load(h_before(job, t, b) + p.unit);
+            vec h = load(h_or_reset(job, t, b, h_at(job, t, b)) + p.unit);
+            h = dropped_h(job, b, p.unit, h);
             store(s_at(job, t, b) + p.unit, zero_tail(cell_s(a + v * LANES, p.n, h), p.lanes));
         }
+    if (rounded(job->products))
+        rnn_round_s(job, t, rows, panel * UNITS, vectors_of(job, panel) * LANES);
 }
 
 /* The products with s, in place, for some steps. */
 static void rnn_products_of_s(const rnn_job *job, range steps, range rows, size_t panel)
 {
-    const pk_sequence s = {s_at(job, steps.from, 0), (ptrdiff_t)(job->s.B * job->P_c),
-                           (ptrdiff_t)job->P_c};
-    rnn_products(job, OF_S, s, job->R,
-                 (right_operand){packed_w_s(job, panel), packed_row(OF_S), 0, 1, 0}, panel, steps,
-                 rows, NULL);
-}
-
-/* Apart, so that the products of the usual case stay inline. */
-__attribute__((noinline)) static void rnn_rare_product(size_t M, size_t N, size_t K, operand left,
-                                                       right_operand right, real *c, size_t ldc,
-                                                       const real *begin)
-{
-    product(M, N, K, left, right, c, ldc, begin);
+    const pk_sequence s = {s_before(job, steps.from, 0), (ptrdiff_t)(job->s.B * job->P_s),
+                           (ptrdiff_t)job->P_s};
+    const right_operand w = {packed_w_s(job, panel), packed_row(OF_S), 0, 1, 0, job->products};
+    rnn_products(job, OF_S, s, job->K_h, w, panel, steps, rows, NULL);
 }
 
 /* h = w_hr m for the features that belong to some columns of units. */
 static void rnn_project(const rnn_job *job, size_t t, range rows, range columns)
 {
     const range live = active_rows(job, t, rows), features = features_of(job, columns);
-    const right_operand w = in_panels(job->packed_w_hr + features.from * job->s.H, job->s.H);
+    const size_t H = job->s.H;
     if (length(live) && length(features))
-        rnn_rare_product(length(live), length(features), job->s.H,
-                         strided(s_at(job, t, live.from), (ptrdiff_t)job->P_c, 1), w,
-                         h_at(job, t + 1, live.from) + features.from, job->P_h, ZEROS);
+        product(length(live), length(features), elements_of(job->products, H),
+                strided(s_before(job, t, live.from), (ptrdiff_t)job->P_s, 1),
+                rounded_panels(job->products, job->packed_w_hr + features.from * H, H),
+                h_at(job, t + 1, live.from) + features.from, job->P_h, ZEROS);
     for (size_t b = rows.from; b < rows.to; b++)
         for (size_t at = features.from; at < features.to; at += LANES) {
             const int is_active = active(job, t, b);
@@ -271,6 +278,8 @@ static void rnn_project(const rnn_job *job, size_t t, range rows, range columns)
             rnn_put(job, t, b, at, smaller(job->R - at, LANES), h,
                     is_active || job->s.repeat_last ? h : broadcast(0), 1);
         }
+    if (rounded(job->products))
+        rnn_round_h(job, t + 1, rows, features.from, length(features));
 }
 
 static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phase, range rows,
@@ -309,9 +318,13 @@ static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phas
     }
 }
 
-/* With resets or dropout of h: h as it enters the products of step t, from the states. */
+/* Unless the states are the operand: h as it enters the products of step t, from them. */
 __attribute__((noinline)) static void rnn_copy_before(const rnn_job *job, size_t t)
 {
+    if (rounded(job->products)) {
+        rnn_round_h(job, t, (range){0, job->s.B}, 0, job->P_h);
+        return;
+    }
     for (size_t b = 0; b < job->s.B; b++) {
         const real *from = h_or_reset(job, t, b, h_at(job, t, b));
         real *to = h_before(job, t, b);
@@ -348,6 +361,8 @@ static void rnn_forward(const pk_rnn_layer *layers, size_t count, int nthreads)
     }
     rnn_run run = rnn_run_of(jobs, count, nthreads);
     pk_parallel(rnn_pack_forward, &run, count * panels_in(jobs->s.H), run.nthreads);
+    if (rounded(jobs->products))
+        pk_parallel(rnn_round_x, &run, count * jobs->s.T, run.nthreads);
     if (projects(&jobs->s))
         pk_parallel(rnn_pack_projection, &run, count * jobs->Q / WIDTH, run.nthreads);
     rnn_walk_steps(&run, rnn_forward_step, jobs->s.T);

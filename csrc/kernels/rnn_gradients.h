@@ -1,125 +1,9 @@
-/* Computes dx and the gradients of the weights from dA, the gradient of the pre-activations, in
- * products over many steps at once.  rnn_backward.h calls rnn_gradients_of. */
+/* Computes the gradients of the weights from dA, the gradient of the pre-activations, in products
+ * over many steps at once, and calls rnn_dx.h.  rnn_backward.h calls rnn_gradients_of. */
 #ifndef PK_RNN_GRADIENTS_H
 #define PK_RNN_GRADIENTS_H
 
-#include "rnn_forward.h"
-
-/* `steps` without the first one, if h is 0 there and enters no product. */
-static range steps_with_h(const rnn_job *job, range steps)
-{
-    const range rows = {0, job->s.B};
-    if (length(steps) && length(rows_that(takes_h, job, steps.from, rows)) == 0)
-        steps.from++;
-    return steps;
-}
-
-/* ---- dA as the left-hand side of products ---------------------------------------------------- */
-
-/* dA with the columns `of`, those of x or of h; k runs over panel, column, unit.  Returns how many
- * k from `k` on are one block of a product.  Panels are segments of one operand.  The last panel,
- * whose columns may be closer together, is a block of its own if the columns do not begin with the
- * first. */
-PK_INLINE size_t da_block(const rnn_job *job, columns of, size_t k)
-{
-    const size_t H = job->s.H, depth = of.count * UNITS, whole = H / UNITS * depth;
-    const size_t end = smaller(k + K_BLOCK / depth * depth, of.count * H);
-    return (of.first > 0 && k < whole ? smaller(end, whole) : end) - k;
-}
-
-PK_INLINE operand da_at(const rnn_job *job, columns of, size_t k, size_t t, size_t b)
-{
-    const size_t depth = of.count * UNITS, panel = k / depth;
-    const real *da = gates_at(job, panel, t, b) + of.first * units_of(panel, job->s.H);
-    return (operand){da, WIDTH, 1, depth, (ptrdiff_t)(job->window * job->s.B * WIDTH)};
-}
-
-/* The right-hand side for it: w [G * H, N], packed or in place. */
-PK_INLINE right_operand weight_rows(const rnn_job *job, columns of, const real *packed,
-                                    const real *w, size_t N)
-{
-    const size_t H = job->s.H;
-    return packed ? in_panels(packed, of.count * H) : (right_operand){w, N, WIDTH, of.count, H * N};
-}
-
-/* c[rows, N] = begin + dA of step t times w */
-static void rnn_da_product(const rnn_job *job, columns of, size_t t, range rows, size_t N,
-                           right_operand w, real *c, size_t ldc, const real *begin)
-{
-    for (size_t k = 0, depth; k < of.count * job->s.H; k += depth) {
-        depth = da_block(job, of, k);
-        product_block(length(rows), N, depth, da_at(job, of, k, t, rows.from), rows_from(w, k), c,
-                      ldc, k ? NULL : begin);
-    }
-}
-
-/* ---- dx -------------------------------------------------------------------------------------- */
-
-typedef struct {
-    const rnn_run *run;
-    const rnn_job *job;
-    range steps;   /* of dx */
-    size_t tasks;  /* that share them */
-    size_t groups; /* of panels; a task computes GRADIENT_WIDTH columns of a weight for one group */
-} rnn_sums;
-
-/* Whether this is the first contribution to dx[t].  Two directions may share one dx: each first
- * adds to the half that the other reaches last. */
-static int is_new_dx(const rnn_sums *of, size_t t)
-{
-    const rnn_job *job = of->job, *jobs = of->run->jobs;
-    if (of->run->count == 1)
-        return 1;
-    const rnn_job *other = jobs + (job == jobs);
-    const size_t of_other = job->s.reverse == other->s.reverse ? t : job->s.T - 1 - t;
-    const int shared = other->dx.data && row_at(job->dx, t, 0) == row_at(other->dx, of_other, 0);
-    return !shared || t > of_other || (t == of_other && job == jobs);
-}
-
-/* dx = dA w_ih, or +=, for a share of the steps; block by block of k, so that w_ih is read once. */
-static void rnn_dx(void *arg, size_t task)
-{
-    const rnn_sums *of = arg;
-    const rnn_job *job = of->job;
-    const size_t B = job->s.B, I = job->s.I, row = (size_t)job->dx.b_stride;
-    const size_t from = of->steps.from + pk_chunk_begin(length(of->steps), task, of->tasks);
-    const size_t to = of->steps.from + pk_chunk_begin(length(of->steps), task + 1, of->tasks);
-    const range rows = {0, B};
-    const int equally_far = of->run->count == 1 && job->dx.t_stride == (ptrdiff_t)(B * row);
-    const right_operand w = weight_rows(job, OF_X, job->packed_w_ih, job->w.w_ih, I);
-    const fp_mode mode = flush_denormals();
-    for (size_t k = 0, depth; k < OF_X.count * job->s.H; k += depth) {
-        depth = da_block(job, OF_X, k);
-        for (size_t t = from, together; t < to; t += together) {
-            const range live = active_rows(job, t, rows);
-            const int is_new = k == 0 && is_new_dx(of, t);
-            together = equally_far ? steps_together(job, t, to, rows) : 1;
-            product_block(length(live) * together, I, depth, da_at(job, OF_X, k, t, live.from),
-                          rows_from(w, k), row_at(job->dx, t, live.from), row,
-                          is_new ? ZEROS : NULL);
-            for (size_t b = 0; b < B && is_new; b++)
-                if (b < live.from || b >= live.to)
-                    memset(row_at(job->dx, t, b), 0, I * sizeof(real));
-        }
-    }
-    restore_denormals(mode);
-}
-
-/* dx of some steps; one job after the other, because both may add to one dx. */
-static void rnn_dx_of(const rnn_run *run, range steps)
-{
-    for (size_t i = 0; i < run->count && steps.from < steps.to; i++) {
-        const rnn_job *job = run->jobs + i;
-        if (!job->dx.data || !job->s.I)
-            continue;
-        const size_t rows = 1 + smaller(512, (1 << 17) / job->s.I), threads = (size_t)run->nthreads;
-        rnn_sums of = {run, job, steps, 1 + length(steps) * (job->s.B + 1) / rows, 1};
-        if (threads > 1)
-            of.tasks = round_up(of.tasks, 2 * threads);
-        of.tasks = smaller(of.tasks, length(steps));
-        pk_parallel(rnn_dx, &of, of.tasks, run->nthreads);
-    }
-}
+#include "rnn_dx.h"
 
 /* ---- sums over steps and rows ---------------------------------------------------------------- */
 
@@ -144,7 +28,7 @@ static void rnn_close_gaps(void *arg, size_t panel)
 }
 
 /* The number of active rows in these steps. */
-static size_t active_in(const rnn_job *job, range steps)
+__attribute__((noinline)) static size_t active_in(const rnn_job *job, range steps)
 {
     const size_t B = job->s.B;
     size_t n = 0;
@@ -165,25 +49,82 @@ typedef struct {
     pk_sequence right; /* x, h, s or m, from step `first` on */
     size_t first;
     int is_h;
-    range steps; /* whose active rows are summed */
-    range rows;  /* of w_hr, for this task */
+    range steps;   /* whose active rows are summed */
+    size_t with_h; /* the first step in which h enters products */
+    range rows;    /* of w_hr, for this task */
 } rnn_weight;
 
-/* Returns the first active row, starting at row b of step t, and the mask of h for it or NULL;
- * moves t and b past it. */
-PK_INLINE const real *next_row(const rnn_job *job, const rnn_weight *g, size_t *t, size_t *b,
-                               const real **mask)
+/* The sum runs over elements: rows of dA and `right`, or pairs of them.  A pair is within the steps
+ * before with_h, or within those from there on. */
+typedef struct {
+    size_t t, b;    /* of the next row */
+    size_t rows[2]; /* to come, before with_h and from there on */
+} row_walk;
+
+PK_INLINE row_walk walk_of(const rnn_job *job, const rnn_weight *g)
 {
+    const size_t first = active_in(job, (range){g->steps.from, g->with_h});
+    return (row_walk){g->steps.from, 0, {first, active_in(job, g->steps) - first}};
+}
+
+PK_INLINE size_t elements_to_come(const rnn_job *job, const row_walk *walk)
+{
+    return elements_of(job->products, walk->rows[0]) + elements_of(job->products, walk->rows[1]);
+}
+
+/* Returns the next active row from `column` on; with dropout of h what is left of it, up to column
+ * `end`, in `left`. */
+PK_INLINE const real *next_row(const rnn_job *job, const rnn_weight *g, row_walk *walk,
+                               size_t column, size_t end, real *left)
+{
+    walk->rows[walk->rows[0] == 0]--;
     for (;;) {
-        const size_t step = *t, row = *b;
-        if (++*b == job->s.B)
-            *b = 0, ++*t;
-        if (active(job, step, row)) {
-            const real *of_step = row_at(g->right, step - g->first, row);
-            *mask = g->is_h && job->h_mask ? job->h_mask + row * job->P_h : NULL;
-            return g->is_h ? h_or_reset(job, step, row, of_step) : of_step;
-        }
+        const size_t step = walk->t, row = walk->b;
+        if (++walk->b == job->s.B)
+            walk->b = 0, ++walk->t;
+        if (!active(job, step, row))
+            continue;
+        const real *found = row_at(g->right, step - g->first, row) + column;
+        if (g->is_h && is_reset(job, step, row))
+            found = job->reset_h + row * job->P_h + column;
+        if (!g->is_h || !job->h_mask)
+            return found;
+        for (size_t n = column; n < end; n += LANES)
+            store(left + n - column, dropped_h(job, row, n, load(found + n - column)));
+        return left;
     }
+}
+
+/* The next element of `right`, from `column` on: `width` columns, which is whole vectors, in each
+ * of the arrays that are `stride` apart; 0 from column `end` on. */
+__attribute__((noinline)) static void pack_element(const rnn_job *job, const rnn_weight *g,
+                                                   row_walk *walk, real *to, size_t stride,
+                                                   size_t column, size_t end, size_t width)
+{
+    real left[2][GRADIENT_WIDTH];
+    const size_t *to_come = walk->rows + (walk->rows[0] == 0);
+    const real *row[2] = {NULL, NULL};
+    const size_t count = rounded(job->products) ? smaller(*to_come, job->products->per) : 1;
+    for (size_t i = 0; i < count; i++)
+        row[i] = next_row(job, g, walk, column, end, left[i]);
+    for (size_t n = 0; n < end - column; n += width, to += stride) {
+        const size_t rest = smaller(end - column - n, width);
+        if (rounded(job->products))
+            job->products->round_right(to, row[0] + n, row[1] ? row[1] + n : NULL, rest, width);
+        else if (rest == WIDTH)
+            memcpy(to, row[0] + n, WIDTH * sizeof *to);
+        else
+            for (size_t j = 0; j < width; j += LANES)
+                store(to + j,
+                      j < rest ? load_n(row[0] + n + j, smaller(rest - j, LANES)) : (vec){0});
+    }
+}
+
+/* How many elements of dA come before those of this weight. */
+PK_INLINE size_t elements_before(const rnn_sums *sums, const rnn_weight *g)
+{
+    const range steps = {sums->run->steps.from, g->steps.from};
+    return elements_of(sums->job->products, active_in(sums->job, steps));
 }
 
 /* Transposes n rows of each gate of w [G * H, N] into w_t [N, WIDTH], with columns [of, n]; or
@@ -206,22 +147,22 @@ __attribute__((noinline)) static void rnn_narrow_gradient(const rnn_sums *sums, 
     enum { DEPTH = 2 * K_BLOCK };
     _Alignas(ALIGNMENT) real packed[DEPTH * LANES], dw_t[LANES * WIDTH];
     const rnn_job *job = sums->job;
-    const size_t H = job->s.H, N = g->N, total = active_in(job, g->steps);
-    const size_t before = active_in(job, (range){sums->run->steps.from, g->steps.from});
-    size_t k0 = 0, t = g->steps.from, b = 0;
+    row_walk walk = walk_of(job, g);
+    const size_t H = job->s.H, N = g->N, total = elements_to_come(job, &walk);
+    const size_t before = elements_before(sums, g);
+    size_t k0 = 0;
     do { /* once even if there is nothing to add */
         const size_t depth = smaller(total - k0, DEPTH);
         for (size_t k = 0; k < depth; k++)
-            store(packed + k * LANES, load_part(next_row(job, g, &t, &b, &(const real *){0}), N));
+            pack_element(job, g, &walk, packed + k * LANES, 0, 0, N, LANES);
         for (size_t panel = panels.from; panel < panels.to; panel++) {
             const size_t n = units_of(panel, H);
             const real *da = gates_at(job, panel, sums->run->steps.from, 0) + g->of.first * n;
             const int is_new = k0 == 0 && !job->accumulate;
             turn(dw_t, g->dw + panel * UNITS * N, g->of, H, N, n, 0);
-            product_panel(N, width_of(g->of, n),
-                          &(term){depth, strided(packed, 1, LANES),
-                                  in_panels(da + (before + k0) * WIDTH, depth)},
-                          1, dw_t, WIDTH, is_new ? ZEROS : NULL);
+            term t = {depth, strided(packed, 1, LANES),
+                      rounded_panels(job->products, da + (before + k0) * WIDTH, depth)};
+            product_panel(N, width_of(g->of, n), &t, 1, dw_t, WIDTH, is_new ? ZEROS : NULL);
             turn(dw_t, g->dw + panel * UNITS * N, g->of, H, N, n, 1);
         }
     } while ((k0 += DEPTH) < total);
@@ -234,32 +175,25 @@ __attribute__((noinline)) static void rnn_wide_gradient(const rnn_sums *sums, co
 {
     enum { PANEL = K_BLOCK * WIDTH };
     const rnn_job *job = sums->job;
+    row_walk walk = walk_of(job, g);
     const size_t H = job->s.H, N = g->N, end = smaller(column + GRADIENT_WIDTH, N);
-    const size_t total = active_in(job, g->steps);
-    const size_t before = active_in(job, (range){sums->run->steps.from, g->steps.from});
-    size_t k0 = 0, t = g->steps.from, b = 0;
+    const size_t total = elements_to_come(job, &walk), before = elements_before(sums, g);
+    size_t k0 = 0;
     do { /* once even if there is nothing to add */
         const size_t depth = smaller(total - k0, K_BLOCK);
         const real *begin = k0 == 0 && !job->accumulate ? ZEROS : NULL;
-        for (size_t k = 0; k < depth; k++) {
-            const real *mask, *row = next_row(job, g, &t, &b, &mask);
-            for (size_t n = column, p = 0; n < end; n += WIDTH, p++) {
-                real *const to = packed + p * PANEL + k * WIDTH;
-                pack_row(to, row + n, smaller(end - n, WIDTH));
-                for (size_t i = 0; mask && i < WIDTH && n + i < job->P_h; i += LANES)
-                    store(to + i, load(to + i) * load(mask + n + i));
-            }
-        }
+        for (size_t k = 0; k < depth; k++)
+            pack_element(job, g, &walk, packed + k * WIDTH, PANEL, column, end, WIDTH);
         for (size_t panel = panels.from; panel < panels.to; panel++)
             for (size_t n = column, p = 0; n < end; n += WIDTH, p++)
                 for (size_t j = 0; j < g->of.count; j++) {
                     const size_t units = units_of(panel, H);
                     const real *da = gates_at(job, panel, sums->run->steps.from, 0);
                     da += (before + k0) * WIDTH + (g->of.first + j) * units;
-                    product_panel(
-                        units, smaller(end - n, WIDTH),
-                        &(term){depth, strided(da, 1, WIDTH), in_panels(packed + p * PANEL, depth)},
-                        1, g->dw + (g->of.gate[j] * H + panel * UNITS) * N + n, N, begin);
+                    term t = {depth, strided(da, 1, WIDTH),
+                              rounded_panels(job->products, packed + p * PANEL, depth)};
+                    product_panel(units, smaller(end - n, WIDTH), &t, 1,
+                                  g->dw + (g->of.gate[j] * H + panel * UNITS) * N + n, N, begin);
                 }
         if (g->of.count)
             continue;
@@ -267,7 +201,7 @@ __attribute__((noinline)) static void rnn_wide_gradient(const rnn_sums *sums, co
         for (size_t n = column, p = 0; n < end; n += WIDTH, p++)
             product_panel(length(g->rows), smaller(end - n, WIDTH),
                           &(term){depth, strided(dh, 1, (ptrdiff_t)job->Q),
-                                  in_panels(packed + p * PANEL, depth)},
+                                  rounded_panels(job->products, packed + p * PANEL, depth)},
                           1, g->dw + g->rows.from * N + n, N, begin);
     } while ((k0 += K_BLOCK) < total);
 }
@@ -328,6 +262,37 @@ static void rnn_peephole_gradient(const rnn_sums *sums, size_t panel)
     }
 }
 
+/* What needs dA as it is, for one panel. */
+static void rnn_sums_of_da(const rnn_sums *sums, size_t panel)
+{
+    rnn_bias_gradient(sums, panel);
+    if (CELL_N_PEEPHOLES > 0 && sums->job->dw.peepholes)
+        rnn_peephole_gradient(sums, panel);
+}
+
+/* Rounds the dA of one panel, in place, to the elements of these sums; first computes the gradients
+ * that need it as it is.  The task after the last panel rounds the gradients of h of a
+ * projection. */
+static void rnn_round_da(void *arg, size_t panel)
+{
+    const rnn_sums *of = arg;
+    const rnn_job *job = of->job;
+    const range steps = of->run->steps;
+    const row_walk walk =
+        walk_of(job, &(rnn_weight){.steps = steps, .with_h = steps_with_h(job, steps).from});
+    const int of_h = panel == panels_in(job->s.H);
+    const size_t row = of_h ? job->Q : WIDTH;
+    real *to = of_h ? dh_row(job, steps.from, 0) : gates_at(job, panel, steps.from, 0);
+    const real *from = to;
+    if (!of_h)
+        rnn_sums_of_da(of, panel);
+    for (int part = 0; part < 2; part++) {
+        job->products->round_rows(to, row, from, row, walk.rows[part], row);
+        to += elements_of(job->products, walk.rows[part]) * row;
+        from += walk.rows[part] * row;
+    }
+}
+
 /* GRADIENT_WIDTH columns of a weight for a group of panels.  Tasks: dw_ih, then dw_hh, of h and of
  * s, then biases, then dw_hr. */
 static void rnn_gradient_task(void *arg, size_t task)
@@ -346,10 +311,11 @@ static void rnn_gradient_task(void *arg, size_t task)
     const range with_h = steps_with_h(job, steps);
     const range rows = {pk_chunk_begin(R, group, sums->groups),
                         pk_chunk_begin(R, group + 1, sums->groups)};
-    const rnn_weight of_x = {OF_X, job->dw.w_ih, I, job->x, 0, 0, steps, {0, 0}};
-    const rnn_weight of_h = {OF_H, job->dw.w_hh, R, h, 0, 1, with_h, {0, 0}};
-    const rnn_weight of_s = {OF_S, job->dw.w_hh, R, s, steps.from, 0, with_h, {0, 0}};
-    const rnn_weight of_m = {{0}, job->dw.w_hr, job->s.H, s, steps.from, 0, steps, rows};
+    const size_t from_h = with_h.from;
+    const rnn_weight of_x = {OF_X, job->dw.w_ih, I, job->x, 0, 0, steps, from_h, {0, 0}};
+    const rnn_weight of_h = {OF_H, job->dw.w_hh, R, h, 0, 1, with_h, from_h, {0, 0}};
+    const rnn_weight of_s = {OF_S, job->dw.w_hh, R, s, steps.from, 0, with_h, from_h, {0, 0}};
+    const rnn_weight of_m = {{0}, job->dw.w_hr, job->s.H, s, steps.from, 0, steps, from_h, rows};
     const size_t biases = of_w_ih + (1 + CELL_HAS_S) * of_w_hh;
     const rnn_weight *w = part < of_w_ih ? &of_x : part < of_w_ih + of_w_hh ? &of_h : &of_s;
     size_t column = (part < of_w_ih ? part : (part - of_w_ih) % of_w_hh) * width;
@@ -357,11 +323,8 @@ static void rnn_gradient_task(void *arg, size_t task)
         w = &of_m, column = (part - biases - 1) * width;
     const fp_mode mode = flush_denormals();
     if (part == biases)
-        for (size_t panel = panels.from; panel < panels.to; panel++) {
-            rnn_bias_gradient(sums, panel);
-            if (CELL_N_PEEPHOLES > 0 && job->dw.peepholes)
-                rnn_peephole_gradient(sums, panel);
-        }
+        for (size_t panel = panels.from; panel < panels.to && !rounded(job->products); panel++)
+            rnn_sums_of_da(sums, panel);
     else if (w->dw && w->N < LANES && w != &of_m && (w == &of_x || !job->h_mask))
         rnn_narrow_gradient(sums, w, panels);
     else if (w->dw && pk_on_worker())
@@ -391,6 +354,8 @@ static void rnn_gradients_of(const rnn_run *run)
             of.groups = smaller(panels, 1 + 4 * threads / parts);
         if (job->s.lengths)
             pk_parallel(rnn_close_gaps, &of, panels + projects(&job->s), run->nthreads);
+        if (rounded(job->products))
+            pk_parallel(rnn_round_da, &of, panels + projects(&job->s), run->nthreads);
         pk_parallel(rnn_gradient_task, &of, parts * of.groups, run->nthreads);
     }
 }

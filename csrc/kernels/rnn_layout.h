@@ -107,6 +107,13 @@ typedef struct {
      * [before_steps, B, P_h], that of step t at t % before_steps. */
     real *before;
     size_t before_steps;
+    /* Only with rounded products, and before, too: the operands of the products, rows of x, of s or
+     * m, and with a projection of the gradient of h [B, K_Q].  K: elements in rows of x, of h, and
+     * of Q; P: how far rows of h, and of s or m, are apart. */
+    const rounding *products;
+    pk_sequence x_rounded;
+    real *x_memory, *s_rounded, *dh_rounded;
+    size_t K_x, K_h, K_Q, P_before, P_s;
     /* Only with noise: numbers [noise_steps, B, R or H], those of step t at t % noise_steps; what h
      * is multiplied by [B, P_h] and, for backward, the gradient of that product [B, Q]; c before
      * zoneout [B, P_c]. */
@@ -259,12 +266,13 @@ PK_INLINE real *h_at(const rnn_job *job, size_t t, size_t b)
     return job->h + (slot * job->s.B + b) * job->P_h;
 }
 
-/* The same where it is the operand of products: with resets or dropout of h, another array. */
+/* The same where it is the operand of products: another array if that is rounded, and with resets
+ * or dropout of h. */
 PK_INLINE real *h_before(const rnn_job *job, size_t t, size_t b)
 {
     if (!job->before)
         return h_at(job, t, b);
-    return job->before + (t % job->before_steps * job->s.B + b) * job->P_h;
+    return job->before + (t % job->before_steps * job->s.B + b) * job->P_before;
 }
 
 PK_INLINE real *s_at(const rnn_job *job, size_t t, size_t b)
@@ -275,6 +283,14 @@ PK_INLINE real *s_at(const rnn_job *job, size_t t, size_t b)
 PK_INLINE real *dh_row(const rnn_job *job, size_t t, size_t b)
 {
     return job->dh_rows + (t % job->window * job->s.B + b) * job->Q;
+}
+
+/* The operand of products for it. */
+PK_INLINE real *s_before(const rnn_job *job, size_t t, size_t b)
+{
+    if (!rounded(job->products))
+        return s_at(job, t, b);
+    return job->s_rounded + (t % job->s_steps * job->s.B + b) * job->P_s;
 }
 
 /* Row b of the part of c [., B, P_c] with this number; NULL if the cell has no c. */

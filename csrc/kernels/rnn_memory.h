@@ -14,7 +14,7 @@ static size_t steps_of_block(const pk_rnn_shape *s)
 {
     const size_t H = padded(s->H), R = width_of_h(s);
     const size_t columns = OF_X.count * s->I + (OF_H.count + OF_S.count) * R;
-    const size_t weights = times(times(H, columns), sizeof(real));
+    const size_t weights = times(times(H, elements_of(s->products, columns)), sizeof(real));
     if ((weights < L2_SHARE && s->B >= 2 * TILE_ROWS) || s->B >= 512)
         return 1;
     return smaller(1 + 512 / (s->B + 1), s->T ? s->T : 1);
@@ -45,6 +45,12 @@ static rnn_job rnn_job_for(const pk_rnn_shape *shape)
     job.window = job.s.T ? job.s.T : 1;
     job.c_interval = steps_of_c(&job.s);
     job.block = steps_of_block(&job.s);
+    job.products = rounding_of(job.s.products);
+    job.K_x = elements_of(job.products, job.s.I);
+    job.K_h = elements_of(job.products, job.R);
+    job.K_Q = elements_of(job.products, job.Q);
+    job.P_before = elements_of(job.products, job.P_h);
+    job.P_s = elements_of(job.products, job.P_c);
     job.rare = is_rare(&job.s);
     return job;
 }
@@ -54,6 +60,8 @@ static void s_scratch(rnn_job *job, real *memory, size_t *end, size_t steps)
     if (!CELL_HAS_S && !projects(&job->s))
         return;
     job->s_rows = part(memory, end, times(steps, times(job->s.B, job->P_c)));
+    if (rounded(job->products))
+        job->s_rounded = part(memory, end, times(steps, times(job->s.B, job->P_s)));
     job->s_steps = steps;
 }
 
@@ -65,8 +73,10 @@ __attribute__((noinline)) static void rare_scratch(rnn_job *job, real *memory, s
         job->reset_h = part(memory, end, times(B, job->P_h));
         job->reset_c = part(memory, end, CELL_HAS_C ? times(B, job->P_c) : 0);
     }
-    if ((job->s.resets || drops_h(&job->s)) && before_steps)
-        job->before = part(memory, end, times(before_steps, times(B, job->P_h)));
+    if ((job->s.resets || drops_h(&job->s) || rounded(job->products)) && before_steps)
+        job->before = part(memory, end, times(before_steps, times(B, job->P_before)));
+    if (rounded(job->products) && before_steps)
+        job->x_memory = part(memory, end, times(job->s.T, times(B, job->K_x)));
     job->before_steps = before_steps;
     if (drops_h(&job->s))
         job->h_mask = part(memory, end, times(B, job->P_h));
@@ -126,6 +136,7 @@ __attribute__((noinline)) static size_t backward_scratch(rnn_job *job, real *mem
         job->packed_w_hr = part(memory, &end, packed_size(job->R, H));
         job->dh_rows = part(memory, &end,
                             times(keeps_gates(&job->s) ? job->window : window, times(B, job->Q)));
+        job->dh_rounded = part(memory, &end, rounded(job->products) ? times(B, job->K_Q) : 0);
     }
     s_scratch(job, memory, &end, keeps_gates(&job->s) ? job->window : window);
     rare_scratch(job, memory, &end, computes_again(&job->s) ? window : 0);
@@ -165,6 +176,10 @@ static rnn_job rnn_job_of(const pk_rnn_layer *layer, size_t (*scratch)(rnn_job *
     job.gates = layer->gates;
     job.from_zeros = !layer->h0;
     scratch(&job, align(layer->scratch));
+    job.x_rounded = job.x;
+    if (rounded(job.products))
+        job.x_rounded =
+            (pk_sequence){job.x_memory, (ptrdiff_t)(job.s.B * job.K_x), (ptrdiff_t)job.K_x};
     copy_in(job.peepholes, job.P_c, job.w.peepholes, job.s.H, CELL_N_PEEPHOLES);
     return job;
 }

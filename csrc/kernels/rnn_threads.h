@@ -34,7 +34,8 @@ static pk_rnn_partition rnn_partition(const pk_rnn_shape *s, size_t count, int n
     parts.nthreads = nthreads;
     const size_t share = ((size_t)nthreads + count - 1) / count;
     const int rows_suffice = s->B >= share * TILE_ROWS;
-    const int one_thread_fits = times(state_weights, sizeof(real)) <= L2_SHARE;
+    const size_t elements = elements_of(s->products, state_weights);
+    const int one_thread_fits = times(elements, sizeof(real)) <= L2_SHARE;
     const int worth = step >= share * WORTH_WAITING && round_up(s->H, WIDTH) / WIDTH >= share;
     if (worth && !(rows_suffice && one_thread_fits))
         parts.units = share;

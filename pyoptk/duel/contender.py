@@ -71,7 +71,8 @@ class Worker:
         if task in self.tasks:
             given = settings | (self.inputs[task](**sizes) if task in self.inputs else sizes)
         elif "every" in self.tasks:
-            task, given, part = "every", {**amount, "dtype": sizes.get("dtype", "float32")}, ""
+            dtype = settings.get("compute", sizes.get("dtype", "float32"))
+            task, given, part = "every", {**amount, "dtype": dtype}, ""
         else:
             return None
         try:

@@ -122,7 +122,7 @@ def fight(
     samples = {c: s for c, said in answers.items() if (s := said.get("sample")) is not None}
     expected = samples.get(contenders[0], [])
     for contender, found in samples.items():
-        if not same(found, expected, TOLERANCE.get(row["task"], 1e-4)):
+        if not same(found, expected, row.get("tolerance", TOLERANCE.get(row["task"], 1e-4))):
             errors[contender.name] = "its numbers are not ours"
     seconds: dict[Contender, list[float]] = {c: [] for c in samples if c.name not in errors}
     for _ in range(rounds):

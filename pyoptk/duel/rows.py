@@ -86,7 +86,8 @@ def layer(
     task, part = ("stream", "") if part == "step" else ("layer", part)
     label = "".join([cell, *(f", {name}={value}" for name, value in form.items())])
     label += f", T {T}, B {B}, I {I}, H {H}{kind}"
-    return other(label, task, sizes, {"cell": cell} | form, part=part, flop=flop)
+    row = other(label, task, sizes, {"cell": cell} | form, part=part, flop=flop)
+    return row | ({"tolerance": 0.3} if "compute" in form else {})
 
 
 def scan(T: int, B: int, D: int, *, dtype: str = "float32", part: str = "") -> Row:

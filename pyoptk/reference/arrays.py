@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["dropout", "exp", "matmul", "philox", "sigmoid", "tanh"]
+__all__ = ["bfloat16", "dropout", "exp", "matmul", "philox", "product", "sigmoid", "tanh"]
 
 Array = NDArray[np.floating]
 
@@ -31,6 +31,22 @@ def tanh(x: Array, y: Array) -> None:
 def matmul(a: Array, b: Array, c: Array, *, accumulate: bool = False) -> None:
     """c = a @ b, or c += a @ b."""
     c[...] = c + a @ b if accumulate else a @ b
+
+
+def bfloat16(x: Array) -> Array:
+    """x rounded to bfloat16, ties to even, denormal numbers to 0; an array of the dtype of x."""
+    bits = np.atleast_1d(x).astype(np.float32).view(np.uint32)
+    nearest = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))
+    small = bits & np.uint32(0x7F800000) == 0
+    nearest = np.where(small, bits & np.uint32(0x80000000), nearest & np.uint32(0xFFFF0000))
+    found = np.where(np.isnan(x), np.float32(np.nan), nearest.view(np.float32))
+    return found.reshape(x.shape).astype(x.dtype)
+
+
+def product(a: Array, b: Array, compute: str | None = None) -> Array:
+    """a @ b; with "bfloat16" of operands that are rounded first."""
+    found: Array = a @ b if compute is None else bfloat16(a) @ bfloat16(b)
+    return found
 
 
 def philox(counters: NDArray[np.uint64], stream: int, seed: int) -> NDArray[np.uint32]:

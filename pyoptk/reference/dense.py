@@ -8,6 +8,8 @@ from math import erfc, pi, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import product
+
 Array = NDArray[np.floating]
 
 __all__ = [
@@ -90,9 +92,10 @@ def linear_forward(
     *,
     activation: str = "none",
     slope: float = 0.01,
+    compute: str | None = None,
 ) -> None:
-    """y = f(x @ w.T + b); z takes the argument of f."""
-    argument = x @ w.T + (0 if b is None else b)
+    """y = f(x @ w.T + b); z takes the argument of f; `compute` as for `lstm_forward`."""
+    argument = product(x, w.T, compute) + (0 if b is None else b)
     if z is not None:
         z[...] = argument
     y[...] = _activated(activation, argument, slope)
@@ -111,12 +114,13 @@ def linear_backward(
     activation: str = "none",
     slope: float = 0.01,
     accumulate: bool = False,
+    compute: str | None = None,
 ) -> None:
     """dx, dw and db of `linear_forward`, from dy."""
     dA = dy if activation == "none" else dy * _slope(activation, y, z, slope)
     if dx is not None:
-        dx[...] = dA @ w
-    for grad, value in ((dw, dA.T @ x), (db, dA.sum(axis=0))):
+        dx[...] = product(dA, w, compute)
+    for grad, value in ((dw, product(dA.T, x, compute)), (db, dA.sum(axis=0))):
         if grad is not None:
             grad[...] = grad + value if accumulate else value
 
@@ -171,6 +175,12 @@ def rms_norm_backward(
         dx[...] = (scaled - normed * slope) * scale[:, None]
 
 
+def _counted(weights: Array) -> Array:
+    """The weights; denormal ones count as 0."""
+    found: Array = np.where(weights < np.finfo(weights.dtype).tiny, 0, weights)
+    return found.astype(weights.dtype)
+
+
 def softmax_cross_entropy(
     x: Array,
     target: NDArray[np.integer] | Array,
@@ -184,8 +194,8 @@ def softmax_cross_entropy(
 ) -> float:
     """The mean of -sum(q * log(softmax(x))) over rows; dx takes its gradient times scale."""
     M, C = x.shape
-    row = np.ones(M) if weights is None else weights.astype(float)
-    u = np.ones(C, x.dtype) if class_weights is None else class_weights
+    row = np.ones(M) if weights is None else _counted(weights).astype(float)
+    u = np.ones(C, x.dtype) if class_weights is None else _counted(class_weights)
     share = row
     if target.ndim == 1:
         row = row * (target != ignore_index)
@@ -215,7 +225,7 @@ def _elementwise(
 ) -> float:
     """The mean of the losses; `losses` returns them and their derivatives by x."""
     M = len(x) if x.ndim else 1
-    row = (np.ones(M) if weights is None else weights.astype(float)).reshape(-1, 1)
+    row = (np.ones(M) if weights is None else _counted(weights).astype(float)).reshape(-1, 1)
     given = [
         np.where(row == 0, 0, a.reshape(M, x.size // max(M, 1))).astype(x.dtype)
         for a in (x, target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import sigmoid, tanh
+from .arrays import product, sigmoid, tanh
 from .noise import at, kept, masked, parted
 from .steps import (
     ended_of,
@@ -104,6 +104,7 @@ def lstm_forward(
     peepholes: Array | None = None,
     coupled: bool = False,
     cell_clip: float | None = None,
+    compute: str | None = None,
     projection: Array | None = None,
     h_mask: Array | None = None,
     g_mask: Array | None = None,
@@ -136,6 +137,8 @@ def lstm_forward(
         i is 1 - f (Greff et al. 2017).
     cell_clip : float, optional
         A bound for c (Sak et al. 2014), whose gradient is 0 where it acts.
+    compute : "bfloat16", optional
+        The operands of all products are rounded to it.
     projection : array [R, H], optional
         h is its product with o * tanh(c) (Sak et al. 2014).
     h_mask, g_mask, zoned_h, zoned_c : arrays, optional
@@ -155,15 +158,16 @@ def lstm_forward(
     h, c = (np.empty((T + 1, *s.shape), x.dtype) for s in (h0, c0))
     gates = np.empty((T, B, 4, H), x.dtype)
     h[0], c[0] = h0, c0
-    inputs = pre_activations(turned(x, reverse), w_ih, b_ih, b_hh)
+    inputs = pre_activations(turned(x, reverse), w_ih, b_ih, b_hh, compute=compute)
     ended, new = ended_of(T, lengths, reverse), new_of(T, lengths, reverse, resets)
     for t in range(T):
         h_prev, c_prev = (state_before(s, t, new, reset_to_initial) for s in (h, c))
         m, c_new = lstm_cell(
-            inputs[t] + masked(h_prev, h_mask) @ w_hh.T, c_prev, gates[t], peepholes=peepholes,
-            coupled=coupled, cell_clip=cell_clip, g_mask=at(g_mask, t, reverse),
+            inputs[t] + product(masked(h_prev, h_mask), w_hh.T, compute), c_prev, gates[t],
+            peepholes=peepholes, coupled=coupled, cell_clip=cell_clip,
+            g_mask=at(g_mask, t, reverse),
         )  # fmt: skip
-        m = m if projection is None else m @ projection.T
+        m = m if projection is None else product(m, projection.T, compute)
         h[t + 1] = kept(m, h_prev, at(zoned_h, t, reverse))
         c[t + 1] = kept(c_new, c_prev, at(zoned_c, t, reverse))
         if ended is not None:
@@ -191,6 +195,7 @@ def lstm_backward(
     peepholes: Array | None = None,
     coupled: bool = False,
     cell_clip: float | None = None,
+    compute: str | None = None,
     projection: Array | None = None,
     h_mask: Array | None = None,
     g_mask: Array | None = None,
@@ -204,7 +209,7 @@ def lstm_backward(
     Parameters
     ----------
     x, h, c, gates, w_ih, w_hh, lengths, resets, reset_to_initial, reverse, repeat_last,
-    peepholes, coupled, cell_clip, projection, h_mask, g_mask, zoned_h, zoned_c
+    peepholes, coupled, cell_clip, compute, projection, h_mask, g_mask, zoned_h, zoned_c
         As given to and returned by `lstm_forward` and `output`.
     dy : array [T, B, R]
         Gradient of the output.
@@ -236,7 +241,7 @@ def lstm_backward(
         d_new, past_h = parted(dh_t, at(zoned_h, t, reverse))
         dc_new, past_c = parted(dc, at(zoned_c, t, reverse))
         of_h[t] = d_new if ended is None else np.where(ended[t][:, None], 0, d_new)
-        dm = d_new if projection is None else d_new @ projection
+        dm = d_new if projection is None else product(d_new, projection, compute)
         da_o[...] = dm * tanh_c * o * (1 - o)
         dc_t = dc_new + dm * o * (1 - tanh_c**2) + da_o * p_o
         if cell_clip is not None:
@@ -245,7 +250,8 @@ def lstm_backward(
         da_g[...] = masked(dc_t * i, mask) * (1 - g**2)
         if not coupled:
             da[t, :, 0] = dc_t * g_d * i * (1 - i)
-        dh = masked(da[t].reshape(B, len(w_hh)) @ w_hh, h_mask) + past_h
+        of_gates = product(da[t].reshape(B, len(w_hh)), w_hh, compute)
+        dh = masked(of_gates, h_mask) + past_h
         dc_t = dc_t * f + da_f * p_f + past_c
         for p in p_i:
             dc_t += da[t, :, 0] * p
@@ -256,7 +262,8 @@ def lstm_backward(
         if new is not None:
             stop_at_resets(dh, dh0, new[t], reset_to_initial)
             stop_at_resets(dc, dc0, new[t], reset_to_initial)
-    dx, dw_ih, dw_hh, db = from_da(da, x, masked(h_prev, h_mask), w_ih, ended, reverse)
+    h_d = masked(h_prev, h_mask)
+    dx, dw_ih, dw_hh, db = from_da(da, x, h_d, w_ih, ended, reverse, compute)
     if dpeepholes is not None:
         seen = [*[c_prev] * (len(p_i) + 1), c[1:]]
         if ended is not None:  # what is past an end must not count, not even times 0
@@ -268,5 +275,6 @@ def lstm_backward(
         m = gates[:, :, 3] * np.tanh(c_new)
         if ended is not None:
             m = np.where(ended[:, :, None], 0, m)
-        dprojection[...] = of_h.reshape(T * B, R).T @ m.reshape(T * B, H)
+        rows = of_h.reshape(T * B, R), m.reshape(T * B, H)
+        dprojection[...] = product(rows[0].T, rows[1], compute)
     return dx, dh0 + dh, dc0 + dc, dw_ih, dw_hh, db

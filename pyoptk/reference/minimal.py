@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import sigmoid
+from .arrays import product, sigmoid
 
 __all__ = ["mingru_backward", "mingru_forward", "minlstm_backward", "minlstm_forward"]
 
@@ -21,6 +21,7 @@ def mingru_forward(
     resets: NDArray[np.bool_] | None = None,
     *,
     positive: bool = True,
+    compute: str | None = None,
 ) -> Array:
     """h_t = (1 - z_t) h_{t-1} + z_t c_t; z and c see x alone (section 3.1).
 
@@ -36,6 +37,8 @@ def mingru_forward(
         Where True, the state before step t is zero.
     positive : bool
         Whether c is g of its pre-activation: k + 0.5 if k >= 0, else sigmoid(k) (appendix B).
+    compute : "bfloat16", optional
+        The operands of all products are rounded to it.
 
     Returns
     -------
@@ -44,7 +47,7 @@ def mingru_forward(
     """
     h = np.concatenate([h0[None], np.empty((len(x), *h0.shape), x.dtype)])
     for t in range(len(x)):
-        z, c = _gates(x[t], weights, biases, positive)
+        z, c = _gates(x[t], weights, biases, positive, compute)
         before = _before(h[t], t, resets)
         h[t + 1] = _kept((1 - z) * before + z * c, h[t], t, lengths)
     return h
@@ -59,11 +62,12 @@ def minlstm_forward(
     resets: NDArray[np.bool_] | None = None,
     *,
     positive: bool = True,
+    compute: str | None = None,
 ) -> Array:
     """h_t = (f_t h_{t-1} + i_t c_t) / (f_t + i_t), as `mingru_forward`; weights of f, i, c."""
     h = np.concatenate([h0[None], np.empty((len(x), *h0.shape), x.dtype)])
     for t in range(len(x)):
-        f, i, c = _gates(x[t], weights, biases, positive)
+        f, i, c = _gates(x[t], weights, biases, positive, compute)
         before = _before(h[t], t, resets)
         h[t + 1] = _kept((f * before + i * c) / (f + i), h[t], t, lengths)
     return h
@@ -80,6 +84,7 @@ def mingru_backward(
     resets: NDArray[np.bool_] | None = None,
     *,
     positive: bool = True,
+    compute: str | None = None,
 ) -> tuple[Array, Array, list[Array], list[Array]]:
     """The gradients of `mingru_forward`: dx, dh0, dweights, dbiases.
 
@@ -87,14 +92,14 @@ def mingru_backward(
     """
     dk = np.empty((2, *dy.shape), x.dtype)
     for t in reversed(range(len(x))):
-        z, c = _gates(x[t], weights, biases, positive)
+        z, c = _gates(x[t], weights, biases, positive, compute)
         before, ended = _before(h[t], t, resets), _ended(h[t], t, lengths)
         dh_t = dh + np.where(ended, 0, dy[t])
         dk[0, t] = dh_t * (c - before) * z * (1 - z)
         dk[1, t] = dh_t * z * _slope(c, positive)
         dh = _back(dh_t, (1 - z) * dh_t, t, ended, resets)
         dk[:, t] = np.where(ended, 0, dk[:, t])
-    return _from_dk(dk, x, weights, dh, lengths)
+    return _from_dk(dk, x, weights, dh, lengths, compute)
 
 
 def minlstm_backward(
@@ -108,11 +113,12 @@ def minlstm_backward(
     resets: NDArray[np.bool_] | None = None,
     *,
     positive: bool = True,
+    compute: str | None = None,
 ) -> tuple[Array, Array, list[Array], list[Array]]:
     """The gradients of `minlstm_forward`, as `mingru_backward`."""
     dk = np.empty((3, *dy.shape), x.dtype)
     for t in reversed(range(len(x))):
-        f, i, c = _gates(x[t], weights, biases, positive)
+        f, i, c = _gates(x[t], weights, biases, positive, compute)
         before, ended = _before(h[t], t, resets), _ended(h[t], t, lengths)
         dh_t = dh + np.where(ended, 0, dy[t])
         share = f / (f + i)
@@ -121,14 +127,18 @@ def minlstm_backward(
         dk[2, t] = dh_t * (1 - share) * _slope(c, positive)
         dh = _back(dh_t, share * dh_t, t, ended, resets)
         dk[:, t] = np.where(ended, 0, dk[:, t])
-    return _from_dk(dk, x, weights, dh, lengths)
+    return _from_dk(dk, x, weights, dh, lengths, compute)
 
 
 def _gates(
-    x: Array, weights: list[Array], biases: list[Array] | None, positive: bool
+    x: Array,
+    weights: list[Array],
+    biases: list[Array] | None,
+    positive: bool,
+    compute: str | None,
 ) -> list[Array]:
     """The gates [B, H] of one step, then what they let in."""
-    k = [x @ weight.T for weight in weights]
+    k = [product(x, weight.T, compute) for weight in weights]
     k = k if biases is None else [one + bias for one, bias in zip(k, biases, strict=True)]
     found: list[Array] = [np.empty_like(one) for one in k]
     for one, gate in zip(k, found, strict=True):
@@ -171,10 +181,13 @@ def _from_dk(
     weights: list[Array],
     dh0: Array,
     lengths: NDArray[np.integer] | None,
+    compute: str | None,
 ) -> tuple[Array, Array, list[Array], list[Array]]:
     """What follows from the gradients of the pre-activations [gates, T, B, H]."""
     if lengths is not None:  # what is past an end must not count, not even times 0
         x = np.where((np.arange(len(x))[:, None] >= lengths)[:, :, None], 0, x)
-    dx = sum((one @ weight for one, weight in zip(dk, weights, strict=True)), np.zeros_like(x))
-    dweights = [np.einsum("tbh,tbi->hi", one, x) for one in dk]
+    pairs = zip(dk, weights, strict=True)
+    dx = sum((product(one, weight, compute) for one, weight in pairs), np.zeros_like(x))
+    rows = x.reshape(-1, x.shape[2])
+    dweights = [product(one.reshape(-1, one.shape[2]).T, rows, compute) for one in dk]
     return dx, dh0, dweights, [one.sum((0, 1)) for one in dk]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import sigmoid, tanh
+from .arrays import product, sigmoid, tanh
 from .noise import at, kept, masked, parted
 from .steps import (
     ended_of,
@@ -44,6 +44,7 @@ def gru_cell(
     reset_after: bool = True,
     h_mask: Array | None = None,
     g_mask: Array | None = None,
+    compute: str | None = None,
 ) -> Array:
     """h [B, H] after a step, from the pre-activations of x [B, 3H] and h before it; sets `gates`.
 
@@ -53,15 +54,16 @@ def gru_cell(
     biases = [None, None] if b_hh is None else np.split(b_hh, [2 * H])
     r, z, n, of_n = (gates[:, k] for k in range(4))
     h_d = masked(h, h_mask)
-    of_h = pre_activations(h_d, w_hh[: 2 * H], biases[0])
+    of_h = pre_activations(h_d, w_hh[: 2 * H], biases[0], compute=compute)
     sigmoid(x[:, :H] + of_h[:, :H], r)
     sigmoid(x[:, H : 2 * H] + of_h[:, H:], z)
     if reset_after:
-        of_n[:] = pre_activations(h_d, w_hh[2 * H :], biases[1])
+        of_n[:] = pre_activations(h_d, w_hh[2 * H :], biases[1], compute=compute)
         tanh(x[:, 2 * H :] + r * of_n, n)
     else:
         of_n[:] = r * h_d
-        tanh(x[:, 2 * H :] + pre_activations(of_n, w_hh[2 * H :], biases[1]), n)
+        of_s = pre_activations(of_n, w_hh[2 * H :], biases[1], compute=compute)
+        tanh(x[:, 2 * H :] + of_s, n)
     return (1 - z) * masked(n, g_mask) + z * h
 
 
@@ -119,6 +121,7 @@ def gru_forward(
     reset_to_initial: bool = False,
     reverse: bool = False,
     reset_after: bool = True,
+    compute: str | None = None,
     h_mask: Array | None = None,
     g_mask: Array | None = None,
     zoned_h: NDArray[np.bool_] | None = None,
@@ -132,13 +135,13 @@ def gru_forward(
     H = h0.shape[1]
     h, gates = np.empty((T + 1, B, H), x.dtype), np.empty((T, B, 4, H), x.dtype)
     h[0] = h0
-    inputs = pre_activations(turned(x, reverse), w_ih, b_ih)
+    inputs = pre_activations(turned(x, reverse), w_ih, b_ih, compute=compute)
     ended, new = ended_of(T, lengths, reverse), new_of(T, lengths, reverse, resets)
     for t in range(T):
         h_prev = state_before(h, t, new, reset_to_initial)
         new_h = gru_cell(
             inputs[t], h_prev, w_hh, b_hh, gates[t], reset_after=reset_after, h_mask=h_mask,
-            g_mask=at(g_mask, t, reverse),
+            g_mask=at(g_mask, t, reverse), compute=compute,
         )  # fmt: skip
         h[t + 1] = kept(new_h, h_prev, at(zoned_h, t, reverse))
         if ended is not None:
@@ -159,6 +162,7 @@ def rnn_forward(
     reset_to_initial: bool = False,
     reverse: bool = False,
     relu: bool = False,
+    compute: str | None = None,
     h_mask: Array | None = None,
     zoned_h: NDArray[np.bool_] | None = None,
 ) -> Array:
@@ -166,11 +170,11 @@ def rnn_forward(
     T, B, _ = x.shape
     h = np.empty((T + 1, B, h0.shape[1]), x.dtype)
     h[0] = h0
-    inputs = pre_activations(turned(x, reverse), w_ih, b_ih, b_hh)
+    inputs = pre_activations(turned(x, reverse), w_ih, b_ih, b_hh, compute=compute)
     ended, new = ended_of(T, lengths, reverse), new_of(T, lengths, reverse, resets)
     for t in range(T):
         h_prev = state_before(h, t, new, reset_to_initial)
-        new_h = rnn_cell(inputs[t] + masked(h_prev, h_mask) @ w_hh.T, relu=relu)
+        new_h = rnn_cell(inputs[t] + product(masked(h_prev, h_mask), w_hh.T, compute), relu=relu)
         h[t + 1] = kept(new_h, h_prev, at(zoned_h, t, reverse))
         if ended is not None:
             h[t + 1, ended[t]] = h[t, ended[t]]
@@ -206,6 +210,7 @@ def gru_backward(
     reverse: bool = False,
     repeat_last: bool = False,
     reset_after: bool = True,
+    compute: str | None = None,
     h_mask: Array | None = None,
     g_mask: Array | None = None,
     zoned_h: NDArray[np.bool_] | None = None,
@@ -222,24 +227,25 @@ def gru_backward(
         d_new, past = parted(dh_t, at(zoned_h, t, reverse))
         dx_a[t, :, 2] = masked(d_new * (1 - z), mask) * (1 - n**2)
         dx_a[t, :, 1] = d_new * (h_prev[t] - masked(n, mask)) * z * (1 - z)
-        ds = dx_a[t, :, 2] @ w_hh[2 * H :]  # of r * h
+        ds = product(dx_a[t, :, 2], w_hh[2 * H :], compute)  # of r * h
         dr = dx_a[t, :, 2] * of_n if reset_after else ds * masked(h_prev[t], h_mask)
         dx_a[t, :, 0] = dr * r * (1 - r)
         dh_a[t] = dx_a[t]
         if reset_after:
             dh_a[t, :, 2] *= r
-        from_n = dh_a[t, :, 2] @ w_hh[2 * H :] if reset_after else ds * r
-        dh = dh_a[t, :, :2].reshape(B, 2 * H) @ w_hh[: 2 * H] + from_n
-        dh = masked(dh, h_mask) + d_new * z + past
+        from_n = product(dh_a[t, :, 2], w_hh[2 * H :], compute) if reset_after else ds * r
+        of_gates = product(dh_a[t, :, :2].reshape(B, 2 * H), w_hh[: 2 * H], compute)
+        dh = masked(of_gates + from_n, h_mask) + d_new * z + past
         if ended is not None:
             past = ended[t]
             dx_a[t, past], dh_a[t, past], dh[past] = 0, 0, dh_t[past]
         if new is not None:
             stop_at_resets(dh, dh0, new[t], reset_to_initial)
-    dx, dw_ih, _, db_ih = from_da(dx_a, x, h_prev, w_ih, ended, reverse)
-    _, _, dw_hh, db_hh = from_da(dh_a, x, masked(h_prev, h_mask), w_ih, ended, reverse)
+    dx, dw_ih, _, db_ih = from_da(dx_a, x, h_prev, w_ih, ended, reverse, compute)
+    h_d = masked(h_prev, h_mask)
+    _, _, dw_hh, db_hh = from_da(dh_a, x, h_d, w_ih, ended, reverse, compute)
     if not reset_after:
-        dw_hh[2 * H :] = from_da(dh_a, x, gates[:, :, 3], w_ih, ended, reverse)[2][2 * H :]
+        dw_hh[2 * H :] = from_da(dh_a, x, gates[:, :, 3], w_ih, ended, reverse, compute)[2][2 * H :]
     return dx, dh0 + dh, dw_ih, dw_hh, db_ih, db_hh
 
 
@@ -257,6 +263,7 @@ def rnn_backward(
     reverse: bool = False,
     repeat_last: bool = False,
     relu: bool = False,
+    compute: str | None = None,
     h_mask: Array | None = None,
     zoned_h: NDArray[np.bool_] | None = None,
 ) -> tuple[Array, Array, Array, Array, Array]:
@@ -268,11 +275,12 @@ def rnn_backward(
         dh_t = dy[t] + dh
         d_new, past = parted(dh_t, at(zoned_h, t, reverse))
         da[t] = np.where(h[t + 1] <= 0, 0, d_new) if relu else d_new * (1 - h[t + 1] ** 2)
-        dh = masked(da[t] @ w_hh, h_mask) + past
+        dh = masked(product(da[t], w_hh, compute), h_mask) + past
         if ended is not None:
             da[t, ended[t]], dh[ended[t]] = 0, dh_t[ended[t]]
         if new is not None:
             stop_at_resets(dh, dh0, new[t], reset_to_initial)
     h_prev = states_before(h, new, reset_to_initial)
-    dx, dw_ih, dw_hh, db = from_da(da, x, masked(h_prev, h_mask), w_ih, ended, reverse)
+    h_d = masked(h_prev, h_mask)
+    dx, dw_ih, dw_hh, db = from_da(da, x, h_d, w_ih, ended, reverse, compute)
     return dx, dh0 + dh, dw_ih, dw_hh, db

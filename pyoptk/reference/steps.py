@@ -6,12 +6,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import product
+
 Array = NDArray[np.floating]
 
 
-def pre_activations(x: Array, w_ih: Array, *biases: Array | None) -> Array:
+def pre_activations(
+    x: Array, w_ih: Array, *biases: Array | None, compute: str | None = None
+) -> Array:
     """What the pre-activations have of x and of the biases."""
-    a = x @ w_ih.T
+    a = product(x, w_ih.T, compute)
     for bias in biases:
         if bias is not None:
             a += bias
@@ -27,17 +31,24 @@ def of_output(
 
 
 def from_da(
-    da: Array, x: Array, h_prev: Array, w_ih: Array, ended: NDArray[np.bool_] | None, reverse: bool
+    da: Array,
+    x: Array,
+    h_prev: Array,
+    w_ih: Array,
+    ended: NDArray[np.bool_] | None,
+    reverse: bool,
+    compute: str | None = None,
 ) -> tuple[Array, Array, Array, Array]:
     """dx, dw_ih, dw_hh and db from the gradient of the pre-activations."""
     T, B, I = x.shape
     rows = da.reshape(T * B, len(w_ih))
-    dx = turned((rows @ w_ih).reshape(x.shape), reverse)
+    dx = turned(product(rows, w_ih, compute).reshape(x.shape), reverse)
     x = turned(x, reverse)
     if ended is not None:  # what is past an end must not count, not even times 0
         x, h_prev = (np.where(ended[:, :, None], 0, a) for a in (x, h_prev))
-    dw_ih = rows.T @ x.reshape(T * B, I)
-    return dx, dw_ih, rows.T @ h_prev.reshape(T * B, h_prev.shape[2]), rows.sum(0)
+    dw_ih = product(rows.T, x.reshape(T * B, I), compute)
+    dw_hh = product(rows.T, h_prev.reshape(T * B, h_prev.shape[2]), compute)
+    return dx, dw_ih, dw_hh, rows.sum(0)
 
 
 def turned(x: Array, reverse: bool) -> Array:

@@ -22,7 +22,7 @@ from .weights import INITIALIZERS, Array, initialize, shapes_of
 
 # Of some layers.
 OWN_ARGUMENTS = (
-    "nonlinearity", "reset_after", "proj_size", "peepholes", "coupled", "cell_clip",
+    "nonlinearity", "reset_after", "proj_size", "peepholes", "coupled", "cell_clip", "compute",
     "recurrent_dropout", "recurrent_dropout_of", "zoneout", "layer_norm",
 )  # fmt: skip
 State = TypeVar("State")  # an array for each state of the cell: h, or the pair (h, c)
@@ -41,6 +41,7 @@ class Attributes:
     peepholes: bool = False
     cell_clip: float | None = None
     layer_norm: bool = False
+    compute: str | None = None
     dropout_calls: int  # which mask of dropout is next
     _passes: Passes
     _stepper: Stepper | None
@@ -63,6 +64,7 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
     seed: int | None = None  # of all masks; an int, once made
     save: str = "full"
     dtype: DTypeLike = np.float32  # a numpy.dtype, once made
+    compute: str | None = None  # dtype of products; once made, None where that is `dtype`
     init: InitVar[str] = "torch"
     rng: InitVar[np.random.Generator | None] = None
 
@@ -79,14 +81,16 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
         _checks.check_choice("recurrent_dropout_of", given["recurrent_dropout_of"], self.droppable)
         for name in ("recurrent_dropout", "zoneout"):
             given[name] = self._rates(name, given[name])
-        if given.get("layer_norm"):
-            self._check_normed(given)
-            self.__dict__["cell"] = f"{self.cell}_normed"
         rng = np.random.default_rng() if rng is None else rng
         given |= {name: int(size) for name, size in sizes.items()}
         given |= {name: bool(on) for name, on in switches.items()}
         given |= {"dropout": dropout, "seed": int(seed or 0), "dropout_calls": 0}
-        self.__setstate__(given | {"dtype": _checks.check_float_dtype(given["dtype"])})
+        given["dtype"] = _checks.check_float_dtype(given["dtype"])
+        given["compute"] = _checks.check_compute(given["compute"], given["dtype"])
+        if given.get("layer_norm"):
+            self._check_normed(given)
+            self.__dict__["cell"] = f"{self.cell}_normed"
+        self.__setstate__(given)
         initialize(self.flat_params, self.params, init, self.hidden_size, self.open_gate, rng)
         if (dropout or self.is_noisy) and seed is None:
             self.__dict__["seed"] = int(rng.integers(2**64, dtype=np.uint64))
@@ -96,7 +100,7 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
         return _checks.check_fraction(name, given)
 
     def _check_normed(self, given: dict[str, Any]) -> None:
-        for name in ("recurrent_dropout", "zoneout", *self.not_normed):
+        for name in ("recurrent_dropout", "zoneout", "compute", *self.not_normed):
             default = self._arguments[name].default
             if given[name] != default:
                 raise ValueError(f"{name}: expected {default} with layer_norm, got {given[name]}")
@@ -247,8 +251,8 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
         """One step of a stream, for inference: ``y, state = layer.step(x, state)``.
 
         Reads each weight once and keeps nothing, so several threads may step at once, and a change
-        of a weight has effect from the next step on. Adds sums in another order than `forward`. No
-        dropout.
+        of a weight has effect from the next step on. Adds sums in another order than `forward`, and
+        rounds nothing with ``compute="bfloat16"``, either. No dropout.
 
         Parameters
         ----------

@@ -35,6 +35,8 @@ class minGRU(Minimal):
         Whether g is that of the paper's experiments, or the identity.
     dtype : float32 or float64
         Of weights, inputs and outputs.
+    compute : "bfloat16", optional
+        As for `LSTM`; the recurrence has no products and stays float32. Also that of `step`.
     rng : numpy.random.Generator, optional
         Draws the parameters, uniform in +-1/sqrt(I) as those of PyTorch's Linear.
 

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from .. import _checks, kernels
 from .._arguments import Declared
 from .._bound import Array, Bound, views
+from .._held import quietly
 from .._scan import Guard, put_gradients
 from .._sequences import check_lengths, check_resets
 from ..scan import check_array, linear_scan, linear_scan_backward
@@ -39,6 +40,7 @@ class Minimal(Declared, Attributes, Bound):
     batch_first: bool = False
     positive: bool = True
     dtype: DTypeLike = np.float32
+    compute: str | None = None  # dtype of products; once made, None where that is `dtype`
     rng: InitVar[np.random.Generator | None] = None
 
     def _begin(self, given: dict[str, Any]) -> None:
@@ -50,7 +52,9 @@ class Minimal(Declared, Attributes, Bound):
         _checks.check_rng(rng)
         given |= {name: int(size) for name, size in sizes.items()}
         given |= {name: bool(on) for name, on in switches.items()}
-        self.__setstate__(given | {"dtype": _checks.check_float_dtype(given["dtype"])})
+        given["dtype"] = _checks.check_float_dtype(given["dtype"])
+        given["compute"] = _checks.check_compute(given["compute"], given["dtype"])
+        self.__setstate__(given)
         limit = 1 / math.sqrt(self.input_size)
         rng = np.random.default_rng() if rng is None else rng
         self.flat_params[:] = rng.uniform(-limit, limit, self.flat_params.size)
@@ -96,11 +100,10 @@ class Minimal(Declared, Attributes, Bound):
             If an argument has another dtype or shape; the message names it.
         """
         found: tuple[Array, Array] = self._guard.call(
-            self._forward, x, state, lengths, resets, train
+            quietly, self._forward, x, state, lengths, resets, train
         )
         return found
 
-    @np.errstate(all="ignore")
     def _forward(
         self, x: Array, state: Array | None, lengths: Any, resets: Any, train: bool
     ) -> tuple[Array, Array]:
@@ -176,11 +179,10 @@ class Minimal(Declared, Attributes, Bound):
             If an argument has another dtype or shape; the message names it.
         """
         found: tuple[Array | None, Array | None] = self._guard.call(
-            self._backward, dy, dstate, accumulate, need_dx
+            quietly, self._backward, dy, dstate, accumulate, need_dx
         )
         return found
 
-    @np.errstate(all="ignore")
     def _backward(
         self, dy: Array | None, dstate: Array | None, accumulate: bool, need_dx: bool
     ) -> tuple[Array | None, Array | None]:
@@ -240,7 +242,7 @@ class Minimal(Declared, Attributes, Bound):
             If an argument has another dtype or shape; the message names it.
         """
         check_array("x", x, self.dtype, (None, self.input_size))
-        y, last = self._forward(self._turned(x[None]), state, None, None, False)
+        y, last = quietly(self._forward, self._turned(x[None]), state, None, None, False)
         return self._turned(y)[0], last
 
     def _open(self, *k: Array) -> tuple[Array, Array, tuple[Array, ...]]:
@@ -258,10 +260,15 @@ class Minimal(Declared, Attributes, Bound):
     def _product(self, level: int, gate: str, x: Array) -> Array:
         """The pre-activations [T, B, H] of one gate."""
         k = np.empty((*x.shape[:2], self.hidden_size), self.dtype)
-        weight = np.ascontiguousarray(self.params[f"weight_{gate}_l{level}"].T)
-        kernels.matmul(x.reshape(-1, x.shape[2]), weight, k.reshape(-1, k.shape[2]))
-        if self.bias:
-            k += self.params[f"bias_{gate}_l{level}"]
+        rows, of_k = x.reshape(-1, x.shape[2]), k.reshape(-1, k.shape[2])
+        weight = self.params[f"weight_{gate}_l{level}"]
+        bias = self.params.get(f"bias_{gate}_l{level}")
+        if self.compute:
+            kernels.linear_forward(rows, weight, bias, of_k, compute=self.compute)
+            return k
+        kernels.matmul(rows, np.ascontiguousarray(weight.T), of_k)
+        if bias is not None:
+            k += bias
         return k
 
     def _gradients(
@@ -269,6 +276,8 @@ class Minimal(Declared, Attributes, Bound):
     ) -> Array | None:
         """Sets the gradients of a level; returns dx."""
         dx = np.empty(x.shape, self.dtype) if need_dx else None
+        if self.compute:
+            return self._rounded_gradients(level, x, dk, grads, dx)
         x_t = np.ascontiguousarray(x.reshape(-1, x.shape[2]).T)
         for gate, one in zip(self.parts, dk, strict=True):
             name, rows = f"{gate}_l{level}", one.reshape(-1, one.shape[2])
@@ -280,6 +289,23 @@ class Minimal(Declared, Attributes, Bound):
             if dx is not None:
                 weight, rows_of_dx = self.params[f"weight_{name}"], dx.reshape(-1, x.shape[2])
                 kernels.matmul(rows, weight, rows_of_dx, accumulate=gate != self.parts[0])
+        return dx
+
+    def _rounded_gradients(
+        self, level: int, x: Array, dk: list[Array], grads: Any, dx: Array | None
+    ) -> Array | None:
+        """The same by products of rounded operands."""
+        rows = x.reshape(-1, x.shape[2])
+        of_gate = None if dx is None else np.empty_like(rows)
+        for gate, one in zip(self.parts, dk, strict=True):
+            weight, bias = (f"{kind}_{gate}_l{level}" for kind in ("weight", "bias"))
+            kernels.linear_backward(
+                one.reshape(-1, one.shape[2]), rows, self.params[weight],
+                dx=of_gate, dw=grads[weight], db=grads.get(bias), compute=self.compute,
+            )  # fmt: skip
+            if dx is not None and of_gate is not None:
+                before = 0 if gate == self.parts[0] else dx
+                np.add(of_gate.reshape(dx.shape), before, out=dx)
         return dx
 
     def _candidate(self, k: Array) -> Array:
@@ -339,6 +365,7 @@ class Minimal(Declared, Attributes, Bound):
             )
 
     def __repr__(self) -> str:
-        names = ("num_layers", "bias", "batch_first", "positive", "dtype")
+        names = ["num_layers", "bias", "batch_first", "positive", "dtype"]
+        names += ["compute"] if self.compute else []
         settings = ", ".join(f"{name}={getattr(self, name)}" for name in names)
         return f"{type(self).__name__}({self.input_size}, {self.hidden_size}, {settings})"

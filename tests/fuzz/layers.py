@@ -9,8 +9,8 @@ from .arrays import READABLE, UNREADABLE, junk
 from .trial import Fault, Refused
 
 CELLS = [getattr(pyoptk.rnn, name) for name in pyoptk.rnn.__all__]
-# Of float32 and float64: outputs, gradients.
-LIMITS = {"f4": (4e-6, 4e-5), "f8": (1e-13, 1e-11)}
+# Outputs, gradients. Those of bfloat16 may be rounded otherwise than in the twin.
+LIMITS = {"float32": (4e-6, 4e-5), "float64": (1e-13, 1e-11), "bfloat16": (1e-2, 2e-2)}
 
 
 class Layer:
@@ -33,6 +33,8 @@ class Layer:
         if "layer_norm" in cell._arguments and t.chance(0.3):
             self.options["layer_norm"] = True
             self.H += 3  # of two units, one that is close to the other loses all its bits
+        elif self.dtype == np.float32 and t.chance(0.2):
+            self.options["compute"] = "bfloat16"
         self.layer = cell(
             self.I, self.H, self.L, dtype=self.dtype, rng=np.random.default_rng(3), **self.options
         )
@@ -75,14 +77,15 @@ def largest(arrays):
     return max(np.abs(a).max(initial=0) for a in arrays)
 
 
-def near(t, what, ours, theirs, dtype, scale=1.0, times=1):
-    """Within `times` the limits of the dtype, relative to the scale or to the largest element.
+def near(t, one, what, ours, theirs, scale=1.0):
+    """Within the limits of the layer, relative to the scale or to the largest element.
 
     The scale of a gradient is the largest element of all: a single one, such as that of a weight of
     one element, may be a sum of almost nothing.
     """
     forward = what in ("y", "h", "c")
-    limit = LIMITS[dtype.str[1:]][not forward] * times
+    dtype = one.dtype
+    limit = LIMITS[one.layer.compute or dtype.name][not forward] * one.times
     scale = max(largest([theirs]), scale, 1e-30)
     if ours.dtype != dtype or ours.shape != theirs.shape:
         raise Fault(f"{what}: {ours.dtype} {ours.shape} for {dtype} {theirs.shape}")
@@ -252,8 +255,7 @@ def once(t, one, T, B):
         exact[name] = exact[name] + (before[name] if accumulate else 0)
     scale = largest(exact[name] for name in layer.grads)
     for name, array in ours.items():
-        at_least = 1.0 if name in ("y", "h", "c") else scale
-        near(t, name, array, exact[name], dtype, at_least, one.times)
+        near(t, one, name, array, exact[name], 1.0 if name in ("y", "h", "c") else scale)
     t.call(layer.backward, dy, same=one.state, must=True)
     return True
 
@@ -269,9 +271,9 @@ def stream(t, one):
     y, last = t.call(layer.step, x, state, must=False)
     whole = x[:, None] if layer.batch_first else x[None]
     exact, exact_last = layer.forward(np.array(whole), state, train=False)
-    near(t, "y", y, exact.reshape(y.shape), one.dtype, times=one.times)
+    near(t, one, "y", y, exact.reshape(y.shape))
     for ours, theirs in zip(arrays_of(last), arrays_of(exact_last), strict=True):
-        near(t, "h", ours, theirs, one.dtype, times=one.times)
+        near(t, one, "h", ours, theirs)
     t.call(layer.step, t.pick([5, x[:, :0], np.zeros((B, one.I + 1), one.dtype), "x"]), must=True)
     t.call(layer.step, x, junk(t.rng))
 

@@ -1,0 +1,185 @@
+/* Products of float whose operands are rounded to bfloat16, to the nearest, ties to even: the table
+ * `rounding` of matmul.h.  A NaN stays one, a denormal number becomes 0.  CMake compiles this
+ * file once for each instruction set.  Sets that multiply pairs of bfloat16 (PK_PAIRS) have a
+ * micro-kernel of their own here; the others multiply rounded floats by that of products.c.  Both
+ * add the products of an element in the order of k, and so give the same bits. */
+#include "pack.h"
+
+#ifdef PK_PAIRS
+
+typedef uint16_t halves __attribute__((vector_size(PK_VECTOR_BYTES)));
+typedef real half_vector __attribute__((vector_size(PK_VECTOR_BYTES / 2), aligned(4), may_alias));
+enum { PER = 2 };
+
+static void panel_of_pairs(size_t M, size_t width, const term *terms, size_t count, real *c,
+                           size_t ldc, const real *begin)
+{
+    product_panel_of(M, width, terms, count, c, ldc, begin);
+}
+
+/* The pairs of adjacent elements. */
+PK_INLINE half_vector pairs_in(vec v)
+{
+    return (half_vector)_mm256_rol_epi32((__m256i)_mm512_cvtneps_pbh((__m512)v), 16);
+}
+PK_INLINE vec pairs_in_both(vec first, vec second)
+{
+    const __m512i pairs = (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
+    return (vec)_mm512_rol_epi32(pairs, 16);
+}
+
+PK_INLINE void round_row(real *to, const real *from, size_t n)
+{
+    size_t i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES)
+        store(to + i / 2, pairs_in_both(load(from + i), load(from + i + LANES)));
+    for (; i + LANES <= n; i += LANES)
+        *(half_vector *)(to + i / 2) = pairs_in(load(from + i));
+    if (i < n) {
+        const half_vector last = pairs_in(load_part(from + i, n - i));
+        memcpy(to + i / 2, &last, (n - i + 1) / 2 * sizeof *to);
+    }
+}
+
+/* The pairs of elements of two vectors. */
+PK_INLINE vec rounded_pair(vec first, vec second)
+{
+    const halves both = (halves)_mm512_cvtne2ps_pbh((__m512)first, (__m512)second);
+    return (vec)__builtin_shufflevector(both, both, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22,
+                                        7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30,
+                                        15, 31);
+}
+
+PK_INLINE vec product_in_registers(vec sum, vec a, vec b)
+{
+    return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+}
+
+#else
+
+enum { PER = 1 };
+#define panel_of_pairs NULL
+
+PK_INLINE vec rounded_vec(vec v)
+{
+    const vec_unsigned bits = (vec_unsigned)v, one = (vec_unsigned){0} + 1;
+    const vec_unsigned nearest = (bits + 0x7fff + (bits >> 16 & one)) & 0xffff0000u;
+    const vec_unsigned sign = bits & 0x80000000u;
+    const vec number = pick(vec_abs(v) >= broadcast(REAL_MIN), (vec)nearest, (vec)sign);
+    return pick(v == v, number, (vec)((bits | 0x400000u) & 0xffff0000u));
+}
+
+PK_INLINE void round_row(real *to, const real *from, size_t n)
+{
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        store(to + i, rounded_vec(load(from + i)));
+    if (i < n)
+        store_part(to + i, rounded_vec(load_part(from + i, n - i)), n - i);
+}
+
+PK_INLINE vec rounded_pair(vec first, vec second)
+{
+    (void)second;
+    return rounded_vec(first);
+}
+
+PK_INLINE vec product_in_registers(vec sum, vec a, vec b) { return sum + a * b; }
+
+#endif
+
+static void round_left(real *to, size_t ldt, const real *from, ptrdiff_t ldf, size_t rows, size_t n)
+{
+    for (; rows > 0; rows--, to += ldt, from += ldf)
+        round_row(to, from, n);
+}
+
+static void round_right(real *to, const real *first, const real *second, size_t n, size_t width)
+{
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        store(to + i, rounded_pair(load(first + i), second ? load(second + i) : (vec){0}));
+    for (; i < width; i += LANES) {
+        const size_t rest = i < n ? n - i : 0;
+        store(to + i, rounded_pair(load_part(first + i, rest),
+                                   second ? load_part(second + i, rest) : (vec){0}));
+    }
+}
+
+static void round_rows(real *to, size_t ldt, const real *from, size_t ldf, size_t K, size_t n)
+{
+    for (size_t k = 0; k < K; k += PER, to += ldt)
+        round_right(to, from + k * ldf, k + 1 < K ? from + (k + 1) * ldf : NULL, n, ldt);
+}
+
+static void gate_columns(real *to, size_t ldt, const real *w, size_t H, size_t N, size_t unit,
+                         size_t units, const size_t *gates, size_t count)
+{
+#ifdef PK_PAIRS
+    /* Pairs of a row of w are adjacent: rounded first, they are half as much to transpose. */
+    enum { DEPTH = 64 }; /* pairs of a row at a time */
+    _Alignas(ALIGNMENT) real rows[LANES * DEPTH];
+    if (count * units < ldt)
+        memset(to, 0, (N + 1) / 2 * ldt * sizeof *to);
+    for (size_t k = 0; k < N; k += 2 * DEPTH, to += DEPTH * ldt)
+        for (size_t j = 0; j < count; j++)
+            for (size_t u = 0; u < units; u += LANES) {
+                const size_t n = smaller(N - k, 2 * DEPTH), height = smaller(units - u, LANES);
+                round_left(rows, DEPTH, w + (gates[j] * H + unit + u) * N + k, (ptrdiff_t)N, height,
+                           n);
+                pack_columns(to + j * units + u, ldt, rows, DEPTH, height, (n + 1) / 2);
+            }
+#else
+    PK_PRODUCTS.packing.gate_columns(to, ldt, w, H, N, unit, units, gates, count);
+    round_rows(to, ldt, to, ldt, N, ldt);
+#endif
+}
+
+static void gate_rows(real *to, const real *w, size_t H, size_t N, size_t column, size_t unit,
+                      size_t units, const size_t *gates, size_t count)
+{
+    const real *rows[2] = {NULL, NULL};
+    w += unit * N + column * WIDTH;
+    for (size_t k = 0; k < count * units; k += PER, to += WIDTH) {
+        for (size_t i = k; i < k + PER; i++)
+            rows[i - k] = i < count * units ? w + (gates[i / units] * H + i % units) * N : NULL;
+        round_right(to, rows[0], rows[1], smaller(N - column * WIDTH, WIDTH), WIDTH);
+    }
+}
+
+/* As fma_roof of math.c. */
+static double roof(size_t rounds, double *out)
+{
+    enum { SUMS = 12 };
+    vec sum[SUMS], x = broadcast((real)0.999), y = broadcast((real)1e-3);
+    __asm__("" : "+m"(x), "+m"(y));
+    for (int i = 0; i < SUMS; i++)
+        sum[i] = broadcast((real)i);
+    for (size_t r = 0; r < rounds; r++)
+        for (int i = 0; i < SUMS; i++)
+            sum[i] = product_in_registers(sum[i], x, y);
+    *out = 0;
+    for (int i = 0; i < SUMS; i++)
+        *out += (double)sum[i][0];
+    return 2.0 * PER * SUMS * LANES * (double)rounds;
+}
+
+#if PK_VECTOR_BYTES == 64
+extern const rounding pk_rounded_f32_avx2;
+#define NARROW &pk_rounded_f32_avx2
+#else
+#define NARROW NULL
+#endif
+
+extern const rounding PK_TABLE;
+const rounding PK_TABLE = {
+    .of_api = {roof},
+    .vector_bytes = PK_VECTOR_BYTES,
+    .narrow = NARROW,
+    .per = PER,
+    .panel = panel_of_pairs,
+    .round_left = round_left,
+    .round_right = round_right,
+    .round_rows = round_rows,
+    .packing = {gate_columns, gate_rows},
+};
