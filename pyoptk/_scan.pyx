@@ -136,6 +136,26 @@ def put_gradients(dict attributes, flat, fresh, bint accumulate):
     attributes["_kept"] = None
 
 
+def put_all(moves, left):
+    """Put new entries into dicts, and make the arrays `left` read-only.
+
+    `moves` is a list of dicts and their entries. Compiled, as `put_gradients`.
+    """
+    for own, entries in moves:
+        dict.update(own, entries)
+    for array in left:
+        array.setflags(False)
+
+
+def finish(dict attributes, function, *arguments, **options):
+    """Call a compiled function, and forget what forward has kept for backward.
+
+    Compiled, as `put_gradients`.
+    """
+    function(*arguments, **options)
+    attributes["_kept"] = None
+
+
 cdef class Guard:
     """Lets one call of a layer at a time in.
 
