@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import _checks, checkpoint
 from .._bound import INSTEAD, MEMORY, Array, Movable, Moves, aligned
 from .._files import Path
+from .._memory import apart
 from .._sequences import check_lengths
 from ..params import Fixed
 from . import names
@@ -309,6 +310,7 @@ class Sequential(Movable):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Copy parameters into the model's; nothing changes if a name, shape or dtype is wrong."""
         self.check_state_dict(state)
+        state = apart(state, self.state_dict().values())
         for layer, part in zip(self.layers, names.parts(self.layers, state), strict=True):
             if hasattr(layer, "load_state_dict"):
                 layer.load_state_dict(part)
