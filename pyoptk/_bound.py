@@ -11,6 +11,7 @@ import math
 import sys
 import weakref
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -24,7 +25,7 @@ from .params import Fixed
 Array = NDArray[np.floating[Any]]
 INSTEAD = "write into the arrays, as in params[name][...] = value"
 MEMORY = ("params", "grads", "flat_params", "flat_grads")
-Moves = list[tuple[dict[str, Any], dict[str, Any]]]  # dicts, and what is to be put into them
+Moves = list[tuple[Any, dict[str, Any]]]  # dicts or objects, and what is to be put into them
 
 
 def aligned(size: int, dtype: np.dtype[Any]) -> Array:
@@ -66,25 +67,21 @@ class Movable:
 
     flat_params: Array
     flat_grads: Array
-    params: Mapping[str, Array]
-    grads: Mapping[str, Any]
-    _kin: Kin
+    params: Mapping[str, Array] = MappingProxyType({})
+    grads: Mapping[str, Any] = MappingProxyType({})
+    _kin: Any = None  # the `Kin` of one that is shared
     _owner: Any = None  # a weak reference to the model whose buffers they are in
 
-    if not TYPE_CHECKING:  # where an unknown attribute is an error at once
-
-        def __getattr__(self, name):
-            if name in self.__dict__.get("params", ()):
-                raise AttributeError(f"{name}: an array of params; expected params[{name!r}]")
-            raise _checks.no_attribute(self, name)
+    if not TYPE_CHECKING:  # where this is an error at once
 
         def __call__(self, *_, **__):
             raise TypeError(f"{type(self).__name__} is not callable; did you mean forward?")
 
         def __setattr__(self, name, value):
-            own = self.__dict__
-            fixed = (name in MEMORY and name in own) or name in own.get("params", ())
-            if fixed and value is not own.get(name):  # the same after `layer.flat_params *= 2`
+            # `layer.flat_params *= 2` sets the same array again. Asking for the __dict__ of a
+            # model would make Python slower at finding its attributes from then on.
+            other = name in MEMORY and getattr(self, name, None) is not value
+            if other or name in self.params:
                 raise AttributeError(f"{name}: cannot be assigned; {INSTEAD}")
             object.__setattr__(self, name, value)
 
@@ -96,6 +93,9 @@ class Movable:
         """
         raise NotImplementedError
 
+    def _begin_memory(self) -> None:
+        put_all([(self, {name: Fixed({}, INSTEAD) for name in ("params", "grads")})], [])
+
     def _move(self, params: Array, grads: Array) -> None:
         """Let these be the memory of the parameters and the gradients, whose values are there.
 
@@ -105,19 +105,20 @@ class Movable:
 
     def _left(self) -> list[Any]:
         """The arrays that a move leaves."""
-        return [self.__dict__[name] for name in MEMORY[2:] if name in self.__dict__]
+        return [getattr(self, name) for name in MEMORY[2:]] if self.params else []
 
     def _put_in_all(self, entries: dict[str, Any]) -> Moves:
         """The moves that set attributes of this one and of all that share its parameters."""
-        return [(one.__dict__, entries) for one in self.__dict__.get("_kin", (self,))]
+        return [(one, entries) for one in self._kin or (self,)]
 
     def _twin(self) -> Self:
         """Another object with the same attributes, which moves with this one."""
-        kin = self.__dict__.setdefault("_kin", Kin([self]))
-        kin.made += 1
+        if self._kin is None:
+            put_all([(self, {"_kin": Kin([self])})], [])
+        self._kin.made += 1
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        kin.add(other)
+        self._kin.add(other)
         return other
 
 
@@ -125,6 +126,13 @@ class Bound(Movable):
     """Parameters and gradients of a layer, views into one buffer each."""
 
     dtype: Any
+
+    if not TYPE_CHECKING:  # where an unknown attribute is an error at once
+
+        def __getattr__(self, name):
+            if name in self.__dict__.get("params", ()):
+                raise AttributeError(f"{name}: an array of params; expected params[{name!r}]")
+            raise _checks.no_attribute(self, name)
 
     def _shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of every parameter by name."""
@@ -138,7 +146,7 @@ class Bound(Movable):
         moves: Moves = []
         shapes = self._shapes(), self._grad_shapes()
         for kind, flat, each in zip(MEMORY, (params, grads), shapes, strict=False):
-            own, arrays = self.__dict__[kind], views(flat, each)
+            own, arrays = getattr(self, kind), views(flat, each)
             for name in own.keys() & arrays.keys():  # a frozen one stays so
                 arrays[name].flags.writeable = own[name].flags.writeable
             moves.append((own, arrays))
@@ -157,7 +165,7 @@ class Bound(Movable):
             if given is not None:
                 check_dtype(given, dtype)
                 flat[:] = given
-        self.__dict__.update(params=Fixed({}, INSTEAD), grads=Fixed({}, INSTEAD))
+        self._begin_memory()
         self._move(*made)
 
     def shared(self) -> Self:

@@ -137,12 +137,16 @@ def put_gradients(dict attributes, flat, fresh, bint accumulate):
 
 
 def put_all(moves, left):
-    """Put new entries into dicts, and make the arrays `left` read-only.
+    """Put new entries into dicts and objects, and make the arrays `left` read-only.
 
-    `moves` is a list of dicts and their entries. Compiled, as `put_gradients`.
+    `moves` is a list of them, each with a dict of what is put there. Compiled, as `put_gradients`.
     """
-    for own, entries in moves:
-        dict.update(own, entries)
+    for into, entries in moves:
+        if isinstance(into, dict):
+            dict.update(into, entries)
+            continue
+        for name, value in entries.items():
+            object.__setattr__(into, name, value)
     for array in left:
         array.setflags(False)
 

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _checks, checkpoint
-from .._bound import INSTEAD, MEMORY, Array, Movable, Moves, aligned
+from .._bound import MEMORY, Array, Movable, Moves, aligned
 from .._files import Path
 from .._memory import apart
+from .._scan import put_all
 from .._sequences import check_lengths
-from ..params import Fixed
 from . import names
 from .places import check_layers, padded, place
 from .shape import Last
@@ -86,7 +86,7 @@ class Sequential(Movable):
         self._places = [place(layer, f"{i}.") for i, layer in enumerate(layers)]
         with_params = [i for i, layer in enumerate(layers) if layer.params]
         self._first = with_params[0] if with_params else len(layers)
-        self._due = False
+        self._due = [False]  # whether backward may follow
         movable = [layer for layer in layers if hasattr(layer, "_moves")]
         dtypes = {layer.flat_params.dtype for layer in movable if layer.params}
         if len(dtypes) > 1:
@@ -97,7 +97,7 @@ class Sequential(Movable):
             sum(padded(getattr(layer, name)) for layer in movable)
             for name in ("flat_params", "flat_grads")
         ]
-        self.__dict__.update(params=Fixed({}, INSTEAD), grads=Fixed({}, INSTEAD))
+        self._begin_memory()
         self._move(aligned(sizes[0], dtype), aligned(sizes[1], dtype))
 
     def _moves(self, params: Array, grads: Array) -> Moves:
@@ -117,7 +117,7 @@ class Sequential(Movable):
                 found = [old | new for old, (_, new) in zip(found, theirs[:2], strict=True)]
             for mine, each in zip(arrays, found, strict=True):
                 mine.update({f"{i}.{name}": array for name, array in each.items()})
-        own = [(self.__dict__[name], each) for name, each in zip(MEMORY, arrays, strict=False)]
+        own = [(getattr(self, name), each) for name, each in zip(MEMORY, arrays, strict=False)]
         return own + moves + self._put_in_all({"flat_params": params, "flat_grads": grads})
 
     def _left(self) -> list[Any]:
@@ -156,7 +156,7 @@ class Sequential(Movable):
         if train is not True or return_state is not False:
             _checks.check_switches(train=train, return_state=return_state)
         if train:
-            self._due = False  # until the last layer is through
+            self._due[0] = False  # until the last layer is through
         for layer, recurrent, nested, takes_lengths, _ in self._places:
             if recurrent:
                 x, after = layer.forward(x, next(given), lengths=lengths, train=train)
@@ -171,7 +171,7 @@ class Sequential(Movable):
             else:
                 x = layer.forward(x, train=train)
         if train:
-            self._due = True
+            self._due[0] = True
         return (x, states) if return_state else x
 
     def backward(self, dy: Any, *, need_dx: bool = True, accumulate: bool = False) -> Any:
@@ -185,13 +185,13 @@ class Sequential(Movable):
         RuntimeError
             Without a `forward` that trains and has come to its end before it.
         """
-        if not self._due:
+        if not self._due[0]:
             raise RuntimeError(_checks.NO_FORWARD)
         places, first = self._places, 0 if need_dx else self._first
         for i in range(len(places) - 1, first - 1, -1):
             layer, recurrent, _, _, key = places[i]
             dy = layer.backward(dy, need_dx=need_dx or i > first, accumulate=accumulate)
-            self._due = False
+            self._due[0] = False
             if recurrent:
                 dy = dy[0]
             if key is not None:
@@ -282,7 +282,7 @@ class Sequential(Movable):
         other = self._twin()
         other.layers = tuple(layer.shared() for layer in self.layers)
         other._places = [place(layer, f"{i}.") for i, layer in enumerate(other.layers)]
-        other._due = False
+        other._due = [False]
         return other
 
     # ---- copies and files ------------------------------------------------------------------------
@@ -293,7 +293,7 @@ class Sequential(Movable):
         return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        put_all([(self, state)], [])
         self._join(self.layers)
 
     def __copy__(self) -> Self:
