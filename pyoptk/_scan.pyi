@@ -31,6 +31,10 @@ def linear_scan_backward(
 def put_gradients(
     attributes: dict[str, Any], flat: _Array, fresh: _Array, accumulate: bool
 ) -> None: ...
+def put_all(moves: list[tuple[Any, dict[str, Any]]], left: list[Any]) -> None: ...
+def finish(
+    attributes: dict[str, Any], function: Callable[..., Any], *arguments: Any, **options: Any
+) -> None: ...
 
 @disjoint_base
 class Guard:

@@ -136,6 +136,30 @@ def put_gradients(dict attributes, flat, fresh, bint accumulate):
     attributes["_kept"] = None
 
 
+def put_all(moves, left):
+    """Put new entries into dicts and objects, and make the arrays `left` read-only.
+
+    `moves` is a list of them, each with a dict of what is put there. Compiled, as `put_gradients`.
+    """
+    for into, entries in moves:
+        if isinstance(into, dict):
+            dict.update(into, entries)
+            continue
+        for name, value in entries.items():
+            object.__setattr__(into, name, value)
+    for array in left:
+        array.setflags(False)
+
+
+def finish(dict attributes, function, *arguments, **options):
+    """Call a compiled function, and forget what forward has kept for backward.
+
+    Compiled, as `put_gradients`.
+    """
+    function(*arguments, **options)
+    attributes["_kept"] = None
+
+
 cdef class Guard:
     """Lets one call of a layer at a time in.
 

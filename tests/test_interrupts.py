@@ -196,6 +196,12 @@ def backward_linear(model, n):
     linear.backward(DY[0], accumulate=True)
 
 
+def backward_norm(model, n):
+    norm = model.net.layers[1]
+    norm.forward(DY[0])
+    norm.backward(DY[0], accumulate=True)
+
+
 def restore_model(model, n):
     state = model.net.state_dict()
     more = {"0.weight": n * np.ones((3, 2), "f4"), "2.bias": n * np.ones(1, "f4")}
@@ -291,6 +297,7 @@ ROWS = {
     "LSTM.forward": (forward, alone, {}),
     "LSTM.backward": (backward, alone, {}),
     "Linear.backward": (backward_linear, alone, {}),
+    "LayerNorm.backward": (backward_norm, alone, {}),
     "Sequential.forward": (forward_model, alone, {}),
     "fit": (fit, alone, {}),
     "lr_range_test": (search, alone, {}),
@@ -321,7 +328,10 @@ def repeat(call, model, done):
         done.append(call)
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer here")
+needs_timer = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer here")
+
+
+@needs_timer
 @pytest.mark.parametrize("name", [*ROWS, *REPEATED])
 @pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
 def test_a_call_has_happened_wholly_or_not_at_all(name, tmp_path, monkeypatch):
@@ -361,6 +371,25 @@ def test_a_call_has_happened_wholly_or_not_at_all(name, tmp_path, monkeypatch):
         model.move()  # and it goes on
     assert interrupted == EXCEPTIONS
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@needs_timer
+def test_layers_move_into_a_model_wholly_or_not_at_all():
+    chance = random.Random(1)
+    for _ in range(EXCEPTIONS):
+        layers = pyoptk.LSTM(2, 3), pyoptk.layers.Linear(3, 2)
+        try:
+            with Alarm(chance.uniform(1e-5, 4e-4)):
+                pyoptk.layers.Sequential(*layers)
+        except Stop:  # while the block was entered or left
+            pass
+        addresses = [layer.flat_params.ctypes.data for layer in layers]
+        assert (abs(addresses[1] - addresses[0]) == 4 * 96) == (layers[0]._owner is not None)
+        for layer in layers:
+            assert all(np.shares_memory(a, layer.flat_params) for a in layer.params.values())
+        expected = layers[0].forward(X, train=False)[0]
+        layers[0].flat_params[:] *= 2
+        assert (layers[0].forward(X, train=False)[0] != expected).any()
 
 
 def test_training_goes_on_after_an_exception_and_ends_with_the_best_weights():
