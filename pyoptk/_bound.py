@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _checks
-from ._scan import put_all
+from ._products import put_all
 from .checkpoint import check_arrays, fill_arrays
 from .params import Fixed
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from .. import _checks
 from .._bound import Array
 from .._dense import rows_of
-from .._scan import put_all
+from .._products import put_all
 from .._sequences import plain
 from .._sparse import SparseRows
 from .base import Layer

@@ -15,7 +15,7 @@ from .. import _checks, checkpoint
 from .._bound import MEMORY, Array, Movable, Moves, aligned
 from .._files import Path
 from .._memory import apart
-from .._scan import put_all
+from .._products import put_all
 from .._sequences import check_lengths
 from . import names
 from .places import check_layers, padded, place

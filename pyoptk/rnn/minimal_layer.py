@@ -17,7 +17,7 @@ from .. import _checks, kernels
 from .._arguments import Declared
 from .._bound import Array, Bound, views
 from .._held import quietly
-from .._scan import Guard, put_gradients
+from .._products import Guard, put_gradients
 from .._sequences import check_lengths, check_resets
 from ..scan import check_array, linear_scan, linear_scan_backward
 from .weights import check_depth
