@@ -3,6 +3,8 @@
 `Params` (pyoptk/params.py) makes a Held. An optimizer's plan (_plan.pyx) adds its states to it, so
 that a gradient that overlaps a parameter or a state is found.
 """
+from contextvars import copy_context as _copy_context
+
 import numpy as _np
 
 from . import _checks
@@ -20,8 +22,35 @@ from .capi cimport (
     PyArray_DATA, PyArray_DESCR, PyArray_DIMS, PyArray_NDIM, PyArrayObject,
 )
 
+cdef object _geterrobj = getattr(_np, "geterrobj", None), _seterr = _np.seterr  # NumPy 1 has them
+cdef object _seterrobj = getattr(_np, "seterrobj", None)
 cdef object _ndarray = _np.ndarray, _f32 = _np.dtype("f4"), _f64 = _np.dtype("f8")
 
+
+# ---- what NumPy warns of ------------------------------------------------------------------------
+
+def quietly(function, *arguments):
+    """function(*arguments), while NumPy neither warns of what it computes nor raises.
+
+    However it ends, the caller's error state is what it was: `numpy.errstate` loses it if an
+    exception arrives as it ends.
+    """
+    if _seterrobj is None:  # the state is a context variable
+        return _copy_context().run(_ignoring, function, arguments)
+    before = _geterrobj()
+    _seterrobj([before[0], 0, None])
+    try:
+        return function(*arguments)
+    finally:
+        _seterrobj(before)
+
+
+def _ignoring(function, arguments):
+    _seterr(all="ignore")
+    return function(*arguments)
+
+
+# ---- parameters ---------------------------------------------------------------------------------
 
 cdef class Held(Buffers):
     """The buffers of some parameters.

@@ -10,6 +10,7 @@ from inspect import signature as _signature
 import numpy as _np
 
 from . import _checks
+from ._held import quietly
 
 cimport cython
 from cpython.buffer cimport Py_buffer
@@ -320,10 +321,13 @@ def clip(dict grads, double max_norm, double eps):
     cdef double factor = clip_coefficient(norm, max_norm, eps) if max_norm < INFINITY else 1
     if factor != 1:
         changed = [_np.asarray(grad) for grad in grads.values()]
-        with _np.errstate(all="ignore"):  # within, no Python code runs between two arrays
-            for array in changed:
-                _np.multiply(array, array.dtype.type(factor), array)
+        quietly(_scale, changed, factor)
     return norm
+
+
+def _scale(list arrays, factor):  # compiled: no Python code runs between two arrays
+    for array in arrays:
+        _np.multiply(array, array.dtype.type(factor), array)
 
 
 def memory_roof(param, grad, m, v):

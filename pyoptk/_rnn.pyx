@@ -268,26 +268,26 @@ cdef class Stepper(Stack):
         self.take_state(arrays, "state", state, view.shape[0], False, first)
         y = _empty((view.shape[0], self.R), self.dtype)
         new = self.new_state(view.shape[0], last)
-        scratch = self.scratch(view.shape[0])
-        self.run(view, PyArray_DATA(<PyArrayObject *> y), first, last,
+        kernels = cell_table(self.cell, self.storage)  # others once use_isa is called again
+        scratch = self.scratch(kernels, view.shape[0])
+        self.run(kernels, view, PyArray_DATA(<PyArrayObject *> y), first, last,
                  NULL if scratch is None else PyArray_DATA(<PyArrayObject *> scratch))
         return y, new
 
-    cdef object scratch(self, size_t B):
+    cdef object scratch(self, const pk_cell_kernels *kernels, size_t B):
         """Memory for a step of B rows, or None."""
         cdef pk_rnn_shape shape = self.layers[0].shape
         shape.B = B
-        cdef size_t size = self.kernels.step_scratch_size(&shape)
+        cdef size_t size = kernels.step_scratch_size(&shape)
         return _empty(size, "u1") if size else None
 
-    cdef void run(self, Py_buffer *x, void *y, void **first, void **last,
-                  void *scratch) noexcept:
+    cdef void run(self, const pk_cell_kernels *kernels, Py_buffer *x, void *y, void **first,
+                  void **last, void *scratch) noexcept:
         cdef size_t i, at = 0, size = x.shape[0] * self.R * self.itemsize
         cdef size_t of_c = x.shape[0] * self.H * self.itemsize
         cdef pk_rnn_layer layer
         cdef pk_sequence below
         cdef int nthreads = num_threads()
-        cdef const pk_cell_kernels *kernels = cell_table(self.cell, self.storage)
         below.data, below.t_stride, below.b_stride = x.buf, 0, x.strides[0] // x.itemsize
         with nogil:
             for i in range(self.count):

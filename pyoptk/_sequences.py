@@ -6,7 +6,7 @@ As in _checks.py, an error names the argument, what was expected and what came.
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Sized
 from typing import Any
 
 import numpy as np
@@ -17,18 +17,20 @@ from ._checks import described
 
 def plain(name: str, value: Any, expected: str) -> NDArray[Any]:
     """The value as an array, unless it is masked or ragged."""
-    if type(value) is np.ndarray:  # most often, and warnings take a microsecond
+    if type(value) is np.ndarray:  # most often
         return value
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
             f"{name}: expected {expected}, got a masked array, whose mask would have no effect"
         )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # NumPy before 1.24 warns and makes an array of lists
-            return np.asarray(value)
+        given = np.asarray(value)
     except (ValueError, Warning):
-        raise ValueError(f"{name}: expected {expected}, got a ragged sequence") from None
+        given = None
+    # NumPy before 1.24 only warns, and makes an array of lists.
+    if given is None or (given.dtype == object and any(isinstance(x, Sized) for x in given.flat)):
+        raise ValueError(f"{name}: expected {expected}, got a ragged sequence")
+    return given
 
 
 def integers(name: str, value: Any, expected: str) -> NDArray[Any]:

@@ -101,7 +101,10 @@ cdef class SparseRows:
     def dense(self):
         """The same gradient as an array."""
         self.check_values((self.indices.size,))
-        dense = _np.zeros(self.shape, self.values.dtype)
+        try:
+            dense = _np.zeros(self.shape, self.values.dtype)
+        except ValueError:  # more bytes than there are addresses
+            raise MemoryError(f"no array of {self.values.dtype} {self.shape}") from None
         _np.add.at(dense, self.indices, self.values)
         return dense
 

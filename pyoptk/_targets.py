@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from ._checks import described
 from ._sequences import integers
 
+MOST_WEIGHT = np.finfo(np.float64).max  # of the sum, with room for rounding
 
-def is_distribution(target: Any) -> bool:
+
+def is_distribution(target: Any, axes: int = 2) -> bool:
     """Whether a target of the cross entropy is an array of floats, not one of labels."""
-    return isinstance(target, np.ndarray) and target.dtype.kind == "f" and target.ndim > 1
+    return isinstance(target, np.ndarray) and target.dtype.kind == "f" and target.ndim >= axes
 
 
 def check_labels(target: Any, M: int, C: int, ignored: int) -> NDArray[np.int64]:
@@ -35,7 +37,7 @@ def check_labels(target: Any, M: int, C: int, ignored: int) -> NDArray[np.int64]
 def check_weights(name: str, weights: Any) -> None:
     """Raise unless an array of weights holds finite numbers >= 0."""
     given = np.asarray(weights)
-    wrong = ~((given >= 0) & (given < np.inf))
+    wrong = ~((given >= 0) & (given <= MOST_WEIGHT / (2 * max(given.size, 1))))
     if wrong.any():
         raise ValueError(
             f"{name}: expected finite numbers >= 0, got {given[wrong][0]} at {int(wrong.argmax())}"

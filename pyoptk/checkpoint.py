@@ -13,14 +13,14 @@ import os
 import struct
 import sys
 import zlib
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import _files
 from ._files import DTYPES, Arrays, Path
+from ._memory import apart, check_targets, filled
 
 _VERSION = 1
 _LONGEST_NAME = 65_531  # bytes; with ".npy" as many as a zip file can hold
@@ -134,7 +134,7 @@ def load(path: Path, /, **parts: Any) -> dict[str, Any] | None:
         elif not has_method:
             check_value(part, found[key], key)
         checked[key] = hasattr(part, "check_state_dict") or not has_method
-    _check_targets(plain)
+    check_targets({key: filled(part) for key, part in parts.items()})
     for key in sorted(parts, key=checked.__getitem__):
         if hasattr(parts[key], "load_state_dict"):
             parts[key].load_state_dict(found[key])
@@ -174,7 +174,7 @@ def fill_arrays(target: MutableMapping[str, Any], got: Mapping[str, Any]) -> Non
 
     Nothing is checked; that is for `check_arrays`, before.
     """
-    for name, value in got.items():
+    for name, value in apart(got, target.values()).items():
         old = target.get(name)
         if isinstance(value, np.ndarray):
             np.copyto(target[name], value)
@@ -194,39 +194,6 @@ def _bits(value: Any) -> Any:
         return None
     value = value.bit_generator if isinstance(value, np.random.Generator) else value
     return value if isinstance(value, np.random.BitGenerator) else None
-
-
-def _spans(key: str, part: Any) -> Iterator[tuple[int, int, str, NDArray[Any]]]:
-    """First byte, end, name and array of all that is filled; refuse what nobody would look at."""
-    if isinstance(part, Mapping):
-        if isinstance(part.get("bit_generator"), str):
-            raise TypeError(f"{key}: expected the Generator itself, got its state, which is a copy")
-        for name, value in part.items():
-            yield from _spans(f"{key}.{name}", value)
-    elif isinstance(part, np.ndarray) and part.size:
-        start, reach = part.__array_interface__["data"][0], part.itemsize
-        for size, stride, n in sorted(
-            (abs(s), s, n) for s, n in zip(part.strides, part.shape, strict=True)
-        ):
-            if n > 1 and size < reach:
-                raise ValueError(f"{key}: expected elements of their own, got some that overlap")
-            reach += size * (n - 1)
-            start += min(stride, 0) * (n - 1)
-        yield start, start + reach, key, part
-
-
-def _check_targets(parts: Mapping[str, Any]) -> None:
-    """Raise if two of the arrays in `parts` share memory, or two elements of one do."""
-    near: list[tuple[int, int, str, NDArray[Any]]] = []
-    spans = [span for key, part in parts.items() for span in _spans(key, part)]
-    for span in sorted(spans, key=lambda span: span[:3]):
-        near = [other for other in near if other[1] > span[0]]
-        for other in near:
-            if np.shares_memory(span[3], other[3]):
-                raise ValueError(
-                    f"{span[2]}: expected memory of its own, got an array that overlaps {other[2]}"
-                )
-        near.append(span)
 
 
 def _check_names(expected: Mapping[str, Any], got: Mapping[str, Any], what: str, kind: str) -> None:

@@ -15,7 +15,7 @@ lengths : integers [B], optional
     count, whatever is there, and its gradient is 0.
 weights : numbers or bools, optional
     Of the shape of the first axes of y, finite, >= 0: the loss is the mean weighted by them. Where
-    a weight is 0, y is not read, and its gradient is 0.
+    a weight is 0, or a denormal number, y is not read, and its gradient is 0.
 out : array like y, optional
     Gets the gradient, and is returned: for a large y a new array costs more than the arithmetic.
     C-contiguous, apart from the other arrays.
@@ -67,16 +67,16 @@ def _like(y: Array, target: Any) -> Array:
     )
 
 
-def _gradient(y: Array, out: Array | None, **others: Any) -> Array:
-    """Where the gradient goes: a new array, or `out`, which may overlap none of the others."""
+def _gradient(like: Array, out: Array | None, **given: Any) -> Array:
+    """Where the gradient goes: a new array, or `out`, which may overlap no argument."""
     if out is None:
-        return np.empty_like(y)
-    if type(out) is not np.ndarray or out.dtype != y.dtype or out.shape != y.shape:
-        error = TypeError if getattr(out, "dtype", None) != y.dtype else ValueError
-        raise error(f"out: expected {y.dtype} {y.shape} like y, got {described(out)}")
+        return np.empty_like(like)
+    if type(out) is not np.ndarray or out.dtype != like.dtype or out.shape != like.shape:
+        error = TypeError if getattr(out, "dtype", None) != like.dtype else ValueError
+        raise error(f"out: expected {like.dtype} {like.shape} like y, got {described(out)}")
     if not (out.flags.c_contiguous and out.flags.writeable):
         raise ValueError("out: expected a C-contiguous array that may be written, got another")
-    for name, array in {"y": y, **others}.items():
+    for name, array in given.items():
         if isinstance(array, np.ndarray) and np.may_share_memory(out, array):
             raise ValueError(f"out: expected memory of its own, got an array that overlaps {name}")
     return out
@@ -155,19 +155,20 @@ def cross_entropy(
         and lengths is weights is class_weights is None
         and batch_first is False
     ):
-        dy = _empty_like(y) if out is None else _gradient(y, out, target=target)
+        dy = _empty_like(y) if out is None else _gradient(y, out, y=y, target=target)
         loss = kernels.softmax_cross_entropy(
             y, target, dy, label_smoothing=label_smoothing, ignore_index=ignore_index
         )
         return loss, dy
+    given = {"y": y, "target": target, "weights": weights, "class_weights": class_weights}
     y = _output(y)
     if y.ndim == 0 or y.shape[-1] == 0:
         raise ValueError(f"y: expected scores of at least 1 class, [..., C], got {described(y)}")
     check_switch("batch_first", batch_first)
     weighted = _row_weights(y, y.ndim - 1, lengths, weights, batch_first)
-    dy = _gradient(y, out, target=target, class_weights=class_weights)
+    dy = _gradient(y, out, **given)
     rows = y.reshape(-1, y.shape[-1])
-    if is_distribution(target):
+    if is_distribution(target, min(y.ndim, 2)):
         target = _like(y, target).reshape(rows.shape)
     else:
         target = plain("target", target, f"integers {y.shape[:-1]}")
@@ -202,15 +203,16 @@ def _elementwise(
     out: Array | None,
     **options: float,
 ) -> Loss:
+    given = {"y": y, "target": target, "weights": weights}
     y = _output(y)
-    target, dy = _like(y, target), _gradient(y, out, target=target)
+    target, dy = _like(y, target), _gradient(y, out, **given)
     check_switch("batch_first", batch_first)
     rows = _row_weights(y, None, lengths, weights, batch_first)
     if rows is None:
         return kernel(y, target, dy, **options), dy
     shape = rows.size, y.size // max(rows.size, 1)
-    given = (a.reshape(shape) for a in (y, target, dy))
-    return kernel(*given, weights=rows.ravel(), **options), dy
+    flat = (a.reshape(shape) for a in (y, target, dy))
+    return kernel(*flat, weights=rows.ravel(), **options), dy
 
 
 def mse(

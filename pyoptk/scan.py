@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _checks
+from ._held import quietly
 from ._scan import linear_scan_backward as _backward
 from ._scan import linear_scan_forward as _forward
 
@@ -63,6 +64,8 @@ def linear_scan(
     >>> pyoptk.linear_scan(ones / 2, ones)[:, 0, 0].tolist()
     [1.0, 1.5, 1.75, 1.875]
     """
+    if out is not None and out is not a and out is not b and isinstance(b, np.ndarray):
+        check_array("out", out, b.dtype, b.shape)
     h = _like("b", b) if out is None else out
     _forward(a, b, h, h0, reverse=reverse, resets=resets)
     return h
@@ -151,7 +154,7 @@ def gae(rewards: Array, values: Array, dones: Mask, gamma: float, lam: float) ->
     """
     discount = _discount(rewards, dones, gamma)
     check_array("values", values, rewards.dtype, (len(rewards) + 1, *rewards.shape[1:]))
-    delta = rewards + discount * values[1:] - values[:-1]
+    delta = quietly(lambda: rewards + discount * values[1:] - values[:-1])
     return _sum_backwards(discount * rewards.dtype.type(_fraction("lam", lam)), delta)
 
 
@@ -192,15 +195,17 @@ def discounted_returns(
     discount = _discount(rewards, dones, gamma)
     if last is not None:
         check_array("last", last, rewards.dtype, rewards.shape[1:])
-    return _sum_backwards(discount, rewards.copy(), last)
+    return _sum_backwards(discount, rewards, last)
 
 
 def _sum_backwards(a: Array, b: Array, last: Array | None = None) -> Array:
-    """Change `b` to its scan from the last step to the first; all that is not time is one axis."""
+    """The scan of `b` from the last step to the first; all that is not time is one axis."""
     shape = len(b), 1, math.prod(b.shape[1:])
     start = None if last is None else np.ascontiguousarray(last).reshape(shape[1:])
-    _forward(a.reshape(shape), rows := b.reshape(shape), rows, start, reverse=True)
-    return b
+    found = np.array(b, order="C")
+    rows = found.reshape(shape)
+    _forward(np.ascontiguousarray(a).reshape(shape), rows, rows, start, reverse=True)
+    return found
 
 
 def _discount(rewards: Any, dones: Any, gamma: Any) -> Array:

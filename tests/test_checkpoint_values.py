@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import pyoptk
 from pyoptk.checkpoint import load, save
 
 FORMATS = ["npz", "safetensors"]
@@ -206,6 +207,52 @@ def test_targets_beside_each_other_are_filled(path, case):
     load(path, a=a, b=b)
     assert (a == 1).all() and (b == 1).all()  # noqa: PT018
     a[:] = b[:] = MEMORY[:] = 0
+
+
+def models_of(how):
+    """Two parts that are filled, the second of the first's memory."""
+    layer = pyoptk.layers.Linear(3, 3)
+    model = pyoptk.layers.Sequential(layer, pyoptk.layers.Linear(3, 3))
+    opt = pyoptk.Adam(model.params)
+    parts = {
+        "shared": (layer, layer.shared()),
+        "parameter": (model, model.params["0.weight"]),
+        "layer": (model, layer),
+        "state": (opt, opt.state["m"]["1.bias"]),
+        "wrapper's": (w := pyoptk.Lookahead(opt), w.slow["0.bias"]),
+    }
+    return parts[how]
+
+
+@pytest.mark.parametrize("how", ["shared", "parameter", "layer", "state", "wrapper's"])
+def test_objects_that_share_memory_are_refused(path, how):
+    a, b = models_of(how)
+    save(path, a=a, b=b)
+    with pytest.raises(
+        ValueError, match=r"^[ab](\.\S+)*: expected memory of its own, got an array"
+    ):
+        load(path, a=a, b=b)
+
+
+def test_a_state_of_the_objects_own_arrays_is_read_before_it_changes(rng):
+    """Exchanged names, which otherwise would give both the same values."""
+    linear, lstm = pyoptk.layers.Linear, pyoptk.LSTM(3, 4, bidirectional=True)
+    model = pyoptk.layers.Sequential(linear(3, 3), linear(3, 3))
+    opt = pyoptk.Adam({"a": rng.random(4), "b": rng.random(4)})
+    opt.step({"a": rng.random(4), "b": rng.random(4)})
+    wrapper = pyoptk.Lookahead(opt)
+    wrapper.slow["a"][:] = 7
+    for part, one, other in (
+        (model, "0.weight", "1.weight"),
+        (lstm, "weight_hh_l0", "weight_hh_l0_reverse"),
+        (opt, "m.a", "m.b"),
+        (wrapper, "slow.a", "slow.b"),
+    ):
+        state = dict(part.state_dict())
+        wanted = state[other].copy(), state[one].copy()
+        part.load_state_dict(state | {one: state[other], other: state[one]})
+        for name, array in zip((one, other), wanted, strict=True):
+            np.testing.assert_array_equal(part.state_dict()[name], array, err_msg=name)
 
 
 def test_many_targets_are_compared_in_little_time(path):

@@ -315,3 +315,25 @@ def test_a_twin_has_the_arguments_of_its_kernel(name):
     ours, twins = (inspect.signature(getattr(m, name)).parameters for m in (kernels, reference))
     names, twin_names = ([(p.name, p.default) for p in f.values()] for f in (ours, twins))
     assert names == twin_names
+
+
+def test_nan_has_no_sign_and_denormal_weights_are_none(dtype, isa):
+    """As in the twins."""
+    x = np.array([np.nan, 1, -np.inf, np.inf, -0.0], dtype)
+    target = np.array([0, 0, 0, np.inf, 0], dtype)
+    found, exact = np.empty((2, 5), dtype)
+    with np.errstate(all="ignore"):
+        kernels.mae(x, target, found)
+        reference.mae(x, target, exact)
+    np.testing.assert_array_equal(found, exact)
+    tiny, rows = np.finfo(dtype).tiny, np.array([[1], [3]], dtype)
+    for weights in ([tiny / 2, tiny / 4], [tiny, tiny / 2], [tiny, tiny]):
+        given, found, exact = np.array(weights, dtype), *np.empty((2, 2, 1), dtype)
+        losses = [
+            module.mse(rows, rows * 0, dx, weights=given)
+            for module, dx in ((kernels, found), (reference, exact))
+        ]
+        np.testing.assert_allclose(*losses)
+        np.testing.assert_allclose(found, exact)
+    with pytest.raises(ValueError, match=r"^weights: expected finite numbers >= 0, got 1e\+308"):
+        kernels.mse(np.ones((2, 1)), np.zeros((2, 1)), weights=np.full(2, 1e308))

@@ -11,6 +11,7 @@ import random
 import signal
 import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -225,7 +226,15 @@ def slower(n):
     return 1 / (1 + n)
 
 
+def free_of_state(model, n):
+    """Calls of which nothing is kept, but which NumPy may warn of."""
+    pyoptk.losses.cross_entropy(np.zeros((2, 3)), [0, 1], lengths=None)
+    pyoptk.minGRU(2, 3).forward(np.ones((3, 2, 2), np.float32), lengths=[1, 3])
+    pyoptk.gae(np.ones(3), np.ones(4), np.zeros(3, bool), 0.5, 0.5)
+
+
 ROWS = {
+    "losses and scans": (free_of_state, alone, {}),
     "step": (step, alone, {"zero_grad": True}),
     "step, watched": (watched, alone, {}),
     "step, lr scheduled": (step, alone, {"lr": slower, "groups": None}),
@@ -264,6 +273,11 @@ REPEATED = {
 }
 
 
+def of_process():
+    """What belongs to the thread or the process, which a call may change while it runs."""
+    return np.geterr(), list(warnings.filters)
+
+
 def repeat(call, model, done):
     """A function of its own: in Python 3.13 the jump of a loop is outside the `try` around it."""
     while len(done) < CALLS:
@@ -289,6 +303,7 @@ def test_a_call_has_happened_wholly_or_not_at_all(name, tmp_path, monkeypatch):
         call(model, n)
         length = min(length, time.perf_counter() - begin)
         states.append(model.state())
+    before = of_process()
     interrupted, kept = 0, []  # a notebook keeps an exception, and with it the frames
     for _ in range(20 * EXCEPTIONS):
         if interrupted == EXCEPTIONS:
@@ -305,6 +320,7 @@ def test_a_call_has_happened_wholly_or_not_at_all(name, tmp_path, monkeypatch):
         if name in REPEATED and n < CALLS:
             call(model, n)
         assert model.state() in states[n : n + 2], f"after {n} calls"
+        assert of_process() == before, f"after {n} calls"
         model.move()  # and it goes on
     assert interrupted == EXCEPTIONS
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -125,6 +125,7 @@ def test_any_layout_and_any_number_of_axes_is_taken(rng):
         loss, dy = losses.mae(y, np.zeros(shape))
         assert (loss, dy.shape) == (2.0 if y.size else 0.0, shape)
     assert losses.cross_entropy(np.zeros((0, 3)), [])[0] == 0
+    np.testing.assert_allclose(losses.cross_entropy(np.zeros(4), np.full(4, 0.25))[0], np.log(4))
     np.testing.assert_allclose(losses.cross_entropy(np.zeros((2, 3)), [0, 2])[0], np.log(3))
     np.testing.assert_allclose(losses.cross_entropy(np.zeros(3), 1)[0], np.log(3))
 
@@ -213,6 +214,15 @@ def test_the_gradient_goes_to_out_with_the_same_bits(name, dtype, rng):
         assert result is out
         assert loss == again
         np.testing.assert_array_equal(out, dy)
+    within = np.zeros((len(flat[0]), 2 * C), dtype)  # of y strided, or of weights
+    for taken in ({"y": within[:, ::2]}, {"weights": within.ravel()[: len(within)]}):
+        y = taken.pop("y", flat[0])
+        out = within.ravel()[: y.size].reshape(y.shape)
+        with pytest.raises(
+            ValueError, match=r"^out: expected memory of its own, got an array that"
+        ):
+            getattr(losses, name)(y, flat[1], **taken, out=out)
+        assert not within.any()
     y, target = flat
     shapes = np.empty((2, C), dtype), np.empty((C, len(y)), dtype).T
     for wrong in (y, target, *shapes, 3, y.astype("f2")):

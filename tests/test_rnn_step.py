@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import USABLE
 from rnn_rows import arrays_of, case, each, twins_of, width_of
 
 import pyoptk
@@ -56,6 +57,18 @@ def test_a_step_gives_the_same_bits_for_any_threads_and_neighbours(cell, dtype, 
     for rows in (slice(0, 1), slice(2, 9)):
         alone, _ = layer.step(x[0, rows], each(lambda s, rows=rows: s[:, rows], state))
         np.testing.assert_array_equal(alone, outcomes[0][0][rows])
+
+
+def test_a_step_goes_on_with_another_instruction_set(cell, dtype, rng):
+    layer, x, state, *_ = case(rng, (1, 700, 3, 1, 1), dtype, cell)  # WIDTH differs most for H = 1
+    outcomes = []
+    for name in ("baseline", *USABLE, "baseline"):
+        pyoptk.use_isa(name)
+        outcomes.append(layer.step(x[0], state)[0])
+        outcomes.append(layer.forward(x, state)[0][0])
+    pyoptk.use_isa()
+    for one in outcomes:
+        np.testing.assert_allclose(one, outcomes[0], rtol=0, atol=30 * np.finfo(dtype).eps)
 
 
 def test_a_step_sees_weights_that_were_changed_in_place(cell, dtype, rng):

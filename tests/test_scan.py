@@ -148,6 +148,18 @@ def test_advantages_and_returns_are_the_sums_of_their_formulas(shape, dtype, rng
     exact = advantages(rewards, values, dones, 0.95, 1.0) if shape[0] else rewards
     np.testing.assert_allclose(got, exact, **tolerance)
     np.testing.assert_array_equal(rewards, before)
+    # of any strides, and without a word where numbers are not finite
+    turned = (np.asfortranarray(a) for a in (rewards, np.zeros_like(values), dones))
+    again = pyoptk.gae(*turned, 0.95, 0.8)
+    exact = advantages(rewards, 0 * values, dones, 0.95, 0.8) if shape[0] else rewards
+    np.testing.assert_allclose(again, exact, **tolerance)
+    turned = (np.moveaxis(np.moveaxis(a, 0, -1).copy(), -1, 0) for a in (rewards, dones))
+    np.testing.assert_array_equal(
+        pyoptk.discounted_returns(*turned, 0.95), pyoptk.discounted_returns(rewards, dones, 0.95)
+    )
+    rewards[:] = np.inf
+    with np.errstate(all="raise"):
+        pyoptk.gae(rewards, -values, dones, 0.95, 0.8)
 
 
 X, H0, R = np.ones((4, 2, 3), np.float32), np.ones((2, 3), np.float32), np.zeros((4, 2), bool)
@@ -162,6 +174,8 @@ BAD = {
     "a transposed": (lambda: pyoptk.linear_scan(X.T, X.T), ValueError, "^a: expected the last axis to be adj"),
     "h0 of another shape": (lambda: pyoptk.linear_scan(X, X, H0[1:]), ValueError, r"^h0: expected shape \(2, 3\)"),
     "out overlapping": (lambda: pyoptk.linear_scan(X, X, out=X[:]), ValueError, "^h: expected memory of its own"),
+    "out no array": (lambda: pyoptk.linear_scan(X, X, out=5), TypeError, "^out: expected a float32 or"),
+    "out of another shape": (lambda: pyoptk.linear_scan(X, X, out=X[1:]), ValueError, "^out: expected shape"),
     "resets of integers": (lambda: pyoptk.linear_scan(X, X, resets=R.astype(int)), TypeError, r"^resets: expected bool \(4, 2\), got int64"),
     "resets of another shape": (lambda: pyoptk.linear_scan(X, X, resets=R.T), ValueError, r"^resets: expected bool \(4, 2\), got bool \(2, 4\)"),
     "resets masked": (lambda: pyoptk.linear_scan(X, X, resets=np.ma.array(R)), TypeError, "^resets: expected .* got a masked array"),

@@ -71,6 +71,12 @@ def test_values_that_were_shrunk_later_are_not_read_past_their_end():
     assert (table == 1).all()
 
 
+def test_a_table_that_fits_no_memory_has_no_dense_form():
+    rows = pyoptk.SparseRows([0], np.ones((1, 2)), (2**61, 2))
+    with pytest.raises(MemoryError, match=r"^no array of float64 \(2305843009213693952, 2\)"):
+        rows.dense()
+
+
 @pytest.mark.parametrize("empty", [[], (), np.zeros(0, int)], ids=repr)
 def test_a_batch_may_touch_no_row(empty):
     table = np.ones((4, 3))

@@ -87,7 +87,7 @@ typedef struct {
 
 /* Every loss is the mean over rows, sum(weight * loss) / sum(weight), and its gradient that of this
  * mean times `scale`.  A row of weight 0 is not read: its gradient is 0 even if x there is NaN.  If
- * all weights are 0, loss and gradients are 0. */
+ * all weights are 0, loss and gradients are 0.  Denormal weights count as 0. */
 
 /* The cross entropy of softmax(x) and a distribution q, -sum_c q_c log softmax(x)_c:
  *     with labels   q_c = u_c ((1 - smoothing) [c = label] + smoothing / C)   u: class_weights

@@ -145,10 +145,12 @@ static void cross_entropy_rows(void *arg, size_t chunk)
 static double cross_entropy(const pk_cross_entropy *l, int nthreads)
 {
     double denominator = 0, sum = 0, share;
+    const fp_mode mode = flush_denormals(); /* as where the rows are read */
     for (size_t r = 0; r < l->M; r++) {
         cross_entropy_weight(l, r, &share);
         denominator += share;
     }
+    restore_denormals(mode);
     loss_job job = {.loss = l, .scale = denominator == 0 ? 0 : l->scale / denominator};
     loss_rows(&job, cross_entropy_rows, l->M, l->C, nthreads);
     for (size_t r = 0; r < l->M; r++)
@@ -165,7 +167,8 @@ PK_INLINE vec elementwise(const pk_loss loss, vec x, vec target, real delta, vec
     switch (loss) {
     case PK_ABSOLUTE: {
         const vec_bits sign = (vec_bits)r & (vec_bits)broadcast((real)-0.0);
-        *gradient = masked(r != zero, (vec)((vec_bits)broadcast(1) | sign));
+        const vec one = (vec)((vec_bits)broadcast(1) | sign);
+        *gradient = masked((r < zero) | (r > zero), one) + masked(r != r, r); /* NaN stays */
         return vec_abs(r);
     }
     case PK_HUBER:
@@ -245,8 +248,10 @@ static double elementwise_loss(const pk_elementwise_loss *l, int nthreads)
 {
     const size_t group = rows_of_block(l), blocks = l->M / group + (l->M % group != 0);
     double denominator = l->weights ? 0 : (double)l->M, sum = 0;
+    const fp_mode mode = flush_denormals(); /* as where the rows are read */
     for (size_t r = 0; r < l->M && l->weights; r++)
         denominator += (double)((const real *)l->weights)[r];
+    restore_denormals(mode);
     denominator *= (double)l->N;
     loss_job job = {.loss = l, .scale = denominator == 0 ? 0 : l->scale / denominator};
     loss_rows(&job, elementwise_blocks, blocks, times(group, l->N), nthreads);

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import _checks, checkpoint
 from .._bound import INSTEAD, Array, aligned
 from .._files import Path
+from .._memory import apart
 from .._sequences import check_lengths
 from ..params import Fixed
 from . import names
@@ -311,6 +312,7 @@ class Sequential:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Copy parameters into the model's; nothing changes if a name, shape or dtype is wrong."""
         self.check_state_dict(state)
+        state = apart(state, self.state_dict().values())
         for layer, part in zip(self.layers, names.parts(self.layers, state), strict=True):
             if hasattr(layer, "load_state_dict"):
                 layer.load_state_dict(part)

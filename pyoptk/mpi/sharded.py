@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import _checks, checkpoint
+from .._held import quietly
 from ..optim.base import Optimizer, Uncopied
 from ..optim.hyper import Grads
 from ..params import Arrays, Params
@@ -201,16 +202,19 @@ class Sharded(Uncopied):
                     f"{label(tree, i)}: expected {most} micro-batches of this rank in a step, got "
                     "more"
                 )
-        with np.errstate(all="ignore"):
-            for (i, grad), row in zip(given, rows, strict=True):
-                copied = exchange.add(i, row)
-                if grad is not None:
-                    exchange.given[i] = True
-                    if zeroes[i] and copied:
-                        grad[...] = 0
-                    elif zeroes[i] and not self._alone:
-                        self._to_zero.append(grad)  # else the optimizer does it
-            exchange.send()
+        quietly(self._add, given, rows, zeroes)
+
+    def _add(self, given: list[Any], rows: list[Any], zeroes: list[bool]) -> None:
+        exchange = self._exchange
+        for (i, grad), row in zip(given, rows, strict=True):
+            copied = exchange.add(i, row)
+            if grad is not None:
+                exchange.given[i] = True
+                if zeroes[i] and copied:
+                    grad[...] = 0
+                elif zeroes[i] and not self._alone:
+                    self._to_zero.append(grad)  # else the optimizer does it
+        exchange.send()
 
     # ---- stepping --------------------------------------------------------------------------------
 
@@ -247,8 +251,7 @@ class Sharded(Uncopied):
             _checks.check_entries(self._tree.given, self._tree.keys or [], self._originals)
         self.optimizer._prepare(self.optimizer._plan, self.optimizer._plan.settings)
         try:
-            with np.errstate(all="ignore"):
-                self._take_step(self._exchange.finish())
+            quietly(lambda: self._take_step(self._exchange.finish()))
             for grad in self._to_zero:
                 grad[...] = 0
         finally:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from .._held import Averaged
+from .._held import Averaged, quietly
 from ..params import Arrays, Params
 from .base import Optimizer
 from .stateful import MOST_COUNTED, Stateful, Wrapper, approach, room_of, shown
@@ -126,8 +124,10 @@ class SWA(Stateful):
 
     def update(self) -> None:
         """Change the averages in place: take in the parameters as they are now."""
-        tree = self._tree
-        with np.errstate(all="ignore"), tree.held.locked("update"):
+        quietly(self._take_in, self._tree)
+
+    def _take_in(self, tree: Params) -> None:
+        with tree.held.locked("update"):
             if self.count:
                 approach(
                     self._averages,

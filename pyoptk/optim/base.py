@@ -16,6 +16,7 @@ import numpy as np
 from .. import _checks, _optim
 from .._arguments import Declared
 from .._held import Averaged
+from .._memory import apart
 from .._plan import Plan
 from ..checkpoint import check_arrays, check_mapping
 from ..params import Array, Arrays, Params
@@ -300,6 +301,7 @@ class Optimizer(Watched, Uncopied, Declared):
             been changed then.
         """
         settings = self.check_state_dict(state)
+        state = apart(state, self.state_dict().values())
         plan, named = self._plan, self._params.named
         states = {name: [state[key] for key in named(name, a)] for name, a in plan.states.items()}
         hypers = at_step(state["calls"], settings.merged)

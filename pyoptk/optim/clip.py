@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import _optim
 from .._checks import number
+from .._held import quietly
 from ..params import Array, listed
 from .hyper import Grads
 
@@ -114,6 +115,5 @@ def clip_by_value(grads: Grads, clip_value: float) -> None:
     named = _named(grads)
     limit = number("clip_value", clip_value, 0, np.inf, "a finite number >= 0")
     _optim.check_apart(named)
-    with np.errstate(all="ignore"):  # a limit that is infinite in float32 changes nothing
-        for grad in map(np.asarray, named.values()):
-            np.clip(grad, -limit, limit, out=grad)
+    for grad in map(np.asarray, named.values()):  # an infinite limit changes nothing
+        quietly(np.clip, grad, -limit, limit, grad)

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._checks import Rule, checked, real
+from .._held import quietly
+from .._memory import apart
 from .._plan import Plan
 from ..checkpoint import check_arrays
 from ..params import Array, Params
@@ -70,6 +72,7 @@ class Stateful(Uncopied):
             of range; nothing has been changed then.
         """
         numbers = self.check_state_dict(state)
+        state = apart(state, self._own.values())
         with self._tree.held.locked("load_state_dict"):
             for name, array in self._own.items():
                 array[...] = state[name]
@@ -121,7 +124,10 @@ class Wrapper(Stateful):
         plan = self.optimizer._plan
         self.optimizer._prepare(plan, plan.settings)
         # `on_nonfinite` is there for what NumPy would warn of.
-        with np.errstate(all="ignore"), plan.held.locked("step"):
+        return bool(quietly(self._locked_step, plan, take, weight))
+
+    def _locked_step(self, plan: Plan, take: Callable[[Plan], Any], weight: float) -> bool:
+        with plan.held.locked("step"):
             return self._go(take(plan), 1.0, False, weight)
 
     def _go(self, grads: list[Any] | None, factor: float, skips: bool, weight: float) -> bool:

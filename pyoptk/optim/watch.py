@@ -46,7 +46,8 @@ class Watched:
         gradients with `SparseRows` it is about their rows. The same for any number of threads.
 
         - ``grad_norm``, ``param_norm``, ``update_norm``: Euclidean norms of the gradient, after
-          `grad_scale` and before clipping, of the parameter after the step, and of its change.
+          `grad_scale` and before clipping, of the parameter after the step, and of its change. They
+          are sums of squares: 0 for numbers below 1e-160, infinite above 1e150.
         - ``ratio``: ``update_norm / param_norm``, about 1e-3 where training goes well.
         - ``largest_grad``: the largest magnitude in the gradient.
         - ``clipped``, ``zeros``, ``nonfinite``: the shares of its elements beyond `clip_value`,

@@ -175,6 +175,12 @@ def rms_norm_backward(
         dx[...] = (scaled - normed * slope) * scale[:, None]
 
 
+def _counted(weights: Array) -> Array:
+    """The weights; denormal ones count as 0."""
+    found: Array = np.where(weights < np.finfo(weights.dtype).tiny, 0, weights)
+    return found.astype(weights.dtype)
+
+
 def softmax_cross_entropy(
     x: Array,
     target: NDArray[np.integer] | Array,
@@ -188,8 +194,8 @@ def softmax_cross_entropy(
 ) -> float:
     """The mean of -sum(q * log(softmax(x))) over rows; dx takes its gradient times scale."""
     M, C = x.shape
-    row = np.ones(M) if weights is None else weights.astype(float)
-    u = np.ones(C, x.dtype) if class_weights is None else class_weights
+    row = np.ones(M) if weights is None else _counted(weights).astype(float)
+    u = np.ones(C, x.dtype) if class_weights is None else _counted(class_weights)
     share = row
     if target.ndim == 1:
         row = row * (target != ignore_index)
@@ -219,7 +225,7 @@ def _elementwise(
 ) -> float:
     """The mean of the losses; `losses` returns them and their derivatives by x."""
     M = len(x) if x.ndim else 1
-    row = (np.ones(M) if weights is None else weights.astype(float)).reshape(-1, 1)
+    row = (np.ones(M) if weights is None else _counted(weights).astype(float)).reshape(-1, 1)
     given = [
         np.where(row == 0, 0, a.reshape(M, x.size // max(M, 1))).astype(x.dtype)
         for a in (x, target)

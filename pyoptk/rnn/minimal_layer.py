@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from .. import _checks, kernels
 from .._arguments import Declared
 from .._bound import Array, Bound, views
+from .._held import quietly
 from .._scan import Guard, put_gradients
 from .._sequences import check_lengths, check_resets
 from ..scan import check_array, linear_scan, linear_scan_backward
@@ -99,11 +100,10 @@ class Minimal(Declared, Attributes, Bound):
             If an argument has another dtype or shape; the message names it.
         """
         found: tuple[Array, Array] = self._guard.call(
-            self._forward, x, state, lengths, resets, train
+            quietly, self._forward, x, state, lengths, resets, train
         )
         return found
 
-    @np.errstate(all="ignore")
     def _forward(
         self, x: Array, state: Array | None, lengths: Any, resets: Any, train: bool
     ) -> tuple[Array, Array]:
@@ -179,11 +179,10 @@ class Minimal(Declared, Attributes, Bound):
             If an argument has another dtype or shape; the message names it.
         """
         found: tuple[Array | None, Array | None] = self._guard.call(
-            self._backward, dy, dstate, accumulate, need_dx
+            quietly, self._backward, dy, dstate, accumulate, need_dx
         )
         return found
 
-    @np.errstate(all="ignore")
     def _backward(
         self, dy: Array | None, dstate: Array | None, accumulate: bool, need_dx: bool
     ) -> tuple[Array | None, Array | None]:
@@ -243,7 +242,7 @@ class Minimal(Declared, Attributes, Bound):
             If an argument has another dtype or shape; the message names it.
         """
         check_array("x", x, self.dtype, (None, self.input_size))
-        y, last = self._forward(self._turned(x[None]), state, None, None, False)
+        y, last = quietly(self._forward, self._turned(x[None]), state, None, None, False)
         return self._turned(y)[0], last
 
     def _open(self, *k: Array) -> tuple[Array, Array, tuple[Array, ...]]:

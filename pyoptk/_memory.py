@@ -1,0 +1,77 @@
+"""The memory of the arrays in a state: what loading changes, and what shares memory with that.
+
+checkpoint.py and every `load_state_dict` use it. Private.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def apart(got: Mapping[str, Any], targets: Iterable[Any]) -> dict[str, Any]:
+    """`got`, with copies of its arrays that share memory with some of `targets`.
+
+    These would change before they are read, as where a state dict has its own arrays exchanged.
+    """
+    bounds = sorted(_bounds(a) for a in targets if isinstance(a, np.ndarray) and a.size)
+    found = dict(got)
+    for name, value in found.items():
+        if isinstance(value, np.ndarray) and value.size:
+            start, end = _bounds(value)
+            at = bisect.bisect_left(bounds, (end, 0)) - 1  # the last that starts before the end
+            if at >= 0 and bounds[at][1] > start:
+                found[name] = value.copy()
+    return found
+
+
+def _bounds(array: NDArray[Any]) -> tuple[int, int]:
+    """The first byte of the elements, and the one after the last."""
+    start, reach = array.__array_interface__["data"][0], array.itemsize
+    for stride, n in zip(array.strides, array.shape, strict=True):
+        start += min(stride, 0) * (n - 1)
+        reach += abs(stride) * (n - 1)
+    return start, start + reach
+
+
+def _spans(key: str, part: Any) -> Iterator[tuple[int, int, str, NDArray[Any]]]:
+    """First byte, end, name and array of all that is filled; refuse what nobody would look at."""
+    if isinstance(part, Mapping):
+        if isinstance(part.get("bit_generator"), str):
+            raise TypeError(f"{key}: expected the Generator itself, got its state, which is a copy")
+        for name, value in part.items():
+            yield from _spans(f"{key}.{name}", value)
+    elif isinstance(part, np.ndarray) and part.size:
+        reach = part.itemsize
+        for size, n in sorted((abs(s), n) for s, n in zip(part.strides, part.shape, strict=True)):
+            if n > 1 and size < reach:
+                raise ValueError(f"{key}: expected elements of their own, got some that overlap")
+            reach += size * (n - 1)
+        yield *_bounds(part), key, part
+
+
+def filled(part: Any) -> Any:
+    """The arrays that loading a part changes, as far as one can see."""
+    if not hasattr(part, "load_state_dict"):
+        return part
+    own = getattr(part, "_own", None)  # of a wrapper, which tells its state between steps only
+    own = part.state_dict() if own is None and hasattr(part, "state_dict") else own
+    return {k: v for k, v in (own or {}).items() if isinstance(v, np.ndarray)}
+
+
+def check_targets(parts: Mapping[str, Any]) -> None:
+    """Raise if two of the arrays in `parts` share memory, or two elements of one do."""
+    near: list[tuple[int, int, str, NDArray[Any]]] = []
+    spans = [span for key, part in parts.items() for span in _spans(key, part)]
+    for span in sorted(spans, key=lambda span: span[:3]):
+        near = [other for other in near if other[1] > span[0]]
+        for other in near:
+            if np.shares_memory(span[3], other[3]):
+                raise ValueError(
+                    f"{span[2]}: expected memory of its own, got an array that overlaps {other[2]}"
+                )
+        near.append(span)
