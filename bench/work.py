@@ -19,6 +19,8 @@ CELLS = [name for name in pyoptk.__all__ if hasattr(getattr(pyoptk, name), "gate
 FORMS = {  # kernels that a keyword of a layer selects
     "gru_before": {"cell": "GRU", "reset_after": False},
     "lstm_coupled": {"cell": "LSTM", "coupled": True},
+    "lstm_normed": {"cell": "LSTM", "layer_norm": True},
+    "gru_normed": {"cell": "GRU", "layer_norm": True},
 }
 PARTS = ("forward", "backward", "step")
 NUMPY = "NumPy in place"
@@ -57,6 +59,8 @@ OTHER_LAYERS = (
     ("RNN", (50, 32, 64, 128), {}, (1.8, FUSED)),
     ("LSTM", (50, 20, 200, 200), {}, (0.78, ROOF)),
     ("LSTM", (50, 32, 64, 128), {"proj_size": 64}, (2, FUSED)),
+    ("LSTM", (50, 32, 64, 128), {"layer_norm": True}, (5, FUSED)),
+    ("GRU", (50, 32, 64, 128), {"layer_norm": True}, (5, FUSED)),
     ("LSTM", (50, 32, 64, 128), {"recurrent_dropout": 0.2}),
     ("LSTM", (50, 32, 64, 128), {"zoneout": (0.5, 0.05)}),
 )

@@ -82,7 +82,8 @@ typedef struct {
     extern const pk_cell_kernels pk_lstm_coupled_f32_##isa, pk_lstm_coupled_f64_##isa;             \
     extern const pk_cell_kernels pk_rnn_f32_##isa, pk_rnn_f64_##isa;                               \
     extern const pk_cell_kernels pk_gru_f32_##isa, pk_gru_f64_##isa;                               \
-    extern const pk_cell_kernels pk_gru_before_f32_##isa, pk_gru_before_f64_##isa;
+    extern const pk_cell_kernels pk_gru_before_f32_##isa, pk_gru_before_f64_##isa;                 \
+    extern const pk_cell_kernels pk_normed_f32_##isa[2], pk_normed_f64_##isa[2];
 DECLARE(baseline)
 DECLARE(avx2)
 DECLARE(avx512)
@@ -97,7 +98,9 @@ extern const pk_products pk_rounded_f32_baseline, pk_rounded_f32_avx2, pk_rounde
               [PK_RNN] = BOTH(rnn, isa),                                                           \
               [PK_GRU] = BOTH(gru, isa),                                                           \
               [PK_GRU_BEFORE] = BOTH(gru_before, rare),                                            \
-              [PK_LSTM_COUPLED] = BOTH(lstm_coupled, rare)}
+              [PK_LSTM_COUPLED] = BOTH(lstm_coupled, rare),                                        \
+              [PK_LSTM_NORMED] = {&pk_normed_f32_##isa[0], &pk_normed_f64_##rare[0]},              \
+              [PK_GRU_NORMED] = {&pk_normed_f32_##isa[1], &pk_normed_f64_##rare[1]}}
 
 /* Best first. */
 static const instruction_set sets[] = {

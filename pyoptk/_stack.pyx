@@ -14,15 +14,15 @@ from libc.string cimport memset
 from ._arrays cimport Buffers, borrow, check_shape, is_adjacent, size_of
 from ._core cimport bf16_products, cell_table, math_table, num_threads
 from .capi cimport (
-    PK_F32, PK_F64, PK_GRU, PK_GRU_BEFORE, PK_LSTM, PK_LSTM_COUPLED, PK_RNN,
-    PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING, PyArray_DATA, PyArrayObject, pk_dropout_config,
-    pk_rnn_gradients, pk_rnn_layer, pk_rnn_partition, pk_rnn_shape, pk_rnn_sizes, pk_rnn_weights,
-    pk_sequence,
+    PK_F32, PK_F64, PK_GRU, PK_GRU_BEFORE, PK_GRU_NORMED, PK_LSTM, PK_LSTM_COUPLED, PK_LSTM_NORMED,
+    PK_RNN, PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING, PyArray_DATA, PyArrayObject,
+    pk_dropout_config, pk_rnn_gradients, pk_rnn_layer, pk_rnn_partition, pk_rnn_shape, pk_rnn_sizes,
+    pk_rnn_weights, pk_sequence,
 )
 
 _CELLS = {
     "lstm": PK_LSTM, "rnn": PK_RNN, "gru": PK_GRU, "gru_before": PK_GRU_BEFORE,
-    "lstm_coupled": PK_LSTM_COUPLED,
+    "lstm_coupled": PK_LSTM_COUPLED, "lstm_normed": PK_LSTM_NORMED, "gru_normed": PK_GRU_NORMED,
 }
 _SAVES = {"full": PK_SAVE_FULL, "minimal": PK_SAVE_MINIMAL, "nothing": PK_SAVE_NOTHING}
 cdef object _empty = _np.empty
@@ -42,9 +42,9 @@ def partition(str cell, dtype, size_t T, size_t B, size_t I, size_t H, size_t di
 
 
 cdef char *place(pk_rnn_weights *w, char *at, size_t rows, size_t I, size_t R, bint bias,
-                 size_t peepholes, size_t projection) noexcept:
-    """The parameters of a layer at `at`; returns where the next one begins. `rows`, `peepholes` and
-    `projection` in bytes."""
+                 size_t peepholes, size_t projection, size_t gains, size_t of_c) noexcept:
+    """The parameters of a layer at `at`; returns where the next one begins. `rows`, `peepholes`,
+    `projection`, `gains` and `of_c`, the size of a gain of c, in bytes."""
     w.w_ih, at = at, at + rows * I
     w.w_hh, at = at, at + rows * R
     if bias:
@@ -53,6 +53,12 @@ cdef char *place(pk_rnn_weights *w, char *at, size_t rows, size_t I, size_t R, b
         w.peepholes, at = at, at + peepholes
     if projection:
         w.w_hr, at = at, at + projection
+    if gains:
+        w.gain_ih, w.gain_hh, at = at, at + gains, at + 2 * gains
+    if of_c:
+        w.gain_c, at = at, at + of_c
+    if of_c and bias:
+        w.b_c, at = at, at + of_c
     return at
 
 
@@ -133,22 +139,25 @@ cdef class Stack:
         cdef Buffers arrays = Buffers()
         cdef size_t i, rows = self.kernels.gates * self.H
         cdef size_t of_c = self.kernels.peepholes * self.H if peepholes else 0
+        cdef size_t gains = rows if self.kernels.normed else 0
+        cdef size_t gain_c = self.H if gains and self.kernels.states == 2 else 0
         cdef char *at
         cdef char *grads
         for i in range(self.count):
             self.elements += rows * (self.layers[i].shape.I + self.R + (2 if bias else 0))
-            self.elements += of_c + projection
+            self.elements += of_c + projection + 2 * gains + gain_c * (2 if bias else 1)
         self.take_params(arrays)
         self.take_grads(arrays, self.keeps)
         at = self.weights = <char *> arrays.held[0].buf
         grads = self.grads = <char *> arrays.held[1].buf
         rows, of_c = rows * self.itemsize, of_c * self.itemsize
-        projection *= self.itemsize
+        projection, gains, gain_c = (projection * self.itemsize, gains * self.itemsize,
+                                     gain_c * self.itemsize)
         for i in range(self.count):
             at = place(&self.layers[i].weights, at, rows, self.layers[i].shape.I, self.R, bias,
-                       of_c, projection)
+                       of_c, projection, gains, gain_c)
             grads = place(&self.gradients[i].grads, grads, rows, self.layers[i].shape.I, self.R,
-                          bias, of_c, projection)
+                          bias, of_c, projection, gains, gain_c)
         return 0
 
     cdef int join_levels(self, bint forward_only) except -1:

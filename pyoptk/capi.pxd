@@ -78,7 +78,7 @@ cdef extern from "pyoptk.h" nogil:
         size_t (*norm_scratch_size)(const pk_tensor *, size_t) noexcept nogil
 
     ctypedef enum pk_cell_id:
-        PK_LSTM, PK_RNN, PK_GRU, PK_GRU_BEFORE, PK_LSTM_COUPLED
+        PK_LSTM, PK_RNN, PK_GRU, PK_GRU_BEFORE, PK_LSTM_COUPLED, PK_LSTM_NORMED, PK_GRU_NORMED
     ctypedef enum pk_save:
         PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING
     ctypedef struct pk_products:
@@ -105,6 +105,10 @@ cdef extern from "pyoptk.h" nogil:
         void *b_hh
         void *peepholes
         void *w_hr
+        void *gain_ih
+        void *gain_hh
+        void *gain_c
+        void *b_c
     ctypedef struct pk_rnn_sizes:
         size_t h, c, gates, scratch
     ctypedef struct pk_rnn_layer:
@@ -132,6 +136,7 @@ cdef extern from "pyoptk.h" nogil:
         int nthreads
     ctypedef struct pk_cell_kernels:
         size_t gates, states, peepholes
+        int normed
         size_t (*padded)(size_t) noexcept nogil
         pk_rnn_sizes (*sizes)(const pk_rnn_shape *) noexcept nogil
         pk_rnn_partition (*partition)(const pk_rnn_shape *, size_t, int) noexcept nogil

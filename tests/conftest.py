@@ -10,6 +10,7 @@ from pyoptk.demo import forecast, series
 
 collect_ignore = ["fuzz"]  # a program with a test of its own, test_fuzz.py
 CELLS = ["LSTM", "RNN tanh", "RNN relu", "GRU", "GRU before", "LSTM all"]
+NORMED = ["LSTM normed", "GRU normed"]  # which have no noise within the layers
 # The kernels of avx512bf16 are those of avx512: only test_bfloat16 tells them apart.
 USABLE = [name for name, usable in pyoptk.isas().items() if usable and name != "avx512bf16"]
 
@@ -36,7 +37,7 @@ def dtype(request):
     return np.dtype(request.param)
 
 
-@pytest.fixture(params=CELLS)
+@pytest.fixture(params=[*CELLS, NORMED[0]])  # they share their passes
 def cell(request):
     return request.param
 

@@ -18,9 +18,38 @@ FORMS = {
     "LSTM coupled": {"coupled": True},
     "LSTM all": {"peepholes": True, "coupled": True, "cell_clip": 0.3},
     "LSTM projected": {},
+    "LSTM normed": {"layer_norm": True},
+    "GRU normed": {"layer_norm": True},
 }
+OWN = ("peepholes", "projection", "gain_ih", "gain_hh", "gain_c", "bias_c")  # of some cells
 PROJECTED = ("LSTM all", "LSTM projected")  # to half as many features
 PER_ROW = ("y", "h", "c", "dx", "dh0", "dc0")  # results [., B, .]
+LENGTHS = [3, 9, 0, 1, 9, 5, 2]
+# T, B, I, H, L; keywords of the layer; keywords of forward
+ROWS = {
+    "bidirectional": ((5, 3, 4, 9, 1), {"bidirectional": True}, {}),
+    "bidirectional, many rows": ((7, 33, 65, 63, 1), {"bidirectional": True}, {}),
+    "bidirectional, large": ((5, 9, 20, 260, 1), {"bidirectional": True}, {}),
+    "three bidirectional": ((6, 5, 3, 17, 3), {"bidirectional": True}, {}),
+    "no bias": ((4, 3, 5, 6, 2), {"bidirectional": True, "bias": False}, {}),
+    "lengths": ((9, 7, 3, 37, 2), {"bidirectional": True}, {"lengths": LENGTHS}),
+    "repeat": ((9, 7, 3, 37, 2), {}, {"lengths": LENGTHS, "past_end": "repeat"}),
+    "both repeat": (
+        (9, 7, 3, 37, 2),
+        {"bidirectional": True},
+        {"lengths": LENGTHS, "past_end": "repeat"},
+    ),
+    "minimal": ((9, 7, 3, 37, 2), {"save": "minimal"}, {}),
+    "minimal, long": ((70, 2, 3, 10, 2), {"save": "minimal", "bidirectional": True}, {}),
+    "minimal, lengths": ((9, 7, 3, 37, 2), {"save": "minimal"}, {"lengths": LENGTHS}),
+    "dropout": ((6, 5, 4, 19, 2), {"dropout": 0.3}, {}),
+    "dropout, three": ((6, 33, 4, 65, 3), {"dropout": 0.3, "seed": 7}, {}),
+    "all": (
+        (9, 7, 3, 40, 4),
+        {"dropout": 0.5, "bidirectional": True, "save": "minimal"},
+        {"lengths": LENGTHS, "past_end": "repeat"},
+    ),
+}
 
 
 def layer_of(cell, *sizes, **options):
@@ -54,6 +83,9 @@ def case(rng, shape, dtype, cell="LSTM", **options):
     """A layer and the arguments of forward and backward, for T, B, I, H, L."""
     T, B, I, H, L = shape
     layer = layer_of(cell, I, H, L, dtype=dtype, rng=rng, **options)
+    for name, array in layer.params.items():
+        if layer.layer_norm and not name.startswith("weight"):  # else gains are 1, biases 0
+            array += rng.uniform(-0.5, 0.5, array.shape)
 
     def draw(*shape):
         return rng.standard_normal(shape).astype(dtype)
@@ -88,8 +120,27 @@ def dropped(x, layer, level, call):
     return y
 
 
+def normed_twins(kind):
+    """The same for the layer-normalized "lstm" or "gru"."""
+    names = [f"{kind}_normed_{part}" for part in ("forward", "backward", "step")]
+    forward, backward, step = (getattr(reference, name) for name in names)
+
+    def take(x, state, *weights):
+        own = dict(zip(OWN[2:], weights[-(4 if kind == "lstm" else 2) :], strict=False))
+        found = step(x, *state, *weights[:4], **own)
+        return found if isinstance(found, tuple) else (found,)
+
+    return (
+        lambda x, state, *a, **k: forward(x, *state, *a, **k),
+        lambda x, saved, w, dy, dstate, *a, **k: backward(x, *saved, *w, dy, *dstate, *a, **k),
+        take,
+    )
+
+
 def twins_of(layer):
     """forward(x, state, *weights) -> h and what else it saves; backward(...); step(...)."""
+    if layer.layer_norm:
+        return normed_twins(type(layer).__name__.lower())
     if isinstance(layer, pyoptk.LSTM):
         how = {"coupled": layer.coupled, "cell_clip": layer.cell_clip}
         return (
@@ -148,16 +199,17 @@ def by_twin(
     forward, backward, _ = twins_of(layer)
     lengths = None if lengths is None else np.asarray(lengths)
     repeat = {"repeat_last": past_end == "repeat"}
-    new = {"resets": resets, "reset_to_initial": reset_to == "initial", "compute": layer.compute}
+    new = {"resets": resets, "reset_to_initial": reset_to == "initial"}
+    new |= {} if layer.layer_norm else {"compute": layer.compute}
     R, n, out, passes, last = width_of(layer), len(state), {"y": x}, [], []
     for level in range(layer.num_layers):
         below, ys = dropped(out["y"], layer, level, call), []
         for reverse in range(layer.directions):
             i = len(passes)
             w = [layer.params.get(name) for name in names_of(level, bool(reverse))]
-            *w, peepholes, projection = (None if a is None else a.astype(np.float64) for a in w)
-            own = {"peepholes": peepholes, "projection": projection}
-            own = {name: array for name, array in own.items() if array is not None}
+            w = [None if a is None else a.astype(np.float64) for a in w]
+            own = {name: a for name, a in zip(OWN, w[4:], strict=True) if a is not None}
+            w = w[:4]
             own |= masks_of(layer, *x.shape[:2], i, call)
             how = {"lengths": lengths, "reverse": bool(reverse)}
             saved = forward(below, [s[i] for s in state], *w, **how, **new, **own)
@@ -170,7 +222,7 @@ def by_twin(
         out["d" + "hc"[k] + "0"] = np.zeros_like(out["hc"[k]])
     d_below = {layer.num_layers: dy}
     for i, (level, reverse, below, saved, w, own) in reversed(list(enumerate(passes))):
-        given = own.keys() & {"peepholes", "projection"}
+        given = own.keys() & {*OWN}
         d_own = {f"d{name}": np.empty_like(own[name]) for name in given}
         columns = slice(R * reverse, R * reverse + R)
         dx, *rest = backward(
@@ -180,7 +232,7 @@ def by_twin(
         for k in range(n):
             out["d" + "hc"[k] + "0"][i] = rest[k]
         # One gradient of both biases, or two.
-        dw = *(*rest[n:], rest[-1])[:4], d_own.get("dpeepholes"), d_own.get("dprojection")
+        dw = *(*rest[n:], rest[-1])[:4], *(d_own.get(f"d{name}") for name in OWN)
         out |= dict(zip(names_of(level, bool(reverse)), dw, strict=False))
         d_below[level] = d_below.get(level, 0) + dx
         if not reverse:
@@ -208,16 +260,22 @@ def by_pyoptk(
 def assert_near(ours, exact, dtype):
     """Tolerances: forward 2e-6 absolute, gradients 1e-5 of their largest element; float64 1e-12.
 
-    Where an output is larger than 1, as relu's may be, 2e-6 of the largest.
+    Where an output is larger than 1, as relu's may be, 2e-6 of the largest. In layer-normalized
+    cells pre-activations are large from the start, so that rounding grows from step to step: five
+    times as much. A gradient that passes through a normalization is a difference: there the largest
+    element of all gradients counts.
     """
     single = dtype == np.float32
+    of_all = [np.abs(exact[name]).max(initial=0) for name in {*ours} - {"y", "h", "c"}]
+    normed = "gain_ih_l0" in ours
+    least = max(of_all) if normed else 0
     for name, array in ours.items():
         assert array.dtype == dtype, name
         assert array.shape == exact[name].shape, name
         largest = np.abs(exact[name]).max(initial=0)
         forward = name in ("y", "h", "c")
-        limit = (2e-6 if forward else 1e-5) if single else 1e-12
-        scale = max(largest, 1.0) if forward else max(largest, 1e-30)
+        limit = (2e-6 if forward else 1e-5) * (5 if normed else 1) if single else 1e-12
+        scale = max(largest, 1.0) if forward else max(largest, least, 1e-30)
         assert np.abs(array - exact[name]).max(initial=0) <= limit * scale, name
 
 

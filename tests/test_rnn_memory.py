@@ -18,6 +18,12 @@ MEMORY = {
     "dropout": ({"num_layers": 2, "dropout": 0.1}, 12 + 1 + 1),
     "batch first": ({"batch_first": True}, 6),
     "minimal": ({"save": "minimal"}, 1 + 6 / np.sqrt(T)),
+    # its rows of 4H: an odd number of cache lines, and six numbers
+    "normed": ({"cell": "LSTM normed"}, 14 + (3 * 16 + 6) / H),
+    "normed, minimal": (
+        {"cell": "LSTM normed", "save": "minimal"},
+        2 + (12 + (3 * 16 + 6) / H) / np.sqrt(T),
+    ),
     "RNN": ({"cell": "RNN tanh"}, 1 + 1 / np.sqrt(T)),
     "RNN, three layers": ({"cell": "RNN tanh", "num_layers": 3}, 3 + 1 / np.sqrt(T) + 2),
     "two minimal": ({"num_layers": 2, "save": "minimal"}, 2 + 7 / np.sqrt(T) + 1),

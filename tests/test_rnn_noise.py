@@ -21,6 +21,13 @@ from rnn_rows import (
 import pyoptk
 from pyoptk import reference
 
+
+@pytest.fixture(params=CELLS)
+def cell(request):
+    """One that has noise within the layers."""
+    return request.param
+
+
 LENGTHS = [3, 9, 0, 1, 9, 5, 2]
 # Keywords of the layer, of which zoneout is that of h; keywords of forward.
 ROWS = {

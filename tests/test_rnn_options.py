@@ -9,6 +9,7 @@ import pytest
 from conftest import CELLS
 from rnn_rows import (
     PER_ROW,
+    ROWS,
     arrays_of,
     assert_near,
     assert_near_differences,
@@ -24,8 +25,6 @@ from rnn_rows import (
 import pyoptk
 from pyoptk.rnn.layer import OWN_ARGUMENTS
 
-LENGTHS = [3, 9, 0, 1, 9, 5, 2]
-
 
 def like(layer, **options):
     """A layer with the same weights, and with other options."""
@@ -36,33 +35,7 @@ def like(layer, **options):
     return other
 
 
-# T, B, I, H, L; keywords of the layer; keywords of forward
-ROWS = {
-    "bidirectional": ((5, 3, 4, 9, 1), {"bidirectional": True}, {}),
-    "bidirectional, many rows": ((7, 33, 65, 63, 1), {"bidirectional": True}, {}),
-    "bidirectional, large": ((5, 9, 20, 260, 1), {"bidirectional": True}, {}),
-    "three bidirectional": ((6, 5, 3, 17, 3), {"bidirectional": True}, {}),
-    "no bias": ((4, 3, 5, 6, 2), {"bidirectional": True, "bias": False}, {}),
-    "lengths": ((9, 7, 3, 37, 2), {"bidirectional": True}, {"lengths": LENGTHS}),
-    "repeat": ((9, 7, 3, 37, 2), {}, {"lengths": LENGTHS, "past_end": "repeat"}),
-    "both repeat": (
-        (9, 7, 3, 37, 2),
-        {"bidirectional": True},
-        {"lengths": LENGTHS, "past_end": "repeat"},
-    ),
-    "minimal": ((9, 7, 3, 37, 2), {"save": "minimal"}, {}),
-    "minimal, long": ((70, 2, 3, 10, 2), {"save": "minimal", "bidirectional": True}, {}),
-    "minimal, lengths": ((9, 7, 3, 37, 2), {"save": "minimal"}, {"lengths": LENGTHS}),
-    "dropout": ((6, 5, 4, 19, 2), {"dropout": 0.3}, {}),
-    "dropout, three": ((6, 33, 4, 65, 3), {"dropout": 0.3, "seed": 7}, {}),
-    "all": (
-        (9, 7, 3, 40, 4),
-        {"dropout": 0.5, "bidirectional": True, "save": "minimal"},
-        {"lengths": LENGTHS, "past_end": "repeat"},
-    ),
-}
-
-
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("row", ROWS)
 def test_every_option_equals_the_twin(row, cell, dtype, isa, threads, rng):
     shape, options, call = ROWS[row]

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from rnn_rows import arrays_of, case, twins_of
+from rnn_rows import OWN, arrays_of, case, twins_of
 
 import pyoptk
 from pyoptk.rnn.weights import names_of
 
-LSTMS = dict.fromkeys(("LSTM", "LSTM all", "LSTM projected"), "ifgo")
-NAMES = LSTMS | {"GRU": "rzn", "GRU before": "rzn"}
+LSTMS = dict.fromkeys(("LSTM", "LSTM all", "LSTM projected", "LSTM normed"), "ifgo")
+NAMES = LSTMS | {"GRU": "rzn", "GRU before": "rzn", "GRU normed": "rzn"}
 CELLS = [*NAMES, "RNN tanh", "RNN relu"]
 
 
@@ -28,7 +28,7 @@ def test_states_and_gates_are_those_of_the_twin(cell, H, dtype, isa, rng):
     lengths = np.array([7, 7, 4, 2, 0])
     layer.forward(x, state, lengths=lengths)
     stats = layer.stats()["l0"]
-    names = ("w_ih", "w_hh", "b_ih", "b_hh", "peepholes", "projection")
+    names = ("w_ih", "w_hh", "b_ih", "b_hh", *OWN)
     found = {n: layer.params.get(name) for n, name in zip(names, names_of(0), strict=True)}
     w = [found[n].astype(float) for n in names[:4]]
     more = {n: found[n].astype(float) for n in names[4:] if found[n] is not None}

@@ -26,8 +26,25 @@
  *         h_t = (1 - z) * n + z * h_{t-1}
  *     PK_GRU_BEFORE             the same in the form of the paper: r acts before the product
  *         n = tanh(x_n + w_hn (r * h_{t-1}) + b_hn)
- *     PK_LSTM_COUPLED   f, g, o; p_f, p_o           the same with i = 1 - f (Greff et al. 2017) */
-typedef enum { PK_LSTM, PK_RNN, PK_GRU, PK_GRU_BEFORE, PK_LSTM_COUPLED, PK_N_CELLS } pk_cell_id;
+ *     PK_LSTM_COUPLED   f, g, o; p_f, p_o           the same with i = 1 - f (Greff et al. 2017)
+ *     PK_LSTM_NORMED, PK_GRU_NORMED                 layer-normalized: Ba et al. 2016, appendix
+ *         LN(a) = (a - mean(a)) / sqrt(variance(a) + 1e-5), the variance divided by the number of
+ *         elements.  An LSTM:
+ *             a = gain_ih LN(w_ih x_t) + b_ih + gain_hh LN(w_hh h_{t-1}) + b_hh   over all 4H
+ *             h_t = o * tanh(gain_c LN(c_t) + b_c)            c_t itself goes on to the next step
+ *         A GRU, over the 2H of r and z, and over the H of n:
+ *             x = gain_ih LN(w_ih x_t) + b_ih                 h = gain_hh LN(w_hh h_{t-1}) + b_hh
+ *         and else as above.  Without peepholes, cell_clip, projection, dropout and zoneout */
+typedef enum {
+    PK_LSTM,
+    PK_RNN,
+    PK_GRU,
+    PK_GRU_BEFORE,
+    PK_LSTM_COUPLED,
+    PK_LSTM_NORMED,
+    PK_GRU_NORMED,
+    PK_N_CELLS
+} pk_cell_id;
 
 /* What forward keeps for backward.  PK_SAVE_MINIMAL: the outputs, and c of every few steps;
  * backward computes the rest again, with the same bits.  For an LSTM this is a third more
@@ -95,6 +112,10 @@ typedef struct {
     void *b_hh;      /* [G * H], may be NULL */
     void *peepholes; /* [`peepholes` of the table * H], may be NULL */
     void *w_hr;      /* [R, H]; NULL without a projection */
+    void *gain_ih;   /* [G * H], of normalized cells, as all below */
+    void *gain_hh;   /* [G * H] */
+    void *gain_c;    /* [H], of an LSTM */
+    void *b_c;       /* [H], of an LSTM, may be NULL */
 } pk_rnn_weights;
 
 /* The number of elements (scratch: bytes) of the arrays of the same names in pk_rnn_layer.
@@ -149,6 +170,7 @@ typedef struct {
 typedef struct {
     size_t gates, states;       /* 1: h; 2: h and c */
     size_t peepholes;           /* of a unit */
+    int normed;                 /* whether there are gains */
     size_t (*padded)(size_t R); /* R rounded up to whole vectors */
     pk_rnn_sizes (*sizes)(const pk_rnn_shape *shape);
     pk_rnn_partition (*partition)(const pk_rnn_shape *shape, size_t count, int nthreads);

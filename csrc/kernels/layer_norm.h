@@ -23,23 +23,6 @@ static int norm_threads(const pk_layer_norm *l, int nthreads)
     return times(l->M, l->N) < serial_below ? 1 : nthreads;
 }
 
-/* The mean of (x - shift)^power over a row; power is 1 or 2. */
-PK_INLINE double norm_mean(const real *x, size_t N, real shift, const int power)
-{
-    long_sum sum = {0};
-    size_t i = 0;
-    for (; i + 2 * LANES <= N; i += 2 * LANES) { /* two: additions wait for one another */
-        const vec a = load(x + i) - shift, b = load(x + i + LANES) - shift;
-        add_to(&sum, power == 1 ? a + b : a * a + b * b);
-    }
-    for (; i < N; i += LANES) {
-        const size_t n = smaller(N - i, LANES);
-        const vec v = zero_tail(load_n(x + i, n) - shift, n);
-        add_to(&sum, power == 1 ? v : v * v);
-    }
-    return sum_of(&sum) / (double)N;
-}
-
 static void norm_rows(void *arg, size_t block)
 {
     const pk_layer_norm *l = ((const layer_norm_job *)arg)->norm;
@@ -49,8 +32,8 @@ static void norm_rows(void *arg, size_t block)
     for (size_t r = block * NORM_ROWS; r < end; r++) {
         const real *const x = (const real *)l->x + r * l->N;
         real *const y = (real *)l->y + r * l->N;
-        const real mean = l->rms ? 0 : (real)norm_mean(x, l->N, 0, 1);
-        const real scale = (real)(1 / sqrt(norm_mean(x, l->N, mean, 2) + l->eps));
+        const real mean = l->rms ? 0 : (real)mean_of_row(x, l->N, 0, 1);
+        const real scale = (real)(1 / sqrt(mean_of_row(x, l->N, mean, 2) + l->eps));
         if (!l->rms)
             ((real *)l->mean)[r] = mean;
         ((real *)l->scale)[r] = scale;

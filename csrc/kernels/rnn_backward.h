@@ -276,8 +276,8 @@ static rnn_job rnn_backward_job(const pk_rnn_layer *layer, const pk_rnn_gradient
 {
     rnn_job job = rnn_job_of(layer, backward_scratch);
     job.dw = gradients->grads;
-    job.dy = in_order_of_steps(gradients->dy, &job);
-    job.dx = in_order_of_steps(gradients->dx, &job);
+    job.dy = in_order_of_steps(gradients->dy, &job.s);
+    job.dx = in_order_of_steps(gradients->dx, &job.s);
     job.accumulate = gradients->accumulate;
     job.wants_dh0 = gradients->dh0 != NULL;
     if (is_read_in_place(&job.s, OF_H, job.R))

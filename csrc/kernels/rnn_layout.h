@@ -15,6 +15,7 @@
 #include "mathfun.h"
 #include "numbers.h"
 #include "pack.h"
+#include "rnn_shared.h"
 
 /* The description of a cell, which its file defines before it includes this:
  *     CELL_GATES      gates of its weights
@@ -154,14 +155,6 @@ PK_INLINE cell_context context_of(const rnn_job *job, size_t unit)
     return (cell_context){.shape = &job->s, .peepholes = peepholes, .row = job->P_c};
 }
 
-/* from..to-1: steps, batch rows, panels, or groups of WIDTH columns */
-typedef struct {
-    size_t from, to;
-} range;
-
-PK_INLINE size_t length(range r) { return r.to - r.from; }
-
-static size_t padded(size_t H) { return round_up(H, LANES); }
 PK_INLINE size_t panels_in(size_t H) { return round_up(H, UNITS) / UNITS; }
 PK_INLINE size_t units_of(size_t panel, size_t H) { return smaller(H - panel * UNITS, UNITS); }
 
@@ -196,12 +189,7 @@ PK_INLINE size_t width_of(columns of, size_t units) { return round_up(of.count *
 
 /* ---- rows of a step -------------------------------------------------------------------------- */
 
-/* Whether sequence b has a step t; t counts in the order in which steps are taken. */
-PK_INLINE int active(const rnn_job *job, size_t t, size_t b)
-{
-    const size_t step = job->s.reverse ? job->s.T - 1 - t : t;
-    return !job->s.lengths || (int64_t)step < job->s.lengths[b];
-}
+PK_INLINE int active(const rnn_job *job, size_t t, size_t b) { return is_active(&job->s, t, b); }
 
 PK_INLINE int takes_h(const rnn_job *job, size_t t, size_t b)
 {
@@ -213,14 +201,9 @@ PK_INLINE int gives_dh(const rnn_job *job, size_t t, size_t b)
     return active(job, t, b) && (job->wants_dh0 || t > 0);
 }
 
-/* Whether the state before step t is that of a reset; only if the row is active. */
 PK_INLINE int is_reset(const rnn_job *job, size_t t, size_t b)
 {
-    if (!job->s.resets)
-        return 0;
-    const size_t T = job->s.T, at = job->s.reverse ? T - t : t; /* where the later one begins */
-    return t < T && at < (job->s.lengths ? (size_t)job->s.lengths[b] : T) &&
-           job->s.resets[at * job->s.B + b];
+    return begins_anew(&job->s, t, b);
 }
 
 /* `rows` without those at either end for which is(job, t, b) is false.  In a batch that is sorted
@@ -357,22 +340,6 @@ PK_INLINE size_t size_of_packed_panel(const rnn_job *job)
 PK_INLINE real *packed_panel(const rnn_job *job, size_t panel)
 {
     return job->packed_w + panel * size_of_packed_panel(job);
-}
-
-/* Copies [rows, H] from the caller's array to one with rows of `stride`, padded with 0; or back. */
-static void copy_in(real *to, size_t stride, const real *from, size_t H, size_t rows)
-{
-    for (size_t b = 0; b < rows; b++) {
-        if (from)
-            memcpy(to + b * stride, from + b * H, H * sizeof *to);
-        memset(to + b * stride + (from ? H : 0), 0, (stride - (from ? H : 0)) * sizeof *to);
-    }
-}
-
-static void copy_out(real *to, const real *from, size_t stride, size_t H, size_t rows)
-{
-    for (size_t b = 0; b < rows && to; b++)
-        memcpy(to + b * H, from + b * stride, H * sizeof *to);
 }
 
 #endif

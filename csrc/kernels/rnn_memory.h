@@ -4,21 +4,8 @@
 
 #include "rnn_layout.h"
 
-enum { L2_SHARE = 1 << 20 }; /* bytes that probably stay in the L2 cache of a core */
-
 /* A task of a weight gradient computes PANELS panels of its columns, for which it reads dA once. */
 enum { PANELS = 4, GRADIENT_WIDTH = PANELS * WIDTH };
-
-/* Backward without the gates of all steps works window by window and computes the gates of each
- * again.  A window has about as many steps as there are windows: then neither the states that are
- * kept between windows nor the scratch memory is large. */
-static size_t steps_of_window(const pk_rnn_shape *s)
-{
-    size_t steps = 1;
-    while (steps < s->T && (steps * steps < s->T || steps * s->B < ROW_BLOCK))
-        steps++;
-    return steps;
-}
 
 /* If the weights fit L2 and a step has rows for two tiles, each step computes the products with x
  * and h together.  Otherwise the products with x are computed for a block of steps of some 512
@@ -66,14 +53,6 @@ static rnn_job rnn_job_for(const pk_rnn_shape *shape)
     job.P_s = elements_of(job.products, job.P_c);
     job.rare = is_rare(&job.s);
     return job;
-}
-
-/* A part of scratch memory; *end is where the next one begins.  With memory NULL, only counts. */
-PK_INLINE real *part(real *memory, size_t *end, size_t elements)
-{
-    real *const begin = memory ? memory + *end : NULL;
-    *end = plus(*end, elements);
-    return begin;
 }
 
 static void s_scratch(rnn_job *job, real *memory, size_t *end, size_t steps)
@@ -185,20 +164,13 @@ static pk_rnn_sizes rnn_sizes(const pk_rnn_shape *shape)
     return size;
 }
 
-static pk_sequence in_order_of_steps(pk_sequence s, const rnn_job *job)
-{
-    if (!s.data || !job->s.reverse || !job->s.T)
-        return s;
-    return (pk_sequence){row_at(s, job->s.T - 1, 0), -s.t_stride, s.b_stride};
-}
-
 /* The job of a pass over a layer. */
 static rnn_job rnn_job_of(const pk_rnn_layer *layer, size_t (*scratch)(rnn_job *, real *))
 {
     rnn_job job = rnn_job_for(&layer->shape);
     job.w = layer->weights;
-    job.x = in_order_of_steps(layer->x, &job);
-    job.y = in_order_of_steps(layer->y, &job);
+    job.x = in_order_of_steps(layer->x, &job.s);
+    job.y = in_order_of_steps(layer->y, &job.s);
     job.h = layer->h;
     job.c = job.c_again = layer->c;
     job.gates = layer->gates;

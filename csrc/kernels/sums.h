@@ -32,4 +32,21 @@ PK_INLINE double sum_of(long_sum *s)
     return s->total;
 }
 
+/* The mean of (x - shift)^power over a row; power is 1 or 2. */
+PK_INLINE double mean_of_row(const real *x, size_t N, real shift, const int power)
+{
+    long_sum sum = {0};
+    size_t i = 0;
+    for (; i + 2 * LANES <= N; i += 2 * LANES) { /* two: additions wait for one another */
+        const vec a = load(x + i) - shift, b = load(x + i + LANES) - shift;
+        add_to(&sum, power == 1 ? a + b : a * a + b * b);
+    }
+    for (; i < N; i += LANES) {
+        const size_t n = smaller(N - i, LANES);
+        const vec v = zero_tail(load_n(x + i, n) - shift, n);
+        add_to(&sum, power == 1 ? v : v * v);
+    }
+    return sum_of(&sum) / (double)N;
+}
+
 #endif

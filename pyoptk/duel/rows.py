@@ -78,6 +78,7 @@ def layer(
     sizes = {"T": T, "B": B, "I": I, "H": H, "dtype": dtype, "gates": gates}
     sizes |= {"packed": True} if packed else {}
     sizes |= {"R": projected} if projected else {}
+    sizes |= {"normed": True} if form.get("layer_norm") else {}
     flop = layer_flop(T, B, I, H, gates, packed, projected)
     if part:  # one product for each weight, two in backward
         passes = {"forward": T, "backward": 2 * T, "step": 1}[part]

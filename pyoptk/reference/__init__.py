@@ -13,6 +13,7 @@ from . import lstm as _lstm
 from . import minimal as _minimal
 from . import moments as _moments
 from . import noise as _noise
+from . import normed as _normed
 from . import optim as _optim
 from . import rnn as _rnn
 from . import scan as _scan
@@ -22,6 +23,7 @@ from .lstm import *
 from .minimal import *
 from .moments import *
 from .noise import *
+from .normed import *
 from .optim import *
 from .rnn import *
 from .scan import *
@@ -33,6 +35,7 @@ __all__ += _minimal.__all__
 __all__ += _lstm.__all__
 __all__ += _moments.__all__
 __all__ += _noise.__all__
+__all__ += _normed.__all__
 __all__ += _optim.__all__
 __all__ += _rnn.__all__
 __all__ += _scan.__all__

@@ -74,6 +74,11 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
     cell_clip : float, optional
         Above 0: c is bounded to +-cell_clip after each step (Sak et al. 2014), as in TensorFlow's
         LSTMCell. The gradient is 0 where the bound acts.
+    layer_norm : bool
+        Whether both products, and c on its way to h, are normalized over their units (Ba et al.
+        2016, appendix), LN(a) being ``(a - mean) / sqrt(variance + 1e-5)``. The pre-activations are
+        ``gain_ih LN(w_ih x_t) + b_ih + gain_hh LN(w_hh h_{t-1}) + b_hh``, over all 4H of them, and
+        ``h_t = o * tanh(gain_c LN(c_t) + bias_c)``. It excludes the options above but dropout.
     save : {"full", "minimal"}
         What forward keeps for backward: everything, or the outputs and a few states, from which
         backward computes the rest again, in about a third more time.
@@ -91,7 +96,8 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
     init : {"torch", "keras"}
         The initial weights. torch: all uniform in +-1/sqrt(H). keras: input weights uniform in
         +-sqrt(6 / (I + 4H)) (Glorot & Bengio 2010), recurrent weights orthogonal (Saxe et al.
-        2014), biases 0, or 1 for the forget gate.
+        2014), biases 0, or 1 for the forget gate. With `layer_norm` gains are 1, and the biases of
+        torch 0.
     rng : numpy.random.Generator, optional
         Draws the weights.
 
@@ -99,12 +105,12 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
     ----------
     params, grads : mappings of names to arrays
         weight_ih_l0 [4H, I] (in higher layers [4H, D * H]), weight_hh_l0 [4H, H], bias_ih_l0 and
-        bias_hh_l0 [4H], with `peepholes` weight_ch_l0 [3H], with `proj_size` weight_hr_l0 [R, H];
-        if bidirectional the same with the
-        suffix _reverse; then those of layer 1, and so on. They are views into `flat_params` and
-        `flat_grads`. The dicts are read-only; the
-        arrays may be changed in place at any time, because every call reads them again. (Changed
-        between a forward and its backward, the gradients are those of neither weights.)
+        bias_hh_l0 [4H], with `peepholes` weight_ch_l0 [3H], with `proj_size` weight_hr_l0 [R, H],
+        with `layer_norm` gain_ih_l0 and gain_hh_l0 [4H], gain_c_l0 and bias_c_l0 [H]; if
+        bidirectional the same with the suffix _reverse; then those of layer 1, and so on. They are
+        views into `flat_params` and `flat_grads`. The dicts are read-only; the arrays may be
+        changed in place at any time, because every call reads them again. (Changed between a
+        forward and its backward, the gradients are those of neither weights.)
     flat_params, flat_grads : arrays
         All parameters, and all gradients, in one array each.
 
@@ -115,7 +121,9 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
     as much for each layer but the last if bidirectional; as much again with dropout; and the packed
     weights of the largest layer. With ``save="minimal"`` the first is
     L D (T+1) B P + (L+5) D B P sqrt(T), or somewhat more with few rows. A projection needs
-    D T B (P + R) more, with "minimal" sqrt(T) instead of T. This memory stays for the
+    D T B (P + R) more, with "minimal" sqrt(T) instead of T. With `layer_norm` the first is
+    14 L D (T+1) B P, or with "minimal" 2 L D (T+1) B P + 12 D B P sqrt(T), and its rows are an odd
+    number of cache lines long. This memory stays for the
     next call with the same T and B; then only outputs are new arrays, and with `out` not even `y`
     and `dx`.
 
@@ -150,18 +158,20 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
     keras_gates = (0, 1, 2, 3)
     onnx_gates = (0, 3, 1, 2)
     torch_names = "(?:(?:weight|bias)_[ih]h|weight_hr)"
-    not_in_torch = ("peepholes", "coupled", "cell_clip", "zoneout")
+    not_in_torch = ("peepholes", "coupled", "cell_clip", "zoneout", "layer_norm")
     not_in_keras = (*not_in_torch, "proj_size")
-    not_in_onnx = ("cell_clip", "proj_size", "zoneout")
+    not_in_onnx = ("cell_clip", "proj_size", "zoneout", "layer_norm")
+    not_normed = ("peepholes", "coupled", "cell_clip", "proj_size")
     _: KW_ONLY
     zoneout: tuple[float, float] = (0.0, 0.0)
     proj_size: int = 0
     peepholes: bool = False
     coupled: bool = False
     cell_clip: float | None = None
+    layer_norm: bool = False
 
     def _begin(self, given: dict[str, Any]) -> None:
-        switches = {name: given[name] for name in ("peepholes", "coupled")}
+        switches = {name: given[name] for name in ("peepholes", "coupled", "layer_norm")}
         check_switches(**switches)
         given |= {name: bool(on) for name, on in switches.items()}
         check_sizes(hidden_size=given["hidden_size"])
@@ -267,6 +277,11 @@ class GRU(ConvertedLayer[Array]):
     reset_after : bool
         Whether the reset gate acts after the product with h. Without, each step has a second
         product, which has to wait for the first.
+    layer_norm : bool
+        Whether both products are normalized, as for `LSTM`, but over the 2H of r and z and over the
+        H of n (Ba et al. 2016, appendix): ``x = gain_ih LN(w_ih x_t) + b_ih`` and
+        ``h = gain_hh LN(w_hh h_{t-1}) + b_hh``. It excludes ``reset_after=False``, dropout within
+        the layers and zoneout.
     recurrent_dropout_of : {"state", "candidate"}
         As for `LSTM`; the candidate is n in ``(1 - z) * n``.
     zoneout : float
@@ -279,7 +294,7 @@ class GRU(ConvertedLayer[Array]):
     ----------
     params, grads : mappings of names to arrays
         weight_ih_l0 [3H, I] (in higher layers [3H, D * H]), weight_hh_l0 [3H, H], bias_ih_l0 and
-        bias_hh_l0 [3H], and so on as for `LSTM`.
+        bias_hh_l0 [3H], with `layer_norm` gain_ih_l0 and gain_hh_l0 [3H], and so on as for `LSTM`.
     flat_params, flat_grads : arrays
         All parameters, and all gradients, in one array each.
 
@@ -306,12 +321,16 @@ class GRU(ConvertedLayer[Array]):
     keras_gates = (1, 0, 2)
     keras_biases = 2
     onnx_gates = (1, 0, 2)
-    not_in_torch = ("reset_after", "zoneout")
+    not_in_torch = ("reset_after", "zoneout", "layer_norm")
+    not_in_keras = not_in_onnx = ("zoneout", "layer_norm")
+    not_normed = ("reset_after",)
     _: KW_ONLY
     reset_after: bool = True
+    layer_norm: bool = False
 
     def _begin(self, given: dict[str, Any]) -> None:
-        given["reset_after"] = check_switch("reset_after", given["reset_after"])
+        for name in ("reset_after", "layer_norm"):
+            given[name] = check_switch(name, given[name])
         if not given["reset_after"]:
             self.__dict__.update(cell="gru_before", keras_biases=1)
         super()._begin(given)

@@ -23,7 +23,7 @@ from .weights import INITIALIZERS, Array, initialize, shapes_of
 # Of some layers.
 OWN_ARGUMENTS = (
     "nonlinearity", "reset_after", "proj_size", "peepholes", "coupled", "cell_clip", "compute",
-    "recurrent_dropout", "recurrent_dropout_of", "zoneout",
+    "recurrent_dropout", "recurrent_dropout_of", "zoneout", "layer_norm",
 )  # fmt: skip
 State = TypeVar("State")  # an array for each state of the cell: h, or the pair (h, c)
 
@@ -35,10 +35,12 @@ class Attributes:
     gates: ClassVar[int]
     open_gate: ClassVar[int | None] = None  # the gate whose bias Keras starts at 1
     droppable: ClassVar[tuple[str, ...]] = ("state", "candidate")  # by recurrent dropout
+    not_normed: ClassVar[tuple[str, ...]] = ()  # options that layer_norm excludes
     relu: bool = False
     proj_size: int = 0
     peepholes: bool = False
     cell_clip: float | None = None
+    layer_norm: bool = False
     compute: str | None = None
     dropout_calls: int  # which mask of dropout is next
     _passes: Passes
@@ -85,6 +87,9 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
         given |= {"dropout": dropout, "seed": int(seed or 0), "dropout_calls": 0}
         given["dtype"] = _checks.check_float_dtype(given["dtype"])
         given["compute"] = _checks.check_compute(given["compute"], given["dtype"])
+        if given.get("layer_norm"):
+            self._check_normed(given)
+            self.__dict__["cell"] = f"{self.cell}_normed"
         self.__setstate__(given)
         initialize(self.flat_params, self.params, init, self.hidden_size, self.open_gate, rng)
         if (dropout or self.is_noisy) and seed is None:
@@ -93,6 +98,12 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
     def _rates(self, name: str, given: Any) -> Any:
         """A probability, as a float."""
         return _checks.check_fraction(name, given)
+
+    def _check_normed(self, given: dict[str, Any]) -> None:
+        for name in ("recurrent_dropout", "zoneout", "compute", *self.not_normed):
+            default = self._arguments[name].default
+            if given[name] != default:
+                raise ValueError(f"{name}: expected {default} with layer_norm, got {given[name]}")
 
     @property
     def zoneout_rates(self) -> tuple[float, float]:

@@ -24,9 +24,12 @@ COLUMNS = {
     "gru": ("", "r", "z", "n"),
     "gru_before": ("r", "z", "n"),
     "rnn": ("a",),
+    "lstm_normed": ("i", "f", "g", "o"),
+    "gru_normed": ("r", "z", "n", ""),
 }
 _OF_TANH = ("g", "n", "h")  # in [-1, 1], not in [0, 1]
 _PER_PANEL = 4  # vectors
+_LINE = 64  # bytes of a cache line
 
 
 class Stats(dict[str, dict[str, Values]]):
@@ -74,7 +77,7 @@ def stats_of(layer: Any) -> Stats:
                 mine[f"{name}_low"] = _mean(values <= low, running)
                 mine[f"{name}_high"] = _mean(values >= high, running)
         elif gates.size:
-            of_all = _unpacked(gates, T, B, H, lanes, len(columns))[:, order]
+            of_all = _gates_of(layer, gates, (T, B, lanes))[:, order]
             mine["gradient"] = _rms(np.concatenate([*of_all], -1), running)
         found[f"l{level}{'_reverse' * reverse}"] = mine
     return found
@@ -95,11 +98,22 @@ def _saturating(
     order: slice,
 ) -> list[tuple[str, Any]]:
     """The gates by name, [T, B, H] each; of a plain RNN, which keeps none, the state."""
-    (T, B, lanes), H = sizes, layer.hidden_size
     if layer.cell == "rnn":
-        return [("h", h.reshape(T + 1, B, -1)[1:, :, :H][order])]
-    values = _unpacked(gates, T, B, H, lanes, len(columns))[:, order]
+        T, B, _ = sizes
+        return [("h", h.reshape(T + 1, B, -1)[1:, :, : layer.hidden_size][order])]
+    values = _gates_of(layer, gates, sizes)[:, order]
     return [(name, values[k]) for k, name in enumerate(columns) if name]
+
+
+def _gates_of(layer: Any, gates: Any, sizes: tuple[int, int, int]) -> Any:
+    """[columns, T, B, H] from the memory of a layer."""
+    (T, B, lanes), H = sizes, layer.hidden_size
+    if not layer.layer_norm:
+        return _unpacked(gates, T, B, H, lanes, len(COLUMNS[layer.cell]))
+    line = _LINE // gates.itemsize  # rows [4, H], an odd number of lines apart: normed_layout.h
+    row = (-(-4 * H // line) | 1) * line
+    rows = gates[: T * B * row].reshape(T, B, row)[:, :, : 4 * H]
+    return np.moveaxis(rows.reshape(T, B, 4, H), 2, 0)
 
 
 def _unpacked(gates: Any, T: int, B: int, H: int, lanes: int, columns: int) -> Any:

@@ -13,14 +13,16 @@ Array = NDArray[np.floating[Any]]
 
 KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 PEEPHOLES, PROJECTION = "weight_ch", "weight_hr"
+NORMALIZATION = ("gain_ih", "gain_hh", "gain_c", "bias_c")  # the last two are those of c
 INITIALIZERS = ("torch", "keras")
 
 
 def names_of(layer: int, backward: bool = False) -> tuple[str, ...]:
     """PyTorch's names of the parameters of one layer and direction, in the order of `KINDS`; then
-    those of the peepholes and of the projection."""
+    those of the peepholes, of the projection and of `NORMALIZATION`."""
     suffix = "_reverse" if backward else ""
-    return tuple(f"{kind}_l{layer}{suffix}" for kind in (*KINDS, PEEPHOLES, PROJECTION))
+    kinds = *KINDS, PEEPHOLES, PROJECTION, *NORMALIZATION
+    return tuple(f"{kind}_l{layer}{suffix}" for kind in kinds)
 
 
 def shapes_of(layer: Any) -> dict[str, tuple[int, ...]]:
@@ -36,6 +38,9 @@ def shapes_of(layer: Any) -> dict[str, tuple[int, ...]]:
         shapes += [(rows,) if layer.bias else None] * 2
         shapes += [(rows - H,) if layer.peepholes else None]
         shapes += [(R, H) if layer.proj_size else None]
+        shapes += [(rows,) if layer.layer_norm else None] * 2
+        of_c = layer.layer_norm and layer.gates == 4
+        shapes += [(H,) if of_c else None, (H,) if of_c and layer.bias else None]
         for backward in range(layer.directions):
             named = zip(names_of(level, bool(backward)), shapes, strict=True)
             found.update({name: shape for name, shape in named if shape is not None})
@@ -56,9 +61,14 @@ def initialize(
     keras: the weights of inputs and of a projection uniform in +-sqrt(6 / (rows + columns))
     (Glorot & Bengio 2010), recurrent ones orthogonal (Saxe et al. 2014), biases and peepholes 0,
     but the bias 1 for `open_gate`, the forget gate of an LSTM (Gers et al. 2000).
+    With layer normalization, gains are 1, and biases 0 also with torch.
     """
     if init == "torch":
         flat[:] = rng.uniform(-1 / math.sqrt(H), 1 / math.sqrt(H), flat.size)
+        normed = any(name.startswith("gain") for name in params)
+        for name, array in params.items():
+            if normed and not name.startswith("weight"):
+                array[...] = name.startswith("gain")
         return
     for name, array in params.items():
         if name.startswith(("weight_ih", PROJECTION)):
@@ -68,6 +78,6 @@ def initialize(
             q, r = np.linalg.qr(rng.standard_normal(array.shape))
             array[...] = q * np.sign(np.diag(r))  # without the signs some rotations are likelier
         else:
-            array[...] = 0
+            array[...] = name.startswith("gain")
             if open_gate is not None and name.startswith("bias_ih"):
                 array[open_gate * H : (open_gate + 1) * H] = 1

@@ -15,6 +15,7 @@ typedef struct {
     double x[T * B * I], h0[B * H], c0[B * H];
     double w_ih[MOST_GATES * H * I], w_hh[MOST_GATES * H * H];
     double b_ih[MOST_GATES * H], b_hh[MOST_GATES * H], peepholes[3 * H], w_hr[H * H];
+    double gain_ih[MOST_GATES * H], gain_hh[MOST_GATES * H], gain_c[H], b_c[H];
 } rnn_values;
 enum { N_VALUES = sizeof(rnn_values) / sizeof(double) };
 
@@ -28,7 +29,8 @@ typedef struct {
 
 static pk_rnn_weights weights_of(rnn_values *v)
 {
-    return (pk_rnn_weights){v->w_ih, v->w_hh, v->b_ih, v->b_hh, v->peepholes, v->w_hr};
+    return (pk_rnn_weights){v->w_ih, v->w_hh,    v->b_ih,    v->b_hh,   v->peepholes,
+                            v->w_hr, v->gain_ih, v->gain_hh, v->gain_c, v->b_c};
 }
 
 static void fill(rnn_values *v, double scale)
@@ -77,10 +79,8 @@ static void rnn_gradient(rnn_case *c, rnn_values *d)
 {
     for (int i = 0; i < T * B * H; i++)
         c->dy[i] = weight_of_output(i);
-    for (int i = 0; i < B * H; i++) {
-        c->dh_last[i] = 0.5;
-        c->dc_last[i] = -0.25;
-    }
+    for (int i = 0; i < B * H; i++)
+        c->dh_last[i] = 0.5, c->dc_last[i] = -0.25;
     memset(d, 0, sizeof *d);
     c->gradients = (pk_rnn_gradients){.dy = {c->dy, B * H, H},
                                       .dx = {d->x, B * I, I},
@@ -297,13 +297,12 @@ static size_t all_results(const pk_cell_kernels *cell, pk_rnn_shape s, int nthre
     rnn_case c = new_case(cell, s, NULL);
     for (size_t i = 0; i < n_in; i++)
         in[i] = 0.2 * sin(1.7 * (double)i + 0.3);
-    double *in_at = in, *out_at = d;
+    double *in_at = in + w * (s.I + s.H + 2), *out_at = d + w * (s.I + s.H + 2);
     const ptrdiff_t y_row = (ptrdiff_t)s.H, x_row = (ptrdiff_t)s.I, rows = (ptrdiff_t)s.B;
     c.layer.weights = (pk_rnn_weights){
-        in, in + w * s.I, in + w * (s.I + s.H), in + w * (s.I + s.H + 1), NULL, NULL};
-    c.gradients.grads =
-        (pk_rnn_weights){d, d + w * s.I, d + w * (s.I + s.H), d + w * (s.I + s.H + 1), NULL, NULL};
-    in_at += w * (s.I + s.H + 2), out_at += w * (s.I + s.H + 2);
+        .w_ih = in, .w_hh = in + w * s.I, .b_ih = in_at - 2 * w, .b_hh = in_at - w};
+    c.gradients.grads = (pk_rnn_weights){
+        .w_ih = d, .w_hh = d + w * s.I, .b_ih = out_at - 2 * w, .b_hh = out_at - w};
     c.layer.x = (pk_sequence){in_at, rows * x_row, x_row};
     c.gradients.dx = (pk_sequence){out_at, rows * x_row, x_row};
     in_at += x, out_at += x;

@@ -12,10 +12,13 @@ def step(count, n, dtype="float32"):
     return {"params": params, "grads": [p[::-1].copy() for p in params]}
 
 
-def layer(T, B, I, H, *, gates=4, dtype="float32", layers=1, directions=1, packed=False, R=0):
+def layer(
+    T, B, I, H, *, gates=4, dtype="float32", layers=1, directions=1, packed=False, R=0, normed=False
+):  # fmt: skip
     """A batch of sequences, the gradient of the output, and PyTorch's weights in its order.
 
     With `packed` also their lengths, from T to T/2, the longest first. R: features of a projection.
+    `normed`: then gains of both products and, of an LSTM, gain and bias of c.
     """
     rng = np.random.default_rng(0)
 
@@ -26,6 +29,7 @@ def layer(T, B, I, H, *, gates=4, dtype="float32", layers=1, directions=1, packe
     for k in range(layers * directions):
         below = I if k < directions else directions * out
         shapes = [(rows, below), (rows, out), (rows,), (rows,), *([(R, H)] if R else [])]
+        shapes += normed * ([(rows,)] * 2 + [(H,)] * 2 * (gates == 4))
         weights += [uniform(*shape) / np.sqrt(H).astype(dtype) for shape in shapes]
     lengths = {"lengths": np.linspace(T, T // 2, B).astype(int)} if packed else {}
     x, dy = uniform(T, B, I), uniform(T, B, directions * out)

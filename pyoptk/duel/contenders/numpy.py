@@ -120,13 +120,27 @@ def states(twin):
     return [*inspect.signature(twin).parameters].index("w_ih") - 1
 
 
-def layer(x, dy, weights, lengths=None, *, cell, layers=1, directions=1, **form):
+def twin_of(cell, part, layer_norm=False):
+    return getattr(reference, f"{cell.lower()}{'_normed' * layer_norm}_{part}")
+
+
+def named(weights):
+    """Those of layer normalization, which a twin takes by name."""
+    return dict(zip(("gain_ih", "gain_hh", "gain_c", "bias_c"), weights, strict=False))
+
+
+def layer(
+    x, dy, weights, lengths=None, *, cell, layers=1, directions=1, layer_norm=False, **form
+):  # fmt: skip
     """pyoptk's twin, which takes the states between x and the weights."""
     more = form.keys() & {"proj_size", "recurrent_dropout", "zoneout"}
     if lengths is not None or layers > 1 or directions > 1 or more:
         raise NotImplementedError
-    twin = [getattr(reference, f"{cell.lower()}_{part}") for part in ("forward", "backward")]
+    twin = [twin_of(cell, part, layer_norm) for part in ("forward", "backward")]
     zeros, saved, n = np.zeros_like(dy[0]), None, states(twin[0])
+    form |= named(weights[4:])
+    gains = {f"d{name}": np.empty_like(array) for name, array in named(weights[4:]).items()}
+    weights = weights[:4]
 
     def forward():
         nonlocal saved
@@ -135,15 +149,17 @@ def layer(x, dy, weights, lengths=None, *, cell, layers=1, directions=1, **form)
         return [saved[0][1:]]
 
     def backward():
-        found = twin[1](x, *saved, *weights[:2], dy, *[zeros] * n, **form)
-        return [found[0], *(*found[1 + n :], found[-1])[:4]]  # one gradient of both biases, or two
+        found = twin[1](x, *saved, *weights[:2], dy, *[zeros] * n, **form, **gains)
+        biases = (*found[1 + n :], found[-1])[:4]  # one gradient of both, or two
+        return [found[0], *biases, *gains.values()]
 
     return (forward, backward), list
 
 
-def stream(x, dy, weights, *, cell, **form):
-    step = getattr(reference, f"{cell.lower()}_step")
-    return partial(step, x[0], *[np.zeros_like(dy[0])] * states(step), *weights, **form)
+def stream(x, dy, weights, *, cell, layer_norm=False, **form):
+    step = twin_of(cell, "step", layer_norm)
+    form |= named(weights[4:])
+    return partial(step, x[0], *[np.zeros_like(dy[0])] * states(step), *weights[:4], **form)
 
 
 def scan(a, b, dh):

@@ -62,6 +62,46 @@ def filled(module, weights):
     return module
 
 
+class Normed(nn.Module):
+    """A layer-normalized "LSTM" or "GRU", which PyTorch has not: a loop over steps."""
+
+    def __init__(self, cell, I, H, dtype):
+        super().__init__()
+        rows = (4 if cell == "LSTM" else 3) * H
+        shapes = {"weight_ih": (rows, I), "weight_hh": (rows, H)}
+        shapes |= dict.fromkeys(("bias_ih", "bias_hh", "gain_ih", "gain_hh"), (rows,))
+        shapes |= dict.fromkeys(("gain_c", "bias_c"), (H,)) if cell == "LSTM" else {}
+        for name, shape in shapes.items():
+            self.register_parameter(name, nn.Parameter(torch.zeros(shape, dtype=dtype)))
+        self.H, self.step = H, self.lstm if cell == "LSTM" else self.gru
+
+    def forward(self, x, *state):
+        state = state or [x.new_zeros(x.shape[1], self.H)] * 2
+        outputs = []
+        for x_t in self.normed(x @ self.weight_ih.T, self.gain_ih, self.bias_ih):
+            h_t = self.normed(state[0] @ self.weight_hh.T, self.gain_hh, self.bias_hh)
+            state = self.step(x_t, h_t, *state)
+            outputs.append(state[0])
+        return torch.stack(outputs), state
+
+    def normed(self, a, gain, bias):
+        """Over all units of an LSTM; of a GRU over those of r and z, and over those of n."""
+        sizes = [a.shape[-1]] if self.step == self.lstm else [2 * self.H, self.H]
+        parts = zip(*(v.split(sizes, -1) for v in (a, gain, bias)), strict=True)
+        return torch.cat([nn.functional.layer_norm(v, v.shape[-1:], *w) for v, *w in parts], -1)
+
+    def lstm(self, x, h, _, c):
+        i, f, g, o = (x + h).chunk(4, 1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        normed = nn.functional.layer_norm(c, c.shape[-1:], self.gain_c, self.bias_c)
+        return o.sigmoid() * normed.tanh(), c
+
+    def gru(self, x, h, before, *_):
+        r, z = (x + h)[:, : 2 * self.H].sigmoid().chunk(2, 1)
+        n = (x[:, 2 * self.H :] + r * h[:, 2 * self.H :]).tanh()
+        return ((1 - z) * n + z * before,)
+
+
 def quickest(makes):
     """The work that takes the shortest of these: of three rounds after the first."""
     if len(makes) == 1:
@@ -94,13 +134,17 @@ def layer(x, dy, weights, lengths=None, *, compute=None, **how):
 
 
 def layer_in(
-    context, dtype, x, dy, weights, lengths, *, cell, layers=1, directions=1, **form
+    context, dtype, x, dy, weights, lengths, *, cell, layers=1, directions=1,
+    layer_norm=False, **form,
 ):  # fmt: skip
     if form.keys() - {"proj_size"}:
         raise NotImplementedError
     x, dy = torch.tensor(x, dtype=dtype, requires_grad=True), torch.tensor(dy, dtype=dtype)
     sizes = x.shape[2], weights[-1].shape[1] if form else dy.shape[2] // directions, layers
-    made = getattr(nn, cell)(*sizes, bidirectional=directions == 2, **form)
+    if layer_norm:
+        made = Normed(cell, *sizes[:2], x.dtype)
+    else:
+        made = getattr(nn, cell)(*sizes, bidirectional=directions == 2, **form)
     y, packed = None, nn.utils.rnn.pack_padded_sequence
     filled(made, weights).to(dtype)
     if lengths is not None:  # the ends of sequences are not in its output
