@@ -128,7 +128,7 @@ def main():
     python = environments.pythons(folder, {})["torch"] if folder else None
     heads = ["", *MODES, *(["PyTorch's autocast"] if python else [])]
     text = [
-        report.ACCURACY, machine.describe()["cpu"] + f", {pyoptk.isa()}.",
+        report.ACCURACY, "{cpu}, {isa}, {date}.".format(**machine.describe()),
         ABOUT_GRADIENTS.format(*SIZE), report.markdown(heads, gradients(python)),
         ABOUT_TRAINING.format(SEEDS, EPOCHS, STEPS, LAST),
         report.markdown(["", "float32", *(f"seed {k}" for k in range(SEEDS))], training()),

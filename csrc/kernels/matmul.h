@@ -95,6 +95,9 @@ PK_INLINE void multiply(vec acc[TILE_ROWS][COLS], const int rows, const int cols
 {
     for (size_t k = 0; k < depth; k++, b += b_row) {
         const real *a_k = a + (ptrdiff_t)k * col;
+#ifdef PK_PAIRS /* hidden from compilers: for col = 1 they would make another copy, no faster */
+        __asm__("" : "+r"(a_k));
+#endif
         __builtin_prefetch(a_k + 8 * col); /* each k is another cache line if a is transposed */
         for (int j = 0; j < cols; j++) {
             const vec b_j = load(b + j * LANES);
