@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from typing import Any, ClassVar, dataclass_transform
 
-from ._checks import check_names
+from ._elsewhere import check_names
 
 
 @dataclass_transform(eq_default=False)

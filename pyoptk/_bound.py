@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _checks
+from ._elsewhere import no_attribute
 from ._products import put_all
 from .checkpoint import check_arrays, fill_arrays
 from .params import Fixed
@@ -132,7 +133,7 @@ class Bound(Movable):
         def __getattr__(self, name):
             if name in self.__dict__.get("params", ()):
                 raise AttributeError(f"{name}: an array of params; expected params[{name!r}]")
-            raise _checks.no_attribute(self, name)
+            raise no_attribute(self, name)
 
     def _shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of every parameter by name."""

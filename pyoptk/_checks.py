@@ -146,48 +146,6 @@ def check_sizes(**sizes: Any) -> None:
         check_integer(name, size, 1, 2**63, "an integer >= 1")
 
 
-# What other libraries call an argument or attribute; where there are several of these, the first.
-_ELSEWHERE = {
-    "learning_rate": ("lr",), "eta": ("lr",), "step_size": ("lr",), "stepsize": ("lr",),
-    "alpha": ("rho", "lr"), "decay": ("rho", "weight_decay"), "smoothing_constant": ("rho",),
-    "betas": ("beta1 and beta2",), "b1": ("beta1",), "b2": ("beta2",), "beta_1": ("beta1",),
-    "beta_2": ("beta2",), "epsilon": ("eps",), "etas": ("eta_minus and eta_plus",),
-    "clipnorm": ("max_norm",), "global_clipnorm": ("max_norm",), "clip_norm": ("max_norm",),
-    "max_grad_norm": ("max_norm",), "clipvalue": ("clip_value",), "ema_momentum": ("ema_decay",),
-    "use_ema": ("ema_decay",), "wd": ("weight_decay",), "l2": ("weight_decay",),
-    "initial_accumulator_value": ("initial_accumulator",), "loss_scale": ("grad_scale",),
-    "param_groups": ("groups",), "mask": ("decay_mask",), "nesterovs_momentum": ("nesterov",),
-    "units": ("hidden_size",), "n_hidden": ("hidden_size",), "input_dim": ("input_size",),
-    "time_major": ("batch_first",), "parameters": ("params",), "named_parameters": ("params",),
-    "weights": ("params",), "trainable_variables": ("params",), "get_weights": ("state_dict",),
-    "set_weights": ("load_state_dict",), "update": ("step",), "minimize": ("step",),
-    "apply_gradients": ("step",), "variables": ("state",), "validation_data": ("validation",),
-    "validation_split": ("validation",), "verbose": ("progress",), "n_epochs": ("epochs",),
-}  # fmt: skip
-
-
-def _elsewhere(name: str, known: Iterable[str]) -> list[str]:
-    return [n for n in _ELSEWHERE.get(name, ()) if n.split()[0] in known][:1]
-
-
-def no_attribute(of: object, name: str, *known: str) -> AttributeError:
-    """The error for an attribute that an object lacks, with the name that it has here."""
-    meant = _elsewhere(name, (*known, *dir(type(of)), *vars(of)))
-    question = f"; did you mean {meant[0]}?" if meant else ""
-    return AttributeError(f"{type(of).__name__} has no attribute {name!r}{question}")
-
-
-def check_names(names: Iterable[str], known: Sequence[str]) -> None:
-    """Raise unless every name is a known keyword."""
-    for name in names:
-        if name not in known:
-            from difflib import get_close_matches  # here, because it takes 2 ms
-
-            meant = _elsewhere(name, known) or get_close_matches(name, known, 1)
-            question = f"; did you mean {meant[0]}?" if meant else "."
-            raise TypeError(f"{name}: unknown keyword{question} Known: {', '.join(known)}")
-
-
 def check_arguments(given: Iterable[str], described: Iterable[str]) -> None:
     """Raise unless a constructor's arguments are those that the optimizer's description lists."""
     if set(given) != set(described):

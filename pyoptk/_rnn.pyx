@@ -189,6 +189,11 @@ cdef class Passes:
             raise RuntimeError("this layer is in use in another thread already")
         return lock
 
+    def alone(self, function, *arguments):
+        """The result of a function, while nobody is in a pass."""
+        _lock = self.lock()
+        return function(*arguments)
+
     def forward(self, layer, x, state, lengths, past_end, resets, reset_to, train, out):
         cdef bint training = switch("train", train)
         cdef Plan plan

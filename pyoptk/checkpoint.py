@@ -167,6 +167,9 @@ def check_mapping(got: Any, what: str) -> None:
     if not isinstance(got, Mapping):
         help_ = "; its .state_dict() is one" if hasattr(got, "state_dict") else ""
         raise TypeError(f"{what}: expected a dict, got {_kind(got)}{help_}")
+    for name in got:
+        if not isinstance(name, str):
+            raise TypeError(f"{what}: expected names as keys, got {name!r}")
 
 
 def fill_arrays(target: MutableMapping[str, Any], got: Mapping[str, Any]) -> None:

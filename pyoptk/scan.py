@@ -237,6 +237,8 @@ def check_array(name: str, array: Any, dtype: Any = None, shape: Any = None) -> 
         raise TypeError(
             f"{name}: expected a plain array, got a masked one, whose mask would have no effect"
         )
+    if not array.flags.aligned:
+        raise TypeError(f"{name}: expected an array that is aligned in memory, got another")
     if dtype is not None and array.dtype != dtype:
         raise TypeError(f"{name}: expected {dtype}, got {_checks.described(array)}")
     if shape is None:

@@ -80,3 +80,41 @@ def test_numpy_integers_are_integers():
     pyoptk.set_num_threads(np.int64(1))
     assert pyoptk.get_num_threads() == 1
     pyoptk.set_num_threads(before)
+
+
+X = np.ones((4, 3), np.float32)
+FOREIGN = {
+    "Linear(in_features": (lambda of: of.Linear(in_features=3), "^in_features: .*mean inputs"),
+    "use_bias": (lambda of: of.Linear(3, 2, use_bias=False), "^use_bias: .* mean bias"),
+    "rate": (lambda of: of.Dropout(rate=0.1), "^rate: unknown keyword; did you mean p"),
+    "num_embeddings": (lambda of: of.Embedding(num_embeddings=3), "^num_embeddings: .* mean rows"),
+    "normalized_shape": (lambda of: of.LayerNorm(normalized_shape=3), "^normal.*mean size"),
+    "Flatten(1)": (lambda of: of.Flatten(1), "^shapes: expected a dict of names and shapes or"),
+    "integer keys": (lambda of: of.Linear(3, 2).load_state_dict({0: X}), "^state: expec"),
+    "of a model": (lambda of: of.Sequential(of.Linear(3, 2)).from_torch({0: X}), "^state: exp"),
+    "of PyTorch": (lambda _: pyoptk.LSTM.from_torch({0: X}), "^state: expected names as keys"),
+    "no weights": (lambda _: pyoptk.LSTM.from_onnx([], []), "^W: expected at least one array"),
+    "ragged": (lambda of: of.Sequential(of.Linear(3, 2)).predict([[1, 2, 3], [3]]), "^x: expected"),
+    "unaligned": (
+        lambda _: pyoptk.minGRU(3, 2).forward(
+            np.frombuffer(bytes(49), np.float32, 12, 1).reshape(2, 2, 3)
+        ),
+        "^x: expected an array that is aligned",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_layers_do_not_take_is_answered_by_name(name):
+    call, message = FOREIGN[name]
+    with pytest.raises((TypeError, ValueError), match=message):
+        call(pyoptk.layers)
+
+
+def test_a_users_layer_may_take_any_keyword():
+    class Named(pyoptk.layers.Layer):
+        def __init__(self, **keywords):
+            super().__init__()
+            self.named = keywords
+
+    assert Named(units=3).named == {"units": 3}

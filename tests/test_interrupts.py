@@ -14,38 +14,12 @@ import warnings
 
 import numpy as np
 import pytest
+from alarm import Alarm, Stop, needs_timer
 
 import pyoptk
 
 CALLS = 24  # in each try
 EXCEPTIONS = 100  # in each of the rows below
-
-
-class Stop(BaseException):
-    pass
-
-
-class Alarm:
-    """Raises `Stop` once, after some time, unless the block ends before."""
-
-    def __init__(self, seconds):
-        self.seconds = seconds
-
-    def __enter__(self):
-        self.armed = True
-        self.before = signal.signal(signal.SIGALRM, self.ring)
-        signal.setitimer(signal.ITIMER_REAL, self.seconds)
-
-    def ring(self, *_):
-        if self.armed:
-            self.armed = False
-            raise Stop
-
-    def __exit__(self, kind, *_):
-        self.armed = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, self.before)
-        return kind is Stop
 
 
 def some_model(rng, *between):
@@ -326,9 +300,6 @@ def repeat(call, model, done):
     while len(done) < CALLS:
         call(model, len(done))
         done.append(call)
-
-
-needs_timer = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer here")
 
 
 @needs_timer

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -227,7 +228,8 @@ def test_a_second_thread_is_refused_and_an_exception_unlocks(cls, monkeypatch):
     first = threading.Thread(target=lambda: results.append(layer.forward(x)))
     first.start()
     inside.wait(10)
-    for call in (lambda: layer.forward(x), lambda: layer.backward(None)):
+    load = partial(layer.load_state_dict, layer.state_dict())
+    for call in (lambda: layer.forward(x), lambda: layer.backward(None), load):
         with pytest.raises(RuntimeError, match=r"^this layer is in use in another thread already$"):
             call()
     go.set()

@@ -16,6 +16,7 @@ from typing import Any, ParamSpec
 import numpy as np
 
 from .. import _checks
+from .._elsewhere import check_names
 from .batches import Source, source_of, with_validation
 from .console import Bar, Interrupts
 from .history import History
@@ -146,7 +147,7 @@ def _by_name(begin: Callable[_P, Training]) -> Callable[_P, Training]:
 
     @functools.wraps(begin)
     def run(*args: _P.args, **options: _P.kwargs) -> Training:
-        _checks.check_names(options, known)
+        check_names(options, known)
         return begin(*args, **options)
 
     return run

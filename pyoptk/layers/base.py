@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from .. import _checks
 from .._bound import Array, Bound
+from .._elsewhere import check_names
 from .._sequences import plain
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -58,12 +60,21 @@ class Layer(Bound):
     dtype: np.dtype[Any]
     _kept: Any = None  # what the last forward with train=True left, until a backward takes it
 
+    def __new__(cls, *_: Any, **keywords: Any) -> Self:
+        """Refuses the keywords of other libraries with those that are meant."""
+        known = inspect.signature(cls.__init__).parameters
+        if all(known[name].kind != inspect.Parameter.VAR_KEYWORD for name in known):
+            check_names(keywords, [*known][1:])
+        return super().__new__(cls)
+
     def __init__(
         self,
         shapes: Mapping[str, tuple[int, ...]] | None = None,
         dtype: DTypeLike = np.float32,
     ) -> None:
         self.dtype = _checks.check_float_dtype(dtype)
+        if not isinstance(shapes, Mapping | None):
+            raise TypeError(f"shapes: expected a dict of names and shapes or None, got {shapes!r}")
         self._shape_of = dict(shapes or {})
         self._bind_anew(None, None)
 

@@ -16,7 +16,7 @@ from .._bound import MEMORY, Array, Movable, Moves, aligned
 from .._files import Path
 from .._memory import apart
 from .._products import put_all
-from .._sequences import check_lengths
+from .._sequences import check_lengths, plain
 from . import names
 from .places import check_layers, padded, place
 from .shape import Last
@@ -241,7 +241,7 @@ class Sequential(Movable):
         batch_size : int
         """
         _checks.check_sizes(batch_size=batch_size)
-        x, axis = np.asarray(x), self.batch_axis
+        x, axis = plain("x", x, "an array"), self.batch_axis
         if x.ndim <= axis:
             raise ValueError(f"x: expected {axis + 1} axes or more, got {_checks.described(x)}")
         n = x.shape[axis]

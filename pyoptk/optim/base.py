@@ -15,6 +15,7 @@ import numpy as np
 
 from .. import _checks, _optim
 from .._arguments import Declared
+from .._elsewhere import no_attribute
 from .._held import Averaged
 from .._memory import apart
 from .._plan import Plan
@@ -333,7 +334,7 @@ class Optimizer(Watched, Uncopied, Declared):
         settings = self._plan.settings if "_plan" in self.__dict__ else None
         known = () if settings is None else (*settings.hyper, "groups")
         if settings is None or name not in known:
-            raise _checks.no_attribute(self, name, *known)
+            raise no_attribute(self, name, *known)
         if name == "groups":
             return settings.groups
         return Switch(settings.hyper[name]) if name == "zero_grad" else settings.hyper[name]

@@ -267,7 +267,9 @@ def lists(**given: Any) -> dict[str, list[Array]]:
     }
     first, count = next((name, len(arrays)) for name, arrays in lists.items())
     for name, arrays in lists.items():
-        if len(arrays) != count or not count:
+        if not count:
+            raise ValueError(f"{name}: expected at least one array, got none")
+        if len(arrays) != count:
             raise ValueError(
                 f"{name}: expected as many arrays as {first}, {count}, got {len(arrays)}"
             )

@@ -279,6 +279,10 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
         results: tuple[Array, State] = stepper.step(x, state)
         return results
 
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Copy parameters into this layer's; nothing changes if a name, shape or dtype is wrong."""
+        self._passes.alone(super().load_state_dict, state)  # not while another thread is in a pass
+
     def stats(self) -> Stats:
         """States, gates and gradients over time, of the last pass that trained.
 

@@ -7,6 +7,7 @@ As no gate depends on the state, all products are made before the recurrence, wh
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, InitVar
 from typing import Any, ClassVar
 
@@ -245,6 +246,10 @@ class Minimal(Declared, Attributes, Bound):
         check_array("x", x, self.dtype, (None, self.input_size))
         y, last = quietly(self._forward, self._turned(x[None]), state, None, None, False)
         return self._turned(y)[0], last
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Copy parameters into this layer's; nothing changes if a name, shape or dtype is wrong."""
+        self._guard.call(super().load_state_dict, state)
 
     def _open(self, *k: Array) -> tuple[Array, Array, tuple[Array, ...]]:
         """a and b of the scan from the pre-activations, and what `_close` needs."""

@@ -59,6 +59,8 @@ def stats_of(layer: Any) -> Stats:
     if layer.save == "minimal":
         raise RuntimeError("stats: expected a layer with save='full', got 'minimal'")
     kept, lengths, T, B, lanes, before_backward = layer._passes.kept()
+    if not B:
+        raise RuntimeError("stats: expected a batch of at least one row, got none")
     columns, found = COLUMNS[layer.cell], Stats()
     ends = np.full(B, T) if lengths is None else np.asarray(lengths)
     running = np.arange(T)[:, None] < ends
