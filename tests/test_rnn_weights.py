@@ -266,7 +266,7 @@ BAD = {
     "a kernel not transposed": ("keras", (K.T, R), ValueError, r"^kernel: expected float32 \(16, 16\), got float32 \(16, 3\)$"),
     "a second layer too small": ("keras", ([K, K], [R, R]), ValueError, r"^kernel\[1\]: expected float32 \(4, 16\), got float32 \(3, 16\)$"),
     "too few recurrent": ("keras", ([K, R], R), ValueError, r"^recurrent: expected as many arrays as kernel, 2, got 1$"),
-    "no layer": ("keras", ([], []), ValueError, r"^kernel: expected as many arrays as kernel, 0, got 0$"),
+    "no layer": ("keras", ([], []), ValueError, r"^kernel: expected at least one array, got none$"),
     "a bias of another dtype": ("keras", (K, R, np.ones(16)), TypeError, r"^bias: expected float32 \(16,\), got float64 \(16,\)$"),
     "three directions": ("onnx", (np.ones((3, 16, 3), np.float32), OR, OB), ValueError, r"^W: expected 1 or 2 directions, got shape \(3, 16, 3\)$"),
     "W of two axes": ("onnx", (K, OR, OB), ValueError, r"^W: expected an array of 3 axes, got shape \(3, 16\)$"),
