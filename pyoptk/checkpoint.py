@@ -167,6 +167,11 @@ def check_mapping(got: Any, what: str) -> None:
     if not isinstance(got, Mapping):
         help_ = "; its .state_dict() is one" if hasattr(got, "state_dict") else ""
         raise TypeError(f"{what}: expected a dict, got {_kind(got)}{help_}")
+
+
+def check_keys(got: Mapping[Any, Any], what: str) -> None:
+    """Raise unless `got` is a dict whose keys are names."""
+    check_mapping(got, what)
     for name in got:
         if not isinstance(name, str):
             raise TypeError(f"{what}: expected names as keys, got {name!r}")

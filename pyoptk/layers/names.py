@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._bound import Array
-from ..checkpoint import check_arrays, check_mapping, fill_arrays
+from ..checkpoint import check_arrays, check_keys, fill_arrays
 from ..rnn.convert import ConvertedLayer, array_of
 from .places import is_model
 
@@ -57,7 +57,7 @@ def _modules(named: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def fill_from_torch(layers: Layers, state: Mapping[str, Any]) -> None:
     """Copy the arrays of the k-th module, or of that of the same name, into the k-th layer."""
-    check_mapping(state, "state")
+    check_keys(state, "state")
     own = dict(in_torch(layers))
     ours = _modules(own)
     theirs = ours if own.keys() == state.keys() else _modules(state)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .._checks import check_switch
-from ..checkpoint import check_arrays, check_mapping, check_value, fill_arrays
+from ..checkpoint import check_arrays, check_keys, check_value, fill_arrays
 from .layer import Layer, State
 from .weights import PEEPHOLES, PROJECTION, Array, names_of
 
@@ -58,7 +58,7 @@ class ConvertedLayer(Layer[State]):
         >>> pyoptk.LSTM.from_torch(model, prefix="rnn.").num_layers
         2
         """
-        check_mapping(state, "state")
+        check_keys(state, "state")
         if not isinstance(prefix, str):
             raise TypeError(f"prefix: expected a str, got {prefix!r}")
         arrays = {
