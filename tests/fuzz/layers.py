@@ -10,7 +10,8 @@ from .trial import Fault, Refused
 
 CELLS = [getattr(pyoptk.rnn, name) for name in pyoptk.rnn.__all__]
 # Outputs, gradients. Those of bfloat16 may be rounded otherwise than in the twin.
-LIMITS = {"float32": (4e-6, 4e-5), "float64": (1e-13, 1e-11), "bfloat16": (1e-2, 2e-2)}
+# Of bfloat16: where a rounding falls the other way, a plain RNN makes it grow from step to step.
+LIMITS = {"float32": (4e-6, 4e-5), "float64": (1e-13, 1e-11), "bfloat16": (4e-2, 8e-2)}
 
 
 class Layer:
