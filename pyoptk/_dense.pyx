@@ -5,7 +5,7 @@ and its numbers, then calls a kernel.
 """
 import numpy as _np
 
-from ._checks import NO_FORWARD, as_rows, check_choice, number
+from ._checks import NO_FORWARD as _NO_FORWARD, as_rows, check_choice, number
 
 from cpython.buffer cimport Py_buffer
 from cpython.object cimport PyObject
@@ -181,7 +181,7 @@ def linear_rows_backward(dict own, dy, need_dx, accumulate):
     params, grads = own["params"], own["grads"]
     dy_rows, kept, dx = rows_of("dy", dy, own["dtype"], own["outputs"]), own.get("_kept"), None
     if kept is None:
-        raise RuntimeError(NO_FORWARD)
+        raise RuntimeError(_NO_FORWARD)
     rows, y, z = kept
     if count(dy_rows) != count(rows):
         raise ValueError(f"dy: expected {count(rows)} rows as y has, got {count(dy_rows)}")
