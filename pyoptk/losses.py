@@ -34,6 +34,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import kernels
 from ._checks import advice, check_switch, described
+from ._held import quietly
 from ._sequences import check_lengths, plain
 from ._targets import is_distribution
 
@@ -91,8 +92,8 @@ def _numbers(
         raise TypeError(f"{name}: expected {expected}, got {described(given)}")
     if given.ndim == 0 or given.shape != shape[: given.ndim]:
         raise ValueError(f"{name}: expected {expected}, got {described(given)}")
-    with np.errstate(over="ignore"):  # infinity is refused later
-        return given.astype(dtype)
+    found: Array = quietly(given.astype, dtype)  # infinity is refused later
+    return found
 
 
 def _row_weights(
