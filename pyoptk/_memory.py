@@ -6,6 +6,7 @@ checkpoint.py and every `load_state_dict` use it. Private.
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -19,12 +20,13 @@ def apart(got: Mapping[str, Any], targets: Iterable[Any]) -> dict[str, Any]:
     These would change before they are read, as where a state dict has its own arrays exchanged.
     """
     bounds = sorted(_bounds(a) for a in targets if isinstance(a, np.ndarray) and a.size)
+    reach = list(itertools.accumulate((end for _, end in bounds), max))
     found = dict(got)
     for name, value in found.items():
         if isinstance(value, np.ndarray) and value.size:
             start, end = _bounds(value)
-            at = bisect.bisect_left(bounds, (end, 0)) - 1  # the last that starts before the end
-            if at >= 0 and bounds[at][1] > start:
+            before = bisect.bisect_left(bounds, (end, 0))  # so many start before the end
+            if before and reach[before - 1] > start:
                 found[name] = value.copy()
     return found
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import pyoptk
-from pyoptk.checkpoint import load, save
+from pyoptk.checkpoint import fill_arrays, load, save
 
 FORMATS = ["npz", "safetensors"]
 SOME = np.arange(24.0).reshape(2, 3, 4)
@@ -253,6 +253,15 @@ def test_a_state_of_the_objects_own_arrays_is_read_before_it_changes(rng):
         part.load_state_dict(state | {one: state[other], other: state[one]})
         for name, array in zip((one, other), wanted, strict=True):
             np.testing.assert_array_equal(part.state_dict()[name], array, err_msg=name)
+
+
+def test_a_column_that_another_target_lies_within_is_read_first():
+    """The last target that begins before an array need not be the one that overlaps it."""
+    table = np.arange(12.0).reshape(6, 2)
+    targets = {"column": table[:, 0], "element": table[1:2, 1], "rest": np.zeros(2)}
+    wanted = table[4:6, 0].copy()
+    fill_arrays(targets, {"column": np.full(6, -1.0), "rest": table[4:6, 0]})
+    np.testing.assert_array_equal(targets["rest"], wanted)
 
 
 def test_many_targets_are_compared_in_little_time(path):
