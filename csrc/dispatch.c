@@ -95,7 +95,7 @@ extern const pk_products pk_rounded_f32_baseline, pk_rounded_f32_avx2, pk_rounde
 #define TABLES(isa, rare)                                                                          \
     .optim = BOTH(optim, isa), .math = BOTH(math, isa), .dense = BOTH(dense, isa),                 \
     .cells = {[PK_LSTM] = BOTH(lstm, isa),                                                         \
-              [PK_RNN] = BOTH(rnn, isa),                                                           \
+              [PK_RNN] = {&pk_rnn_f32_##isa, &pk_rnn_f64_##rare},                                  \
               [PK_GRU] = BOTH(gru, isa),                                                           \
               [PK_GRU_BEFORE] = BOTH(gru_before, rare),                                            \
               [PK_LSTM_COUPLED] = BOTH(lstm_coupled, rare),                                        \

@@ -1,25 +1,31 @@
 """`Bound`, the base of every layer: its parameters and gradients, each in one buffer.
 
 A model (pyoptk/layers/sequential.py) moves both into buffers of its own. Recurrent layers
-(pyoptk/rnn/layer.py) and all others (pyoptk/layers) are subclasses.
+(pyoptk/rnn/layer.py) and all others (pyoptk/layers) are subclasses. `Movable` is what layers and
+models have in common.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+import weakref
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _checks
+from ._products import put_all
 from .checkpoint import check_arrays, fill_arrays
 from .params import Fixed
 
 Array = NDArray[np.floating[Any]]
 INSTEAD = "write into the arrays, as in params[name][...] = value"
+MEMORY = ("params", "grads", "flat_params", "flat_grads")
+Moves = list[tuple[Any, dict[str, Any]]]  # dicts or objects, and what is to be put into them
 
 
 def aligned(size: int, dtype: np.dtype[Any]) -> Array:
@@ -44,14 +50,82 @@ def views(flat: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array
     return {n: p.reshape(s) for (n, s), p in zip(shapes.items(), parts, strict=True)}
 
 
-class Bound:
+def check_dtype(flat: Array, dtype: np.dtype[Any]) -> None:
+    """Raise if somebody has set the dtype of a buffer in place."""
+    if flat.dtype != dtype:
+        raise TypeError(f"flat_params: expected {dtype} as it was made, got {flat.dtype}")
+
+
+class Kin(weakref.WeakSet[Any]):
+    """Layers or models that share parameters: all move at once."""
+
+    made = 0  # by `shared`
+
+
+class Movable:
+    """What has parameters and gradients in buffers that can move into those of a model."""
+
+    flat_params: Array
+    flat_grads: Array
+    params: Mapping[str, Array] = MappingProxyType({})
+    grads: Mapping[str, Any] = MappingProxyType({})
+    _kin: Any = None  # the `Kin` of one that is shared
+    _owner: Any = None  # a weak reference to the model whose buffers they are in
+
+    if not TYPE_CHECKING:  # where this is an error at once
+
+        def __call__(self, *_, **__):
+            raise TypeError(f"{type(self).__name__} is not callable; did you mean forward?")
+
+        def __setattr__(self, name, value):
+            # `layer.flat_params *= 2` sets the same array again. Asking for the __dict__ of a
+            # model would make Python slower at finding its attributes from then on.
+            other = name in MEMORY and getattr(self, name, None) is not value
+            if other or name in self.params:
+                raise AttributeError(f"{name}: cannot be assigned; {INSTEAD}")
+            object.__setattr__(self, name, value)
+
+    def _moves(self, params: Array, grads: Array) -> Moves:
+        """What makes these the memory, whose values are there; at first that of the two dicts.
+
+        The dicts stay the same objects: an optimizer that was made of them sees that its arrays
+        were replaced, and says so.
+        """
+        raise NotImplementedError
+
+    def _begin_memory(self) -> None:
+        put_all([(self, {name: Fixed({}, INSTEAD) for name in ("params", "grads")})], [])
+
+    def _move(self, params: Array, grads: Array) -> None:
+        """Let these be the memory of the parameters and the gradients, whose values are there.
+
+        The arrays that are left become read-only, so that a step that would change them is refused.
+        """
+        put_all(self._moves(params, grads), self._left())
+
+    def _left(self) -> list[Any]:
+        """The arrays that a move leaves."""
+        return [getattr(self, name) for name in MEMORY[2:]] if self.params else []
+
+    def _put_in_all(self, entries: dict[str, Any]) -> Moves:
+        """The moves that set attributes of this one and of all that share its parameters."""
+        return [(one, entries) for one in self._kin or (self,)]
+
+    def _twin(self) -> Self:
+        """Another object with the same attributes, which moves with this one."""
+        if self._kin is None:
+            put_all([(self, {"_kin": Kin([self])})], [])
+        self._kin.made += 1
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        self._kin.add(other)
+        return other
+
+
+class Bound(Movable):
     """Parameters and gradients of a layer, views into one buffer each."""
 
     dtype: Any
-    flat_params: Array
-    flat_grads: Array
-    params: Mapping[str, Array]
-    grads: Mapping[str, Any]
 
     if not TYPE_CHECKING:  # where an unknown attribute is an error at once
 
@@ -59,9 +133,6 @@ class Bound:
             if name in self.__dict__.get("params", ()):
                 raise AttributeError(f"{name}: an array of params; expected params[{name!r}]")
             raise _checks.no_attribute(self, name)
-
-        def __call__(self, *_, **__):
-            raise TypeError(f"{type(self).__name__} is not callable; did you mean forward?")
 
     def _shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of every parameter by name."""
@@ -71,29 +142,31 @@ class Bound:
         """The shape of every gradient that is in the buffer."""
         return self._shapes()
 
-    def _bind(self, params: Array, grads: Array) -> None:
-        """Let these be the memory of the parameters and the gradients, whose values are there.
+    def _moves(self, params: Array, grads: Array) -> Moves:
+        moves: Moves = []
+        shapes = self._shapes(), self._grad_shapes()
+        for kind, flat, each in zip(MEMORY, (params, grads), shapes, strict=False):
+            own, arrays = getattr(self, kind), views(flat, each)
+            for name in own.keys() & arrays.keys():  # a frozen one stays so
+                arrays[name].flags.writeable = own[name].flags.writeable
+            moves.append((own, arrays))
+        entries = {"flat_params": params, "flat_grads": grads, **self._fresh()}
+        return moves + self._put_in_all(entries)
 
-        The dicts stay the same objects: an optimizer that was made of them sees that its arrays
-        were replaced, and says so.
-        """
-        put = self.__dict__
-        shapes = {"params": self._shapes(), "grads": self._grad_shapes()}
-        for name, flat in (("params", params), ("grads", grads)):
-            arrays = views(flat, shapes[name])
-            if put.get(name) is None:
-                put[name] = Fixed(arrays, INSTEAD)
-            dict.update(put[name], arrays)
-            put[f"flat_{name}"] = flat
+    def _left(self) -> list[Any]:
+        arrays = (*self.params.values(), *self.grads.values())
+        return super()._left() + [array for array in arrays if isinstance(array, np.ndarray)]
 
     def _bind_anew(self, params: Array | None, grads: Array | None) -> None:
         """Buffers of its own, with these values or zeros."""
-        shapes = self._shapes(), self._grad_shapes()
-        made = [aligned(size_of(each), np.dtype(self.dtype)) for each in shapes]
+        shapes, dtype = (self._shapes(), self._grad_shapes()), np.dtype(self.dtype)
+        made = [aligned(size_of(each), dtype) for each in shapes]
         for flat, given in zip(made, (params, grads), strict=True):
             if given is not None:
+                check_dtype(given, dtype)
                 flat[:] = given
-        self._bind(*made)
+        self._begin_memory()
+        self._move(*made)
 
     def shared(self) -> Self:
         """A layer with the same parameters and gradients, and memory of its own for the passes.
@@ -105,16 +178,34 @@ class Bound:
             model.backward(da)
             other.backward(db, accumulate=True)
 
-        Masks of dropout are others. Make it after the model that the layer is a part of.
+        Masks of dropout are others.
         """
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        other._forget()
+        other = self._twin()
+        other.__dict__.update(other._fresh())
+        if "seed" in other.__dict__:
+            drawn = np.random.SeedSequence((other.__dict__["seed"] or 0, other._kin.made))
+            other.__dict__["seed"] = int(drawn.generate_state(1, np.uint64)[0])
         return other
 
-    def _forget(self) -> None:
-        """Memory of its own for the passes of one that shares parameters with another."""
+    def _fresh(self) -> dict[str, Any]:
+        """Memory for passes that has not been used, as attributes."""
         raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state of a copy or pickle: attributes, parameters and gradients."""
+        left_out = ("params", "grads", "_kin", "_owner", *self._fresh())
+        state = {name: value for name, value in self.__dict__.items() if name not in left_out}
+        return state | {"frozen": [n for n, a in self.params.items() if not a.flags.writeable]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make the buffers and the views into them again, so that a copy is a whole layer."""
+        state = dict(state)
+        frozen = state.pop("frozen", ())
+        # NumPy's own dtype, which that of a copy is not
+        self.__dict__.update(state, dtype=np.dtype(state["dtype"].name), **self._fresh())
+        self._bind_anew(state.get("flat_params"), state.get("flat_grads"))
+        for name in frozen:
+            self.params[name].flags.writeable = False
 
     @property
     def _counters(self) -> dict[str, int]:

@@ -80,7 +80,9 @@ def got(array: NDArray[Any], given: Any) -> str:
 
 def as_rows(name: str, x: Any, dtype: np.dtype[Any], columns: int) -> NDArray[Any]:
     """x [..., columns] as a contiguous matrix, of this dtype."""
-    given = np.asarray(x)
+    from ._sequences import plain  # which imports this file
+
+    given = plain(name, x, f"{dtype} (..., {columns})")
     if given.dtype != dtype:
         cast = f"; {name}.astype(numpy.{dtype}) has that dtype" if given.dtype.kind == "f" else ""
         raise TypeError(f"{name}: expected {dtype} (..., {columns}), got {got(given, x)}{cast}")
@@ -107,6 +109,12 @@ def number(name: str, value: Any, low: float, high: float, expected: str) -> flo
     if not low <= converted < high:
         raise ValueError(f"{name}: expected {expected}, got {value!r}")
     return float(converted)
+
+
+def float32_number(name: str, value: Any) -> float:
+    """The value as a float >= 0 of which kernels make a float32."""
+    most = float(np.finfo(np.float32).max)
+    return number(name, value, 0, most, "a number >= 0 that float32 can hold")
 
 
 def check_switch(name: str, value: Any) -> bool:
@@ -153,7 +161,8 @@ _ELSEWHERE = {
     "time_major": ("batch_first",), "parameters": ("params",), "named_parameters": ("params",),
     "weights": ("params",), "trainable_variables": ("params",), "get_weights": ("state_dict",),
     "set_weights": ("load_state_dict",), "update": ("step",), "minimize": ("step",),
-    "apply_gradients": ("step",), "variables": ("state",),
+    "apply_gradients": ("step",), "variables": ("state",), "validation_data": ("validation",),
+    "validation_split": ("validation",), "verbose": ("progress",), "n_epochs": ("epochs",),
 }  # fmt: skip
 
 
@@ -213,7 +222,8 @@ def in_order(keys: list[Any], mapping: bool, grads: Any) -> list[Any]:
     """The gradients as a list in the order of the parameters; `Held.in_order` does plain lists."""
     if mapping:
         if not isinstance(grads, Mapping):
-            raise TypeError(f"grads: expected a dict like params, got {described(grads)}")
+            help_ = "; its .grads is one" if hasattr(grads, "grads") else ""
+            raise TypeError(f"grads: expected a dict like params, got {described(grads)}{help_}")
         missing = [key for key in keys if key not in grads]
         if missing:
             raise ValueError(

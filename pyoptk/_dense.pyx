@@ -5,7 +5,7 @@ and its numbers, then calls a kernel.
 """
 import numpy as _np
 
-from ._checks import NO_FORWARD, as_rows, check_choice, check_compute, number
+from ._checks import NO_FORWARD as _NO_FORWARD, as_rows, check_choice, check_compute, number
 
 from cpython.buffer cimport Py_buffer
 from cpython.object cimport PyObject
@@ -15,9 +15,9 @@ from libc.string cimport memset
 from ._arrays cimport Buffers, check_shape, dtype_of, switch
 from ._core cimport bf16_products, dense_table, num_threads
 from .capi cimport (
-    NPY_ARRAY_CARRAY_RO, PK_GELU, PyArray_CHKFLAGS, PyArray_DESCR, PyArray_DIMS, PyArray_NDIM,
-    PyArrayObject, pk_activation, pk_layer_norm, pk_layer_norm_gradients, pk_linear,
-    pk_linear_gradients,
+    NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_GELU, PyArray_CHKFLAGS, PyArray_CLEARFLAGS,
+    PyArray_DESCR, PyArray_DIMS, PyArray_NDIM, PyArrayObject, pk_activation, pk_layer_norm,
+    pk_layer_norm_gradients, pk_linear, pk_linear_gradients,
 )
 
 cdef object _ndarray = _np.ndarray, _empty = _np.empty, _empty_like = _np.empty_like
@@ -169,19 +169,30 @@ cdef Py_ssize_t count(rows) noexcept:
     return PyArray_DIMS(<PyArrayObject *> <PyObject *> rows)[0]
 
 
+cdef object matrix(y):
+    return y if PyArray_NDIM(<PyArrayObject *> <PyObject *> y) == 2 else (
+        y.reshape(-1, y.shape[y.ndim - 1]))
+
+
 def linear_rows(dict own, x, train):
     """The output for x [..., I]; `own` are the attributes of the layer."""
     cdef bint keep = switch("train", train)
-    params, outputs, activation = own["params"], own["outputs"], own["activation"]
+    params, outputs = own["params"], own["outputs"]
+    activation, slope = own["activation"], own["slope"]
     rows = rows_of("x", x, own["dtype"], own["inputs"])
     y, z = _empty((count(rows), outputs), own["dtype"]), None
-    if keep and activation in NEED_Z:
+    cdef bint of_z = activation in NEED_Z
+    if keep and of_z:
         z = _empty_like(y)
-    forward_of(rows, params["weight"], params.get("bias"), y, z, activation, own["slope"],
+    forward_of(rows, params["weight"], params.get("bias"), y, z, activation, slope,
                own.get("compute"))
+    if rows is not x:
+        y = y.reshape(*_np.shape(x)[:-1], outputs)
     if keep:
-        own["_kept"] = rows, y, z
-    return y if rows is x else y.reshape(*_np.shape(x)[:-1], outputs)
+        if not of_z and activation != "none":  # backward reads y
+            PyArray_CLEARFLAGS(<PyArrayObject *> <PyObject *> y, NPY_ARRAY_WRITEABLE)
+        own["_kept"] = rows, y, z, activation, slope
+    return y
 
 
 def linear_rows_backward(dict own, dy, need_dx, accumulate):
@@ -190,14 +201,15 @@ def linear_rows_backward(dict own, dy, need_dx, accumulate):
     params, grads = own["params"], own["grads"]
     dy_rows, kept, dx = rows_of("dy", dy, own["dtype"], own["outputs"]), own.get("_kept"), None
     if kept is None:
-        raise RuntimeError(NO_FORWARD)
-    rows, y, z = kept
-    if count(dy_rows) != count(rows):
-        raise ValueError(f"dy: expected {count(rows)} rows as y has, got {count(dy_rows)}")
+        raise RuntimeError(_NO_FORWARD)
+    rows, y, z, activation, slope = kept
+    if dy_rows is not dy or y is not matrix(y) or count(dy_rows) != count(rows):
+        if _np.shape(dy) != y.shape:
+            raise ValueError(f"dy: expected shape {y.shape} as y has, got {_np.shape(dy)}")
     if wanted:
         dx = _empty_like(rows)
-    backward_of(dy_rows, rows, params["weight"], y, z, dx, grads["weight"], grads.get("bias"),
-                own["activation"], own["slope"], accumulate, own.get("compute"))
+    backward_of(dy_rows, rows, params["weight"], matrix(y), z, dx, grads["weight"],
+                grads.get("bias"), activation, slope, accumulate, own.get("compute"))
     own["_kept"] = None
     return dx if dx is None or dy_rows is dy else dx.reshape(*_np.shape(dy)[:-1], own["inputs"])
 

@@ -38,6 +38,14 @@ def write(path: Path, text: str, arrays: Arrays, crc: int, expected: int) -> boo
     continues it with their bytes, sorted by name. Returns whether the file was replaced.
     """
     fill = _write_npz if suffix(path) == ".npz" else _write_safetensors
+    return replace(path, lambda file: fill(file, text, arrays, crc) == expected)
+
+
+def replace(path: Path, fill: Callable[[IO[bytes]], bool]) -> bool:
+    """Replace the file at `path` by what `fill` writes; not if it returns False, nor if it raises.
+
+    Returns whether the file was replaced.
+    """
     path = os.path.realpath(os.fsdecode(path))  # the file behind a link, not the link
     folder = os.path.dirname(path)
     _remove_abandoned(folder)
@@ -49,7 +57,7 @@ def write(path: Path, text: str, arrays: Arrays, crc: int, expected: int) -> boo
             mode = os.fstat(file.fileno()).st_mode
             with contextlib.suppress(FileNotFoundError):
                 mode = os.stat(path).st_mode
-            good = fill(file, text, arrays, crc) == expected
+            good = fill(file)
             if good:
                 file.flush()
                 os.fsync(file.fileno())
@@ -87,14 +95,14 @@ def pour(array: NDArray[Any], write: Callable[[bytes], object], crc: int) -> int
     return crc
 
 
-def suffix(path: Path) -> str:
+def suffix(path: Path, what: str = "path") -> str:
     """The format of the file at `path`; raise if there is none, or if a package is missing."""
     if not isinstance(path, str | bytes | os.PathLike):
-        raise TypeError(f"path: expected str, bytes or os.PathLike, got {type(path).__name__}")
+        raise TypeError(f"{what}: expected str, bytes or os.PathLike, got {type(path).__name__}")
     name = os.fsdecode(path)
     ending = os.path.splitext(name)[1].lower()
     if ending not in (".npz", ".safetensors"):
-        raise ValueError(f"path: expected a name in .npz or .safetensors, got {name}")
+        raise ValueError(f"{what}: expected a name in .npz or .safetensors, got {name}")
     if ending == ".safetensors":
         try:
             import_module("safetensors.numpy")

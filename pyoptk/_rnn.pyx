@@ -114,7 +114,7 @@ cdef class Plan(Stack):
         self.lengths, self.resets = lengths, resets
         self.place_forward(x_, y_, first, last, lengths, repeat_last, resets, reset_to_initial)
         if self.drops or self.noisy:
-            layer.__dict__["dropout_calls"] += 1
+            layer.__dict__["dropout_calls"] = (layer.dropout_calls + 1) % 2**64
         with nogil:
             self.run_forward()
         return y, new_state

@@ -269,6 +269,7 @@ cdef extern from * nogil:
         NPY_ARRAY_CARRAY_RO  # C-contiguous and aligned
         NPY_ARRAY_ALIGNED, NPY_ARRAY_WRITEABLE
     int PyArray_CHKFLAGS(PyArrayObject *array, int flags) noexcept
+    void PyArray_CLEARFLAGS(PyArrayObject *array, int flags) noexcept
     int PyArray_NDIM(PyArrayObject *array) noexcept
     Py_ssize_t *PyArray_DIMS(PyArrayObject *array) noexcept
     Py_ssize_t *PyArray_STRIDES(PyArrayObject *array) noexcept

@@ -21,8 +21,15 @@ from ._dense import (
 )
 from ._losses import bce_with_logits, huber, mae, mse, softmax_cross_entropy
 from ._optim import global_norm, kernel
-from ._products import dropout, exp, matmul, sigmoid, tanh
-from ._scan import linear_scan_backward, linear_scan_forward
+from ._products import (
+    dropout,
+    exp,
+    linear_scan_backward,
+    linear_scan_forward,
+    matmul,
+    sigmoid,
+    tanh,
+)
 
 Array = NDArray[np.floating[Any]]
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from . import _checks
 from ._held import quietly
-from ._scan import linear_scan_backward as _backward
-from ._scan import linear_scan_forward as _forward
+from ._products import linear_scan_backward as _backward
+from ._products import linear_scan_forward as _forward
 
 Array = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]

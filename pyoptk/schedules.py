@@ -361,20 +361,23 @@ class ReduceOnPlateau:
 
     def update(self, metric: float) -> None:
         """Take a new metric and reduce the value if it is time; NaN is no improvement."""
-        metric = _checked("metric", metric)
+        vars(self).update(self._after(metric))  # all at once, whatever interrupts this
+
+    def _after(self, metric: float) -> dict[str, float]:
+        """What `update` would change."""
+        metric, best, bad = _checked("metric", metric), self.best, self.bad_updates + 1
+        value, left = self.value, self.cooldown_left
         beyond = -self.threshold if self.mode == "min" else self.threshold
-        goal = self.best * (1 + beyond) if self.threshold_mode == "rel" else self.best + beyond
+        goal = best * (1 + beyond) if self.threshold_mode == "rel" else best + beyond
         if metric < goal if self.mode == "min" else metric > goal:
-            self.best, self.bad_updates = metric, 0
-        else:
-            self.bad_updates += 1
-        if self.cooldown_left > 0:
-            self.cooldown_left, self.bad_updates = self.cooldown_left - 1, 0
-        if self.bad_updates > self.patience:
-            reduced = max(self.value * self.factor, self.min_lr)
-            if self.value - reduced > self.eps:
-                self.value = reduced
-            self.cooldown_left, self.bad_updates = self.cooldown, 0
+            best, bad = metric, 0
+        if left > 0:
+            left, bad = left - 1, 0
+        if bad > self.patience:
+            reduced = max(value * self.factor, self.min_lr)
+            value = reduced if value - reduced > self.eps else value
+            left, bad = self.cooldown, 0
+        return {"value": value, "best": best, "bad_updates": bad, "cooldown_left": left}
 
     def state_dict(self) -> dict[str, float]:
         """Everything that `update` changes: `value`, `best`, `bad_updates`, `cooldown_left`."""

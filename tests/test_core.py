@@ -6,6 +6,7 @@ import pickle
 import re
 import subprocess
 import sys
+import types
 import weakref
 from importlib import metadata
 from pathlib import Path
@@ -150,6 +151,7 @@ def test_bad_gradient_dicts_are_refused():
         ({"a": ones(2)}, ValueError, r"^grads: expected 2 keys, got none for 'b'"),
         ({"a": ones(2), "b": ones(3), "z": ones(1)}, ValueError, r"^grads: .*got 'z' too$"),
         ([ones(2), ones(3)], TypeError, r"^grads: expected a dict like params, got list$"),
+        (types.SimpleNamespace(grads={}), TypeError, r"^grads: .*; its .grads is one$"),
         ({"a": ones(2), "b": ones(2)}, ValueError, r"^grads\['b'\]: expected float32 \(3,\)"),
     ]:
         with pytest.raises(error, match=message):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -115,6 +116,45 @@ def test_batches_may_be_given_as_a_list_or_by_a_function():
     pyoptk.fit(model, mse, pyoptk.SGD(model.params, lr=0.1), iter(batches), epochs=1)
 
 
+def test_what_a_metric_keeps_stays_as_it_was():
+    x, y = data(6)
+    model, kept = Dense(), []
+
+    def keep(y, target):
+        return float(kept.append(target) or 0)
+
+    opt = pyoptk.SGD(model.params)
+    pyoptk.fit(model, mse, opt, x, y, epochs=1, batch_size=2, shuffle=False, metrics=[keep])
+    np.testing.assert_array_equal(np.concatenate(kept), y)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda x: x,
+        lambda x: x.tolist(),
+        lambda x: (x, x[:, :1]),
+        lambda x: (x, x),
+        lambda x: {"left": x, "right": x},
+        lambda x: [*map(tuple, x)],
+        lambda x: [[*range(n)] for n in range(len(x))],
+    ],
+)
+def test_a_batch_counts_as_many_rows_as_it_has_however_it_is_given(given):
+    x, y = data(12)
+
+    class Model(Dense):
+        def forward(self, rows, *, train=True):
+            return super().forward(x)
+
+    def count(out, target):
+        return len(target), 0 * out
+
+    model, pairs = Model(), [(given(x[rows]), y[rows]) for rows in (slice(5), slice(5, 12))]
+    history = pyoptk.fit(model, count, pyoptk.SGD(model.params), pairs, epochs=1)
+    assert history["loss"] == [(25 + 49) / 12]
+
+
 def test_training_yields_what_the_history_keeps_and_a_break_ends_it():
     x, y = data()
     model = Dense()
@@ -163,6 +203,19 @@ X, Y = data(6)
 MODEL = Dense()
 SHARDED = mpi.Sharded(pyoptk.SGD, MODEL.params)
 RNN = pyoptk.RNN(3, 2, dtype=np.float64)
+EVERY = {"checkpoint": "run.npz", "checkpoint_every": 4, "epochs": 3}
+PART = {"optimizer": pyoptk.SGD({name: MODEL.params[name] for name in ("b0", "w1")})}
+UPWARD = {"optimizer": pyoptk.SGD(MODEL.params, pyoptk.schedules.ReduceOnPlateau(0.1, "max"))}
+PLAIN = {
+    "model": types.SimpleNamespace(**vars(MODEL), forward=abs, backward=abs),
+    "validation": 0.5,
+}
+
+
+def val_loss(y, target):
+    return 0.0
+
+
 TIME_MAJOR = {"model": RNN, "optimizer": pyoptk.SGD(RNN.params)}
 
 
@@ -197,6 +250,30 @@ TIME_MAJOR = {"model": RNN, "optimizer": pyoptk.SGD(RNN.params)}
         ({"rng": 3}, r"^rng: expected a numpy.random.Generator or None, got int"),
         ({"loss": "mse"}, r"^loss: expected a function \(y, target\), got str"),
         ({"resume": True}, r"^checkpoint: expected the path to resume from, got None"),
+        ({"checkpoint": "run.pt"}, r"^checkpoint: expected a name in .npz or .*, got run.pt"),
+        ({"checkpoint": "none/run.npz"}, r"^checkpoint: expected a folder that exists, got .*none"),
+        (EVERY, r"^checkpoint_every: expected 1..3, because there are 3 epochs, got 4"),
+        ({"callbacks": [5]}, r"^callbacks: expected a list or tuple of functions, got \[5\]"),
+        ({"callbacks": print}, r"^callbacks: expected a list or tuple of functions, got <built"),
+        ({"validation": [X, Y]}, r"^validation: expected batches \(x, y\) or .*, got float64 \(6"),
+        ({"validation": []}, r"^validation: expected at least one batch in an epoch, got none"),
+        ({"x": [*X.tolist()[:5], [1]]}, r"^x: expected an array, got a ragged sequence"),
+        ({"x": np.ma.array(X)}, r"^x: expected an array, got a masked array"),
+        ({"y": np.ma.array(Y)}, r"^y: expected an array, got a masked array"),
+        ({"validation": (X, np.ma.array(Y))}, r"^validation.y: expected an array, got a masked"),
+        ({"metrics": [val_loss]}, r"^metrics\[0\]: expected a name without 'val_', got 'val_loss'"),
+        ({"loss": lambda y, t: 1.0}, r"^loss: expected \(value, gradient\), got float"),
+        (
+            {"validation_data": (X, Y)},
+            r"^validation_data: unknown keyword; did you mean validation",
+        ),
+        ({"verbose": 0}, r"^verbose: unknown keyword; did you mean progress"),
+        (
+            PART,
+            r"^optimizer: expected one of all parameters that have gradients, got none for 'w0'",
+        ),
+        (UPWARD, r"^metrics: expected one, for the ReduceOnPlateau whose mode is 'max', got 0"),
+        (PLAIN, r"^model: expected a forward with train=, for validation, got none"),
         ({"model": Y}, r"^model: expected an object with params, got ndarray"),
         ({"optimizer": "adam"}, r"^optimizer: expected one, got str"),
         ({"optimizer": SHARDED}, r"^optimizer: expected one of a single process, got Sharded"),

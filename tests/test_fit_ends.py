@@ -73,6 +73,33 @@ def test_a_plateau_is_updated_with_the_loss_of_each_epoch():
     assert lr.value == 0.025
 
 
+def test_a_plateau_of_rising_values_gets_the_metric_wherever_it_is_joined():
+    x, y = data(22)
+    model, found = Dense(), iter([1, 1, 1, 2, 1, 3, 1, 4])
+    lr = pyoptk.schedules.ReduceOnPlateau(0.1, "max", factor=0.5, patience=0)
+    joined = pyoptk.schedules.join([lambda t: 0.2, lr], [2])
+    history = pyoptk.fit(
+        model, mse, pyoptk.SGD(model.params, joined), x, y, epochs=4, validation=(x[:2], y[:2]),
+        metrics=[lambda out, target: next(found)],
+    )  # fmt: skip
+    assert history["lr"] == [0.2, 0.1, 0.1, 0.1]
+    assert (lr.best, lr.value) == (4, 0.1)
+
+
+@pytest.mark.parametrize("given", [{"validation": 0.5}, {}])
+def test_a_frozen_parameter_stays(given):
+    x, y = data(22)
+    model = Dense()
+    opt = pyoptk.SGD(model.params, lr=0.1)
+    model.params["b0"].flags.writeable = False
+    model.grads["b0"] = None
+    model.backward = lambda dy: model.grads["w1"].fill(1)
+    before = model.params["b0"].copy()
+    assert len(pyoptk.fit(model, mse, opt, x, y, epochs=3, **given)["loss"]) == 3
+    pyoptk.lr_range_test(model, mse, opt, x, y, steps=3)
+    np.testing.assert_array_equal(model.params["b0"], before)
+
+
 def interrupting(at, times=1):
     """mse that presses Ctrl-C in its call number `at`."""
     calls = itertools.count(1)
@@ -203,6 +230,18 @@ def test_a_resumed_run_is_the_one_that_was_not_interrupted(tmp_path):
         parts, history = run_of(tmp_path / "parts.npz", epochs, resume=True)
         assert history["epoch"] == list(range(1, epochs + 1))
     assert parts == whole
+
+
+def test_a_run_that_has_lost_patience_does_not_go_on_when_resumed(tmp_path):
+    x, y = data(22)
+    for _ in "12":
+        model = Dense()
+        history = pyoptk.fit(
+            model, rising([1, 2, 3, 4, 5]), pyoptk.SGD(model.params, lr=0.1), x, y, epochs=5,
+            validation=(x[:2], y[:2]), patience=2, checkpoint=tmp_path / "run.npz", resume=True,
+        )  # fmt: skip
+        assert history["epoch"] == [1, 2, 3]
+        assert history.stopped == "no lower val_loss for 2 epochs"
 
 
 def test_a_checkpoint_is_written_every_so_many_epochs(tmp_path):

@@ -33,6 +33,15 @@ def test_a_history_prints_as_a_small_table_and_is_data(tmp_path):
     assert str(pyoptk.History()) == "no epochs"
 
 
+def test_a_row_without_a_column_is_refused_whole():
+    history = some_history(1)
+    with pytest.raises(ValueError, match=r"^row: expected all of epoch, loss, .*, got no 'loss'"):
+        history.append({"epoch": 2, "lr": 0.1})
+    assert {len(column) for column in history.values()} == {1}
+    with pytest.raises(TypeError, match=r"^columns: expected a list of names, got 'loss'"):
+        pyoptk.History("loss")
+
+
 def test_a_history_is_drawn_into_a_file_or_a_figure_of_pyplot(tmp_path):
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("agg")

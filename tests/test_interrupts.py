@@ -9,7 +9,6 @@ import os
 import pickle
 import random
 import signal
-import threading
 import time
 import warnings
 
@@ -71,7 +70,11 @@ class Model:
         self.dropping = some_model(rng, pyoptk.layers.Dropout(0.5, seed=2))
         self.fitted = some_model(rng)
         self.fitted_opt = pyoptk.Adam(self.fitted.params, lr=0.1)
-        self.paths = [folder / f"{name}.npz" for name in ("one", "two", "saved")]
+        self.range_opt = pyoptk.Adam(self.dropping.params, lr=0.1, groups={"0.*": {"lr": 0.5}})
+        self.lr = pyoptk.schedules.ReduceOnPlateau(1.0, patience=0, cooldown=1, factor=0.9)
+        self.history, self.rng = pyoptk.History(["loss"]), np.random.default_rng(1)
+        append(self, 0)
+        self.paths = [folder / f"{name}.npz" for name in ("one", "two", "saved", "table")]
         self.tops = wrap(self.opt)
         self.top = self.tops[-1]
         for grads in self.grads:
@@ -92,6 +95,8 @@ class Model:
         file = pyoptk.load(self.paths[2]) if self.paths[2].exists() else None
         layers += [(m.state_dict(), m.flat_grads) for m in (self.net, self.dropping)]
         layers += [(self.fitted.state_dict(), self.fitted_opt.state_dict())]
+        layers += [(self.lr.state_dict(), self.history, self.rng.bit_generator.state)]
+        layers += [self.paths[3].read_text() if self.paths[3].exists() else None]
         return pickle.dumps((self.params, self.grads, whole, layers, file, self.top.__repr__()))
 
 
@@ -191,6 +196,12 @@ def backward_linear(model, n):
     linear.backward(DY[0], accumulate=True)
 
 
+def backward_norm(model, n):
+    norm = model.net.layers[1]
+    norm.forward(DY[0])
+    norm.backward(DY[0], accumulate=True)
+
+
 def restore_model(model, n):
     state = model.net.state_dict()
     more = {"0.weight": n * np.ones((3, 2), "f4"), "2.bias": n * np.ones(1, "f4")}
@@ -206,6 +217,29 @@ def fit(model, n):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     loss, y = pyoptk.losses.mse, DY[0, :, :1]
     pyoptk.fit(model.fitted, loss, model.fitted_opt, X[0], y, epochs=1, shuffle=False)
+
+
+def search(model, n):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    loss, y = pyoptk.losses.mse, DY[0, :, :1]
+    pyoptk.lr_range_test(model.dropping, loss, model.range_opt, X[0], y, rng=model.rng, steps=2)
+
+
+def reduce(model, n):
+    model.lr.update(n % 3)
+
+
+def append(model, n):
+    model.history.append({"epoch": n, "loss": 0.5, "lr": 0.1, "seconds": 0.0})
+
+
+def add_updates(model, n):
+    model.history.add_updates(n, {name: {"ratio": n, "lr": 0.1} for name in "ab"[: 1 + n // 4]})
+
+
+def to_csv(model, n):
+    model.history["epoch"][:] = [n]
+    model.history.to_csv(model.paths[3])
 
 
 def watched(model, n):
@@ -263,8 +297,13 @@ ROWS = {
     "LSTM.forward": (forward, alone, {}),
     "LSTM.backward": (backward, alone, {}),
     "Linear.backward": (backward_linear, alone, {}),
+    "LayerNorm.backward": (backward_norm, alone, {}),
     "Sequential.forward": (forward_model, alone, {}),
     "fit": (fit, alone, {}),
+    "lr_range_test": (search, alone, {}),
+    "ReduceOnPlateau.update": (reduce, alone, {}),
+    "History.append": (append, alone, {}),
+    "History.add_updates": (add_updates, alone, {}),
     "save": (save, alone, {}),
 }
 REPEATED = {
@@ -273,6 +312,7 @@ REPEATED = {
     "clip_by_value": (clipped_by_value, alone, {}),
     "LSTM.load_state_dict": (restore_layer, alone, {}),
     "load": (load, alone, {}),
+    "History.to_csv": (to_csv, alone, {}),
 }
 
 
@@ -288,7 +328,10 @@ def repeat(call, model, done):
         done.append(call)
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer here")
+needs_timer = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer here")
+
+
+@needs_timer
 @pytest.mark.parametrize("name", [*ROWS, *REPEATED])
 @pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
 def test_a_call_has_happened_wholly_or_not_at_all(name, tmp_path, monkeypatch):
@@ -312,7 +355,8 @@ def test_a_call_has_happened_wholly_or_not_at_all(name, tmp_path, monkeypatch):
         if interrupted == EXCEPTIONS:
             break
         model, done = Model(wrap, tmp_path, **settings), []
-        model.paths[2].unlink(missing_ok=True)
+        for path in model.paths[2:]:
+            path.unlink(missing_ok=True)
         try:
             with Alarm(rng.uniform(1e-6, CALLS * length)):
                 repeat(call, model, done)
@@ -329,29 +373,45 @@ def test_a_call_has_happened_wholly_or_not_at_all(name, tmp_path, monkeypatch):
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def test_loading_and_stepping_in_two_threads_do_not_mix():
-    """Whatever is refused, all elements, which had the same gradients, stay the same."""
-    param = np.zeros(200_000)  # of a size at which a step lets other threads run
-    opt = pyoptk.Adam(param)
-    opt.step(np.ones_like(param))
-    state = pickle.loads(pickle.dumps(opt.state_dict()))
-    errors, stop = [], threading.Event()
+@needs_timer
+def test_layers_move_into_a_model_wholly_or_not_at_all():
+    chance = random.Random(1)
+    for _ in range(EXCEPTIONS):
+        layers = pyoptk.LSTM(2, 3), pyoptk.layers.Linear(3, 2)
+        try:
+            with Alarm(chance.uniform(1e-5, 4e-4)):
+                pyoptk.layers.Sequential(*layers)
+        except Stop:  # while the block was entered or left
+            pass
+        addresses = [layer.flat_params.ctypes.data for layer in layers]
+        assert (abs(addresses[1] - addresses[0]) == 4 * 96) == (layers[0]._owner is not None)
+        for layer in layers:
+            assert all(np.shares_memory(a, layer.flat_params) for a in layer.params.values())
+        expected = layers[0].forward(X, train=False)[0]
+        layers[0].flat_params[:] *= 2
+        assert (layers[0].forward(X, train=False)[0] != expected).any()
 
-    def repeat(call):
-        while not stop.is_set():
+
+def test_training_goes_on_after_an_exception_and_ends_with_the_best_weights():
+    rng = random.Random(1)
+    x, y = np.linspace(-1, 1, 8, dtype="f4")[:, None], np.ones((8, 1), "f4")
+    for _ in range(60):
+        model = pyoptk.layers.Sequential(pyoptk.layers.Linear(1, 1))
+        lr = pyoptk.schedules.ReduceOnPlateau(1.5, factor=0.9, patience=0)  # too high for long
+        opt = pyoptk.SGD(model.params, lr)
+        running = pyoptk.training(
+            model, pyoptk.losses.mse, opt, x, y, validation=(x, y), epochs=6, progress=False
+        )
+        rows = []
+        for seconds in (rng.uniform(1e-6, 2e-3), 9):
             try:
-                call()
-            except RuntimeError as error:
-                errors.append(str(error))
-
-    calls = (lambda: opt.step(np.ones_like(param)), lambda: opt.load_state_dict(state))
-    threads = [threading.Thread(target=repeat, args=[call]) for call in calls]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.3)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    for array in (param, opt.state["m"], opt.state["v"]):
-        assert (array == array[0]).all()
-    assert all("thread" in error for error in errors)
+                with Alarm(seconds):
+                    rows.extend(running)
+            except Stop:
+                pass
+        found = running.history
+        assert {len(column) for column in found.values()} == {6}
+        assert opt.steps["0.weight"] >= 6
+        loss, _ = pyoptk.losses.mse(model.forward(x, train=False), y)
+        assert loss == min(found["val_loss"]) < found["val_loss"][-1]
+    signal.signal(signal.SIGINT, signal.default_int_handler)

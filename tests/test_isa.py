@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import pyoptk
-from pyoptk import _arrays, _core, _held, _optim, _plan, _products, _rnn, _scan, _sparse, kernels
+from pyoptk import _arrays, _core, _held, _optim, _plan, _products, _rnn, _sparse, kernels
 
 COMPILED = [
-    *(_arrays, _core, _held, _optim, _plan, _products, _rnn, _scan, _sparse),
+    *(_arrays, _core, _held, _optim, _plan, _products, _rnn, _sparse),
     *(
         importlib.import_module(f"pyoptk.optim.{name}")
         for name in ("stateful", "wrappers", "averages")

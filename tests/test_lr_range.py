@@ -66,6 +66,23 @@ def test_a_range_test_leaves_everything_as_it_was(loss, steps):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_rows_of_a_table_that_are_accumulated_are_put_back(frozen, rng):
+    layers = pyoptk.layers
+    head = layers.Linear(2, 1, rng=rng)
+    model = layers.Sequential(layers.Embedding(5, 1, rng=rng), layers.Flatten(), head)
+    top = pyoptk.Accumulation(pyoptk.SGD(model.params, lr=0.1), 3)
+    head.params["bias"].flags.writeable = not frozen
+    x, y = rng.integers(0, 5, (40, 2)), np.ones((40, 1), np.float32)
+    if frozen:
+        dict.__setitem__(model.grads, "2.bias", None)
+        dict.__setitem__(head.grads, "bias", None)
+    before = pickle.dumps([model.state_dict(), top.state_dict(), top.opt.state_dict()])
+    found = pyoptk.lr_range_test(model, pyoptk.losses.mse, top, x, y, steps=10, batch_size=4)
+    assert len(found.lr) == 10
+    assert pickle.dumps([model.state_dict(), top.state_dict(), top.opt.state_dict()]) == before
+
+
 def test_a_range_test_finds_where_the_loss_falls_and_ends_where_it_explodes(tmp_path):
     x, y = data(64)
     model = Dense()
@@ -109,9 +126,16 @@ def test_a_trained_model_gets_no_suggestion_and_one_for_a_range_too_high_none_ei
         ({"steps": 1}, r"^steps: expected an integer >= 2, got 1"),
         ({"lowest": 0.0}, r"^lowest: expected a number > 0, got 0.0"),
         ({"lowest": 0.5, "highest": 0.1}, r"^highest: expected a number above lowest, 0.5"),
+        ({"loss": "mse"}, r"^loss: expected a function \(y, target\), got str"),
+        (
+            {"optimizer": pyoptk.Rprop},
+            r"^optimizer: expected one whose steps go with lr, got Rprop",
+        ),
     ],
 )
 def test_wrong_ranges_are_refused(given, message):
-    model = Dense()
-    with pytest.raises(ValueError, match=message):
-        pyoptk.lr_range_test(model, mse, pyoptk.SGD(model.params), *data(), **given)
+    model, (x, y) = Dense(), data()
+    whole = {"model": model, "loss": mse, "x": x, "y": y, **given}
+    whole["optimizer"] = whole.get("optimizer", pyoptk.SGD)(model.params)
+    with pytest.raises((TypeError, ValueError), match=message):
+        pyoptk.lr_range_test(**whole)

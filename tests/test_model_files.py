@@ -62,6 +62,27 @@ def test_names_are_those_of_torchs_modules():
     other.from_torch({n.replace("2.0", "hidden"): a for n, a in state.items()})
     for mine, array in zip(other.params.values(), model.params.values(), strict=True):
         np.testing.assert_array_equal(mine, array)
+    ten = Sequential(*[Linear(2, 2, rng=np.random.default_rng(i)) for i in range(12)])
+    state = ten.to_torch()
+    for prefix in ("", "net.", "fc"):
+        named = {prefix + name: array for name, array in state.items()}
+        for names in (named, sorted(named), sorted(named, reverse=True) if not prefix else named):
+            again = Sequential(*[Linear(2, 2) for _ in range(12)])
+            again.from_torch({name: named[name] for name in names})
+            np.testing.assert_array_equal(again.flat_params, ten.flat_params)
+
+
+@pytest.mark.parametrize("options", [{"reset_after": False}, {"zoneout": 0.5}])
+def test_what_torch_does_not_have_is_refused(options):
+    model = Sequential(Sequential(pyoptk.GRU(2, 2, **options)))
+    for call in (model.to_torch, lambda: model.from_torch(model.state_dict())):
+        with pytest.raises(ValueError, match=f"^{next(iter(options))}: expected "):
+            call()
+
+
+def test_wrong_modules_are_named():
+    other = Sequential(Linear(3, 4), Linear(4, 4), Linear(4, 1))
+    state = {n.replace("2.", "3."): a for n, a in other.to_torch().items()}
     for wrong, message in (
         ({"3.weight": 1}, r"state: expected 3 modules, got 1: 3.weight"),
         (state | {"3.weight": state["3.weight"].T}, r"state\['3.weight'\]: expected float32"),

@@ -119,6 +119,13 @@ def test_prediction_goes_in_batches_and_keeps_nothing():
     x = rng().standard_normal((4, 7, 2)).astype(np.float32)
     np.testing.assert_allclose(steps.predict(x, batch_size=3), steps.forward(x), rtol=1e-6)
     assert Sequential(Linear(2, 1)).predict(np.zeros((0, 2), np.float32)).shape == (0, 1)
+
+    class Mean(Layer):
+        def forward(self, x, *, train=True):
+            return x.mean(0)
+
+    mean = Sequential(pyoptk.RNN(2, 3, rng=rng()), Mean(), Linear(3, 1, rng=rng()))
+    np.testing.assert_array_equal(mean.predict(x, batch_size=3), mean.forward(x, train=False))
     with pytest.raises(ValueError, match="batch_size: expected an integer >= 1"):
         steps.predict(x, batch_size=0)
 
@@ -272,8 +279,11 @@ REFUSED = {
     "layers: expected one dtype, got float32 and float64": lambda: Sequential(
         Linear(1, 1), Linear(1, 1, dtype=float)
     ),
-    r"layers\[1\]: expected parameters of its own, got those of layers\[0\]": lambda: Sequential(
+    r"layers\[1\]: expected a layer and parameters of its own": lambda: Sequential(
         *[Linear(1, 1)] * 2
+    ),
+    r"layers\[2\]: expected a layer and parameters of its own, got those of layers\[1\]": (
+        lambda: Sequential(Linear(1, 1), *[Activation("relu")] * 2)
     ),
     r"layers\[1\]: expected batch_first=True, as before it, got False": lambda: Sequential(
         pyoptk.GRU(1, 1, batch_first=True), Sequential(Linear(1, 1), Last())

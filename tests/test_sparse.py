@@ -1,5 +1,6 @@
 """Row-sparse gradients: against twins, dense gradients and PyTorch; refusals."""
 
+import copy
 import doctest
 
 import numpy as np
@@ -242,6 +243,7 @@ def test_accumulation_gathers_the_rows_of_all_micro_batches(dtype, rng):
 def test_accumulation_refuses_a_mixture_and_to_be_saved_within_a_step():
     opt = pyoptk.SGD([np.ones((2, 1)), np.ones((2, 1))], lr=1.0)
     accumulation = pyoptk.Accumulation(opt, k=2)
+    before = copy.deepcopy(accumulation.state_dict())
     rows, dense = pyoptk.SparseRows([0], np.ones((1, 1)), (2, 1)), np.ones((2, 1))
     accumulation.step([rows, dense])
     with pytest.raises(TypeError, match=r"^grads\[0\]: expected SparseRows as in .*got ndarray$"):
@@ -254,6 +256,10 @@ def test_accumulation_refuses_a_mixture_and_to_be_saved_within_a_step():
     np.testing.assert_array_equal(opt.params[0], [[0], [1]])
     np.testing.assert_array_equal(opt.params[1], [[0.5], [0.5]])
     assert accumulation.state_dict()["count"] == 0
+    accumulation.step([rows, dense])
+    accumulation.load_state_dict(before)  # drops the micro-batch
+    assert accumulation.step([rows, dense]) is False
+    assert accumulation.step([rows, dense])
 
 
 def test_lookahead_goes_around_it(rng):

@@ -2,10 +2,12 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -185,3 +187,31 @@ if sys.platform == "linux" and pyoptk.threads_backend() == "pool":
         assert len(blocked) == 3
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD):
             assert all(mask >> (number - 1) & 1 for mask in blocked)
+
+
+def test_loading_and_stepping_in_two_threads_do_not_mix():
+    """Whatever is refused, all elements, which had the same gradients, stay the same."""
+    param = np.zeros(200_000)  # of a size at which a step lets other threads run
+    opt = pyoptk.Adam(param)
+    opt.step(np.ones_like(param))
+    state = pickle.loads(pickle.dumps(opt.state_dict()))
+    errors, stop = [], threading.Event()
+
+    def repeat(call):
+        while not stop.is_set():
+            try:
+                call()
+            except RuntimeError as error:
+                errors.append(str(error))
+
+    calls = (lambda: opt.step(np.ones_like(param)), lambda: opt.load_state_dict(state))
+    threads = [threading.Thread(target=repeat, args=[call]) for call in calls]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    for array in (param, opt.state["m"], opt.state["v"]):
+        assert (array == array[0]).all()
+    assert all("thread" in error for error in errors)

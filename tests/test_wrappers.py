@@ -290,6 +290,11 @@ def test_assignments_are_checked():
     with pytest.raises(ValueError, match=r"^k: expected an integer >= 1, got 0"):
         accumulation.k = 0
     assert accumulation.k == 2
+    for name in ("lr", "watch", "max_norm", "kk", "alpha", "opt"):
+        with pytest.raises(
+            AttributeError, match=rf"^Accumulation has no number '{name}', only k, "
+        ):
+            setattr(accumulation, name, True)
     accumulation.k = np.int64(3)
     assert repr(accumulation) == "Accumulation(SGD(), k=3)"
     accumulation.step(np.ones(2))

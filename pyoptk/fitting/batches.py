@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _checks
+from .._sequences import plain
 
 
 class Batch(NamedTuple):
@@ -23,7 +24,9 @@ class Batch(NamedTuple):
 
 
 class Rows:
-    """Batches of arrays: each is copied into the same memory, so it is valid until the next one.
+    """Batches of arrays: x is copied into the same memory, so it is valid until the next one.
+
+    Each batch of y has memory of its own, because a loss or a metric may keep it.
 
     Parameters
     ----------
@@ -41,7 +44,7 @@ class Rows:
 
     def __init__(self, what: str, x: Any, y: Any, lengths: Any, axis: int, size: int) -> None:
         name = f"{what}.".lstrip(".")
-        x, y = np.asarray(x), np.asarray(y)
+        x, y = plain(f"{name}x", x, "an array"), plain(f"{name}y", y, "an array")
         if x.ndim <= axis:
             raise ValueError(f"{name}x: expected at least {axis + 1} axes, got shape {x.shape}")
         self.count = x.shape[axis]
@@ -51,7 +54,7 @@ class Rows:
             raise ValueError(f"{name}y: expected {rows}, got shape {y.shape}")
         self.arrays = [(x, axis), (y, y_axis)]
         if lengths is not None:
-            lengths = np.asarray(lengths)
+            lengths = plain(f"{name}lengths", lengths, "integers")
             if lengths.shape != (self.count,):
                 raise ValueError(
                     f"{name}lengths: expected shape ({self.count},), got {lengths.shape}"
@@ -83,15 +86,26 @@ class Rows:
             rows = order[start : start + self.size]
             n = len(rows)
             if n not in room:
-                room = {n: (_like(x, x_axis, n), _like(y, y_axis, n))}
-            into_x, into_y = room[n]
-            x.take(rows, x_axis, into_x, "clip")
-            y.take(rows, y_axis, into_y, "clip")
-            yield Batch(into_x, into_y, lengths[0][0][rows] if lengths else None, n)
+                room = {n: _like(x, x_axis, n)}
+            x.take(rows, x_axis, room[n], "clip")
+            target = y.take(rows, y_axis, None, "clip")
+            yield Batch(room[n], target, lengths[0][0][rows] if lengths else None, n)
 
 
 def _like(array: Any, axis: int, rows: int) -> Any:
     return np.empty((*array.shape[:axis], rows, *array.shape[axis + 1 :]), array.dtype)
+
+
+def _rows(x: Any, axis: int) -> int:
+    """The rows of a batch that the caller made: an array, lists, or what only its model knows."""
+    x = tuple(x.values()) if isinstance(x, dict) else x
+    if isinstance(x, tuple) and x and hasattr(x[0], "shape"):  # several inputs
+        x = x[0]
+    try:
+        shape = x.shape if hasattr(x, "shape") else np.shape(x)
+    except ValueError:  # sequences of different lengths
+        return len(x)
+    return int(shape[axis]) if len(shape) > axis else 1
 
 
 class Given:
@@ -114,6 +128,8 @@ class Given:
             )
         self.what, self.axis = what, axis
         self.steps: int | None = len(source) if hasattr(source, "__len__") else None
+        if isinstance(source, list | tuple):
+            next(self())  # refuses what is wrong before anything is trained
 
     def __call__(self, rng: np.random.Generator | None = None) -> Iterator[Batch]:
         found = 0
@@ -124,7 +140,7 @@ class Given:
                     f"{_checks.described(batch)}"
                 )
             x, y, lengths = (*batch, None)[:3]
-            yield Batch(x, y, lengths, x.shape[self.axis] if hasattr(x, "shape") else 1)
+            yield Batch(x, y, lengths, _rows(x, self.axis))
         if not found:
             raise ValueError(f"{self.what}: expected at least one batch in an epoch, got none")
 

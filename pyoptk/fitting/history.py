@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
+
+from .. import _files
+from ..optim.stateful import at_once
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,27 +44,48 @@ class History(dict[str, list[float]]):
     """
 
     def __init__(self, columns: Iterable[str] = ()) -> None:
+        if isinstance(columns, str):
+            raise TypeError(f"columns: expected a list of names, got {columns!r}")
         super().__init__((name, []) for name in ("epoch", *columns, "lr", "seconds"))
         self.stopped = ""
         self.updates: dict[str, dict[str, list[float]]] = {}
 
     def append(self, row: dict[str, float]) -> None:
-        """Add an epoch."""
-        for name, values in self.items():
-            values.append(row[name])
+        """Add an epoch; a ValueError if it lacks a column, and then nothing is added."""
+        at_once(self._adding(row))
+
+    def _adding(self, row: Mapping[str, float]) -> list[Callable[[], None]]:
+        """The calls that `append` makes."""
+        if missing := [name for name in self if name not in row]:
+            raise ValueError(f"row: expected all of {', '.join(self)}, got no {missing[0]!r}")
+        return [partial(values.append, row[name]) for name, values in self.items()]
 
     def add_updates(self, epoch: int, watched: Mapping[str, Mapping[str, float] | None]) -> None:
         """Add what an optimizer tells about its last step; nothing about parameters left alone."""
+        at_once(self._adding_updates(epoch, watched))
+
+    def _adding_updates(
+        self, epoch: float, watched: Mapping[str, Mapping[str, float] | None]
+    ) -> list[Callable[[], None]]:
+        """The calls that `add_updates` makes."""
+        calls: list[Callable[[], None]] = []
         for name, told in watched.items():
-            if told is not None:
-                columns = self.updates.setdefault(name, {k: [] for k in ("epoch", *told)})
-                for column, value in {"epoch": epoch, **told}.items():
-                    columns[column].append(value)
+            row = {} if told is None else {"epoch": epoch, **told}
+            if row and name not in self.updates:
+                calls.append(partial(self.updates.update, {name: {k: [row[k]] for k in row}}))
+            else:
+                calls += [partial(self.updates[name][k].append, v) for k, v in row.items()]
+        return calls
 
     @property
     def monitored(self) -> str:
         """The name of what is to become small: "val_loss" where there is validation, or "loss"."""
         return "val_loss" if "val_loss" in self else "loss"
+
+    def _improves(self, row: Mapping[str, float]) -> bool:
+        """Whether `row`, of the next epoch, would be the best."""
+        lows = (math.inf if math.isnan(v) else v for v in self[self.monitored])
+        return not self["epoch"] or row[self.monitored] < min(lows)
 
     @property
     def best_epoch(self) -> int:
@@ -75,8 +100,7 @@ class History(dict[str, list[float]]):
         """
         lines = [self, *zip(*self.values(), strict=True)]
         text = "".join(",".join(map(str, line)) + "\n" for line in lines)
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
+        _files.replace(path, lambda file: bool(file.write(text.encode())))
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Draw loss and metrics over the epochs; needs matplotlib, the extra ``plot``.

@@ -20,7 +20,7 @@ from .batches import Source, source_of, with_validation
 from .console import Bar, Interrupts
 from .history import History
 from .metrics import Means, Scored, named_metrics
-from .saved import Saved, check_optimizer
+from .saved import Saved, check_optimizer, check_path
 from .step import Step
 from .trouble import Diverged, reason
 
@@ -29,7 +29,7 @@ Row = dict[str, float]
 
 
 class Training:
-    """What `training` returns: an iterator over the epochs, and what it has found so far.
+    """What `training` returns: an iterable of the epochs, and what it has found so far.
 
     Attributes
     ----------
@@ -53,6 +53,7 @@ class Training:
     def __iter__(self) -> Iterator[Row]:
         history, epochs = self.history, self._limits["epochs"]
         done = len(history["epoch"])
+        self._stop_without_progress()  # of a run that is resumed
         with Bar(self._limits["progress"], epochs, done, self._train.steps) as bar:
             while not history.stopped and len(history["epoch"]) < epochs:
                 with Interrupts() as interrupts:
@@ -80,10 +81,7 @@ class Training:
         if self._validation is not None:
             row |= validated.values("val_")
         row |= {"lr": self._lr(), "seconds": time.perf_counter() - start}
-        history.append(row)
-        optimizer = self._saved.chain[0]
-        if getattr(optimizer, "watch", False):
-            history.add_updates(epoch, optimizer.watched)
+        self._saved.add(row, self._model)
         if bar:
             bar.tell(row)
         self._end_of_epoch(row)
@@ -124,23 +122,37 @@ class Training:
 
     def _end_of_epoch(self, row: Row) -> None:
         history, limits = self.history, self._limits
-        for schedule in self._saved.plateaus:
-            schedule.update(row[history.monitored])
-        epoch, best = len(history["epoch"]), history.best_epoch
-        if best == epoch:
-            self._saved.keep_best(self._model)
+        epoch = len(history["epoch"])
         if self._saved.path is not None and epoch % limits["every"] == 0:
             self._saved.write(self._model, self._rng)
-        if limits["patience"] is not None and epoch - best >= limits["patience"]:
-            history.stopped = f"no lower {history.monitored} for {epoch - best} epochs"
+        self._stop_without_progress()
         for callback in limits["callbacks"]:
             if callback(row) is True:
                 history.stopped = f"stopped by a callback after epoch {epoch}"
+
+    def _stop_without_progress(self) -> None:
+        history, patience = self.history, self._limits["patience"]
+        waited = len(history["epoch"]) - history.best_epoch
+        if patience is not None and waited >= patience and not history.stopped:
+            history.stopped = f"no lower {history.monitored} for {waited} epochs"
 
     def _lr(self) -> float:
         return float(self._saved.chain[0].value("lr"))
 
 
+def _by_name(begin: Callable[_P, Training]) -> Callable[_P, Training]:
+    """`begin`, but an unknown keyword is refused with the one that may be meant."""
+    known = [*inspect.signature(begin).parameters]
+
+    @functools.wraps(begin)
+    def run(*args: _P.args, **options: _P.kwargs) -> Training:
+        _checks.check_names(options, known)
+        return begin(*args, **options)
+
+    return run
+
+
+@_by_name
 def training(
     model: Any,
     loss: Callable[..., Any],
@@ -191,21 +203,28 @@ def training(
         _checks.check_sizes(patience=patience)
     _checks.check_switches(shuffle=shuffle, best=best, progress=progress, resume=resume)
     _checks.check_rng(rng)
-    if not callable(loss):
-        raise TypeError(f"loss: expected a function (y, target), got {type(loss).__name__}")
-    if resume and checkpoint is None:
-        raise ValueError("checkpoint: expected the path to resume from, got None")
+    if resume or checkpoint is not None:
+        check_path(checkpoint)
+        every = f"1..{epochs}, because there are {epochs} epochs"
+        _checks.check_integer("checkpoint_every", checkpoint_every, 1, epochs + 1, every)
+    if not isinstance(callbacks, list | tuple) or not all(map(callable, callbacks)):
+        raise TypeError(f"callbacks: expected a list or tuple of functions, got {callbacks!r}")
     chain = check_optimizer(optimizer, model)
+    step = Step(model, loss, axis == 0, optimizer, chain)
     sources = with_validation(
         source_of(model, x, y, lengths, axis, batch_size, epochs), validation, axis, batch_size
     )
+    if sources[1] is not None:
+        taken = inspect.signature(model.forward).parameters
+        if "train" not in taken and not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+            raise TypeError("model: expected a forward with train=, for validation, got none")
     scored = named_metrics(metrics, axis == 0)
     names = ["loss", *scored]
     columns = names + [f"val_{name}" for name in names if sources[1] is not None]
     if rng is None and shuffle:
         rng = np.random.default_rng()
     keeps_best = best and sources[1] is not None
-    saved = Saved(History(columns), chain, model, keeps_best, checkpoint)
+    saved = Saved(History(columns), chain, model, keeps_best, checkpoint, scored)
     if resume:
         saved.resume(model, rng if shuffle else None)
     limits = {
@@ -215,14 +234,7 @@ def training(
         "every": checkpoint_every,
         "progress": progress,
     }
-    return Training(
-        Step(model, Scored(loss, axis == 0), optimizer, chain),
-        sources,
-        scored,
-        saved,
-        rng if shuffle else None,
-        limits,
-    )
+    return Training(step, sources, scored, saved, rng if shuffle else None, limits)
 
 
 def _to_the_end(begin: Callable[_P, Training]) -> Callable[_P, History]:
@@ -256,8 +268,9 @@ fit.__doc__ = """Train a model in place, batch by batch; returns the history of 
         Takes the output and the targets of a batch; returns the loss, a number, and its gradient.
     optimizer : optimizer or wrapper
         Of ``model.params``. With a `LossScaler` the gradients are scaled; an `Accumulation` is
-        flushed after each epoch. A `ReduceOnPlateau` among its hyper-parameters is updated with the
-        loss of each epoch.
+        flushed after each epoch. A `ReduceOnPlateau` among its hyper-parameters, or joined to other
+        schedules there, is updated after each epoch with the loss (of validation where there is
+        one); if its mode is "max", with the metric, of which there must be one.
     x, y : arrays
         Inputs and targets, `batch_axis` the axis of rows. Targets for each step of sequences have
         the first two axes of `x`; others have their rows on the first axis. Or `y` is None and `x`

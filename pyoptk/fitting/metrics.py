@@ -81,6 +81,8 @@ def named_metrics(metrics: Any, batch_first: bool) -> dict[str, Scored]:
         name = name or type(metric).__name__
         if name in found or name in ("epoch", "loss", "lr", "seconds"):
             raise ValueError(f"metrics[{i}]: expected a name of its own, got {name!r} again")
+        if name.startswith("val_"):
+            raise ValueError(f"metrics[{i}]: expected a name without 'val_', got {name!r}")
         found[name] = Scored(accuracy if isinstance(metric, str) else metric, batch_first)
     return found
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import _checks
+from ..optim import Rprop
+from ..optim.stateful import Restoring, at_once
 from .batches import source_of
 from .console import Interrupts
-from .metrics import Scored
-from .saved import check_optimizer, parts_of
+from .saved import check_optimizer, copies, parts_of
 from .step import Step
 
 if TYPE_CHECKING:
@@ -101,22 +103,24 @@ class LRRange:
         return f"{found}; {len(self.lr)} steps from {self.lr[0]:.2g} to {self.lr[-1]:.2g}"
 
 
-class _PutBack:
+class _PutBack(Restoring):
     """At the end of the block model, optimizer and generator are as they were before it."""
 
-    def __init__(self, model: Any, chain: list[Any], rng: np.random.Generator | None) -> None:
-        self.opt, self.parts = chain[0], parts_of(model, chain)
-        self.bits = None if rng is None else rng.bit_generator
-        self.bits_state: Any = None if self.bits is None else self.bits.state
-        states = {k: getattr(p, "state_dict", lambda p=p: p)() for k, p in self.parts.items()}
-        self.states = {name: _copied(state) for name, state in states.items()}
-        self.params = {name: (array, array.copy()) for name, array in model.params.items()}
-        self.grads = {
-            name: (array, array.copy())
-            for name, array in model.grads.items()
-            if isinstance(array, np.ndarray)
-        }
-        self.lr, self.groups = self.opt.lr, dict(self.opt.groups or {})
+    def __init__(self, model: Any, chain: list[Any], rng: np.random.Generator) -> None:
+        self.opt, bits = chain[0], rng.bit_generator
+        self.groups = dict(self.opt.groups or {})
+        self.calls = [partial(setattr, self.opt, "lr", self.opt.lr)]
+        if self.groups:
+            self.calls.append(partial(setattr, self.opt, "groups", self.groups))
+        own = [*model.params.values(), *model.grads.values()]
+        arrays = [array for array in own if isinstance(array, np.ndarray)]
+        self.calls.append(partial(at_once, copies((array, array.copy()) for array in arrays)))
+        for part in parts_of(model, chain).values():
+            if hasattr(part, "load_state_dict"):
+                state = part.state_dict()
+                if not all(any(value is array for array in arrays) for value in state.values()):
+                    self.calls.append(partial(part.load_state_dict, _copied(state)))
+        self.calls.append(partial(setattr, bits, "state", bits.state))
 
     def set_lr(self, lr: float, base: float) -> None:
         """The lr of the optimizer, and in proportion that of groups."""
@@ -129,21 +133,6 @@ class _PutBack:
         }
         if self.groups:
             self.opt.groups = own
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.opt.lr = self.lr
-        if self.groups:
-            self.opt.groups = self.groups
-        for array, before in [*self.params.values(), *self.grads.values()]:
-            array[...] = before
-        for name, part in self.parts.items():
-            if hasattr(part, "load_state_dict"):
-                part.load_state_dict(self.states[name])
-        if self.bits is not None:
-            self.bits.state = self.bits_state
 
 
 def _copied(state: Any) -> Any:
@@ -176,8 +165,8 @@ def lr_range_test(
 
     The learning rate grows by the same factor in each step (Smith 2017, section 3.3; on a
     logarithmic axis). The test ends early where the loss is four times as high as its lowest mean,
-    not finite, or after Ctrl-C. Parameters, gradients, the states and step counts of optimizer and
-    wrappers, and `rng` are then as before, also after an exception.
+    not finite, or after Ctrl-C. Parameters, arrays of gradients, the states and step counts of
+    optimizer and wrappers, and `rng` are then as before, also after an exception.
 
     Parameters
     ----------
@@ -218,8 +207,10 @@ def lr_range_test(
     high = _checks.number("highest", highest, low, math.inf, f"a number above lowest, {low:g}")
     _checks.check_rng(rng)
     chain = check_optimizer(optimizer, model)
+    if isinstance(chain[0], Rprop):
+        raise TypeError("optimizer: expected one whose steps go with lr, got Rprop")
     source = source_of(model, x, y, lengths, batch_axis, batch_size, steps)
-    step = Step(model, Scored(loss, batch_axis == 0), optimizer, chain)
+    step = Step(model, loss, batch_axis == 0, optimizer, chain)
     rng = np.random.default_rng() if rng is None else rng
     found, base = LRRange(), _now(chain[0].hyper["lr"], chain[0])
     with Interrupts(patient=True) as interrupts, _PutBack(model, chain, rng) as before:

@@ -6,13 +6,15 @@ loop.py uses `Saved`; the range test uses `parts_of`, too.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from .. import checkpoint
-from ..optim.stateful import Wrapper
-from ..schedules import ReduceOnPlateau
+from .. import _files, checkpoint
+from ..optim.stateful import Wrapper, at_once
+from ..schedules import ReduceOnPlateau, _Made
 from .history import History
 
 
@@ -39,7 +41,22 @@ def check_optimizer(optimizer: Any, model: Any) -> list[Any]:
             "optimizer: expected one that was made with model.params, got "
             f"{type(chain[0]).__name__} of other arrays"
         )
+    if left := [name for name in model.grads if name not in own]:
+        raise ValueError(
+            "optimizer: expected one of all parameters that have gradients, got none for "
+            f"{', '.join(map(repr, left))} (a gradient of None leaves a parameter alone)"
+        )
     return chain
+
+
+def check_path(path: Any) -> None:
+    """Raise unless a checkpoint can have this name."""
+    if path is None:
+        raise ValueError("checkpoint: expected the path to resume from, got None")
+    _files.suffix(path, "checkpoint")
+    folder = os.path.dirname(os.path.abspath(os.fsdecode(path)))
+    if not os.path.isdir(folder):
+        raise ValueError(f"checkpoint: expected a folder that exists, got {folder}")
 
 
 def parts_of(model: Any, chain: list[Any]) -> dict[str, Any]:
@@ -59,6 +76,7 @@ class Saved:
     keeps_best : bool
     path : path or None
         Of the checkpoint.
+    metrics : names
     """
 
     def __init__(
@@ -68,24 +86,39 @@ class Saved:
         model: Any,
         keeps_best: bool,
         path: str | os.PathLike[str] | None,
+        metrics: Iterable[str],
     ) -> None:
         self.history, self.chain, self.path = history, chain, path
         params = model.params if keeps_best else {}
         self.best = {name: np.array(array) for name, array in params.items()}
         groups = getattr(chain[0], "groups", {}).values()
         values = [v for own in (getattr(chain[0], "hyper", {}), *groups) for v in own.values()]
-        unique = {id(v): v for v in values if isinstance(v, ReduceOnPlateau)}
-        self.plateaus = list(unique.values())
+        self.plateaus = list({id(p): p for v in values for p in _plateaus(v)}.values())
+        self.columns = {"min": history.monitored}
+        if any(plateau.mode == "max" for plateau in self.plateaus):
+            if len(names := [*metrics]) != 1:
+                raise ValueError(
+                    "metrics: expected one, for the ReduceOnPlateau whose mode is 'max', got "
+                    f"{len(names)}"
+                )
+            self.columns["max"] = history.monitored.replace("loss", names[0])
 
-    def keep_best(self, model: Any) -> None:
-        for name, array in self.best.items():
-            array[...] = model.params[name]
+    def add(self, row: dict[str, float], model: Any) -> None:
+        """Take in an epoch, wholly or not at all: its row, its weights if it is the best so far."""
+        optimizer = self.chain[0]
+        watched = optimizer.watched if getattr(optimizer, "watch", False) else {}
+        calls = self.history._adding(row) + self.history._adding_updates(row["epoch"], watched)
+        for plateau in self.plateaus:
+            fresh = plateau._after(row[self.columns[plateau.mode]])
+            calls.append(partial(vars(plateau).update, fresh))
+        if self.history._improves(row):
+            calls += copies((array, model.params[name]) for name, array in self.best.items())
+        at_once(calls)
 
     def take_best(self, model: Any) -> None:
         """Give the model the weights of its best epoch, once there is one."""
         if self.history["epoch"]:
-            for name, array in self.best.items():
-                model.params[name][...] = array
+            at_once(copies((model.params[name], array) for name, array in self.best.items()))
 
     def _parts(self, model: Any, rng: np.random.Generator | None) -> dict[str, Any]:
         run: dict[str, Any] = {"history": self.history, "best": self.best}
@@ -102,3 +135,16 @@ class Saved:
         assert self.path is not None
         if os.path.exists(self.path):
             checkpoint.load(self.path, **self._parts(model, rng))
+
+
+def copies(pairs: Iterable[tuple[Any, Any]]) -> list[Callable[[], None]]:
+    """The calls that change each first array to the second, unless it is frozen (read-only)."""
+    return [partial(to.__setitem__, ..., value) for to, value in pairs if to.flags.writeable]
+
+
+def _plateaus(value: Any) -> list[ReduceOnPlateau]:
+    """Those that a hyper-parameter is, or that `schedules.join` joins in it."""
+    if isinstance(value, ReduceOnPlateau):
+        return [value]
+    joined = value.arguments.get("schedules", ()) if isinstance(value, _Made) else ()
+    return [plateau for schedule in joined for plateau in _plateaus(schedule)]

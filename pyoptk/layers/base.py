@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike
 
 from .. import _checks
 from .._bound import Array, Bound
+from .._sequences import plain
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -77,8 +78,8 @@ class Layer(Bound):
     def _shapes(self) -> Mapping[str, tuple[int, ...]]:
         return self._shape_of
 
-    def _forget(self) -> None:
-        self._kept = None
+    def _fresh(self) -> dict[str, Any]:
+        return {"_kept": None}
 
     def _due(self) -> Any:
         """What the last forward kept; a backward sets it to None at its end."""
@@ -95,23 +96,13 @@ class Layer(Bound):
         """The shape of the output for one of the input, sizes or letters, for summaries."""
         return ()
 
-    def __getstate__(self) -> dict[str, Any]:
-        """The state of a copy or pickle: attributes, parameters and gradients."""
-        left_out = ("params", "grads", "_kept")
-        return {name: value for name, value in self.__dict__.items() if name not in left_out}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.dtype = np.dtype(self.dtype.name)  # NumPy's own object, which that of a copy is not
-        self._bind_anew(state["flat_params"], state["flat_grads"])
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
 
 def floats(name: str, x: Any) -> Array:
     """x as a contiguous array, float32 or float64."""
-    given = np.asarray(x)
+    given = plain(name, x, "float32 or float64")
     if given.dtype not in FLOATS:
         raise TypeError(f"{name}: expected float32 or float64, got {_checks.got(given, x)}")
     return given if given.flags.c_contiguous else np.ascontiguousarray(given)
@@ -119,7 +110,7 @@ def floats(name: str, x: Any) -> Array:
 
 def gradient(dy: Any, like: Array) -> Array:
     """dy as a contiguous array of the shape and dtype of the output `like`."""
-    given = np.asarray(dy)
+    given = plain("dy", dy, f"{like.dtype} {like.shape}")
     if given.dtype is not like.dtype or given.shape != like.shape:
         error = TypeError if given.dtype != like.dtype else ValueError
         raise error(f"dy: expected {like.dtype} {like.shape}, got {_checks.got(given, dy)}")

@@ -43,34 +43,26 @@ class Dropout(Layer):
 
     def forward(self, x: Array, *, train: bool = True) -> Array:
         """y like x; x itself without `train`."""
-        if not train:
+        if not _checks.check_switch("train", train):
             return x
         x = floats("x", x)
-        call, y = self.dropout_calls, np.empty(x.shape, x.dtype)
-        self._drop(x, y, call)
+        mask, y = (self.p, self.seed, self.dropout_calls), np.empty(x.shape, x.dtype)
+        _drop(x, y, *mask)
         # In one call, so that no exception comes between.
-        self.__dict__.update(_kept=(call, y), dropout_calls=(call + 1) % 2**64)
+        self.__dict__.update(_kept=(mask, y), dropout_calls=(self.dropout_calls + 1) % 2**64)
         return y
 
     def backward(
         self, dy: Array, *, need_dx: bool = True, accumulate: bool = False
     ) -> Array | None:
         """The gradient of x, or None."""
-        call, y = self._due()
+        mask, y = self._due()
         dy = gradient(dy, y)
-        dx = np.empty(dy.shape, dy.dtype) if need_dx else None
+        dx = np.empty(dy.shape, dy.dtype) if _checks.check_switch("need_dx", need_dx) else None
         if dx is not None:
-            self._drop(dy, dx, call)
+            _drop(dy, dx, *mask)
         self._kept = None
         return dx
-
-    def _drop(self, x: Array, y: Array, call: int) -> None:
-        flat = (1, 1, -1)
-        kernels.dropout(x.reshape(flat), y.reshape(flat), self.p, seed=self.seed, stream=call)
-
-    def _forget(self) -> None:
-        super()._forget()
-        self.seed = (self.seed + 1) % 2**64
 
     @property
     def _counters(self) -> dict[str, int]:
@@ -81,3 +73,8 @@ class Dropout(Layer):
 
     def __repr__(self) -> str:
         return f"Dropout({self.p})"
+
+
+def _drop(x: Array, y: Array, p: float, seed: int, call: int) -> None:
+    flat = (1, 1, -1)
+    kernels.dropout(x.reshape(flat), y.reshape(flat), p, seed=seed, stream=call)

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, DTypeLike
 from .. import _checks
 from .._bound import Array
 from .._dense import rows_of
+from .._products import put_all
+from .._sequences import plain
 from .._sparse import SparseRows
 from .base import Layer
 
@@ -65,13 +67,13 @@ class Embedding(Layer):
 
     def forward(self, x: ArrayLike, *, train: bool = True) -> Array:
         """y [..., width] for integers x [...] in 0..rows-1, which are not copied."""
-        x = np.asarray(x)
+        x = plain("x", x, "integers")
         if x.dtype.kind not in "iu":
             raise TypeError(f"x: expected integers, got {_checks.described(x)}")
         if x.size and (x.min() < 0 or x.max() >= self.rows):
             raise ValueError(f"x: expected rows in 0..{self.rows - 1}, got {x.min()}..{x.max()}")
         y = self.params["weight"].take(x, 0)
-        if train:
+        if _checks.check_switch("train", train):
             self._kept = (x,)
         return y
 
@@ -87,27 +89,25 @@ class Embedding(Layer):
         shape, indices = (self.rows, self.width), x.ravel()
         grad = SparseRows(indices, values, shape, padding_idx=self.padding_idx)
         before = self.grads["weight"]
-        if accumulate and before.indices.size:
+        if _checks.check_switch("accumulate", accumulate) and before.indices.size:
             indices = np.concatenate([before.indices, grad.indices])
             grad = SparseRows(indices, np.concatenate([before.values, grad.values]), shape)
-        dict.__setitem__(self.grads, "weight", grad)
-        self._kept = None
+        put_all([(self.grads, {"weight": grad}), (self.__dict__, {"_kept": None})], [])
 
     def _grad_shapes(self) -> Mapping[str, tuple[int, ...]]:
         return {}
 
-    def _bind(self, params: Array, grads: Array) -> None:
-        super()._bind(params, grads)
+    def _bind_anew(self, params: Array | None, grads: Array | None) -> None:
+        super()._bind_anew(params, grads)
         nothing = SparseRows([], np.zeros((0, self.width), self.dtype), (self.rows, self.width))
-        dict.setdefault(self.grads, "weight", nothing)
+        dict.update(self.grads, weight=nothing)
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"grads": dict(self.grads)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        grads = state["grads"]
-        super().__setstate__(state | {"grads": None})
-        dict.update(self.grads, grads)
+        super().__setstate__(state)
+        dict.update(self.grads, state["grads"])
 
     def _after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
         return *(shape or (...,)), self.width

@@ -24,7 +24,7 @@ from .base import Layer, floats, gradient
 
 def _check_activation(activation: Any, slope: Any, choices: tuple[Any, ...]) -> float:
     _checks.check_choice("activation", activation, choices)
-    return _checks.number("slope", slope, 0, math.inf, "a finite number >= 0")
+    return _checks.float32_number("slope", slope)
 
 
 class Linear(Layer):
@@ -99,7 +99,11 @@ class Linear(Layer):
             self.params["weight"][...] = rng.uniform(-limit, limit, (outputs, inputs))
 
     def forward(self, x: Array, *, train: bool = True) -> Array:
-        """y [..., O] for x [..., I], which is not copied: do not change it before `backward`."""
+        """y [..., O] for x [..., I], which is not copied: do not change it before `backward`.
+
+        With `train` and an activation whose gradient is computed from y (all but "gelu",
+        "gelu_tanh", "silu" and "softplus"), y is read-only.
+        """
         y: Array = linear_rows(self.__dict__, x, train)
         return y
 
@@ -129,29 +133,33 @@ class Activation(Layer):
         self.activation = activation
 
     def forward(self, x: Array, *, train: bool = True) -> Array:
-        """y like x, which is not copied: do not change it before `backward`."""
+        """y like x, which is not copied: do not change it before `backward`.
+
+        y is read-only where that of a `Linear` would be.
+        """
+        _checks.check_switch("train", train)
         x = floats("x", x)
         y, one = np.empty(x.shape, x.dtype), np.ones((1, 1), x.dtype)
         options: Any = {"activation": self.activation, "slope": self.slope}
         linear_forward(x.reshape(-1, 1), one, None, y.reshape(-1, 1), **options)
         if train:
-            self._kept = x, y
+            y.flags.writeable = self.activation in ("none", *NEED_Z)
+            self._kept = x, y, options
         return y
 
     def backward(
         self, dy: Array, *, need_dx: bool = True, accumulate: bool = False
     ) -> Array | None:
         """The gradient of x, or None."""
-        x, y = self._due()
+        x, y, options = self._due()
         dy = gradient(dy, y)
-        if not need_dx:
+        if not _checks.check_switch("need_dx", need_dx):
             self._kept = None
             return None
         dx, z, one = np.empty(x.shape, x.dtype), x.reshape(-1, 1), np.ones((1, 1), x.dtype)
         linear_backward(
             dy.reshape(-1, 1), z, one, y.reshape(-1, 1),
-            z if self.activation in NEED_Z else None,
-            dx=dx.reshape(-1, 1), activation=self.activation, slope=self.slope,
+            z if options["activation"] in NEED_Z else None, dx=dx.reshape(-1, 1), **options,
         )  # fmt: skip
         self._kept = None
         return dx

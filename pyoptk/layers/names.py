@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from .._bound import Array
 from ..checkpoint import check_arrays, check_mapping, fill_arrays
-from ..rnn.convert import array_of
+from ..rnn.convert import ConvertedLayer, array_of
 from .places import is_model
 
 Layers = Sequence[Any]
@@ -34,6 +35,8 @@ def in_torch(layers: Layers, prefix: str = "") -> Iterator[tuple[str, Array]]:
         if is_model(layer):
             yield from in_torch(layer.layers, f"{prefix}{i}.")
         else:
+            if isinstance(layer, ConvertedLayer):
+                layer.check_default("PyTorch", layer.not_in_torch)
             for name, array in layer.params.items():
                 yield f"{prefix}{i}.{name}", array
         i += 2 if getattr(layer, "inputs", 0) and layer.activation != "none" else 1
@@ -45,14 +48,19 @@ def _modules(named: Mapping[str, Any]) -> list[dict[str, str]]:
     for name in named:
         module, _, own = name.rpartition(".")
         found.setdefault(module, {})[own] = name
+    numbers = {module: [*map(int, re.findall("[0-9]+", module))] for module in found}
+    stems = {re.sub("[0-9]+", "", module).rstrip(".") for module in found}
+    if len(stems) == 1 and list(found) == sorted(found):  # a file has sorted them as str: 1, 10, 2
+        return [found[module] for module in sorted(found, key=numbers.__getitem__)]
     return list(found.values())
 
 
 def fill_from_torch(layers: Layers, state: Mapping[str, Any]) -> None:
-    """Copy the arrays of the k-th module into the k-th layer with parameters."""
+    """Copy the arrays of the k-th module, or of that of the same name, into the k-th layer."""
     check_mapping(state, "state")
     own = dict(in_torch(layers))
-    ours, theirs = _modules(own), _modules(state)
+    ours = _modules(own)
+    theirs = ours if own.keys() == state.keys() else _modules(state)
     if len(ours) != len(theirs):
         shown = ", ".join(map(str, state)) or "nothing"
         raise ValueError(f"state: expected {len(ours)} modules, got {len(theirs)}: {shown}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import DTypeLike
 from .. import _checks, kernels
 from .._bound import Array
 from .._dense import rows_of
+from .._products import finish
 from .base import Layer
 
 
@@ -37,12 +37,13 @@ class LayerNorm(Layer):
     def __init__(self, size: int, *, eps: float = 1e-5, dtype: DTypeLike = np.float32) -> None:
         _checks.check_sizes(size=size)
         self.size = int(size)
-        self.eps = _checks.number("eps", eps, 0, math.inf, "a finite number >= 0")
+        self.eps = _checks.float32_number("eps", eps)
         super().__init__({"weight": (self.size,), "bias": (self.size,)}, dtype)
         self.params["weight"][...] = 1
 
     def forward(self, x: Array, *, train: bool = True) -> Array:
         """y like x [..., N], which is not copied: do not change it before `backward`."""
+        _checks.check_switch("train", train)
         rows = rows_of("x", x, self.dtype, self.size)
         y = np.empty(rows.shape, self.dtype)
         mean, scale = np.empty((2, len(rows)), self.dtype)
@@ -50,26 +51,27 @@ class LayerNorm(Layer):
         kernels.layer_norm_forward(
             rows, params["weight"], params["bias"], y, mean, scale, eps=self.eps
         )
+        y = y if rows is x else y.reshape(np.shape(x))
         if train:
-            self._kept = rows, mean, scale
-        return y if rows is x else y.reshape(np.shape(x))
+            self._kept = rows, mean, scale, y.shape
+        return y
 
     def backward(
         self, dy: Array, *, need_dx: bool = True, accumulate: bool = False
     ) -> Array | None:
         """The gradient of x, or None; fills `grads`, or adds to them if `accumulate`."""
         dy_rows = rows_of("dy", dy, self.dtype, self.size)
-        rows, mean, scale = self._due()
-        if len(dy_rows) != len(rows):
-            raise ValueError(f"dy: expected {len(rows)} rows as y has, got {len(dy_rows)}")
-        dx = np.empty(rows.shape, self.dtype) if need_dx else None
+        rows, mean, scale, shape = self._due()
+        if (given := np.shape(dy)) != shape:
+            raise ValueError(f"dy: expected shape {shape} as y has, got {given}")
+        dx = np.empty(rows.shape, self.dtype) if _checks.check_switch("need_dx", need_dx) else None
         grads = self.grads
-        kernels.layer_norm_backward(
+        finish(
+            self.__dict__, kernels.layer_norm_backward,
             dy_rows, rows, self.params["weight"], mean, scale,
             dx=dx, dgain=grads["weight"], dbias=grads["bias"], accumulate=accumulate,
         )  # fmt: skip
-        self._kept = None
-        return dx if dx is None or dy_rows is dy else dx.reshape(np.shape(dy))
+        return dx if dx is None or dy_rows is dy else dx.reshape(shape)
 
     def _after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
         return shape

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any, NamedTuple
 
+from .._bound import Array
 from ..params import Fixed
 from ..rnn.layer import Layer
 from ..rnn.minimal_layer import Minimal
@@ -27,10 +28,9 @@ def is_model(layer: Any) -> bool:
     return hasattr(layer, "_places")
 
 
-def padded(layer: Any, name: str) -> int:
+def padded(flat: Array) -> int:
     """The room of a layer's parameters or gradients: whole cache lines."""
-    size: int = getattr(layer, f"flat_{name}").size
-    return -(-size // 16) * 16
+    return -(-flat.size // 16) * 16
 
 
 def check_layers(layers: tuple[Any, ...]) -> None:
@@ -41,12 +41,19 @@ def check_layers(layers: tuple[Any, ...]) -> None:
             if not hasattr(layer, name):
                 kind = type(layer).__name__
                 raise TypeError(f"layers[{i}]: expected an object with {name}, got {kind}")
+        owner = getattr(layer, "_owner", None)
+        if owner is not None and owner() is not None:
+            raise ValueError(
+                f"layers[{i}]: expected a layer that is in no other model, got a "
+                f"{type(layer).__name__} that is; make a model of what two share, and call it "
+                "before the model of the rest"
+            )
         for inner in layer._all() if is_model(layer) else [layer]:
-            first = seen.setdefault(id(inner.params) if inner.params else -len(seen) - 1, i)
-            if inner.params and first != i:
+            first = seen.setdefault(id(inner.params if inner.params else inner), i)
+            if first != i:
                 raise ValueError(
-                    f"layers[{i}]: expected parameters of its own, got those of layers[{first}]; "
-                    "layers that share some belong to two models"
+                    f"layers[{i}]: expected a layer and parameters of its own, got those of "
+                    f"layers[{first}]"
                 )
             mine = getattr(inner, "batch_first", None)
             order = mine if order is None else order

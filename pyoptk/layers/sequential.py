@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -11,21 +12,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _checks, checkpoint
-from .._bound import INSTEAD, Array, aligned
+from .._bound import MEMORY, Array, Movable, Moves, aligned
 from .._files import Path
 from .._memory import apart
+from .._products import put_all
 from .._sequences import check_lengths
-from ..params import Fixed
 from . import names
 from .places import check_layers, padded, place
 from .shape import Last
 
 
-class Sequential:
+class Sequential(Movable):
     """A model of layers, each of which takes the output of the one before.
 
     All parameters lie in one buffer and all gradients in another: the arrays of the layers are
-    moved there, so make optimizers afterwards. Names are those of PyTorch's ``nn.Sequential``:
+    moved there, so make optimizers afterwards. A layer is in one model; what two models share is a
+    model of its own, called before them. Names are those of PyTorch's ``nn.Sequential``:
     "0.weight", "0.bias", "1.weight_ih_l0". One thread at a time may use a model.
 
     Parameters
@@ -71,10 +73,6 @@ class Sequential:
     """
 
     layers: tuple[Any, ...]
-    params: Mapping[str, Array]
-    grads: Mapping[str, Any]
-    flat_params: Array
-    flat_grads: Array
 
     def __init__(self, *layers: Any) -> None:
         if not layers:
@@ -88,40 +86,43 @@ class Sequential:
         self._places = [place(layer, f"{i}.") for i, layer in enumerate(layers)]
         with_params = [i for i, layer in enumerate(layers) if layer.params]
         self._first = with_params[0] if with_params else len(layers)
-        self._due = False
-        movable = [layer for layer in layers if hasattr(layer, "_bind")]
+        self._due = [False]  # whether backward may follow
+        movable = [layer for layer in layers if hasattr(layer, "_moves")]
         dtypes = {layer.flat_params.dtype for layer in movable if layer.params}
         if len(dtypes) > 1:
             found = " and ".join(sorted(map(str, dtypes)))
             raise TypeError(f"layers: expected one dtype, got {found}")
-        dtype = dtypes.pop() if dtypes else np.dtype(np.float32)
-        sizes = [sum(padded(layer, name) for layer in movable) for name in ("params", "grads")]
-        self._bind(aligned(sizes[0], dtype), aligned(sizes[1], dtype))
+        dtype = _checks.check_float_dtype(dtypes.pop() if dtypes else np.float32)
+        sizes = [
+            sum(padded(getattr(layer, name)) for layer in movable)
+            for name in ("flat_params", "flat_grads")
+        ]
+        self._begin_memory()
+        self._move(aligned(sizes[0], dtype), aligned(sizes[1], dtype))
 
-    def _bind(self, params: Array, grads: Array) -> None:
-        """Let these be the memory of all layers; their values move there."""
-        at = {"params": 0, "grads": 0}
-        for layer in self.layers:
-            if not (hasattr(layer, "_bind") and layer.params):
-                continue
-            parts = []
-            for name, flat in (("params", params), ("grads", grads)):
-                own = getattr(layer, f"flat_{name}")
-                part = flat[at[name] : at[name] + own.size]
-                part[:] = own
-                parts.append(part)
-                at[name] += padded(layer, name)
-            layer._bind(*parts)
-        for name in ("params", "grads"):
-            arrays = {
-                f"{i}.{key}": array
-                for i, layer in enumerate(self.layers)
-                for key, array in getattr(layer, name).items()
-            }
-            if not hasattr(self, name):
-                setattr(self, name, Fixed(arrays, INSTEAD))
-            dict.update(getattr(self, name), arrays)
-        self.flat_params, self.flat_grads = params, grads
+    def _moves(self, params: Array, grads: Array) -> Moves:
+        at, moves = [0, 0], list[Any]()
+        arrays: tuple[dict[str, Any], dict[str, Any]] = {}, {}
+        for i, layer in enumerate(self.layers):
+            found = [dict(layer.params), dict(layer.grads)]
+            if hasattr(layer, "_moves") and layer.params:
+                parts = []
+                for k, flat in enumerate((params, grads)):
+                    own = (layer.flat_params, layer.flat_grads)[k]
+                    parts.append(flat[at[k] : at[k] + own.size])
+                    parts[k][:] = own
+                    at[k] += padded(own)
+                theirs = layer._moves(*parts) + layer._put_in_all({"_owner": weakref.ref(self)})
+                moves += theirs
+                found = [old | new for old, (_, new) in zip(found, theirs[:2], strict=True)]
+            for mine, each in zip(arrays, found, strict=True):
+                mine.update({f"{i}.{name}": array for name, array in each.items()})
+        own = [(getattr(self, name), each) for name, each in zip(MEMORY, arrays, strict=False)]
+        return own + moves + self._put_in_all({"flat_params": params, "flat_grads": grads})
+
+    def _left(self) -> list[Any]:
+        inner = [layer._left() for layer in self.layers if hasattr(layer, "_left")]
+        return super()._left() + list(itertools.chain.from_iterable(inner))
 
     # ---- the passes ------------------------------------------------------------------------------
 
@@ -152,8 +153,10 @@ class Sequential:
             True is still possible.
         """
         given, states = self._states(state), []
+        if train is not True or return_state is not False:
+            _checks.check_switches(train=train, return_state=return_state)
         if train:
-            self._due = False  # until the last layer is through
+            self._due[0] = False  # until the last layer is through
         for layer, recurrent, nested, takes_lengths, _ in self._places:
             if recurrent:
                 x, after = layer.forward(x, next(given), lengths=lengths, train=train)
@@ -168,7 +171,7 @@ class Sequential:
             else:
                 x = layer.forward(x, train=train)
         if train:
-            self._due = True
+            self._due[0] = True
         return (x, states) if return_state else x
 
     def backward(self, dy: Any, *, need_dx: bool = True, accumulate: bool = False) -> Any:
@@ -182,13 +185,13 @@ class Sequential:
         RuntimeError
             Without a `forward` that trains and has come to its end before it.
         """
-        if not self._due:
+        if not self._due[0]:
             raise RuntimeError(_checks.NO_FORWARD)
         places, first = self._places, 0 if need_dx else self._first
         for i in range(len(places) - 1, first - 1, -1):
             layer, recurrent, _, _, key = places[i]
             dy = layer.backward(dy, need_dx=need_dx or i > first, accumulate=accumulate)
-            self._due = False
+            self._due[0] = False
             if recurrent:
                 dy = dy[0]
             if key is not None:
@@ -249,7 +252,8 @@ class Sequential:
             some = None if all_lengths is None else all_lengths[part]
             cut = x[:, part] if axis else x[part]
             parts.append(self.forward(cut, lengths=some, train=False))
-        return np.concatenate(parts, axis=1 if axis and not self._picks else 0)
+        # Without the axis of time, sequences come first.
+        return np.concatenate(parts, axis=axis if parts[0].ndim > 2 else 0)
 
     @property
     def batch_axis(self) -> int:
@@ -261,11 +265,6 @@ class Sequential:
         """That of the layers that know steps."""
         found = (getattr(layer, "batch_first", None) for layer in self._all())
         return next((order for order in found if order is not None), None)
-
-    @property
-    def _picks(self) -> bool:
-        """Whether the output has no axis of time any more."""
-        return any(isinstance(layer, Last) for layer in self._all())
 
     def _all(self) -> list[Any]:
         """The layers, also those of models in this model."""
@@ -280,22 +279,21 @@ class Sequential:
         for i, layer in enumerate(self.layers):
             if not hasattr(layer, "shared"):
                 raise TypeError(f"layers[{i}]: expected a method shared, got {layer!r}")
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
+        other = self._twin()
         other.layers = tuple(layer.shared() for layer in self.layers)
         other._places = [place(layer, f"{i}.") for i, layer in enumerate(other.layers)]
-        other._due = False
+        other._due = [False]
         return other
 
     # ---- copies and files ------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
         """The layers, which hold all arrays."""
-        left_out = ("params", "grads", "flat_params", "flat_grads", "_places", "_first", "_due")
+        left_out = (*MEMORY, "_places", "_first", "_due", "_kin", "_owner")
         return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        put_all([(self, state)], [])
         self._join(self.layers)
 
     def __copy__(self) -> Self:
@@ -344,8 +342,9 @@ class Sequential:
     def from_torch(self, state: Mapping[str, Any]) -> None:
         """Copy parameters of a PyTorch model into this one's, in place.
 
-        Modules are taken in their order, whatever their names are: those in ``state`` belong to
-        the layers with parameters. Within a module, names are PyTorch's.
+        Modules are taken by their names if all are those of `to_torch`, else in their order,
+        numbers counting as such: those in ``state`` belong to the layers with parameters. Within a
+        module, names are PyTorch's.
 
         Parameters
         ----------

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import _checks
 from .._bound import Array
-from .._sequences import check_lengths
+from .._sequences import check_lengths, plain
 from .base import FLOATS, Layer, gradient
 
 
@@ -33,7 +33,8 @@ class Last(Layer):
 
     def forward(self, x: Array, *, lengths: ArrayLike | None = None, train: bool = True) -> Array:
         """y [B, H]; 0 for a sequence of length 0."""
-        x = np.asarray(x)
+        _checks.check_switch("train", train)
+        x = plain("x", x, "floats of 3 axes")
         if x.ndim != 3 or x.dtype not in FLOATS:
             raise ValueError(f"x: expected floats of 3 axes, got {_checks.described(x)}")
         steps = x.swapaxes(0, 1) if self.batch_first else x
@@ -42,10 +43,11 @@ class Last(Layer):
             raise ValueError(f"x: expected as many features each way, got shape {x.shape}")
         last = np.full(B, T) if lengths is None else check_lengths(lengths, B, T)
         y = np.zeros((B, H), x.dtype)
-        for steps_at, y_at in self._picked(last, H):
+        picked = self._picked(last, H)
+        for steps_at, y_at in picked:
             y[y_at] = steps[steps_at]
         if train:
-            self._kept = x.shape, last, y
+            self._kept = x.shape, self.batch_first, picked, y
         return y
 
     def _picked(self, last: NDArray[np.int64], H: int) -> list[tuple[Any, Any]]:
@@ -62,12 +64,12 @@ class Last(Layer):
         self, dy: Array, *, need_dx: bool = True, accumulate: bool = False
     ) -> Array | None:
         """The gradient of x, or None."""
-        shape, last, y = self._due()
+        shape, batch_first, picked, y = self._due()
         dy = gradient(dy, y)
-        dx = np.zeros(shape, y.dtype) if need_dx else None
+        dx = np.zeros(shape, y.dtype) if _checks.check_switch("need_dx", need_dx) else None
         if dx is not None:
-            steps = dx.swapaxes(0, 1) if self.batch_first else dx
-            for steps_at, y_at in self._picked(last, shape[2]):
+            steps = dx.swapaxes(0, 1) if batch_first else dx
+            for steps_at, y_at in picked:
                 steps[steps_at] = dy[y_at]
         self._kept = None
         return dx
@@ -85,7 +87,8 @@ class Flatten(Layer):
 
     def forward(self, x: Array, *, train: bool = True) -> Array:
         """y [B, N], a view where possible."""
-        x = np.asarray(x)
+        _checks.check_switch("train", train)
+        x = plain("x", x, "2 axes or more")
         if x.ndim < 2:
             raise ValueError(f"x: expected 2 axes or more, got {_checks.described(x)}")
         y = x.reshape(len(x), math.prod(x.shape[1:]))
@@ -97,6 +100,7 @@ class Flatten(Layer):
         self, dy: Array, *, need_dx: bool = True, accumulate: bool = False
     ) -> Array | None:
         """The gradient of x, or None."""
+        _checks.check_switch("need_dx", need_dx)
         shape, y = self._due()
         dx = gradient(dy, y).reshape(shape)
         self._kept = None

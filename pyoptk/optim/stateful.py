@@ -1,5 +1,7 @@
 """The base classes of wrappers: `Stateful` (checked numbers and arrays) and `Wrapper` (a step).
 
+For pyoptk.fitting, too: `at_once` and `Restoring`, changes that no exception divides.
+
 Cython compiles this file, wrappers.py and averages.py unchanged, so that no signal handler (Ctrl-C)
 runs between two changes that belong together: Python runs handlers only between instructions of its
 own. Code that may raise, and calls of Python code that is not compiled, come before the first
@@ -11,7 +13,7 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +46,41 @@ _RULES: dict[str, Rule] = {
 }
 
 
+def at_once(calls: list[Callable[[], Any]]) -> None:
+    """Make calls of functions in C; no signal handler runs between them."""
+    for call in calls:
+        call()
+
+
+class Restoring:
+    """At the end of a ``with`` block makes `calls`, whatever ended it and whatever interrupts them.
+
+    A call that an exception ends is made once more, then the others are. Each may be repeated.
+    """
+
+    calls: list[Callable[[], Any]]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _restore(self.calls)
+
+
+def _restore(calls: list[Callable[[], Any]]) -> None:
+    if calls:
+        done = False
+        try:
+            calls[0]()
+            done = True
+        finally:
+            try:
+                if not done:
+                    calls[0]()
+            finally:
+                _restore(calls[1:])
+
+
 class Stateful(Uncopied):
     """The state of a wrapper: numbers, which are checked whenever they are set, and arrays."""
 
@@ -53,10 +90,15 @@ class Stateful(Uncopied):
     count: int
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _RULES:
+        if name in self._numbers:
             super().__setattr__(name, checked(_RULES, name, value))
-        elif value is not getattr(self, name, object()):  # as for `lookahead.slow *= 2`, which has
-            super().__setattr__(name, value)  # changed the array before it sets the same one again
+        elif name[0] == "_":
+            super().__setattr__(name, value)
+        elif value is not getattr(self, name, object()):  # `lookahead.slow *= 2` has changed the
+            raise AttributeError(  # array before it sets the same one again
+                f"{type(self).__name__} has no number {name!r}, only {', '.join(self._numbers)}; "
+                "the numbers of an optimizer are assigned to itself"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that resuming needs of this wrapper; its own arrays, not copies."""
@@ -80,7 +122,7 @@ class Stateful(Uncopied):
 
     def check_state_dict(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """Raise what `load_state_dict` would raise; returns the numbers that it would set."""
-        check_arrays(self.state_dict(), state, "state")
+        check_arrays(Stateful.state_dict(self), state, "state")
         return {n: checked(_RULES, n, state[n], f"state[{n!r}]") for n in self._numbers}
 
     def __repr__(self) -> str:
@@ -102,8 +144,8 @@ class Wrapper(Stateful):
             raise TypeError(
                 f"opt: expected an optimizer or a wrapper of one, got {type(opt).__name__}"
             )
-        self.opt, self.count = opt, 0
-        self.optimizer = opt.optimizer if isinstance(opt, Wrapper) else opt
+        self.count = 0
+        vars(self).update(opt=opt, optimizer=opt.optimizer if isinstance(opt, Wrapper) else opt)
         self._tree, self._own = self.optimizer._params, {}
 
     def step(self, grads: Grads, *, weight: float = 1.0) -> bool:

@@ -81,14 +81,14 @@ class ConvertedLayer(Layer[State]):
         own = {"proj_size": H if projects else 0} if "proj_size" in cls._arguments else {}
         H = len(w_hh) // cls.gates if projects else H
         layer = cls._of(w_ih, I, H, L, bias, both, settings, **own)
-        layer._check_default("PyTorch", layer.not_in_torch)
+        layer.check_default("PyTorch", layer.not_in_torch)
         check_arrays(layer.params, arrays, "state")
         fill_arrays(dict(layer.params), arrays)
         return layer
 
     def to_torch(self) -> dict[str, Array]:
         """The weights by PyTorch's names."""
-        self._check_default("PyTorch", self.not_in_torch)
+        self.check_default("PyTorch", self.not_in_torch)
         return {name: array.copy() for name, array in self.params.items()}
 
     @classmethod
@@ -139,7 +139,7 @@ class ConvertedLayer(Layer[State]):
         Arrays, or lists if there are several layers or directions. The bias is the sum of both
         (both, [2, 3H], for a GRU), and None if there is none.
         """
-        self._check_default("Keras", self.not_in_keras)
+        self.check_default("Keras", self.not_in_keras)
         parts = [[reordered(array, self.keras_gates) for array in part] for part in self._parts()]
         kernels, recurrents = ([part[i].T.copy() for part in parts] for i in range(2))
         biases: list[Array] = [
@@ -183,7 +183,7 @@ class ConvertedLayer(Layer[State]):
 
     def to_onnx(self) -> tuple[Any, ...]:
         """(W, R, B) for ONNX, as `from_onnx` takes them: arrays, or lists if there are layers."""
-        self._check_default("ONNX", self.not_in_onnx)
+        self.check_default("ONNX", self.not_in_onnx)
         parts = [[self._to_onnx(array) for array in part] for part in self._parts()]
         D = self.directions
         layers = [parts[i : i + D] for i in range(0, len(parts), D)]
@@ -193,7 +193,7 @@ class ConvertedLayer(Layer[State]):
         ]
         return bare(Ws), bare(Rs), bare(Bs)
 
-    def _check_default(self, library: str, names: tuple[str, ...]) -> None:
+    def check_default(self, library: str, names: tuple[str, ...]) -> None:
         for name in names:
             default, value = type(self)._arguments[name].default, getattr(self, name)
             if value != default:

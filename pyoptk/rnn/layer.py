@@ -295,29 +295,11 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
 
     # ---- weights and copies ----------------------------------------------------------------------
 
-    def __getstate__(self) -> dict[str, Any]:
-        """The state of a copy or pickle: sizes, parameters and gradients."""
-        left_out = ("params", "grads", "_passes", "_stepper")
-        return {name: value for name, value in self.__dict__.items() if name not in left_out}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Make the buffers and the views into them again, so that a copy is a whole layer."""
-        put = self.__dict__
-        put.update(state)
-        # NumPy's own object, which that of a copy is not
-        put["dtype"] = np.dtype(put["dtype"].name)
-        self._bind_anew(state.get("flat_params"), state.get("flat_grads"))
-
     def _shapes(self) -> Mapping[str, tuple[int, ...]]:
         return shapes_of(self)
 
-    def _bind(self, params: Array, grads: Array) -> None:
-        super()._bind(params, grads)
-        self.__dict__.update(_passes=Passes(), _stepper=None)
-
-    def _forget(self) -> None:
-        seed = (self.seed or 0) + 1
-        self.__dict__.update(_passes=Passes(), _stepper=None, seed=seed % 2**64)
+    def _fresh(self) -> dict[str, Any]:
+        return {"_passes": Passes(), "_stepper": None}
 
     def _after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
         """The shape of the output for one of the input, sizes or letters, for summaries."""

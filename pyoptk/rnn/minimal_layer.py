@@ -17,9 +17,10 @@ from .. import _checks, kernels
 from .._arguments import Declared
 from .._bound import Array, Bound, views
 from .._held import quietly
-from .._scan import Guard, put_gradients
+from .._products import Guard, put_gradients
 from .._sequences import check_lengths, check_resets
 from ..scan import check_array, linear_scan, linear_scan_backward
+from .weights import check_depth
 
 
 class Attributes:
@@ -326,6 +327,7 @@ class Minimal(Declared, Attributes, Bound):
     # ---- weights and copies ----------------------------------------------------------------------
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
+        check_depth(self.num_layers)
         H, shapes = self.hidden_size, dict[str, tuple[int, ...]]()
         for level in range(self.num_layers):
             names = [f"{gate}_l{level}" for gate in self.parts]
@@ -339,19 +341,8 @@ class Minimal(Declared, Attributes, Bound):
         check_array(name, state, self.dtype, (self.num_layers, B, self.hidden_size))
         return state.copy("C")
 
-    def __getstate__(self) -> dict[str, Any]:
-        """The state of a copy or pickle: sizes, parameters and gradients."""
-        left_out = ("params", "grads", "_kept", "_guard")
-        return {name: value for name, value in self.__dict__.items() if name not in left_out}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Make the buffers and the views into them again, so that a copy is a whole layer."""
-        put = self.__dict__
-        put.update(state, dtype=np.dtype(state["dtype"].name), _kept=None, _guard=Guard())
-        self._bind_anew(state.get("flat_params"), state.get("flat_grads"))
-
-    def _forget(self) -> None:
-        self.__dict__.update(_kept=None, _guard=Guard())
+    def _fresh(self) -> dict[str, Any]:
+        return {"_kept": None, "_guard": Guard()}
 
     def _after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
         """The shape of the output for one of the input, sizes or letters, for summaries."""

@@ -25,10 +25,15 @@ def names_of(layer: int, backward: bool = False) -> tuple[str, ...]:
     return tuple(f"{kind}_l{layer}{suffix}" for kind in kinds)
 
 
+def check_depth(num_layers: int) -> None:
+    """Raise before a loop and names that no memory is enough for."""
+    if num_layers >= 2**16:
+        raise MemoryError(f"num_layers: expected less than 2**16, got {num_layers:,}")
+
+
 def shapes_of(layer: Any) -> dict[str, tuple[int, ...]]:
     """The shape of every parameter by name, level by level, forwards before backwards."""
-    if layer.num_layers >= 2**16:  # before a loop and names that no memory is enough for
-        raise MemoryError(f"num_layers: expected less than 2**16, got {layer.num_layers:,}")
+    check_depth(layer.num_layers)
     found: dict[str, tuple[int, ...]] = {}
     H, rows = layer.hidden_size, layer.gates * layer.hidden_size
     R = layer.proj_size or H

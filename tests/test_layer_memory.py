@@ -1,0 +1,203 @@
+"""Memory of layers: moved into a model, shared, frozen, changed or read between the passes."""
+
+import copy
+import gc
+import pickle
+
+import numpy as np
+import pytest
+from model_rows import rng
+
+import pyoptk
+from pyoptk.layers import (
+    Activation,
+    Dropout,
+    Embedding,
+    Flatten,
+    Last,
+    LayerNorm,
+    Linear,
+    Sequential,
+)
+
+X = rng().standard_normal((5, 4, 3)).astype(np.float32)
+WITH_PARAMS = {
+    "Linear": lambda: Linear(3, 2, rng=rng()),
+    "LayerNorm": lambda: LayerNorm(3),
+    "LSTM": lambda: pyoptk.LSTM(3, 2, rng=rng()),
+    "minGRU": lambda: pyoptk.minGRU(3, 2, rng=rng()),
+    "Sequential": lambda: Sequential(pyoptk.GRU(3, 3, rng=rng()), Linear(3, 2, rng=rng())),
+}
+
+
+def output(layer, x=X):
+    y = layer.forward(x, train=False)
+    return y[0] if isinstance(y, tuple) else y
+
+
+@pytest.mark.parametrize("name", WITH_PARAMS)
+@pytest.mark.parametrize("taken", [0, 1, 2])
+def test_what_shares_parameters_moves_at_once(name, taken):
+    layer = WITH_PARAMS[name]()
+    family = [layer, layer.shared(), layer.shared().shared()]
+    model = Sequential(family[taken])
+    model.flat_params[:] *= 2
+    expected = model.forward(X)
+    for one in family:
+        np.testing.assert_array_equal(output(one), expected)
+        assert one.flat_params.ctypes.data == model.flat_params.ctypes.data
+        assert one.flat_grads.ctypes.data == model.flat_grads.ctypes.data
+        assert all(np.shares_memory(a, one.flat_params) for a in one.params.values())
+    model.backward(np.ones_like(expected))
+    assert any(np.any(grad) for grad in layer.grads.values())
+
+
+@pytest.mark.parametrize("name", WITH_PARAMS)
+def test_a_layer_is_in_one_model(name):
+    layer = WITH_PARAMS[name]()
+    model = Sequential(layer)
+    for again in (layer, layer.shared(), *model.layers):
+        with pytest.raises(ValueError, match=r"^layers\[0\]: expected a layer that is in no other"):
+            Sequential(again)
+    Sequential(copy.deepcopy(layer))
+    del model
+    gc.collect()
+    Sequential(layer)
+
+
+@pytest.mark.parametrize("name", WITH_PARAMS)
+@pytest.mark.parametrize("of", [lambda m: m.flat_params, lambda m: [*m.params.values()]])
+def test_a_step_on_arrays_that_were_left_is_refused(name, of):
+    layer = WITH_PARAMS[name]()
+    optimizer = pyoptk.SGD(of(layer), lr=0.1)
+    grads = copy.deepcopy(of(layer))
+    Sequential(layer)
+    with pytest.raises(ValueError, match="read-only"):
+        optimizer.step(grads)
+
+
+COPIES = [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m)), lambda m: Sequential(m)]
+
+
+@pytest.mark.parametrize("name", WITH_PARAMS)
+@pytest.mark.parametrize("how", COPIES)
+def test_a_frozen_array_stays_frozen(name, how):
+    layer = WITH_PARAMS[name]()
+    frozen, free = list(layer.params)[:2]
+    layer.params[frozen].flags.writeable = False
+    params = list(how(layer).params.items())
+    for key, array in params[:2]:
+        assert array.flags.writeable == key.endswith(free)
+
+
+def test_a_buffer_whose_dtype_was_set_is_refused():
+    layer = pyoptk.LSTM(2, 2)
+    layer.flat_params.dtype = np.int32
+    for how in (copy.deepcopy, Sequential):
+        with pytest.raises(TypeError, match="expected float32"):
+            how(layer)
+
+
+@pytest.mark.parametrize("name", ["params", "grads", "flat_params", "flat_grads", "weight"])
+@pytest.mark.parametrize("model", [LayerNorm(3), Linear(3, 2), Sequential(Linear(3, 2))])
+def test_assigning_memory_is_refused(name, model):
+    if name == "weight" and isinstance(model, Sequential):
+        name = "0.weight"
+    with pytest.raises(AttributeError, match=f"^{name}: cannot be assigned"):
+        setattr(model, name, {})
+    model.flat_params += 1  # sets the same array again
+
+
+def test_masks_of_shared_layers_differ():
+    model = Sequential(Dropout(0.5, seed=1), Dropout(0.5, seed=2), pyoptk.LSTM(3, 2, seed=3))
+    first, second = model.shared(), model.shared()
+    seeds = [layer.seed for one in (model, first, second, first.shared()) for layer in one.layers]
+    assert len({*seeds}) == len(seeds)
+
+
+CHANGES = {
+    "p": (Dropout(0.5, seed=1), "p", 0.1),
+    "seed": (Dropout(0.5, seed=1), "seed", 2),
+    "activation": (Linear(3, 2, "tanh", rng=rng()), "activation", "relu"),
+    "slope": (Linear(3, 2, "leaky_relu", rng=rng()), "slope", 0.7),
+    "alone": (Activation("tanh"), "activation", "relu"),
+    "alone, slope": (Activation("leaky_relu"), "slope", 0.7),
+    "bidirectional": (Last(), "batch_first", True),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_setting_changed_after_forward_leaves_its_backward(name):
+    layer, setting, value = CHANGES[name]
+    results, x = [], X[:, :, :2] if name == "bidirectional" else X
+    for changed in (False, True):
+        one = copy.deepcopy(layer)
+        y = one.forward(x)
+        if changed:
+            setattr(one, setting, value)
+        results.append(one.backward(np.ones_like(y)))
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("f", ["relu", "leaky_relu", "tanh", "sigmoid", "gelu", "none"])
+@pytest.mark.parametrize("x", [X, X[0], X[0, 0]])
+def test_an_output_changed_in_place_is_refused_or_harmless(f, x):
+    for layer in (
+        Linear(3, 2, f, rng=rng()),
+        Activation(f),
+        Sequential(Linear(3, 2, f, rng=rng())),
+    ):
+        y = layer.forward(x)
+        expected = layer.backward(np.ones_like(y))
+        y = layer.forward(x)
+        if f in ("gelu", "none"):
+            y -= 1
+        else:
+            with pytest.raises(ValueError, match="read-only"):
+                y -= 1
+        np.testing.assert_array_equal(layer.backward(np.ones_like(y)), expected)
+        layer.forward(x, train=False)[...] = 0
+
+
+LAYERS = {
+    "Linear": lambda: Linear(3, 3),
+    "LayerNorm": lambda: LayerNorm(3),
+    "Activation": lambda: Activation("relu"),
+    "Dropout": lambda: Dropout(0.5),
+    "Flatten": Flatten,
+    "Last": Last,
+    "Embedding": lambda: Embedding(9, 3),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_masked_and_ragged_arrays_are_refused(name):
+    layer, x = LAYERS[name](), np.ones((5, 4, 3), int) if name == "Embedding" else X
+    for refused, what in ((np.ma.array(x, mask=x > 0), "masked"), ([[1.0], [1.0, 2.0]], "ragged")):
+        with pytest.raises((TypeError, ValueError), match=f"^x: expected .*{what}"):
+            layer.forward(refused)
+        dy = np.ma.array(layer.forward(x)) if what == "masked" else refused
+        with pytest.raises((TypeError, ValueError), match=f"^dy: expected .*{what}"):
+            layer.backward(dy)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_gradient_has_the_shape_of_the_output(name):
+    layer, x = LAYERS[name](), np.ones((5, 4, 3), int) if name == "Embedding" else X
+    y = layer.forward(x)
+    with pytest.raises(ValueError, match=r"^dy: expected "):
+        layer.backward(np.ones(y.shape[1::-1] + y.shape[2:], y.dtype))
+    layer.backward(np.ones_like(y))
+
+
+@pytest.mark.parametrize("name", [*LAYERS, "Sequential"])
+def test_switches_are_true_or_false(name):
+    layer, x = LAYERS.get(name, lambda: Sequential(Linear(3, 3)))(), X
+    x = np.ones((5, 4), int) if name == "Embedding" else x
+    with pytest.raises(TypeError, match=r"^train: expected True or False"):
+        layer.forward(x, train="no")
+    y = layer.forward(x)
+    for switch in ("accumulate",) if name == "Embedding" else ("need_dx",):
+        with pytest.raises(TypeError, match=f"^{switch}: expected True or False"):
+            layer.backward(np.ones_like(y), **{switch: "yes"})
+    layer.backward(np.ones_like(y))
