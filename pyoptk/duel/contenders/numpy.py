@@ -130,9 +130,11 @@ def named(weights):
 
 
 def layer(
-    x, dy, weights, lengths=None, *, cell, layers=1, directions=1, layer_norm=False, **form
+    x, dy, weights, lengths=None, *, cell, layers=1, directions=1, layer_norm=False, compute=None,
+    **form,
 ):  # fmt: skip
-    """pyoptk's twin, which takes the states between x and the weights."""
+    """pyoptk's twin, which takes the states between x and the weights; always in float32, in which
+    NumPy's products are fastest."""
     more = form.keys() & {"proj_size", "recurrent_dropout", "zoneout"}
     if lengths is not None or layers > 1 or directions > 1 or more:
         raise NotImplementedError
@@ -156,7 +158,7 @@ def layer(
     return (forward, backward), list
 
 
-def stream(x, dy, weights, *, cell, layer_norm=False, **form):
+def stream(x, dy, weights, *, cell, layer_norm=False, compute=None, **form):
     step = twin_of(cell, "step", layer_norm)
     form |= named(weights[4:])
     return partial(step, x[0], *[np.zeros_like(dy[0])] * states(step), *weights[:4], **form)
@@ -217,8 +219,8 @@ def train_mlp(x, labels, params, take):
     return work, lambda _: params
 
 
-def mlp(x, labels, weights):
-    """The loop with Adam in NumPy."""
+def mlp(x, labels, weights, *, compute=None):
+    """The loop with Adam in NumPy, in float32."""
     return train_mlp(x, labels, weights, updates("Adam", weights))
 
 
