@@ -71,6 +71,7 @@ class Movable:
     params: Mapping[str, Array] = MappingProxyType({})
     grads: Mapping[str, Any] = MappingProxyType({})
     _kin: Any = None  # the `Kin` of one that is shared
+    _places: Any = None  # of its layers if it is a model
     _owner: Any = None  # a weak reference to the model whose buffers they are in
 
     if not TYPE_CHECKING:  # where this is an error at once

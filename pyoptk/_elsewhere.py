@@ -25,6 +25,8 @@ _ELSEWHERE = {
     "in_features": ("inputs",), "out_features": ("outputs",), "use_bias": ("bias",),
     "num_embeddings": ("rows",), "embedding_dim": ("width",), "output_dim": ("width",),
     "normalized_shape": ("size",), "rate": ("p",), "negative_slope": ("slope",),
+    "weight": ("class_weights", "weights"), "sample_weight": ("weights",), "beta": ("delta",),
+    "logits": ("y",), "y_pred": ("y",), "labels": ("target",), "y_true": ("target",),
 }  # fmt: skip
 
 
@@ -37,6 +39,22 @@ def no_attribute(of: object, name: str, *known: str) -> AttributeError:
     meant = _meant(name, (*known, *dir(type(of)), *vars(of)))
     question = f"; did you mean {meant[0]}?" if meant else ""
     return AttributeError(f"{type(of).__name__} has no attribute {name!r}{question}")
+
+
+class Instead:
+    """An attribute that models of other libraries have: asking for it says what to do instead.
+
+    A class with a ``__getattr__`` would make Python slower at finding all its attributes.
+    """
+
+    def __init__(self, instead: str) -> None:
+        self.instead = instead
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, of: object, owner: type) -> object:
+        raise AttributeError(f"{owner.__name__} has no attribute {self.name!r}; {self.instead}")
 
 
 def check_names(names: Iterable[str], known: Sequence[str]) -> None:

@@ -27,13 +27,14 @@ The arithmetic is in csrc/kernels/losses.h, the formulas in csrc/include/pyoptk_
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import kernels
 from ._checks import advice, check_switch, described
+from ._elsewhere import check_names
 from ._held import quietly
 from ._sequences import check_lengths, plain
 from ._targets import is_distribution
@@ -122,6 +123,16 @@ def _row_weights(
     return found
 
 
+def _check_known(unknown: dict[str, Never], *options: str) -> None:
+    """Raise if there is a keyword that the loss with these options of its own does not know."""
+    if "reduction" in unknown:
+        raise TypeError(
+            "reduction: unknown keyword; a loss is the mean over rows (for their sum, multiply it "
+            "and its gradient by their number)"
+        )
+    check_names(unknown, ["y", "target", *options, "lengths", "weights", "batch_first", "out"])
+
+
 def cross_entropy(
     y: Array,
     target: ArrayLike,
@@ -133,6 +144,7 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     ignore_index: int = -100,
     out: Array | None = None,
+    **unknown: Never,
 ) -> Loss:
     """The cross entropy of softmax(y) and the target, mean over rows.
 
@@ -153,6 +165,7 @@ def cross_entropy(
         and y.flags.c_contiguous
         and target.shape == y.shape[:1]
         and y.shape[1]
+        and not unknown
         and lengths is weights is class_weights is None
         and batch_first is False
     ):
@@ -162,6 +175,7 @@ def cross_entropy(
         )
         return loss, dy
     given = {"y": y, "target": target, "weights": weights, "class_weights": class_weights}
+    _check_known(unknown, "class_weights", "label_smoothing", "ignore_index")
     y = _output(y)
     if y.ndim == 0 or y.shape[-1] == 0:
         raise ValueError(f"y: expected scores of at least 1 class, [..., C], got {described(y)}")
@@ -202,9 +216,11 @@ def _elementwise(
     weights: ArrayLike | None,
     batch_first: bool,
     out: Array | None,
+    unknown: dict[str, Never],
     **options: float,
 ) -> Loss:
     given = {"y": y, "target": target, "weights": weights}
+    _check_known(unknown, *options)
     y = _output(y)
     target, dy = _like(y, target), _gradient(y, out, **given)
     check_switch("batch_first", batch_first)
@@ -218,34 +234,37 @@ def _elementwise(
 
 def mse(
     y: Array, target: Array, *, lengths: ArrayLike | None = None, weights: ArrayLike | None = None,
-    batch_first: bool = False, out: Array | None = None,
+    batch_first: bool = False, out: Array | None = None, **unknown: Never,
 ) -> Loss:  # fmt: skip
     """The mean of (y - target)**2, target like y."""
-    return _elementwise(kernels.mse, y, target, lengths, weights, batch_first, out)
+    return _elementwise(kernels.mse, y, target, lengths, weights, batch_first, out, unknown)
 
 
 def mae(
     y: Array, target: Array, *, lengths: ArrayLike | None = None, weights: ArrayLike | None = None,
-    batch_first: bool = False, out: Array | None = None,
+    batch_first: bool = False, out: Array | None = None, **unknown: Never,
 ) -> Loss:  # fmt: skip
     """The mean of abs(y - target), target like y."""
-    return _elementwise(kernels.mae, y, target, lengths, weights, batch_first, out)
+    return _elementwise(kernels.mae, y, target, lengths, weights, batch_first, out, unknown)
 
 
 def huber(
     y: Array, target: Array, *, delta: float = 1.0, lengths: ArrayLike | None = None,
     weights: ArrayLike | None = None, batch_first: bool = False, out: Array | None = None,
+    **unknown: Never,
 ) -> Loss:  # fmt: skip
     """The mean of r**2 / 2 if abs(r) <= delta, else delta * (abs(r) - delta / 2), r = y - target.
 
     Huber (1964).
     """
-    return _elementwise(kernels.huber, y, target, lengths, weights, batch_first, out, delta=delta)
+    kernel = kernels.huber
+    return _elementwise(kernel, y, target, lengths, weights, batch_first, out, unknown, delta=delta)
 
 
 def bce_with_logits(
     y: Array, target: Array, *, pos_weight: float = 1.0, lengths: ArrayLike | None = None,
     weights: ArrayLike | None = None, batch_first: bool = False, out: Array | None = None,
+    **unknown: Never,
 ) -> Loss:  # fmt: skip
     """The mean binary cross entropy of sigmoid(y) and the target, like y, in [0, 1].
 
@@ -253,5 +272,5 @@ def bce_with_logits(
     """
     kernel = kernels.bce_with_logits
     return _elementwise(
-        kernel, y, target, lengths, weights, batch_first, out, pos_weight=pos_weight
+        kernel, y, target, lengths, weights, batch_first, out, unknown, pos_weight=pos_weight
     )

@@ -26,6 +26,9 @@ def test_an_unknown_keyword_is_answered_with_the_right_one(keywords, message):
         pyoptk.RMSprop(np.ones(2), alpha=0.9)
 
 
+NET, LOSSES = pyoptk.layers.Sequential(pyoptk.layers.Linear(1, 1)), pyoptk.losses
+
+
 @pytest.mark.parametrize(
     ("use", "message"),
     [
@@ -48,10 +51,17 @@ def test_an_unknown_keyword_is_answered_with_the_right_one(keywords, message):
             r"^Linear is not callable; did you mean forward",
         ),
         (lambda *_: pyoptk.layers.Linear(1, 1).parameters(), "^Linear .*; did you mean params"),
+        (lambda *_: NET.fit(1), r"^Sequential has no attribute 'fit'; pyoptk\.fit\(model, "),
+        (lambda *_: NET.eval(), r"^Sequential has no attribute 'eval'; forward\(x, train=False"),
+        (lambda *_: NET.parameters(), "^Sequential has no attribute 'parameters'; see params$"),
+        (lambda *_: LOSSES.cross_entropy(1, 2, weight=3), r"^weight: .* mean class_weights\?"),
+        (lambda *_: LOSSES.mse(1, 2, sample_weight=3), r"^sample_weight: .* mean weights\?"),
+        (lambda *_: LOSSES.huber(1, 2, beta=3), r"^beta: .* mean delta\?"),
+        (lambda *_: LOSSES.bce_with_logits(1, 2, reduction="sum"), "^reduction: .* mean over rows"),
         (lambda *_: pyoptk.Linear, r"^module 'pyoptk' has .*; did you mean pyoptk\.layers\.Linear"),
         (lambda *_: pyoptk.Dense, "^module 'pyoptk' has no attribute 'Dense'$"),
     ],
-    ids=range(12),
+    ids=range(19),
 )
 def test_what_other_libraries_have_is_answered_with_its_name_here(use, message):
     with pytest.raises((AttributeError, TypeError), match=message):

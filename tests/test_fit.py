@@ -238,6 +238,7 @@ TIME_MAJOR = {"model": RNN, "optimizer": pyoptk.SGD(RNN.params)}
         ({"validation": 0.99}, r"^validation: expected to leave rows to train on, got 0.99"),
         ({"validation": (X, Y[:2])}, r"^validation.y: expected 6 rows like x"),
         ({"validation": 3}, r"^validation: expected arrays, an iterable"),
+        ({"lengths": [1] * 6}, "^lengths: expected None, as the model does not take them, and nei"),
         ({"lengths": [1, 2]}, r"^lengths: expected shape \(6,\), got \(2,\)"),
         ({"batch_axis": 2}, r"^batch_axis: expected one of 0, 1, got 2"),
         (TIME_MAJOR, r"^batch_axis: expected 1, as the model has batch_first=False, got 0"),

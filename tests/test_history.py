@@ -42,6 +42,25 @@ def test_a_row_without_a_column_is_refused_whole():
         pyoptk.History("loss")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": [1.0]}, r"^history\['loss'\]: expected 2 numbers, as 'epoch' has, got 1"),
+        ({"lr": [0.1, "0.1"]}, r"^history\['lr'\]: expected numbers, got '0.1'"),
+        ({"lr": 0.1}, r"^history\['lr'\]: expected a list, got float"),
+        ({"mae": [1.0, 1.0]}, "^history: expected 7 names, got 'mae' too"),
+    ],
+    ids=str,
+)
+def test_columns_that_are_none_are_refused(change, message):
+    history, state = some_history(1), some_history(2).state_dict()
+    with pytest.raises((TypeError, ValueError), match=message):
+        history.load_state_dict({**state, **change})
+    assert history == some_history(1)
+    history.load_state_dict(state)
+    assert history == state
+
+
 def test_a_history_is_drawn_into_a_file_or_a_figure_of_pyplot(tmp_path):
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("agg")

@@ -164,6 +164,11 @@ def backward_model(model, n):
     model.net.backward(DY[0, :, :1], need_dx=bool(n % 2))
 
 
+def accumulate_model(model, n):
+    model.net.forward(X[0])
+    model.net.backward(DY[0, :, :1], accumulate=True)
+
+
 def backward_linear(model, n):
     linear = model.net.layers[0]
     linear.forward(X[0])
@@ -274,6 +279,7 @@ ROWS = {
     "Linear.backward": (backward_linear, alone, {}),
     "LayerNorm.backward": (backward_norm, alone, {}),
     "Sequential.forward": (forward_model, alone, {}),
+    "Sequential.backward, accumulate": (accumulate_model, alone, {}),
     "fit": (fit, alone, {}),
     "lr_range_test": (search, alone, {}),
     "ReduceOnPlateau.update": (reduce, alone, {}),

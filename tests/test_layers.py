@@ -245,6 +245,13 @@ REFUSED = {
     "x: expected integers, got float32": lambda: Embedding(3, 1).forward(X),
     "x: expected rows in 0..2, got -1..2": lambda: Embedding(3, 1).forward([2, -1]),
     "x: expected floats of 3 axes": lambda: Last().forward(X),
+    "accumulate: expected True or False, got 'yes'": lambda: Last().backward(X, accumulate="yes"),
+    "need_dx: expected True or False, got 1": lambda: Dropout(0.5).backward(X, need_dx=1),
+    "accumulate: expected True or False, got 0": lambda: Flatten().backward(X, accumulate=0),
+    "accumulate: expected True or False, got None": lambda: Activation("relu").backward(
+        X, accumulate=None
+    ),
+    "need_dx: expected True or False, got None": lambda: Embedding(3, 1).backward(X, need_dx=None),
     "x: expected 2 axes or more": lambda: Flatten().forward(X[0]),
     "lengths: expected numbers in 0..2": lambda: Last().forward(X[:, :, None], lengths=[1, 2, 3]),
 }

@@ -70,7 +70,8 @@ def test_a_range_test_leaves_everything_as_it_was(loss, steps):
 def test_rows_of_a_table_that_are_accumulated_are_put_back(frozen, rng):
     layers = pyoptk.layers
     head = layers.Linear(2, 1, rng=rng)
-    model = layers.Sequential(layers.Embedding(5, 1, rng=rng), layers.Flatten(), head)
+    table = layers.Sequential(layers.Embedding(5, 1, rng=rng), layers.Dropout(0.5, seed=1))
+    model = layers.Sequential(table, layers.Flatten(), head)
     top = pyoptk.Accumulation(pyoptk.SGD(model.params, lr=0.1), 3)
     head.params["bias"].flags.writeable = not frozen
     x, y = rng.integers(0, 5, (40, 2)), np.ones((40, 1), np.float32)
@@ -78,8 +79,12 @@ def test_rows_of_a_table_that_are_accumulated_are_put_back(frozen, rng):
         dict.__setitem__(model.grads, "2.bias", None)
         dict.__setitem__(head.grads, "bias", None)
     before = pickle.dumps([model.state_dict(), top.state_dict(), top.opt.state_dict()])
+    rows = [one.grads for one in (model, table, table[0])]
+    values = [[*each.values()] for each in rows]
     found = pyoptk.lr_range_test(model, pyoptk.losses.mse, top, x, y, steps=10, batch_size=4)
     assert len(found.lr) == 10
+    for each, before_it in zip(rows, values, strict=True):
+        assert all(a is b for a, b in zip(each.values(), before_it, strict=True))
     assert pickle.dumps([model.state_dict(), top.state_dict(), top.opt.state_dict()]) == before
 
 

@@ -273,7 +273,26 @@ def test_an_exception_at_any_moment_leaves_no_mixture_of_two_forwards():
     assert stopped > 20
 
 
+def test_the_layers_of_a_model_are_those_of_a_sequence():
+    model = Sequential(Linear(1, 2), Sequential(Activation("relu"), Linear(2, 1)))
+    assert model[0] is model.layers[0]
+    assert model[-1][0] is model.layers[1].layers[0]
+    assert (len(model), list(model)) == (2, list(model.layers))
+
+
+class Bare(pyoptk.layers.Layer):
+    def forward(self, x):
+        return x
+
+    def backward(self, dy, *, need_dx=True):
+        return dy
+
+
 REFUSED = {
+    r"layers\[0\]: expected forward with train=, got Bare.forward\(x\)": lambda: Sequential(Bare()),
+    r"lengths: expected None, as no layer of this model takes them": lambda: Sequential(
+        Linear(1, 1), Sequential(Activation("relu"))
+    ).forward(np.ones((3, 2, 1), np.float32), lengths=[1, 2]),
     "layers: expected at least one, got none": lambda: Sequential(),
     r"layers\[1\]: expected an object with params, got str": lambda: Sequential(Linear(1, 1), "x"),
     "layers: expected one dtype, got float32 and float64": lambda: Sequential(

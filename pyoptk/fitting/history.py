@@ -6,9 +6,10 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import _files
+from ..checkpoint import check_arrays
 from ..optim.stateful import at_once
 
 if TYPE_CHECKING:
@@ -76,6 +77,28 @@ class History(dict[str, list[float]]):
             else:
                 calls += [partial(self.updates[name][k].append, v) for k, v in row.items()]
         return calls
+
+    def state_dict(self) -> dict[str, list[float]]:
+        """The lists by name, its own."""
+        return dict(self)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the epochs of another history with the same columns; nothing changes on an error."""
+        self.check_state_dict(state)
+        at_once([partial(own.__setitem__, slice(None), state[name]) for name, own in self.items()])
+
+    def check_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raise what `load_state_dict` would raise."""
+        check_arrays(self, state, "history")
+        epochs = len(state["epoch"])
+        for name, column in state.items():
+            if odd := [v for v in column if type(v) not in (int, float)]:
+                raise TypeError(f"history[{name!r}]: expected numbers, got {odd[0]!r}")
+            if len(column) != epochs:
+                raise ValueError(
+                    f"history[{name!r}]: expected {epochs} numbers, as 'epoch' has, got "
+                    f"{len(column)}"
+                )
 
     @property
     def monitored(self) -> str:

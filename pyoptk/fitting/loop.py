@@ -115,8 +115,7 @@ class Training:
     def _evaluate(self, means: Means, interrupts: Interrupts) -> None:
         assert self._validation is not None
         for x, target, lengths, rows in self._validation():
-            more = {} if lengths is None else {"lengths": lengths}
-            y = self._model.forward(x, train=False, **more)
+            y = self._step.output(x, lengths, train=False)
             means.add(float(self._step.loss(y, target, lengths)[0]), y, target, lengths, rows)
             if interrupts.requested:
                 return
@@ -211,7 +210,8 @@ def training(
     if not isinstance(callbacks, list | tuple) or not all(map(callable, callbacks)):
         raise TypeError(f"callbacks: expected a list or tuple of functions, got {callbacks!r}")
     chain = check_optimizer(optimizer, model)
-    step = Step(model, loss, axis == 0, optimizer, chain)
+    scored = named_metrics(metrics, axis == 0)
+    step = Step(model, loss, axis == 0, optimizer, chain, scored.values())
     sources = with_validation(
         source_of(model, x, y, lengths, axis, batch_size, epochs), validation, axis, batch_size
     )
@@ -219,7 +219,6 @@ def training(
         taken = inspect.signature(model.forward).parameters
         if "train" not in taken and not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
             raise TypeError("model: expected a forward with train=, for validation, got none")
-    scored = named_metrics(metrics, axis == 0)
     names = ["loss", *scored]
     columns = names + [f"val_{name}" for name in names if sources[1] is not None]
     if rng is None and shuffle:

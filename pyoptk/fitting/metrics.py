@@ -61,8 +61,11 @@ class Scored:
         self.takes_lengths = "lengths" in parameters
         self.more = {"batch_first": batch_first} if "batch_first" in parameters else {}
 
+    def uses_lengths(self, y: Any) -> bool:
+        return self.takes_lengths and y.ndim >= 3
+
     def __call__(self, y: Any, target: Any, lengths: Any) -> Any:
-        if lengths is None or y.ndim < 3 or not self.takes_lengths:
+        if lengths is None or not self.uses_lengths(y):
             return self.function(y, target)
         return self.function(y, target, lengths=lengths, **self.more)
 

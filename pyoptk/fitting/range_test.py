@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _checks
+from .._bound import Movable
+from .._products import put_all
+from ..layers.places import inside
 from ..optim import Rprop
-from ..optim.stateful import Restoring, at_once
+from ..optim.stateful import Restoring, as_now, at_once
 from .batches import source_of
 from .console import Interrupts
-from .saved import check_optimizer, copies, parts_of
+from .saved import check_optimizer, parts_of
 from .step import Step
 
 if TYPE_CHECKING:
@@ -112,14 +115,17 @@ class _PutBack(Restoring):
         self.calls = [partial(setattr, self.opt, "lr", self.opt.lr)]
         if self.groups:
             self.calls.append(partial(setattr, self.opt, "groups", self.groups))
-        own = [*model.params.values(), *model.grads.values()]
-        arrays = [array for array in own if isinstance(array, np.ndarray)]
-        self.calls.append(partial(at_once, copies((array, array.copy()) for array in arrays)))
+        layers = inside(model)
+        dicts = [model.params, *(one.grads for one in layers)]
+        self.calls.append(partial(at_once, as_now(dicts)))
+        for one in layers:
+            if counters := getattr(one, "_counters", None):
+                self.calls.append(partial(put_all, [(one, counters)], []))
         for part in parts_of(model, chain).values():
-            if hasattr(part, "load_state_dict"):
-                state = part.state_dict()
-                if not all(any(value is array for array in arrays) for value in state.values()):
-                    self.calls.append(partial(part.load_state_dict, _copied(state)))
+            if hasattr(part, "load_state_dict") and not isinstance(part, Movable):
+                load = partial(part.load_state_dict, _copied(part.state_dict()))
+                load()  # one that is refused is refused before anything is trained
+                self.calls.append(load)
         self.calls.append(partial(setattr, bits, "state", bits.state))
 
     def set_lr(self, lr: float, base: float) -> None:
@@ -165,7 +171,7 @@ def lr_range_test(
 
     The learning rate grows by the same factor in each step (Smith 2017, section 3.3; on a
     logarithmic axis). The test ends early where the loss is four times as high as its lowest mean,
-    not finite, or after Ctrl-C. Parameters, arrays of gradients, the states and step counts of
+    not finite, or after Ctrl-C. Parameters, gradients, the states and step counts of
     optimizer and wrappers, and `rng` are then as before, also after an exception.
 
     Parameters

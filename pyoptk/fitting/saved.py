@@ -6,14 +6,14 @@ loop.py uses `Saved`; the range test uses `parts_of`, too.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .. import _files, checkpoint
-from ..optim.stateful import Wrapper, at_once
+from ..optim.stateful import Wrapper, at_once, copies
 from ..schedules import ReduceOnPlateau, _Made
 from .history import History
 
@@ -135,11 +135,6 @@ class Saved:
         assert self.path is not None
         if os.path.exists(self.path):
             checkpoint.load(self.path, **self._parts(model, rng))
-
-
-def copies(pairs: Iterable[tuple[Any, Any]]) -> list[Callable[[], None]]:
-    """The calls that change each first array to the second, unless it is frozen (read-only)."""
-    return [partial(to.__setitem__, ..., value) for to, value in pairs if to.flags.writeable]
 
 
 def _plateaus(value: Any) -> list[ReduceOnPlateau]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 from .. import _checks
@@ -21,10 +22,17 @@ class Step:
     optimizer : optimizer or wrapper
     chain : list
         The optimizer and its wrappers.
+    metrics : list of Scored
     """
 
     def __init__(
-        self, model: Any, loss: Any, batch_first: bool, optimizer: Any, chain: list[Any]
+        self,
+        model: Any,
+        loss: Any,
+        batch_first: bool,
+        optimizer: Any,
+        chain: list[Any],
+        metrics: Iterable[Scored] = (),
     ) -> None:
         if not callable(loss):
             raise TypeError(f"loss: expected a function (y, target), got {type(loss).__name__}")
@@ -32,12 +40,27 @@ class Step:
         takes = inspect.signature(model.backward).parameters
         # Of the inputs nobody asks for a gradient, which costs as much as that of the weights.
         self.options = {"need_dx": False} if "need_dx" in takes else {}
+        self.takes_lengths = takes_lengths(model)
+        self.scored = [self.loss, *metrics]
         self.scalers = [part for part in chain if isinstance(part, LossScaler)]
+
+    def output(self, x: Any, lengths: Any, **options: bool) -> Any:
+        """The output of the model, which gets the lengths if it takes them."""
+        if lengths is None:
+            return self.model.forward(x, **options)
+        if self.takes_lengths:
+            return self.model.forward(x, lengths=lengths, **options)
+        y = self.model.forward(x, **options)
+        if not any(scored.uses_lengths(y) for scored in self.scored):
+            raise ValueError(
+                "lengths: expected None, as the model does not take them, and neither the loss nor "
+                f"a metric does for an output {y.shape}"
+            )
+        return y
 
     def forward(self, x: Any, target: Any, lengths: Any) -> tuple[Any, float, Any]:
         """The output, the loss, and the gradient of the loss with respect to the output."""
-        model = self.model
-        y = model.forward(x) if lengths is None else model.forward(x, lengths=lengths)
+        y = self.output(x, lengths)
         found = self.loss(y, target, lengths)
         try:
             value, dy = found
@@ -52,3 +75,11 @@ class Step:
             dy = dy * dy.dtype.type(scaler.scale)
         self.model.backward(dy, **self.options)
         self.optimizer.step(self.model.grads)
+
+
+def takes_lengths(model: Any) -> bool:
+    """Whether the forward of a model has a use for lengths."""
+    if hasattr(model, "takes_lengths"):
+        return bool(model.takes_lengths)
+    known = inspect.signature(model.forward).parameters
+    return "lengths" in known or any(p.kind is p.VAR_KEYWORD for p in known.values())

@@ -56,9 +56,10 @@ class Dropout(Layer):
         self, dy: Array, *, need_dx: bool = True, accumulate: bool = False
     ) -> Array | None:
         """The gradient of x, or None."""
+        _checks.check_switches(need_dx=need_dx, accumulate=accumulate)
         mask, y = self._due()
         dy = gradient(dy, y)
-        dx = np.empty(dy.shape, dy.dtype) if _checks.check_switch("need_dx", need_dx) else None
+        dx = np.empty(dy.shape, dy.dtype) if need_dx else None
         if dx is not None:
             _drop(dy, dx, *mask)
         self._kept = None

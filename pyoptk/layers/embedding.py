@@ -82,6 +82,7 @@ class Embedding(Layer):
 
         The new one refers to dy: do not change it before the step.
         """
+        _checks.check_switches(need_dx=need_dx, accumulate=accumulate)
         values = rows_of("dy", dy, self.dtype, self.width)
         (x,) = self._due()
         if np.shape(dy)[:-1] != x.shape:
@@ -89,7 +90,7 @@ class Embedding(Layer):
         shape, indices = (self.rows, self.width), x.ravel()
         grad = SparseRows(indices, values, shape, padding_idx=self.padding_idx)
         before = self.grads["weight"]
-        if _checks.check_switch("accumulate", accumulate) and before.indices.size:
+        if accumulate and before.indices.size:
             indices = np.concatenate([before.indices, grad.indices])
             grad = SparseRows(indices, np.concatenate([before.values, grad.values]), shape)
         put_all([(self.grads, {"weight": grad}), (self.__dict__, {"_kept": None})], [])

@@ -151,9 +151,10 @@ class Activation(Layer):
         self, dy: Array, *, need_dx: bool = True, accumulate: bool = False
     ) -> Array | None:
         """The gradient of x, or None."""
+        _checks.check_switches(need_dx=need_dx, accumulate=accumulate)
         x, y, options = self._due()
         dy = gradient(dy, y)
-        if not _checks.check_switch("need_dx", need_dx):
+        if not need_dx:
             self._kept = None
             return None
         dx, z, one = np.empty(x.shape, x.dtype), x.reshape(-1, 1), np.ones((1, 1), x.dtype)

@@ -11,6 +11,7 @@ from ..rnn.layer import Layer
 from ..rnn.minimal_layer import Minimal
 
 NEEDED = ("params", "grads", "forward", "backward")
+KEYWORDS = {"forward": ("train",), "backward": ("need_dx", "accumulate")}
 
 
 class Place(NamedTuple):
@@ -25,7 +26,13 @@ class Place(NamedTuple):
 
 def is_model(layer: Any) -> bool:
     """Whether it is a `Sequential`."""
-    return hasattr(layer, "_places")
+    return getattr(layer, "_places", None) is not None
+
+
+def inside(model: Any) -> list[Any]:
+    """The model or layer, its layers, and those of models in it."""
+    layers = model.layers if is_model(model) else ()
+    return [model, *(found for layer in layers for found in inside(layer))]
 
 
 def padded(flat: Array) -> int:
@@ -41,6 +48,14 @@ def check_layers(layers: tuple[Any, ...]) -> None:
             if not hasattr(layer, name):
                 kind = type(layer).__name__
                 raise TypeError(f"layers[{i}]: expected an object with {name}, got {kind}")
+        for method, names in KEYWORDS.items():
+            known = inspect.signature(getattr(layer, method)).parameters
+            left = [name for name in names if name not in known]
+            if left and all(p.kind is not p.VAR_KEYWORD for p in known.values()):
+                raise TypeError(
+                    f"layers[{i}]: expected {method} with {left[0]}=, got "
+                    f"{type(layer).__name__}.{method}({', '.join(known)})"
+                )
         owner = getattr(layer, "_owner", None)
         if owner is not None and owner() is not None:
             raise ValueError(
@@ -48,7 +63,7 @@ def check_layers(layers: tuple[Any, ...]) -> None:
                 f"{type(layer).__name__} that is; make a model of what two share, and call it "
                 "before the model of the rest"
             )
-        for inner in layer._all() if is_model(layer) else [layer]:
+        for inner in inside(layer):
             first = seen.setdefault(id(inner.params if inner.params else inner), i)
             if first != i:
                 raise ValueError(
@@ -67,6 +82,7 @@ def place(layer: Any, key: str) -> Place:
     recurrent, nested = isinstance(layer, Layer | Minimal), is_model(layer)
     takes_lengths = "lengths" in inspect.signature(layer.forward).parameters
     if nested:
+        takes_lengths = layer.takes_lengths
         replaced = any(place.key for place in layer._places)
     else:
         replaced = bool(layer.grads) and not (

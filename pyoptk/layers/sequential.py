@@ -6,19 +6,22 @@ import copy
 import itertools
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _checks, checkpoint
 from .._bound import MEMORY, Array, Movable, Moves, aligned
+from .._elsewhere import Instead
 from .._files import Path
 from .._memory import apart
 from .._products import put_all
 from .._sequences import check_lengths, plain
+from ..optim.stateful import Restoring, as_now, at_once
 from . import names
-from .places import check_layers, padded, place
+from .places import check_layers, inside, padded, place
 from .shape import Last
 
 
@@ -73,6 +76,15 @@ class Sequential(Movable):
     """
 
     layers: tuple[Any, ...]
+
+    if not TYPE_CHECKING:  # where an unknown attribute is an error at once
+        fit = Instead("pyoptk.fit(model, loss, optimizer, x, y) trains it")
+        train = Instead("forward(x, train=True) does that, the default")
+        eval = Instead("forward(x, train=False) does that")
+        weights, parameters = Instead("see params"), Instead("see params")
+        zero_grad = Instead("backward begins anew unless accumulate=True")
+        summary = Instead("print(model) shows it")
+        get_weights, set_weights = Instead("see state_dict"), Instead("see load_state_dict")
 
     def __init__(self, *layers: Any) -> None:
         if not layers:
@@ -155,6 +167,8 @@ class Sequential(Movable):
         given, states = self._states(state), []
         if train is not True or return_state is not False:
             _checks.check_switches(train=train, return_state=return_state)
+        if lengths is not None and not self.takes_lengths:
+            raise ValueError("lengths: expected None, as no layer of this model takes them")
         if train:
             self._due[0] = False  # until the last layer is through
         for layer, recurrent, nested, takes_lengths, _ in self._places:
@@ -162,8 +176,9 @@ class Sequential(Movable):
                 x, after = layer.forward(x, next(given), lengths=lengths, train=train)
                 states.append(after)
             elif nested:
+                some = lengths if takes_lengths else None
                 x, after = layer.forward(
-                    x, lengths=lengths, state=next(given), return_state=True, train=train
+                    x, lengths=some, state=next(given), return_state=True, train=train
                 )
                 states.append(after)
             elif takes_lengths:
@@ -177,8 +192,8 @@ class Sequential(Movable):
     def backward(self, dy: Any, *, need_dx: bool = True, accumulate: bool = False) -> Any:
         """The gradient of x, or None; fills `grads`, or adds to them if `accumulate`.
 
-        If an exception comes from within, the gradients are those of some layers only: begin again
-        with a forward.
+        After an exception from within begin again with a forward. The gradients are as they were
+        with `accumulate`; without it they may be those of some layers only.
 
         Raises
         ------
@@ -187,6 +202,15 @@ class Sequential(Movable):
         """
         if not self._due[0]:
             raise RuntimeError(_checks.NO_FORWARD)
+        if not accumulate:
+            return self._backward(dy, need_dx, accumulate)
+        calls: list[Any] = [partial(at_once, as_now(one.grads for one in inside(self)))]
+        with Restoring(calls):
+            dx = self._backward(dy, need_dx, accumulate)
+            calls.clear()
+            return dx
+
+    def _backward(self, dy: Any, need_dx: bool, accumulate: bool) -> Any:
         places, first = self._places, 0 if need_dx else self._first
         for i in range(len(places) - 1, first - 1, -1):
             layer, recurrent, _, _, key = places[i]
@@ -255,6 +279,17 @@ class Sequential(Movable):
         # Without the axis of time, sequences come first.
         return np.concatenate(parts, axis=axis if parts[0].ndim > 2 else 0)
 
+    def __getitem__(self, index: int) -> Any:
+        return self.layers[index]
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    @property
+    def takes_lengths(self) -> bool:
+        """Whether a layer takes lengths."""
+        return any(place.takes_lengths for place in self._places)
+
     @property
     def batch_axis(self) -> int:
         """Which axis of x counts sequences or rows."""
@@ -263,13 +298,8 @@ class Sequential(Movable):
     @property
     def batch_first(self) -> bool | None:
         """That of the layers that know steps."""
-        found = (getattr(layer, "batch_first", None) for layer in self._all())
+        found = (getattr(layer, "batch_first", None) for layer in self.layers)
         return next((order for order in found if order is not None), None)
-
-    def _all(self) -> list[Any]:
-        """The layers, also those of models in this model."""
-        nested = [x._all() if isinstance(x, Sequential) else [x] for x in self.layers]
-        return list(itertools.chain.from_iterable(nested))
 
     def shared(self) -> Self:
         """A model with the same parameters and gradients, and memory of its own for the passes.

@@ -64,9 +64,10 @@ class Last(Layer):
         self, dy: Array, *, need_dx: bool = True, accumulate: bool = False
     ) -> Array | None:
         """The gradient of x, or None."""
+        _checks.check_switches(need_dx=need_dx, accumulate=accumulate)
         shape, batch_first, picked, y = self._due()
         dy = gradient(dy, y)
-        dx = np.zeros(shape, y.dtype) if _checks.check_switch("need_dx", need_dx) else None
+        dx = np.zeros(shape, y.dtype) if need_dx else None
         if dx is not None:
             steps = dx.swapaxes(0, 1) if batch_first else dx
             for steps_at, y_at in picked:
@@ -100,7 +101,7 @@ class Flatten(Layer):
         self, dy: Array, *, need_dx: bool = True, accumulate: bool = False
     ) -> Array | None:
         """The gradient of x, or None."""
-        _checks.check_switch("need_dx", need_dx)
+        _checks.check_switches(need_dx=need_dx, accumulate=accumulate)
         shape, y = self._due()
         dx = gradient(dy, y).reshape(shape)
         self._kept = None

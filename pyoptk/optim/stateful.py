@@ -1,6 +1,6 @@
 """The base classes of wrappers: `Stateful` (checked numbers and arrays) and `Wrapper` (a step).
 
-For pyoptk.fitting, too: `at_once` and `Restoring`, changes that no exception divides.
+For models and their loop, too: changes that no exception divides (`at_once`, `Restoring`).
 
 Cython compiles this file, wrappers.py and averages.py unchanged, so that no signal handler (Ctrl-C)
 runs between two changes that belong together: Python runs handlers only between instructions of its
@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -52,13 +53,30 @@ def at_once(calls: list[Callable[[], Any]]) -> None:
         call()
 
 
+def copies(pairs: Iterable[tuple[Any, Any]]) -> list[Callable[[], None]]:
+    """The calls that change each first array to the second, unless it is frozen (read-only)."""
+    return [partial(to.__setitem__, ..., value) for to, value in pairs if to.flags.writeable]
+
+
+def as_now(dicts: Iterable[Mapping[str, Any]]) -> list[Callable[[], None]]:
+    """The calls that give these dicts the values that they hold now, and arrays among these theirs.
+
+    An array in several of the dicts counts once.
+    """
+    dicts = list(dicts)
+    arrays = {id(v): v for each in dicts for v in each.values() if isinstance(v, np.ndarray)}
+    calls = copies((array, array.copy()) for array in arrays.values())
+    return calls + [partial(dict.update, d, dict(d)) for d in dicts if isinstance(d, dict)]
+
+
 class Restoring:
     """At the end of a ``with`` block makes `calls`, whatever ended it and whatever interrupts them.
 
     A call that an exception ends is made once more, then the others are. Each may be repeated.
     """
 
-    calls: list[Callable[[], Any]]
+    def __init__(self, calls: list[Callable[[], Any]]) -> None:
+        self.calls = calls
 
     def __enter__(self) -> Self:
         return self
