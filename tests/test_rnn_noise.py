@@ -1,4 +1,4 @@
-"""Recurrent dropout and zoneout against the twin, finite differences and their definitions."""
+"""Recurrent dropout and zoneout against the twin, finite differences and the papers."""
 
 import copy
 
@@ -13,13 +13,14 @@ from rnn_rows import (
     by_twin,
     case,
     each,
+    inputs_of,
     layer_of,
     twins_of,
     width_of,
 )
 
 import pyoptk
-from pyoptk import reference
+from pyoptk import kernels, reference
 
 
 @pytest.fixture(params=CELLS)
@@ -128,6 +129,77 @@ def test_inference_takes_the_mean_and_drops_nothing(cell, dtype, threads, rng):
 def rounded(layer):
     rates = [round(p * 2**16) / 2**16 for p in layer.zoneout_rates]
     return tuple(rates) if isinstance(layer, pyoptk.LSTM) else rates[1]
+
+
+def sigmoid(a):
+    return 1 / (1 + np.exp(-a))
+
+
+def by_the_papers(cell, x, state, w, kept_h, kept_g, zoned_h, zoned_c):
+    """y and the last state of one layer, step by step, of real or complex arrays.
+
+    `kept_h` multiplies h in products (Gal & Ghahramani 2016, equation 7), kept_g[t] the candidate
+    (Semeniuta et al. 2016). Of zoneout (Krueger et al. 2016, section 3.2), zoned_h[t] and
+    zoned_c[t] are the masks, or in inference their means.
+    """
+    w_ih, w_hh, b_ih, b_hh = w
+    h, *c = state
+    y, H = [], h.shape[-1]
+    for x_t, of_g, of_h, of_c in zip(x, kept_g, zoned_h, zoned_c, strict=True):
+        a_x, a_h = x_t @ w_ih.T + b_ih, (h * kept_h) @ w_hh.T + b_hh
+        if c:
+            i, f, g, o = np.split(a_x + a_h, 4, axis=-1)
+            new_c = sigmoid(f) * c[0] + sigmoid(i) * (np.tanh(g) * of_g)
+            new = sigmoid(o) * np.tanh(new_c)
+            c = [of_c * c[0] + (1 - of_c) * new_c]
+        else:
+            r, z = np.split(sigmoid(a_x + a_h)[..., : 2 * H], 2, axis=-1)
+            n = r * a_h[..., 2 * H :]
+            if cell == "GRU before":
+                n = (r * h * kept_h) @ w_hh[2 * H :].T + b_hh[2 * H :]
+            new = (1 - z) * (np.tanh(a_x[..., 2 * H :] + n) * of_g) + z * h
+        h = of_h * h + (1 - of_h) * new
+        y.append(h[0])
+    return np.stack(y), h, *c
+
+
+@pytest.mark.parametrize("cell", ["LSTM", "GRU", "GRU before"])
+@pytest.mark.parametrize("row", ["state", "candidate", "zoneout"])
+def test_formulas_are_those_of_the_papers(row, cell, rng):
+    """In training with the masks that the kernel of dropout draws, and in inference."""
+
+    def left(steps, p, stream):
+        ones = np.ones((steps, 5, 19))
+        kernels.dropout(ones, ones, p, seed=11, stream=stream * 2**62)
+        return ones
+
+    options, _ = options_for(cell, row)
+    layer, x, state, dy, d = case(rng, (6, 5, 4, 19, 1), np.dtype("f8"), cell, seed=11, **options)
+    p, of_g, (p_c, p_h) = layer.recurrent_dropout, row == "candidate", layer.zoneout_rates
+    masks = (
+        left(1, p * (not of_g), 3),
+        left(6, p * of_g, 3),
+        left(6, p_h, 1) == 0,
+        left(6, p_c, 2) == 0,
+    )
+    given = inputs_of(layer, x, state)
+
+    def theirs(inputs, masks):
+        x, *state = [*inputs.values()][:-4]
+        return by_the_papers(cell, x, state, [*inputs.values()][-4:], *masks)
+
+    ours = by_pyoptk(layer, x, state, dy, d)
+    for name, exact in zip(("y", "h", "c"), theirs(given, masks), strict=False):
+        np.testing.assert_allclose(ours[name], exact, rtol=0, atol=1e-14, err_msg=name)
+    for name, array in given.items():  # the derivative along one direction, by a complex step
+        along = rng.standard_normal(array.shape)
+        moved = theirs(given | {name: array + 1e-30j * along}, masks)
+        exact = sum(np.sum(a.imag * b) for a, b in zip(moved, (dy, *arrays_of(d)), strict=True))
+        products = ours[name] * along
+        assert abs(products.sum() - exact / 1e-30) <= 1e-13 * np.abs(products).sum(), name
+    means = 1, np.ones(6), *(np.full(6, round(p * 2**16) / 2**16) for p in (p_h, p_c))
+    y, _ = layer.forward(x, state, train=False)
+    np.testing.assert_allclose(y, theirs(given, means)[0], rtol=0, atol=1e-14)
 
 
 def test_masks_have_their_probabilities_and_each_call_has_its_own(cell, rng):
