@@ -69,6 +69,19 @@ def _like(y: Array, target: Any) -> Array:
     )
 
 
+def _is_plainly_apart(out: Array, y: Array, target: Array) -> bool:
+    """Whether all three own their memory, and `out` is what `_gradient` would accept."""
+    return (
+        type(out) is _ndarray
+        and out.base is target.base is y.base is None
+        and out is not y
+        and out is not target
+        and out.dtype is y.dtype
+        and out.shape == y.shape
+        and out.flags.carray
+    )
+
+
 def _gradient(like: Array, out: Array | None, **given: Any) -> Array:
     """Where the gradient goes: a new array, or `out`, which may overlap no argument."""
     if out is None:
@@ -160,16 +173,18 @@ def cross_entropy(
     # As in most steps, where the checks below would take as long as the arithmetic.
     if (
         type(y) is type(target) is _ndarray
-        and (y.dtype is _f32 or y.dtype is _f64)
-        and y.ndim == 2
-        and y.flags.c_contiguous
-        and target.shape == y.shape[:1]
-        and y.shape[1]
-        and not unknown
         and lengths is weights is class_weights is None
         and batch_first is False
+        and not unknown
+        and (y.dtype is _f32 or y.dtype is _f64)
+        and len(shape := y.shape) == 2
+        and shape[1]
+        and target.shape == shape[:1]
+        and y.flags.c_contiguous
     ):
-        dy = _empty_like(y) if out is None else _gradient(y, out, y=y, target=target)
+        dy = _empty_like(y) if out is None else out
+        if out is not None and not _is_plainly_apart(out, y, target):
+            dy = _gradient(y, out, y=y, target=target)
         loss = kernels.softmax_cross_entropy(
             y, target, dy, label_smoothing=label_smoothing, ignore_index=ignore_index
         )
