@@ -1,13 +1,15 @@
 """The memory of the arrays in a state: what loading changes, and what shares memory with that.
 
-checkpoint.py and every `load_state_dict` use it. Private.
+checkpoint.py and every `load_state_dict` use it; models and their loop put arrays back with it.
+Private.
 """
 
 from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -77,3 +79,19 @@ def check_targets(parts: Mapping[str, Any]) -> None:
                     f"{span[2]}: expected memory of its own, got an array that overlaps {other[2]}"
                 )
         near.append(span)
+
+
+def copies(pairs: Iterable[tuple[Any, Any]]) -> list[Callable[[], None]]:
+    """The calls that change each first array to the second, unless it is frozen (read-only)."""
+    return [partial(to.__setitem__, ..., value) for to, value in pairs if to.flags.writeable]
+
+
+def as_now(dicts: Iterable[Mapping[str, Any]]) -> list[Callable[[], None]]:
+    """The calls that give these dicts the values that they hold now, and arrays among these theirs.
+
+    An array in several of the dicts counts once.
+    """
+    dicts = list(dicts)
+    arrays = {id(v): v for each in dicts for v in each.values() if isinstance(v, np.ndarray)}
+    calls = copies([(array, array.copy()) for array in arrays.values()])
+    return calls + [partial(dict.update, d, dict(d)) for d in dicts if isinstance(d, dict)]

@@ -11,12 +11,27 @@ typedef struct {
     size_t count;
 } long_sum;
 
+typedef real half_vec __attribute__((vector_size(PK_VECTOR_BYTES / 2)));
+typedef double wide_vec __attribute__((vector_size(LANES / 2 * sizeof(double))));
+
+/* In double, the halves of what is left onto each other: few steps that wait for one another. */
+PK_INLINE double sum_in_double(vec v)
+{
+    half_vec half[2];
+    double part[LANES / 2];
+    memcpy(half, &v, sizeof v);
+    const wide_vec sums =
+        __builtin_convertvector(half[0], wide_vec) + __builtin_convertvector(half[1], wide_vec);
+    memcpy(part, &sums, sizeof sums);
+    for (int width = LANES / 4; width > 0; width /= 2)
+        for (int i = 0; i < width; i++)
+            part[i] += part[i + width];
+    return part[0];
+}
+
 PK_INLINE void flush_sum(long_sum *s)
 {
-    double parts[4] = {0}; /* which do not wait for one another */
-    for (int i = 0; i < LANES; i++)
-        parts[i % 4] += (double)s->block[i];
-    s->total += (parts[0] + parts[1]) + (parts[2] + parts[3]);
+    s->total += sum_in_double(s->block);
     s->block = (vec){0};
     s->count = 0;
 }

@@ -12,10 +12,11 @@ import numpy as np
 
 from .. import _checks
 from .._bound import Movable
+from .._memory import as_now
 from .._products import put_all
 from ..layers.places import inside
 from ..optim import Rprop
-from ..optim.stateful import Restoring, as_now, at_once
+from ..optim.stateful import Restoring, at_once
 from .batches import source_of
 from .console import Interrupts
 from .saved import check_optimizer, parts_of

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from .. import _files, checkpoint
-from ..optim.stateful import Wrapper, at_once, copies
+from .._memory import copies
+from ..optim.stateful import Wrapper, at_once
 from ..schedules import ReduceOnPlateau, _Made
 from .history import History
 

@@ -16,10 +16,10 @@ from .. import _checks, checkpoint
 from .._bound import MEMORY, Array, Movable, Moves, aligned
 from .._elsewhere import Instead
 from .._files import Path
-from .._memory import apart
+from .._memory import apart, as_now
 from .._products import put_all
 from .._sequences import check_lengths, plain
-from ..optim.stateful import Restoring, as_now, at_once
+from ..optim.stateful import Restoring, at_once
 from . import names
 from .places import check_layers, inside, padded, place
 from .shape import Last

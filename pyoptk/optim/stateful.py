@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -51,22 +50,6 @@ def at_once(calls: list[Callable[[], Any]]) -> None:
     """Make calls of functions in C; no signal handler runs between them."""
     for call in calls:
         call()
-
-
-def copies(pairs: Iterable[tuple[Any, Any]]) -> list[Callable[[], None]]:
-    """The calls that change each first array to the second, unless it is frozen (read-only)."""
-    return [partial(to.__setitem__, ..., value) for to, value in pairs if to.flags.writeable]
-
-
-def as_now(dicts: Iterable[Mapping[str, Any]]) -> list[Callable[[], None]]:
-    """The calls that give these dicts the values that they hold now, and arrays among these theirs.
-
-    An array in several of the dicts counts once.
-    """
-    dicts = list(dicts)
-    arrays = {id(v): v for each in dicts for v in each.values() if isinstance(v, np.ndarray)}
-    calls = copies((array, array.copy()) for array in arrays.values())
-    return calls + [partial(dict.update, d, dict(d)) for d in dicts if isinstance(d, dict)]
 
 
 class Restoring:
