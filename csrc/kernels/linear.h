@@ -102,12 +102,13 @@ static void linear_block(void *arg, size_t task)
     const real *const x = (job->rows ? job->rows : (const real *)l->x) + r * ldx;
     const real *const w = job->w + o * l->I;
     const fp_mode mode = flush_denormals();
+    const size_t depth = k_block_of(job->products);
     size_t k = 0;
     do {
-        const term t = {smaller(K - k, K_BLOCK), strided(x + k, (ptrdiff_t)ldx, 1),
+        const term t = {smaller(K - k, depth), strided(x + k, (ptrdiff_t)ldx, 1),
                         rounded_panels(job->products, w + k * WIDTH, K)};
         product_panel(rows, width, &t, 1, c, ldc, k == 0 ? job->bias + o : NULL);
-    } while ((k += K_BLOCK) < K);
+    } while ((k += depth) < K);
     linear_activate(l, r, rows, o, width);
     restore_denormals(mode);
 }

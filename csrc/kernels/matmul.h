@@ -268,6 +268,14 @@ PK_INLINE const rounding *rounding_of(const pk_products *products)
     return found && found->vector_bytes != PK_VECTOR_BYTES ? found->narrow : found;
 }
 
+/* The rows of a right-hand side in use at a time.  Pairs are multiplied so fast that to read and
+ * write c more often costs more than to have the right-hand side in L2. */
+PK_INLINE size_t k_block_of(const void *products)
+{
+    const rounding *how = rounded(products);
+    return how && how->panel ? 4 * K_BLOCK : K_BLOCK;
+}
+
 /* How many elements K values take. */
 PK_INLINE size_t elements_of(const void *products, size_t K)
 {

@@ -29,18 +29,19 @@ static void product_of_panels(size_t M, size_t N, const term *whole, real *c, si
         multiply_panel(M, N, whole, 1, c, ldc, begin);
         return;
     }
+    const size_t depth = k_block_of(whole->right.products);
     operand left = whole->left;
     size_t k = 0;
     do { /* once even if there is nothing to add */
         for (size_t r = 0; r < M; r += ROW_BLOCK) {
-            term t = {smaller(whole->K - k, K_BLOCK), left, rows_from(whole->right, k)};
+            term t = {smaller(whole->K - k, depth), left, rows_from(whole->right, k)};
             t.left.a += (ptrdiff_t)r * left.row;
             for (size_t n = 0; n < N; n += WIDTH, t.right.b += t.right.panel)
                 multiply_panel(smaller(M - r, ROW_BLOCK), smaller(N - n, WIDTH), &t, 1,
                                c + r * ldc + n, ldc, k == 0 ? begin : NULL);
         }
-        left.a += left.segment;
-    } while ((k += K_BLOCK) < whole->K);
+        left.a += left.segment * (ptrdiff_t)(depth / K_BLOCK);
+    } while ((k += depth) < whole->K);
 }
 
 const product_kernels PK_TABLE = {
