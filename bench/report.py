@@ -14,16 +14,17 @@ from pyoptk.duel.picture import svg
 from pyoptk.duel.referee import best, duration, fastest, median, middle, ratios, spread
 
 from . import bars, pictures, roofline, scaling
-from .work import ROOF
+from .work import BRIEF, ROOF
 
 ROOT = Path(__file__).parents[1]
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 BEGIN, END = "<!-- table: python -m bench.report -->", "<!-- end of table -->"
 
 UNDER_TABLE = (
-    "Bold: the other is faster. Each in the fastest of its ways, in a process of its own, by "
-    "turns; medians of rounds. [docs/performance.md](docs/performance.md) has the noise, other "
-    "libraries and pictures; `python -m pyoptk bench` measures yours."
+    "Bold: the other is faster. Each in the fastest of its ways (in bfloat16: autocast, a whole "
+    "module, or float32), in a process of its own, by turns; medians of rounds. "
+    "[docs/performance.md](docs/performance.md) has the noise, other libraries and pictures; "
+    "`python -m pyoptk bench` measures yours."
 )
 PREFACE = """\
 # Performance
@@ -40,8 +41,14 @@ multiply-adds in registers.
 ACCURACY = '## Accuracy of compute="bfloat16"'  # accuracy.py writes this section
 TASKS = {
     "step": "Optimizer steps",
-    "layer": "LSTM, forward and backward with the gradient of the input",
+    "layer": "Recurrent layers, forward and backward with the gradient of the input",
+    "scan": "A linear recurrence over time, forward and backward",
+    "linear": "Dense layers, forward and backward with the gradient of the input",
+    "layer_norm": "Layer normalization, forward and backward",
+    "loss": "Losses and their gradients",
+    "classifier": "A training step of a classifier: cross entropy, Adam",
     "forecaster": "A training step of LSTM(64), LSTM(32), Dense(1): MSE, Adam, 10 steps in time",
+    "fitted": "The same by `fit`",
     "mlp": "A training step of a classifier written in NumPy, with pyoptk's step dropped in",
 }
 ABOUT_KERNELS = (
@@ -87,10 +94,12 @@ def readme_table(result):
     others = [peer for peer in pictures.PEERS if peer not in ("NumPy", "PyTorch")]
     lines = []
     for row in result["rows"]:
+        if row["label"] not in BRIEF:
+            continue
         other = fastest(row, others)
         both = [short(row, best(row, peer)) for peer in ("NumPy", "PyTorch")]
         lines.append([row["label"], *both, f"{short(row, other)} ({other})" if other else ""])
-    first = f"{threads(result['threads'])}, float32 or as said: times as long as pyoptk"
+    first = f"{threads(result['threads'])}, float32, or all in bfloat16: times as long as pyoptk"
     table = markdown([first, "NumPy", "PyTorch", "the fastest other"], lines)
     return f"{table}\n\n{where(result)} {UNDER_TABLE}"
 

@@ -150,6 +150,25 @@ def fitted(B):
     return row | {"label": f"fit, {row['label']}", "task": "fitted"}
 
 
+# The rows of README's table.
+BRIEF = [
+    row["label"]
+    for row in (
+        *(step("Adam", n) for n in (1_000, 1_000_000, 10_000_000)),
+        step("Adam", 1_000, 1_000),
+        *(layer(*size) for size in (rows.LSTM[0], rows.LSTM[2], rows.LSTM[5])),
+        layer(50, 32, 64, 128, cell="GRU"),
+        *(layer(*rows.LSTM[3], cell=cell, compute="bfloat16") for cell in ("LSTM", "GRU")),
+        linear(512, 1024, 1024, compute="bfloat16"),
+        loss("softmax_cross_entropy", 32, 10),
+        layer_norm(512, 256),
+        classifier(*rows.MLP, B=128),
+        classifier(4, 16, 2, B=1),
+        fitted(32),
+    )
+]
+
+
 def touched_rows(optimizer, count, dtype, **more):
     """A step for the touched rows of a table; `more` says `dense`."""
     label = f"sparse rows, {optimizer}, {count:,} of 50,000 rows of 64{', dense' * bool(more)}"

@@ -61,6 +61,7 @@ def fitted(windows, targets, weights):
     opt, batches = pyoptk.Adam(model.params, lr=LR), [(windows, targets[:, None])] * BATCHES
 
     def work():
-        pyoptk.fit(model, pyoptk.losses.mse, opt, batches, epochs=1, progress=False)
+        mse = pyoptk.losses.mse
+        pyoptk.fit(model, mse, opt, batches, batch_axis=1, epochs=1, progress=False)
 
     return work, None, {"times": BATCHES}
