@@ -6,6 +6,8 @@ from pyoptk.duel.machine import note
 from pyoptk.duel.picture import COLORS, bars, page
 from pyoptk.duel.referee import best, duration, median, middle
 
+from .work import BRIEF
+
 PEERS = ("PyTorch", "DeepSpeed", "JAX", "Keras", "NumPy", "thinc", "scikit-learn")
 ALL = ("pyoptk", *PEERS)  # in the order of their colours
 
@@ -79,10 +81,10 @@ def cost(result):
 
 
 def roofs(result):
-    """Share of the roof: bandwidth for steps, multiply-adds for layers."""
+    """Share of the roof in README's rows: bandwidth for steps, multiply-adds for layers."""
     groups = []
     for row in result["rows"]:
-        if "roof" in row["seconds"] and row["sizes"].get("count", 1) == 1:
+        if "roof" in row["seconds"] and row["label"] in BRIEF:
             work, unit = (row["bytes"], "GB/s") if "bytes" in row else (row["flop"], "GFLOP/s")
             names = [(name, best(row, name)) for name in ("pyoptk", "PyTorch") if best(row, name)]
             seconds = [(name, median(row, way)) for name, way in names]
