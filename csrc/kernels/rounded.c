@@ -164,9 +164,10 @@ static double roof(size_t rounds, double *out)
     return 2.0 * PER * SUMS * LANES * (double)rounds;
 }
 
-#if PK_VECTOR_BYTES == 64
-extern const rounding pk_rounded_f32_avx2;
-#define NARROW &pk_rounded_f32_avx2
+/* CMake says PK_NARROW, the table with vectors of 32 bytes, where these are wider. */
+#ifdef PK_NARROW
+extern const rounding PK_NARROW;
+#define NARROW &PK_NARROW
 #else
 #define NARROW NULL
 #endif
