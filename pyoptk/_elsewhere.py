@@ -26,7 +26,6 @@ _ELSEWHERE = {
     "num_embeddings": ("rows",), "embedding_dim": ("width",), "output_dim": ("width",),
     "normalized_shape": ("size",), "rate": ("p",), "negative_slope": ("slope",),
     "weight": ("class_weights", "weights"), "sample_weight": ("weights",), "beta": ("delta",),
-    "logits": ("y",), "y_pred": ("y",), "labels": ("target",), "y_true": ("target",),
 }  # fmt: skip
 
 

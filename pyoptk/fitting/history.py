@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from .. import _files
@@ -92,7 +93,7 @@ class History(dict[str, list[float]]):
         check_arrays(self, state, "history")
         epochs = len(state["epoch"])
         for name, column in state.items():
-            if odd := [v for v in column if type(v) not in (int, float)]:
+            if odd := [v for v in column if isinstance(v, bool) or not isinstance(v, Real)]:
                 raise TypeError(f"history[{name!r}]: expected numbers, got {odd[0]!r}")
             if len(column) != epochs:
                 raise ValueError(
