@@ -11,7 +11,7 @@
 enum {
     NORM_ROWS = 32,   /* rows of a block */
     NORM_VECTORS = 4, /* of columns, whose gradients stay in registers over a group */
-    NORM_GROUP = 8    /* rows whose sums are computed before the first is used, as one takes long */
+    NORM_GROUP = 8 /* rows whose sums are computed before any is used: a sum has a long latency */
 };
 
 typedef struct {
@@ -130,16 +130,10 @@ static void norm_gradient(const pk_layer_norm *l, const pk_layer_norm_gradients 
                           size_t end, real *dgain, real *dbias)
 {
     const size_t N = l->N;
-    norm_group_gradient g = {(const real *)l->x + r * N,
-                             (const real *)of->dy + r * N,
-                             l->gain,
-                             of->dx ? (real *)of->dx + r * N : NULL,
-                             N,
-                             end - r,
-                             {0},
-                             {0},
-                             {0},
-                             {0}};
+    norm_group_gradient g = {.gain = l->gain, .N = N, .count = end - r};
+    g.x = (const real *)l->x + r * N;
+    g.dy = (const real *)of->dy + r * N;
+    g.dx = of->dx ? (real *)of->dx + r * N : NULL;
     for (size_t k = 0; k < g.count; k++) {
         g.mean[k] = l->rms ? 0 : ((const real *)l->mean)[r + k];
         g.scale[k] = ((const real *)l->scale)[r + k];

@@ -192,8 +192,8 @@ class Sequential(Movable):
     def backward(self, dy: Any, *, need_dx: bool = True, accumulate: bool = False) -> Any:
         """The gradient of x, or None; fills `grads`, or adds to them if `accumulate`.
 
-        After an exception from within begin again with a forward. The gradients are as they were
-        with `accumulate`; without it they may be those of some layers only.
+        After an exception from within, begin again with a forward. With `accumulate` the gradients
+        are then as before the call; without it those of some layers may be new.
 
         Raises
         ------
