@@ -14,7 +14,7 @@ typedef struct {
 typedef real half_vec __attribute__((vector_size(PK_VECTOR_BYTES / 2)));
 typedef double wide_vec __attribute__((vector_size(LANES / 2 * sizeof(double))));
 
-/* The sum of a vector in double.  It adds half to half, which is the shortest chain of additions. */
+/* The sum of a vector in double; half is added to half, the shortest chain of additions. */
 PK_INLINE double sum_in_double(vec v)
 {
     half_vec half[2];
