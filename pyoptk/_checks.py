@@ -64,8 +64,6 @@ def advice(array: Any) -> str:
         call = "its .numpy() is one"
     elif isinstance(array, Mapping) and "params" in array:
         call = "groups= sets what differs, as in groups={'*bias': {'lr': 0.1}}"
-    elif isinstance(array, Mapping):
-        call = "flatten nested dicts, as in {'lower.weight': array}"
     elif hasattr(array, "__array__") and not isinstance(array, np.ndarray):
         call = "numpy.array(...) makes one"
     else:
@@ -176,25 +174,56 @@ _NOT_IN_GROUPS = (
 )
 
 
-def in_order(keys: list[Any], mapping: bool, grads: Any) -> list[Any]:
+def in_order(keys: list[Any], mapping: bool, grads: Any, name: str = "grads") -> list[Any]:
     """The gradients as a list in the order of the parameters; `Held.in_order` does plain lists."""
     if mapping:
         if not isinstance(grads, Mapping):
             help_ = "; its .grads is one" if hasattr(grads, "grads") else ""
-            raise TypeError(f"grads: expected a dict like params, got {described(grads)}{help_}")
+            raise TypeError(f"{name}: expected a dict like params, got {described(grads)}{help_}")
         missing = [key for key in keys if key not in grads]
         if missing:
+            help_ = " (None leaves a parameter alone)" if name.startswith("grads") else ""
             raise ValueError(
-                f"grads: expected {len(keys)} keys, got none for "
-                f"{', '.join(map(repr, missing))} (None leaves a parameter alone)"
+                f"{name}: expected {len(keys)} keys, got none for "
+                f"{', '.join(map(repr, missing))}{help_}"
             )
         if len(grads) != len(keys):
             extra = ", ".join(repr(key) for key in grads if key not in keys)
-            raise ValueError(f"grads: expected the keys of params, got {extra} too")
+            raise ValueError(f"{name}: expected the keys of params, got {extra} too")
         return [grads[key] for key in keys]
     if not isinstance(grads, list | tuple):
-        raise TypeError(f"grads: expected a list or tuple like params, got {described(grads)}")
-    raise ValueError(f"grads: expected {len(keys)} arrays, got {len(list(grads))}")
+        raise TypeError(f"{name}: expected a list or tuple like params, got {described(grads)}")
+    listed = list(grads)
+    if len(listed) != len(keys):
+        raise ValueError(f"{name}: expected {len(keys)} arrays, got {len(listed)}")
+    return listed
+
+
+def gathered(tree: Any, grads: Any, name: str) -> list[Any]:
+    """The arrays of nested dicts and lists in the order of `tree`, which is their structure.
+
+    None instead of a dict or list within is None for each of its arrays.
+    """
+    mapping = isinstance(tree, dict)
+    below = list(tree.values()) if mapping else tree
+    keys = list(tree) if mapping else list(range(len(tree)))
+    found = []
+    for key, sub, grad in zip(keys, below, in_order(keys, mapping, grads, name), strict=True):
+        if isinstance(sub, int):
+            found.append(grad)
+        elif grad is None:
+            found += [None] * len(_numbers(sub))
+        else:
+            found += gathered(sub, grad, f"{name}[{key!r}]")
+    return found
+
+
+def _numbers(tree: Any) -> list[int]:
+    """The numbers in nested dicts and lists."""
+    if isinstance(tree, int):
+        return [tree]
+    below = tree.values() if isinstance(tree, dict) else tree
+    return [number for sub in below for number in _numbers(sub)]
 
 
 def check_narrow(

@@ -13,6 +13,7 @@ cdef class Held(Buffers):
     cdef list entries              # of `watched`: `arrays`, or views that came in their places
     cdef object watched            # the caller's dict or list, or None
     cdef bint mapping
+    cdef object tree               # the structure of nested parameters, or None
     cdef Py_ssize_t count          # of the parameters; what else a step writes stands behind
     cdef pk_dtype dtype
     cdef void *descr               # NumPy's for it
@@ -21,8 +22,9 @@ cdef class Held(Buffers):
 
     cdef str label(self, str what, Py_ssize_t i)
     cdef Py_buffer *hold(self, array, str name) except NULL
-    cdef list in_order(self, grads)
+    cpdef list in_order(self, grads)
     cdef _Lock lock(self, str what, bint within_averaged=*)
+    cdef entries_now(self)
     cdef bint has_same_entries(self) except -1
     cdef int check_entries(self) except -1
     cdef bint is_like(self, Py_ssize_t i, array, int flags) noexcept

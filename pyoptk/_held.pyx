@@ -62,12 +62,15 @@ cdef class Held(Buffers):
     arrays : list of arrays
     given : object
         What the caller handed in. If it is a dict or a list, no entry may be replaced later.
+    tree : dict, list or None
+        Its structure, if it is nested; see `_checks.gathered`.
     """
 
-    def __cinit__(self, keys, list arrays, given):
+    def __cinit__(self, keys, list arrays, given, tree):
         cdef Py_ssize_t i
         self.keys, self.arrays = keys, arrays
         self.entries, self.mapping = arrays, isinstance(given, _checks.Mapping)
+        self.tree = tree
         self.count = len(arrays)
         self.reserve(self.count * (2 + PK_MAX_STATES))
         for i in range(self.count):
@@ -87,11 +90,13 @@ cdef class Held(Buffers):
         acquire(array, self.next(), name, True, False)
         return self.add(name, True)
 
-    cdef list in_order(self, grads):
+    cpdef list in_order(self, grads):
         """The gradients as a list in the order of the parameters."""
         cdef list listed
         if self.keys is None:
             return [grads]
+        if self.tree is not None:
+            return _checks.gathered(self.tree, grads, "grads")
         if not self.mapping and isinstance(grads, (list, tuple)):
             listed = list(grads)  # its length is right, whatever len() of a subclass says
             if len(listed) == self.count:
@@ -123,22 +128,29 @@ cdef class Held(Buffers):
             self.check_array(i, False)
         return lock
 
+    cdef entries_now(self):
+        """The caller's dict or list; if it is nested, a dict of what stands in it."""
+        if self.tree is None:
+            return self.watched
+        return dict(zip(self.keys, _checks.gathered(self.tree, self.watched, "params")))
+
     cdef bint has_same_entries(self) except -1:
         """Whether the caller's dict or list still contains the same arrays."""
         cdef Py_ssize_t i
         if self.watched is None:
             return True
-        if isinstance(self.watched, list):
-            if PyList_Size(self.watched) != self.count:
+        watched = self.entries_now()
+        if isinstance(watched, list):
+            if PyList_Size(watched) != self.count:
                 return False
             for i in range(self.count):
-                if PyList_GetItem(self.watched, i) != <PyObject *> self.entries[i]:
+                if PyList_GetItem(watched, i) != <PyObject *> self.entries[i]:
                     return False
             return True
-        if PyDict_Size(self.watched) != self.count:
+        if PyDict_Size(watched) != self.count:
             return False
         for i in range(self.count):
-            if (PyDict_GetItemWithError(self.watched, self.keys[i])
+            if (PyDict_GetItemWithError(watched, self.keys[i])
                     != <PyObject *> self.entries[i]):
                 return False
         return True
@@ -146,7 +158,7 @@ cdef class Held(Buffers):
     cdef int check_entries(self) except -1:
         """Raise if an entry was replaced: the optimizer would go on changing the old array."""
         if not self.has_same_entries():
-            self.entries = _checks.check_entries(self.watched, self.keys, self.entries)
+            self.entries = _checks.check_entries(self.entries_now(), self.keys, self.entries)
         return 0
 
     cdef bint is_like(self, Py_ssize_t i, array, int flags) noexcept:

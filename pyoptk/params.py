@@ -15,33 +15,72 @@ from ._checks import advice, described
 from ._held import Held
 
 Array = NDArray[np.floating[Any]]
-Arrays = Array | Iterable[Array] | Mapping[Any, Array]
+Arrays = Array | Iterable["Arrays"] | Mapping[Any, "Arrays"]
+
+
+class Path(str):
+    """The key of an array in nested dicts or lists: its keys, joined by dots."""
+
+    each: tuple[Any, ...]
+
+    def __repr__(self) -> str:
+        """As messages show a key in brackets: ``params['lower']['weight']``."""
+        return "][".join(map(repr, self.each))
 
 
 def listed(arrays: Any, name: str) -> tuple[list[Any] | None, list[Any]]:
     """The keys (None for a single array) and the arrays of what `name` is."""
-    if isinstance(arrays, np.ndarray):
-        return None, [arrays]
-    if not isinstance(arrays, list | tuple):
-        if isinstance(arrays, Mapping):
-            return list(arrays), list(arrays.values())
-        if not isinstance(arrays, Iterable):
-            return None, [arrays]
-        if help_ := advice(arrays):
-            raise TypeError(f"{name}: expected arrays, got {described(arrays)}{help_}")
-    found = list(arrays)
-    return list(range(len(found))), found
+    keys, found, tree = taken_apart(arrays, name)
+    return None if isinstance(tree, int) else keys, found
+
+
+def taken_apart(arrays: Any, name: str) -> tuple[list[Any], list[Any], Any]:
+    """The keys, the arrays, and the structure: the dicts and lists with numbers for the arrays."""
+    if isinstance(arrays, np.ndarray | str) or not isinstance(arrays, Iterable):
+        return [""], [arrays], 0
+    if not isinstance(arrays, list | tuple | Mapping) and (help_ := advice(arrays)):
+        raise TypeError(f"{name}: expected arrays, got {described(arrays)}{help_}")
+    keys: list[Any] = []
+    found: list[Any] = []
+    return keys, found, _branch((), arrays, keys, found)
+
+
+def _branch(path: tuple[Any, ...], entry: Any, keys: list[Any], found: list[Any]) -> Any:
+    """The structure of an entry, whose arrays and their keys are appended."""
+    pairs = entry.items() if isinstance(entry, Mapping) else enumerate(entry)
+    tree = {}
+    for key, below in pairs:
+        if not isinstance(below, np.ndarray) and _is_nested(below, isinstance(entry, Mapping)):
+            tree[key] = _branch((*path, key), below, keys, found)
+            continue
+        tree[key] = len(found)
+        found.append(below)
+        if path:
+            keys.append(Path(".".join(map(str, (*path, key)))))
+            keys[-1].each = (*path, key)
+        else:
+            keys.append(key)
+    return tree if isinstance(entry, Mapping) else list(tree.values())
+
+
+def _is_nested(entry: Any, in_mapping: bool) -> bool:
+    """Whether an entry has arrays in it; not what is made of numbers, nor PyTorch's groups."""
+    if isinstance(entry, Mapping):
+        return in_mapping or "params" not in entry
+    return isinstance(entry, list | tuple) and not any(
+        isinstance(one, str | bytes | int | float | complex | np.generic) for one in entry[:1]
+    )
 
 
 class Params:
-    """A single array, a sequence or a dict of arrays, which are changed in place for ever after.
+    """An array, or a sequence or dict of arrays, nested or not, changed in place for ever after.
 
     Attributes
     ----------
     given : object
         What the caller handed in.
     keys : list or None
-        Its keys; 0..n-1 for a sequence, None for a single array.
+        Its keys; 0..n-1 for a sequence, `Path` where they are nested, None for a single array.
     names : list of str
         What patterns and checkpoints call the arrays; "" for a single one.
     arrays : list of ndarray
@@ -51,7 +90,8 @@ class Params:
 
     def __init__(self, params: Any) -> None:
         self.given = params
-        self.keys, arrays = listed(params, "params")
+        keys, arrays, self._tree = taken_apart(params, "params")
+        self.keys = None if isinstance(self._tree, int) else keys
         if not arrays:
             raise ValueError(
                 f"params: expected at least one array, got none in {described(params)} (a "
@@ -63,20 +103,27 @@ class Params:
             raise ValueError(
                 f"params: expected keys that differ as str, got {same[0]!r} and {same[1]!r}"
             )
-        self.held = Held(self.keys, arrays, params)
+        nested = any(isinstance(key, Path) for key in keys)
+        self.held = Held(self.keys, arrays, params, self._tree if nested else None)
         self.arrays = [np.asarray(array) for array in arrays]
 
     def like(self, values: list[Any]) -> Any:
         """The values, one for each array, in the structure of `given`."""
-        if isinstance(self.given, Mapping):
-            return dict(zip(self.keys or [], values, strict=True))
-        return values[0] if self.keys is None else list(values)
+        return _filled(self._tree, values)
 
     def named(self, what: str, values: list[Any]) -> dict[str, Any]:
         """The values by the names that checkpoints call them."""
         if self.keys is None:
             return {what: values[0]}
         return {f"{what}.{name}": v for name, v in zip(self.names, values, strict=True)}
+
+
+def _filled(tree: Any, values: list[Any]) -> Any:
+    if isinstance(tree, int):
+        return values[tree]
+    if isinstance(tree, dict):
+        return {key: _filled(below, values) for key, below in tree.items()}
+    return [_filled(below, values) for below in tree]
 
 
 class Fixed(dict[str, Any]):

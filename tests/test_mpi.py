@@ -82,7 +82,7 @@ def test_one_process_has_the_bits_of_the_plain_optimizer(name, tmp_path):
     sharded, params = jobs.params_of(dtype), jobs.params_of(dtype)
     opt = jobs.made(None, name, sharded)
     jobs.train(None, name, range(jobs.STEPS), opt, dtype)
-    own = {k: v for k, v in given.items() if k not in ("dtype", "bucket", "reduction")}
+    own = {k: v for k, v in given.items() if k not in ("dtype", "bucket", "reduction", "nested")}
     plain = optimizer(params, **own)
     factor = 1.0 if given.get("reduction") == "sum" else 1 / micro
     for step in range(jobs.STEPS):

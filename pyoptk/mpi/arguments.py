@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import _checks
-from ..params import Params
+from ..params import Params, listed
 from .shards import Array
 
 _REFUSED = {
@@ -38,13 +38,6 @@ def digests(**arguments: Any) -> dict[str, str]:
     return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
 
 
-def originals(params: Any) -> list[Any]:
-    """The entries of a dict or a list, which must stay the same arrays; else nothing."""
-    if isinstance(params, dict):
-        return list(params.values())
-    return list(params) if isinstance(params, list) else []
-
-
 def label(tree: Params, i: int) -> str:
     """What messages call gradient i."""
     return "grads" if tree.keys is None else f"grads[{tree.keys[i]!r}]"
@@ -52,17 +45,14 @@ def label(tree: Params, i: int) -> str:
 
 def entries(tree: Params, grads: Any) -> list[tuple[int, Any]]:
     """The gradients that are given, each with the number of its parameter."""
-    keys, mapping = tree.keys, isinstance(tree.given, Mapping)
-    if keys is None:
-        return [(0, grads)]
-    if isinstance(grads, Mapping):
+    keys = tree.keys
+    if isinstance(grads, Mapping) and keys is not None:
         places = {key: i for i, key in enumerate(keys)}
-        if odd := [key for key in grads if key not in places]:
+        given, found = listed(grads, "grads")
+        if odd := [key for key in given or [] if key not in places]:
             raise ValueError(f"grads: expected keys of params, got {odd[0]!r}")
-        return [(places[key], grad) for key, grad in grads.items()]
-    if mapping or not isinstance(grads, list | tuple) or len(grads) != len(keys):
-        grads = _checks.in_order(keys, mapping, grads)
-    return list(enumerate(grads))
+        return [(places[key], grad) for key, grad in zip(given or [], found, strict=True)]
+    return list(enumerate(tree.held.in_order(grads)))
 
 
 def as_row(tree: Params, i: int, grad: Any, zeroed: bool) -> Array:

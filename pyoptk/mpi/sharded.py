@@ -14,7 +14,7 @@ from .._held import quietly
 from ..optim.base import Optimizer, Uncopied
 from ..optim.hyper import Grads
 from ..params import Arrays, Params
-from .arguments import as_row, digests, entries, label, originals, refuse
+from .arguments import as_row, digests, entries, label, refuse
 from .exchange import Exchange
 from .shards import GRAIN, Array
 
@@ -50,7 +50,7 @@ class Sharded(Uncopied):
     ----------
     optimizer_class : class
         `pyoptk.Adam`, say. Not `LAMB`, whose norms are those of whole arrays.
-    params : array, sequence or dict of arrays
+    params : array, or sequence or dict of arrays, nested or not
         As for the optimizer, on every rank. Changed in place: at first to those of rank 0.
     comm : mpi4py.MPI.Comm or None
         None: this process alone, without MPI.
@@ -99,7 +99,6 @@ class Sharded(Uncopied):
     _shadow: Optimizer
     _alone: bool
     _rows: list[Array]  # the parameters
-    _originals: list[Any]  # in what the caller handed in
     _exchange: Exchange
     _factor: float  # of the sum
     _to_zero: list[Array]  # gradients, after the step
@@ -129,7 +128,6 @@ class Sharded(Uncopied):
         _checks.check_choice("reduction", reduction, ("mean", "sum"))
         self._tree = Params(params)
         self._rows = [array.reshape(-1) for array in self._tree.arrays]
-        self._originals = originals(params)
         own = comm if comm is None or comm.size == 1 else comm.Dup()
         self._exchange = Exchange(self._rows, own, micro, bucket)
         self._alone = self._exchange.size == 1
@@ -183,7 +181,7 @@ class Sharded(Uncopied):
 
         Parameters
         ----------
-        grads : array, sequence or dict of arrays
+        grads : array, or sequence or dict of arrays, nested or not
             In the structure of `params`, or a dict with some of its keys, as a backward pass
             delivers them. Only read, or, for `zero_grad`, set to zero by the end of `step`. None
             counts as zeros; a parameter does not change if all micro-batches have None for it.
@@ -247,8 +245,8 @@ class Sharded(Uncopied):
                 f"step: expected {len(self.mine)} micro-batches of this rank before it, got "
                 f"{least} of {label(self._tree, self._exchange.seen.index(least))}"
             )
-        if [*map(id, originals(self._tree.given))] != [*map(id, self._originals)]:
-            _checks.check_entries(self._tree.given, self._tree.keys or [], self._originals)
+        with self._tree.held.locked("step"):
+            pass  # no entry was replaced
         self.optimizer._prepare(self.optimizer._plan, self.optimizer._plan.settings)
         try:
             quietly(lambda: self._take_step(self._exchange.finish()))

@@ -91,7 +91,7 @@ class SWA(Stateful):
 
     Parameters
     ----------
-    params : array, sequence or dict of arrays
+    params : array, or sequence or dict of arrays, nested or not
         As for an optimizer. Changed only within `averaged`.
 
     Attributes

@@ -42,8 +42,9 @@ class Optimizer(Watched, Uncopied, Declared):
     Every hyper-parameter is an attribute that can be read and assigned at any time; a value out of
     range is refused and changes nothing. What all optimizers take:
 
-    params : array, sequence or dict of arrays
+    params : array, or sequence or dict of arrays, nested or not
         float32 or float64 (all the same), C-contiguous, of any shape. Changed in place by `step`.
+        The name of an array in nested dicts is its keys, joined by dots: "lower.weight".
     lr : float
         Learning rate, >= 0.
     weight_decay : float
@@ -176,11 +177,12 @@ class Optimizer(Watched, Uncopied, Declared):
 
         Parameters
         ----------
-        grads : array, sequence or dict of arrays
+        grads : array, or sequence or dict of arrays, nested or not
             In the structure of `params`: the same keys, shapes and dtype. With None instead of an
-            array, the parameter, its state and its step count do not change; with `SparseRows`,
-            only some rows do. Gradients are only read, and may be reused after the call. One that
-            is not C-contiguous is copied first. No gradient may overlap a parameter.
+            array or of a dict within, the parameters, their states and step counts do not change;
+            with `SparseRows`, only some rows do. Gradients are only read, and may be reused after
+            the call. One that is not C-contiguous is copied first. No gradient may overlap a
+            parameter.
 
         Raises
         ------

@@ -23,7 +23,7 @@ def global_norm(grads: Grads) -> float:
 
     Parameters
     ----------
-    grads : array, sequence or dict of arrays
+    grads : array, or sequence or dict of arrays, nested or not
         float32 or float64 (all the same); None counts as nothing.
 
     Returns
@@ -55,7 +55,7 @@ def clip_by_global_norm(grads: Grads, max_norm: float, *, eps: float = 1e-6) -> 
 
     Parameters
     ----------
-    grads : array, sequence or dict of arrays
+    grads : array, or sequence or dict of arrays, nested or not
         float32 or float64 (all the same), of any strides. Changed in place; None is left out.
     max_norm : float
         At least 0; infinity changes nothing, and only the norm is returned.
@@ -94,7 +94,7 @@ def clip_by_value(grads: Grads, clip_value: float) -> None:
 
     Parameters
     ----------
-    grads : array, sequence or dict of arrays
+    grads : array, or sequence or dict of arrays, nested or not
         float32 or float64, of any strides. Changed in place; None is left out.
     clip_value : float
         At least 0.

@@ -13,7 +13,7 @@ from ..params import Array, Fixed
 
 Value = float | Callable[[int], float]
 Grad = Array | SparseRows | None
-Grads = Grad | Sequence[Grad] | Mapping[Any, Grad]
+Grads = Grad | Sequence["Grads"] | Mapping[Any, "Grads"]
 Kind = tuple[tuple[str, ...], bool]  # which patterns of `groups`, and whether it decays
 Merged = list[tuple[dict[str, Any], dict[str, Callable[[int], Any]]]]  # see `by_kind`
 

@@ -81,7 +81,7 @@ class Accumulation(Wrapper):
 
         Parameters
         ----------
-        grads : array, sequence or dict of arrays
+        grads : array, or sequence or dict of arrays, nested or not
             As for the step of the optimizer. Only read, or set to zero if the optimizer has
             `zero_grad`. A parameter whose gradient is None in all k micro-batches does not change.
             `SparseRows` of the micro-batches are concatenated, and the step changes all their rows.

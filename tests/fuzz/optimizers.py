@@ -23,6 +23,23 @@ SHAPES = [(), (0,), (1,), (7,), (33,), (3, 5), (2, 0), (17, 4), (1009,), (2, 3, 
 SOLID = [shape for shape in SHAPES if 0 not in shape]
 KEYS = ["weight", "bias", "layer.weight", "a b", 3, ("t", 1), "x" * 40]
 
+NESTED = ("up.weight", "up.bias", "down.0.weight", "down.1", "scale")
+
+
+def nested(values):
+    """Up to five arrays within each other, whose names are those of NESTED."""
+    up, down, tree = {}, [], {}
+    for name, value in zip(NESTED, values, strict=False):
+        if name.startswith("up."):
+            tree["up"] = up
+            up[name[3:]] = value
+        elif name.startswith("down"):
+            tree["down"] = down
+            down.append({"weight": value} if name.endswith("weight") else value)
+        else:
+            tree[name] = value
+    return tree
+
 
 class Twin:
     """An optimizer in NumPy: `pyoptk.reference`, and all that goes on around a rule."""
@@ -39,7 +56,7 @@ class Twin:
         ]
         self.params = [np.array(a, copy=True) for a in arrays]
         self.states = [
-            {name: np.array(listed(opt, value)[i], copy=True) for name, value in opt.state.items()}
+            {name: np.array(listed(value)[i], copy=True) for name, value in opt.state.items()}
             for i in range(len(arrays))
         ]
         self.steps, self.calls, self.skipped = [0] * len(arrays), 0, 0
@@ -140,11 +157,12 @@ def is_rows(grad):
     return isinstance(grad, pyoptk.SparseRows)
 
 
-def listed(opt, values):
-    """What stands in the structure of `params` as a list."""
-    if isinstance(opt.params, dict):
-        return list(values.values())
-    return list(values) if isinstance(opt.params, list | tuple) else [values]
+def listed(values):
+    """What stands in dicts and lists."""
+    if isinstance(values, dict | list | tuple):
+        below = values.values() if isinstance(values, dict) else values
+        return [one for value in below for one in listed(value)]
+    return [values]
 
 
 class Model:
@@ -154,11 +172,13 @@ class Model:
         self.t, self.cls = t, cls or t.pick(CLASSES)
         self.dtype = np.dtype(t.pick(["f4", "f4", "f8"]))
         self.narrow = narrow and self.dtype == np.float32
-        self.structure = t.pick(["one", "list", "tuple", "dict", "dict"])
+        self.structure = t.pick(["one", "list", "tuple", "dict", "dict", "nested"])
         count = 1 if self.structure == "one" else t.pick([1, 2, 3, 5])
         self.arrays = [t.place(t.normal(t.pick(SHAPES), self.dtype)) for _ in range(count)]
         self.keys = list(t.rng.permutation(len(KEYS))[:count])
         self.keys = [KEYS[k] for k in self.keys] if self.structure == "dict" else None
+        if self.structure == "nested":
+            self.keys = [*NESTED][:count]
         names = ["", ""] if self.structure == "one" else [*map(str, self.keys or range(count))]
         self.keywords = Setting(t, self.cls, names, t.chance(wrong)).keywords | forced
         self.params = self.like(self.arrays)
@@ -173,6 +193,8 @@ class Model:
             return values[0]
         if self.structure == "dict":
             return dict(zip(self.keys, values, strict=True))
+        if self.structure == "nested":
+            return nested(values)
         return tuple(values) if self.structure == "tuple" else list(values)
 
     def state(self):
@@ -240,8 +262,8 @@ class Model:
         for i, array in enumerate(self.arrays):
             t.equal(f"{self.cls.__name__} param {i}", array, twin.params[i])
             for name, state in twin.states[i].items():
-                t.equal(f"{self.cls.__name__} {name} {i}", listed(opt, opt.state[name])[i], state)
-        t.equal("steps", listed(opt, opt.steps), twin.steps)
+                t.equal(f"{self.cls.__name__} {name} {i}", listed(opt.state[name])[i], state)
+        t.equal("steps", listed(opt.steps), twin.steps)
         t.equal("skipped", opt.skipped, twin.skipped)
 
     def step(self):

@@ -38,6 +38,7 @@ CASES = {
     "six": (pyoptk.Adam, 6, {"max_norm": 1.0}, None),
     "seven, sum": (pyoptk.Adamax, 7, {"reduction": "sum"}, None),
     "one": (pyoptk.Adam, 1, {"zero_grad": True}, None),
+    "nested": (pyoptk.AdamW, 8, {"max_norm": 0.7, "nested": True, "no_decay": ["*bias"]}, None),
     "two": (pyoptk.RAdam, 2, {"maximize": True, "max_norm": 1e9}, None),
 }
 STEPS = 4
@@ -62,11 +63,22 @@ def params_of(dtype=np.float32):
     return {name: rng.normal(size=shape).astype(dtype) for name, shape in SHAPES.items()}
 
 
+def nested(entries):
+    """What has dotted names, as dicts within a dict."""
+    found = {}
+    for name, entry in entries.items():
+        *above, last = name.split(".")
+        (found.setdefault(*above, {}) if above else found)[last] = entry
+    return found
+
+
 def made(comm, name, params):
     """The optimizer of a case."""
     optimizer, micro, given, _ = CASES[name]
     given = {"bucket": 16384, **given}
     given.pop("dtype", None)
+    if given.pop("nested", False):
+        params = nested(params)
     return mpi.Sharded(optimizer, params, comm, micro=micro, **given)
 
 
@@ -77,14 +89,15 @@ def digest(arrays):
 def train(comm, name, steps, opt, dtype):
     """Steps of a case; each micro-batch in another way."""
     change, norms = CASES[name][3], []
+    shape = nested if "nested" in CASES[name][2] else dict
     for step in steps:
         for k in opt.mine:
             grads = gradients(step, k, dtype, change)
             if step % 2 or k % 2 == 0:
-                opt.add(grads)
+                opt.add(shape(grads))
             else:  # as a backward pass delivers them
                 for key in reversed(grads):
-                    opt.add({key: grads[key]})
+                    opt.add(shape({key: grads[key]}))
         opt.step()
         norms.append(repr(opt.grad_norm))
     return norms
