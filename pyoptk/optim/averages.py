@@ -1,20 +1,20 @@
 """Averaged weights, for evaluation: `Lookahead` and `SWA`.
 
-A moving average needs no wrapper: it is `ema_decay` of every optimizer. The wrappers' common part
-is in stateful.py, which says why this file is compiled.
+A moving average needs no wrapper: it is `ema_decay` of every optimizer. What a step or an update
+changes is in stateful.py.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from .._held import Averaged, quietly
+from .._held import Averaged
 from ..params import Arrays, Params
 from .base import Optimizer
-from .stateful import MOST_COUNTED, Stateful, Wrapper, approach, room_of, shown
+from .stateful import LookaheadSteps, SWAUpdates, Wrapper, shown
 
 
-class Lookahead(Wrapper):
+class Lookahead(LookaheadSteps):
     """Lookahead (Zhang et al. 2019, algorithm 1): slow weights that follow those of `opt`.
 
     After every k steps of `opt`, ``slow += alpha * (p - slow); p = slow``. The state of `opt`
@@ -47,27 +47,12 @@ class Lookahead(Wrapper):
     """
 
     _numbers = ("k", "alpha", "count")
-    k: int
-    alpha: float
 
     def __init__(self, opt: Optimizer | Wrapper, k: int = 5, alpha: float = 0.5) -> None:
         super().__init__(opt)
         self.k, self.alpha = k, alpha
         self._slow = [param.copy() for param in self._tree.arrays]
         self._own = self._tree.named("slow", shown(self._slow))
-
-    def _go(self, grads: list[Any] | None, factor: float, skips: bool, weight: float) -> bool:
-        room = room_of(self._slow) if self.count + 1 >= self.k else None
-        stepped = self._within(grads, factor, skips, weight)
-        count = self.count + stepped
-        if room is not None and count >= self.k:
-            count = 0
-            approach(self._slow, self._tree.arrays, self.alpha, room, divide=False)
-            for param, slow in zip(self._tree.arrays, self._slow, strict=True):
-                if param.flags.writeable:  # else it is frozen
-                    param[...] = slow
-        vars(self)["count"] = count
-        return stepped
 
     @property
     def slow(self) -> Any:
@@ -82,7 +67,7 @@ class Lookahead(Wrapper):
         return Averaged(self._tree.held, self._slow)
 
 
-class SWA(Stateful):
+class SWA(SWAUpdates):
     """Stochastic weight averaging (Izmailov et al. 2018): the plain mean of some parameters.
 
     The first update copies p; after n updates, ``average += (p - average) / (n + 1)``. This is
@@ -121,25 +106,6 @@ class SWA(Stateful):
         self._averages = [param.copy() for param in self._tree.arrays]
         self._own = self._tree.named("average", shown(self._averages))
         self.count = 0
-
-    def update(self) -> None:
-        """Change the averages in place: take in the parameters as they are now."""
-        quietly(self._take_in, self._tree)
-
-    def _take_in(self, tree: Params) -> None:
-        with tree.held.locked("update"):
-            if self.count:
-                approach(
-                    self._averages,
-                    tree.arrays,
-                    self.count + 1,
-                    room_of(self._averages),
-                    divide=True,
-                )
-            else:
-                for average, param in zip(self._averages, tree.arrays, strict=True):
-                    average[...] = param
-            vars(self)["count"] = min(self.count + 1, MOST_COUNTED)
 
     @property
     def weights(self) -> Any:

@@ -1,11 +1,10 @@
-"""The base classes of wrappers: `Stateful` (checked numbers and arrays) and `Wrapper` (a step).
+"""What wrappers.py and averages.py change in a step, and their checked numbers and arrays.
 
 For models and their loop, too: changes that no exception divides (`at_once`, `Restoring`).
 
-Cython compiles this file, wrappers.py and averages.py unchanged, so that no signal handler (Ctrl-C)
-runs between two changes that belong together: Python runs handlers only between instructions of its
-own. Code that may raise, and calls of Python code that is not compiled, come before the first
-change.
+Cython compiles this file unchanged, so that no signal handler (Ctrl-C) runs between two changes
+that belong together: Python runs handlers only between instructions of its own. Code that may
+raise, and calls of Python code that is not compiled, come before the first change.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from .._checks import Rule, checked, real
 from .._held import quietly
 from .._memory import apart
 from .._plan import Plan
+from .._sparse import SparseRows
 from ..checkpoint import check_arrays
 from ..params import Array, Params
 from .base import Optimizer, Uncopied
@@ -187,6 +187,144 @@ class Wrapper(Stateful):
                 f"with it, got none and {weight}"
             )
         return grads is not None and bool(self.opt._plan.run_step(grads, factor, skips))
+
+
+class AccumulationSteps(Wrapper):
+    """The steps of `Accumulation`."""
+
+    k: int
+    weight: float
+    _sums: list[Array]
+    _given: NDArray[np.bool_]  # which gradients there are in `_sums`, or in `_rows`
+    _rows: dict[int, list[SparseRows]]
+
+    def _go(self, grads: list[Any] | None, factor: float, skips: bool, weight: float) -> bool:
+        if grads is not None:
+            self._add(grads, self._weighted(grads, weight), weight)
+        if self.weight == 0 or (grads is not None and self.count < self.k):
+            return False
+        try:
+            return self._within(self._means(), factor, skips, 1.0)
+        finally:
+            vars(self).update(count=0, weight=0.0)
+            self._given.fill(False)
+            self._rows.clear()
+
+    def _weighted(self, grads: list[Any], weight: float) -> list[Any]:
+        """The gradients times `weight`; raises if a parameter gets both SparseRows and arrays."""
+        found: list[Any] = []
+        for i, grad in enumerate(grads):
+            sparse = isinstance(grad, SparseRows)
+            if grad is not None and self._given[i] and sparse != (i in self._rows):
+                keys = self._tree.keys
+                raise TypeError(
+                    f"grads{'' if keys is None else f'[{keys[i]!r}]'}: expected "
+                    f"{'SparseRows' if i in self._rows else 'an array'} as in this step's other "
+                    f"micro-batches, got {type(grad).__name__}"
+                )
+            if sparse:
+                grad = SparseRows(grad.indices, grad.values * weight, grad.shape)
+            elif grad is not None:
+                grad = np.asarray(grad)
+                if weight != 1:
+                    grad = np.multiply(grad, weight, dtype=self._sums[i].dtype)
+            found.append(grad)
+        return found
+
+    def _add(self, grads: list[Any], weighted: list[Any], weight: float) -> None:
+        zeroes = self.optimizer._plan.zeroes()
+        for i, grad in enumerate(weighted):
+            if isinstance(grad, SparseRows):
+                self._rows.setdefault(i, []).append(grad)
+            elif grad is not None and self._given[i]:
+                np.add(self._sums[i], grad, self._sums[i])
+            elif grad is not None:
+                self._sums[i][...] = grad
+            if grad is not None:
+                self._given[i] = True
+                if zeroes[i]:
+                    np.asarray(grads[i])[...] = 0
+        vars(self).update(count=self.count + 1, weight=self.weight + weight)
+
+    def _means(self) -> list[Any]:
+        """The means, divided in place; None for a parameter without a gradient."""
+        means: list[Any] = [s if g else None for s, g in zip(self._sums, self._given, strict=True)]
+        for i, parts in self._rows.items():
+            indices = np.concatenate([part.indices for part in parts])
+            values = np.concatenate([part.values for part in parts])
+            means[i] = SparseRows(indices, values, parts[0].shape)
+        for mean in means:
+            if mean is not None:
+                values = mean.values if isinstance(mean, SparseRows) else mean
+                np.divide(values, values.dtype.type(self.weight), values)
+        return means
+
+
+class LossScalerSteps(Wrapper):
+    """The steps of `LossScaler`."""
+
+    scale: float
+    growth: float
+    backoff: float
+    interval: int
+
+    def _go(self, grads: list[Any] | None, factor: float, skips: bool, weight: float) -> bool:
+        plan = self.optimizer._plan
+        skipped = plan.skipped
+        stepped = self._within(grads, factor * (1 / self.scale), True, weight)
+        count, scale = self.count + stepped, self.scale
+        if plan.skipped != skipped:
+            count, scale = 0, scale * self.backoff
+        elif count >= self.interval:
+            count, scale = 0, scale * self.growth
+        vars(self).update(count=count, scale=scale if LEAST <= scale <= MOST else self.scale)
+        return stepped
+
+
+class LookaheadSteps(Wrapper):
+    """The steps of `Lookahead`."""
+
+    k: int
+    alpha: float
+    _slow: list[Array]
+
+    def _go(self, grads: list[Any] | None, factor: float, skips: bool, weight: float) -> bool:
+        room = room_of(self._slow) if self.count + 1 >= self.k else None
+        stepped = self._within(grads, factor, skips, weight)
+        count = self.count + stepped
+        if room is not None and count >= self.k:
+            count = 0
+            approach(self._slow, self._tree.arrays, self.alpha, room, divide=False)
+            for param, slow in zip(self._tree.arrays, self._slow, strict=True):
+                if param.flags.writeable:  # else it is frozen
+                    param[...] = slow
+        vars(self)["count"] = count
+        return stepped
+
+
+class SWAUpdates(Stateful):
+    """The updates of `SWA`."""
+
+    _averages: list[Array]
+
+    def update(self) -> None:
+        """Change the averages in place: take in the parameters as they are now."""
+        quietly(self._take_in, self._tree)
+
+    def _take_in(self, tree: Params) -> None:
+        with tree.held.locked("update"):
+            if self.count:
+                approach(
+                    self._averages,
+                    tree.arrays,
+                    self.count + 1,
+                    room_of(self._averages),
+                    divide=True,
+                )
+            else:
+                for average, param in zip(self._averages, tree.arrays, strict=True):
+                    average[...] = param
+            vars(self)["count"] = min(self.count + 1, MOST_COUNTED)
 
 
 def shown(arrays: list[Any]) -> list[Any]:

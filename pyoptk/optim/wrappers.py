@@ -5,7 +5,7 @@ count only steps that the optimizer took; `SWA` does not wrap. Each has arrays a
 own, which `pyoptk.save` writes beside those of the optimizer: ``save(path, params=params, opt=opt,
 lookahead=lookahead)``. A wrapper adds a few NumPy passes, most of them in every k-th step only.
 
-Compiled, see stateful.py.
+What a step changes is in stateful.py.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from .._sparse import SparseRows
 from .base import Optimizer
 from .hyper import Grads
-from .stateful import LEAST, MOST, Wrapper, shown
+from .stateful import AccumulationSteps, LossScalerSteps, Wrapper, shown
 
 
-class Accumulation(Wrapper):
+class Accumulation(AccumulationSteps):
     """Gradient accumulation: one step of `opt` on the mean gradient of k micro-batches.
 
     ``sum = g_1; sum += g_2; ...; sum += g_k``, then ``opt.step(sum / k)``. Clipping by norm applies
@@ -64,8 +63,6 @@ class Accumulation(Wrapper):
     """
 
     _numbers = ("k", "count", "weight")
-    k: int
-    weight: float
 
     def __init__(self, opt: Optimizer | Wrapper, k: int) -> None:
         super().__init__(opt)
@@ -74,7 +71,7 @@ class Accumulation(Wrapper):
         self._given = np.zeros(len(self._sums), bool)
         *sums, given = shown([*self._sums, self._given])
         self._own = {**self._tree.named("sum", sums), "given": given}
-        self._rows: dict[int, list[SparseRows]] = {}
+        self._rows = {}
 
     def step(self, grads: Grads, *, weight: float = 1.0) -> bool:
         """Add the gradients of a micro-batch; every k-th time change the parameters in place.
@@ -103,67 +100,6 @@ class Accumulation(Wrapper):
         """
         return super().step(grads, weight=weight)
 
-    def _go(self, grads: list[Any] | None, factor: float, skips: bool, weight: float) -> bool:
-        if grads is not None:
-            self._add(grads, self._weighted(grads, weight), weight)
-        if self.weight == 0 or (grads is not None and self.count < self.k):
-            return False
-        try:
-            return self._within(self._means(), factor, skips, 1.0)
-        finally:
-            vars(self).update(count=0, weight=0.0)
-            self._given.fill(False)
-            self._rows.clear()
-
-    def _weighted(self, grads: list[Any], weight: float) -> list[Any]:
-        """The gradients times `weight`; raises if a parameter gets both SparseRows and arrays."""
-        found: list[Any] = []
-        for i, grad in enumerate(grads):
-            sparse = isinstance(grad, SparseRows)
-            if grad is not None and self._given[i] and sparse != (i in self._rows):
-                keys = self._tree.keys
-                raise TypeError(
-                    f"grads{'' if keys is None else f'[{keys[i]!r}]'}: expected "
-                    f"{'SparseRows' if i in self._rows else 'an array'} as in this step's other "
-                    f"micro-batches, got {type(grad).__name__}"
-                )
-            if sparse:
-                grad = SparseRows(grad.indices, grad.values * weight, grad.shape)
-            elif grad is not None:
-                grad = np.asarray(grad)
-                if weight != 1:
-                    grad = np.multiply(grad, weight, dtype=self._sums[i].dtype)
-            found.append(grad)
-        return found
-
-    def _add(self, grads: list[Any], weighted: list[Any], weight: float) -> None:
-        zeroes = self.optimizer._plan.zeroes()
-        for i, grad in enumerate(weighted):
-            if isinstance(grad, SparseRows):
-                self._rows.setdefault(i, []).append(grad)
-            elif grad is not None and self._given[i]:
-                np.add(self._sums[i], grad, self._sums[i])
-            elif grad is not None:
-                self._sums[i][...] = grad
-            if grad is not None:
-                self._given[i] = True
-                if zeroes[i]:
-                    np.asarray(grads[i])[...] = 0
-        vars(self).update(count=self.count + 1, weight=self.weight + weight)
-
-    def _means(self) -> list[Any]:
-        """The means, divided in place; None for a parameter without a gradient."""
-        means: list[Any] = [s if g else None for s, g in zip(self._sums, self._given, strict=True)]
-        for i, parts in self._rows.items():
-            indices = np.concatenate([part.indices for part in parts])
-            values = np.concatenate([part.values for part in parts])
-            means[i] = SparseRows(indices, values, parts[0].shape)
-        for mean in means:
-            if mean is not None:
-                values = mean.values if isinstance(mean, SparseRows) else mean
-                np.divide(values, values.dtype.type(self.weight), values)
-        return means
-
     def check_state_dict(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """Raise what `load_state_dict` would raise; returns the numbers that it would set."""
         numbers = super().check_state_dict(state)
@@ -190,7 +126,7 @@ class Accumulation(Wrapper):
         return super().state_dict()
 
 
-class LossScaler(Wrapper):
+class LossScaler(LossScalerSteps):
     """Dynamic loss scaling (Micikevicius et al. 2018), for gradients that overflow or underflow.
 
     Multiply the loss, or its gradient, by `scale` before the backward pass; `step` divides the
@@ -233,10 +169,6 @@ class LossScaler(Wrapper):
     """
 
     _numbers = ("scale", "growth", "backoff", "interval", "count")
-    scale: float
-    growth: float
-    backoff: float
-    interval: int
 
     def __init__(
         self,
@@ -257,15 +189,3 @@ class LossScaler(Wrapper):
         the optimizer took a step. Raises as its step does; nothing has been changed then.
         """
         return super().step(grads, weight=weight)
-
-    def _go(self, grads: list[Any] | None, factor: float, skips: bool, weight: float) -> bool:
-        plan = self.optimizer._plan
-        skipped = plan.skipped
-        stepped = self._within(grads, factor * (1 / self.scale), True, weight)
-        count, scale = self.count + stepped, self.scale
-        if plan.skipped != skipped:
-            count, scale = 0, scale * self.backoff
-        elif count >= self.interval:
-            count, scale = 0, scale * self.growth
-        vars(self).update(count=count, scale=scale if LEAST <= scale <= MOST else self.scale)
-        return stepped
