@@ -38,7 +38,7 @@ NET, LOSSES = pyoptk.layers.Sequential(pyoptk.layers.Linear(1, 1)), pyoptk.losse
         ),
         (lambda opt, _: opt.param_groups, "^SGD has no attribute 'param_groups'; did you mean gro"),
         (lambda opt, _: opt.apply_gradients([]), "^SGD has no .*'; did you mean step.$"),
-        (lambda opt, _: setattr(opt, "learning_rate", 1), "^SGD .*'learning_rate'; did you mean lr"),
+        (lambda opt, _: setattr(opt, "learning_rate", 1), "^SGD .*'learning_rate'; .* mean lr"),
         (lambda opt, _: setattr(opt, "xyzzy", 1), "^SGD has no .* 'xyzzy', only lr, momentum, "),
         (lambda opt, _: opt.beta1, "^SGD has no attribute 'beta1'$"),
         (lambda _, layer: layer.parameters(), "^RNN has no attribute .*; did you mean params"),

@@ -55,6 +55,11 @@ class Exchange:
         For each parameter those of the tree that this rank has.
     """
 
+    seen: list[int]
+    given: list[bool]
+    begun: bool
+    _next: int  # bucket to be sent
+
     def __init__(self, rows: list[Array], comm: Any, micro: int, bucket: int) -> None:
         self.rank: int = 0 if comm is None else comm.rank
         self.size: int = 1 if comm is None else comm.size
@@ -93,7 +98,7 @@ class Exchange:
         """The calls that forget all leaves, all of functions in C."""
         fresh: dict[str, Any] = {"seen": [0] * len(self._rows), "begun": False}
         fresh["given"] = [False] * len(self._rows)
-        fresh["_next"] = len(self._buckets) - 1  # to be sent
+        fresh["_next"] = len(self._buckets) - 1
         return [partial(vars(self).update, fresh), *(sums.clear for sums in self.sums)]
 
     def agree(self, digests: dict[str, str]) -> None:
