@@ -145,3 +145,34 @@ def test_numbers_of_another_dtype_are_refused_with_the_remedy():
             layer.forward(np.ones((3, 1, 2)))
     with pytest.raises(TypeError, match=r"; x\.astype\(numpy\.float32\) has that dtype$"):
         layers.Linear(2, 2).forward(np.ones((3, 2), int))
+
+
+class Tensor:
+    """What of a tensor of PyTorch that requires a gradient can be seen without PyTorch."""
+
+    def detach(self):
+        raise NotImplementedError
+
+    def __array__(self, *_, **__):
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda tensor: pyoptk.layers.Linear(3, 2).forward(tensor), "x"),
+        (lambda tensor: pyoptk.losses.cross_entropy(X, tensor), "target"),
+        (lambda tensor: pyoptk.GRU(3, 2).forward(X[None], lengths=tensor), "lengths"),
+        (lambda tensor: pyoptk.save("x.npz", part=tensor), "part"),
+        (
+            lambda tensor: pyoptk.layers.LayerNorm(3).load_state_dict(
+                {"weight": tensor, "bias": X}
+            ),
+            r"state\['weight'\]",
+        ),
+    ],
+    ids=range(5),
+)
+def test_a_tensor_is_refused_with_the_call_that_helps(call, name):
+    with pytest.raises(TypeError, match=rf"^{name}: .* got Tensor; its \.detach\(\)\.numpy\(\) sh"):
+        call(Tensor())
