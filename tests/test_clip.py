@@ -97,3 +97,12 @@ def test_clipping_refuses_bad_arguments_and_writes_nothing(call, error, message)
     with pytest.raises(error, match=message):
         call(g)
     assert (g == 7).all()
+
+
+def test_a_generator_that_is_used_up_is_refused():
+    for call in (pyoptk.global_norm, lambda g: pyoptk.clip_by_value(g, 1.0)):
+        gradients = (gradient for gradient in [np.ones(2)])
+        call(gradients)
+        with pytest.raises(ValueError, match=r"^grads: expected gradients, got none in generator"):
+            call(gradients)
+    assert pyoptk.clip_by_global_norm([], 1.0) == 0
