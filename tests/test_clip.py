@@ -86,7 +86,7 @@ def test_clipping_alone_does_what_clipping_in_the_step_does(dtype, rng):
         ),
         (lambda g: pyoptk.clip_by_value({"a": g, "b": 1.0}, 1.0), TypeError, r"^grads\['b'\]: exp"),
         (
-            lambda g: pyoptk.global_norm({"a": None, "b": g[:0].tolist()}),
+            lambda g: pyoptk.global_norm({"a": None, "b": g[:1].tolist()}),
             TypeError,
             r"^grads\['b'\]",
         ),
