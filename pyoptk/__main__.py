@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 0, 1 if nobody reads the output, 2 for what the user gave, 130 if
+        The exit status: 0, 1 if the output cannot be written, 2 for what the user gave, 130 if
         interrupted.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -97,9 +97,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # Nobody reads any more; keep Python's own flush at exit from complaining.
+    except OSError as error:
+        # Nobody reads any more, or the disk is full; keep Python's own flush at exit from
+        # complaining.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            print(f"pyoptk: error: {error}", file=sys.stderr)
         return 1
     return 0
 

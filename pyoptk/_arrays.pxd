@@ -14,6 +14,7 @@ cdef extern from *:
 
 cdef bint borrow(array, Py_buffer *view, bint writable, bint strided) noexcept
 cdef int acquire(array, Py_buffer *view, str name, bint writable, bint strided) except -1
+cpdef object new_array(tuple shape, dtype)
 cdef object contiguous(array)
 cdef tuple shape_of(Py_buffer *view)
 cdef str described_view(Py_buffer *view)

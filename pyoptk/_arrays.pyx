@@ -176,6 +176,14 @@ cdef pk_sequence sequence_of(Py_buffer *view) noexcept:
     return s
 
 
+cpdef object new_array(tuple shape, dtype):
+    """A new array; its elements are not set."""
+    try:
+        return _np.empty(shape, dtype)
+    except ValueError:  # more bytes than there are addresses
+        raise MemoryError(f"no array of {_np.dtype(dtype)} {shape}") from None
+
+
 cdef object contiguous(array):
     """The array itself, or a C-contiguous copy where it is strided and nothing else is wrong."""
     cdef PyArrayObject *a = <PyArrayObject *> <PyObject *> array

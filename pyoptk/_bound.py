@@ -189,6 +189,16 @@ class Bound(Movable):
             other.__dict__["seed"] = int(drawn.generate_state(1, np.uint64)[0])
         return other
 
+    def _param(self, name: str, shape: tuple[int, ...]) -> Array:
+        """A parameter; raise if somebody has set its dtype, shape or strides in place."""
+        array = self.params[name]
+        if array.dtype != self.dtype or array.shape != shape or not array.flags.c_contiguous:
+            raise ValueError(
+                f"params[{name!r}]: expected C-contiguous {self.dtype} {shape} as it was made, got "
+                f"{_checks.described(array)} with strides {array.strides}"
+            )
+        return array
+
     def _fresh(self) -> dict[str, Any]:
         """Memory for passes that has not been used, as attributes."""
         raise NotImplementedError

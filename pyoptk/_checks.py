@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ._elsewhere import question
+
 # What is expected; what makes a value of one type, or raises TypeError; whether it then is as
 # expected.
 Rule = tuple[str, Callable[[Any], Any], Callable[[Any], Any]]
@@ -82,7 +84,7 @@ def as_rows(name: str, x: Any, dtype: np.dtype[Any], columns: int) -> NDArray[An
 
     given = plain(name, x, f"{dtype} (..., {columns})")
     if given.dtype != dtype:
-        cast = f"; {name}.astype(numpy.{dtype}) has that dtype" if given.dtype.kind == "f" else ""
+        cast = f"; {name}.astype(numpy.{dtype}) has that dtype" if given.dtype.kind in "fiu" else ""
         raise TypeError(f"{name}: expected {dtype} (..., {columns}), got {got(given, x)}{cast}")
     if given.ndim == 0 or given.shape[-1] != columns:
         raise ValueError(f"{name}: expected {dtype} (..., {columns}), got {got(given, x)}")
@@ -305,6 +307,7 @@ def check_groups(
             if name not in hyper or name in _NOT_IN_GROUPS:
                 raise ValueError(
                     f"groups[{pattern!r}]: expected hyper-parameters that may differ, got {name!r}"
+                    f"{question(name, hyper)}"
                 )
 
 

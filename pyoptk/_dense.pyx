@@ -12,7 +12,7 @@ from cpython.object cimport PyObject
 from libc.float cimport FLT_MAX
 from libc.string cimport memset
 
-from ._arrays cimport Buffers, check_shape, dtype_of, switch
+from ._arrays cimport Buffers, check_shape, dtype_of, new_array, switch
 from ._core cimport bf16_products, dense_table, num_threads
 from .capi cimport (
     NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_GELU, PyArray_CHKFLAGS, PyArray_CLEARFLAGS,
@@ -20,7 +20,7 @@ from .capi cimport (
     pk_layer_norm_gradients, pk_linear, pk_linear_gradients,
 )
 
-cdef object _ndarray = _np.ndarray, _empty = _np.empty, _empty_like = _np.empty_like
+cdef object _ndarray = _np.ndarray, _empty_like = _np.empty_like
 
 # In the order of pk_activation.
 ACTIVATIONS = ("none", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu",
@@ -180,7 +180,7 @@ def linear_rows(dict own, x, train):
     params, outputs = own["params"], own["outputs"]
     activation, slope = own["activation"], own["slope"]
     rows = rows_of("x", x, own["dtype"], own["inputs"])
-    y, z = _empty((count(rows), outputs), own["dtype"]), None
+    y, z = new_array((count(rows), outputs), own["dtype"]), None
     cdef bint of_z = activation in NEED_Z
     if keep and of_z:
         z = _empty_like(y)
@@ -203,6 +203,8 @@ def linear_rows_backward(dict own, dy, need_dx, accumulate):
     if kept is None:
         raise RuntimeError(_NO_FORWARD)
     rows, y, z, activation, slope = kept
+    if not (isinstance(rows, _ndarray) and isinstance(y, _ndarray) and rows.ndim == 2):
+        raise TypeError("_kept: expected what forward of this layer has left")
     if dy_rows is not dy or y is not matrix(y) or count(dy_rows) != count(rows):
         if _np.shape(dy) != y.shape:
             raise ValueError(f"dy: expected shape {y.shape} as y has, got {_np.shape(dy)}")

@@ -33,11 +33,19 @@ def _meant(name: str, known: Iterable[str]) -> list[str]:
     return [n for n in _ELSEWHERE.get(name, ()) if n.split()[0] in known][:1]
 
 
+def question(name: str, known: Iterable[str]) -> str:
+    """For error messages: which of the known names is meant, or an empty string."""
+    from difflib import get_close_matches  # here, because it takes 2 ms
+
+    meant = _meant(name, known) or get_close_matches(name, known, 1)
+    return f"; did you mean {meant[0]}?" if meant else ""
+
+
 def no_attribute(of: object, name: str, *known: str) -> AttributeError:
     """The error for an attribute that an object lacks, with the name that it has here."""
     meant = _meant(name, (*known, *dir(type(of)), *vars(of)))
-    question = f"; did you mean {meant[0]}?" if meant else ""
-    return AttributeError(f"{type(of).__name__} has no attribute {name!r}{question}")
+    asked = f"; did you mean {meant[0]}?" if meant else ""
+    return AttributeError(f"{type(of).__name__} has no attribute {name!r}{asked}")
 
 
 class Instead:
@@ -60,8 +68,5 @@ def check_names(names: Iterable[str], known: Sequence[str]) -> None:
     """Raise unless every name is a known keyword."""
     for name in names:
         if name not in known:
-            from difflib import get_close_matches  # here, because it takes 2 ms
-
-            meant = _meant(name, known) or get_close_matches(name, known, 1)
-            question = f"; did you mean {meant[0]}?" if meant else "."
-            raise TypeError(f"{name}: unknown keyword{question} Known: {', '.join(known)}")
+            asked = question(name, known) or "."
+            raise TypeError(f"{name}: unknown keyword{asked} Known: {', '.join(known)}")

@@ -78,9 +78,12 @@ cdef class Held(Buffers):
         self.check_apart()
         self.dtype = dtype_of(self.held)
         self.descr = <void *> <PyObject *> (_f32 if self.dtype == PK_F32 else _f64)
-        if isinstance(given, (dict, list)):
+        if self.mapping or isinstance(given, list) or tree is not None:
             self.watched = given
-            if not self.has_same_entries():  # a subclass that makes entries on access
+            try:
+                if not self.has_same_entries():
+                    self.watched = None  # one that makes entries on access
+            except TypeError:  # an iterator, or another that one cannot ask twice
                 self.watched = None
 
     cdef str label(self, str what, Py_ssize_t i):
@@ -131,7 +134,9 @@ cdef class Held(Buffers):
     cdef entries_now(self):
         """The caller's dict or list; if it is nested, a dict of what stands in it."""
         if self.tree is None:
-            return self.watched
+            if isinstance(self.watched, (dict, list)):
+                return self.watched
+            return dict(self.watched)  # of another mapping
         return dict(zip(self.keys, _checks.gathered(self.tree, self.watched, "params")))
 
     cdef bint has_same_entries(self) except -1:

@@ -15,7 +15,8 @@ from cpython.object cimport PyObject
 from libc.string cimport memcpy, memset
 
 from ._arrays cimport (
-    Buffers, borrow, check_adjacent, check_shape, is_adjacent, sequence_of, shape_of, switch,
+    Buffers, borrow, check_adjacent, check_shape, is_adjacent, new_array, sequence_of, shape_of,
+    switch,
 )
 from ._core cimport _Lock, bf16_products, cell_table, math_table, num_threads
 from ._stack cimport Stack
@@ -24,7 +25,7 @@ from .capi cimport (
     pk_rnn_shape, pk_sequence,
 )
 
-cdef object _empty = _np.empty, _ndarray = _np.ndarray
+cdef object _ndarray = _np.ndarray
 
 
 cdef class Plan(Stack):
@@ -64,7 +65,7 @@ cdef class Plan(Stack):
         """The array for a result, `out` or a new one, and where it is."""
         cdef Py_buffer view
         if out is None:
-            out = _empty(shape, self.dtype)
+            out = new_array(shape, self.dtype)
             borrow(out, &view, True, False)
             at[0] = self.sequence(&view)
             PyBuffer_Release(&view)  # the caller of this keeps the array
@@ -156,7 +157,7 @@ cdef class Plan(Stack):
         return dx, dinitial
 
     cdef object copy(self, const void *at, size_t n):
-        array = _empty(n, self.dtype)
+        array = new_array((n,), self.dtype)
         if n:  # a cell without c has none of it to copy from
             memcpy(PyArray_DATA(<PyArrayObject *> array), at, n * self.itemsize)
         return array
@@ -271,7 +272,7 @@ cdef class Stepper(Stack):
         if not is_adjacent(view):
             return self.step(_np.ascontiguousarray(x), state)
         self.take_state(arrays, "state", state, view.shape[0], False, first)
-        y = _empty((view.shape[0], self.R), self.dtype)
+        y = new_array((view.shape[0], self.R), self.dtype)
         new = self.new_state(view.shape[0], last)
         kernels = cell_table(self.cell, self.storage)  # others once use_isa is called again
         scratch = self.scratch(kernels, view.shape[0])
@@ -284,7 +285,7 @@ cdef class Stepper(Stack):
         cdef pk_rnn_shape shape = self.layers[0].shape
         shape.B = B
         cdef size_t size = kernels.step_scratch_size(&shape)
-        return _empty(size, "u1") if size else None
+        return new_array((size,), "u1") if size else None
 
     cdef void run(self, const pk_cell_kernels *kernels, Py_buffer *x, void *y, void **first,
                   void **last, void *scratch) noexcept:

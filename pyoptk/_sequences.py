@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import described
+from ._checks import advice, described
 
 
 def plain(name: str, value: Any, expected: str) -> NDArray[Any]:
@@ -27,6 +27,10 @@ def plain(name: str, value: Any, expected: str) -> NDArray[Any]:
         given = np.asarray(value)
     except (ValueError, Warning):
         given = None
+    except (RuntimeError, TypeError):  # of a tensor of PyTorch that requires a gradient
+        raise TypeError(
+            f"{name}: expected {expected}, got {described(value)}{advice(value)}"
+        ) from None
     # NumPy before 1.24 only warns, and makes an array of lists.
     if given is None or (given.dtype == object and any(isinstance(x, Sized) for x in given.flat)):
         raise ValueError(f"{name}: expected {expected}, got a ragged sequence")

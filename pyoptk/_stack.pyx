@@ -11,7 +11,7 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int64_t, uint8_t, uintptr_t
 from libc.string cimport memset
 
-from ._arrays cimport Buffers, borrow, check_shape, is_adjacent, size_of
+from ._arrays cimport Buffers, borrow, check_shape, is_adjacent, new_array, size_of
 from ._core cimport bf16_products, cell_table, math_table, num_threads
 from .capi cimport (
     PK_F32, PK_F64, PK_GRU, PK_GRU_BEFORE, PK_GRU_NORMED, PK_LSTM, PK_LSTM_COUPLED, PK_LSTM_NORMED,
@@ -25,7 +25,6 @@ _CELLS = {
     "lstm_coupled": PK_LSTM_COUPLED, "lstm_normed": PK_LSTM_NORMED, "gru_normed": PK_GRU_NORMED,
 }
 _SAVES = {"full": PK_SAVE_FULL, "minimal": PK_SAVE_MINIMAL, "nothing": PK_SAVE_NOTHING}
-cdef object _empty = _np.empty
 
 
 def partition(str cell, dtype, size_t T, size_t B, size_t I, size_t H, size_t directions=1,
@@ -244,11 +243,11 @@ cdef class Stack:
 
     cdef object new_state(self, size_t B, void **at):
         """An array, or a pair, as the cell has states, and where they are."""
-        h = _empty((self.count, B, self.R), self.dtype)
+        h = new_array((self.count, B, self.R), self.dtype)
         at[0], at[1] = PyArray_DATA(<PyArrayObject *> h), NULL
         if self.kernels.states == 1:
             return h
-        c = _empty((self.count, B, self.H), self.dtype)
+        c = new_array((self.count, B, self.H), self.dtype)
         at[1] = PyArray_DATA(<PyArrayObject *> c)
         return h, c
 

@@ -19,6 +19,7 @@ from typing import Any, overload
 import numpy as np
 
 from . import _files
+from ._checks import advice
 from ._files import DTYPES, Arrays, Path
 from ._memory import apart, check_targets, filled
 
@@ -234,7 +235,7 @@ def check_value(expected: Any, got: Any, what: str) -> None:
             one = "a list" if several else "a number or str"
             raise TypeError(f"{what}: expected {one}, got {_kind(got)}")
     elif not _is_plain(got) or got.dtype != expected.dtype:
-        raise TypeError(f"{what}: expected {_kind(expected)}, got {_kind(got)}")
+        raise TypeError(f"{what}: expected {_kind(expected)}, got {_kind(got)}{advice(got)}")
     elif got.shape != expected.shape:
         raise ValueError(f"{what}: expected {_kind(expected)}, got {_kind(got)}")
     elif not expected.flags.writeable:
@@ -253,7 +254,7 @@ def _check_part(key: str, value: Any, part: Any, dicts: Any, method: str) -> Non
     if not (isinstance(value, np.ndarray | dicts | list) or _bits(value)):
         raise TypeError(
             f"{key}: expected an array, dict, list, Generator or an object with {method}(),"
-            f" got {_kind(part)}"
+            f" got {_kind(part)}{advice(part)}"
         )
 
 

@@ -42,7 +42,10 @@ def taken_apart(arrays: Any, name: str) -> tuple[list[Any], list[Any], Any]:
         raise TypeError(f"{name}: expected arrays, got {described(arrays)}{help_}")
     keys: list[Any] = []
     found: list[Any] = []
-    return keys, found, _branch((), arrays, keys, found)
+    try:
+        return keys, found, _branch((), arrays, keys, found)
+    except RecursionError:
+        raise ValueError(f"{name}: expected fewer dicts and lists inside each other") from None
 
 
 def _branch(path: tuple[Any, ...], entry: Any, keys: list[Any], found: list[Any]) -> Any:
@@ -103,7 +106,8 @@ class Params:
             raise ValueError(
                 f"params: expected keys that differ as str, got {same[0]!r} and {same[1]!r}"
             )
-        nested = any(isinstance(key, Path) for key in keys)
+        below = self._tree.values() if isinstance(self._tree, dict) else self._tree
+        nested = not isinstance(self._tree, int) and not all(isinstance(b, int) for b in below)
         self.held = Held(self.keys, arrays, params, self._tree if nested else None)
         self.arrays = [np.asarray(array) for array in arrays]
 

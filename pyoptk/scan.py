@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _checks
+from ._arrays import new_array
 from ._held import quietly
 from ._products import linear_scan_backward as _backward
 from ._products import linear_scan_forward as _forward
@@ -240,7 +241,8 @@ def check_array(name: str, array: Any, dtype: Any = None, shape: Any = None) -> 
     if not array.flags.aligned:
         raise TypeError(f"{name}: expected an array that is aligned in memory, got another")
     if dtype is not None and array.dtype != dtype:
-        raise TypeError(f"{name}: expected {dtype}, got {_checks.described(array)}")
+        cast = f"; {name}.astype(numpy.{np.dtype(dtype)}) has that dtype"
+        raise TypeError(f"{name}: expected {dtype}, got {_checks.described(array)}{cast}")
     if shape is None:
         return
     pairs = zip(array.shape, shape, strict=False)
@@ -251,4 +253,5 @@ def check_array(name: str, array: Any, dtype: Any = None, shape: Any = None) -> 
 
 def _like(name: str, array: Any) -> Array:
     check_array(name, array)
-    return np.empty(array.shape, array.dtype)
+    found: Array = new_array(array.shape, array.dtype)
+    return found

@@ -1,5 +1,6 @@
 """The shorter demos, `info`, and exit statuses of the command line."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -269,6 +270,18 @@ def test_closed_output_ends_the_demo_without_a_traceback():
     process.stderr.close()
     assert process.wait(timeout=20) == 1
     assert shown == ""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+@pytest.mark.parametrize("command", [["info"], ["demo", "linear", "--no-plot", "--epochs", "1"]])
+def test_output_that_cannot_be_written_is_one_line(command):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pyoptk", *command],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == f"pyoptk: error: {OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))}\n"
 
 
 def test_a_checkout_that_is_not_compiled_says_so(tmp_path):

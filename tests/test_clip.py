@@ -86,7 +86,7 @@ def test_clipping_alone_does_what_clipping_in_the_step_does(dtype, rng):
         ),
         (lambda g: pyoptk.clip_by_value({"a": g, "b": 1.0}, 1.0), TypeError, r"^grads\['b'\]: exp"),
         (
-            lambda g: pyoptk.global_norm({"a": None, "b": g[:0].tolist()}),
+            lambda g: pyoptk.global_norm({"a": None, "b": g[:1].tolist()}),
             TypeError,
             r"^grads\['b'\]",
         ),
@@ -97,3 +97,12 @@ def test_clipping_refuses_bad_arguments_and_writes_nothing(call, error, message)
     with pytest.raises(error, match=message):
         call(g)
     assert (g == 7).all()
+
+
+def test_a_generator_that_is_used_up_is_refused():
+    for call in (pyoptk.global_norm, lambda g: pyoptk.clip_by_value(g, 1.0)):
+        gradients = (gradient for gradient in [np.ones(2)])
+        call(gradients)
+        with pytest.raises(ValueError, match=r"^grads: expected gradients, got none in generator"):
+            call(gradients)
+    assert pyoptk.clip_by_global_norm([], 1.0) == 0

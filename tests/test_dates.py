@@ -51,7 +51,7 @@ def test_dates_of_any_spelling_are_read_and_turned_round(spelling, where):
 @pytest.mark.parametrize(
     "labels",
     [
-        [f"d{k}" for k in range(120, 0, -1)],
+        [f"d{k}" for k in range(120)],
         [f"{k % 12 + 1:02}-01" for k in range(120)],
         [f"{k * 7919 % 120}" for k in range(120)],
         [f"{1000 + k * 7919 % 120}" for k in range(120)],
@@ -64,6 +64,15 @@ def test_dates_of_any_spelling_are_read_and_turned_round(spelling, where):
 def test_labels_without_an_order_stay_as_they_are(labels):
     data = read([("day", "x"), *zip(labels, wave(), strict=True)])
     assert data.notes == []
+    assert data.labels == labels
+
+
+@pytest.mark.parametrize("label", ["d{0}", "week {0:03}", "{1:02}:{2:02}"])
+def test_labels_whose_numbers_go_down_stay_as_they_are_and_that_is_said(label):
+    labels = [label.format(k, k // 60, k % 60) for k in range(120, 0, -1)]
+    data = read([("day", "x"), *zip(labels, wave(), strict=True)])
+    said = f"as in the file, from '{labels[0]}' to '{labels[-1]}'; if that is newest first, turn it"
+    assert data.notes == [("order", f"{said} round")]
     assert data.labels == labels
 
 

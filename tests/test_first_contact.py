@@ -38,6 +38,8 @@ NET, LOSSES = pyoptk.layers.Sequential(pyoptk.layers.Linear(1, 1)), pyoptk.losse
         ),
         (lambda opt, _: opt.param_groups, "^SGD has no attribute 'param_groups'; did you mean gro"),
         (lambda opt, _: opt.apply_gradients([]), "^SGD has no .*'; did you mean step.$"),
+        (lambda opt, _: setattr(opt, "learning_rate", 1), "^SGD .*'learning_rate'; .* mean lr"),
+        (lambda opt, _: setattr(opt, "xyzzy", 1), "^SGD has no .* 'xyzzy', only lr, momentum, "),
         (lambda opt, _: opt.beta1, "^SGD has no attribute 'beta1'$"),
         (lambda _, layer: layer.parameters(), "^RNN has no attribute .*; did you mean params"),
         (lambda _, layer: layer.xyzzy, "^RNN has no attribute 'xyzzy'$"),
@@ -61,7 +63,7 @@ NET, LOSSES = pyoptk.layers.Sequential(pyoptk.layers.Linear(1, 1)), pyoptk.losse
         (lambda *_: pyoptk.Linear, r"^module 'pyoptk' has .*; did you mean pyoptk\.layers\.Linear"),
         (lambda *_: pyoptk.Dense, "^module 'pyoptk' has no attribute 'Dense'$"),
     ],
-    ids=range(19),
+    ids=range(21),
 )
 def test_what_other_libraries_have_is_answered_with_its_name_here(use, message):
     with pytest.raises((AttributeError, TypeError), match=message):
@@ -128,3 +130,49 @@ def test_a_users_layer_may_take_any_keyword():
             self.named = keywords
 
     assert Named(units=3).named == {"units": 3}
+
+
+@pytest.mark.parametrize("keyword", ["learning_rate", "betas"])
+def test_groups_with_names_of_other_libraries_are_answered_with_ours(keyword):
+    with pytest.raises(ValueError, match=rf"^groups\['\*'\]: .* got '{keyword}'; did you mean "):
+        pyoptk.Adam({"w": np.ones(2)}, groups={"*": {keyword: 0.1}})
+
+
+def test_numbers_of_another_dtype_are_refused_with_the_remedy():
+    layers = pyoptk.layers
+    for layer in (layers.Linear(2, 2), layers.LayerNorm(2), pyoptk.minGRU(2, 2), pyoptk.GRU(2, 2)):
+        with pytest.raises(TypeError, match=r"; x\.astype\(numpy\.float32\) has that dtype$"):
+            layer.forward(np.ones((3, 1, 2)))
+    with pytest.raises(TypeError, match=r"; x\.astype\(numpy\.float32\) has that dtype$"):
+        layers.Linear(2, 2).forward(np.ones((3, 2), int))
+
+
+class Tensor:
+    """What of a tensor of PyTorch that requires a gradient can be seen without PyTorch."""
+
+    def detach(self):
+        raise NotImplementedError
+
+    def __array__(self, *_, **__):
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda tensor: pyoptk.layers.Linear(3, 2).forward(tensor), "x"),
+        (lambda tensor: pyoptk.losses.cross_entropy(X, tensor), "target"),
+        (lambda tensor: pyoptk.GRU(3, 2).forward(X[None], lengths=tensor), "lengths"),
+        (lambda tensor: pyoptk.save("x.npz", part=tensor), "part"),
+        (
+            lambda tensor: pyoptk.layers.LayerNorm(3).load_state_dict(
+                {"weight": tensor, "bias": X}
+            ),
+            r"state\['weight'\]",
+        ),
+    ],
+    ids=range(5),
+)
+def test_a_tensor_is_refused_with_the_call_that_helps(call, name):
+    with pytest.raises(TypeError, match=rf"^{name}: .* got Tensor; its \.detach\(\)\.numpy\(\) sh"):
+        call(Tensor())

@@ -201,3 +201,38 @@ def test_switches_are_true_or_false(name):
         with pytest.raises(TypeError, match=f"^{switch}: expected True or False"):
             layer.backward(np.ones_like(y), **{switch: "yes"})
     layer.backward(np.ones_like(y))
+
+
+IN_PLACE = {
+    "Embedding": (lambda: Embedding(4, 4), np.array([0, 3])),
+    "Linear": (lambda: Linear(4, 4), np.ones((2, 4), np.float32)),
+    "minGRU": (lambda: pyoptk.minGRU(4, 4), np.ones((2, 1, 4), np.float32)),
+    "minLSTM": (lambda: pyoptk.minLSTM(4, 4), np.ones((2, 1, 4), np.float32)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Setting the:DeprecationWarning")
+@pytest.mark.parametrize("attribute", [("dtype", "f8"), ("shape", (2, 8)), ("strides", (0, 4))])
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_parameters_whose_layout_was_set_in_place_are_refused(name, attribute):
+    make, x = IN_PLACE[name]
+    layer = make()
+    weight = next(array for name, array in layer.params.items() if "weight" in name)
+    setattr(weight, *attribute)
+    with pytest.raises((TypeError, ValueError), match=r"^(params\['weight|w: expected)"):
+        layer.forward(x)
+
+
+def test_an_embedding_asks_for_memory_first():
+    rows = np.lib.stride_tricks.as_strided(np.zeros(1, int), (2**58,), (0,))
+    for width in (4, 64):
+        with pytest.raises(MemoryError, match=r"no array of float32|Unable to allocate"):
+            Embedding(4, width).forward(rows)
+
+
+def test_what_another_forward_left_is_refused():
+    layer = Linear(3, 2)
+    for kept in ((1, 2, 3, 4, 5), (None, np.ones((5, 2), np.float32), None, "none", 0.0)):
+        layer._kept = kept
+        with pytest.raises(TypeError, match=r"^_kept: expected what forward of this layer"):
+            layer.backward(np.ones((5, 2), np.float32))

@@ -1,5 +1,7 @@
 """Parameters in dicts and lists within each other: every step, message and checkpoint of them."""
 
+from collections import UserDict
+
 import numpy as np
 import pytest
 
@@ -98,3 +100,37 @@ def test_what_does_not_fit_nested_parameters_is_refused(change, grads, message):
     with pytest.raises((TypeError, ValueError), match=message if change else "^grads" + message):
         opt.step(grads)
     assert [*w, *b, *top] == [1] * 6
+
+
+KINDS = {
+    "tuple": (lambda w: ({"w": w}, [np.ones(3)]), lambda p, new: p[0].update(w=new)),
+    "mapping": (lambda w: UserDict(w=w), lambda p, new: p.update(w=new)),
+    "mapping of dicts": (lambda w: UserDict(a={"w": w}), lambda p, new: p["a"].update(w=new)),
+    "beside nothing": (lambda w: {"w": w, "none": {}}, lambda p, new: p.update(w=new)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_array_that_is_replaced_is_refused_in_every_structure(kind):
+    make, replace = KINDS[kind]
+    w = np.ones(2)
+    params, grads = make(w), make(np.ones(2))
+    opt = pyoptk.SGD(params, lr=0.5)
+    opt.step(grads)
+    np.testing.assert_array_equal(w, 0.5)
+    replace(params, w.copy())
+    with pytest.raises(ValueError, match=r"^params\[.*'w'\]: .* got another: write into that one"):
+        opt.step(grads)
+    np.testing.assert_array_equal(w, 0.5)
+
+
+def test_structures_without_an_end_are_refused():
+    within, deep = {}, [np.ones(2)]
+    within["self"] = within
+    for _ in range(3000):
+        deep = [deep]
+    for params in (within, deep):
+        with pytest.raises(ValueError, match=r"^params: expected fewer dicts and lists inside"):
+            pyoptk.SGD(params)
+    with pytest.raises(ValueError, match=r"^grads: expected fewer dicts and lists inside"):
+        pyoptk.clip_by_value(deep, 1.0)

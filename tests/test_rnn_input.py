@@ -248,3 +248,11 @@ def test_a_copy_of_a_layer_is_whole(how, cell):
     assert not np.shares_memory(other.flat_params, layer.flat_params)
     pyoptk.SGD(other.flat_params, lr=1.0).step(ones(other.flat_params.size))
     assert (layer.forward(X)[0] != other.forward(X)[0]).any()
+
+
+def test_results_beyond_the_address_space_are_a_memory_error():
+    x = as_strided(np.zeros(1, np.float32), (2**58, 2, 1), (0, 0, 4))
+    layer = pyoptk.GRU(1, 64)
+    for call in (lambda: layer.forward(x, train=False), lambda: layer.step(x[:, 0])):
+        with pytest.raises(MemoryError, match=r"^no array of float32 \(288230376151711744, "):
+            call()

@@ -203,3 +203,11 @@ def test_wrong_arguments_are_refused_by_name(bad):
         call()
     assert (X == 1).all()
     assert (OUT == 0).all()
+
+
+def test_no_steps_of_more_columns_than_memory_end_at_once():
+    shape = (0, 2**30, 2**28)
+    a, b, h, da, db = (np.empty(shape) for _ in range(5))
+    kernels.linear_scan_forward(a, b, h)
+    kernels.linear_scan_backward(a, h, b, da, db)
+    assert pyoptk.discounted_returns(a, np.empty(shape, bool), 0.5).shape == shape

@@ -146,7 +146,8 @@ static void scan_backward_chunk(void *arg, size_t chunk)
 
 static void scan_run(void (*chunk)(void *, size_t), scan_job *job, int nthreads)
 {
-    const size_t columns = job->scan->B * job->scan->D;
+    const int any = job->scan->T > 0 || job->dh0; /* else B and D may be of no array at all */
+    const size_t columns = any ? job->scan->B * job->scan->D : 0;
     const int threads = job->scan->T * columns < SCAN_SERIAL_BELOW ? 1 : nthreads;
     const size_t lines = round_up(columns, SCAN_LINE) / SCAN_LINE;
     job->chunks = round_up(columns, SCAN_COLUMNS) / SCAN_COLUMNS;

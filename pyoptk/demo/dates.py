@@ -7,9 +7,10 @@ in which the rows are in order is taken, and of two such ways the one with even 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,7 +80,18 @@ def arrange(pandas: Any, cells: Cells, at: int, values: NDArray[np.float64], not
         numbers = pandas.to_numeric(cells.frame[others[0]], errors="coerce").to_numpy(float)
         if (np.diff(numbers) < 0).all():
             taken = _in_order(numbers, "", notes)
+        elif _falling(labels):
+            how = f"as in the file, from '{labels[0]}' to '{labels[-1]}'"
+            notes.append(("order", f"{how}; if that is newest first, turn it round"))
     return Rows(taken, cells.lines[taken], [labels[k] for k in taken], None)
+
+
+def _falling(labels: list[str]) -> bool:
+    """Whether the numbers in labels that else are the same text, "week 12" say, go down."""
+    digits = [[one.lstrip("0") for one in re.findall("[0-9]+", label)] for label in labels]
+    keys = [[(len(one), one) for one in found] for found in digits]
+    same = len({re.sub("[0-9]+", "", label) for label in labels}) == 1
+    return same and all(a > b for a, b in pairwise(keys))
 
 
 # ---- dates --------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from .. import _checks
+from .._arrays import new_array
 from .._bound import Array
 from .._dense import rows_of
 from .._products import put_all
@@ -70,9 +71,11 @@ class Embedding(Layer):
         x = plain("x", x, "integers")
         if x.dtype.kind not in "iu":
             raise TypeError(f"x: expected integers, got {_checks.described(x)}")
+        table = self._param("weight", (self.rows, self.width))
+        y: Array = new_array((*x.shape, self.width), self.dtype)  # if there is memory for it
         if x.size and (x.min() < 0 or x.max() >= self.rows):
             raise ValueError(f"x: expected rows in 0..{self.rows - 1}, got {x.min()}..{x.max()}")
-        y = self.params["weight"].take(x, 0)
+        table.take(x, 0, y, "clip")
         if _checks.check_switch("train", train):
             self._kept = (x,)
         return y

@@ -1,4 +1,4 @@
-"""What `Sharded` is given: hyper-parameters that cannot be divided, hashes, gradients.
+"""What `Sharded` is given: hyper-parameters that cannot be divided, hashes, gradients, names.
 
 A gradient is checked before anything is added. Messages are those of optimizers.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,22 @@ _REFUSED = {
     "cautious": "its mean is over a whole array",
     "max_norm_per_array": "its norms are those of whole arrays",
 }
+
+
+class PieceName(str):
+    """The key of a piece; messages show the key of its parameter."""
+
+    shown: str
+
+    def __repr__(self) -> str:
+        return self.shown
+
+
+def piece_name(place: str, groups: Iterable[int], decays: bool, shown: str) -> PieceName:
+    """A name in which the patterns of `Sharded._settings` find what concerns the piece."""
+    name = PieceName(place + "".join(f"<{k}>" for k in groups) + "<decay>" * decays)
+    name.shown = shown
+    return name
 
 
 def refuse(name: str, value: Any) -> None:

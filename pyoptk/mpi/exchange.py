@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import _optim
+from ..optim.stateful import at_once
 from . import shards
 from .shards import GRAIN, Array, Bucket, Sums
 
@@ -50,7 +51,14 @@ class Exchange:
         How many leaves of each parameter there are; `begun` says whether there is any.
     given : list of bool
         Which parameters have a gradient, on any rank after `finish`.
+    sums : list of list of arrays
+        For each parameter those of the tree that this rank has.
     """
+
+    seen: list[int]
+    given: list[bool]
+    begun: bool
+    _next: int  # bucket to be sent
 
     def __init__(self, rows: list[Array], comm: Any, micro: int, bucket: int) -> None:
         self.rank: int = 0 if comm is None else comm.rank
@@ -75,7 +83,7 @@ class Exchange:
         self._shard = np.empty(self._begins[-1], rows[0].dtype)
         ends = accumulate([0, *(piece.end - piece.begin for piece in self.pieces)])
         self._views = [self._shard[begin:end] for begin, end in itertools.pairwise(ends)]
-        self._sums: list[list[Array]] = [[] for _ in rows]  # those of the tree that this rank has
+        self.sums: list[list[Array]] = [[] for _ in rows]
         self._rooms: list[list[Array]] = [[] for _ in rows]  # for them, kept from step to step
         self._buffers: dict[tuple[str, int, int], Array] = {}
         self._flying: list[tuple[list[Any], Callable[[], Any]]] = []  # what to wait for, then do
@@ -84,11 +92,14 @@ class Exchange:
     def begin(self) -> None:
         """Forget all leaves."""
         self._land()  # after an error
-        self.seen, self.begun = [0] * len(self._rows), False
-        self.given = [False] * len(self._rows)
-        for sums in self._sums:
-            sums.clear()
-        self._next = len(self._buckets) - 1  # to be sent
+        at_once(self.beginning())
+
+    def beginning(self) -> list[Callable[[], Any]]:
+        """The calls that forget all leaves, all of functions in C."""
+        fresh: dict[str, Any] = {"seen": [0] * len(self._rows), "begun": False}
+        fresh["given"] = [False] * len(self._rows)
+        fresh["_next"] = len(self._buckets) - 1
+        return [partial(vars(self).update, fresh), *(sums.clear for sums in self.sums)]
 
     def agree(self, digests: dict[str, str]) -> None:
         """Raise, on all ranks, unless they have the same; then take the parameters of rank 0."""
@@ -107,25 +118,28 @@ class Exchange:
 
     # ---- the sum ---------------------------------------------------------------------------------
 
-    def add(self, i: int, row: Array) -> bool:
-        """Add a leaf of parameter i; returns whether `row` may be changed before `finish`."""
-        stack, rooms, leaf = self._sums[i], self._rooms[i], self.seen[i]
-        self.seen[i], self.begun = leaf + 1, True
-        complete = self._merges[leaf]
+    def adding(self, i: int, row: Array) -> tuple[list[Callable[[], Any]], bool]:
+        """The calls that add a leaf of parameter i, all of functions in C.
+
+        Also whether `row` may be changed before `finish`.
+        """
+        stack, rooms, leaf = self.sums[i], self._rooms[i], self.seen[i]
+        calls: list[Callable[[], Any]] = [partial(self.seen.__setitem__, i, leaf + 1)]
+        calls.append(partial(vars(self).__setitem__, "begun", True))
+        complete, last = self._merges[leaf], leaf + 1 == len(self.mine)
         if complete:
-            np.add(stack[-1], row, stack[-1])
-            for _ in range(complete - 1):
-                right = stack.pop()
-                np.add(stack[-1], right, stack[-1])
-        elif leaf + 1 == len(self.mine):
-            stack.append(row)
-            return False
+            lefts = stack[::-1][:complete]
+            pairs = zip(lefts, [row, *lefts[:-1]], strict=True)
+            calls += [partial(np.add, left, right, left) for left, right in pairs]
+            calls.append(partial(stack.__delitem__, slice(len(stack) - complete + 1, None)))
+        elif last:
+            calls.append(partial(stack.append, row))
         else:
             if len(stack) == len(rooms):
                 rooms.append(np.empty_like(row))
-            rooms[len(stack)][...] = row
-            stack.append(rooms[len(stack)])
-        return True
+            room = rooms[len(stack)]
+            calls += [partial(room.__setitem__, ..., row), partial(stack.append, room)]
+        return calls, bool(complete) or not last
 
     def send(self) -> None:
         """Send the buckets that are complete, in the same order on all ranks."""
@@ -151,7 +165,7 @@ class Exchange:
         senders = [len(nodes) > t for nodes in self._covers]
         out = self._shard[:0]
         if senders[rank]:
-            sums = [some[t] if some else out for some in self._sums]
+            sums = [some[t] if some else out for some in self.sums]
             out = bucket.joined(sums, self._room("out", slot, t, bucket.size))
             found[self._covers[rank][t]] = out[bucket.starts[rank] :][: counts[rank]], False
         give = [n * (senders[rank] and r != rank) for r, n in enumerate(counts)]
@@ -180,12 +194,10 @@ class Exchange:
         return room[:size]
 
     def finish(self) -> list[Array]:
-        """The sums of the pieces of this rank, of whole parameters if there is one; until `begin`.
+        """The sums of the pieces of this rank, until `begin`.
 
         Collective, like all that follows, which is for several ranks.
         """
-        if self.size == 1:
-            return [sums[0] for sums in self._sums]
         self.send()
         self._land()
         given = np.array(self.given)

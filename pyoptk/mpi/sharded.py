@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,30 +14,15 @@ from .. import _checks, checkpoint
 from .._held import quietly
 from ..optim.base import Optimizer, Uncopied
 from ..optim.hyper import Grads
+from ..optim.stateful import at_once
 from ..params import Arrays, Params
-from .arguments import as_row, digests, entries, label, refuse
+from .arguments import PieceName, as_row, digests, entries, label, piece_name, refuse
 from .exchange import Exchange
 from .shards import GRAIN, Array
 
 # What is computed over all ranks, and therefore not by the optimizer of a shard.
 _OURS = {"grad_scale": 1.0, "max_norm": None, "on_nonfinite": "propagate"}
 _SHOWN = ("hyper", "groups", "steps", "skipped", "value")  # of the shadow
-
-
-class _Name(str):
-    """The key of a piece; messages show the key of its parameter."""
-
-    shown: str
-
-    def __repr__(self) -> str:
-        return self.shown
-
-
-def _name(place: str, groups: Iterable[int], decays: bool, shown: str) -> _Name:
-    """A name in which the patterns of `Sharded._settings` find what concerns the piece."""
-    name = _Name(place + "".join(f"<{k}>" for k in groups) + "<decay>" * decays)
-    name.shown = shown
-    return name
 
 
 class Sharded(Uncopied):
@@ -72,8 +58,6 @@ class Sharded(Uncopied):
         Which of the micro-batches 0..micro-1 this rank brings; empty if there are more ranks.
     optimizer : Optimizer
         That of this rank's shard, with its part of the states.
-    grad_norm : float or None
-        As that of an optimizer.
 
     Raises
     ------
@@ -94,7 +78,7 @@ class Sharded(Uncopied):
     """
 
     optimizer: Optimizer
-    grad_norm: float | None
+    _norm: float | None
     _tree: Params
     _shadow: Optimizer
     _alone: bool
@@ -138,7 +122,7 @@ class Sharded(Uncopied):
         for name, value in (*self._shadow.hyper.items(), ("groups", self._shadow.groups)):
             refuse(name, value)
         self._factor = 1 / micro if reduction == "mean" else 1.0
-        self._to_zero, self.grad_norm = [], None
+        self._to_zero, self._norm = [], None
         arrays = zip(self._tree.names, self._tree.arrays, strict=True)
         self._exchange.agree(digests(
             optimizer_class=optimizer_class.__qualname__, micro=micro, reduction=reduction,
@@ -148,16 +132,16 @@ class Sharded(Uncopied):
         if not self._alone:
             self.optimizer = optimizer_class(self._views(), **settings | _OURS | self._settings())
 
-    def _views(self) -> dict[_Name, Array]:
+    def _views(self) -> dict[PieceName, Array]:
         """The pieces of this rank, and one without elements that every pattern finds."""
         shadow, keys, views = self._shadow, self._tree.keys or [None], {}
         every = shadow.groups or {}
         for i, begin, end, _ in self._exchange.pieces:
             patterns, decays = shadow._kinds[shadow._of[i]]
             groups = [k for k, pattern in enumerate(every) if pattern in patterns]
-            name = _name(f"{i}:{begin}", groups, decays, repr(keys[i]))
+            name = piece_name(f"{i}:{begin}", groups, decays, repr(keys[i]))
             views[name] = self._rows[i][begin:end]
-        views[_name("none", range(len(every)), True, "None")] = self._rows[0][:0]
+        views[piece_name("none", range(len(every)), True, "None")] = self._rows[0][:0]
         return views
 
     def _settings(self) -> dict[str, Any]:
@@ -165,6 +149,11 @@ class Sharded(Uncopied):
         given = self._shadow.groups or {}
         groups = {f"*<{k}>*": own for k, own in enumerate(given.values())}
         return {"groups": groups, "no_decay": (), "decay_mask": ["*<decay>*"]}
+
+    @property
+    def grad_norm(self) -> float | None:
+        """As that of an optimizer. Not collective."""
+        return self._shadow.grad_norm if self._alone else self._norm
 
     @property
     def mine(self) -> range:
@@ -191,28 +180,30 @@ class Sharded(Uncopied):
         TypeError, ValueError
             For a gradient that does not fit or comes once too often; nothing has been added then.
         """
+        quietly(at_once, self._adding(grads)[0])
+        self._exchange.send()
+
+    def _adding(self, grads: Grads) -> tuple[list[Any], list[tuple[int, Any, Array]]]:
+        """The calls that add gradients; each with its parameter's number and in one dimension."""
         exchange, tree, zeroes = self._exchange, self._tree, self._shadow._plan.zeroes()
-        given, rows, most = entries(tree, grads), [], len(exchange.mine)
-        for i, grad in given:
-            rows.append(as_row(tree, i, grad, zeroes[i]))
+        most = len(exchange.mine)
+        given = [(i, one, as_row(tree, i, one, zeroes[i])) for i, one in entries(tree, grads)]
+        calls: list[Any] = []
+        for i, grad, row in given:
             if exchange.seen[i] == most:
                 raise ValueError(
                     f"{label(tree, i)}: expected {most} micro-batches of this rank in a step, got "
                     "more"
                 )
-        quietly(self._add, given, rows, zeroes)
-
-    def _add(self, given: list[Any], rows: list[Any], zeroes: list[bool]) -> None:
-        exchange = self._exchange
-        for (i, grad), row in zip(given, rows, strict=True):
-            copied = exchange.add(i, row)
+            added, copied = exchange.adding(i, row)
+            calls += added
             if grad is not None:
-                exchange.given[i] = True
+                calls.append(partial(exchange.given.__setitem__, i, True))
                 if zeroes[i] and copied:
-                    grad[...] = 0
+                    calls.append(partial(grad.__setitem__, ..., 0))
                 elif zeroes[i] and not self._alone:
-                    self._to_zero.append(grad)  # else the optimizer does it
-        exchange.send()
+                    calls.append(partial(self._to_zero.append, grad))  # else the optimizer does it
+        return calls, given
 
     # ---- stepping --------------------------------------------------------------------------------
 
@@ -236,17 +227,13 @@ class Sharded(Uncopied):
         plain = self._alone and len(self.mine) == 1 and self._factor == 1
         if plain and grads is not None and not self._exchange.begun:
             self.optimizer.step(grads)
-            self.grad_norm = self.optimizer.grad_norm
+            return
+        if self._alone:
+            self._step_alone(grads)
             return
         if grads is not None:
             self.add(grads)
-        if (least := min(self._exchange.seen)) < len(self.mine):
-            raise RuntimeError(
-                f"step: expected {len(self.mine)} micro-batches of this rank before it, got "
-                f"{least} of {label(self._tree, self._exchange.seen.index(least))}"
-            )
-        with self._tree.held.locked("step"):
-            pass  # no entry was replaced
+        self._check_complete(self._exchange.seen)
         self.optimizer._prepare(self.optimizer._plan, self.optimizer._plan.settings)
         try:
             quietly(lambda: self._take_step(self._exchange.finish()))
@@ -257,41 +244,63 @@ class Sharded(Uncopied):
             self._exchange.begin()
         self._exchange.gather()
 
+    def _check_complete(self, seen: list[int]) -> None:
+        """Raise unless there are all micro-batches of this rank, for the arrays of the caller."""
+        if (least := min(seen)) < len(self.mine):
+            raise RuntimeError(
+                f"step: expected {len(self.mine)} micro-batches of this rank before it, got "
+                f"{least} of {label(self._tree, seen.index(least))}"
+            )
+        with self._tree.held.locked("step"):
+            pass  # no entry was replaced
+
+    def _step_alone(self, last: Grads) -> None:
+        """Add, step, and forget the micro-batches: no exception arrives in between."""
+        exchange = self._exchange
+        calls, added = ([], []) if last is None else self._adding(last)
+        seen, given = list(exchange.seen), list(exchange.given)
+        sums = [stack[:1] for stack in exchange.sums]
+        for i, grad, row in added:
+            seen[i], given[i] = seen[i] + 1, given[i] or grad is not None
+            sums[i] = sums[i] or [row]  # the sum will be in the first one
+        self._check_complete(seen)
+        self.optimizer._prepare(self.optimizer._plan, self.optimizer._plan.settings)
+        found = zip(sums, self._tree.arrays, given, strict=True)
+        grads = [one[0].reshape(param.shape) if some else None for one, param, some in found]
+        drop = exchange.beginning()
+        try:
+            quietly(self._run, grads, self._factor, calls, drop)
+        except FloatingPointError:
+            at_once(drop)
+            raise
+
     def _take_step(self, sums: list[Array]) -> None:
         """Step this rank's shard, unless a gradient is not finite."""
         shadow, given = self._shadow, self._exchange.given
-        if self._alone:
-            pairs = zip(sums, self._tree.arrays, strict=True)
-            whole = [row.reshape(param.shape) for row, param in pairs]
-            self._run(
-                [one if g else None for one, g in zip(whole, given, strict=True)], self._factor
-            )
-            self.grad_norm = shadow.grad_norm
-            return
         scale, clip = self._factor * shadow.value("grad_scale"), 1.0
         most, heed = shadow.value("max_norm"), shadow.hyper["on_nonfinite"]
-        self.grad_norm = None
+        self._norm = None
         if most is not None or heed != "propagate":
             norm, norms = self._exchange.norm(sums)
-            self.grad_norm = scale * norm
-            if heed != "propagate" and not math.isfinite(self.grad_norm):
+            self._norm = scale * norm
+            if heed != "propagate" and not math.isfinite(self._norm):
                 if heed == "raise":
                     self._refuse_nonfinite(norms)
                 for opt in (shadow, self.optimizer):
                     opt._plan.skipped += 1
                 return
-            if most is not None and most < math.inf and self.grad_norm != 0:
-                ratio = np.float64(most) / (self.grad_norm + shadow.value("max_norm_eps"))
+            if most is not None and most < math.inf and self._norm != 0:
+                ratio = np.float64(most) / (self._norm + shadow.value("max_norm_eps"))
                 clip = 1.0 if ratio > 1 else float(ratio)  # a NaN stays one
         parts = zip(self._exchange.pieces, sums, strict=True)
         nothing = np.empty(0, self._rows[0].dtype)
         self._run([*(one if given[p.param] else None for p, one in parts), nothing], scale * clip)
         shadow.step(self._tree.like([nothing if one else None for one in given]))
 
-    def _run(self, grads: list[Any], factor: float) -> None:
+    def _run(self, grads: list[Any], factor: float, first: Any = (), then: Any = ()) -> None:
         plan = self.optimizer._plan
         with plan.held.locked("step"):
-            plan.run_step(grads, factor, False)
+            at_once([*first, partial(plan.run_step, grads, factor, False), *then])
 
     def _refuse_nonfinite(self, norms: list[float]) -> None:
         wrong = "grads: expected a finite global norm, got infinity"
@@ -304,12 +313,15 @@ class Sharded(Uncopied):
 
     # ---- looking and loading ---------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def averaged(self) -> Iterator[None]:
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
         """Within ``with opt.averaged():`` the parameters are their moving averages, on all ranks.
 
         They change in place. At the end they are restored bit for bit. A step within is refused.
         """
+        return self.optimizer.averaged() if self._alone else self._averaged_everywhere()
+
+    @contextlib.contextmanager
+    def _averaged_everywhere(self) -> Iterator[None]:
         with self.optimizer.averaged():
             self._exchange.gather()
             yield

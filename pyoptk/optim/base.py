@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import _checks, _optim
 from .._arguments import Declared
-from .._elsewhere import no_attribute
+from .._elsewhere import no_attribute, question
 from .._held import Averaged
 from .._memory import apart
 from .._plan import Plan
@@ -355,7 +355,8 @@ class Optimizer(Watched, Uncopied, Declared):
             return  # `opt.ema *= 2` has changed the array, then sets the same one again
         else:
             raise AttributeError(
-                f"{type(self).__name__} has no hyper-parameter {name!r}, only {', '.join(hyper)}"
+                f"{type(self).__name__} has no hyper-parameter {name!r}"
+                + (question(name, hyper) or f", only {', '.join(hyper)}")
             )
         settings = Settings.of(self._kinds, hyper, groups)
         self._plan.configure(at_step(self._plan.calls, settings.merged), settings)

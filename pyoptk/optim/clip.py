@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from .. import _optim
-from .._checks import number
+from .._checks import described, number
 from .._held import quietly
 from ..params import Array, listed
 from .hyper import Grads
@@ -14,6 +16,11 @@ from .hyper import Grads
 def _named(grads: Grads) -> dict[str, Array]:
     """The gradients that there are, by the names that messages call them."""
     keys, arrays = listed(grads, "grads")
+    if isinstance(grads, Iterator) and not arrays:
+        raise ValueError(
+            f"grads: expected gradients, got none in {described(grads)} (a generator can be used "
+            "once)"
+        )
     names = ["grads"] if keys is None else [f"grads[{key!r}]" for key in keys]
     return {name: grad for name, grad in zip(names, arrays, strict=True) if grad is not None}
 

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _checks, kernels
 from .._arguments import Declared
+from .._arrays import new_array
 from .._bound import Array, Bound, views
 from .._held import quietly
 from .._products import Guard, put_gradients
@@ -265,10 +266,11 @@ class Minimal(Declared, Attributes, Bound):
 
     def _product(self, level: int, gate: str, x: Array) -> Array:
         """The pre-activations [T, B, H] of one gate."""
-        k = np.empty((*x.shape[:2], self.hidden_size), self.dtype)
-        rows, of_k = x.reshape(-1, x.shape[2]), k.reshape(-1, k.shape[2])
-        weight = self.params[f"weight_{gate}_l{level}"]
-        bias = self.params.get(f"bias_{gate}_l{level}")
+        H = self.hidden_size
+        k: Array = new_array((*x.shape[:2], H), self.dtype)
+        rows, of_k = x.reshape(-1, x.shape[2]), k.reshape(-1, H)
+        weight = self._param(f"weight_{gate}_l{level}", (H, x.shape[2]))
+        bias = self._param(f"bias_{gate}_l{level}", (H,)) if self.bias else None
         if self.compute:
             kernels.linear_forward(rows, weight, bias, of_k, compute=self.compute)
             return k
@@ -293,7 +295,8 @@ class Minimal(Declared, Attributes, Bound):
             if self.bias:
                 grads[f"bias_{name}"][...] = rows.sum(0)
             if dx is not None:
-                weight, rows_of_dx = self.params[f"weight_{name}"], dx.reshape(-1, x.shape[2])
+                weight = self._param(f"weight_{name}", (self.hidden_size, x.shape[2]))
+                rows_of_dx = dx.reshape(-1, x.shape[2])
                 kernels.matmul(rows, weight, rows_of_dx, accumulate=gate != self.parts[0])
         return dx
 
