@@ -37,6 +37,13 @@ def plain(name: str, value: Any, expected: str) -> NDArray[Any]:
     return given
 
 
+def only_read(name: str, value: Any) -> Any:
+    """The value, or NumPy's array of what another library has: a view where that can be."""
+    if isinstance(value, np.ndarray | np.generic) or not hasattr(value, "__array__"):
+        return value
+    return plain(name, value, "a float32 or float64 array")
+
+
 def integers(name: str, value: Any, expected: str) -> NDArray[Any]:
     """The value as an array of integers, whatever its shape."""
     given = plain(name, value, expected)

@@ -36,7 +36,7 @@ from . import kernels
 from ._checks import advice, check_switch, described
 from ._elsewhere import check_names
 from ._held import quietly
-from ._sequences import check_lengths, plain
+from ._sequences import check_lengths, only_read, plain
 from ._targets import is_distribution
 
 __all__ = ["bce_with_logits", "cross_entropy", "huber", "mae", "mse"]
@@ -48,6 +48,7 @@ _ndarray, _empty_like, _f32, _f64 = np.ndarray, np.empty_like, np.dtype("f4"), n
 
 def _output(y: Any) -> Array:
     """The output of a model as a C-contiguous array."""
+    y = only_read("y", y)
     masked = isinstance(y, np.ma.MaskedArray)
     if masked or not isinstance(y, np.ndarray) or y.dtype.char not in "fd" or not y.dtype.isnative:
         raise TypeError(f"y: expected a float32 or float64 array, got {described(y)}{advice(y)}")
@@ -56,6 +57,7 @@ def _output(y: Any) -> Array:
 
 def _like(y: Array, target: Any) -> Array:
     """The target, whose dtype and shape must be those of y, as a C-contiguous array."""
+    target = only_read("target", target)
     plain_array = isinstance(target, np.ndarray) and not isinstance(target, np.ma.MaskedArray)
     if plain_array and target.dtype == y.dtype and target.shape == y.shape:
         return np.asarray(target, order="C")
@@ -198,6 +200,7 @@ def cross_entropy(
     weighted = _row_weights(y, y.ndim - 1, lengths, weights, batch_first)
     dy = _gradient(y, out, **given)
     rows = y.reshape(-1, y.shape[-1])
+    target = only_read("target", target)
     if is_distribution(target, min(y.ndim, 2)):
         target = _like(y, target).reshape(rows.shape)
     else:

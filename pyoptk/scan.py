@@ -16,6 +16,7 @@ from ._arrays import new_array
 from ._held import quietly
 from ._products import linear_scan_backward as _backward
 from ._products import linear_scan_forward as _forward
+from ._sequences import only_read
 
 Array = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
@@ -67,6 +68,7 @@ def linear_scan(
     """
     if out is not None and out is not a and out is not b and isinstance(b, np.ndarray):
         check_array("out", out, b.dtype, b.shape)
+    a, b, h0 = only_read("a", a), only_read("b", b), only_read("h0", h0)
     h = _like("b", b) if out is None else out
     _forward(a, b, h, h0, reverse=reverse, resets=resets)
     return h
@@ -111,6 +113,9 @@ def linear_scan_backward(
     """
     if out is not None and (not isinstance(out, tuple | list) or len(out) != 2):
         raise TypeError(f"out: expected two arrays or None, got {_checks.described(out)}")
+    dh, a, h, h0 = (
+        only_read(name, one) for name, one in (("dh", dh), ("a", a), ("h", h), ("h0", h0))
+    )
     da, db = (_like("a", a), _like("dh", dh)) if out is None else out
     dh0 = None if h0 is None else _like("h0", h0)
     _backward(a, h, dh, da, db, h0, dh0, reverse=reverse, resets=resets)
@@ -153,6 +158,7 @@ def gae(rewards: Array, values: Array, dones: Mask, gamma: float, lam: float) ->
     >>> pyoptk.gae(rewards, values, np.array([False, True, False]), gamma=0.5, lam=0.5).tolist()
     [0.875, 0.5, 1.5]
     """
+    rewards, values = only_read("rewards", rewards), only_read("values", values)
     discount = _discount(rewards, dones, gamma)
     check_array("values", values, rewards.dtype, (len(rewards) + 1, *rewards.shape[1:]))
     delta = quietly(lambda: rewards + discount * values[1:] - values[:-1])
@@ -193,6 +199,7 @@ def discounted_returns(
     >>> pyoptk.discounted_returns(np.ones(4), np.array([0, 1, 0, 0], bool), gamma=0.5).tolist()
     [1.5, 1.0, 1.5, 1.0]
     """
+    rewards, last = only_read("rewards", rewards), only_read("last", last)
     discount = _discount(rewards, dones, gamma)
     if last is not None:
         check_array("last", last, rewards.dtype, rewards.shape[1:])
@@ -214,6 +221,7 @@ def _discount(rewards: Any, dones: Any, gamma: Any) -> Array:
     check_array("rewards", rewards)
     if rewards.ndim == 0:
         raise ValueError("rewards: expected at least 1 axis, got none")
+    dones = only_read("dones", dones)
     if not isinstance(dones, np.ndarray) or dones.dtype != np.bool_:
         raise TypeError(f"dones: expected a bool array, got {_checks.described(dones)}")
     if dones.shape != rewards.shape:

@@ -176,3 +176,43 @@ class Tensor:
 def test_a_tensor_is_refused_with_the_call_that_helps(call, name):
     with pytest.raises(TypeError, match=rf"^{name}: .* got Tensor; its \.detach\(\)\.numpy\(\) sh"):
         call(Tensor())
+
+
+class ReadOnly:
+    """An array of another library, which NumPy may read."""
+
+    def __init__(self, array):
+        self.array = np.array(array)
+        self.array.flags.writeable = False
+
+    def __array__(self, *_, **__):
+        return self.array
+
+
+RNG = np.random.default_rng(0)
+SEQ, ROWS, MASK = RNG.random((5, 2, 3), "f"), RNG.random((4, 3), "f"), np.zeros((5, 2), bool)
+MINIMAL = pyoptk.minGRU(3, 4, rng=RNG)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        (lambda x: LOSSES.cross_entropy(x, [0, 1, 2, 0]), [ROWS]),
+        (LOSSES.cross_entropy, [ROWS, ROWS / ROWS.sum(1, keepdims=True)]),
+        (LOSSES.mse, [ROWS, ROWS + 1]),
+        (LOSSES.mae, [ROWS, ROWS + 1]),
+        (LOSSES.huber, [ROWS, ROWS + 1]),
+        (LOSSES.bce_with_logits, [ROWS, ROWS]),
+        (pyoptk.linear_scan, [SEQ, SEQ, SEQ[0]]),
+        (pyoptk.linear_scan_backward, [SEQ, SEQ, SEQ, SEQ[0]]),
+        (lambda *a: pyoptk.gae(*a, 0.9, 0.8), [SEQ[..., 0], RNG.random((6, 2), "f"), MASK]),
+        (lambda r, d, e: pyoptk.discounted_returns(r, d, 0.9, e), [SEQ[..., 0], MASK, SEQ[0, :, 0]]),
+        (MINIMAL.forward, [SEQ, SEQ[:1, :, :1].repeat(4, 2)]),
+        (lambda dy: (MINIMAL.forward(SEQ), MINIMAL.backward(dy))[1], [SEQ[..., :1].repeat(4, 2)]),
+        (MINIMAL.step, [SEQ[0]]),
+        (NET[0].forward, [ROWS[:, :1]]),
+    ],
+)  # fmt: skip
+def test_arrays_of_other_libraries_are_read(function, arguments):
+    wanted, found = function(*arguments), function(*map(ReadOnly, arguments))
+    assert repr(found) == repr(wanted)

@@ -20,7 +20,7 @@ from .._arrays import new_array
 from .._bound import Array, Bound, views
 from .._held import quietly
 from .._products import Guard, put_gradients
-from .._sequences import check_lengths, check_resets
+from .._sequences import check_lengths, check_resets, only_read
 from ..scan import check_array, linear_scan, linear_scan_backward
 from .weights import check_depth
 
@@ -110,6 +110,7 @@ class Minimal(Declared, Attributes, Bound):
     def _forward(
         self, x: Array, state: Array | None, lengths: Any, resets: Any, train: bool
     ) -> tuple[Array, Array]:
+        x = only_read("x", x)
         check_array("x", x, self.dtype, (None, None, self.input_size))
         x = self._turned(x)
         T, B, _ = x.shape
@@ -196,6 +197,7 @@ class Minimal(Declared, Attributes, Bound):
         levels, resets, past = kept
         T, B, H = levels[-1][2].shape
         if dy is not None:
+            dy = only_read("dy", dy)
             check_array("dy", dy, self.dtype, (B, T, H) if self.batch_first else (T, B, H))
         of_last = self._state("dstate", dstate, B)
         dh = np.zeros((T, B, H), self.dtype) if dy is None else self._turned(dy).copy("C")
@@ -244,6 +246,7 @@ class Minimal(Declared, Attributes, Bound):
         TypeError, ValueError
             If an argument has another dtype or shape; the message names it.
         """
+        x = only_read("x", x)
         check_array("x", x, self.dtype, (None, self.input_size))
         y, last = quietly(self._forward, self._turned(x[None]), state, None, None, False)
         return self._turned(y)[0], last
@@ -346,6 +349,7 @@ class Minimal(Declared, Attributes, Bound):
     def _state(self, name: str, state: Array | None, B: int) -> Array | None:
         if state is None:
             return None
+        state = only_read(name, state)
         check_array(name, state, self.dtype, (self.num_layers, B, self.hidden_size))
         return state.copy("C")
 
