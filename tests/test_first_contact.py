@@ -191,6 +191,7 @@ class ReadOnly:
 
 RNG = np.random.default_rng(0)
 SEQ, ROWS, MASK = RNG.random((5, 2, 3), "f"), RNG.random((4, 3), "f"), np.zeros((5, 2), bool)
+ONE = SEQ[..., 0]
 MINIMAL = pyoptk.minGRU(3, 4, rng=RNG)
 
 
@@ -206,7 +207,7 @@ MINIMAL = pyoptk.minGRU(3, 4, rng=RNG)
         (pyoptk.linear_scan, [SEQ, SEQ, SEQ[0]]),
         (pyoptk.linear_scan_backward, [SEQ, SEQ, SEQ, SEQ[0]]),
         (lambda *a: pyoptk.gae(*a, 0.9, 0.8), [SEQ[..., 0], RNG.random((6, 2), "f"), MASK]),
-        (lambda r, d, e: pyoptk.discounted_returns(r, d, 0.9, e), [SEQ[..., 0], MASK, SEQ[0, :, 0]]),
+        (lambda r, d, e: pyoptk.discounted_returns(r, d, 0.9, e), [ONE, MASK, ONE[0]]),
         (MINIMAL.forward, [SEQ, SEQ[:1, :, :1].repeat(4, 2)]),
         (lambda dy: (MINIMAL.forward(SEQ), MINIMAL.backward(dy))[1], [SEQ[..., :1].repeat(4, 2)]),
         (MINIMAL.step, [SEQ[0]]),
