@@ -1,8 +1,8 @@
 """PyTorch with pyoptk's steps; instead of torch.optim or DeepSpeed's CPUAdam, one line changes.
 
-    opt = torch.optim.AdamW(params, lr=0.01)                    # before
-    opt = deepspeed.ops.adam.DeepSpeedCPUAdam(params, lr=0.01)  # or this, which wants a compiler
-    opt = pyoptk.torch.AdamW(params, lr=0.01)                   # after
+opt = torch.optim.AdamW(params, lr=0.01)                    # before
+opt = deepspeed.ops.adam.DeepSpeedCPUAdam(params, lr=0.01)  # or this, which wants a compiler
+opt = pyoptk.torch.AdamW(params, lr=0.01)                   # after
 """
 
 import torch

@@ -16,7 +16,7 @@ from libc.string cimport memset
 
 from ._arrays cimport Buffers
 from ._core cimport _Lock, clip_coefficient, num_threads, optim_table
-from ._optim cimport Row, check_fits, limit, row_named
+from ._optim cimport Row, check_fits, row_named
 from ._sparse cimport room_for
 from .capi cimport (
     PK_BF16, PK_F16, PK_F32, PK_F64, PK_MAX_STATES, PK_NATIVE, pk_common, pk_dtype, pk_tensor,
@@ -87,9 +87,9 @@ cdef class _Listed:
             if t.grad != self.beside[i].known:
                 size = 2 if t.stored.grad != PK_NATIVE else 4 if self.dtype == PK_F32 else 8
                 if self.written.owner(t.grad, t.n * size) >= 0:
-                    raise ValueError(f"{stepper.label(t.group, self.beside[i].place)}.grad: expected "
-                                     f"memory of its own, got a tensor that overlaps what the "
-                                     f"step writes")
+                    name = stepper.label(t.group, self.beside[i].place)
+                    raise ValueError(f"{name}.grad: expected memory of its own, got a tensor that "
+                                     f"overlaps what the step writes")
                 self.beside[i].known = t.grad
         return 0
 
@@ -217,7 +217,7 @@ cdef class Stepper:
         try:
             self.collect(optimizer, hypers)
             return self.run(hypers, scale, max_norm)
-        except:
+        except BaseException:
             for state, keys in self.made:
                 for key in keys:
                     del state[key]
@@ -276,7 +276,6 @@ cdef class Stepper:
         cdef pk_tensor *t
         cdef dict state = None
         cdef int slot
-        cdef bint first = False
         self.see(p, &param, "")
         self.see(grad, &given, ".grad")
         if param.code != FLOAT or param.bits != 32 and param.bits != 64:
