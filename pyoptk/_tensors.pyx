@@ -168,7 +168,7 @@ cdef class Stepper:
     cdef Row row
     cdef tuple keys
     cdef bint counts
-    cdef object tools, Tensor, Parameter
+    cdef object tools, Tensor, Parameter, increment_version
     cdef const Exchange *exchange
     cdef int busy                 # a guard: see _Lock
     cdef _Listed singles, doubles
@@ -185,6 +185,7 @@ cdef class Stepper:
     def __cinit__(self, str which, tuple keys, bint counts, tools):
         self.row, self.keys, self.counts = row_named(which), keys, counts
         self.tools, self.Tensor, self.Parameter = tools, tools.Tensor, tools.Parameter
+        self.increment_version = tools.increment_version
         self.exchange = <const Exchange *> PyCapsule_GetPointer(
             tools.Tensor.__dlpack_c_exchange_api__, "dlpack_exchange_api")
         if self.exchange.major != 1 or self.exchange.see == NULL:
@@ -227,7 +228,7 @@ cdef class Stepper:
 
     cdef int collect(self, optimizer, list hypers) except -1:
         """List the tensors of a step; makes states that are missing."""
-        cdef Py_ssize_t most = 0
+        cdef size_t most = 0
         self.groups, self.states = optimizer.param_groups, optimizer.state
         self.written, self.read, self.copies, self.made = [], [], [], []
         for group in self.groups:
@@ -241,6 +242,8 @@ cdef class Stepper:
             for p in <list?> group["params"]:
                 grad = p.grad
                 if grad is not None:
+                    if self.singles.count + self.doubles.count == most:
+                        raise RuntimeError("step: a group has grown meanwhile")
                     self.take(<dict?> group, keys, p, grad)
                 self.place += 1
         return 0
@@ -379,7 +382,9 @@ cdef class Stepper:
         for g in range(n):
             common = <pk_common *> (<char *> self.configs + g * size)
             common.grad_scale = scale
+        self.increment_version(self.written)  # now, while all this is in the cache
         self.singles.step(self.row, self.configs)
         self.doubles.step(self.row, self.configs)
-        self.tools.finish(self.copies, self.written)
+        if self.copies:
+            self.tools.put_back(self.copies)
         return None if max_norm is None else norm

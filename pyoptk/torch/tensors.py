@@ -12,7 +12,7 @@ from torch.nn import Parameter
 
 from .._places import states_beside
 
-__all__ = ["Parameter", "Tensor"]
+__all__ = ["Parameter", "Tensor", "increment_version"]
 SUPPORTED = (torch.float32, torch.float64)
 
 
@@ -129,10 +129,8 @@ def counter(state: dict[str, Any]) -> Tensor:
     return value
 
 
-def finish(copies: list[tuple[Tensor, Tensor]], written: list[Tensor]) -> None:
-    """Put copies back, and tell autograd what has changed."""
-    if copies:
-        with torch.no_grad():
-            for p, whole in copies:
-                p.copy_(whole)
-    increment_version(written)
+@torch.no_grad()
+def put_back(copies: list[tuple[Tensor, Tensor]]) -> None:
+    """Write what `arranged` has copied."""
+    for p, whole in copies:
+        p.copy_(whole)
