@@ -201,10 +201,12 @@ cdef class Stepper:
 
         `doubles`: for each group, whether all of its parameters are float64.
         """
+        cdef Buffers memory = Buffers()
+        cdef pk_dtype dtype
         for hyper, double in zip(hypers, doubles, strict=True):
-            config = Buffers()
-            self.row.configure(<char *> (<Buffers> config).scratch(self.row.row.config_size), hyper,
-                               PK_F64 if double else PK_F32)
+            dtype = PK_F64 if double else PK_F32
+            self.row.configure(<char *> memory.scratch(self.row.row.config_size), hyper, dtype)
+            self.row.start_of(hyper, dtype)
 
     def step(self, optimizer, list hypers, double scale, max_norm):
         """Take a step of all parameters that have a gradient, which counts `scale` times.

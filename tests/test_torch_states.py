@@ -162,6 +162,11 @@ def test_eps_may_be_small_where_all_is_float64():
     ours.Adam([parameter(dtype=torch.float64)], eps=1e-60).step()
 
 
+def test_a_start_of_a_state_is_checked():
+    with pytest.raises(ValueError, match="initial_accumulator: expected a finite number >= 0"):
+        ours.AdaGrad([parameter()], initial_accumulator_value=-1.0)
+
+
 def test_a_refused_group_is_not_added():
     opt = ours.Adam([parameter()])
     for bad in ({"lr": -1.0}, {"eps": "1"}, {"cautious": 2}):

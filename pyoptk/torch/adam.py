@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import KW_ONLY
 from typing import Any
 
+import torch
+
 from ..reference.moments import _mu_product
 from .base import Number, TorchOptimizer
 
@@ -92,7 +94,7 @@ class NAdam(TorchOptimizer):
                     numbers = self._numbers(group)
                     beta1, decay = float(numbers["beta1"]), float(numbers["momentum_decay"])
                     product = _mu_product(beta1, decay, int(state["step"]))
-                    state["mu_product"] = state["step"].new_tensor(product)
+                    state["mu_product"] = torch.tensor(product)
         saved: dict[str, Any] = super().state_dict()
         return saved
 
