@@ -229,12 +229,21 @@ def kernel(function):
         if not fits or len(arguments) != count:
             return function(*args, **given)  # raises what Python says then
         arguments["ema_decay"], arguments["zero_grad"] = None, False
-        once(row, arguments)
+        once(row, arguments, None, None)
 
     return call
 
 
-cdef int once(Row row, dict arguments) except -1:
+def sweep(str which, ema, max_norm, **arguments):
+    """One step of the optimizer of that name, of one tensor and on the caller's own state.
+
+    Takes all arguments of its kernel, `ema_decay` and `zero_grad`. `ema` is the average, or None;
+    `max_norm` the largest norm of the gradient, or None.
+    """
+    once(row_named(which), arguments, ema, max_norm)
+
+
+cdef int once(Row row, dict arguments, ema, max_norm) except -1:
     cdef Buffers arrays = Buffers()
     cdef Py_buffer *param
     cdef Py_buffer *view
@@ -242,12 +251,16 @@ cdef int once(Row row, dict arguments) except -1:
     cdef int slot
     cdef void *scratch
     cdef char *config
+    cdef double norm
     step = arguments["step"]
     if type(step) is not int and not isinstance(step, _np.integer) or not 1 <= step < 2**63:
         raise ValueError(f"step: expected an integer >= 1, got {step!r}")
     memset(&tensor, 0, sizeof(tensor))
     param = arrays.take("param", arguments["param"], True)
-    view = arrays.take("grad", contiguous(arguments["grad"]), False)
+    if arguments["zero_grad"]:
+        view = arrays.take("grad", arguments["grad"], True)
+    else:
+        view = arrays.take("grad", contiguous(arguments["grad"]), False)
     check_like(view, "grad", param, "param")
     tensor.param, tensor.grad, tensor.n, tensor.step = param.buf, view.buf, size_of(param), step
     kernels = optim_table(dtype_of(param))
@@ -255,11 +268,18 @@ cdef int once(Row row, dict arguments) except -1:
     row.configure(config, arguments, dtype_of(param))
     for slot, state in enumerate(row.state_names(arguments)):
         if state is not None:
-            view = arrays.take(state, arguments[state], True)
+            view = arrays.take(state, ema if state == "ema" else arguments[state], True)
             check_like(view, state, param, "param")
-            tensor.state[slot] = view.buf
+            if state == "ema":
+                tensor.ema = view.buf
+            else:
+                tensor.state[slot] = view.buf
     arrays.check_apart()
-    scratch = arrays.scratch(kernels.scratch_size(row.which, &tensor, 1))
+    scratch = arrays.scratch(max(kernels.scratch_size(row.which, &tensor, 1),
+                                 kernels.norm_scratch_size(&tensor, 1)))
+    if max_norm is not None:
+        norm = arguments["grad_scale"] * kernels.global_norm(&tensor, 1, scratch, num_threads())
+        (<pk_common *> config).grad_scale *= clip_coefficient(norm, max_norm, 0)
     with nogil:
         kernels.step(row.which, &tensor, 1, config, scratch, num_threads())
     return 0

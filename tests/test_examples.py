@@ -53,6 +53,11 @@ def forecasts_better_than_the_day_before(found):
     assert (ours < theirs / 2).all()
 
 
+def steps_tensors(found):
+    assert found["right"] > 0.95
+    assert found["again"].state.keys() == set(found["model"].parameters())
+
+
 def remembers(found):
     assert np.mean(found["curve"][-20:]) > 0.9
     assert np.mean(found["curve"][:20]) < 0.3
@@ -65,6 +70,7 @@ REACHED = {
     "classify_sequences": separates_sequences,
     "forecast": forecasts,
     "policy": remembers,
+    "pytorch": steps_tensors,
     "sentences": tells_praise_from_blame,
     "weather": forecasts_better_than_the_day_before,
     "optimizers": every_optimizer_makes_the_loss_small,
@@ -74,7 +80,7 @@ REACHED = {
 
 # How long those are that take longer than a second: the program's first argument.
 SHORT = {"characters": 60, "policy": 120, "weather": 3}
-NEEDS = {"classify": "matplotlib", "weather": "pandas"}
+NEEDS = {"classify": "matplotlib", "weather": "pandas", "pytorch": "torch"}
 
 
 def run(name, monkeypatch):

@@ -1,0 +1,12 @@
+from types import ModuleType
+from typing import Any, final
+
+@final
+class Stepper:
+    def __new__(
+        cls, which: str, keys: tuple[str, ...], counts: bool, tools: ModuleType
+    ) -> Stepper: ...
+    def check(self, hypers: list[dict[str, Any]], doubles: list[bool]) -> None: ...
+    def step(
+        self, optimizer: Any, hypers: list[dict[str, Any]], scale: float, max_norm: float | None
+    ) -> float | None: ...

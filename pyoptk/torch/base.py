@@ -1,0 +1,178 @@
+"""`TorchOptimizer`, the base class of the optimizers for PyTorch.
+
+A step reads the groups, lets the compiled `Stepper` find the memory of all tensors, and runs one
+sweep over them. Hooks, `zero_grad`, `state_dict` and the like are PyTorch's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY
+from typing import Any, ClassVar
+
+import torch
+
+from .. import _checks
+from .._arguments import Declared
+from .._optim import ROWS
+from .._tensors import Stepper
+from ..optim.like import KEYWORDS
+from . import tensors
+
+Number = Any  # a float, or a tensor of one element
+_IN_TORCH = KEYWORDS["torch"]
+
+
+class _Clipping:
+    """The argument that belongs to no group; among the defaults, it is copied and pickled."""
+
+    defaults: dict[str, Any]
+
+    @property
+    def max_norm(self) -> float | None:
+        """The largest norm of all gradients together, or None."""
+        most: float | None = self.defaults["max_norm"]
+        return most
+
+    @max_norm.setter
+    def max_norm(self, most: Number | None) -> None:
+        if most is not None:
+            most = _checks.number("max_norm", most, 0, float("inf"), "None or a number >= 0")
+        self.defaults["max_norm"] = most
+
+
+class TorchOptimizer(Declared, _Clipping, torch.optim.Optimizer):
+    """Base class of the optimizers for PyTorch: use `SGD`, `Adam` and so on.
+
+    What all of them take, besides the arguments of their namesakes in `torch.optim`:
+
+    params : iterable of tensors, of pairs of a name and a tensor, or of dicts
+        As for every optimizer of PyTorch. float32 or float64, on the CPU; of any layout, but one
+        that is not dense is copied in each step. A gradient has the dtype of its parameter; for
+        float32 it may also be bfloat16 or float16.
+    cautious, clip_value
+        As in `pyoptk.Optimizer`. May differ between groups.
+    max_norm : float or None
+        Scales the gradients of a step together so that their norm is at most this, as
+        ``torch.nn.utils.clip_grad_norm_`` does to those of the same parameters; gradients stay as
+        they are. For all groups; may be assigned. `grad_norm` tells the norm before.
+    maximize : bool
+        Ascend the gradient.
+    foreach, fused, capturable
+        Without effect, because each step is one fused sweep.
+    differentiable : bool
+        False: no gradient flows through a step.
+
+    Attributes
+    ----------
+    grad_norm : float or None
+        The norm of all gradients in the last step, before clipping; None without `max_norm`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter or hyper-parameter that no step can take. A step raises the same for
+        gradients, sparse ones included, and for tensors that overlap; nothing has been changed
+        then.
+    """
+
+    _kernel: ClassVar[str]
+    _states: ClassVar[tuple[str, ...]]  # PyTorch's names for those of the kernel
+    _counts: ClassVar[bool] = True  # whether there is a state "step"
+    _fixed: ClassVar[dict[str, Any]] = {}  # what is no argument, but in every group
+    _step_supports_amp_scaling = True  # read by torch.amp.GradScaler
+
+    params: Any
+    _: KW_ONLY
+    maximize: bool = False
+    foreach: bool | None = None
+    capturable: bool = False
+    differentiable: bool = False
+    cautious: bool = False
+    clip_value: Number | None = None
+    max_norm: Number | None = None  # a property of _Clipping
+
+    def _begin(self, given: dict[str, Any]) -> None:
+        params, max_norm = given.pop("params"), given.pop("max_norm")
+        self._prepare()
+        torch.optim.Optimizer.__init__(self, params, {**given, **self._fixed})
+        self.max_norm = max_norm
+
+    def _prepare(self) -> None:
+        self._stepper = Stepper(self._kernel, self._states, self._counts, tensors)
+        self.grad_norm: float | None = None
+
+    # ---- hyper-parameters ----
+
+    def _numbers(self, group: dict[str, Any]) -> dict[str, Any]:
+        """The hyper-parameters of a group, by their names in C."""
+        numbers = dict(ROWS[self._kernel].fallbacks)
+        for name in (*self._arguments, *self._fixed):
+            meaning = _IN_TORCH.get(name, name)
+            if isinstance(meaning, str):
+                if name in group:
+                    numbers[meaning] = group[name]
+            elif callable(meaning):
+                numbers |= meaning(group[name], group)
+        return numbers
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, a dict with "params" and what is to differ from the defaults."""
+        if isinstance(param_group, dict) and "max_norm" in param_group:
+            raise ValueError("max_norm: expected one for all groups, as an argument, got a group's")
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        group.pop("max_norm", None)  # of the defaults
+        try:
+            self._check_group(len(self.param_groups) - 1)
+        except BaseException:
+            self.param_groups.pop()
+            raise
+
+    def _check_group(self, place: int) -> None:
+        group = self.param_groups[place]
+        if group["differentiable"]:
+            raise ValueError("differentiable: expected False, because a step has no gradient")
+        for i, p in enumerate(group["params"]):
+            tensors.check_parameter(p, tensors.name_of(self.param_groups, place, i))
+        double = all(p.dtype == torch.float64 for p in group["params"])
+        self._stepper.check([self._numbers(group)], [double])
+
+    # ---- steps and states ----
+
+    @torch._disable_dynamo
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step of every parameter that has a gradient.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Computes the loss and the gradients; what it returns is returned.
+
+        A step that `torch.amp.GradScaler` takes is left out if a gradient is not finite; else
+        gradients are divided by the scale within the sweep.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        inside = self.__dict__
+        if inside.get("found_inf") is not None and float(inside["found_inf"]):
+            return loss
+        scale = inside.get("grad_scale")
+        self.grad_norm = self._stepper.step(
+            self,
+            [self._numbers(group) for group in self.param_groups],
+            1.0 if scale is None else 1 / float(scale),
+            self.defaults["max_norm"],
+        )
+        return loss
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for name, value in self.defaults.items():
+                if name != "max_norm":
+                    group.setdefault(name, value)
+            group.update(self._fixed)
+        self._prepare()
