@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import sys
+import tomllib
 import warnings
 from pathlib import Path
 
@@ -71,6 +72,15 @@ def test_the_page_of_a_header_loses_no_name(path, extension):
     assert names - set(re.findall(r"\b(?:pk|PK)_\w+", page)) == set()
     if path.name == "pyoptk.h":
         assert "    single: pk_num_threads (C)" in page.splitlines()
+
+
+def test_files_of_a_release_name_this_version():
+    root = DOCS.parent
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    assert f"\nversion: {project['version']}\n" in (root / "CITATION.cff").read_text()
+    recipe = (DOCS / "conda" / "recipe.yaml").read_text()
+    assert f'  version: "{project["version"]}"' in recipe
+    assert all(f"    - {need.replace('>', ' >')}\n" in recipe for need in project["dependencies"])
 
 
 # ---- the code ------------------------------------------------------------------------------------
