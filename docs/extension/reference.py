@@ -108,11 +108,11 @@ class Like(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         rows = [["optimizer", "library", "settings"]]
-        for library, of in like.SETTINGS.items():
-            for name, settings in list(of.items())[1:]:
-                merged = {**of["*"], **settings}
-                words = ", ".join(f"`{key}={value!r}`" for key, value in merged.items())
-                rows.append([f"`{name}`", f'`"{library}"`', words or "none"])
+        for name, libraries in like.LIKE.items():
+            for library, settings in libraries.items():
+                words = ", ".join(f"`{key}={value!r}`" for key, value in settings.items())
+                if words:
+                    rows.append([f"`{name}`", f'`"{library}"`', words])
         return [table(rows)]
 
 
