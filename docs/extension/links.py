@@ -2,7 +2,7 @@
 
 In the files links are relative to the file, as GitHub wants them.  On the site a link to a file
 that is a page here leads to the page, one to another file of the repository to a copy of it.  A
-page that consists of a line `<!-- the file ../X.md -->` is that file.
+page with a line `<!-- the file ../X.md -->` is that file, whatever else it says on GitHub.
 """
 
 import os

@@ -36,6 +36,7 @@ RUNNER = Path(__file__).with_name("runner.py")
 TIMES = [
     (r"(?m)^(epoch .*\S) +seconds$", r"\1"),
     (r"(?m)^( +\d+ .*\S) +\d+\.\d\d( +best)?$", r"\1\2"),
+    (r"(?m)^( +\.\.\. .*\S) +\.\.\.$", r"\1"),
     (r", [\d,]+ steps a second", ""),
 ]
 log = logging.getLogger(__name__)
