@@ -31,7 +31,7 @@ cdef class SparseRows:
     indices : integers of any shape, for example [B, T] of a batch of sequences
         The rows, in any order. One that comes several times has the sum of its values as gradient,
         added up in this order.
-    values : array, (*indices.shape, *shape[1:])
+    values : array of shape indices.shape + shape[1:]
         float32 or float64, as the parameter. Only read, and only when the step is taken; copied
         if it is not C-contiguous.
     shape : tuple of int

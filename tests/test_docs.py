@@ -17,6 +17,8 @@ from pyoptk.optim import like
 ROOT = Path(__file__).parents[1]
 DOCS = ["README.md", "CONTRIBUTING.md", "csrc/README.md", "docs/decisions.md", "docs/mpi.md"]
 DOCS += ["docs/semantics.md", "docs/torch.md"]
+DOCS += ["docs/index.md", "docs/coming-from.md", "docs/choosing.md", "docs/trouble.md"]
+DOCS += ["docs/releasing.md"]
 MARKDOWN = [*DOCS, "CHANGELOG.md", "docs/performance.md", "pyoptk/demo/README.md"]
 FOLDERS = ("csrc", "pyoptk", "tests", "bench", "docs", ".ci")
 FILES = sorted(

@@ -22,7 +22,7 @@ _SHOWN = 12  # rows of the printed table
 class History(dict[str, list[float]]):
     """What `fit` returns: a dict of lists with an entry for each epoch. Prints as a table.
 
-    The keys are "epoch" (from 1), "loss", the metrics, the same with "val_" where there is
+    The keys are "epoch" (from 1), "loss", the metrics, the same with ``"val_"`` where there is
     validation, "lr" (after the epoch) and "seconds".
 
     Attributes
