@@ -91,8 +91,8 @@ extern const pk_products pk_rounded_f32_baseline, pk_rounded_f32_avx2, pk_rounde
     pk_rounded_f32_avx512bf16;
 
 #define BOTH(family, isa) {&pk_##family##_f32_##isa, &pk_##family##_f64_##isa}
-/* Rare cells, and float64 optimizers, which divide no faster in wider vectors, run the code of another
- * set, `rare`, where their own would add 0.2 MB. */
+/* Rare cells, and steps of float64, which divide no faster in wider vectors, run the code of
+ * another set, `rare`, where their own would add 0.2 MB. */
 #define TABLES(isa, rare)                                                                          \
     .optim = {&pk_optim_f32_##isa, &pk_optim_f64_##rare}, .math = BOTH(math, isa),                 \
     .dense = BOTH(dense, isa),                                                                     \

@@ -16,10 +16,7 @@ from pyoptk import _arrays, _core, _held, _optim, _plan, _products, _rnn, _spars
 
 COMPILED = [
     *(_arrays, _core, _held, _optim, _plan, _products, _rnn, _sparse),
-    *(
-        importlib.import_module(f"pyoptk.optim.{name}")
-        for name in ("stateful", "wrappers", "averages")
-    ),
+    importlib.import_module("pyoptk.optim.stateful"),
 ]
 USABLE = [name for name, usable in pyoptk.isas().items() if usable]
 

@@ -169,8 +169,9 @@ def test_programs_exist_and_their_pictures_have_a_text():
 def test_every_example_is_a_tutorial():
     shown = {file.stem for _, file, _ in scripts() if file.parent.name == "examples"}
     examples = {path.stem for path in (DOCS.parent / "examples").glob("*.py")}
-    assert examples - shown == {"several_machines"}  # which needs MPI
+    assert examples - shown == {"several_machines", "pytorch"}  # which need MPI and PyTorch
     assert "several_machines.py" in (DOCS / "tutorials" / "machines.md").read_text()
+    assert "pytorch.py" in (DOCS / "tutorials" / "pytorch.md").read_text()
 
 
 @pytest.mark.parametrize("document", sorted(DOCS.glob("*.md")), ids=lambda path: path.stem)
