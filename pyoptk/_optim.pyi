@@ -17,6 +17,16 @@ class Watch:
     scale: float
 
 def kernel(function: _Function) -> _Function: ...
+def convert_state(
+    kernel: str,
+    state: str,
+    words: Any,
+    scale: Any,
+    values: Any,
+    seed: int,
+    step: int,
+    write: bool,
+) -> None: ...
 def global_norm(grads: Any) -> float: ...
 def norm_of(grads: dict[str, Any]) -> float: ...
 def squares_of(grads: dict[str, Any]) -> tuple[float, Any]: ...

@@ -59,6 +59,8 @@ PK_INLINE vectors adam_rule(vectors x, context k)
 }
 
 LOOPS(adam, LOOP(AMSGRAD, STATES_012, ROOTS_1_IN_4); LOOP(0, STATES_01, ROOTS_1_IN_4))
+NARROW_LOOPS(adam, if (k->variant) NARROW(adam, AMSGRAD, STATES_012, ROOTS_1_IN_4);
+             NARROW(adam, 0, STATES_01, ROOTS_1_IN_4))
 
 /* ---- NAdam ----------------------------------------------------------------------------------- */
 
@@ -104,6 +106,7 @@ PK_INLINE vectors nadam_rule(vectors x, context k)
 }
 
 LOOPS(nadam, LOOP(0, STATES_01, ROOTS_1_IN_4))
+NARROW_LOOPS(nadam, NARROW(nadam, 0, STATES_01, ROOTS_1_IN_4))
 
 /* ---- RAdam ----------------------------------------------------------------------------------- */
 
@@ -174,6 +177,7 @@ PK_INLINE vectors lion_rule(vectors x, context k)
 }
 
 LOOPS(lion, LOOP(0, STATE_0, NO_ROOTS))
+NARROW_LOOPS(lion, NARROW(lion, 0, STATE_0, NO_ROOTS))
 
 /* ---- AdaBelief ------------------------------------------------------------------------------- */
 
