@@ -267,6 +267,13 @@ cdef int once(Row row, dict arguments) except -1:
     return 0
 
 
+cdef void set_narrow(pk_tensor *tensor, int slot, words, scale) noexcept:
+    """Let a state of a tensor be these words, bfloat16 if there is no scale."""
+    tensor.state[slot], tensor.stored.states = data_of(words), PK_BF16
+    if scale is not None:
+        tensor.scale[slot], tensor.stored.states = <float *> data_of(scale), PK_8BIT
+
+
 def convert_state(str kernel, str state, words, scale, values, seed, step, bint write):
     """Between a narrow state and what it stands for; changes `values`, or `words` and `scale`.
 
@@ -280,13 +287,20 @@ def convert_state(str kernel, str state, words, scale, values, seed, step, bint 
     cdef pk_tensor tensor
     memset(&tensor, 0, sizeof(tensor))
     tensor.n, tensor.seed, tensor.step = values.size, seed, step
-    tensor.state[slot], tensor.stored.states = data_of(words), PK_BF16
-    if scale is not None:
-        tensor.scale[slot], tensor.stored.states = <float *> data_of(scale), PK_8BIT
+    set_narrow(&tensor, slot, words, scale)
     if write:
         optim_table(PK_F32).write_state(&tensor, slot, positive, <float *> data_of(values))
     else:
         optim_table(PK_F32).read_state(&tensor, slot, positive, <float *> data_of(values))
+
+
+def begin_at(str kernel, str state, array, scale, value, size, seed):
+    """Set all elements of a state, whether it is narrow or not, before step 1."""
+    if array.dtype == _np.uint32:
+        values = _np.full(size, value, _np.float32)
+        convert_state(kernel, state, array, scale, values, seed, 0, True)
+    else:
+        array.fill(value)
 
 
 def global_norm(grads):

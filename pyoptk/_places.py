@@ -80,7 +80,7 @@ def states_for(
         as_params = [
             (at, shape if w else (0,)) for (at, shape), w in zip(params, wide, strict=True)
         ]
-        as_words = [
+        as_words: list[tuple[int, tuple[int, ...]]] = [
             (0, (0 if w else words_of(size, state_dtype),))
             for size, w in zip(sizes, wide, strict=True)
         ]

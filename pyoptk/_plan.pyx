@@ -20,11 +20,11 @@ from ._arrays cimport (
 )
 from ._core cimport clip_coefficient, num_threads, optim_table
 from ._held cimport Held
-from ._optim cimport Row, Watch, at_least_zero, check_fits, data_of, limit, row_named
-from ._optim import ROWS as _ROWS, convert_state
+from ._optim cimport Row, Watch, at_least_zero, check_fits, limit, row_named, set_narrow
+from ._optim import ROWS as _ROWS, begin_at
 from ._sparse cimport SparseRows, _Touched, check_rows_like, room_for
 from .capi cimport (
-    NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_8BIT, PK_BF16, PK_F16, PK_F32, PK_NATIVE,
+    NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_BF16, PK_F16, PK_F32, PK_NATIVE,
     PyArray_DATA, PyArrayObject, pk_common, pk_dtype, pk_optim_kernels, pk_tensor, pk_watched,
 )
 
@@ -109,14 +109,13 @@ cdef class Plan:
         cdef Py_ssize_t i, slot
         cdef Held held = self.held
         dtype = _np.dtype("f4" if self.dtype == PK_F32 else "f8")
-        params = [(<uintptr_t> held.held[i].buf, shape_of(&held.held[i]))
-                  for i in range(self.count)]
+        given = [(<uintptr_t> held.held[i].buf, shape_of(&held.held[i])) for i in range(held.count)]
         used = [(slot, name) for slot, name in enumerate(self.names) if name is not None]
-        self.states = states_for(params, [name for _, name in used], dtype, state_dtype, least)
+        self.states = states_for(given, [name for _, name in used], dtype, state_dtype, least)
         for i in range(self.count):
             for slot, name in used:
                 state, scales = self.states[name][i], self.states.get(f"{name}_scale")
-                narrow = state.dtype != dtype
+                scale, narrow = scales and scales[i], state.dtype != dtype
                 memory = held.hold(state.view(dtype) if narrow else state, held.label(name, i)).buf
                 if name == "ema":
                     state[...] = _np.asarray(held.arrays[i])  # begins at the parameter
@@ -124,14 +123,9 @@ cdef class Plan:
                     continue
                 self.tensors[i].state[slot], self.tensors[i].seed = memory, i
                 if narrow:
-                    self.tensors[i].stored.states = PK_BF16 if scales is None else PK_8BIT
-                    if scales is not None:
-                        self.tensors[i].scale[slot] = <float *> data_of(scales[i])
-                if start[slot] and narrow:
-                    convert_state(self.row.name, name, state, scales and scales[i],
-                                  _np.full(params[i][1], start[slot], dtype), i, 0, True)
-                elif start[slot]:
-                    state.fill(start[slot])
+                    set_narrow(&self.tensors[i], slot, state, scale)
+                if start[slot]:
+                    begin_at(self.row.name, name, state, scale, start[slot], self.tensors[i].n, i)
         return 0
 
     def check(self, list hypers):
@@ -293,11 +287,10 @@ cdef class Plan:
             able = [row.name for row in _ROWS.values() if row.sparse_rows]
             raise TypeError(f"{name}: expected an array, because of all kernels only "
                             f"{', '.join(able)} step single rows, got {grad}; its dense() is one")
-        if (self.tensors[i].ema != NULL or common.zero_grad or common.cautious
-                or self.tensors[i].stored.states):
-            on = ("ema_decay" if self.tensors[i].ema != NULL else
-                  "zero_grad" if common.zero_grad else
-                  "cautious" if common.cautious else "a narrow state_dtype")
+        on = ("ema_decay" if self.tensors[i].ema != NULL else "zero_grad" if common.zero_grad else
+              "cautious" if common.cautious else
+              "a narrow state_dtype" if self.tensors[i].stored.states else None)
+        if on is not None:
             raise TypeError(f"{name}: expected an array where {on} is on, got {grad}")
         return 0
 

@@ -23,7 +23,7 @@ from ..checkpoint import check_arrays, check_mapping
 from ..params import Array, Arrays, Params
 from .hyper import Grads, Settings, Switch, Value, at_step, lrs_at_step, override
 from .like import settings_like
-from .narrow import as_numbers, as_stored, check_storage
+from .narrow import Stored, as_stored, check_storage
 from .watch import Watched
 
 
@@ -37,7 +37,7 @@ class Uncopied:
         )
 
 
-class Optimizer(Watched, Uncopied, Declared):
+class Optimizer(Watched, Stored, Uncopied, Declared):
     """Base class of all optimizers: use `SGD`, `Adam` and so on.
 
     Every hyper-parameter is an attribute that can be read and assigned at any time; a value out of
@@ -350,23 +350,6 @@ class Optimizer(Watched, Uncopied, Declared):
         A narrow state (`state_dtype`) is an array of words; `state_values` tells its numbers.
         """
         return {name: self._params.like(arrays) for name, arrays in self._plan.states.items()}
-
-    def state_values(self, name: str) -> Any:
-        """What a state stands for: a copy for each parameter, in the structure of `params`.
-
-        Parameters
-        ----------
-        name : key of `state`, such as "m"
-
-        Raises
-        ------
-        ValueError
-            For an unknown name.
-        """
-        known = [n for n in self._plan.states if not n.endswith("_scale")]
-        _checks.check_choice("name", name, known)
-        count = len(self._params.arrays)
-        return self._params.like([as_numbers(self, name, i) for i in range(count)])
 
     def __getattr__(self, name: str) -> Any:
         settings = self._plan.settings if "_plan" in self.__dict__ else None

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks, _optim
 from .._places import words_of
-
-if TYPE_CHECKING:
-    from .base import Optimizer
 
 STATE_DTYPES = ("float32", "bfloat16", "8bit")
 MOST_ELEMENTS = 2**62
@@ -44,7 +41,32 @@ def check_storage(kernel: str, given: Mapping[str, Any], names: list[str], dtype
     raise ValueError(f"state_dtype: expected 'float32' {why}, got {state_dtype!r}")
 
 
-def as_numbers(opt: Optimizer, name: str, i: int) -> NDArray[Any]:
+class Stored:
+    """What optimizers tell about narrow states."""
+
+    _kernel: ClassVar[str]
+    _plan: Any
+    _params: Any
+
+    def state_values(self, name: str) -> Any:
+        """What a state stands for: a copy for each parameter, in the structure of `params`.
+
+        Parameters
+        ----------
+        name : key of `state`, such as "m"
+
+        Raises
+        ------
+        ValueError
+            For an unknown name.
+        """
+        known = [name for name in self._plan.states if not name.endswith("_scale")]
+        _checks.check_choice("name", name, known)
+        count = len(self._params.arrays)
+        return self._params.like([as_numbers(self, name, i) for i in range(count)])
+
+
+def as_numbers(opt: Stored, name: str, i: int) -> NDArray[Any]:
     """What state `name` of parameter i stands for, a copy in the shape of the parameter."""
     plan, param = opt._plan, opt._params.arrays[i]
     words, scale = plan.states[name][i], (plan.states.get(f"{name}_scale") or {i: None})[i]
@@ -55,7 +77,7 @@ def as_numbers(opt: Optimizer, name: str, i: int) -> NDArray[Any]:
     return values
 
 
-def as_stored(opt: Optimizer, state: Any) -> Any:
+def as_stored(opt: Stored, state: Any) -> Any:
     """A state dict with its states as this optimizer stores them: float32, bfloat16 or 8 bits.
 
     What does not look like any of them stays as it is, for the checks to refuse.
@@ -112,5 +134,6 @@ def _kind(array: Any, scale: Any, shape: tuple[int, ...]) -> str | None:
 
 def _step_of(state: Mapping[str, Any], i: int) -> int:
     steps = state.get("steps")
-    is_list = type(steps) is np.ndarray and steps.dtype == np.int64 and steps.ndim == 1
-    return int(steps[i]) if is_list and i < len(steps) else 0
+    if type(steps) is np.ndarray and steps.dtype == np.int64 and steps.shape > (i,):
+        return int(steps[i]) if steps.ndim == 1 else 0
+    return 0

@@ -35,8 +35,9 @@ def rounding_bits(size: int, *, seed: int, step: int, state: int) -> Words:
     stream = _mixed(np.array([(seed + step * _GOLDEN) % 2**64], np.uint64))
     keys = _mixed(stream + (blocks * np.uint64(4) + np.uint64(state + 1)) * np.uint64(_GOLDEN))
     start, stride = keys.astype(np.uint32), (keys >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
-    numbers = start[:, None] + stride[:, None] * np.arange(_BLOCK, dtype=np.uint32)
-    return numbers.ravel()[:size]
+    numbers: Any = start[:, None] + stride[:, None] * np.arange(_BLOCK, dtype=np.uint32)
+    found: Words = numbers.ravel()[:size]
+    return found
 
 
 def encode_state(
