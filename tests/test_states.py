@@ -5,6 +5,7 @@ import pytest
 from optim_rows import COMMON, ROWS, SETTINGS, data, hyper_of
 
 import pyoptk
+import pyoptk.mpi
 from pyoptk import _optim, reference
 
 F32 = np.dtype(np.float32)
@@ -222,6 +223,10 @@ REFUSED = {
     "centered": (
         lambda: pyoptk.RMSprop(W, centered=True, state_dtype="bfloat16"),
         "state_dtype: expected 'float32' with centered",
+    ),
+    "ranks": (
+        lambda: pyoptk.mpi.Sharded(pyoptk.Adam, W, state_dtype="8bit"),
+        "state_dtype: expected 'float32', whose bits do not depend on shards, got '8bit'",
     ),
     "no state": (
         lambda: pyoptk.SGD(W, state_dtype="8bit"),
