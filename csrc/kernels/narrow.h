@@ -125,8 +125,11 @@ PK_INLINE void step_lanes(const piece *t, const block *b, fresh_states *fresh, l
 PK_INLINE void load_state_words(const block *b, loop *l, size_t at)
 {
     for (int s = 0; s < PK_MAX_STATES; s++)
-        if (l->reads >> s & 1)
-            l->words[s] = load_words((const uint32_t *)b->state[s] + at);
+        if (l->reads >> s & 1) {
+            const uint32_t *const words = (const uint32_t *)b->state[s] + at;
+            l->words[s] = load_words(words);
+            __builtin_prefetch(words + AHEAD / (l->bits8 ? 4 : 2), 1);
+        }
 }
 
 /* One step of a block; returns, for each lane, minus the number of agreeing elements. */
@@ -251,11 +254,11 @@ PK_INLINE size_t update_blocks(update_rule *rule, int variant, int bits8, int re
 }
 
 /* Literals: most branches of the loop are gone.  Without what only some configs ask for it is
- * shorter; that pays for a rule with roots and two states. */
+ * shorter; that pays for rules with a root and two states, where they wait for arithmetic. */
 PK_INLINE size_t update_narrow(update_rule *rule, int variant, int reads, int positive, int roots,
                                const piece *p, const context *k)
 {
-    const int short_pays = roots == ROOTS_1_IN_4 && reads == STATES_01;
+    const int short_pays = LANES == 16 && roots == ROOTS_1_IN_4 && reads == STATES_01;
     const int all = !short_pays || !k->rule_only || p->ema || p->sums || p->counting;
     if (p->narrow->stored.states == PK_8BIT)
         return all ? update_blocks(rule, variant, 1, reads, positive, 1, roots, p, *k)
