@@ -53,7 +53,7 @@ static __attribute__((noinline)) block block_at(const piece *t, size_t at, int r
     return b;
 }
 
-/* What is the same for all vectors of a loop; all but `words` and `halves` are literals. */
+/* The loop over a block: literals, and what passes from one vector to the next. */
 typedef struct {
     int bits8, reads, positive, all, roots;
     vec_unsigned words[PK_MAX_STATES];  /* of the states before the step */
@@ -77,7 +77,8 @@ static __attribute__((noinline)) void watch_vector(watched_sums *sums, vec befor
     add_vector(sums, before, g, after);
 }
 
-/* One step of elements at .. at + LANES - 1, whose codes are those with number j of the words. */
+/* One step of elements at .. at + LANES - 1, whose codes are those with number j of the words; j is
+ * 0 or 1. */
 PK_INLINE void step_lanes(const piece *t, const block *b, fresh_states *fresh, loop *l, size_t at,
                           int j, context k, update_rule *rule)
 {
@@ -90,7 +91,7 @@ PK_INLINE void step_lanes(const piece *t, const block *b, fresh_states *fresh, l
             x.s[s] = decoded(b, l, s, j);
     if (l->all && b->ema)
         x.ema = load(b->ema + at);
-    k.by_products = l->roots == ROOTS_2_IN_4 ? j % 2 : l->roots && j == 1;
+    k.by_products = l->roots && j;
     x = l->all ? stepped(x, k, t->caution, rule) : rule(x, k);
     if (l->all && t->counting) {
         l->agree += x.agree;
@@ -108,7 +109,7 @@ PK_INLINE void step_lanes(const piece *t, const block *b, fresh_states *fresh, l
         const vec_unsigned half = rounded_half(x.s[s], l->random[s]);
         const size_t w = at % WORDS, word = (at - w - WORDS) / 2 + w; /* if it is the upper half */
         l->random[s] += broadcast_bits(WORDS * b->numbers[s].stride);
-        if (j % 2)
+        if (j)
             store_words((uint32_t *)b->state[s] + word,
                         merged(broadcast_bits(0xffff0000), half, l->halves[s]));
         else
@@ -121,42 +122,57 @@ PK_INLINE void step_lanes(const piece *t, const block *b, fresh_states *fresh, l
         store(b->grad + at, broadcast(0));
 }
 
-/* Loads the words of elements at, at + WORDS and so on. */
+/* Loads the words of elements at .. at + LANES - 1 and at + WORDS .., codes 0 and 1 then. */
 PK_INLINE void load_state_words(const block *b, loop *l, size_t at)
 {
+    const size_t w = at % WORDS, half = at % GROUP / (2 * WORDS); /* of the words of 8-bit codes */
     for (int s = 0; s < PK_MAX_STATES; s++)
         if (l->reads >> s & 1) {
-            const uint32_t *const words = (const uint32_t *)b->state[s] + at;
-            l->words[s] = load_words(words);
+            const uint32_t *const words =
+                (const uint32_t *)b->state[s] + (l->bits8 ? at / GROUP * WORDS : (at - w) / 2) + w;
+            l->words[s] = load_words(words) >> (l->bits8 ? 16 * (uint32_t)half : 0);
             __builtin_prefetch(words + AHEAD / (l->bits8 ? 4 : 2), 1);
         }
 }
 
-/* One step of a block; returns, for each lane, minus the number of agreeing elements. */
-PK_INLINE vec_bits step_block(const piece *t, const block *b, fresh_states *fresh, loop l,
-                              context k, update_rule *rule)
+/* One step of 2 * WORDS elements. */
+PK_INLINE void step_pair(const piece *t, const block *b, fresh_states *fresh, loop *l, size_t pair,
+                         vec_unsigned *first, const context *k, update_rule *rule)
 {
-    vec_unsigned first[PK_MAX_STATES];
-    for (int s = 0; s < PK_MAX_STATES; s++)
-        first[s] = first_numbers(b->numbers[s]);
-    l.agree = (vec_bits){0};
-    for (size_t group = 0; group < PK_BLOCK; group += GROUP) {
-        for (uint32_t w = 0; w < WORDS; w += LANES) {
-            for (int s = 0; s < PK_MAX_STATES; s++)
-                l.random[s] = first[s] + w * b->numbers[s].stride;
-            load_state_words(b, &l, l.bits8 ? group / 4 + w : group / 2 + w);
-            step_lanes(t, b, fresh, &l, group + w, 0, k, rule);
-            step_lanes(t, b, fresh, &l, group + w + WORDS, 1, k, rule);
-            if (!l.bits8)
-                load_state_words(b, &l, group / 2 + WORDS + w);
-            step_lanes(t, b, fresh, &l, group + w + 2 * WORDS, 2, k, rule);
-            step_lanes(t, b, fresh, &l, group + w + 3 * WORDS, 3, k, rule);
-        }
+    for (uint32_t w = 0; w < WORDS; w += LANES) {
         for (int s = 0; s < PK_MAX_STATES; s++)
-            first[s] += GROUP * b->numbers[s].stride;
+            l->random[s] = first[s] + w * b->numbers[s].stride;
+        load_state_words(b, l, pair + w);
+        step_lanes(t, b, fresh, l, pair + w, 0, *k, rule);
+        step_lanes(t, b, fresh, l, pair + w + WORDS, 1, *k, rule);
     }
-    return l.agree;
+    for (int s = 0; s < PK_MAX_STATES; s++)
+        first[s] += 2 * WORDS * b->numbers[s].stride;
 }
+
+/* One step of a block; returns the number of agreeing elements if they are counted. */
+PK_INLINE size_t step_block(const piece *t, const block *whole, fresh_states *fresh, loop l,
+                            const context *c, int variant, update_rule *rule)
+{
+    const block b = *whole;
+    const size_t stride = l.all ? 2 * WORDS : GROUP;
+    vec_unsigned first[PK_MAX_STATES];
+    context k = *c;
+    size_t count = 0;
+    k.variant = variant; /* perhaps a literal */
+    for (int s = 0; s < PK_MAX_STATES; s++)
+        first[s] = first_numbers(b.numbers[s]);
+    for (size_t at = 0; at < PK_BLOCK; at += stride) {
+        step_pair(t, &b, fresh, &l, at, first, &k, rule);
+        if (!l.all)
+            step_pair(t, &b, fresh, &l, at + 2 * WORDS, first, &k, rule);
+    }
+    for (int j = 0; l.all && j < LANES; j++)
+        count -= (size_t)l.agree[j];
+    return count;
+}
+
+typedef size_t block_step(const piece *t, const block *b, fresh_states *fresh, const context *k);
 
 /* Encodes the new states, those of the first n elements. */
 static __attribute__((noinline)) void encode_states(const piece *t, size_t at, size_t n,
@@ -221,22 +237,21 @@ static __attribute__((noinline)) void watch_copies(watched_sums *sums, const blo
 }
 
 /* One step of a piece, which begins at a block.  As update_arrays. */
-PK_INLINE size_t update_blocks(update_rule *rule, int variant, int bits8, int reads, int positive,
-                               int all, int roots, const piece *p, context k)
+static __attribute__((noinline)) size_t update_blocks(block_step *step, int reads, int positive,
+                                                      const piece *p, const context *k)
 {
-    vec_bits agree = {0};
-    const loop l = {bits8, reads, positive, all, roots, {{0}}, {{0}}, {{0}}, {0}};
+    const int bits8 = p->narrow->stored.states == PK_8BIT;
+    size_t agreeing = 0;
     fresh_states fresh;
     block_copies copies;
     piece t = *p;
-    k.variant = variant;
     for (size_t at = 0; at < t.n; at += PK_BLOCK) {
         const size_t n = smaller(t.n - at, PK_BLOCK);
         const block b = block_at(&t, at, reads, positive);
         const block whole = n < PK_BLOCK ? copied(&b, n, bits8, &copies) : b;
         if (n < PK_BLOCK)
             t.sums = NULL;
-        agree += step_block(&t, &whole, &fresh, l, k, rule);
+        agreeing += step(&t, &whole, &fresh, k);
         if (t.counting)
             continue;
         if (bits8)
@@ -245,46 +260,56 @@ PK_INLINE size_t update_blocks(update_rule *rule, int variant, int bits8, int re
             continue;
         if (p->sums)
             watch_copies(p->sums, &b, &whole, n);
-        copy_block_back(&b, &whole, n, bits8, k.zero_grad);
+        copy_block_back(&b, &whole, n, bits8, k->zero_grad);
     }
-    size_t count = 0;
-    for (int l = 0; l < LANES; l++)
-        count -= (size_t)agree[l];
-    return count;
+    return agreeing;
 }
 
-/* Literals: most branches of the loop are gone.  Without what only some configs ask for it is
- * shorter; that pays for rules with a root and two states, where they wait for arithmetic. */
-PK_INLINE size_t update_narrow(update_rule *rule, int variant, int reads, int positive, int roots,
-                               const piece *p, const context *k)
+/* A block by the rule: literals, so that most branches of the loop are gone.  Without what few
+ * configs ask for it is shorter; that pays for rules with a root and two states, which wait for
+ * arithmetic. */
+PK_INLINE size_t step_with(const piece *t, const block *b, fresh_states *fresh, const context *k,
+                           update_rule *rule, int variant, int reads, int positive, int roots)
 {
     const int short_pays = LANES == 16 && roots == ROOTS_1_IN_4 && reads == STATES_01;
-    const int all = !short_pays || !k->rule_only || p->ema || p->sums || p->counting;
-    if (p->narrow->stored.states == PK_8BIT)
-        return all ? update_blocks(rule, variant, 1, reads, positive, 1, roots, p, *k)
-                   : update_blocks(rule, variant, 1, reads, positive, 0, roots, p, *k);
-    return all ? update_blocks(rule, variant, 0, reads, positive, 1, roots, p, *k)
-               : update_blocks(rule, variant, 0, reads, positive, 0, roots, p, *k);
+    const int all = !short_pays || !k->rule_only || b->ema || t->sums || t->counting;
+    loop l = {.reads = reads, .positive = positive, .roots = roots, .all = 1};
+    l.bits8 = 1;
+    if (t->narrow->stored.states == PK_8BIT && all)
+        return step_block(t, b, fresh, l, k, variant, rule);
+    l.all = 0;
+    if (t->narrow->stored.states == PK_8BIT)
+        return step_block(t, b, fresh, l, k, variant, rule);
+    l.bits8 = 0;
+    if (!all)
+        return step_block(t, b, fresh, l, k, variant, rule);
+    l.all = 1;
+    return step_block(t, b, fresh, l, k, variant, rule);
 }
 
-/* Defines name_narrow, like LOOPS, from a list of NARROW(variant, states, roots). */
-#define NARROW(name, variant, states, roots)                                                       \
-    return update_narrow(name##_rule, variant, states, PK_POSITIVE_##name, roots, p, k)
-#define NARROW_LOOPS(name, ...)                                                                    \
-    static size_t name##_narrow(const piece *p, const context *k) { __VA_ARGS__; }
+/* Defines the step of a block for a variant of a rule, and what runs it. */
+#define NARROW(name, part, variant, states, roots)                                                 \
+    static __attribute__((noinline)) size_t name##_##part(const piece *t, const block *b,          \
+                                                          fresh_states *fresh, const context *k)   \
+    {                                                                                              \
+        return step_with(t, b, fresh, k, name##_rule, variant, states, PK_POSITIVE_##name, roots); \
+    }                                                                                              \
+    static size_t name##_narrow_##part(const piece *p, const context *k)                           \
+    {                                                                                              \
+        return update_blocks(name##_##part, states, PK_POSITIVE_##name, p, k);                     \
+    }
 
 /* ---- states as numbers ----------------------------------------------------------------------- */
 
 PK_INLINE void read_block(const block *b, int state, int bits8, int positive, real *values)
 {
     loop l = {.bits8 = bits8, .reads = 1 << state, .positive = positive << state};
-    for (size_t group = 0; group < PK_BLOCK; group += GROUP)
-        for (size_t w = 0; w < WORDS; w += LANES)
-            for (int j = 0; j < 4; j++) {
-                load_state_words(b, &l,
-                                 bits8 ? group / 4 + w : group / 2 + (size_t)(j / 2) * WORDS + w);
-                store(values + group + (size_t)j * WORDS + w, decoded(b, &l, state, j));
-            }
+    for (size_t pair = 0; pair < PK_BLOCK; pair += 2 * WORDS)
+        for (size_t at = pair; at < pair + WORDS; at += LANES) {
+            load_state_words(b, &l, at);
+            store(values + at, decoded(b, &l, state, 0));
+            store(values + at + WORDS, decoded(b, &l, state, 1));
+        }
 }
 
 PK_INLINE void write_block(const block *b, int state, int bits8, int positive, const real *values,
@@ -346,6 +371,6 @@ static void write_state(const pk_tensor *t, int state, int positive, const float
 }
 
 #else /* float64 has no narrow states */
-#define NARROW_LOOPS(name, ...)
+#define NARROW(...)
 #endif
 #endif

@@ -13,9 +13,20 @@ static const optimizer optimizers[PK_N_OPTIMIZERS + 1] = {
 };
 
 #if PK_DTYPE_BITS == 32
+static size_t rmsprop_narrow(const piece *p, const context *k)
+{
+    return (k->variant ? rmsprop_narrow_pushed : rmsprop_narrow_blocks)(p, k);
+}
+
+static size_t adam_narrow(const piece *p, const context *k)
+{
+    return (k->variant ? adam_narrow_amsgrad : adam_narrow_blocks)(p, k);
+}
+
 static update_function *const narrow_updates[PK_N_OPTIMIZERS + 1] = {
-    [PK_SGD] = sgd_narrow,         [PK_ADAGRAD] = adagrad_narrow, [PK_ADAM] = adam_narrow,
-    [PK_RMSPROP] = rmsprop_narrow, [PK_NADAM] = nadam_narrow,     [PK_LION] = lion_narrow,
+    [PK_SGD] = sgd_narrow_blocks,     [PK_ADAGRAD] = adagrad_narrow_blocks,
+    [PK_RMSPROP] = rmsprop_narrow,    [PK_ADAM] = adam_narrow,
+    [PK_NADAM] = nadam_narrow_blocks, [PK_LION] = lion_narrow_blocks,
 };
 #else
 static update_function *const narrow_updates[PK_N_OPTIMIZERS + 1] = {NULL};
