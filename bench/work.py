@@ -224,7 +224,7 @@ def kernels(quick=False):
 
 
 def calls():
-    """What a call costs; steps long after the last gradient; dense steps beside sparse ones."""
+    """What a call costs; steps long after the last gradient, dense beside sparse, narrow states."""
     for optimizer in ("SGD", "AdaGrad", "RMSprop", "Adam"):
         yield step(optimizer, 16)
     yield other("kernels.adam (as twin: numpy.add), 16 elements", "call", {})
@@ -233,6 +233,8 @@ def calls():
         yield other(label, "decayed", {"n": 10_000, "age": age})
     for optimizer in ("SGD", "AdaGrad", "Adam"):
         yield touched_rows(optimizer, 512, "float32", dense=True)
+    for n, state_dtype in itertools.product((100_000, 10_000_000), rows.NARROW):
+        yield step("Adam", n, state_dtype=state_dtype)
 
 
 def peers():

@@ -44,6 +44,7 @@ static const pk_optimizer sgd = {
     .rules = {{"nesterov", PK_NEEDS, "momentum"},
               {"nesterov", PK_EXCLUDES, "dampening"},
               {"cautious", PK_NEEDS, "momentum"}},
+    .positive = PK_POSITIVE_sgd,
     .abilities = PK_CAUTIOUS | PK_SPARSE_ROWS | PK_NARROW_STATES,
 };
 
@@ -54,7 +55,8 @@ static const pk_optimizer adagrad = {
                SWITCH(adagrad, eps_inside_sqrt, 0),
                {"initial_accumulator", PK_START, 0, 0, AT_LEAST_0}},
     .states = {{"s", NULL, "initial_accumulator"}},
-    .abilities = PK_SPARSE_ROWS,
+    .positive = PK_POSITIVE_adagrad,
+    .abilities = PK_SPARSE_ROWS | PK_NARROW_STATES,
 };
 
 static const pk_optimizer rmsprop = {
@@ -64,7 +66,8 @@ static const pk_optimizer rmsprop = {
                SWITCH(rmsprop, eps_inside_sqrt, 0), SWITCH(rmsprop, lr_in_momentum, 0)},
     .states = {{"v", NULL, NULL}, {"avg", "centered", NULL}, {"velocity", "momentum", NULL}},
     .rules = {{"cautious", PK_NEEDS, "momentum"}},
-    .abilities = PK_CAUTIOUS,
+    .positive = PK_POSITIVE_rmsprop,
+    .abilities = PK_CAUTIOUS | PK_NARROW_STATES,
 };
 
 static const pk_optimizer adadelta = {
@@ -79,6 +82,7 @@ static const pk_optimizer adam = {
                SWITCH(adam, amsgrad_on_corrected, 0), SWITCH(adam, eps_hat, 0)},
     .states = {{"m", NULL, NULL}, {"v", NULL, NULL}, {"vmax", "amsgrad", NULL}},
     .rules = {{"amsgrad_on_corrected", PK_NEEDS, "amsgrad"}},
+    .positive = PK_POSITIVE_adam,
     .abilities = PK_CAUTIOUS | PK_SPARSE_ROWS | PK_NARROW_STATES,
 };
 
@@ -87,6 +91,7 @@ static const pk_optimizer nadam = {
     .fields = {BETAS(nadam, 0.999), EPS(nadam, 1e-8),
                NUMBER(nadam, momentum_decay, 4e-3, AT_LEAST_0)},
     .states = {{"m", NULL, NULL}, {"v", NULL, NULL}},
+    .positive = PK_POSITIVE_nadam,
     .abilities = PK_CAUTIOUS | PK_NARROW_STATES,
 };
 
@@ -94,20 +99,21 @@ static const pk_optimizer radam = {
     HEAD(radam),
     .fields = {BETAS(radam, 0.999), EPS(radam, 1e-8), SWITCH(radam, eps_hat, 1)},
     .states = {{"m", NULL, NULL}, {"v", NULL, NULL}},
-    .abilities = PK_CAUTIOUS | PK_NARROW_STATES,
+    .abilities = PK_CAUTIOUS,
 };
 
 static const pk_optimizer adamax = {
     HEAD(adamax),
     .fields = {BETAS(adamax, 0.999), EPS(adamax, 1e-8), SWITCH(adamax, eps_outside_max, 0)},
     .states = {{"m", NULL, NULL}, {"u", NULL, NULL}},
-    .abilities = PK_CAUTIOUS | PK_NARROW_STATES,
+    .abilities = PK_CAUTIOUS,
 };
 
 static const pk_optimizer lion = {
     HEAD(lion),
     .fields = {BETAS(lion, 0.99)},
     .states = {{"m", NULL, NULL}},
+    .positive = PK_POSITIVE_lion,
     .abilities = PK_CAUTIOUS | PK_NARROW_STATES,
 };
 

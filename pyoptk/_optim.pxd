@@ -9,7 +9,7 @@ cdef class Row:
     cdef pk_which which
     cdef readonly str name
     cdef readonly tuple common_fields, fields, starts, states, rules
-    cdef readonly bint cautious, sparse_rows
+    cdef readonly bint cautious, sparse_rows, narrow_states
     cdef readonly dict fallbacks, needed_by
 
     cdef int configure(self, char *config, dict hyper, pk_dtype dtype) except -1
@@ -29,4 +29,5 @@ cdef class Watch:
 cdef Row row_named(str name)
 cdef double at_least_zero(given, str name) except? -1
 cdef double limit(dict hyper, str name) except? -1
+cdef void set_narrow(pk_tensor *tensor, int slot, words, scale) noexcept
 cdef int check_fits(str name, double value, pk_dtype dtype) except -1

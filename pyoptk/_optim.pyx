@@ -24,8 +24,9 @@ from ._arrays cimport Buffers, check_like, contiguous, dtype_of, size_of
 from ._core cimport clip_coefficient, common_fields, num_threads, optim_table, optimizers
 from ._held cimport Held
 from .capi cimport (
-    PK_AT_MOST, PK_CAUTIOUS, PK_EPS, PK_F32, PK_MAX_FIELDS, PK_MAX_RULES, PK_MAX_STATES,
-    PK_MEMORY_ROOF, PK_N_OPTIMIZERS, PK_NEEDS, PK_OPTIONAL, PK_SPARSE_ROWS, PK_START, PK_SWITCH,
+    PK_8BIT, PK_AT_MOST, PK_BF16, PK_CAUTIOUS, PK_EPS, PK_F32, PK_MAX_FIELDS, PK_MAX_RULES,
+    PK_MAX_STATES, PK_MEMORY_ROOF, PK_N_OPTIMIZERS, PK_NARROW_STATES, PK_NEEDS, PK_OPTIONAL,
+    PK_SPARSE_ROWS, PK_START, PK_SWITCH,
     PyArray_DATA, PyArrayObject, pk_common, pk_dtype, pk_field, pk_optim_kernels,
     pk_optimizer, pk_tensor, pk_watched, pk_which,
 )
@@ -182,6 +183,7 @@ cdef Row described_by(int which):
     made.row, made.which, made.name, made.fallbacks = row, <pk_which> which, text(row.name), {}
     made.cautious = row.abilities & PK_CAUTIOUS != 0
     made.sparse_rows = row.abilities & PK_SPARSE_ROWS != 0
+    made.narrow_states = row.abilities & PK_NARROW_STATES != 0
     made.common_fields = names_of(common_fields, 99, made.fallbacks)
     own = names_of(row.fields, PK_MAX_FIELDS, made.fallbacks)
     made.fields = tuple([own[i] for i in range(len(own)) if row.fields[i].kind != PK_START])
@@ -283,6 +285,42 @@ cdef int once(Row row, dict arguments, ema, max_norm) except -1:
     with nogil:
         kernels.step(row.which, &tensor, 1, config, scratch, num_threads())
     return 0
+
+
+cdef void set_narrow(pk_tensor *tensor, int slot, words, scale) noexcept:
+    """Let a state of a tensor be these words, bfloat16 if there is no scale."""
+    tensor.state[slot], tensor.stored.states = data_of(words), PK_BF16
+    if scale is not None:
+        tensor.scale[slot], tensor.stored.states = <float *> data_of(scale), PK_8BIT
+
+
+def convert_state(str kernel, str state, words, scale, values, seed, step, bint write):
+    """Between a narrow state and what it stands for; changes `values`, or `words` and `scale`.
+
+    words : uint32, as Plan has them; scale : float32, or None if they are bfloat16
+    values : float32 of the shape of the parameter
+    seed, step : of the rounding
+    """
+    cdef Row row = ROWS[kernel]
+    cdef int slot = [name for name, _, _ in row.states].index(state)
+    cdef int positive = row.row.positive >> slot & 1
+    cdef pk_tensor tensor
+    memset(&tensor, 0, sizeof(tensor))
+    tensor.n, tensor.seed, tensor.step = values.size, seed, step
+    set_narrow(&tensor, slot, words, scale)
+    if write:
+        optim_table(PK_F32).write_state(&tensor, slot, positive, <float *> data_of(values))
+    else:
+        optim_table(PK_F32).read_state(&tensor, slot, positive, <float *> data_of(values))
+
+
+def begin_at(str kernel, str state, array, scale, value, size, seed):
+    """Set all elements of a state, whether it is narrow or not, before step 1."""
+    if array.dtype == _np.uint32:
+        values = _np.full(size, value, _np.float32)
+        convert_state(kernel, state, array, scale, values, seed, 0, True)
+    else:
+        array.fill(value)
 
 
 def global_norm(grads):

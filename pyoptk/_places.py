@@ -52,3 +52,53 @@ def states_beside(
         for at, size, shape in placed
     ]
     return [states[i : i + n_states] for i in range(0, len(states), max(n_states, 1))]
+
+
+def states_for(
+    params: list[tuple[int, tuple[int, ...]]],
+    names: list[str],
+    dtype: np.dtype[Any],
+    state_dtype: str,
+    least: int,
+) -> dict[str, list[Any]]:
+    """For each name of a state an array of zeros for each parameter, given by address and shape.
+
+    With `state_dtype` "bfloat16" or "8bit" those but "ema" are uint32 words, [words_of(size)]; with
+    "8bit" only of parameters of `least` elements or more. Then there is "name_scale", too: float32,
+    [blocks of 256], or None where the state is like its parameter.
+    """
+    sizes = [math.prod(shape) for _, shape in params]
+    narrow = [
+        state_dtype == "bfloat16" or (state_dtype == "8bit" and size >= least) for size in sizes
+    ]
+    if not any(narrow):
+        beside = states_beside(params, len(names), dtype)
+        return {name: [states[k] for states in beside] for k, name in enumerate(names)}
+    found: dict[str, list[Any]] = {}
+    for name in names:
+        wide = [name == "ema" or not is_narrow for is_narrow in narrow]
+        as_params = [
+            (at, shape if w else (0,)) for (at, shape), w in zip(params, wide, strict=True)
+        ]
+        as_words: list[tuple[int, tuple[int, ...]]] = [
+            (0, (0 if w else words_of(size, state_dtype),))
+            for size, w in zip(sizes, wide, strict=True)
+        ]
+        both = zip(
+            states_beside(as_params, 1, dtype),
+            states_beside(as_words, 1, np.dtype(np.uint32)),
+            wide,
+            strict=True,
+        )
+        found[name] = [(native if w else words)[0] for native, words, w in both]
+        if name != "ema" and state_dtype == "8bit":
+            found[f"{name}_scale"] = [
+                None if w else np.zeros(-(-size // 256), np.float32)
+                for size, w in zip(sizes, wide, strict=True)
+            ]
+    return found
+
+
+def words_of(size: int, state_dtype: str) -> int:
+    """The number of words that a narrow state of so many elements takes: whole groups of 64."""
+    return -(-size // 64) * (16 if state_dtype == "8bit" else 32)

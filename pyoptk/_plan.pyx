@@ -6,7 +6,7 @@ wrappers (pyoptk/optim/wrappers.py) call `run_step`.
 import numpy as _np
 
 from . import _checks
-from ._places import states_beside
+from ._places import states_for
 
 from cpython.buffer cimport Py_buffer, PyBUF_STRIDES, PyObject_GetBuffer
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
@@ -20,8 +20,8 @@ from ._arrays cimport (
 )
 from ._core cimport clip_coefficient, num_threads, optim_table
 from ._held cimport Held
-from ._optim cimport Row, Watch, at_least_zero, check_fits, limit, row_named
-from ._optim import ROWS as _ROWS
+from ._optim cimport Row, Watch, at_least_zero, check_fits, limit, row_named, set_narrow
+from ._optim import ROWS as _ROWS, begin_at
 from ._sparse cimport SparseRows, _Touched, check_rows_like, room_for
 from .capi cimport (
     NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_BF16, PK_F16, PK_F32, PK_NATIVE,
@@ -43,7 +43,7 @@ cdef class Plan:
     step 1, by its names in C. `settings`, what `hypers` were made from, is replaced in the same
     call as they are. `states` has for each state in use, by name, an array for each parameter;
     "ema" is one if `ema_decay` is given. `calls` counts the steps, `skipped` those that
-    `on_nonfinite` left undone.
+    `on_nonfinite` left undone. `state_dtype` and `least` are `_places.states_for`'s.
     """
     cdef readonly Held held
     cdef Row row
@@ -65,7 +65,7 @@ cdef class Plan:
     cdef public Watch watch  # of the next steps, or None
 
     def __cinit__(self, Held held not None, str which, list group_of, list hypers, settings,
-                  dict start not None):
+                  dict start not None, str state_dtype="float32", least=0):
         cdef Py_ssize_t i
         self.held, self.row = held, row_named(which)
         self.config_size = self.row.row.config_size
@@ -86,7 +86,7 @@ cdef class Plan:
         self.grads.reserve(self.count)
         self.grads.names = [held.label("grads", i) for i in range(self.count)]
         self.configure(hypers, settings)
-        self.add_states(self.row.start_of(start, self.dtype))
+        self.add_states(self.row.start_of(start, self.dtype), state_dtype, least)
         held.check_apart()
         for i in range(self.count):
             self.tensors[i].grad = self.tensors[i].param  # not NULL: sizes count tensors with grad
@@ -105,26 +105,27 @@ cdef class Plan:
         """The common part of a config; from n_groups on, of a new one."""
         return <pk_common *> (self.configs + group * self.config_size)
 
-    cdef int add_states(self, list start) except -1:
+    cdef int add_states(self, list start, str state_dtype, least) except -1:
         cdef Py_ssize_t i, slot
         cdef Held held = self.held
         dtype = _np.dtype("f4" if self.dtype == PK_F32 else "f8")
+        given = [(<uintptr_t> held.held[i].buf, shape_of(&held.held[i])) for i in range(held.count)]
         used = [(slot, name) for slot, name in enumerate(self.names) if name is not None]
-        beside = states_beside([(<uintptr_t> held.held[i].buf, shape_of(&held.held[i]))
-                                for i in range(self.count)], len(used), dtype)
-        self.states = {name: [states[k] for states in beside] for k, (_, name) in enumerate(used)}
+        self.states = states_for(given, [name for _, name in used], dtype, state_dtype, least)
         for i in range(self.count):
             for slot, name in used:
-                state = self.states[name][i]
+                state, scales = self.states[name][i], self.states.get(f"{name}_scale")
+                scale, narrow = scales and scales[i], state.dtype != dtype
+                memory = held.hold(state.view(dtype) if narrow else state, held.label(name, i)).buf
                 if name == "ema":
                     state[...] = _np.asarray(held.arrays[i])  # begins at the parameter
-                elif start[slot]:
-                    state.fill(start[slot])
-                memory = held.hold(state, held.label(name, i)).buf
-                if name == "ema":
                     self.tensors[i].ema = memory
-                else:
-                    self.tensors[i].state[slot] = memory
+                    continue
+                self.tensors[i].state[slot], self.tensors[i].seed = memory, i
+                if narrow:
+                    set_narrow(&self.tensors[i], slot, state, scale)
+                if start[slot]:
+                    begin_at(self.row.name, name, state, scale, start[slot], self.tensors[i].n, i)
         return 0
 
     def check(self, list hypers):
@@ -189,7 +190,8 @@ cdef class Plan:
         self.take_hypers(hypers, settings)
         for name, arrays in self.states.items():
             for i in range(self.count):
-                arrays[i][...] = states[name][i]
+                if arrays[i] is not None:
+                    arrays[i][...] = states[name][i]
         for i in range(self.count):
             self.tensors[i].step = steps_[i]
         self.calls, self.skipped = calls_, skipped_
@@ -285,9 +287,10 @@ cdef class Plan:
             able = [row.name for row in _ROWS.values() if row.sparse_rows]
             raise TypeError(f"{name}: expected an array, because of all kernels only "
                             f"{', '.join(able)} step single rows, got {grad}; its dense() is one")
-        if self.tensors[i].ema != NULL or common.zero_grad or common.cautious:
-            on = ("ema_decay" if self.tensors[i].ema != NULL else
-                  "zero_grad" if common.zero_grad else "cautious")
+        on = ("ema_decay" if self.tensors[i].ema != NULL else "zero_grad" if common.zero_grad else
+              "cautious" if common.cautious else
+              "a narrow state_dtype" if self.tensors[i].stored.states else None)
+        if on is not None:
             raise TypeError(f"{name}: expected an array where {on} is on, got {grad}")
         return 0
 

@@ -9,16 +9,16 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 cdef extern from "pyoptk.h" nogil:
     const char *PK_VERSION
     enum:
-        PK_MAX_STATES, PK_MAX_FIELDS, PK_MAX_RULES, PK_CAUTIOUS, PK_SPARSE_ROWS
+        PK_MAX_STATES, PK_MAX_FIELDS, PK_MAX_RULES, PK_CAUTIOUS, PK_SPARSE_ROWS, PK_NARROW_STATES
         PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS
     ctypedef enum pk_dtype:
         PK_F32, PK_F64
     ctypedef enum pk_which:
         PK_N_OPTIMIZERS, PK_MEMORY_ROOF
     ctypedef enum pk_storage:
-        PK_NATIVE, PK_BF16, PK_F16
+        PK_NATIVE, PK_BF16, PK_F16, PK_8BIT
     ctypedef struct pk_stored:  # a struct without a name in C
-        unsigned char grad
+        unsigned char grad, states
     ctypedef struct pk_tensor:
         void *param
         const void *grad
@@ -26,6 +26,8 @@ cdef extern from "pyoptk.h" nogil:
         void *ema
         size_t n, group
         int64_t step
+        float *scale[3]
+        uint64_t seed
         pk_stored stored
     ctypedef struct pk_rows:
         const int64_t *indices
@@ -59,7 +61,7 @@ cdef extern from "pyoptk.h" nogil:
         pk_field fields[8]
         pk_state states[3]
         pk_rule rules[4]
-        unsigned abilities
+        unsigned abilities, positive
     const pk_optimizer **pk_optimizers
     const pk_field *pk_common_fields
 
@@ -74,6 +76,8 @@ cdef extern from "pyoptk.h" nogil:
         size_t (*touched_rows)(const pk_tensor *, const pk_rows *, pk_tensor *,
                                void *) noexcept nogil
         size_t (*touched_scratch_size)(const pk_rows *) noexcept nogil
+        void (*read_state)(const pk_tensor *, int, int, float *) noexcept nogil
+        void (*write_state)(const pk_tensor *, int, int, const float *) noexcept nogil
         double (*global_norm)(const pk_tensor *, size_t, void *, int) noexcept nogil
         size_t (*norm_scratch_size)(const pk_tensor *, size_t) noexcept nogil
 

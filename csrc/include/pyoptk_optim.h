@@ -38,15 +38,19 @@ typedef enum {
 enum { PK_MAX_STATES = 3 };
 
 /* The format of an array; arithmetic is always in the dtype of the table.  A parameter and its
- * average may be PK_NATIVE or PK_BF16, a gradient anything but PK_INT8, a state anything but
- * PK_F16. Values are rounded to the nearest, ties to even. */
+ * average may be PK_NATIVE or PK_BF16, rounded to the nearest, ties to even; gradients anything but
+ * PK_8BIT; states of float32 parameters anything but PK_F16, rounded by chance, so that their mean
+ * is right.  Which bits come by chance depends on `seed`, `step`, state and element alone. */
 typedef enum {
     PK_NATIVE, /* as the dtype of the table that the kernel was taken from */
     PK_BF16,   /* bfloat16: the upper half of a float32 */
     PK_F16,    /* IEEE binary16 */
-    PK_INT8    /* codes -127..127 in blocks of PK_BLOCK: the value is code * scale / 127 */
+    PK_8BIT    /* uint32 words of four codes, in blocks of PK_BLOCK: csrc/kernels/codes.h */
 } pk_storage;
-enum { PK_BLOCK = 256 }; /* elements with one scale; the last block of an array may be shorter */
+enum {
+    PK_BLOCK = 256,     /* elements with one scale; the last block of an array may be shorter */
+    PK_CODE_GROUP = 64, /* elements whose codes take 16 words; an array has whole groups */
+};
 
 /* One parameter with its gradient and state.  A kernel takes a list of them, so that one call and
  * one parallel region serve a whole model.  A field that a designated initializer leaves out is 0:
@@ -59,9 +63,10 @@ typedef struct {
     size_t n;                    /* elements; may be 0 */
     int64_t step;                /* of this tensor; the first is 1 */
     size_t group;                /* which element of `configs` holds its hyper-parameters */
-    float *scale[PK_MAX_STATES]; /* [ceil(n / PK_BLOCK)] in/out: of a state in PK_INT8; else NULL */
+    float *scale[PK_MAX_STATES]; /* [ceil(n / PK_BLOCK)] in/out: of a state in PK_8BIT; else NULL */
+    uint64_t seed;               /* of the rounding of narrow states */
     struct {
-        uint8_t param, grad, ema, state[PK_MAX_STATES]; /* a pk_storage each */
+        uint8_t param, grad, ema, states; /* a pk_storage each */
     } stored;
 } pk_tensor;
 
@@ -244,7 +249,17 @@ enum {
     PK_CAUTIOUS = 1,     /* has a cautious step; a pk_rule may say what that needs */
     PK_SPARSE_ROWS = 2,  /* may step single rows of a parameter and leave the others unchanged */
     PK_SCRATCH = 4,      /* needs scratch memory */
-    PK_NARROW_STATES = 8 /* states may be stored as PK_BF16 or PK_INT8 */
+    PK_NARROW_STATES = 8 /* states may be stored as PK_BF16 or PK_8BIT, unless it is centered */
+};
+
+/* The states that cannot be negative, as bits: in PK_8BIT they have other codes. */
+enum {
+    PK_POSITIVE_sgd = 0,
+    PK_POSITIVE_adagrad = 1,
+    PK_POSITIVE_rmsprop = 1,
+    PK_POSITIVE_adam = 6,
+    PK_POSITIVE_nadam = 2,
+    PK_POSITIVE_lion = 0
 };
 
 enum { PK_MAX_FIELDS = 8, PK_MAX_RULES = 4 };
@@ -257,6 +272,7 @@ typedef struct {
         const char *needed_by; /* the state is used if this field is not 0; NULL: always */
         const char *start;     /* the field whose value it has before step 1; NULL: 0 */
     } states[PK_MAX_STATES];
+    unsigned positive; /* of PK_POSITIVE_ */
     pk_rule rules[PK_MAX_RULES];
     unsigned abilities;
 } pk_optimizer;
@@ -302,7 +318,7 @@ typedef struct {
     /* Makes a list of tensors, one for each row that occurs in a gradient, in the order of their
      * first occurrence.  A step of this list changes only these rows and their part of the state.
      * Values of the same row are summed in the order of `indices`.  Returns the number of rows.
-     *   whole    in: the parameter with its states, none as PK_INT8; its grad is ignored
+     *   whole    in: the parameter with its states, none of them narrow; its grad is ignored
      *   gradient in
      *   touched  [gradient->count] out; each grad points into gradient->values or into scratch
      *   scratch  [touched_scratch_size bytes, aligned as by malloc]; must live as long as
@@ -310,6 +326,12 @@ typedef struct {
     size_t (*touched_rows)(const pk_tensor *whole, const pk_rows *gradient, pk_tensor *touched,
                            void *scratch);
     size_t (*touched_scratch_size)(const pk_rows *gradient); /* bytes */
+
+    /* Between the narrow states of a tensor and the numbers that they stand for; for float32 alone.
+     * write_state rounds as a step would.  positive: whether the state cannot be negative.
+     *   values  [n] float32 out or in */
+    void (*read_state)(const pk_tensor *t, int state, int positive, float *values);
+    void (*write_state)(const pk_tensor *t, int state, int positive, const float *values);
 
     /* sqrt(sum of grad^2) over the list, summed in double; finite if all float32 grads are.
      *   tensors  [count] in: their grad, n and stored.grad; a grad may be NULL

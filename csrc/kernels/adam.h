@@ -59,6 +59,8 @@ PK_INLINE vectors adam_rule(vectors x, context k)
 }
 
 LOOPS(adam, LOOP(AMSGRAD, STATES_012, ROOTS_1_IN_4); LOOP(0, STATES_01, ROOTS_1_IN_4))
+NARROW(adam, blocks, 0, STATES_01, ROOTS_1_IN_4)
+NARROW(adam, amsgrad, AMSGRAD, STATES_012, ROOTS_1_IN_4)
 
 /* ---- NAdam ----------------------------------------------------------------------------------- */
 
@@ -104,6 +106,7 @@ PK_INLINE vectors nadam_rule(vectors x, context k)
 }
 
 LOOPS(nadam, LOOP(0, STATES_01, ROOTS_1_IN_4))
+NARROW(nadam, blocks, 0, STATES_01, ROOTS_1_IN_4)
 
 /* ---- RAdam ----------------------------------------------------------------------------------- */
 
@@ -174,6 +177,7 @@ PK_INLINE vectors lion_rule(vectors x, context k)
 }
 
 LOOPS(lion, LOOP(0, STATE_0, NO_ROOTS))
+NARROW(lion, blocks, 0, STATE_0, NO_ROOTS)
 
 /* ---- AdaBelief ------------------------------------------------------------------------------- */
 

@@ -23,7 +23,7 @@ static double sum_of_squares(const void *array, int kind, size_t n, double scale
     double lane[NORM_LANES] = {0}, sum = 0;
     for (size_t at = 0; at < n; at += STAGE) {
         const size_t end = smaller(n - at, STAGE), whole = end - end % NORM_LANES;
-        const real *restrict const g = as_real(element(array, at, kind), end, kind, NULL, copy);
+        const real *restrict const g = as_real(element(array, at, kind), end, kind, copy);
         for (size_t i = 0; i < whole; i += NORM_LANES) {
             PK_SIMD
             for (size_t j = 0; j < NORM_LANES; j++) {

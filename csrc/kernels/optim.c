@@ -12,6 +12,26 @@ static const optimizer optimizers[PK_N_OPTIMIZERS + 1] = {
                                              sizeof(pk_common)},
 };
 
+#if PK_DTYPE_BITS == 32
+static size_t rmsprop_narrow(const piece *p, const context *k)
+{
+    return (k->variant ? rmsprop_narrow_pushed : rmsprop_narrow_blocks)(p, k);
+}
+
+static size_t adam_narrow(const piece *p, const context *k)
+{
+    return (k->variant ? adam_narrow_amsgrad : adam_narrow_blocks)(p, k);
+}
+
+static update_function *const narrow_updates[PK_N_OPTIMIZERS + 1] = {
+    [PK_SGD] = sgd_narrow_blocks,     [PK_ADAGRAD] = adagrad_narrow_blocks,
+    [PK_RMSPROP] = rmsprop_narrow,    [PK_ADAM] = adam_narrow,
+    [PK_NADAM] = nadam_narrow_blocks, [PK_LION] = lion_narrow_blocks,
+};
+#else
+static update_function *const narrow_updates[PK_N_OPTIMIZERS + 1] = {NULL};
+#endif
+
 /* One sweep; two if a group is cautious, because the share of agreeing elements of a tensor is
  * known only after all of them.  Then CAUTIOUS_AT_ONCE tensors at a time, whose counts fit the
  * stack. */
@@ -22,6 +42,7 @@ static void watched_step(pk_which which, const pk_tensor *tensors, size_t count,
     size_t agreeing[CAUTIOUS_AT_ONCE];
     int cautious = 0;
     sweep s = {.optimizer = &optimizers[which],
+               .narrow = narrow_updates[which],
                .configs = configs,
                .watched = watched,
                .parts = watched_scratch};
@@ -66,6 +87,10 @@ const pk_optim_kernels PK_TABLE = {
     .watched_scratch_size = watched_scratch_size,
     .touched_rows = touched_rows,
     .touched_scratch_size = touched_scratch_size,
+#if PK_DTYPE_BITS == 32
+    .read_state = read_state,
+    .write_state = write_state,
+#endif
     .global_norm = global_norm,
     .norm_scratch_size = norm_scratch_size,
 };

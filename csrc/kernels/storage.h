@@ -1,10 +1,11 @@
-/* Formats of arrays.  Among the files of the optimizers only this one knows element sizes and
- * formats; sweep.h and norm.h call it.  The loops see a `piece`, whose arrays are all `real`.  An
- * array in another format is converted into a copy in L1 and back, STAGE elements at a time.  A new
- * format needs a case in load_as, one in store_as, and a size; no loop and no rule changes.
+/* Formats of arrays.  Among the files of the optimizers only this one and codes.h know element
+ * sizes and formats; sweep.h and norm.h call it.  The loops see a `piece`, whose arrays are `real`,
+ * except perhaps its states, which narrow.h converts in registers.  Another array in another format
+ * is converted into a copy in L1 and back, STAGE elements at a time.  A new format of these needs a
+ * case in load_as, one in store_as, and a size; no loop and no rule changes.
  *
- * If a tensor has blocks, its pieces begin at blocks, and a stage is a whole number of blocks: one
- * thread sees all elements of a block when it computes their scale. */
+ * If a tensor has narrow states, its pieces begin at blocks, and a stage is a whole number of
+ * blocks: one thread sees all elements of a block when it computes their scale. */
 #ifndef PK_STORAGE_H
 #define PK_STORAGE_H
 
@@ -14,13 +15,15 @@
 
 enum {
     CACHE_LINE = 64,
-    STAGE = 1024 /* elements that are converted at once: five arrays of float take 20 KiB of L1 */
+    STAGE = 1024 /* elements that are converted at once: three arrays of float take 12 KiB of L1 */
 };
 
 /* A part of one tensor, as a loop sees it, and the numbers that belong to this tensor alone. */
 typedef struct piece {
     real *param, *grad, *state[PK_MAX_STATES], *ema; /* [n] each; NULL where there is none */
     size_t n;
+    const pk_tensor *narrow;  /* if its states are: where they are, with its number; else NULL */
+    size_t block;             /* and the index of the first block */
     const struct piece *next; /* the tensor after this one, if it should be prefetched, else NULL */
     struct watched_sums *sums; /* watch.h: where what the step does is summed, or NULL */
     real rate;                 /* LAMB: replaces the rate of the context */
@@ -29,28 +32,23 @@ typedef struct piece {
 } piece;
 
 typedef struct {
-    _Alignas(CACHE_LINE) real param[STAGE], grad[STAGE], ema[STAGE], state[PK_MAX_STATES][STAGE];
+    _Alignas(CACHE_LINE) real param[STAGE], grad[STAGE], ema[STAGE];
 } stage;
 
 /* With real = double every array is native. */
 PK_INLINE int is_stored_as_real(int kind) { return sizeof(real) != 4 || kind == PK_NATIVE; }
 
+/* Apart from states. */
 PK_INLINE int is_native(const pk_tensor *t)
 {
-    const uint8_t *states = t->stored.state;
-    return is_stored_as_real(t->stored.param | t->stored.grad | t->stored.ema | states[0] |
-                             states[1] | states[2]);
+    return is_stored_as_real(t->stored.param | t->stored.grad | t->stored.ema);
 }
 
-PK_INLINE int has_blocks(const pk_tensor *t)
-{
-    const uint8_t *states = t->stored.state;
-    return states[0] == PK_INT8 || states[1] == PK_INT8 || states[2] == PK_INT8;
-}
+PK_INLINE int has_narrow_states(const pk_tensor *t) { return !is_stored_as_real(t->stored.states); }
 
 PK_INLINE size_t size_as(int kind)
 {
-    return is_stored_as_real(kind) ? sizeof(real) : kind == PK_INT8 ? 1 : 2;
+    return is_stored_as_real(kind) ? sizeof(real) : kind == PK_8BIT ? 1 : 2;
 }
 
 /* The address of element i; NULL if the array is. */
@@ -68,7 +66,7 @@ PK_INLINE pk_tensor part_of(const pk_tensor *t, size_t begin, size_t end)
     part.grad = element(t->grad, begin, t->stored.grad);
     part.ema = element(t->ema, begin, t->stored.ema);
     for (int s = 0; s < PK_MAX_STATES; s++) {
-        part.state[s] = element(t->state[s], begin, t->stored.state[s]);
+        part.state[s] = element(t->state[s], begin, t->stored.states);
         part.scale[s] = t->scale[s] ? t->scale[s] + begin / PK_BLOCK : NULL;
     }
     return part;
@@ -80,8 +78,8 @@ PK_INLINE size_t next_grain(const pk_tensor *t, size_t i)
 {
     const size_t size = size_as(t->stored.param);
     const size_t past =
-        has_blocks(t) ? i % PK_BLOCK * size : ((uintptr_t)t->param + i * size) % CACHE_LINE;
-    const size_t grain = has_blocks(t) ? PK_BLOCK * size : CACHE_LINE;
+        has_narrow_states(t) ? i % PK_BLOCK * size : ((uintptr_t)t->param + i * size) % CACHE_LINE;
+    const size_t grain = has_narrow_states(t) ? PK_BLOCK * size : CACHE_LINE;
     const size_t next = past ? i + (grain - past) / size : i;
     return next < t->n ? next : t->n;
 }
@@ -122,40 +120,10 @@ PK_INLINE float from_f16(uint16_t half)
     return float_of(sign | (exponent ? normal : bits_of(denormal)));
 }
 
-/* The largest magnitude of a block.  Compares bits, so that a NaN is the largest and the result. */
-PK_INLINE float scale_of(const real *x, size_t n)
-{
-    uint32_t largest = 0;
-    for (size_t i = 0; i < n; i++) {
-        const uint32_t magnitude = bits_of((float)x[i]) & 0x7fffffff;
-        largest = magnitude > largest ? magnitude : largest;
-    }
-    return float_of(largest);
-}
-
-static void load_int8(real *restrict to, const int8_t *from, size_t n, const float *scale)
-{
-    for (size_t i = 0; i < n; i++)
-        to[i] = (real)from[i] * (real)(scale[i / PK_BLOCK] / 127);
-}
-
-static void store_int8(int8_t *to, const real *restrict from, size_t n, float *scale)
-{
-    const float half = 0x1.8p23f; /* adding this rounds a float to an integer */
-    for (size_t i = 0; i < n; i++) {
-        if (i % PK_BLOCK == 0)
-            *scale++ = scale_of(from + i, n - i < PK_BLOCK ? n - i : PK_BLOCK);
-        const float inverse = scale[-1] > 1e-36f ? 127 / scale[-1] : 0;
-        to[i] = (int8_t)(bits_of((float)from[i] * inverse + half) - bits_of(half));
-    }
-}
-
-static void load_as(real *restrict to, const void *from, size_t n, int kind, const float *scale)
+static void load_as(real *restrict to, const void *from, size_t n, int kind)
 {
     const uint16_t *halves = from;
-    if (kind == PK_INT8) {
-        load_int8(to, from, n, scale);
-    } else if (kind == PK_BF16) {
+    if (kind == PK_BF16) {
         PK_SIMD
         for (size_t i = 0; i < n; i++)
             to[i] = (real)from_bf16(halves[i]);
@@ -166,27 +134,32 @@ static void load_as(real *restrict to, const void *from, size_t n, int kind, con
     }
 }
 
-static void store_as(void *to, const real *restrict from, size_t n, int kind, float *scale)
+static void store_as(void *to, const real *restrict from, size_t n)
 {
     uint16_t *halves = to;
-    if (kind == PK_INT8) {
-        store_int8(to, from, n, scale);
-    } else {
-        PK_SIMD
-        for (size_t i = 0; i < n; i++)
-            halves[i] = to_bf16((float)from[i]);
-    }
+    PK_SIMD
+    for (size_t i = 0; i < n; i++)
+        halves[i] = to_bf16((float)from[i]);
 }
 
 /* ---- pieces ---------------------------------------------------------------------------------- */
 
 /* The array itself if it is native, else `copy`, filled with its converted elements. */
-PK_INLINE real *as_real(const void *array, size_t n, int kind, const float *scale, real *copy)
+PK_INLINE real *as_real(const void *array, size_t n, int kind, real *copy)
 {
     if (!array || is_stored_as_real(kind))
         return (real *)(uintptr_t)array;
-    load_as(copy, array, n, kind, scale);
+    load_as(copy, array, n, kind);
     return copy;
+}
+
+/* The states of elements begin..end-1. */
+PK_INLINE void open_states(piece *p, const pk_tensor *t, size_t begin)
+{
+    p->narrow = has_narrow_states(t) ? t : NULL;
+    p->block = begin / PK_BLOCK;
+    for (int s = 0; s < PK_MAX_STATES; s++)
+        p->state[s] = t->state[s] && !p->narrow ? (real *)t->state[s] + begin : NULL;
 }
 
 /* p, with the arrays of elements begin..end-1 of a native tensor. */
@@ -196,33 +169,31 @@ PK_INLINE const piece *open_native(piece *p, const pk_tensor *t, size_t begin, s
     p->param = (real *)t->param + begin;
     p->grad = (real *)(uintptr_t)t->grad + begin;
     p->ema = t->ema ? (real *)t->ema + begin : NULL;
-    for (int s = 0; s < PK_MAX_STATES; s++)
-        p->state[s] = t->state[s] ? (real *)t->state[s] + begin : NULL;
+    open_states(p, t, begin);
     return p;
 }
 
-static void open_piece(piece *p, const pk_tensor *t, stage *copies)
+/* p, with copies of those that are not native. */
+static void open_copies(piece *p, const pk_tensor *t, size_t begin, size_t end, stage *copies)
 {
-    p->n = t->n;
-    p->param = as_real(t->param, t->n, t->stored.param, NULL, copies->param);
-    p->grad = as_real(t->grad, t->n, t->stored.grad, NULL, copies->grad);
-    p->ema = as_real(t->ema, t->n, t->stored.ema, NULL, copies->ema);
-    for (int s = 0; s < PK_MAX_STATES; s++)
-        p->state[s] = as_real(t->state[s], t->n, t->stored.state[s], t->scale[s], copies->state[s]);
+    const pk_tensor part = part_of(t, begin, end);
+    p->n = part.n;
+    p->param = as_real(part.param, part.n, part.stored.param, copies->param);
+    p->grad = as_real(part.grad, part.n, part.stored.grad, copies->grad);
+    p->ema = as_real(part.ema, part.n, part.stored.ema, copies->ema);
+    open_states(p, t, begin);
 }
 
 /* Converts changed copies back into the arrays of the tensor. */
-static void close_piece(const piece *p, const pk_tensor *t, int zero_grad)
+static void close_copies(const piece *p, const pk_tensor *t, size_t begin, int zero_grad)
 {
-    if (p->param != t->param)
-        store_as(t->param, p->param, t->n, t->stored.param, NULL);
-    if (p->ema != t->ema)
-        store_as(t->ema, p->ema, t->n, t->stored.ema, NULL);
-    for (int s = 0; s < PK_MAX_STATES; s++)
-        if (p->state[s] != t->state[s])
-            store_as(t->state[s], p->state[s], t->n, t->stored.state[s], t->scale[s]);
-    if (zero_grad && p->grad != t->grad)
-        memset((void *)(uintptr_t)t->grad, 0, t->n * size_as(t->stored.grad));
+    const pk_tensor part = part_of(t, begin, begin + p->n);
+    if (p->param != part.param)
+        store_as(part.param, p->param, part.n);
+    if (p->ema != part.ema)
+        store_as(part.ema, p->ema, part.n);
+    if (zero_grad && p->grad != part.grad)
+        memset((void *)(uintptr_t)part.grad, 0, part.n * size_as(part.stored.grad));
 }
 
 #endif

@@ -53,8 +53,9 @@ typedef struct {
     size_t count, total, chunks; /* total: of elements or of blocks, as a length_function counts */
     const chunk_start *starts;   /* [chunks] */
     const optimizer *optimizer;
-    const char *configs; /* an array of the optimizer's config, each beginning with pk_common */
-    const double *rates; /* [count], or NULL: the rate is in the context */
+    update_function *narrow; /* its update of tensors with narrow states, or NULL */
+    const char *configs;     /* an array of the optimizer's config, each beginning with pk_common */
+    const double *rates;     /* [count], or NULL: the rate is in the context */
     size_t *agreeing;    /* [count] the number of agreeing elements of a cautious update, or NULL */
     int counting;        /* this sweep only counts agreeing elements */
     double *sums;        /* norm.h: of squares, for each block */
@@ -118,7 +119,8 @@ PK_INLINE void prefetch_rows(const pk_tensor *t)
  * misses. */
 PK_INLINE int pays_to_prefetch(const pk_tensor *next)
 {
-    return next->grad && next->n > SHORT && next->n <= MIDDLING && is_native(next);
+    return next->grad && next->n > SHORT && next->n <= MIDDLING && is_native(next) &&
+           !has_narrow_states(next);
 }
 
 static size_t chunks_for(size_t total, int nthreads)
@@ -187,7 +189,7 @@ PK_INLINE void visit_chunk(const sweep *s, size_t c, length_function *length_of,
 }
 
 /* One step of elements begin..end-1 of a tensor with converted arrays, a stage at a time.  Apart,
- * because a stage takes 24 KiB of stack. */
+ * because a stage takes 12 KiB of stack. */
 __attribute__((noinline)) static size_t update_staged(update_function *update, const pk_tensor *t,
                                                       size_t begin, size_t end, piece p,
                                                       const context *k)
@@ -195,11 +197,10 @@ __attribute__((noinline)) static size_t update_staged(update_function *update, c
     stage copies;
     size_t agreeing = 0;
     for (size_t i = begin; i < end; i += STAGE) {
-        const pk_tensor part = part_of(t, i, end - i < STAGE ? end : i + STAGE);
-        open_piece(&p, &part, &copies);
+        open_copies(&p, t, i, end - i < STAGE ? end : i + STAGE, &copies);
         agreeing += update(&p, k);
         if (!p.counting)
-            close_piece(&p, &part, k->zero_grad);
+            close_copies(&p, t, i, k->zero_grad);
     }
     return agreeing;
 }
@@ -222,7 +223,7 @@ PK_INLINE piece piece_of(const sweep *s, const pk_tensor *t)
 PK_INLINE size_t update_elements(const sweep *s, const pk_tensor *t, size_t begin, size_t end,
                                  piece *p, const context *k)
 {
-    update_function *const update = s->optimizer->update;
+    update_function *const update = has_narrow_states(t) ? s->narrow : s->optimizer->update;
     return is_native(t) ? update(open_native(p, t, begin, end), k)
                         : update_staged(update, t, begin, end, *p, k);
 }

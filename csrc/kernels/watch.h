@@ -89,7 +89,7 @@ static void count_elements(const pk_tensor *block, const context *k, struct watc
     for (size_t at = 0; at < block->n; at += STAGE) {
         real copy[STAGE];
         const size_t n = smaller(block->n - at, STAGE);
-        const real *const g = as_real(element(block->grad, at, kind), n, kind, NULL, copy);
+        const real *const g = as_real(element(block->grad, at, kind), n, kind, copy);
         for (size_t i = 0; i < n; i++) {
             const real size = g[i] < 0 ? -g[i] : g[i];
             part->zeros += size == 0;
@@ -126,7 +126,7 @@ static struct watched_part part_with(const watched_sums *w, const pk_tensor *blo
 PK_INLINE double element_of(const void *array, size_t i, int kind)
 {
     real copy;
-    return (double)*as_real(element(array, i, kind), 1, kind, NULL, &copy);
+    return (double)*as_real(element(array, i, kind), 1, kind, &copy);
 }
 
 /* Before the step of elements begin..end-1 each rate holds the parameter. */

@@ -107,6 +107,11 @@ class Sharded(Uncopied):
                 "optimizer_class: expected one that works element by element, got LAMB, whose "
                 "norms are those of whole arrays"
             )
+        if (narrow := settings.get("state_dtype", "float32")) != "float32":
+            raise ValueError(
+                "state_dtype: expected 'float32', whose bits do not depend on shards, "
+                f"got {narrow!r}"
+            )
         micro = _checks.check_integer("micro", micro, 1, 2**31, "an integer >= 1")
         bucket = _checks.check_integer("bucket", bucket, GRAIN, 2**40, f"an integer >= {GRAIN:,}")
         _checks.check_choice("reduction", reduction, ("mean", "sum"))

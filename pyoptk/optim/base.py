@@ -23,6 +23,7 @@ from ..checkpoint import check_arrays, check_mapping
 from ..params import Array, Arrays, Params
 from .hyper import Grads, Settings, Switch, Value, at_step, lrs_at_step, override
 from .like import settings_like
+from .narrow import Stored, as_stored, check_storage
 from .watch import Watched
 
 
@@ -36,7 +37,7 @@ class Uncopied:
         )
 
 
-class Optimizer(Watched, Uncopied, Declared):
+class Optimizer(Watched, Stored, Uncopied, Declared):
     """Base class of all optimizers: use `SGD`, `Adam` and so on.
 
     Every hyper-parameter is an attribute that can be read and assigned at any time; a value out of
@@ -82,6 +83,13 @@ class Optimizer(Watched, Uncopied, Declared):
         Hyper-parameters for some parameters: ``{"embedding*": {"lr": 1e-4}}``. The names are shell
         patterns of the keys of `params` (of "0", "1", ... for a sequence); later ones win. May be
         assigned like a hyper-parameter, with the same patterns.
+    state_dtype : {"float32", "bfloat16", "8bit"}
+        How the states (not the average of the weights) are stored between steps: those of float32
+        parameters of `SGD` with momentum, `AdaGrad`, `RMSprop`, `Adam`, `AdamW`, `NAdam` and `Lion`
+        may take 2 bytes or 1 an element instead of 4, rounded by chance so that their mean is
+        right (docs/semantics.md). Not to be changed later, nor is the next.
+    min_8bit_size : int
+        With "8bit", states of parameters of fewer elements stay float32.
     no_decay : list or tuple of str
         Patterns of parameters without weight decay, ``["*bias*"]``; each must match one.
     decay_mask : list or tuple of str, or None
@@ -116,6 +124,8 @@ class Optimizer(Watched, Uncopied, Declared):
     zero_grad: bool = False
     on_nonfinite: str = "propagate"
     groups: Mapping[str, Mapping[str, Any]] | None = None
+    state_dtype: InitVar[str] = "float32"
+    min_8bit_size: InitVar[int] = 4096
     no_decay: InitVar[Sequence[str]] = ()
     decay_mask: InitVar[Sequence[str] | None] = None
 
@@ -127,6 +137,7 @@ class Optimizer(Watched, Uncopied, Declared):
         params, groups = given.pop("params"), given.pop("groups")
         mask, no_decay = given.pop("decay_mask"), given.pop("no_decay")
         tree = Params(params)
+        storage = {name: given.pop(name) for name in ("state_dtype", "min_8bit_size")}
         groups = {} if groups is None else groups
         mask = _checks.check_patterns("decay_mask", ("*",) if mask is None else mask, tree.names)
         no_decay = _checks.check_patterns("no_decay", no_decay, tree.names)
@@ -138,7 +149,9 @@ class Optimizer(Watched, Uncopied, Declared):
             kinds, of = overrides, list(range(len(overrides)))
         settings = Settings.of(kinds, given, groups)
         first = at_step(0, settings.merged)
-        plan = Plan(tree.held, self._kernel, of, first, settings, start)
+        names = row.state_names(first[0])[:-1]
+        check_storage(self._kernel, {**given, **storage}, names, tree.arrays[0].dtype)
+        plan = Plan(tree.held, self._kernel, of, first, settings, start, *storage.values())
         self.__dict__.update(params=params, _params=tree, _kinds=kinds, _of=of, _plan=plan)
 
     @property
@@ -281,7 +294,8 @@ class Optimizer(Watched, Uncopied, Declared):
         """
         out: dict[str, Any] = {"kernel": self._kernel}
         for name, arrays in self._plan.states.items():
-            out |= self._params.named(name, arrays)
+            named = self._params.named(name, arrays)
+            out |= {key: array for key, array in named.items() if array is not None}
         out["steps"] = np.array(self._plan.steps(), np.int64)
         out["calls"], out["skipped"] = int(self._plan.calls), int(self._plan.skipped)
         return out | {name: v for name, v in self._settings().items() if not callable(v)}
@@ -296,6 +310,7 @@ class Optimizer(Watched, Uncopied, Declared):
         """Load the state of an optimizer of the same class and parameters; copies the arrays.
 
         A hyper-parameter that is a schedule, here or in the saved optimizer, keeps its value here.
+        States that were saved with another `state_dtype` are stored as this optimizer has them.
 
         Raises
         ------
@@ -304,15 +319,18 @@ class Optimizer(Watched, Uncopied, Declared):
             been changed then.
         """
         settings = self.check_state_dict(state)
-        state = apart(state, self.state_dict().values())
+        state = as_stored(self, apart(state, self.state_dict().values()))
         plan, named = self._plan, self._params.named
-        states = {name: [state[key] for key in named(name, a)] for name, a in plan.states.items()}
+        states = {
+            name: [state.get(key) for key in named(name, a)] for name, a in plan.states.items()
+        }
         hypers = at_step(state["calls"], settings.merged)
         plan.restore(hypers, settings, states, state["steps"], state["calls"], state["skipped"])
 
     def check_state_dict(self, state: Mapping[str, Any]) -> Settings:
         """Raise what `load_state_dict` would raise; returns the settings that it would set."""
         check_mapping(state, "state")
+        state = as_stored(self, state)
         settings = self._settings()
         expected = {k: v for k, v in self.state_dict().items() if k not in settings}
         check_arrays(expected, {k: v for k, v in state.items() if k not in settings}, "state")
@@ -329,7 +347,10 @@ class Optimizer(Watched, Uncopied, Declared):
 
     @property
     def state(self) -> dict[str, Any]:
-        """The state arrays by name, each in the structure of `params`; changed by `step`."""
+        """The state arrays by name, each in the structure of `params`; changed by `step`.
+
+        A narrow state (`state_dtype`) is an array of words; `state_values` tells its numbers.
+        """
         return {name: self._params.like(arrays) for name, arrays in self._plan.states.items()}
 
     def __getattr__(self, name: str) -> Any:

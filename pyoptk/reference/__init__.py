@@ -17,6 +17,7 @@ from . import normed as _normed
 from . import optim as _optim
 from . import rnn as _rnn
 from . import scan as _scan
+from . import states as _states
 from .arrays import *
 from .dense import *
 from .lstm import *
@@ -27,6 +28,7 @@ from .normed import *
 from .optim import *
 from .rnn import *
 from .scan import *
+from .states import *
 
 __all__: list[str] = []
 __all__ += _arrays.__all__
@@ -39,3 +41,4 @@ __all__ += _normed.__all__
 __all__ += _optim.__all__
 __all__ += _rnn.__all__
 __all__ += _scan.__all__
+__all__ += _states.__all__

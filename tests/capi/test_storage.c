@@ -4,7 +4,7 @@
  * */
 #include "check.h"
 
-#include "../../csrc/kernels/sweep.h"
+#include "../../csrc/kernels/narrow.h"
 
 #include <stdlib.h>
 
@@ -39,25 +39,40 @@ static void test_every_half_is_read_by_its_definition(void)
     CHECK(isnan(from_bf16(to_bf16(NAN))) && isnan(from_bf16(to_bf16(float_of(0x7f800001)))));
 }
 
-static void test_codes_are_within_half_a_127th_of_the_scale(void)
+static void test_codes_are_near_and_keep_what_is_not_0(void)
 {
-    enum { N = 3 * PK_BLOCK + 7 };
-    float x[N], back[N], scale[4];
-    int8_t codes[N];
-    for (int i = 0; i < N; i++)
-        x[i] = ldexpf(sinf((float)i), i / PK_BLOCK * 9 - 20);
-    x[2 * PK_BLOCK] = NAN;
-    store_as(codes, x, N, PK_INT8, scale);
-    load_as(back, codes, N, PK_INT8, scale);
-    int near = 1;
-    for (int i = 0; i < N; i++)
-        near &= i / PK_BLOCK == 2 ? isnan(back[i])
-                                  : fabsf(back[i] - x[i]) <= 0.501f / 127 * scale[i / PK_BLOCK];
-    CHECK(near && isnan(scale[2]));
+    enum { N = PK_BLOCK };
+    float x[N], back[N], scale;
+    uint32_t words[N / 4];
+    for (int positive = 0; positive < 2; positive++) {
+        for (int i = 0; i < N; i++) {
+            x[i] = ldexpf(1 + (float)(i % 16) / 16, -i / 8) * (!positive && i % 2 ? -1.0f : 1.0f);
+            x[i] = i % 7 ? x[i] : 0;
+        }
+        for (uint32_t stride = 1; stride < 1 << 30; stride = 5 * stride + 2) {
+            const numbers of = {stride * 77, stride};
+            pk_tensor t = {.n = N, .state = {words}, .scale = {&scale}, .stored.states = PK_8BIT};
+            encode_block(x, words, &scale, of, positive);
+            read_state(&t, 0, positive, back);
+            int good = 1;
+            for (int i = 0; i < N; i++) {
+                const float step = positive ? 0 : ldexpf(scale, -18); /* of the smallest codes */
+                const float least = positive ? ldexpf(scale, -31) * 1.125f : 0;
+                const float size = fabsf(x[i]) < least ? least : fabsf(x[i]);
+                good &= x[i] == 0 || fabsf(fabsf(back[i]) - size) <= size / 4 + step;
+                good &= (x[i] == 0) == (back[i] == 0) || (!positive && size < 2 * step);
+                good &= signbit(x[i]) == signbit(back[i]);
+            }
+            CHECK(good);
+        }
+    }
+    x[3] = NAN;
+    encode_signed(x, words, &scale, (numbers){1, 1});
+    CHECK(isnan(scale) && words[63] == 0x01010101);
     memset(x, 0, sizeof x);
-    store_as(codes, x, N, PK_INT8, scale);
-    load_as(back, codes, N, PK_INT8, scale);
-    CHECK(!memcmp(back, x, sizeof x));
+    encode_positive(x, words, &scale, (numbers){~0u, ~0u});
+    for (int i = 0; i < N / 4; i++)
+        CHECK(words[i] == 0);
 }
 
 /* ---- the partition -----------------------------------------------------------------------------
@@ -68,14 +83,15 @@ static void test_pieces_of_blocks_begin_and_end_at_blocks(void)
     const size_t sizes[] = {1, 255, 256, 257, 5000, LONG, 1 << 20};
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
         for (size_t chunks = 1; chunks < 200; chunks += 3)
-            for (int kind = PK_NATIVE; kind <= PK_INT8; kind++) {
-                const pk_tensor t = {.param = (char *)16, .n = sizes[s], .stored.state = {0, kind}};
+            for (int kind = PK_NATIVE; kind <= PK_8BIT; kind++) {
+                const pk_tensor t = {
+                    .param = (char *)16, .n = sizes[s], .stored.states = (uint8_t)kind};
                 size_t end = 0;
                 int good = 1;
                 for (size_t c = 0; c < chunks; c++) {
                     const size_t begin = next_grain(&t, pk_chunk_begin(t.n, c, chunks));
                     good &= c == 0 || begin == end; /* the chunk before ended there */
-                    good &= kind != PK_INT8 || begin % PK_BLOCK == 0 || begin == t.n;
+                    good &= kind == PK_NATIVE || begin % PK_BLOCK == 0 || begin == t.n;
                     end = next_grain(&t, pk_chunk_begin(t.n, c + 1, chunks));
                     good &= begin <= end;
                 }
@@ -87,9 +103,9 @@ static void test_pieces_of_blocks_begin_and_end_at_blocks(void)
  * */
 
 static float p[2][LONG], g[LONG], m[2][LONG], v[2][LONG], ema[2][LONG];
-static uint16_t narrow_g[LONG], narrow_m[2][LONG];
-static int8_t codes[2][LONG];
-static float scales[2][LONG / PK_BLOCK + 1];
+static uint16_t narrow_g[LONG], narrow_p[LONG];
+static uint32_t words[2][2][LONG / 2 + 64];
+static float scales[2][2][LONG / PK_BLOCK + 1];
 
 static void begin(void)
 {
@@ -100,8 +116,7 @@ static void begin(void)
     }
     memset(m, 0, sizeof m);
     memset(v, 0, sizeof v);
-    memset(narrow_m, 0, sizeof narrow_m);
-    memset(codes, 0, sizeof codes);
+    memset(words, 0, sizeof words);
     memset(scales, 0, sizeof scales);
 }
 
@@ -148,23 +163,27 @@ static void test_narrow_gradients_are_read_as_what_they_hold(void)
 /* A step over narrow states is one over floats, and the rounding of what comes out. */
 static void test_narrow_states_are_rounded_after_each_step(int kind)
 {
+    const pk_optim_kernels *const k = pk_optim(PK_F32);
+    pk_tensor t[2];
     begin();
-    for (int step = 1; step <= 4; step++) {
-        adam((pk_tensor){p[0], g, {m[0], v[0]}, ema[0], .n = LONG}, step > 2, step, 1);
-        if (kind == PK_BF16)
-            store_as(narrow_m[0], m[0], LONG, kind, NULL);
-        else
-            store_as(codes[0], m[0], LONG, kind, scales[0]);
-        load_as(m[0], kind == PK_BF16 ? (void *)narrow_m[0] : codes[0], LONG, kind, scales[0]);
-
-        pk_tensor t = {p[1], g, {NULL, v[1]}, ema[1], .n = LONG, .scale = {scales[1]}};
-        t.state[0] = kind == PK_BF16 ? (void *)narrow_m[1] : codes[1];
-        t.stored.state[0] = (uint8_t)kind;
-        adam(t, step > 2, step, step); /* threads do not change a bit */
+    for (int i = 0; i < 2; i++) {
+        t[i] = (pk_tensor){p[i], g, {words[i][0], words[i][1]}, ema[i], .n = LONG, .seed = 5};
+        t[i].scale[0] = scales[i][0];
+        t[i].scale[1] = scales[i][1];
+        t[i].stored.states = (uint8_t)kind;
     }
-    CHECK(!memcmp(p[0], p[1], sizeof g) && !memcmp(v[0], v[1], sizeof g));
-    CHECK(!memcmp(narrow_m[0], narrow_m[1], sizeof narrow_g));
-    CHECK(!memcmp(codes[0], codes[1], LONG) && !memcmp(scales[0], scales[1], sizeof scales[0]));
+    for (int step = 1; step <= 4; step++) {
+        t[0].step = t[1].step = step;
+        k->read_state(&t[0], 0, 0, m[0]);
+        k->read_state(&t[0], 1, 1, v[0]);
+        adam((pk_tensor){p[0], g, {m[0], v[0]}, ema[0], .n = LONG}, step > 2, step, 1);
+        k->write_state(&t[0], 0, 0, m[0]);
+        k->write_state(&t[0], 1, 1, v[0]);
+        adam(t[1], step > 2, step, step); /* threads do not change a bit */
+    }
+    CHECK(!memcmp(p[0], p[1], sizeof g) && !memcmp(ema[0], ema[1], sizeof g));
+    CHECK(!memcmp(words[0], words[1], sizeof words[0]));
+    CHECK(!memcmp(scales[0], scales[1], sizeof scales[0]));
 }
 
 static void test_a_narrow_gradient_is_zeroed_and_a_narrow_parameter_moves(void)
@@ -174,22 +193,22 @@ static void test_a_narrow_gradient_is_zeroed_and_a_narrow_parameter_moves(void)
     config.common.lr = 1;
     config.common.zero_grad = 1;
     for (int i = 0; i < LONG; i++)
-        narrow_m[0][i] = 0x4000; /* 2 */
+        narrow_p[i] = 0x4000; /* 2 */
     for (int i = 0; i < LONG; i++)
         narrow_g[i] = 0x3f80; /* 1 */
-    pk_tensor t = {.param = narrow_m[0], .grad = narrow_g, .n = LONG, .step = 1};
+    pk_tensor t = {.param = narrow_p, .grad = narrow_g, .n = LONG, .step = 1};
     t.stored.param = t.stored.grad = PK_BF16;
     pk_optim(PK_F32)->step(PK_SGD, &t, 1, &config, NULL, 3);
     int good = 1;
     for (int i = 0; i < LONG; i++)
-        good &= narrow_m[0][i] == 0x3f80 && narrow_g[i] == 0;
+        good &= narrow_p[i] == 0x3f80 && narrow_g[i] == 0;
     CHECK(good);
 }
 
 int main(void)
 {
     test_every_half_is_read_by_its_definition();
-    test_codes_are_within_half_a_127th_of_the_scale();
+    test_codes_are_near_and_keep_what_is_not_0();
     test_pieces_of_blocks_begin_and_end_at_blocks();
     int usable;
     const char *isa;
@@ -199,7 +218,7 @@ int main(void)
         pk_use_isa(isa);
         test_narrow_gradients_are_read_as_what_they_hold();
         test_narrow_states_are_rounded_after_each_step(PK_BF16);
-        test_narrow_states_are_rounded_after_each_step(PK_INT8);
+        test_narrow_states_are_rounded_after_each_step(PK_8BIT);
         test_a_narrow_gradient_is_zeroed_and_a_narrow_parameter_moves();
     }
     printf("%d passed, %d failed\n", (int)passed, (int)failed);

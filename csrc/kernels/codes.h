@@ -1,0 +1,211 @@
+/* States of 8 and 16 bits, in vectors: what codes stand for, and how what comes out of a step is
+ * rounded.  Rounding is stochastic: random bits are added below the last bit that is kept, and the
+ * rest is cut off, so that a mean of many steps follows what float32 would have.
+ *
+ * A state of 8 bits has a power of two, its scale, for each block of PK_BLOCK elements.  A state
+ * that cannot be negative has codes of 5 exponent and 3 mantissa bits, c > 0 for
+ *     scale * 2^(c / 8 - 31) * (1 + c % 8 / 8)
+ * and 0 for exactly 0: what is smaller than code 1 becomes code 1, because a small second moment
+ * that turned to 0 would let its element jump.  Other states have a sign, 4 exponent and 3 mantissa
+ * bits, and as many codes near 0 as one binade has, c standing for
+ *     scale * 2^-15 * (2^(c / 8) * (1 + c % 8 / 8) - 1)
+ * Four codes share a word: word w of 64 elements has elements w, w + 16, w + 32 and w + 48, the
+ * first in its lowest bits, so that codes are taken apart and put together by shifts alone. */
+#ifndef PK_CODES_H
+#define PK_CODES_H
+
+#include "storage.h"
+#include "vec.h"
+
+#if PK_DTYPE_BITS == 32
+
+enum {
+    GROUP = 64, /* elements whose codes share WORDS words */
+    WORDS = 16,
+    MANTISSA = 23,       /* bits of a float's */
+    CUT = 20,            /* of them fall away */
+    LEAST_SCALE = 32,    /* exponent of a scale, with the bias of floats: of codes all are normal */
+    BELOW_POSITIVE = 31, /* exponent of code 0, relative to the scale's */
+    BELOW_SIGNED = 15
+};
+
+typedef vec_unsigned vec_unsigned_unaligned __attribute__((aligned(4), may_alias));
+
+PK_INLINE vec_unsigned broadcast_bits(uint32_t x) { return x + (vec_unsigned){0}; }
+PK_INLINE vec_unsigned load_words(const uint32_t *p) { return *(const vec_unsigned_unaligned *)p; }
+PK_INLINE void store_words(uint32_t *p, vec_unsigned x) { *(vec_unsigned_unaligned *)p = x; }
+
+/* mask ? a : b, where a and b are cheap: compilers compute a under the mask. */
+PK_INLINE vec chosen(vec_bits mask, vec a, vec b)
+{
+    real either[LANES];
+    PK_SIMD
+    for (int l = 0; l < LANES; l++)
+        either[l] = mask[l] ? a[l] : b[l];
+    return load(either);
+}
+
+/* The bits of `a` where the mask has ones, else those of b. */
+PK_INLINE vec_unsigned merged(vec_unsigned mask, vec_unsigned a, vec_unsigned b)
+{
+    return ((a ^ b) & mask) ^ b;
+}
+
+/* ---- random bits ----------------------------------------------------------------------------- */
+
+/* The numbers of one state in one block: element i has start + i * stride, all in 32 bits.  Start
+ * and stride are new in each step.  So each number is uniform, and two elements of a block, whose
+ * numbers differ by an odd stride times their distance, are as good as independent. */
+typedef struct {
+    uint32_t start, stride;
+} numbers;
+
+PK_INLINE uint64_t mixed(uint64_t x) /* the output of SplitMix64 (Steele, Lea & Flood 2014) */
+{
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9;
+    x = (x ^ x >> 27) * 0x94D049BB133111EB;
+    return x ^ x >> 31;
+}
+
+PK_INLINE numbers numbers_of(uint64_t seed, int64_t step, size_t block, int state)
+{
+    const uint64_t golden = 0x9E3779B97F4A7C15;
+    const uint64_t stream = mixed(seed + (uint64_t)step * golden);
+    const uint64_t both = mixed(stream + (4 * (uint64_t)block + (uint64_t)state + 1) * golden);
+    return (numbers){(uint32_t)both, (uint32_t)(both >> 32) | 1};
+}
+
+/* Those of elements 0..LANES-1. */
+PK_INLINE vec_unsigned first_numbers(numbers of)
+{
+    vec_unsigned lane;
+    for (uint32_t l = 0; l < LANES; l++)
+        lane[l] = l;
+    return of.start + of.stride * lane;
+}
+
+/* ---- 16 bits --------------------------------------------------------------------------------- */
+
+/* Element j % 2 of each word. */
+PK_INLINE vec decoded_half(vec_unsigned words, int j)
+{
+    return (vec)(j % 2 ? words & 0xffff0000 : words << 16);
+}
+
+/* Rounded to the upper 16 bits; the others are garbage.  A NaN stays one. */
+PK_INLINE vec_unsigned rounded_half(vec x, vec_unsigned random)
+{
+    const vec_unsigned up = (vec_unsigned)x + (random >> 16);
+    return (vec_unsigned)chosen((vec_bits)(x == x), (vec)up, x);
+}
+
+/* ---- 8 bits ---------------------------------------------------------------------------------- */
+
+/* The bits of what code 0 stands for, or would if 0 were no exception. */
+PK_INLINE uint32_t base_of(float scale, int positive)
+{
+    const uint32_t least = LEAST_SCALE << MANTISSA, bits = bits_of(scale);
+    const uint32_t below = positive ? BELOW_POSITIVE : BELOW_SIGNED;
+    if (bits >= 0x7f800000) /* then all codes of the block are 1, and stand for a NaN */
+        return 0x7f800000;
+    return (bits < least ? least : bits) - (below << MANTISSA);
+}
+
+/* What is subtracted from a decoded magnitude; a NaN where the block is one. */
+PK_INLINE float offset_of(uint32_t base)
+{
+    return float_of(base == 0x7f800000 ? 0x7fc00000 : base);
+}
+
+PK_INLINE vec_unsigned shifted_left(vec_unsigned x, int by) { return by < 0 ? x >> -by : x << by; }
+
+/* Code j of each word. */
+PK_INLINE vec decoded_positive(vec_unsigned words, int j, vec_unsigned base)
+{
+    const vec_unsigned field = shifted_left(words, CUT - 8 * j) & 0xffu << CUT;
+    return chosen((vec_bits)(field != 0), (vec)(field + base), (vec){0});
+}
+
+PK_INLINE vec decoded_signed(vec_unsigned words, int j, vec_unsigned base, vec offset)
+{
+    const vec_unsigned field = shifted_left(words, CUT - 8 * j) & 0x7fu << CUT;
+    const vec_unsigned sign = shifted_left(words, 24 - 8 * j) & 0x80000000;
+    return (vec)((vec_unsigned)((vec)(field + base) - offset) | sign);
+}
+
+/* The scale of a block: the smallest power of two that lets the largest magnitude round up. */
+PK_INLINE float scale_for(uint32_t largest, int positive)
+{
+    const uint32_t exponent = (largest + (positive ? 0 : 1 << 8) + (1 << CUT) - 1) >> MANTISSA;
+    if (exponent > 254)
+        return float_of(0x7fc00000);
+    return float_of((exponent < LEAST_SCALE ? LEAST_SCALE : exponent) << MANTISSA);
+}
+
+/* The largest magnitude of a block, as bits, so that a NaN is the largest. */
+PK_INLINE uint32_t largest_of(const real *x)
+{
+    vec_unsigned largest[2] = {{0}};
+    for (size_t i = 0; i < PK_BLOCK; i += 2 * LANES)
+        for (int half = 0; half < 2; half++) {
+            const vec_unsigned bits = (vec_unsigned)load(x + i + half * LANES) & 0x7fffffff;
+            for (int l = 0; l < LANES; l++)
+                largest[half][l] = bits[l] > largest[half][l] ? bits[l] : largest[half][l];
+        }
+    uint32_t most = 0;
+    for (int l = 0; l < LANES; l++) {
+        most = largest[0][l] > most ? largest[0][l] : most;
+        most = largest[1][l] > most ? largest[1][l] : most;
+    }
+    return most;
+}
+
+/* The words of one block, and its scale. */
+PK_INLINE void encode_block(const real *x, uint32_t *words, float *scale, numbers of, int positive)
+{
+    *scale = scale_for(largest_of(x), positive);
+    if (bits_of(*scale) >= 0x7f800000) {
+        for (size_t w = 0; w < PK_BLOCK / 4; w++)
+            words[w] = 0x01010101;
+        return;
+    }
+    const uint32_t base = base_of(*scale, positive);
+    const vec_unsigned bases = broadcast_bits(base);
+    const vec offset = broadcast(float_of(base)), least = broadcast(float_of(base + (1 << CUT)));
+    const vec_unsigned stride = broadcast_bits(WORDS * of.stride);
+    const vec_unsigned signs = broadcast_bits(0x80000000), top = broadcast_bits(0xff000000);
+    vec_unsigned first = first_numbers(of);
+    for (size_t at = 0; at < PK_BLOCK; at += GROUP) {
+        for (uint32_t w = 0; w < WORDS; w += LANES) {
+            vec_unsigned random = first + w * of.stride, codes = {0};
+            for (int j = 0; j < 4; j++, random += stride) {
+                const vec v = load(x + at + (size_t)j * WORDS + w);
+                const vec y = positive ? larger_of(v, least) : vec_abs(v) + offset;
+                vec_unsigned bits = (vec_unsigned)y - bases + (random >> (32 - CUT));
+                if (positive)
+                    bits = (vec_unsigned)chosen((vec_bits)(v != 0), (vec)bits, (vec){0});
+                bits <<= 24 - CUT;
+                if (!positive)
+                    bits = merged(signs, (vec_unsigned)v, bits);
+                codes = merged(top, bits, codes >> 8);
+            }
+            store_words(words + at / 4 + w, codes);
+        }
+        first += 4 * stride;
+    }
+}
+
+static __attribute__((noinline)) void encode_positive(const real *x, uint32_t *words, float *scale,
+                                                      numbers of)
+{
+    encode_block(x, words, scale, of, 1);
+}
+
+static __attribute__((noinline)) void encode_signed(const real *x, uint32_t *words, float *scale,
+                                                    numbers of)
+{
+    encode_block(x, words, scale, of, 0);
+}
+
+#endif
+#endif

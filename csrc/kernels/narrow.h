@@ -1,0 +1,376 @@
+/* The loop of loop.h for states of 8 and 16 bits, block by block.  States are decoded in registers,
+ * before the rule; what comes out of it is rounded there too if it is of 16 bits.  New states of 8
+ * bits wait in L1 until the block is done and its scale is known.
+ *
+ * The arithmetic of an element is that of loop.h. */
+#ifndef PK_NARROW_H
+#define PK_NARROW_H
+
+#include "codes.h"
+#include "loop.h"
+
+#if PK_DTYPE_BITS == 32
+
+/* Memory is asked for this many elements ahead, because a block takes longer than the processor
+ * looks ahead; its own prefetching alone gives three quarters of the speed. */
+enum { AHEAD = 2 * PK_BLOCK };
+
+/* One block of all states, and the arrays of its elements. */
+typedef struct {
+    real *param, *grad, *ema;
+    void *state[PK_MAX_STATES];
+    numbers numbers[PK_MAX_STATES];
+    uint32_t base[PK_MAX_STATES];
+} block;
+
+typedef struct {
+    _Alignas(CACHE_LINE) real param[PK_BLOCK], grad[PK_BLOCK], ema[PK_BLOCK];
+    uint32_t state[PK_MAX_STATES][PK_BLOCK / 2];
+} block_copies;
+
+/* The new states of a block of 8-bit codes. */
+typedef struct {
+    _Alignas(CACHE_LINE) real state[PK_MAX_STATES][PK_BLOCK];
+} fresh_states;
+
+static __attribute__((noinline)) block block_at(const piece *t, size_t at, int reads, int positive)
+{
+    const pk_tensor *const of = t->narrow;
+    const size_t index = t->block + at / PK_BLOCK;
+    block b = {t->param ? t->param + at : NULL,
+               t->grad ? t->grad + at : NULL,
+               t->ema ? t->ema + at : NULL,
+               {NULL},
+               {{0, 0}},
+               {0}};
+    for (int s = 0; s < PK_MAX_STATES; s++)
+        if (reads >> s & 1) {
+            b.state[s] = element(of->state[s], index * PK_BLOCK, of->stored.states);
+            b.numbers[s] = numbers_of(of->seed, of->step, index, s);
+            if (of->stored.states == PK_8BIT)
+                b.base[s] = base_of(of->scale[s][index], positive >> s & 1);
+        }
+    return b;
+}
+
+/* The loop over a block: literals, and what passes from one vector to the next. */
+typedef struct {
+    int bits8, reads, positive, all, roots;
+    vec_unsigned words[PK_MAX_STATES];  /* of the states before the step */
+    vec_unsigned halves[PK_MAX_STATES]; /* new states of 16 bits that wait for the other half */
+    vec_unsigned random[PK_MAX_STATES];
+    vec_bits agree;
+} loop;
+
+PK_INLINE vec decoded(const block *b, const loop *l, int s, int j)
+{
+    const vec_unsigned base = broadcast_bits(b->base[s]);
+    if (!l->bits8)
+        return decoded_half(l->words[s], j);
+    if (l->positive >> s & 1)
+        return decoded_positive(l->words[s], j, base);
+    return decoded_signed(l->words[s], j, base, broadcast(offset_of(b->base[s])));
+}
+
+static __attribute__((noinline)) void watch_vector(watched_sums *sums, vec before, vec g, vec after)
+{
+    add_vector(sums, before, g, after);
+}
+
+/* One step of elements at .. at + LANES - 1, whose codes are those with number j of the words; j is
+ * 0 or 1. */
+PK_INLINE void step_lanes(const piece *t, const block *b, fresh_states *fresh, loop *l, size_t at,
+                          int j, context k, update_rule *rule)
+{
+    vectors x = {.p = load(b->param + at), .g = load(b->grad + at)};
+    const vec before = x.p, g = x.g;
+    __builtin_prefetch(b->param + at + AHEAD, 1);
+    __builtin_prefetch(b->grad + at + AHEAD);
+    for (int s = 0; s < PK_MAX_STATES; s++)
+        if (l->reads >> s & 1)
+            x.s[s] = decoded(b, l, s, j);
+    if (l->all && b->ema)
+        x.ema = load(b->ema + at);
+    k.by_products = l->roots && j;
+    x = l->all ? stepped(x, k, t->caution, rule) : rule(x, k);
+    if (l->all && t->counting) {
+        l->agree += x.agree;
+        return;
+    }
+    if (l->all && t->sums)
+        watch_vector(t->sums, before, g, x.p);
+    for (int s = 0; s < PK_MAX_STATES; s++) {
+        if (!(l->reads >> s & 1))
+            continue;
+        if (l->bits8) {
+            store(fresh->state[s] + at, x.s[s]);
+            continue;
+        }
+        const vec_unsigned half = rounded_half(x.s[s], l->random[s]);
+        const size_t w = at % WORDS, word = (at - w - WORDS) / 2 + w; /* if it is the upper half */
+        l->random[s] += broadcast_bits(WORDS * b->numbers[s].stride);
+        if (j)
+            store_words((uint32_t *)b->state[s] + word,
+                        merged(broadcast_bits(0xffff0000), half, l->halves[s]));
+        else
+            l->halves[s] = half >> 16;
+    }
+    store(b->param + at, x.p);
+    if (l->all && b->ema)
+        store(b->ema + at, x.ema);
+    if (l->all && k.zero_grad)
+        store(b->grad + at, broadcast(0));
+}
+
+/* Loads the words of elements at .. at + LANES - 1 and at + WORDS .., codes 0 and 1 then. */
+PK_INLINE void load_state_words(const block *b, loop *l, size_t at)
+{
+    const size_t w = at % WORDS, half = at % GROUP / (2 * WORDS); /* of the words of 8-bit codes */
+    for (int s = 0; s < PK_MAX_STATES; s++)
+        if (l->reads >> s & 1) {
+            const uint32_t *const words =
+                (const uint32_t *)b->state[s] + (l->bits8 ? at / GROUP * WORDS : (at - w) / 2) + w;
+            l->words[s] = load_words(words) >> (l->bits8 ? 16 * (uint32_t)half : 0);
+            __builtin_prefetch(words + AHEAD / (l->bits8 ? 4 : 2), 1);
+        }
+}
+
+/* One step of 2 * WORDS elements. */
+PK_INLINE void step_pair(const piece *t, const block *b, fresh_states *fresh, loop *l, size_t pair,
+                         vec_unsigned *first, const context *k, update_rule *rule)
+{
+    for (uint32_t w = 0; w < WORDS; w += LANES) {
+        for (int s = 0; s < PK_MAX_STATES; s++)
+            l->random[s] = first[s] + w * b->numbers[s].stride;
+        load_state_words(b, l, pair + w);
+        step_lanes(t, b, fresh, l, pair + w, 0, *k, rule);
+        step_lanes(t, b, fresh, l, pair + w + WORDS, 1, *k, rule);
+    }
+    for (int s = 0; s < PK_MAX_STATES; s++)
+        first[s] += 2 * WORDS * b->numbers[s].stride;
+}
+
+/* One step of a block; returns the number of agreeing elements if they are counted. */
+PK_INLINE size_t step_block(const piece *t, const block *whole, fresh_states *fresh, loop l,
+                            const context *c, int variant, update_rule *rule)
+{
+    const block b = *whole;
+    const size_t stride = l.all ? 2 * WORDS : GROUP;
+    vec_unsigned first[PK_MAX_STATES];
+    context k = *c;
+    size_t count = 0;
+    k.variant = variant; /* perhaps a literal */
+    for (int s = 0; s < PK_MAX_STATES; s++)
+        first[s] = first_numbers(b.numbers[s]);
+    for (size_t at = 0; at < PK_BLOCK; at += stride) {
+        step_pair(t, &b, fresh, &l, at, first, &k, rule);
+        if (!l.all)
+            step_pair(t, &b, fresh, &l, at + 2 * WORDS, first, &k, rule);
+    }
+    for (int j = 0; l.all && j < LANES; j++)
+        count -= (size_t)l.agree[j];
+    return count;
+}
+
+typedef size_t block_step(const piece *t, const block *b, fresh_states *fresh, const context *k);
+
+/* Encodes the new states, those of the first n elements. */
+static __attribute__((noinline)) void encode_states(const piece *t, size_t at, size_t n,
+                                                    const block *b, fresh_states *fresh, int reads,
+                                                    int positive)
+{
+    for (int s = 0; s < PK_MAX_STATES; s++) {
+        if (!(reads >> s & 1))
+            continue;
+        float *const scale = t->narrow->scale[s] + t->block + at / PK_BLOCK;
+        if (n < PK_BLOCK)
+            memset(fresh->state[s] + n, 0, (PK_BLOCK - n) * sizeof(real));
+        (positive >> s & 1 ? encode_positive : encode_signed)(fresh->state[s], b->state[s], scale,
+                                                              b->numbers[s]);
+    }
+}
+
+/* The bytes that n elements of a state take. */
+PK_INLINE size_t bytes_of(size_t n, int bits8)
+{
+    return round_up(n, PK_CODE_GROUP) * (bits8 ? 1 : 2);
+}
+
+/* A block shorter than PK_BLOCK in copies that are filled up with zeros. */
+static __attribute__((noinline)) block copied(const block *b, size_t n, int bits8, block_copies *c)
+{
+    block copied = *b;
+    memset(c, 0, sizeof *c);
+    copied.param = memcpy(c->param, b->param, n * sizeof(real));
+    copied.grad = memcpy(c->grad, b->grad, n * sizeof(real));
+    copied.ema = b->ema ? memcpy(c->ema, b->ema, n * sizeof(real)) : NULL;
+    for (int s = 0; s < PK_MAX_STATES; s++)
+        if (b->state[s])
+            copied.state[s] = memcpy(c->state[s], b->state[s], bytes_of(n, bits8));
+    return copied;
+}
+
+static __attribute__((noinline)) void copy_block_back(const block *to, const block *from, size_t n,
+                                                      int bits8, int zero_grad)
+{
+    memcpy(to->param, from->param, n * sizeof(real));
+    if (to->ema)
+        memcpy(to->ema, from->ema, n * sizeof(real));
+    if (zero_grad)
+        memset(to->grad, 0, n * sizeof(real));
+    for (int s = 0; s < PK_MAX_STATES; s++) {
+        if (!to->state[s])
+            continue;
+        uint32_t *const words = from->state[s];
+        for (size_t i = n; !bits8 && i < round_up(n, GROUP); i++) /* perhaps -0 */
+            words[i / 32 * WORDS + i % WORDS] &= i / WORDS % 2 ? 0x0000ffff : 0xffff0000;
+        memcpy(to->state[s], words, bytes_of(n, bits8));
+    }
+}
+
+static __attribute__((noinline)) void watch_copies(watched_sums *sums, const block *before,
+                                                   const block *after, size_t n)
+{
+    for (size_t i = 0; i < n; i += PAIR)
+        watch_part(sums, before->param + i, before->grad + i, load(after->param + i),
+                   load(after->param + i + LANES), 0, smaller(n - i, PAIR));
+}
+
+/* One step of a piece, which begins at a block.  As update_arrays. */
+static __attribute__((noinline)) size_t update_blocks(block_step *step, int reads, int positive,
+                                                      const piece *p, const context *k)
+{
+    const int bits8 = p->narrow->stored.states == PK_8BIT;
+    size_t agreeing = 0;
+    fresh_states fresh;
+    block_copies copies;
+    piece t = *p;
+    for (size_t at = 0; at < t.n; at += PK_BLOCK) {
+        const size_t n = smaller(t.n - at, PK_BLOCK);
+        const block b = block_at(&t, at, reads, positive);
+        const block whole = n < PK_BLOCK ? copied(&b, n, bits8, &copies) : b;
+        if (n < PK_BLOCK)
+            t.sums = NULL;
+        agreeing += step(&t, &whole, &fresh, k);
+        if (t.counting)
+            continue;
+        if (bits8)
+            encode_states(&t, at, n, &whole, &fresh, reads, positive);
+        if (n == PK_BLOCK)
+            continue;
+        if (p->sums)
+            watch_copies(p->sums, &b, &whole, n);
+        copy_block_back(&b, &whole, n, bits8, k->zero_grad);
+    }
+    return agreeing;
+}
+
+/* A block by the rule: literals, so that most branches of the loop are gone.  Without what few
+ * configs ask for it is shorter; that pays for rules with a root and two states, which wait for
+ * arithmetic. */
+PK_INLINE size_t step_with(const piece *t, const block *b, fresh_states *fresh, const context *k,
+                           update_rule *rule, int variant, int reads, int positive, int roots)
+{
+    const int short_pays = LANES == 16 && roots == ROOTS_1_IN_4 && reads == STATES_01;
+    const int all = !short_pays || !k->rule_only || b->ema || t->sums || t->counting;
+    loop l = {.reads = reads, .positive = positive, .roots = roots, .all = 1};
+    l.bits8 = 1;
+    if (t->narrow->stored.states == PK_8BIT && all)
+        return step_block(t, b, fresh, l, k, variant, rule);
+    l.all = 0;
+    if (t->narrow->stored.states == PK_8BIT)
+        return step_block(t, b, fresh, l, k, variant, rule);
+    l.bits8 = 0;
+    if (!all)
+        return step_block(t, b, fresh, l, k, variant, rule);
+    l.all = 1;
+    return step_block(t, b, fresh, l, k, variant, rule);
+}
+
+/* Defines the step of a block for a variant of a rule, and what runs it. */
+#define NARROW(name, part, variant, states, roots)                                                 \
+    static __attribute__((noinline)) size_t name##_##part(const piece *t, const block *b,          \
+                                                          fresh_states *fresh, const context *k)   \
+    {                                                                                              \
+        return step_with(t, b, fresh, k, name##_rule, variant, states, PK_POSITIVE_##name, roots); \
+    }                                                                                              \
+    static size_t name##_narrow_##part(const piece *p, const context *k)                           \
+    {                                                                                              \
+        return update_blocks(name##_##part, states, PK_POSITIVE_##name, p, k);                     \
+    }
+
+/* ---- states as numbers ----------------------------------------------------------------------- */
+
+PK_INLINE void read_block(const block *b, int state, int bits8, int positive, real *values)
+{
+    loop l = {.bits8 = bits8, .reads = 1 << state, .positive = positive << state};
+    for (size_t pair = 0; pair < PK_BLOCK; pair += 2 * WORDS)
+        for (size_t at = pair; at < pair + WORDS; at += LANES) {
+            load_state_words(b, &l, at);
+            store(values + at, decoded(b, &l, state, 0));
+            store(values + at + WORDS, decoded(b, &l, state, 1));
+        }
+}
+
+PK_INLINE void write_block(const block *b, int state, int bits8, int positive, const real *values,
+                           float *scale)
+{
+    const numbers of = b->numbers[state];
+    if (bits8) {
+        (positive ? encode_positive : encode_signed)(values, b->state[state], scale, of);
+        return;
+    }
+    for (uint32_t i = 0; i < PK_BLOCK / 2; i += LANES) {
+        const uint32_t at = 2 * i - i % WORDS;
+        const vec_unsigned low = first_numbers(of) + at * of.stride;
+        const vec_unsigned high = low + WORDS * of.stride;
+        store_words((uint32_t *)b->state[state] + i,
+                    merged(broadcast_bits(0xffff0000),
+                           rounded_half(load(values + at + WORDS), high),
+                           rounded_half(load(values + at), low) >> 16));
+    }
+}
+
+/* Both directions; the other array is only read. */
+static void convert_state(const pk_tensor *t, int state, int positive, const real *from, real *to)
+{
+    const int bits8 = t->stored.states == PK_8BIT;
+    const fp_mode mode = flush_denormals();
+    pk_tensor one = {.stored = t->stored, .seed = t->seed, .step = t->step};
+    one.state[state] = t->state[state];
+    one.scale[state] = t->scale[state];
+    const piece p = {.narrow = &one};
+    for (size_t at = 0; at < t->n; at += PK_BLOCK) {
+        real values[PK_BLOCK] = {0};
+        block_copies copies;
+        const size_t n = smaller(t->n - at, PK_BLOCK);
+        block b = block_at(&p, at, 1 << state, positive << state);
+        b.param = b.grad = values;
+        const block whole = copied(&b, n, bits8, &copies);
+        if (to) {
+            read_block(&whole, state, bits8, positive, values);
+            memcpy(to + at, values, n * sizeof *to);
+        } else {
+            memcpy(values, from + at, n * sizeof *from);
+            write_block(&whole, state, bits8, positive, values,
+                        bits8 ? t->scale[state] + at / PK_BLOCK : NULL);
+            memcpy(b.state[state], whole.state[state], bytes_of(n, bits8));
+        }
+    }
+    restore_denormals(mode);
+}
+
+static void read_state(const pk_tensor *t, int state, int positive, float *values)
+{
+    convert_state(t, state, positive, NULL, values);
+}
+
+static void write_state(const pk_tensor *t, int state, int positive, const float *values)
+{
+    convert_state(t, state, positive, values, NULL);
+}
+
+#else /* float64 has no narrow states */
+#define NARROW(...)
+#endif
+#endif

@@ -1,0 +1,139 @@
+"""States of 8 and 16 bits: who may have them, and how they become those of another optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _checks, _optim
+from .._places import words_of
+
+STATE_DTYPES = ("float32", "bfloat16", "8bit")
+MOST_ELEMENTS = 2**62
+
+
+def check_storage(kernel: str, given: Mapping[str, Any], names: list[str], dtype: Any) -> None:
+    """Raise if the optimizer cannot have the states that `state_dtype` asks for.
+
+    `given` are the arguments of the constructor, `dtype` that of the parameters.
+    """
+    state_dtype = given["state_dtype"]
+    _checks.check_choice("state_dtype", state_dtype, STATE_DTYPES)
+    expected = "an integer >= 0"
+    _checks.check_integer("min_8bit_size", given["min_8bit_size"], 0, MOST_ELEMENTS, expected)
+    if state_dtype == "float32":
+        return
+    row = _optim.ROWS[kernel]
+    if not row.narrow_states:
+        able = ", ".join(r.name for r in _optim.ROWS.values() if r.narrow_states)
+        why = f"for {kernel}, because only {able} have narrow states"
+    elif dtype != np.float32:
+        why = f"for parameters of {dtype}"
+    elif given.get("centered"):
+        why = "with centered, because what v exceeds the squared mean by is lost in rounding"
+    elif not any(names):
+        why = "without momentum, because there is no state"
+    else:
+        return
+    raise ValueError(f"state_dtype: expected 'float32' {why}, got {state_dtype!r}")
+
+
+class Stored:
+    """What optimizers tell about narrow states."""
+
+    _kernel: ClassVar[str]
+    _plan: Any
+    _params: Any
+
+    def state_values(self, name: str) -> Any:
+        """What a state stands for: a copy for each parameter, in the structure of `params`.
+
+        Parameters
+        ----------
+        name : key of `state`, such as "m"
+
+        Raises
+        ------
+        ValueError
+            For an unknown name.
+        """
+        known = [name for name in self._plan.states if not name.endswith("_scale")]
+        _checks.check_choice("name", name, known)
+        count = len(self._params.arrays)
+        return self._params.like([as_numbers(self, name, i) for i in range(count)])
+
+
+def as_numbers(opt: Stored, name: str, i: int) -> NDArray[Any]:
+    """What state `name` of parameter i stands for, a copy in the shape of the parameter."""
+    plan, param = opt._plan, opt._params.arrays[i]
+    words, scale = plan.states[name][i], (plan.states.get(f"{name}_scale") or {i: None})[i]
+    if words.dtype == param.dtype:
+        return np.array(words)
+    values = np.empty(param.shape, np.float32)
+    _optim.convert_state(opt._kernel, name, words, scale, values, 0, 0, False)
+    return values
+
+
+def as_stored(opt: Stored, state: Any) -> Any:
+    """A state dict with its states as this optimizer stores them: float32, bfloat16 or 8 bits.
+
+    What does not look like any of them stays as it is, for the checks to refuse.
+    """
+    plan, tree = opt._plan, opt._params
+    if not isinstance(state, Mapping) or tree.arrays[0].dtype != np.float32:
+        return state
+    found = dict(state)
+    names = [name for name, _, _ in _optim.ROWS[opt._kernel].states if name in plan.states]
+    for name in names:
+        keys = list(tree.named(name, tree.arrays))
+        scale_keys = list(tree.named(f"{name}_scale", tree.arrays))
+        scales = plan.states.get(f"{name}_scale") or [None] * len(keys)
+        for i, (key, scale_key) in enumerate(zip(keys, scale_keys, strict=True)):
+            words, shape = plan.states[name][i], tree.arrays[i].shape
+            old, old_scale = state.get(key), state.get(scale_key)
+            kind = _kind(old, old_scale, shape)
+            if kind is None or kind == _kind(words, scales[i], shape):
+                continue
+            values = np.empty(shape, np.float32)
+            step = _step_of(state, i)
+            if kind == "float32":
+                values[...] = old
+            else:
+                old = np.ascontiguousarray(old)
+                old_scale = None if old_scale is None else np.ascontiguousarray(old_scale)
+                _optim.convert_state(opt._kernel, name, old, old_scale, values, i, step, False)
+            found.pop(scale_key, None)
+            found[key] = values
+            if words.dtype == np.uint32:
+                found[key] = np.zeros_like(words)
+                if scales[i] is not None:
+                    found[scale_key] = np.zeros_like(scales[i])
+                to = found[key], found.get(scale_key)
+                _optim.convert_state(opt._kernel, name, *to, values, i, step, True)
+    return found
+
+
+def _kind(array: Any, scale: Any, shape: tuple[int, ...]) -> str | None:
+    """How a state is stored, a member of STATE_DTYPES; None if it fits none."""
+    size = int(np.prod(shape))
+    if type(array) is not np.ndarray:
+        return None
+    if array.dtype == np.float32 and array.shape == shape and scale is None:
+        return "float32"
+    if array.dtype != np.uint32:
+        return None
+    if scale is None:
+        return "bfloat16" if array.shape == (words_of(size, "bfloat16"),) else None
+    fits = type(scale) is np.ndarray and scale.dtype == np.float32
+    fits = fits and scale.shape == (-(-size // 256),)
+    return "8bit" if fits and array.shape == (words_of(size, "8bit"),) else None
+
+
+def _step_of(state: Mapping[str, Any], i: int) -> int:
+    steps = state.get("steps")
+    if type(steps) is np.ndarray and steps.dtype == np.int64 and steps.shape > (i,):
+        return int(steps[i]) if steps.ndim == 1 else 0
+    return 0
