@@ -4,6 +4,9 @@
  * micro-kernel of their own here; the others multiply rounded floats by that of products.c.  Both
  * add the products of an element in the order of k, and so give the same bits. */
 #include "pack.h"
+#ifdef PK_TILE_REGISTERS
+#include "tiles.h"
+#endif
 
 #ifdef PK_PAIRS
 
@@ -11,11 +14,15 @@ typedef uint16_t halves __attribute__((vector_size(PK_VECTOR_BYTES)));
 typedef real half_vector __attribute__((vector_size(PK_VECTOR_BYTES / 2), aligned(4), may_alias));
 enum { PER = 2 };
 
+#ifdef PK_TILE_REGISTERS
+#define panel_of_pairs panel_of_tiles
+#else
 static void panel_of_pairs(size_t M, size_t width, const term *terms, size_t count, real *c,
                            size_t ldc, const real *begin)
 {
     product_panel_of(M, width, terms, count, c, ldc, begin);
 }
+#endif
 
 /* The pairs of adjacent elements. */
 PK_INLINE half_vector pairs_in(vec v)
@@ -147,6 +154,21 @@ static void gate_rows(real *to, const real *w, size_t H, size_t N, size_t column
     }
 }
 
+#ifdef PK_TILE_REGISTERS
+static double roof(size_t rounds, double *out)
+{
+    *out = 0;
+    shape_tiles(GROUP);
+    for (size_t r = 0; r < rounds; r++) {
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_release();
+    return 2.0 * PER * GROUP * GROUP * SIDE * (double)rounds;
+}
+#else
 /* As fma_roof of math.c. */
 static double roof(size_t rounds, double *out)
 {
@@ -163,6 +185,7 @@ static double roof(size_t rounds, double *out)
         *out += (double)sum[i][0];
     return 2.0 * PER * SUMS * LANES * (double)rounds;
 }
+#endif
 
 /* CMake says PK_NARROW, the table with vectors of 32 bytes, where these are wider. */
 #ifdef PK_NARROW
