@@ -29,7 +29,7 @@ typedef struct {
     /* Only with rounded products: rows of x or dA, K elements each; dA^T, [M_elements, O]. */
     const rounding *products;
     real *rows, *dA_t;
-    size_t K;
+    size_t K, row_block;
 } linear_job;
 
 static size_t linear_scratch_size(const pk_linear *l)
@@ -62,10 +62,10 @@ static void linear_pack(void *arg, size_t panel)
     static const size_t gates[] = {0};
     const linear_job *job = arg;
     const pk_linear *l = job->layer;
-    const size_t o = panel * WIDTH, r = (panel - job->panels) * ROW_BLOCK;
+    const size_t o = panel * WIDTH, r = (panel - job->panels) * job->row_block;
     if (panel >= job->panels) {
         job->products->round_left(job->rows + r * job->K, job->K, (const real *)l->x + r * l->ldx,
-                                  (ptrdiff_t)l->ldx, smaller(l->M - r, ROW_BLOCK), l->I);
+                                  (ptrdiff_t)l->ldx, smaller(l->M - r, job->row_block), l->I);
         return;
     }
     packing_of(job->products)
@@ -89,13 +89,13 @@ static void linear_activate(const pk_linear *l, size_t r, size_t rows, size_t o,
         PK_EACH_ACTIVATION(l->activation, ACTIVATE_ROWS)
 }
 
-/* ROW_BLOCK rows of a panel. */
+/* A block of rows of a panel. */
 static void linear_block(void *arg, size_t task)
 {
     const linear_job *job = arg;
     const pk_linear *l = job->layer;
-    const size_t r = task / job->panels * ROW_BLOCK, o = task % job->panels * WIDTH;
-    const size_t rows = smaller(l->M - r, ROW_BLOCK), width = smaller(l->O - o, WIDTH);
+    const size_t r = task / job->panels * job->row_block, o = task % job->panels * WIDTH;
+    const size_t rows = smaller(l->M - r, job->row_block), width = smaller(l->O - o, WIDTH);
     const size_t ldc = l->z ? l->O : l->ldy;
     real *const c = (real *)(l->z ? l->z : l->y) + r * ldc + o;
     const size_t K = elements_of(job->products, l->I), ldx = job->rows ? K : l->ldx;
@@ -186,8 +186,9 @@ static void linear_forward(const pk_linear *l, int nthreads)
 {
     const int threads = linear_threads(l, nthreads);
     linear_job job = {.layer = l, .w = align(l->scratch), .panels = panels_of(l->O)};
-    const size_t blocks = (l->M + ROW_BLOCK - 1) / ROW_BLOCK;
     job.products = rounding_of(l->products);
+    job.row_block = row_block_of(job.products);
+    const size_t blocks = (l->M + job.row_block - 1) / job.row_block;
     if (!rounded(job.products) && prefers_dots(l)) {
         job.chunks = smaller((size_t)threads, (l->O + LANES - 1) / LANES);
         pk_parallel(linear_few_rows, &job, job.chunks, threads);

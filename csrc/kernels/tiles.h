@@ -185,9 +185,10 @@ static void panel_of_tiles(size_t M, size_t width, const term *terms, size_t cou
     size_t shaped = 0;
     for (size_t r = 0, rows; r < M; r += rows, c += rows * ldc) {
         rows = smaller(M - r, GROUP);
-        if (rows != shaped)
-            shape_tiles(rows);
-        shaped = rows;
+        const size_t shape = rows % SIDE ? rows : GROUP; /* with whole tiles they are all the same */
+        if (shape != shaped)
+            shape_tiles(shape);
+        shaped = shape;
         if (terms->left.col == 1)
             terms_of_group(r, rows, width, terms, count, c, ldc, begin);
         else
