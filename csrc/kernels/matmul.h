@@ -31,7 +31,7 @@ enum {
     TILE_ROWS = PK_TILE_ROWS,
     K_BLOCK = 128,  /* rows of a panel in use at a time: 32 KiB, most of the L1 cache */
     ROW_BLOCK = 48, /* rows of the left-hand side that use such a block before the next one */
-    MOST_ROWS = 64, /* of row_block_of */
+    MOST_K = 4 * K_BLOCK, MOST_ROWS = 64, /* of k_block_of and row_block_of */
 };
 
 /* A left-hand side: element (r, k) is a[r * row + k * col].  Along k it may consist of segments of
@@ -239,6 +239,7 @@ typedef struct {
     const void *narrow;   /* the table for kernels with vectors of 32 bytes, if these are wider */
     size_t per;           /* values in an element */
     panel_product *panel; /* NULL: that of products.c */
+    int takes_all; /* whether `panel` takes any M and, with panels of the right-hand side, width */
     size_t k_block, row_block; /* K_BLOCK and ROW_BLOCK of that product */
     /* A left-hand side: the n elements of `rows` rows, ldf apart, to rows ldt apart. */
     void (*round_left)(real *to, size_t ldt, const real *from, ptrdiff_t ldf, size_t rows,

@@ -25,9 +25,10 @@ static void product_of_panels(size_t M, size_t N, const term *whole, real *c, si
                               const real *begin)
 {
     panel_product *const multiply_panel = panel_for(whole->right.products);
-    const size_t depth = k_block_of(whole->right.products);
-    const size_t rows = row_block_of(whole->right.products);
-    if (M <= rows && N <= WIDTH && whole->K <= depth) { /* as in most steps of a layer */
+    const rounding *how = rounded(whole->right.products);
+    const size_t depth = k_block_of(how), rows = how && how->takes_all ? M : row_block_of(how);
+    const size_t width = how && how->takes_all ? N : WIDTH;
+    if (M <= rows && N <= width && whole->K <= depth) { /* as in most steps of a layer */
         multiply_panel(M, N, whole, 1, c, ldc, begin);
         return;
     }
@@ -37,8 +38,8 @@ static void product_of_panels(size_t M, size_t N, const term *whole, real *c, si
         for (size_t r = 0; r < M; r += rows) {
             term t = {smaller(whole->K - k, depth), left, rows_from(whole->right, k)};
             t.left.a += (ptrdiff_t)r * left.row;
-            for (size_t n = 0; n < N; n += WIDTH, t.right.b += t.right.panel)
-                multiply_panel(smaller(M - r, rows), smaller(N - n, WIDTH), &t, 1,
+            for (size_t n = 0; n < N; n += width, t.right.b += t.right.panel)
+                multiply_panel(smaller(M - r, rows), smaller(N - n, width), &t, 1,
                                c + r * ldc + n, ldc, k == 0 ? begin : NULL);
         }
         left.a += left.segment * (ptrdiff_t)(depth / K_BLOCK);

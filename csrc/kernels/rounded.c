@@ -16,11 +16,11 @@ enum { PER = 2 };
 
 #ifdef PK_TILE_REGISTERS
 #define panel_of_pairs panel_of_tiles
-enum { PRODUCT_K = 2 * K_BLOCK, PRODUCT_ROWS = MOST_ROWS };
+enum { TAKES_ALL = 1, PRODUCT_K = 2 * K_BLOCK, PRODUCT_ROWS = MOST_ROWS };
 #else
 /* Pairs are multiplied so fast that to read and write c more often costs more than to have the
  * right-hand side in L2. */
-enum { PRODUCT_K = 4 * K_BLOCK, PRODUCT_ROWS = ROW_BLOCK };
+enum { TAKES_ALL = 0, PRODUCT_K = 4 * K_BLOCK, PRODUCT_ROWS = ROW_BLOCK };
 static void panel_of_pairs(size_t M, size_t width, const term *terms, size_t count, real *c,
                            size_t ldc, const real *begin)
 {
@@ -68,7 +68,7 @@ PK_INLINE vec product_in_registers(vec sum, vec a, vec b)
 
 #else
 
-enum { PER = 1, PRODUCT_K = K_BLOCK, PRODUCT_ROWS = ROW_BLOCK };
+enum { PER = 1, TAKES_ALL = 0, PRODUCT_K = K_BLOCK, PRODUCT_ROWS = ROW_BLOCK };
 #define panel_of_pairs NULL
 
 PK_INLINE vec rounded_vec(vec v)
@@ -206,6 +206,7 @@ const rounding PK_TABLE = {
     .narrow = NARROW,
     .per = PER,
     .panel = panel_of_pairs,
+    .takes_all = TAKES_ALL,
     .k_block = PRODUCT_K,
     .row_block = PRODUCT_ROWS,
     .round_left = round_left,

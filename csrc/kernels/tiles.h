@@ -13,8 +13,8 @@
 enum {
     SIDE = 16,          /* rows of a tile, and elements of its rows */
     GROUP = 2 * SIDE,   /* rows and columns of c at a time */
-    TURNED_K = K_BLOCK, /* elements of k of a transposed left-hand side at a time: 16 KiB */
-    MOST_STRETCHES = 4,
+    TURNED = 1 << 13,   /* elements of a transposed left-hand side at a time: 32 KiB */
+    MOST_STRETCHES = 4, /* of two terms */
 };
 
 /* Whole blocks of k of a term, for a group of rows. */
@@ -82,6 +82,9 @@ PK_INLINE void group_of(const int rows, const int cols, const stretch *s, size_t
     const ptrdiff_t c_row = (ptrdiff_t)(ldc * sizeof *c), row = (ptrdiff_t)(ldb * sizeof *c);
     real *const c_2 = c + SIDE * ldc;
     const real *const begin_2 = begin + SIDE * ldb;
+    for (size_t r = 0; begin != c && r < (size_t)rows * SIDE; r++)
+        for (size_t j = 0; j < (size_t)cols * SIDE; j += SIDE)
+            __builtin_prefetch(c + r * ldc + j, 1);
     _tile_loadd(0, begin, row);
     if (cols > 1)
         _tile_loadd(1, begin + SIDE, row);
@@ -126,10 +129,10 @@ static void columns_of_group(size_t rows, size_t width, const stretch *s, size_t
     }
 }
 
-/* A group of rows from row r on.  Where a term ends inside a block, copies of both operands end
+/* Rows of a panel, from row r on.  Where a term ends inside a block, copies of both operands end
  * with zeros. */
-static void terms_of_group(size_t r, size_t rows, size_t width, const term *terms, size_t count,
-                           real *c, size_t ldc, const real *begin)
+static void terms_of_group(size_t r, size_t rows, size_t panel, size_t width, const term *terms,
+                           size_t count, real *c, size_t ldc, const real *begin)
 {
     _Alignas(ALIGNMENT) real ends_a[2][GROUP * SIDE], ends_b[2][SIDE * WIDTH];
     stretch s[MOST_STRETCHES];
@@ -137,7 +140,8 @@ static void terms_of_group(size_t r, size_t rows, size_t width, const term *term
     for (size_t i = 0; i < count; i++) {
         const term *t = terms + i;
         const size_t whole = t->K / SIDE * SIDE, rest = t->K - whole;
-        const real *a = t->left.a + (ptrdiff_t)r * t->left.row, *b = t->right.b;
+        const real *a = t->left.a + (ptrdiff_t)r * t->left.row;
+        const real *b = t->right.b + panel * t->right.panel;
         const ptrdiff_t a_row = t->left.row * (ptrdiff_t)sizeof(real);
         if (whole)
             s[n++] = (stretch){a, b, a_row, t->right.row, whole / SIDE};
@@ -154,31 +158,40 @@ static void terms_of_group(size_t r, size_t rows, size_t width, const term *term
     columns_of_group(rows, width, s, n, c, ldc, begin);
 }
 
+static void panels_of_group(size_t r, size_t rows, size_t width, const term *terms, size_t count,
+                            real *c, size_t ldc, const real *begin)
+{
+    for (size_t n = 0; n < width; n += WIDTH)
+        terms_of_group(r, rows, n / WIDTH, smaller(width - n, WIDTH), terms, count, c + n, ldc,
+                       begin);
+}
+
 /* The same where the left-hand side is transposed: its rows are adjacent. */
 static void turned_group(size_t r, size_t rows, size_t width, const term *t, real *c, size_t ldc,
                          const real *begin)
 {
-    _Alignas(ALIGNMENT) real turned[GROUP * TURNED_K];
+    _Alignas(ALIGNMENT) real turned[TURNED];
+    const size_t most = TURNED / round_up(rows, SIDE);
     size_t k = 0;
     do {
-        const size_t n = smaller(t->K - k, TURNED_K);
+        const size_t n = smaller(t->K - k, most), row = round_up(n, SIDE);
         for (size_t j = 0; j < rows; j += SIDE)
             for (size_t at = 0; at < n; at += SIDE) {
+                const size_t lanes = smaller(rows - j, SIDE);
+                const real *from = t->left.a + (ptrdiff_t)(k + at) * t->left.col + r + j;
                 vec block[LANES];
-                for (size_t i = 0; i < SIDE; i++)
-                    block[i] = i < n - at ? load_n(t->left.a + (ptrdiff_t)(k + at + i) * t->left.col +
-                                                       r + j,
-                                                   smaller(rows - j, SIDE))
-                                          : (vec){0};
+                for (size_t i = 0; i < SIDE; i++, from += t->left.col)
+                    block[i] = i < n - at ? load_n(from, lanes) : (vec){0};
                 transpose(block);
-                for (size_t i = 0; i < smaller(rows - j, SIDE); i++)
-                    store(turned + (j + i) * TURNED_K + at, block[i]);
+                for (size_t i = 0; i < lanes; i++)
+                    store(turned + (j + i) * row + at, block[i]);
             }
-        const term part = {n, strided(turned, TURNED_K, 1), rows_from(t->right, k)};
-        terms_of_group(0, rows, width, &part, 1, c, ldc, k ? NULL : begin);
-    } while ((k += TURNED_K) < t->K);
+        const term part = {n, strided(turned, (ptrdiff_t)row, 1), rows_from(t->right, k)};
+        panels_of_group(0, rows, width, &part, 1, c, ldc, k ? NULL : begin);
+    } while ((k += most) < t->K);
 }
 
+/* Takes any M, and a width of several panels. */
 static void panel_of_tiles(size_t M, size_t width, const term *terms, size_t count, real *c,
                            size_t ldc, const real *begin)
 {
@@ -190,7 +203,7 @@ static void panel_of_tiles(size_t M, size_t width, const term *terms, size_t cou
             shape_tiles(shape);
         shaped = shape;
         if (terms->left.col == 1)
-            terms_of_group(r, rows, width, terms, count, c, ldc, begin);
+            panels_of_group(r, rows, width, terms, count, c, ldc, begin);
         else
             turned_group(r, rows, width, terms, c, ldc, begin);
     }
