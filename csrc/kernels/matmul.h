@@ -283,6 +283,12 @@ PK_INLINE size_t row_block_of(const void *products)
     return how ? how->row_block : ROW_BLOCK;
 }
 
+PK_INLINE int takes_all(const void *products)
+{
+    const rounding *how = rounded(products);
+    return how && how->takes_all;
+}
+
 /* How many elements K values take. */
 PK_INLINE size_t elements_of(const void *products, size_t K)
 {

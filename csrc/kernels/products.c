@@ -25,9 +25,9 @@ static void product_of_panels(size_t M, size_t N, const term *whole, real *c, si
                               const real *begin)
 {
     panel_product *const multiply_panel = panel_for(whole->right.products);
-    const rounding *how = rounded(whole->right.products);
-    const size_t depth = k_block_of(how), rows = how && how->takes_all ? M : row_block_of(how);
-    const size_t width = how && how->takes_all ? N : WIDTH;
+    const void *how = whole->right.products;
+    const size_t rows = takes_all(how) ? M : row_block_of(how);
+    const size_t width = takes_all(how) ? N : WIDTH, depth = k_block_of(how);
     if (M <= rows && N <= width && whole->K <= depth) { /* as in most steps of a layer */
         multiply_panel(M, N, whole, 1, c, ldc, begin);
         return;

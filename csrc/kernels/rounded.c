@@ -12,15 +12,15 @@
 
 typedef uint16_t halves __attribute__((vector_size(PK_VECTOR_BYTES)));
 typedef real half_vector __attribute__((vector_size(PK_VECTOR_BYTES / 2), aligned(4), may_alias));
-enum { PER = 2 };
+/* Pairs are multiplied so fast that to read and write c more often costs more than to have the
+ * right-hand side in L2. */
+enum { PER = 2, PRODUCT_K = 4 * K_BLOCK };
 
 #ifdef PK_TILE_REGISTERS
 #define panel_of_pairs panel_of_tiles
-enum { TAKES_ALL = 1, PRODUCT_K = 2 * K_BLOCK, PRODUCT_ROWS = MOST_ROWS };
+enum { TAKES_ALL = 1, PRODUCT_ROWS = MOST_ROWS };
 #else
-/* Pairs are multiplied so fast that to read and write c more often costs more than to have the
- * right-hand side in L2. */
-enum { TAKES_ALL = 0, PRODUCT_K = 4 * K_BLOCK, PRODUCT_ROWS = ROW_BLOCK };
+enum { TAKES_ALL = 0, PRODUCT_ROWS = ROW_BLOCK };
 static void panel_of_pairs(size_t M, size_t width, const term *terms, size_t count, real *c,
                            size_t ldc, const real *begin)
 {
