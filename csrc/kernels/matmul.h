@@ -29,9 +29,10 @@ enum {
     COLS = 4,             /* vectors in a row of a panel */
     WIDTH = COLS * LANES, /* elements in a row of a panel */
     TILE_ROWS = PK_TILE_ROWS,
-    K_BLOCK = 128,  /* rows of a panel in use at a time: 32 KiB, most of the L1 cache */
-    ROW_BLOCK = 48, /* rows of the left-hand side that use such a block before the next one */
-    MOST_K = 4 * K_BLOCK, MOST_ROWS = 64, /* of k_block_of and row_block_of */
+    K_BLOCK = 128,        /* rows of a panel in use at a time: 32 KiB, most of the L1 cache */
+    ROW_BLOCK = 48,       /* rows of the left-hand side that use such a block before the next one */
+    MOST_K = 4 * K_BLOCK, /* of k_block_of */
+    MOST_ROWS = 64,       /* of row_block_of */
 };
 
 /* A left-hand side: element (r, k) is a[r * row + k * col].  Along k it may consist of segments of

@@ -39,8 +39,8 @@ static void product_of_panels(size_t M, size_t N, const term *whole, real *c, si
             term t = {smaller(whole->K - k, depth), left, rows_from(whole->right, k)};
             t.left.a += (ptrdiff_t)r * left.row;
             for (size_t n = 0; n < N; n += width, t.right.b += t.right.panel)
-                multiply_panel(smaller(M - r, rows), smaller(N - n, width), &t, 1,
-                               c + r * ldc + n, ldc, k == 0 ? begin : NULL);
+                multiply_panel(smaller(M - r, rows), smaller(N - n, width), &t, 1, c + r * ldc + n,
+                               ldc, k == 0 ? begin : NULL);
         }
         left.a += left.segment * (ptrdiff_t)(depth / K_BLOCK);
     } while ((k += depth) < whole->K);

@@ -2,7 +2,8 @@
  * `rounding` of matmul.h.  A NaN stays one, a denormal number becomes 0.  CMake compiles this
  * file once for each instruction set.  Sets that multiply pairs of bfloat16 (PK_PAIRS) have a
  * micro-kernel of their own here; the others multiply rounded floats by that of products.c.  Both
- * add the products of an element in the order of k, and so give the same bits. */
+ * add the products of an element in the order of k, and so give the same bits.  Sets with tiles of
+ * registers (PK_TILE_REGISTERS) multiply those, and add in an order of their own: tiles.h. */
 #include "pack.h"
 #ifdef PK_TILE_REGISTERS
 #include "tiles.h"

@@ -1,5 +1,5 @@
-/* Products of pairs of bfloat16 (rounded.c) in tiles: registers of 16 rows of 16 elements each, one
- * instruction multiplies two and adds the products to a third.  For rounded.c, where PK_TILE_REGISTERS is
+/* Products of pairs of bfloat16 in tiles: registers of 16 rows of 16 elements each; one instruction
+ * multiplies two and adds the products to a third.  For rounded.c, where PK_TILE_REGISTERS is
  * defined.
  *
  * Tiles 0 to 3 are 32 rows and 32 columns of c, 4 and 5 rows of the left-hand side, 6 and 7 columns
@@ -198,7 +198,8 @@ static void panel_of_tiles(size_t M, size_t width, const term *terms, size_t cou
     size_t shaped = 0;
     for (size_t r = 0, rows; r < M; r += rows, c += rows * ldc) {
         rows = smaller(M - r, GROUP);
-        const size_t shape = rows % SIDE ? rows : GROUP; /* with whole tiles they are all the same */
+        const size_t shape =
+            rows % SIDE ? rows : GROUP; /* with whole tiles they are all the same */
         if (shape != shaped)
             shape_tiles(shape);
         shaped = shape;
