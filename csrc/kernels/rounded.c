@@ -62,10 +62,12 @@ PK_INLINE vec rounded_pair(vec first, vec second)
                                         15, 31);
 }
 
+#ifndef PK_TILE_REGISTERS
 PK_INLINE vec product_in_registers(vec sum, vec a, vec b)
 {
     return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
 }
+#endif
 
 #else
 

@@ -158,17 +158,20 @@ static void terms_of_group(size_t r, size_t rows, size_t panel, size_t width, co
     columns_of_group(rows, width, s, n, c, ldc, begin);
 }
 
-static void panels_of_group(size_t r, size_t rows, size_t width, const term *terms, size_t count,
-                            real *c, size_t ldc, const real *begin)
+__attribute__((noinline)) static void panels_of_group(size_t r, size_t rows, size_t width,
+                                                      const term *terms, size_t count, real *c,
+                                                      size_t ldc, const real *begin)
 {
     for (size_t n = 0; n < width; n += WIDTH)
         terms_of_group(r, rows, n / WIDTH, smaller(width - n, WIDTH), terms, count, c + n, ldc,
                        begin);
 }
 
-/* The same where the left-hand side is transposed: its rows are adjacent. */
-static void turned_group(size_t r, size_t rows, size_t width, const term *t, real *c, size_t ldc,
-                         const real *begin)
+/* The same where the left-hand side is transposed: its rows are adjacent.  Not inline, so that only
+ * these products need the stack. */
+__attribute__((noinline)) static void turned_group(size_t r, size_t rows, size_t width,
+                                                   const term *t, real *c, size_t ldc,
+                                                   const real *begin)
 {
     _Alignas(ALIGNMENT) real turned[TURNED];
     const size_t most = TURNED / round_up(rows, SIDE);
