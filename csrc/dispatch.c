@@ -62,6 +62,36 @@ static int has_avx512bf16(void)
 }
 #endif
 
+#ifdef PK_HAVE_amx
+/* Tiles are registers that Linux gives to a process that asks; it then has them until it ends, and
+ * so have its threads. */
+static int may_use_tiles(void)
+{
+#if defined(__linux__) && defined(__x86_64__)
+    enum { ARCH_PRCTL = 158, REQUEST_STATE = 0x1023, TILE_DATA = 18 };
+    const unsigned tiles = 1u << 17 | 1u << 18;
+    long status = ARCH_PRCTL;
+    if ((xcr0() & tiles) != tiles)
+        return 0;
+    __asm__ volatile("syscall"
+                     : "+a"(status)
+                     : "D"((long)REQUEST_STATE), "S"((long)TILE_DATA)
+                     : "rcx", "r11", "memory");
+    return status == 0;
+#else
+    return 0;
+#endif
+}
+
+static int has_amx(void)
+{
+    const unsigned bf16_and_tile = 1u << 22 | 1u << 24;
+    unsigned a, b, c, d;
+    return has_avx512bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
+           (d & bf16_and_tile) == bf16_and_tile && may_use_tiles();
+}
+#endif
+
 static int always(void) { return 1; }
 
 typedef struct {
@@ -88,7 +118,7 @@ DECLARE(baseline)
 DECLARE(avx2)
 DECLARE(avx512)
 extern const pk_products pk_rounded_f32_baseline, pk_rounded_f32_avx2, pk_rounded_f32_avx512,
-    pk_rounded_f32_avx512bf16;
+    pk_rounded_f32_avx512bf16, pk_rounded_f32_amx;
 
 #define BOTH(family, isa) {&pk_##family##_f32_##isa, &pk_##family##_f64_##isa}
 /* Rare cells, and steps of float64, which divide no faster in wider vectors, run the code of
@@ -106,7 +136,10 @@ extern const pk_products pk_rounded_f32_baseline, pk_rounded_f32_avx2, pk_rounde
 
 /* Best first. */
 static const instruction_set sets[] = {
-#ifdef PK_HAVE_avx512bf16 /* the kernels of avx512, with other products of bfloat16 */
+#ifdef PK_HAVE_amx /* the kernels of avx512, with other products of bfloat16 */
+    {"amx", has_amx, TABLES(avx512, avx2), .bf16 = &pk_rounded_f32_amx},
+#endif
+#ifdef PK_HAVE_avx512bf16 /* the same */
     {"avx512bf16", has_avx512bf16, TABLES(avx512, avx2), .bf16 = &pk_rounded_f32_avx512bf16},
 #endif
 #ifdef PK_HAVE_avx512

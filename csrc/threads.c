@@ -213,7 +213,7 @@ static void register_fork_handlers(void) { pthread_atfork(before_fork, NULL, in_
  * a recurrent layer has a job per time step. */
 enum { SPIN_NS = 50000 };
 
-/* Kernels need up to 192 KiB of stack on a worker; musl gives a thread 128 KiB. */
+/* Kernels need up to 600 KiB of stack on a worker; musl gives a thread 128 KiB. */
 enum { STACK_SIZE = 1 << 20 };
 
 /* A worker takes a bundle of consecutive chunks at a time.  The state of a job is one word, the

@@ -54,8 +54,8 @@ def use_isa(name=None):
 
     Parameters
     ----------
-    name : {"baseline", "avx2", "avx512", "avx512bf16"}, optional
-        One of `isas()`; "avx512bf16" differs from "avx512" only in ``compute="bfloat16"``. Also
+    name : {"baseline", "avx2", "avx512", "avx512bf16", "amx"}, optional
+        One of `isas()`; the last two differ from "avx512" only in ``compute="bfloat16"``. Also
         read from the environment variable ``PYOPTK_ISA`` at import.
 
     Raises

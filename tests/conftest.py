@@ -11,8 +11,10 @@ from pyoptk.demo import forecast, series
 collect_ignore = ["fuzz"]  # a program with a test of its own, test_fuzz.py
 CELLS = ["LSTM", "RNN tanh", "RNN relu", "GRU", "GRU before", "LSTM all"]
 NORMED = ["LSTM normed", "GRU normed"]  # which have no noise within the layers
-# The kernels of avx512bf16 are those of avx512: only test_bfloat16 tells them apart.
-USABLE = [name for name, usable in pyoptk.isas().items() if usable and name != "avx512bf16"]
+# Most kernels of amx and avx512bf16 are those of avx512: only test_bfloat16 tells them apart.
+USABLE = [
+    name for name, usable in pyoptk.isas().items() if usable and name not in ("amx", "avx512bf16")
+]
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a shell's background jobs
     signal.signal(signal.SIGINT, signal.default_int_handler)

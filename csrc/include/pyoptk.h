@@ -9,7 +9,7 @@
  * fail: the caller has checked shapes, and no array overlaps another unless a comment allows it.
  * Arrays have the dtype of the table that the kernel was taken from.  Shapes are in [brackets]; the
  * last index is contiguous.  A pointer may be NULL where a comment says so.  A calling thread needs
- * 48 KiB of stack.
+ * 64 KiB of stack.
  */
 #ifndef PYOPTK_H
 #define PYOPTK_H

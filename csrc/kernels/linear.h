@@ -26,10 +26,11 @@ typedef struct {
     const pk_linear_gradients *gradients;          /* NULL: forward */
     real *w, *x, *bias, *dA;                       /* packed, packed, padded, [M, O] */
     size_t dA_row, panels, splits, chunks, blocks; /* of rows, that backward prepares */
+    size_t groups;                                 /* of panels, for dw */
     /* Only with rounded products: rows of x or dA, K elements each; dA^T, [M_elements, O]. */
     const rounding *products;
     real *rows, *dA_t;
-    size_t K;
+    size_t K, row_block;
 } linear_job;
 
 static size_t linear_scratch_size(const pk_linear *l)
@@ -89,13 +90,13 @@ static void linear_activate(const pk_linear *l, size_t r, size_t rows, size_t o,
         PK_EACH_ACTIVATION(l->activation, ACTIVATE_ROWS)
 }
 
-/* ROW_BLOCK rows of a panel. */
+/* A block of rows of a panel. */
 static void linear_block(void *arg, size_t task)
 {
     const linear_job *job = arg;
     const pk_linear *l = job->layer;
-    const size_t r = task / job->panels * ROW_BLOCK, o = task % job->panels * WIDTH;
-    const size_t rows = smaller(l->M - r, ROW_BLOCK), width = smaller(l->O - o, WIDTH);
+    const size_t r = task / job->panels * job->row_block, o = task % job->panels * WIDTH;
+    const size_t rows = smaller(l->M - r, job->row_block), width = smaller(l->O - o, WIDTH);
     const size_t ldc = l->z ? l->O : l->ldy;
     real *const c = (real *)(l->z ? l->z : l->y) + r * ldc + o;
     const size_t K = elements_of(job->products, l->I), ldx = job->rows ? K : l->ldx;
@@ -186,8 +187,12 @@ static void linear_forward(const pk_linear *l, int nthreads)
 {
     const int threads = linear_threads(l, nthreads);
     linear_job job = {.layer = l, .w = align(l->scratch), .panels = panels_of(l->O)};
-    const size_t blocks = (l->M + ROW_BLOCK - 1) / ROW_BLOCK;
     job.products = rounding_of(l->products);
+    job.row_block = row_block_of(job.products);
+    if (takes_all(job.products) && job.panels >= 2 * (size_t)threads)
+        job.row_block *= 8; /* w is then read more seldom */
+    const size_t blocks = (l->M + job.row_block - 1) / job.row_block;
+    const size_t to_round = rounded(job.products) ? (l->M + ROW_BLOCK - 1) / ROW_BLOCK : 0;
     if (!rounded(job.products) && prefers_dots(l)) {
         job.chunks = smaller((size_t)threads, (l->O + LANES - 1) / LANES);
         pk_parallel(linear_few_rows, &job, job.chunks, threads);
@@ -200,7 +205,7 @@ static void linear_forward(const pk_linear *l, int nthreads)
     job.K = elements_of(job.products, l->I);
     if (rounded(job.products))
         job.rows = job.bias + job.panels * WIDTH;
-    pk_parallel(linear_pack, &job, job.panels + (rounded(job.products) ? blocks : 0), threads);
+    pk_parallel(linear_pack, &job, job.panels + to_round, threads);
     pk_parallel(linear_block, &job, blocks * job.panels, threads);
 }
 
@@ -302,15 +307,17 @@ static void linear_dx(const linear_job *job, size_t panel, size_t split)
             ZEROS);
 }
 
-/* A panel of dw, in some of its rows */
-static void linear_dw(const linear_job *job, size_t panel, size_t split)
+/* A group of panels of dw, in some of its rows */
+static void linear_dw(const linear_job *job, size_t group, size_t split)
 {
     const pk_linear *l = job->layer;
-    const size_t n = panel * WIDTH, from = pk_chunk_begin(l->O, split, job->splits),
+    const size_t panel = pk_chunk_begin(job->panels, group, job->groups), n = panel * WIDTH;
+    const size_t end = smaller(pk_chunk_begin(job->panels, group + 1, job->groups) * WIDTH, l->I);
+    const size_t from = pk_chunk_begin(l->O, split, job->splits),
                  to = pk_chunk_begin(l->O, split + 1, job->splits);
     const size_t K = elements_of(job->products, l->M);
     const ptrdiff_t row = (ptrdiff_t)(rounded(job->products) ? dA_t_row(l) : job->dA_row);
-    product(to - from, smaller(l->I - n, WIDTH), K,
+    product(to - from, end - n, K,
             strided((rounded(job->products) ? job->dA_t : job->dA) + from, 1, row),
             panel_of(l, panel, l->O, l->x, l->ldx, job->x, K),
             (real *)job->gradients->dw + from * l->I + n, l->I,
@@ -331,19 +338,19 @@ static void linear_db(const linear_job *job, size_t o)
     }
 }
 
-/* Tasks: dx and dw in turn; then db */
+/* Tasks: dw, then dx, then db */
 static void linear_gradients(void *arg, size_t task)
 {
     const linear_job *job = arg;
     const pk_linear_gradients *g = job->gradients;
-    const size_t products = 2 * job->panels * job->splits, panel = task / 2 / job->splits;
+    const size_t of_dw = job->groups * job->splits, products = of_dw + job->panels * job->splits;
     const fp_mode mode = flush_denormals();
     if (task >= products)
         linear_db(job, (task - products) * WIDTH);
-    else if (task % 2 == 0 && g->dx)
-        linear_dx(job, panel, task / 2 % job->splits);
-    else if (task % 2 == 1 && g->dw)
-        linear_dw(job, panel, task / 2 % job->splits);
+    else if (task >= of_dw && g->dx)
+        linear_dx(job, (task - of_dw) / job->splits, (task - of_dw) % job->splits);
+    else if (task < of_dw && g->dw)
+        linear_dw(job, task / job->splits, task % job->splits);
     restore_denormals(mode);
 }
 
@@ -355,8 +362,9 @@ static void linear_backward(const pk_linear *l, const pk_linear_gradients *g, in
     job.K = elements_of(job.products, l->O);
     if (!identity || rounded(job.products))
         job.blocks = (l->M + ROW_BLOCK - 1) / ROW_BLOCK;
+    job.groups = takes_all(job.products) ? (job.panels + 3) / 4 : job.panels;
     if (threads > 1) /* enough tasks that no thread waits long for another */
-        job.splits = 1 + 2 * (size_t)threads / (job.panels + 1);
+        job.splits = 1 + 2 * (size_t)threads / (job.groups + 1);
     job.x = align(l->scratch);
     job.w = job.x + job.panels * WIDTH * l->M;
     job.dA = identity ? (real *)g->dy : job.w + job.panels * WIDTH * l->O; /* read only */
@@ -364,8 +372,8 @@ static void linear_backward(const pk_linear *l, const pk_linear_gradients *g, in
     job.rows = job.w + job.panels * WIDTH * l->O + l->M * l->O;
     job.dA_t = align(job.rows + l->M * job.K);
     pk_parallel(linear_prepare, &job, job.blocks + job.panels * (g->dx ? 2 : 1), threads);
-    pk_parallel(linear_gradients, &job, 2 * job.panels * job.splits + (g->db ? panels_of(l->O) : 0),
-                threads);
+    pk_parallel(linear_gradients, &job,
+                (job.groups + job.panels) * job.splits + (g->db ? panels_of(l->O) : 0), threads);
 }
 
 #endif

@@ -29,8 +29,10 @@ enum {
     COLS = 4,             /* vectors in a row of a panel */
     WIDTH = COLS * LANES, /* elements in a row of a panel */
     TILE_ROWS = PK_TILE_ROWS,
-    K_BLOCK = 128,  /* rows of a panel in use at a time: 32 KiB, most of the L1 cache */
-    ROW_BLOCK = 48, /* rows of the left-hand side that use such a block before the next one */
+    K_BLOCK = 128,        /* rows of a panel in use at a time: 32 KiB, most of the L1 cache */
+    ROW_BLOCK = 48,       /* rows of the left-hand side that use such a block before the next one */
+    MOST_K = 4 * K_BLOCK, /* of k_block_of */
+    MOST_ROWS = 64,       /* of row_block_of */
 };
 
 /* A left-hand side: element (r, k) is a[r * row + k * col].  Along k it may consist of segments of
@@ -238,6 +240,8 @@ typedef struct {
     const void *narrow;   /* the table for kernels with vectors of 32 bytes, if these are wider */
     size_t per;           /* values in an element */
     panel_product *panel; /* NULL: that of products.c */
+    int takes_all; /* whether `panel` takes any M and, with panels of the right-hand side, width */
+    size_t k_block, row_block; /* K_BLOCK and ROW_BLOCK of that product */
     /* A left-hand side: the n elements of `rows` rows, ldf apart, to rows ldt apart. */
     void (*round_left)(real *to, size_t ldt, const real *from, ptrdiff_t ldf, size_t rows,
                        size_t n);
@@ -268,12 +272,22 @@ PK_INLINE const rounding *rounding_of(const pk_products *products)
     return found && found->vector_bytes != PK_VECTOR_BYTES ? found->narrow : found;
 }
 
-/* The rows of a right-hand side in use at a time.  Pairs are multiplied so fast that to read and
- * write c more often costs more than to have the right-hand side in L2. */
+/* The rows of a right-hand side in use at a time, and of a left-hand side. */
 PK_INLINE size_t k_block_of(const void *products)
 {
     const rounding *how = rounded(products);
-    return how && how->panel ? 4 * K_BLOCK : K_BLOCK;
+    return how ? how->k_block : K_BLOCK;
+}
+PK_INLINE size_t row_block_of(const void *products)
+{
+    const rounding *how = rounded(products);
+    return how ? how->row_block : ROW_BLOCK;
+}
+
+PK_INLINE int takes_all(const void *products)
+{
+    const rounding *how = rounded(products);
+    return how && how->takes_all;
 }
 
 /* How many elements K values take. */

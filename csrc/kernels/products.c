@@ -25,20 +25,22 @@ static void product_of_panels(size_t M, size_t N, const term *whole, real *c, si
                               const real *begin)
 {
     panel_product *const multiply_panel = panel_for(whole->right.products);
-    if (M <= ROW_BLOCK && N <= WIDTH && whole->K <= K_BLOCK) { /* as in most steps of a layer */
+    const void *how = whole->right.products;
+    const size_t rows = takes_all(how) ? M : row_block_of(how);
+    const size_t width = takes_all(how) ? N : WIDTH, depth = k_block_of(how);
+    if (M <= rows && N <= width && whole->K <= depth) { /* as in most steps of a layer */
         multiply_panel(M, N, whole, 1, c, ldc, begin);
         return;
     }
-    const size_t depth = k_block_of(whole->right.products);
     operand left = whole->left;
     size_t k = 0;
     do { /* once even if there is nothing to add */
-        for (size_t r = 0; r < M; r += ROW_BLOCK) {
+        for (size_t r = 0; r < M; r += rows) {
             term t = {smaller(whole->K - k, depth), left, rows_from(whole->right, k)};
             t.left.a += (ptrdiff_t)r * left.row;
-            for (size_t n = 0; n < N; n += WIDTH, t.right.b += t.right.panel)
-                multiply_panel(smaller(M - r, ROW_BLOCK), smaller(N - n, WIDTH), &t, 1,
-                               c + r * ldc + n, ldc, k == 0 ? begin : NULL);
+            for (size_t n = 0; n < N; n += width, t.right.b += t.right.panel)
+                multiply_panel(smaller(M - r, rows), smaller(N - n, width), &t, 1, c + r * ldc + n,
+                               ldc, k == 0 ? begin : NULL);
         }
         left.a += left.segment * (ptrdiff_t)(depth / K_BLOCK);
     } while ((k += depth) < whole->K);

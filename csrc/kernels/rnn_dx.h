@@ -64,9 +64,9 @@ __attribute__((noinline)) static void rnn_da_block(const rnn_job *job, columns o
         product(rows, N, depth, da, w, c, ldc, begin);
         return;
     }
-    _Alignas(ALIGNMENT) real local[ROW_BLOCK * K_BLOCK];
+    _Alignas(ALIGNMENT) real local[MOST_ROWS * K_BLOCK];
     for (size_t r = 0, n; r < rows; r += n) {
-        n = smaller(rows - r, ROW_BLOCK);
+        n = smaller(rows - r, job->products->row_block);
         for (size_t i = 0; i < depth; i += da.depth) {
             const size_t units = units_of((k + i) / da.depth, job->s.H);
             job->products->round_left(local + i, K_BLOCK,

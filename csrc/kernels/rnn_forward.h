@@ -125,7 +125,7 @@ static void rnn_pre_activations(const rnn_job *job, size_t t, range rows, range 
     const right_operand w_ih = packed_w_ih(job, panel), w_hh = packed_w_hh(job, panel);
     const int same_columns = OF_X.count == CELL_COLUMNS && OF_H.count == CELL_COLUMNS;
     const int same_rows = length(with_h) == 0 || length(with_h) == m;
-    if (same_columns && same_rows && job->block == 1 && K_x + K_h <= K_BLOCK) {
+    if (same_columns && same_rows && job->block == 1 && K_x + K_h <= k_block_of(job->products)) {
         const term terms[] = {{K_x, x, w_ih}, {K_h, h, w_hh}};
         product_panel(m, width_of(OF_X, n), terms, length(with_h) ? 2 : 1, live_a, WIDTH,
                       packed_panel(job, panel));
@@ -285,7 +285,7 @@ static void rnn_project(const rnn_job *job, size_t t, range rows, range columns)
 static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phase, range rows,
                              range columns)
 {
-    _Alignas(ALIGNMENT) real local[ROW_BLOCK * WIDTH]; /* never leaves the L1 cache */
+    _Alignas(ALIGNMENT) real local[MOST_ROWS * WIDTH]; /* never leaves the L1 cache */
     const range panels = panels_of(job, columns);
     if (CELL_PROJECTS && phase == PHASES) {
         rnn_project(job, t, rows, columns);
@@ -303,8 +303,9 @@ static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phas
         rnn_draw(job, steps, t, 0, rows, columns);
     if (job->block > 1 && t % job->block == 0)
         rnn_inputs(job, (range){t, smaller(t + job->block, steps.to)}, rows, panels);
-    for (size_t b = rows.from; b < rows.to; b += ROW_BLOCK) {
-        const range block = {b, smaller(b + ROW_BLOCK, rows.to)};
+    const size_t together = row_block_of(job->products);
+    for (size_t b = rows.from; b < rows.to; b += together) {
+        const range block = {b, smaller(b + together, rows.to)};
         const range live = active_rows(job, t, block);
         for (size_t i = 0; i < length(panels); i++) { /* there and back: the last are cached */
             const size_t panel = t % 2 ? panels.to - 1 - i : panels.from + i;

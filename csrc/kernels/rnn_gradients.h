@@ -168,49 +168,44 @@ __attribute__((noinline)) static void rnn_narrow_gradient(const rnn_sums *sums, 
     } while ((k0 += DEPTH) < total);
 }
 
-/* For other N: at most GRADIENT_WIDTH columns, from `column` on; packed is [PANELS, K_BLOCK,
+/* For other N: at most GRADIENT_WIDTH columns, from `column` on; packed is [PANELS, k_block,
  * WIDTH]. */
 __attribute__((noinline)) static void rnn_wide_gradient(const rnn_sums *sums, const rnn_weight *g,
                                                         size_t column, range panels, real *packed)
 {
-    enum { PANEL = K_BLOCK * WIDTH };
     const rnn_job *job = sums->job;
+    const size_t k_block = k_block_of(job->products);
     row_walk walk = walk_of(job, g);
     const size_t H = job->s.H, N = g->N, end = smaller(column + GRADIENT_WIDTH, N);
     const size_t total = elements_to_come(job, &walk), before = elements_before(sums, g);
     size_t k0 = 0;
     do { /* once even if there is nothing to add */
-        const size_t depth = smaller(total - k0, K_BLOCK);
+        const size_t depth = smaller(total - k0, k_block);
+        const right_operand right = rounded_panels(job->products, packed, k_block);
         const real *begin = k0 == 0 && !job->accumulate ? ZEROS : NULL;
         for (size_t k = 0; k < depth; k++)
-            pack_element(job, g, &walk, packed + k * WIDTH, PANEL, column, end, WIDTH);
+            pack_element(job, g, &walk, packed + k * WIDTH, right.panel, column, end, WIDTH);
         for (size_t panel = panels.from; panel < panels.to; panel++)
-            for (size_t n = column, p = 0; n < end; n += WIDTH, p++)
-                for (size_t j = 0; j < g->of.count; j++) {
-                    const size_t units = units_of(panel, H);
-                    const real *da = gates_at(job, panel, sums->run->steps.from, 0);
-                    da += (before + k0) * WIDTH + (g->of.first + j) * units;
-                    term t = {depth, strided(da, 1, WIDTH),
-                              rounded_panels(job->products, packed + p * PANEL, depth)};
-                    product_panel(units, smaller(end - n, WIDTH), &t, 1,
-                                  g->dw + (g->of.gate[j] * H + panel * UNITS) * N + n, N, begin);
-                }
+            for (size_t j = 0; j < g->of.count; j++) {
+                const size_t units = units_of(panel, H);
+                const real *da = gates_at(job, panel, sums->run->steps.from, 0);
+                da += (before + k0) * WIDTH + (g->of.first + j) * units;
+                product(units, end - column, depth, strided(da, 1, WIDTH), right,
+                        g->dw + (g->of.gate[j] * H + panel * UNITS) * N + column, N, begin);
+            }
         if (g->of.count)
             continue;
         const real *dh = dh_row(job, sums->run->steps.from, 0) + k0 * job->Q + g->rows.from;
-        for (size_t n = column, p = 0; n < end; n += WIDTH, p++)
-            product_panel(length(g->rows), smaller(end - n, WIDTH),
-                          &(term){depth, strided(dh, 1, (ptrdiff_t)job->Q),
-                                  rounded_panels(job->products, packed + p * PANEL, depth)},
-                          1, g->dw + g->rows.from * N + n, N, begin);
-    } while ((k0 += K_BLOCK) < total);
+        product(length(g->rows), end - column, depth, strided(dh, 1, (ptrdiff_t)job->Q), right,
+                g->dw + g->rows.from * N + column, N, begin);
+    } while ((k0 += k_block) < total);
 }
 
-/* The same on a worker, whose stack has room for 128 KiB; that of other threads may not. */
+/* The same on a worker, whose stack has room for 512 KiB; that of other threads may not. */
 __attribute__((noinline)) static void
 rnn_wide_gradient_on_worker(const rnn_sums *sums, const rnn_weight *g, size_t column, range panels)
 {
-    _Alignas(ALIGNMENT) real packed[GRADIENT_WIDTH * K_BLOCK];
+    _Alignas(ALIGNMENT) real packed[GRADIENT_WIDTH * MOST_K];
     rnn_wide_gradient(sums, g, column, panels, packed);
 }
 

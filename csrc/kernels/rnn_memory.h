@@ -9,13 +9,16 @@ enum { PANELS = 4, GRADIENT_WIDTH = PANELS * WIDTH };
 
 /* If the weights fit L2 and a step has rows for two tiles, each step computes the products with x
  * and h together.  Otherwise the products with x are computed for a block of steps of some 512
- * rows, so that w_ih is read once for all of them. */
+ * rows, so that w_ih is read once for all of them.  Where products take all rows at once, they wait
+ * less for weights in L3 than for gates that are written and read once more. */
 static size_t steps_of_block(const pk_rnn_shape *s)
 {
     const size_t H = padded(s->H), R = width_of_h(s);
     const size_t columns = OF_X.count * s->I + (OF_H.count + OF_S.count) * R;
     const size_t weights = times(times(H, elements_of(s->products, columns)), sizeof(real));
-    if ((weights < L2_SHARE && s->B >= 2 * TILE_ROWS) || s->B >= 512)
+    const size_t cached =
+        takes_all(rounding_of(s->products)) ? 8 * (size_t)L2_SHARE : (size_t)L2_SHARE;
+    if ((weights < cached && s->B >= 2 * TILE_ROWS) || s->B >= 512)
         return 1;
     return smaller(1 + 512 / (s->B + 1), s->T ? s->T : 1);
 }
@@ -116,7 +119,8 @@ __attribute__((noinline)) static size_t backward_scratch(rnn_job *job, real *mem
     const size_t widest = round_up(projects(&job->s) && H > of_w ? H : of_w, WIDTH);
     const size_t window = steps_of_window(&job->s);
     size_t end = 0;
-    job->packed_rows = part(memory, &end, smaller(widest, GRADIENT_WIDTH) * K_BLOCK);
+    job->packed_rows =
+        part(memory, &end, smaller(widest, GRADIENT_WIDTH) * k_block_of(job->products));
     job->packed_w_hh = part(memory, &end, packed_size(OF_H.count * H, job->R));
     job->packed_w_ih = part(memory, &end, packed_size(OF_X.count * H, job->s.I));
     job->dh = part(memory, &end, times(B, job->Q));

@@ -2,20 +2,32 @@
  * `rounding` of matmul.h.  A NaN stays one, a denormal number becomes 0.  CMake compiles this
  * file once for each instruction set.  Sets that multiply pairs of bfloat16 (PK_PAIRS) have a
  * micro-kernel of their own here; the others multiply rounded floats by that of products.c.  Both
- * add the products of an element in the order of k, and so give the same bits. */
+ * add the products of an element in the order of k, and so give the same bits.  Sets with tiles of
+ * registers (PK_TILE_REGISTERS) multiply those, and add in an order of their own: tiles.h. */
 #include "pack.h"
+#ifdef PK_TILE_REGISTERS
+#include "tiles.h"
+#endif
 
 #ifdef PK_PAIRS
 
 typedef uint16_t halves __attribute__((vector_size(PK_VECTOR_BYTES)));
 typedef real half_vector __attribute__((vector_size(PK_VECTOR_BYTES / 2), aligned(4), may_alias));
-enum { PER = 2 };
+/* Pairs are multiplied so fast that to read and write c more often costs more than to have the
+ * right-hand side in L2. */
+enum { PER = 2, PRODUCT_K = 4 * K_BLOCK };
 
+#ifdef PK_TILE_REGISTERS
+#define panel_of_pairs panel_of_tiles
+enum { TAKES_ALL = 1, PRODUCT_ROWS = MOST_ROWS };
+#else
+enum { TAKES_ALL = 0, PRODUCT_ROWS = ROW_BLOCK };
 static void panel_of_pairs(size_t M, size_t width, const term *terms, size_t count, real *c,
                            size_t ldc, const real *begin)
 {
     product_panel_of(M, width, terms, count, c, ldc, begin);
 }
+#endif
 
 /* The pairs of adjacent elements. */
 PK_INLINE half_vector pairs_in(vec v)
@@ -50,14 +62,16 @@ PK_INLINE vec rounded_pair(vec first, vec second)
                                         15, 31);
 }
 
+#ifndef PK_TILE_REGISTERS
 PK_INLINE vec product_in_registers(vec sum, vec a, vec b)
 {
     return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
 }
+#endif
 
 #else
 
-enum { PER = 1 };
+enum { PER = 1, TAKES_ALL = 0, PRODUCT_K = K_BLOCK, PRODUCT_ROWS = ROW_BLOCK };
 #define panel_of_pairs NULL
 
 PK_INLINE vec rounded_vec(vec v)
@@ -147,6 +161,21 @@ static void gate_rows(real *to, const real *w, size_t H, size_t N, size_t column
     }
 }
 
+#ifdef PK_TILE_REGISTERS
+static double roof(size_t rounds, double *out)
+{
+    *out = 0;
+    shape_tiles(GROUP);
+    for (size_t r = 0; r < rounds; r++) {
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_release();
+    return 2.0 * PER * GROUP * GROUP * SIDE * (double)rounds;
+}
+#else
 /* As fma_roof of math.c. */
 static double roof(size_t rounds, double *out)
 {
@@ -163,6 +192,7 @@ static double roof(size_t rounds, double *out)
         *out += (double)sum[i][0];
     return 2.0 * PER * SUMS * LANES * (double)rounds;
 }
+#endif
 
 /* CMake says PK_NARROW, the table with vectors of 32 bytes, where these are wider. */
 #ifdef PK_NARROW
@@ -179,6 +209,9 @@ const rounding PK_TABLE = {
     .narrow = NARROW,
     .per = PER,
     .panel = panel_of_pairs,
+    .takes_all = TAKES_ALL,
+    .k_block = PRODUCT_K,
+    .row_block = PRODUCT_ROWS,
     .round_left = round_left,
     .round_right = round_right,
     .round_rows = round_rows,

@@ -88,11 +88,11 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
         With float32: both operands of every product are rounded to bfloat16, to the nearest,
         forward and backward; weights, gradients, states, sums and cells stay float32.
         Gradients are then within 0.4 % of their largest element (T 50, H 128). On processors with
-        AVX512-BF16 forward and backward take 0.5 to 0.7 of the time, 0.8 for 10 steps of one row;
-        with AVX-512 alone 1.01 to 1.04. With `coupled`, and for a GRU that resets before, numbers
-        are rounded but no pairs of them multiplied: the time is that of float32. `step` multiplies
-        float32, which is as near to `forward` as float32 is. Not with `layer_norm`, nor for what
-        needs exact sums, such as long integrations.
+        AMX (Linux) forward and backward take 0.25 to 0.45 of the time, but 1.6 for 10 steps of one
+        row; with AVX512-BF16 0.5 to 0.7 and 0.8; with AVX-512 alone 1.01 to 1.04. With `coupled`,
+        and for a GRU that resets before, numbers are rounded but no pairs of them multiplied: the
+        time is that of float32. `step` multiplies float32, which is as near to `forward` as float32
+        is. Not with `layer_norm`, nor for what needs exact sums, such as long integrations.
     init : {"torch", "keras"}
         The initial weights. torch: all uniform in +-1/sqrt(H). keras: input weights uniform in
         +-sqrt(6 / (I + 4H)) (Glorot & Bengio 2010), recurrent weights orthogonal (Saxe et al.
