@@ -314,15 +314,6 @@ def convert_state(str kernel, str state, words, scale, values, seed, step, bint 
         optim_table(PK_F32).read_state(&tensor, slot, positive, <float *> data_of(values))
 
 
-def begin_at(str kernel, str state, array, scale, value, size, seed):
-    """Set all elements of a state, whether it is narrow or not, before step 1."""
-    if array.dtype == _np.uint32:
-        values = _np.full(size, value, _np.float32)
-        convert_state(kernel, state, array, scale, values, seed, 0, True)
-    else:
-        array.fill(value)
-
-
 def global_norm(grads):
     """sqrt(sum of squares) over a sequence of arrays, in double; same bits for any thread count.
 

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._optim import convert_state
+
 LINE = 64
 PAGE = 4096
 APART = 512  # bytes; more distance than this is not faster
@@ -102,3 +104,14 @@ def states_for(
 def words_of(size: int, state_dtype: str) -> int:
     """The number of words that a narrow state of so many elements takes: whole groups of 64."""
     return -(-size // 64) * (16 if state_dtype == "8bit" else 32)
+
+
+def begin_at(
+    kernel: str, state: str, array: Any, scale: Any, value: float, size: int, seed: int
+) -> None:
+    """Set all elements of a state, whether it is narrow or not, before step 1."""
+    if array.dtype == np.uint32:
+        values = np.full(size, value, np.float32)
+        convert_state(kernel, state, array, scale, values, seed, 0, True)
+    else:
+        array.fill(value)

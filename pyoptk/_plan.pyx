@@ -6,7 +6,7 @@ wrappers (pyoptk/optim/wrappers.py) call `run_step`.
 import numpy as _np
 
 from . import _checks
-from ._places import states_for
+from ._places import begin_at, states_for
 
 from cpython.buffer cimport Py_buffer, PyBUF_STRIDES, PyObject_GetBuffer
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
@@ -21,7 +21,7 @@ from ._arrays cimport (
 from ._core cimport clip_coefficient, num_threads, optim_table
 from ._held cimport Held
 from ._optim cimport Row, Watch, at_least_zero, check_fits, limit, row_named, set_narrow
-from ._optim import ROWS as _ROWS, begin_at
+from ._optim import ROWS as _ROWS
 from ._sparse cimport SparseRows, _Touched, check_rows_like, room_for
 from .capi cimport (
     NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_BF16, PK_F16, PK_F32, PK_NATIVE,

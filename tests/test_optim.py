@@ -357,9 +357,7 @@ def test_hyper_parameters_may_be_changed_between_steps():
     with pytest.raises(ValueError, match=r"^lr: expected a finite number >= 0, got nan$"):
         opt.lr = float("nan")
     assert opt.lr == 0.25
-    with pytest.raises(
-        AttributeError, match="no hyper-parameter 'learning_rate'; did you mean lr"
-    ):
+    with pytest.raises(AttributeError, match="no hyper-parameter 'learning_rate'; did you mean lr"):
         opt.learning_rate = 1
     with pytest.raises(ValueError, match=r"^momentum: expected to be off in every group"):
         opt.momentum = 0.9

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import _checks
+from ..optim.base import Optimizer
 from ..params import Params, listed
 from .shards import Array
 
@@ -36,6 +37,21 @@ def piece_name(place: str, groups: Iterable[int], decays: bool, shown: str) -> P
     name = PieceName(place + "".join(f"<{k}>" for k in groups) + "<decay>" * decays)
     name.shown = shown
     return name
+
+
+def check_class(optimizer_class: Any, settings: Mapping[str, Any]) -> None:
+    """Raise unless this is a class of optimizers whose steps can be divided."""
+    if not (isinstance(optimizer_class, type) and issubclass(optimizer_class, Optimizer)):
+        raise TypeError(f"optimizer_class: expected a class of optimizers, got {optimizer_class!r}")
+    if getattr(optimizer_class, "_kernel", None) == "lamb":
+        raise ValueError(
+            "optimizer_class: expected one that works element by element, got LAMB, whose norms "
+            "are those of whole arrays"
+        )
+    if (narrow := settings.get("state_dtype", "float32")) != "float32":
+        raise ValueError(
+            f"state_dtype: expected 'float32', whose bits do not depend on shards, got {narrow!r}"
+        )
 
 
 def refuse(name: str, value: Any) -> None:

@@ -16,7 +16,7 @@ from ..optim.base import Optimizer, Uncopied
 from ..optim.hyper import Grads
 from ..optim.stateful import at_once
 from ..params import Arrays, Params
-from .arguments import PieceName, as_row, digests, entries, label, piece_name, refuse
+from .arguments import PieceName, as_row, check_class, digests, entries, label, piece_name, refuse
 from .exchange import Exchange
 from .shards import GRAIN, Array
 
@@ -98,20 +98,7 @@ class Sharded(Uncopied):
         bucket: int = 1 << 20,
         **settings: Any,
     ) -> None:
-        if not (isinstance(optimizer_class, type) and issubclass(optimizer_class, Optimizer)):
-            raise TypeError(
-                f"optimizer_class: expected a class of optimizers, got {optimizer_class!r}"
-            )
-        if getattr(optimizer_class, "_kernel", None) == "lamb":
-            raise ValueError(
-                "optimizer_class: expected one that works element by element, got LAMB, whose "
-                "norms are those of whole arrays"
-            )
-        if (narrow := settings.get("state_dtype", "float32")) != "float32":
-            raise ValueError(
-                "state_dtype: expected 'float32', whose bits do not depend on shards, "
-                f"got {narrow!r}"
-            )
+        check_class(optimizer_class, settings)
         micro = _checks.check_integer("micro", micro, 1, 2**31, "an integer >= 1")
         bucket = _checks.check_integer("bucket", bucket, GRAIN, 2**40, f"an integer >= {GRAIN:,}")
         _checks.check_choice("reduction", reduction, ("mean", "sum"))
