@@ -21,7 +21,7 @@ cdef class Held(Buffers):
     cdef bint averaging
 
     cdef str label(self, str what, Py_ssize_t i)
-    cdef Py_buffer *hold(self, array, str name) except NULL
+    cdef Py_buffer *hold(self, array, str name, scale=*) except NULL
     cpdef list in_order(self, grads)
     cdef _Lock lock(self, str what, bint within_averaged=*)
     cdef entries_now(self)

@@ -72,7 +72,7 @@ cdef class Held(Buffers):
         self.entries, self.mapping = arrays, isinstance(given, _checks.Mapping)
         self.tree = tree
         self.count = len(arrays)
-        self.reserve(self.count * (2 + PK_MAX_STATES))
+        self.reserve(self.count * (2 + 2 * PK_MAX_STATES))
         for i in range(self.count):
             self.hold(arrays[i], self.label("params", i))
         self.check_apart()
@@ -89,7 +89,10 @@ cdef class Held(Buffers):
     cdef str label(self, str what, Py_ssize_t i):
         return what if self.keys is None else f"{what}[{self.keys[i]!r}]"
 
-    cdef Py_buffer *hold(self, array, str name) except NULL:
+    cdef Py_buffer *hold(self, array, str name, scale=None) except NULL:
+        """Acquire what a step writes, and the scales of its blocks if it has them."""
+        if scale is not None:
+            self.hold(scale, f"{name}_scale")
         acquire(array, self.next(), name, True, False)
         return self.add(name, True)
 

@@ -1,7 +1,6 @@
 """`Plan`: the buffers, states and hyper-parameters of an optimizer, checked once.
 
-A step then only takes gradients. `Optimizer` (pyoptk/optim/base.py) makes a Plan and calls `step`;
-wrappers (pyoptk/optim/wrappers.py) call `run_step`.
+Steps take gradients: `Optimizer` calls `step`, the wrappers of optim/stateful.py `run_step`.
 """
 import numpy as _np
 
@@ -116,7 +115,8 @@ cdef class Plan:
             for slot, name in used:
                 state, scales = self.states[name][i], self.states.get(f"{name}_scale")
                 scale, narrow = scales and scales[i], state.dtype != dtype
-                memory = held.hold(state.view(dtype) if narrow else state, held.label(name, i)).buf
+                whole = state.view(dtype) if narrow else state
+                memory = held.hold(whole, held.label(name, i), scale).buf
                 if name == "ema":
                     state[...] = _np.asarray(held.arrays[i])  # begins at the parameter
                     self.tensors[i].ema = memory

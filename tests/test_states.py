@@ -343,3 +343,13 @@ def test_watching_and_a_guard_change_no_bit(rng):
         np.testing.assert_array_equal(opt.params, made[0].params)
     norm = made[1].watched["param_norm"]
     assert abs(norm / np.linalg.norm(made[0].params) - 1) < 1e-5
+
+
+@pytest.mark.parametrize("state", ["m", "v_scale"])
+def test_a_gradient_in_the_memory_of_a_state_is_refused(state):
+    params = [np.ones(5000, np.float32), np.ones(20, np.float32)]
+    opt = pyoptk.Adam(params, lr=0.1, state_dtype="8bit")
+    inside = opt.state[state][0].view(np.float32)[:20]
+    with pytest.raises(ValueError, match=r"^grads\[1\]: .*overlap"):
+        opt.step([params[0] * 0.5, inside])
+    assert params[1].tolist() == [1] * 20
