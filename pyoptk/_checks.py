@@ -264,6 +264,7 @@ def check_patterns(name: str, value: Any, names: list[str]) -> tuple[str, ...]:
 
 def check_entries(given: Any, keys: list[Any], arrays: list[Any]) -> list[Any]:
     """The entries of the dict or list `given`; raises unless each is the memory of its array."""
+    given = dict(given) if isinstance(given, dict) else list(given)  # another thread may change it
     if len(given) != len(keys):
         raise ValueError(
             f"params: expected the {len(keys)} arrays that it had at first, got {len(given)}; make "

@@ -215,3 +215,38 @@ def test_loading_and_stepping_in_two_threads_do_not_mix():
     for array in (param, opt.state["m"], opt.state["v"]):
         assert (array == array[0]).all()
     assert all("thread" in error for error in errors)
+
+
+# Each moves an element by 1 a call, on average of two calls.
+SHARED = {
+    "SGD": lambda param: pyoptk.SGD(param, lr=1.0),
+    "Accumulation": lambda param: pyoptk.Accumulation(pyoptk.SGD(param, lr=2.0), 2),
+    "Lookahead": lambda param: pyoptk.Lookahead(pyoptk.SGD(param, lr=1.0), k=5, alpha=1.0),
+    "LossScaler": lambda param: pyoptk.LossScaler(pyoptk.SGD(param, lr=1.0), scale=1.0),
+}
+
+
+@pytest.mark.parametrize("size", [1, 1000, SIZE])
+@pytest.mark.parametrize("make", SHARED.values(), ids=SHARED)
+def test_no_step_on_a_shared_object_is_lost(make, size):
+    """Four threads step one object: a call is refused, or its step is in the parameters."""
+    param, grad = np.zeros(size), np.ones(size)
+    opt, taken, others = make(param), [], []
+
+    def step(calls):
+        for _ in range(calls):
+            try:
+                opt.step(grad)
+                taken.append(1)
+            except RuntimeError as error:
+                others.append(str(error))
+
+    threads = [threading.Thread(target=step, args=[40 if size == SIZE else 400]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    step(len(taken) % 2)  # the end of an accumulation
+    assert (param == -len(taken)).all()
+    assert all("in another thread" in error for error in others)
+    assert len(taken) > 1
