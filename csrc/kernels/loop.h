@@ -14,6 +14,13 @@
 
 enum { PAIR = 2 * LANES };
 
+/* Steps that ask for nothing but the rule have loops of their own, unless the wheel is to be small. */
+#ifdef PK_ONE_LOOP
+enum { RULE_ONLY_LOOPS = 0 };
+#else
+enum { RULE_ONLY_LOOPS = 1 };
+#endif
+
 /* Bit flags: the arrays that a rule reads or changes.  It always reads parameter and gradient. */
 enum { STATE_0 = 1, STATES_01 = 3, STATE_2 = 4, STATES_02 = 5, STATES_012 = 7, PARAM = 8 };
 
@@ -231,7 +238,7 @@ PK_INLINE size_t update_arrays(update_rule *rule, edge_step *at_edge, int varian
     k.variant = variant; /* a literal: the rule compiles without branches */
     const int is_short = p->n < PAIR;
     const piece t = is_short ? filled_up(p, &filled) : *p;
-    const int rule_only = k.rule_only && !t.ema;
+    const int rule_only = RULE_ONLY_LOOPS && k.rule_only && !t.ema;
     const size_t off = -(uintptr_t)t.param % PK_VECTOR_BYTES / sizeof(real);
     const size_t begin = is_short ? 0 : off, stride = rule_only ? 2 * PAIR : PAIR;
     const size_t end = is_short ? 0 : t.n - (t.n - begin) % PAIR;
