@@ -204,8 +204,10 @@ def test_a_program_that_imports_pyoptk_keeps_its_handler():
     assert shown.strip() == "default_int_handler" or signal.getsignal(signal.SIGINT) == 1
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
-@pytest.mark.parametrize("wrong", [False, True])
+@pytest.mark.parametrize(
+    ("encoding", "wrong"),
+    [("ascii", False), ("ascii", True), ("cp1252", True), ("utf-8", False), ("utf-8", True)],
+)
 def test_any_character_can_be_printed_on_any_terminal(encoding, wrong):
     pytest.importorskip("pandas")
     cells = swapped(wave(), r7="\u0663") if wrong else wave()

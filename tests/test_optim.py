@@ -1,11 +1,13 @@
 """The optimizer kernels against their twins in pyoptk.reference, and the classes around them."""
 
+import functools
 import threading
 from itertools import pairwise, permutations
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import USABLE
 from optim_rows import (
     COMMON,
     IDS,
@@ -21,16 +23,35 @@ import pyoptk
 from pyoptk import kernels, reference
 
 ROOT = Path(__file__).parents[1]
+CASES = [(*pair, case) for case, pair in enumerate(SETTINGS)]
 
 
+@functools.cache
+def inputs_of(dtype):
+    """A parameter and three gradients of each size."""
+    rng = np.random.default_rng(20)
+    return [data(rng, size, dtype, 3) for size in SIZES]
+
+
+@functools.lru_cache(maxsize=1)  # the next test has the same, but for instruction set and threads
+def outcomes_of(name, case, common, dtype):
+    """Parameter and states after these steps of the twin, for each of the inputs."""
+    cls, settings = ROWS[name][0], SETTINGS[case][1]
+    hyper = hyper_of(cls(np.zeros(1, dtype), lr=0.01, **settings, **COMMON[common]))
+    return [by_twin(name, param, grads, hyper) for param, grads in inputs_of(dtype)]
+
+
+@pytest.mark.parametrize("threads", [1, 2], ids=["1thread", "2threads"], indirect=True)
+@pytest.mark.parametrize("isa", USABLE, indirect=True)  # these two change first
 @pytest.mark.parametrize("common", COMMON)
-@pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=IDS)
-def test_every_kernel_equals_its_twin_bit_for_bit(name, settings, common, dtype, isa, threads, rng):
-    for size in SIZES:
-        param, grads = data(rng, size, dtype, 3)
-        param = param.copy()
+@pytest.mark.parametrize(("name", "settings", "case"), CASES, ids=IDS)
+def test_every_kernel_equals_its_twin_bit_for_bit(
+    name, settings, case, common, dtype, isa, threads
+):
+    expected_of_all = outcomes_of(name, case, common, dtype)
+    for (param, grads), (expected, states) in zip(inputs_of(dtype), expected_of_all, strict=True):
+        size = param.size
         opt = ROWS[name][0](param.copy(), lr=0.01, **settings, **COMMON[common])
-        expected, states = by_twin(name, param, grads, hyper_of(opt))
         for grad in grads:
             opt.step(grad)
         np.testing.assert_array_equal(opt.params, expected, err_msg=f"{size} elements")

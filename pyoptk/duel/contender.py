@@ -113,7 +113,8 @@ class Worker:
 
     def block(self, seconds: float) -> float:
         """The median over a block of this length, after calls to warm up where they are short."""
-        time.sleep(0.02 if self.threads == 1 else 0.06)  # others' threads may still spin
+        if seconds:
+            time.sleep(0.02 if self.threads == 1 else 0.06)  # others' threads may still spin
         for calls, share in (1, 1), (2, 4):
             if self.seconds < seconds / share:
                 self.seconds = self.time(calls)
@@ -141,6 +142,7 @@ def main() -> None:
     except ModuleNotFoundError as missing:
         return say(missing=missing.name or str(missing))
     say(versions=worker.versions)
+    gc.freeze()  # what is imported is not looked through before every row
     for line in sys.stdin:
         message = json.loads(line)
         try:
