@@ -14,6 +14,7 @@ from rnn_rows import (
     inputs_of,
     layer_of,
     loss_of,
+    on_every_isa,
     torch_layer,
     torch_results,
     width_of,
@@ -35,6 +36,7 @@ SHAPES = [
 ]
 
 
+@on_every_isa
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_forward_and_backward_equal_the_twin(shape, cell, dtype, isa, threads, rng):
     arguments = case(rng, shape, dtype, cell)

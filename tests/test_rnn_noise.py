@@ -15,6 +15,7 @@ from rnn_rows import (
     each,
     inputs_of,
     layer_of,
+    on_every_isa,
     twins_of,
     width_of,
 )
@@ -72,6 +73,7 @@ def drawn(rng, shape, dtype, cell, row):
     return arguments, call
 
 
+@on_every_isa
 @pytest.mark.parametrize("cell", [*CELLS, "LSTM coupled"])
 @pytest.mark.parametrize("row", ROWS)
 def test_both_passes_equal_the_twin(row, cell, dtype, isa, rng):

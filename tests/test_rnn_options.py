@@ -17,6 +17,7 @@ from rnn_rows import (
     by_twin,
     case,
     each,
+    on_every_isa,
     torch_layer,
     torch_results,
     width_of,
@@ -35,6 +36,7 @@ def like(layer, **options):
     return other
 
 
+@on_every_isa
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("row", ROWS)
 def test_every_option_equals_the_twin(row, cell, dtype, isa, threads, rng):

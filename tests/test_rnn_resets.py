@@ -11,6 +11,7 @@ from rnn_rows import (
     case,
     each,
     layer_of,
+    on_every_isa,
 )
 
 import pyoptk
@@ -35,6 +36,7 @@ def mask(rng, x, p=0.3):
     return rng.random(x.shape[:2]) < p
 
 
+@on_every_isa
 @pytest.mark.parametrize("row", ROWS)
 def test_resets_equal_the_twin(row, cell, dtype, isa, rng):
     shape, options, call = ROWS[row]
