@@ -1,5 +1,6 @@
 """The table of all optimizer kernels, for the tests that run over it."""
 
+import functools
 import inspect
 
 import numpy as np
@@ -115,3 +116,21 @@ def by_twin(name, param, grads, hyper):
     for step, grad in enumerate(grads, 1):
         twin(param, grad, *states, step=step, **hyper)
     return param, dict(zip(ROWS[name][1], states, strict=True))
+
+
+CASES = [(*pair, case) for case, pair in enumerate(SETTINGS)]
+
+
+@functools.cache
+def inputs_of(dtype):
+    """A parameter and three gradients of each size."""
+    rng = np.random.default_rng(20)
+    return [data(rng, size, dtype, 3) for size in SIZES]
+
+
+@functools.lru_cache(maxsize=1)  # the next test has the same, but for instruction set and threads
+def outcomes_of(name, case, common, dtype):
+    """Parameter and states after these steps of the twin, for each of the inputs."""
+    cls, settings = ROWS[name][0], SETTINGS[case][1]
+    hyper = hyper_of(cls(np.zeros(1, dtype), lr=0.01, **settings, **COMMON[common]))
+    return [by_twin(name, param, grads, hyper) for param, grads in inputs_of(dtype)]

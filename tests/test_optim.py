@@ -1,6 +1,5 @@
 """The optimizer kernels against their twins in pyoptk.reference, and the classes around them."""
 
-import functools
 import threading
 from itertools import pairwise, permutations
 from pathlib import Path
@@ -9,36 +8,22 @@ import numpy as np
 import pytest
 from conftest import USABLE
 from optim_rows import (
+    CASES,
     COMMON,
     IDS,
     ROWS,
     SETTINGS,
-    SIZES,
     by_twin,
     data,
     hyper_of,
+    inputs_of,
+    outcomes_of,
 )
 
 import pyoptk
 from pyoptk import kernels, reference
 
 ROOT = Path(__file__).parents[1]
-CASES = [(*pair, case) for case, pair in enumerate(SETTINGS)]
-
-
-@functools.cache
-def inputs_of(dtype):
-    """A parameter and three gradients of each size."""
-    rng = np.random.default_rng(20)
-    return [data(rng, size, dtype, 3) for size in SIZES]
-
-
-@functools.lru_cache(maxsize=1)  # the next test has the same, but for instruction set and threads
-def outcomes_of(name, case, common, dtype):
-    """Parameter and states after these steps of the twin, for each of the inputs."""
-    cls, settings = ROWS[name][0], SETTINGS[case][1]
-    hyper = hyper_of(cls(np.zeros(1, dtype), lr=0.01, **settings, **COMMON[common]))
-    return [by_twin(name, param, grads, hyper) for param, grads in inputs_of(dtype)]
 
 
 @pytest.mark.parametrize("threads", [1, 2], ids=["1thread", "2threads"], indirect=True)

@@ -14,7 +14,7 @@
 
 enum { PAIR = 2 * LANES };
 
-/* Steps that ask for nothing but the rule have loops of their own, unless the wheel is to be small. */
+/* Steps that ask for nothing but the rule have loops of their own where the wheel may grow. */
 #ifdef PK_ONE_LOOP
 enum { RULE_ONLY_LOOPS = 0 };
 #else
