@@ -17,8 +17,8 @@ cdef class Row:
 
 
 cdef class Watch:
-    cdef readonly object rows, owners, sizes, scale
-    cdef object parts
+    cdef object rows, parts
+    cdef dict __dict__  # told: other threads may read it
 
     cdef int prepare(self, Held held, const pk_optim_kernels *kernels, const pk_tensor *tensors,
                      size_t count, double scale) except -1

@@ -11,10 +11,7 @@ AT_MOST: int
 
 @disjoint_base
 class Watch:
-    rows: Any
-    owners: Any
-    sizes: Any
-    scale: float
+    told: Any
 
 def sweep(which: str, ema: Any, max_norm: float | None, **arguments: Any) -> None: ...
 def kernel(function: _Function) -> _Function: ...

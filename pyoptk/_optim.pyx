@@ -58,12 +58,15 @@ cdef void *data_of(array) noexcept:
 
 
 cdef class Watch:
-    """What the last watched step told: a row of `rows` for each of its tensors (pk_watched).
+    """What the last watched step told: `told` is None at first, then (rows, owners, sizes, scale).
 
-    A tensor is a parameter, or a row of one whose gradient is `SparseRows`: `owners` has the index
-    of the parameter, or -1 if the step left it alone; `sizes` has the number of elements. `scale`
-    is that of the gradients. All are None before the first step.
+    `rows` has a row for each tensor (pk_watched), which is a parameter, or a row of one whose
+    gradient is `SparseRows`: `owners` has the index of the parameter, or -1 if the step left it
+    alone; `sizes` has the number of elements. `scale` is that of the gradients.
     """
+    def __cinit__(self):
+        self.told = None
+
     cdef int prepare(self, Held held, const pk_optim_kernels *kernels, const pk_tensor *tensors,
                      size_t count, double scale) except -1:
         """Take memory for a step of these tensors."""
@@ -75,8 +78,7 @@ cdef class Watch:
             (<int64_t *> data_of(sizes))[i] = tensors[i].n
             (<int64_t *> data_of(owners))[i] = (
                 held.owner(tensors[i].param, 1) if tensors[i].grad and tensors[i].n else -1)
-        self.rows, self.owners, self.sizes, self.scale = rows, owners, sizes, scale
-        self.parts = parts
+        self.rows, self.parts, self.told = rows, parts, (rows, owners, sizes, scale)
         return 0
 
     cdef void *memory(self) noexcept:

@@ -58,15 +58,14 @@ cdef class Plan:
     cdef void *scratch
     cdef _Touched touched  # for a step with SparseRows: its tensors, used instead of `tensors`
     cdef tuple names
-    cdef readonly object settings
     cdef readonly dict states
     cdef public int64_t calls, skipped
-    cdef public Watch watch  # of the next steps, or None
+    cdef dict __dict__     # settings and watch, a Watch or None: other threads may read them
 
     def __cinit__(self, Held held not None, str which, list group_of, list hypers, settings,
                   dict start not None, str state_dtype="float32", least=0):
         cdef Py_ssize_t i
-        self.held, self.row = held, row_named(which)
+        self.held, self.row, self.watch = held, row_named(which), None
         self.config_size = self.row.row.config_size
         if len(group_of) != held.count or not all([0 <= g < len(hypers) for g in group_of]):
             raise ValueError("group_of: expected an index into hypers for each parameter")

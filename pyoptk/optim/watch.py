@@ -73,33 +73,31 @@ class Watched:
         watch = self._plan.watch
         if watch is None:
             raise RuntimeError("watched: expected an optimizer with watch = True, got False")
-        return self._params.like(_told(watch, len(self._params.names)))
+        return self._params.like(_told(watch.told, len(self._params.names)))
 
     def _set_watch(self, value: Any) -> None:
         on = _checks.check_switch("watch", value)
         self._plan.watch = (self._plan.watch or _optim.Watch()) if on else None
 
 
-def _told(watch: Any, count: int) -> list[dict[str, float] | None]:
+def _told(told: Any, count: int) -> list[dict[str, float] | None]:
     """For each of `count` parameters the numbers of its row, or of its rows together.
 
     Parameters
     ----------
-    watch : Watch
-        After a step.
+    told : tuple or None
+        See `_optim.Watch`.
 
     Returns
     -------
     list
         None for a parameter that the step left alone.
     """
-    if watch.rows is None:
+    if told is None:
         return [None] * count
-    mine = [watch.owners == i for i in range(count)]
-    return [
-        _together(watch.rows[rows], watch.sizes[rows], watch.scale) if rows.any() else None
-        for rows in mine
-    ]
+    rows, owners, sizes, scale = told
+    mine = [owners == i for i in range(count)]
+    return [_together(rows[own], sizes[own], scale) if own.any() else None for own in mine]
 
 
 def _together(rows: NDArray[np.float64], sizes: NDArray[Any], scale: float) -> dict[str, float]:
