@@ -193,6 +193,7 @@ def test_loading_and_stepping_in_two_threads_do_not_mix():
     """Whatever is refused, all elements, which had the same gradients, stay the same."""
     param = np.zeros(200_000)  # of a size at which a step lets other threads run
     opt = pyoptk.Adam(param)
+    opt.watch = True
     opt.step(np.ones_like(param))
     state = pickle.loads(pickle.dumps(opt.state_dict()))
     errors, stop = [], threading.Event()
@@ -204,7 +205,11 @@ def test_loading_and_stepping_in_two_threads_do_not_mix():
             except RuntimeError as error:
                 errors.append(str(error))
 
-    calls = (lambda: opt.step(np.ones_like(param)), lambda: opt.load_state_dict(state))
+    calls = (
+        lambda: opt.step(np.ones_like(param)),
+        lambda: opt.load_state_dict(state),
+        lambda: (opt.hyper, opt.watched, opt.state_dict()),  # reads what the others replace
+    )
     threads = [threading.Thread(target=repeat, args=[call]) for call in calls]
     for thread in threads:
         thread.start()
