@@ -14,6 +14,8 @@ cdef extern from *:
 
 cdef bint borrow(array, Py_buffer *view, bint writable, bint strided) noexcept
 cdef int acquire(array, Py_buffer *view, str name, bint writable, bint strided) except -1
+cdef int acquire_narrow(array, Py_buffer *view, str name, tuple shape, str like,
+                        str writer) except -1
 cpdef object new_array(tuple shape, dtype)
 cdef object contiguous(array)
 cdef tuple shape_of(Py_buffer *view)
@@ -51,6 +53,7 @@ cdef class Buffers:
     cdef Py_buffer *held   # `readonly` is set here: whether the caller only reads it
     cdef span *spans       # the same, by address, once `check_apart` has been called
     cdef Py_ssize_t n_held, n_spans, room
+    cdef Py_ssize_t itemsize  # 4 where there are arrays of 16 bits, too, else 0
     cdef list names
     cdef void *blocks      # of `scratch`, each with the address of the next
 

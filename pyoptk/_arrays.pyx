@@ -7,7 +7,7 @@ import sys as _sys
 
 import numpy as _np
 
-from ._checks import advice, check_switch, check_uint64, described
+from ._checks import advice, check_narrow, check_switch, check_uint64, described
 
 from cpython.buffer cimport (
     Py_buffer, PyBuffer_IsContiguous, PyBuffer_Release, PyBUF_FORMAT, PyBUF_STRIDES,
@@ -41,7 +41,7 @@ cdef tuple strides_of(Py_buffer *view):
 
 
 cdef str dtype_name(Py_buffer *view):
-    return "float32" if view.itemsize == 4 else "float64"
+    return f"float{8 * view.itemsize}" if view.itemsize > 2 else "numbers of 16 bits"
 
 
 cdef str described_view(Py_buffer *view):
@@ -122,6 +122,18 @@ cdef int acquire(array, Py_buffer *view, str name, bint writable, bint strided) 
     except BaseException:
         PyBuffer_Release(view)
         raise
+    return 0
+
+
+cdef int acquire_narrow(array, Py_buffer *view, str name, tuple shape, str like,
+                        str writer) except -1:
+    """The same of 16-bit numbers, as integers: NumPy's buffers have no bfloat16.
+
+    `writer` is what writes the array; None: it may have any strides, and is copied then.
+    """
+    check_narrow(array, name, shape, like, writer)
+    array = array if writer else _np.require(array, requirements="CA")
+    PyObject_GetBuffer(array.view("u2"), view, PyBUF_STRIDES)
     return 0
 
 
@@ -288,7 +300,7 @@ cdef class Buffers:
         self.names[self.n_held] = name
         self.n_held += 1
         view.readonly = not writable
-        if view.itemsize != self.held.itemsize:
+        if view.itemsize != (self.itemsize or self.held.itemsize) and view.itemsize != 2:
             raise TypeError(f"{name}: expected {dtype_name(self.held)} like {self.names[0]}, "
                             f"got {dtype_name(view)}"
                             f"{'' if writable else remedy(name, self.held)}")

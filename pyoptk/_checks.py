@@ -229,18 +229,18 @@ def _numbers(tree: Any) -> list[int]:
 
 
 def check_narrow(
-    grad: NDArray[Any], name: str, shape: tuple[int, ...], like: str, zero_grad: bool
+    array: NDArray[Any], name: str, shape: tuple[int, ...], like: str, writer: str | None
 ) -> None:
-    """Raise if a 16-bit gradient cannot be taken."""
-    if type(grad) is not np.ndarray or not grad.dtype.isnative:
+    """Raise if an array of 16-bit numbers cannot be taken; `writer` is what writes it."""
+    if type(array) is not np.ndarray or not array.dtype.isnative:
         raise TypeError(
-            f"{name}: expected a plain array in native byte order, got {described(grad)}"
+            f"{name}: expected a plain array in native byte order, got {described(array)}"
         )
-    if grad.shape != shape:
-        raise ValueError(f"{name}: expected shape {shape} like {like}, got {grad.shape}")
-    if zero_grad and not (grad.flags.writeable and grad.flags.c_contiguous):
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape} like {like}, got {array.shape}")
+    if writer and not array.flags.carray:
         raise ValueError(
-            f"{name}: expected a writable C-contiguous array, because zero_grad writes it, got a "
+            f"{name}: expected a writable C-contiguous array, because {writer} writes it, got a "
             "read-only or strided one"
         )
 

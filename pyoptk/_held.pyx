@@ -13,13 +13,15 @@ from cpython.buffer cimport Py_buffer, PyBuffer_Release
 from cpython.dict cimport PyDict_GetItemWithError, PyDict_Size
 from cpython.list cimport PyList_GetItem, PyList_Size
 from cpython.object cimport PyObject
-from libc.string cimport memcmp, memcpy
+from libc.stdint cimport uint16_t
+from libc.string cimport memcmp, memcpy, memset
 
-from ._arrays cimport Buffers, acquire, check_like, dtype_of
-from ._core cimport _Lock
+from ._arrays cimport Buffers, acquire, acquire_narrow, check_like, dtype_of, lend, shape_of, size_of
+from ._core cimport _Lock, optim_table
 from .capi cimport (
-    NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_F32, PK_MAX_STATES, PyArray_CHKFLAGS,
-    PyArray_DATA, PyArray_DESCR, PyArray_DIMS, PyArray_NDIM, PyArrayObject,
+    NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_BF16, PK_F16, PK_F32, PK_MAX_STATES, PK_NATIVE,
+    PyArray_CHKFLAGS, PyArray_DATA, PyArray_DESCR, PyArray_DIMS, PyArray_NDIM, PyArray_STRIDES,
+    PyArrayObject, pk_tensor,
 )
 
 cdef object _geterrobj = getattr(_np, "geterrobj", None), _seterr = _np.seterr  # NumPy 1 has them
@@ -50,6 +52,29 @@ def _ignoring(function, arguments):
     return function(*arguments)
 
 
+cdef void *data_of(array) noexcept:
+    return PyArray_DATA(<PyArrayObject *> <PyObject *> array)
+
+
+# ---- numbers of 16 bits -------------------------------------------------------------------------
+
+NARROW = {"float16": <int> PK_F16, "bfloat16": <int> PK_BF16}  # name in NumPy, storage in C
+
+
+def wide(array, kind, low=None):
+    """The float32 numbers that an array of 16 bits holds; `low`: with their lower halves."""
+    cdef pk_tensor tensor
+    found = _np.empty(array.shape, _f32)
+    array = _np.require(array, requirements="CA")
+    memset(&tensor, 0, sizeof(tensor))
+    tensor.param, tensor.n = data_of(array), array.size
+    tensor.stored.param = kind
+    if low is not None:
+        tensor.low = <uint16_t *> data_of(low)
+    optim_table(PK_F32).read_param(&tensor, <float *> data_of(found))
+    return found
+
+
 # ---- parameters ---------------------------------------------------------------------------------
 
 cdef class Held(Buffers):
@@ -64,20 +89,28 @@ cdef class Held(Buffers):
         What the caller handed in. If it is a dict or a list, no entry may be replaced later.
     tree : dict, list or None
         Its structure, if it is nested; see `_checks.gathered`.
+    narrow : dict, optional
+        The dtypes of 16 bits that the arrays may have besides float32: from name to storage in C.
+
+    `kinds` has the storage of each array.
     """
 
-    def __cinit__(self, keys, list arrays, given, tree):
+    def __cinit__(self, keys, list arrays, given, tree, dict narrow={}):
         cdef Py_ssize_t i
         self.keys, self.arrays = keys, arrays
         self.entries, self.mapping = arrays, isinstance(given, _checks.Mapping)
         self.tree = tree
         self.count = len(arrays)
-        self.reserve(self.count * (2 + 2 * PK_MAX_STATES))
+        self.reserve(self.count * (3 + 2 * PK_MAX_STATES))
+        self.narrow = narrow
+        self.kinds = [self.kind_of(array) for array in arrays]
+        self.itemsize = 4 if any(self.kinds) else 0
         for i in range(self.count):
-            self.hold(arrays[i], self.label("params", i))
+            self.hold(arrays[i], self.label("params", i), None, self.kinds[i])
         self.check_apart()
-        self.dtype = dtype_of(self.held)
+        self.dtype = PK_F32 if self.itemsize else dtype_of(self.held)
         self.descr = <void *> <PyObject *> (_f32 if self.dtype == PK_F32 else _f64)
+        self.descrs = [array.dtype if kind else None for array, kind in zip(arrays, self.kinds)]
         if self.mapping or isinstance(given, list) or tree is not None:
             self.watched = given
             try:
@@ -89,12 +122,74 @@ cdef class Held(Buffers):
     cdef str label(self, str what, Py_ssize_t i):
         return what if self.keys is None else f"{what}[{self.keys[i]!r}]"
 
-    cdef Py_buffer *hold(self, array, str name, scale=None) except NULL:
+    cdef int kind_of(self, array):
+        """The storage of an array in C; PK_NATIVE for what is not narrow."""
+        return self.narrow.get(array.dtype.name, PK_NATIVE) if isinstance(array, _ndarray) else 0
+
+    cdef Py_buffer *hold(self, array, str name, scale=None, bint narrow=False) except NULL:
         """Acquire what a step writes, and the scales of its blocks if it has them."""
         if scale is not None:
             self.hold(scale, f"{name}_scale")
-        acquire(array, self.next(), name, True, False)
+        if narrow:
+            acquire_narrow(array, self.next(), name, array.shape, name, "a step")
+        else:
+            acquire(array, self.next(), name, True, False)
         return self.add(name, True)
+
+    cdef int add_master(self, Py_ssize_t i, pk_tensor *tensor, str master, dict states) except -1:
+        """Let the tensor of a narrow parameter be stepped as `master` says.
+
+        With "float32" a copy is stepped, and the parameter written beside it; with "remainder"
+        the lower halves are states; with "stochastic" the parameter is rounded by chance.
+        """
+        cdef void *memory
+        if master == "float32":
+            memory = self.hold(states["master"][i], self.label("master", i)).buf
+            optim_table(PK_F32).read_param(tensor, <float *> memory)
+            tensor.copy, tensor.stored.copy = tensor.param, tensor.stored.param
+            tensor.param, tensor.stored.param = memory, PK_NATIVE
+        elif master == "remainder":
+            tensor.low = <uint16_t *> self.hold(
+                states["remainder"][i], self.label("remainder", i), None, True).buf
+        else:
+            tensor.stored.by_chance = 1
+        return 0
+
+    cdef void begin_average(self, pk_tensor *t) noexcept:
+        """Let the moving average of a parameter be what it stands for now."""
+        if t.stored.param:
+            optim_table(PK_F32).read_param(t, <float *> t.ema)
+        else:
+            memcpy(t.ema, t.param, t.n * (4 if self.dtype == PK_F32 else 8))
+
+    cdef int lend_like(self, Py_ssize_t i, array, int flags, Py_buffer *view) noexcept:
+        """Fast path for a gradient of parameter i; returns its storage, or -1 if it is unsuitable.
+        """
+        cdef PyArrayObject *a = <PyArrayObject *> <PyObject *> array
+        cdef int kind = PK_NATIVE
+        cdef Py_ssize_t n = size_of(&self.held[i])
+        if not self.is_like(i, array, flags, self.descr):
+            kind = self.kinds[i]
+            if not kind or not self.is_like(i, array, flags, <void *> self.descrs[i]):
+                return -1
+        memcpy(view, &self.held[i], sizeof(Py_buffer))
+        lend(view, array)
+        view.buf, view.strides = PyArray_DATA(a), PyArray_STRIDES(a)
+        view.itemsize = 2 if kind else 4 if self.dtype == PK_F32 else 8
+        view.len = n * view.itemsize
+        return kind
+
+    cdef int take_narrow(self, Py_ssize_t i, grad, Py_buffer *view, str name,
+                         bint zeroed) except -1:
+        """Take a gradient of 16 bits, copied if it is not contiguous; returns its storage.
+
+        PK_NATIVE: it is another one, and nothing was taken.
+        """
+        cdef int kind = self.kind_of(grad) if self.dtype == PK_F32 else PK_NATIVE
+        if kind:
+            acquire_narrow(grad, view, name, shape_of(&self.held[i]), <str> self.names[i],
+                           "zero_grad" if zeroed else None)
+        return kind
 
     cpdef list in_order(self, grads):
         """The gradients as a list in the order of the parameters."""
@@ -169,23 +264,28 @@ cdef class Held(Buffers):
             self.entries = _checks.check_entries(self.entries_now(), self.keys, self.entries)
         return 0
 
-    cdef bint is_like(self, Py_ssize_t i, array, int flags) noexcept:
-        """Whether `array` is an ndarray with the dtype and shape of parameter i and these flags."""
+    cdef bint is_like(self, Py_ssize_t i, array, int flags, void *descr) noexcept:
+        """Whether `array` is an ndarray of this dtype, of the shape of parameter i, with flags."""
         cdef PyArrayObject *a = <PyArrayObject *> <PyObject *> array
         cdef Py_buffer *model = &self.held[i]
         return (type(array) is _ndarray and PyArray_CHKFLAGS(a, flags)
-                and PyArray_DESCR(a) == self.descr and PyArray_NDIM(a) == model.ndim
+                and PyArray_DESCR(a) == descr and PyArray_NDIM(a) == model.ndim
                 and not (model.ndim and memcmp(PyArray_DIMS(a), model.shape,
                                                model.ndim * sizeof(Py_ssize_t))))
 
     cdef int check_array(self, Py_ssize_t i, bint writable) except -1:
         """Raise if parameter i was given another dtype or shape in place, or is not `writable`."""
         cdef Py_buffer view
+        cdef void *descr = <void *> self.descrs[i] if self.kinds[i] else self.descr
         array = self.arrays[i]
-        if (self.is_like(i, array, NPY_ARRAY_CARRAY_RO | writable * NPY_ARRAY_WRITEABLE)
-                and PyArray_DATA(<PyArrayObject *> <PyObject *> array) == self.held[i].buf):
+        if (self.is_like(i, array, NPY_ARRAY_CARRAY_RO | writable * NPY_ARRAY_WRITEABLE, descr)
+                and data_of(array) == self.held[i].buf):
             return 0
-        acquire(array, &view, self.names[i], writable, False)
+        if self.kinds[i] and self.kind_of(array) == self.kinds[i]:
+            acquire_narrow(array, &view, self.names[i], array.shape, "",
+                           "a step" if writable else None)
+        else:
+            acquire(array, &view, self.names[i], writable, False)
         try:
             check_like(&view, self.names[i], &self.held[i], "it was at first")
             if view.buf != self.held[i].buf:
@@ -199,7 +299,8 @@ cdef class Held(Buffers):
 cdef class Averaged:
     """``with averaged:`` the parameters have the values of `others`, and no step can be taken."""
     cdef Held held
-    cdef Buffers averages, saved
+    cdef Buffers averages
+    cdef list saved
 
     def __cinit__(self, Held held not None, list others):
         self.held = held
@@ -209,9 +310,12 @@ cdef class Averaged:
 
     cdef Buffers taken(self, list arrays):
         cdef Buffers taken = Buffers()
+        cdef Py_buffer model
         taken.reserve(self.held.count)
         for i in range(self.held.count):
-            check_like(taken.take("averages", arrays[i], False), "averages", &self.held.held[i],
+            model = self.held.held[i]
+            model.itemsize = model.itemsize if model.itemsize > 2 else 4
+            check_like(taken.take("averages", arrays[i], False), "averages", &model,
                        self.held.names[i])
         return taken
 
@@ -220,21 +324,30 @@ cdef class Averaged:
         self.held.check_entries()
         for i in range(self.held.count):
             self.held.check_array(i, True)
-        self.saved = self.taken([_np.array(array) for array in self.held.arrays])
+        self.saved = [_np.array(array) for array in self.held.arrays]
         self.held.averaging = True
         self.fill(self.averages)
 
     def __exit__(self, *error):
+        cdef Py_ssize_t i
         if self.saved is not None:
-            self.fill(self.saved)
+            for i in range(self.held.count):
+                memcpy(self.held.held[i].buf, data_of(self.saved[i]), self.held.held[i].len)
             self.held.averaging, self.saved = False, None
 
     def __del__(self):
         self.__exit__()
 
     cdef int fill(self, Buffers values) except -1:
-        """Copy bytes into the parameters, even if they have been made read-only meanwhile."""
+        """Copy values into the parameters, even if they have been made read-only meanwhile."""
         cdef Py_ssize_t i
+        cdef pk_tensor tensor
+        memset(&tensor, 0, sizeof(tensor))
         for i in range(self.held.count):
-            memcpy(self.held.held[i].buf, values.held[i].buf, self.held.held[i].len)
+            tensor.param, tensor.n = self.held.held[i].buf, size_of(&self.held.held[i])
+            tensor.stored.param = self.held.kinds[i]
+            if tensor.stored.param:
+                optim_table(PK_F32).write_param(&tensor, <float *> values.held[i].buf)
+            else:
+                memcpy(tensor.param, values.held[i].buf, self.held.held[i].len)
         return 0

@@ -29,5 +29,6 @@ cdef class Watch:
 cdef Row row_named(str name)
 cdef double at_least_zero(given, str name) except? -1
 cdef double limit(dict hyper, str name) except? -1
+cdef void *param_of(const pk_tensor *tensor) noexcept
 cdef void set_narrow(pk_tensor *tensor, int slot, words, scale) noexcept
 cdef int check_fits(str name, double value, pk_dtype dtype) except -1

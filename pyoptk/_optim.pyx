@@ -14,7 +14,6 @@ from ._held import quietly
 
 cimport cython
 from cpython.buffer cimport Py_buffer
-from cpython.object cimport PyObject
 from libc.float cimport FLT_MAX, FLT_MIN
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
@@ -22,12 +21,12 @@ from libc.string cimport memset
 
 from ._arrays cimport Buffers, check_like, contiguous, dtype_of, size_of
 from ._core cimport clip_coefficient, common_fields, num_threads, optim_table, optimizers
-from ._held cimport Held
+from ._held cimport Held, data_of
 from .capi cimport (
     PK_8BIT, PK_AT_MOST, PK_BF16, PK_CAUTIOUS, PK_EPS, PK_F32, PK_MAX_FIELDS, PK_MAX_RULES,
     PK_MAX_STATES, PK_MEMORY_ROOF, PK_N_OPTIMIZERS, PK_NARROW_STATES, PK_NEEDS, PK_OPTIONAL,
     PK_SPARSE_ROWS, PK_START, PK_SWITCH,
-    PyArray_DATA, PyArrayObject, pk_common, pk_dtype, pk_field, pk_optim_kernels,
+    pk_common, pk_dtype, pk_field, pk_optim_kernels,
     pk_optimizer, pk_tensor, pk_watched, pk_which,
 )
 
@@ -53,8 +52,9 @@ cdef int check_fits(str name, double value, pk_dtype dtype) except -1:
     return 0
 
 
-cdef void *data_of(array) noexcept:
-    return PyArray_DATA(<PyArrayObject *> <PyObject *> array)
+cdef void *param_of(const pk_tensor *tensor) noexcept:
+    """The memory of the parameter itself, where a copy of float32 is stepped."""
+    return tensor.param if tensor.copy == NULL else tensor.copy
 
 
 cdef class Watch:
@@ -77,7 +77,7 @@ cdef class Watch:
         for i in range(count):
             (<int64_t *> data_of(sizes))[i] = tensors[i].n
             (<int64_t *> data_of(owners))[i] = (
-                held.owner(tensors[i].param, 1) if tensors[i].grad and tensors[i].n else -1)
+                held.owner(param_of(&tensors[i]), 1) if tensors[i].grad and tensors[i].n else -1)
         self.rows, self.parts, self.told = rows, parts, (rows, owners, sizes, scale)
         return 0
 
@@ -350,7 +350,7 @@ def squares_of(dict grads):
         tensors[i].grad, tensors[i].n = view.buf, size_of(view)
     kernels = optim_table(dtype_of(arrays.held))
     sums = _np.empty(kernels.norm_scratch_size(tensors, count) // sizeof(double))
-    scratch = PyArray_DATA(<PyArrayObject *> <PyObject *> sums)
+    scratch = data_of(sums)
     with nogil:
         norm = kernels.global_norm(tensors, count, scratch, num_threads())
     return norm, sums

@@ -10,6 +10,7 @@ than it and each other. All lie in one block, so that the system can use large p
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from ._optim import convert_state
 
 LINE = 64
 PAGE = 4096
+_MASTER, _REMAINDER = "master", "remainder"
+_WIDE = "ema", _MASTER  # what is float32 whatever the states are
 APART = 512  # bytes; more distance than this is not faster
 
 
@@ -62,13 +65,27 @@ def states_for(
     dtype: np.dtype[Any],
     state_dtype: str,
     least: int,
+    master: str | None = None,
+    kinds: Sequence[int] = (),
 ) -> dict[str, list[Any]]:
     """For each name of a state an array of zeros for each parameter, given by address and shape.
 
     With `state_dtype` "bfloat16" or "8bit" those but "ema" are uint32 words, [words_of(size)]; with
     "8bit" only of parameters of `least` elements or more. Then there is "name_scale", too: float32,
     [blocks of 256], or None where the state is like its parameter.
+
+    With `master` "float32" there is "master", too, and with "remainder" "remainder", uint16: arrays
+    for the parameters that have a number other than 0 in `kinds`, None for the others.
     """
+    if master == "float32":
+        found = states_for(params, [_MASTER, *names], dtype, state_dtype, least)
+        masters = zip(found.pop(_MASTER), kinds, strict=True)
+        return {_MASTER: [array if kind else None for array, kind in masters], **found}
+    if master == "remainder":
+        found = states_for(params, names, dtype, state_dtype, least)
+        shapes = [(0, shape if kind else (0,)) for (_, shape), kind in zip(params, kinds, strict=True)]
+        halves = zip(states_beside(shapes, 1, np.dtype(np.uint16)), kinds, strict=True)
+        return {_REMAINDER: [array[0] if kind else None for array, kind in halves], **found}
     sizes = [math.prod(shape) for _, shape in params]
     narrow = [
         state_dtype == "bfloat16" or (state_dtype == "8bit" and size >= least) for size in sizes
@@ -76,9 +93,9 @@ def states_for(
     if not any(narrow):
         beside = states_beside(params, len(names), dtype)
         return {name: [states[k] for states in beside] for k, name in enumerate(names)}
-    found: dict[str, list[Any]] = {}
+    found = {}
     for name in names:
-        wide = [name == "ema" or not is_narrow for is_narrow in narrow]
+        wide = [name in _WIDE or not is_narrow for is_narrow in narrow]
         as_params = [
             (at, shape if w else (0,)) for (at, shape), w in zip(params, wide, strict=True)
         ]
@@ -93,7 +110,7 @@ def states_for(
             strict=True,
         )
         found[name] = [(native if w else words)[0] for native, words, w in both]
-        if name != "ema" and state_dtype == "8bit":
+        if name not in _WIDE and state_dtype == "8bit":
             found[f"{name}_scale"] = [
                 None if w else np.zeros(-(-size // 256), np.float32)
                 for size, w in zip(sizes, wide, strict=True)

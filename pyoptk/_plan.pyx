@@ -7,29 +7,24 @@ import numpy as _np
 from . import _checks
 from ._places import begin_at, states_for
 
-from cpython.buffer cimport Py_buffer, PyBUF_STRIDES, PyObject_GetBuffer
+from cpython.buffer cimport Py_buffer
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from cpython.object cimport PyObject
 from libc.math cimport INFINITY
 from libc.stdint cimport INT64_MAX, int64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
-from ._arrays cimport (
-    Buffers, acquire, borrow, check_like, contiguous, lend, shape_of, size_of,
-)
+from ._arrays cimport Buffers, acquire, borrow, check_like, contiguous, shape_of, size_of
 from ._core cimport clip_coefficient, num_threads, optim_table
 from ._held cimport Held
-from ._optim cimport Row, Watch, at_least_zero, check_fits, limit, row_named, set_narrow
-from ._optim import ROWS as _ROWS
-from ._sparse cimport SparseRows, _Touched, check_rows_like, room_for
-from .capi cimport (
-    NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_BF16, PK_F16, PK_F32, PK_NATIVE,
-    PyArray_DATA, PyArrayObject, pk_common, pk_dtype, pk_optim_kernels, pk_tensor, pk_watched,
+from ._optim cimport (
+    Row, Watch, at_least_zero, check_fits, limit, param_of, row_named, set_narrow,
 )
-
-# Gradients of float32 parameters may also have these dtypes: name in NumPy, storage in C.
-cdef dict _NARROW = {"float16": PK_F16, "bfloat16": PK_BF16}
-cdef object _ndarray = _np.ndarray
+from ._optim import ROWS as _ROWS
+from ._sparse cimport SparseRows, _Touched, check_rows_like, refuse_rows, room_for
+from .capi cimport (
+    NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_F32, PK_NATIVE,
+    pk_common, pk_dtype, pk_optim_kernels, pk_tensor, pk_watched,
+)
 
 _ON_NONFINITE = ("propagate", "skip", "raise")
 
@@ -42,7 +37,8 @@ cdef class Plan:
     step 1, by its names in C. `settings`, what `hypers` were made from, is replaced in the same
     call as they are. `states` has for each state in use, by name, an array for each parameter;
     "ema" is one if `ema_decay` is given. `calls` counts the steps, `skipped` those that
-    `on_nonfinite` left undone. `state_dtype` and `least` are `_places.states_for`'s.
+    `on_nonfinite` left undone. `state_dtype` and `least` are `_places.states_for`'s; `master` says
+    how narrow parameters are stepped (`Held.add_master`), and must be given if there are any.
     """
     cdef readonly Held held
     cdef Row row
@@ -63,7 +59,7 @@ cdef class Plan:
     cdef dict __dict__     # settings and watch, a Watch or None: other threads may read them
 
     def __cinit__(self, Held held not None, str which, list group_of, list hypers, settings,
-                  dict start not None, str state_dtype="float32", least=0):
+                  dict start not None, str state_dtype="float32", least=0, str master=None):
         cdef Py_ssize_t i
         self.held, self.row, self.watch = held, row_named(which), None
         self.config_size = self.row.row.config_size
@@ -78,13 +74,13 @@ cdef class Plan:
         if not (self.configs and self.tensors and self.known):
             raise MemoryError
         for i in range(self.count):
-            self.tensors[i].param = held.held[i].buf
-            self.tensors[i].n = size_of(&held.held[i])
+            self.tensors[i].param, self.tensors[i].stored.param = held.held[i].buf, held.kinds[i]
+            self.tensors[i].n, self.tensors[i].seed = size_of(&held.held[i]), i
             self.tensors[i].group = group_of[i]
         self.grads.reserve(self.count)
         self.grads.names = [held.label("grads", i) for i in range(self.count)]
         self.configure(hypers, settings)
-        self.add_states(self.row.start_of(start, self.dtype), state_dtype, least)
+        self.add_states(self.row.start_of(start, self.dtype), state_dtype, least, master)
         held.check_apart()
         for i in range(self.count):
             self.tensors[i].grad = self.tensors[i].param  # not NULL: sizes count tensors with grad
@@ -103,24 +99,29 @@ cdef class Plan:
         """The common part of a config; from n_groups on, of a new one."""
         return <pk_common *> (self.configs + group * self.config_size)
 
-    cdef int add_states(self, list start, str state_dtype, least) except -1:
+    cdef int add_states(self, list start, str state_dtype, least, str master) except -1:
         cdef Py_ssize_t i, slot
         cdef Held held = self.held
+        cdef list kinds = held.kinds
         dtype = _np.dtype("f4" if self.dtype == PK_F32 else "f8")
-        given = [(<uintptr_t> held.held[i].buf, shape_of(&held.held[i])) for i in range(held.count)]
+        given = [(0 if kinds[i] else <uintptr_t> held.held[i].buf, shape_of(&held.held[i]))
+                 for i in range(held.count)]
         used = [(slot, name) for slot, name in enumerate(self.names) if name is not None]
-        self.states = states_for(given, [name for _, name in used], dtype, state_dtype, least)
+        self.states = states_for(given, [name for _, name in used], dtype, state_dtype, least,
+                                 master if any(kinds) else None, kinds)
         for i in range(self.count):
+            if kinds[i]:
+                held.add_master(i, &self.tensors[i], master, self.states)
             for slot, name in used:
                 state, scales = self.states[name][i], self.states.get(f"{name}_scale")
                 scale, narrow = scales and scales[i], state.dtype != dtype
                 whole = state.view(dtype) if narrow else state
                 memory = held.hold(whole, held.label(name, i), scale).buf
                 if name == "ema":
-                    state[...] = _np.asarray(held.arrays[i])  # begins at the parameter
                     self.tensors[i].ema = memory
+                    held.begin_average(&self.tensors[i])
                     continue
-                self.tensors[i].state[slot], self.tensors[i].seed = memory, i
+                self.tensors[i].state[slot] = memory
                 if narrow:
                     set_narrow(&self.tensors[i], slot, state, scale)
                 if start[slot]:
@@ -239,58 +240,55 @@ cdef class Plan:
     cdef int take(self, Py_ssize_t i, grad) except -1:
         """Take gradient i; copy it first if it is not C-contiguous."""
         cdef Py_buffer *view = &self.grads.held[i]
+        cdef Py_ssize_t whole, shared
+        cdef int kind, flags = NPY_ARRAY_CARRAY_RO | self.zero_grad * NPY_ARRAY_WRITEABLE
         self.held.check_array(i, True)
-        if self.held.is_like(i, grad, NPY_ARRAY_CARRAY_RO | self.zero_grad * NPY_ARRAY_WRITEABLE):
-            memcpy(view, &self.held.held[i], sizeof(Py_buffer))
-            lend(view, grad)
-            view.buf = PyArray_DATA(<PyArrayObject *> <PyObject *> grad)
-            self.grads.n_held = i + 1
+        kind = self.held.lend_like(i, grad, flags, view)
+        if kind >= 0:
+            self.grads.n_held, self.tensors[i].stored.grad = i + 1, <unsigned char> kind
         else:
             self.take_other(i, grad, <str> self.grads.names[i])
-        if view.buf != self.known[i] or view.len != self.held.held[i].len:
+        whole = self.tensors[i].n * view.itemsize
+        if view.buf != self.known[i] or view.len != whole:
             shared = self.held.owner(view.buf, view.len)
             if shared >= 0:
                 raise ValueError(f"{self.grads.names[i]}: expected memory of its own, got an array "
                                  f"that overlaps {self.held.names[shared]}")
-            if view.len == self.held.held[i].len:
+            if view.len == whole:
                 self.known[i] = view.buf
         return 0
 
     cdef int take_other(self, Py_ssize_t i, grad, str name) except -1:
         """Take a gradient that is no plain array of the parameters' dtype, or not contiguous."""
         cdef Py_buffer *view = &self.grads.held[i]
-        cdef Py_buffer *param = &self.held.held[i]
+        cdef Py_buffer param = self.held.held[i]
         cdef str param_name = <str> self.held.names[i]
-        if self.dtype == PK_F32 and isinstance(grad, _ndarray) and grad.dtype.name in _NARROW:
-            _checks.check_narrow(grad, name, shape_of(param), param_name, self.zero_grad)
-            # NumPy's buffers have no bfloat16.
-            PyObject_GetBuffer(_np.require(grad, requirements="CA").view("u2"), view, PyBUF_STRIDES)
-            self.grads.n_held, self.tensors[i].stored.grad = i + 1, _NARROW[grad.dtype.name]
+        cdef int kind = self.held.take_narrow(i, grad, view, name, self.zero_grad)
+        if kind:
+            self.grads.n_held, self.tensors[i].stored.grad = i + 1, <unsigned char> kind
             return 0
+        param.itemsize = 4 if self.dtype == PK_F32 else 8
         if type(grad) is SparseRows:
             self.check_takes_rows(i, grad, name)
             if not borrow((<SparseRows> grad).values, view, False, False):
                 acquire(grad.values, view, name, False, False)
             self.grads.n_held = i + 1
-            check_rows_like(view, name, grad, param, param_name)
+            check_rows_like(view, name, grad, &param, param_name)
         else:
             acquire(grad if self.zero_grad else contiguous(grad), view, name, self.zero_grad, False)
             self.grads.n_held = i + 1
-            check_like(view, name, param, param_name, not self.zero_grad)
+            check_like(view, name, &param, param_name, not self.zero_grad)
         return 0
 
     cdef int check_takes_rows(self, Py_ssize_t i, grad, str name) except -1:
         """Raise if a step of this parameter cannot be one of single rows."""
         cdef pk_common *common = self.common(self.tensors[i].group)
-        if not self.row.sparse_rows:
-            able = [row.name for row in _ROWS.values() if row.sparse_rows]
-            raise TypeError(f"{name}: expected an array, because of all kernels only "
-                            f"{', '.join(able)} step single rows, got {grad}; its dense() is one")
         on = ("ema_decay" if self.tensors[i].ema != NULL else "zero_grad" if common.zero_grad else
-              "cautious" if common.cautious else
+              "cautious" if common.cautious else "master" if self.held.kinds[i] else
               "a narrow state_dtype" if self.tensors[i].stored.states else None)
-        if on is not None:
-            raise TypeError(f"{name}: expected an array where {on} is on, got {grad}")
+        if on is not None or not self.row.sparse_rows:
+            able = None if self.row.sparse_rows else [r.name for r in _ROWS.values() if r.sparse_rows]
+            refuse_rows(name, grad, able, on)
         return 0
 
     cdef int look_for_nonfinite(self, const pk_tensor *tensors, size_t count,
@@ -308,7 +306,7 @@ cdef class Plan:
         for i in range(count):
             norm = optim_table(self.dtype).global_norm(&tensors[i], 1, self.scratch, 1)
             if not norm < INFINITY:
-                name = self.grads.names[self.held.owner(tensors[i].param, 1)]
+                name = self.grads.names[self.held.owner(param_of(&tensors[i]), 1)]
                 raise FloatingPointError(f"{name}: expected finite elements, got ones whose norm "
                                          f"is {norm}; nothing has been changed")
         raise FloatingPointError("grads: expected a finite global norm, got infinity; nothing has "
@@ -392,7 +390,7 @@ cdef class Plan:
                                      parts, num_threads())
             for i in range(self.count if self.ema_from_first_step else 0):
                 if self.tensors[i].grad and self.tensors[i].ema and self.tensors[i].step == 1:
-                    memcpy(self.tensors[i].ema, self.tensors[i].param, self.held.held[i].len)
+                    self.held.begin_average(&self.tensors[i])
             self.calls += self.calls < INT64_MAX
         finally:
             self.grads.release()

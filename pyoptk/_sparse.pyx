@@ -115,6 +115,14 @@ cdef class SparseRows:
         return f"SparseRows({self.rows.count} rows of {self.values.dtype} {self.shape})"
 
 
+cdef int refuse_rows(str name, grad, list able, str on) except -1:
+    """Say why a step cannot be one of single rows: `able` are the kernels that can, or `on` is."""
+    if able:
+        raise TypeError(f"{name}: expected an array, because of all kernels only "
+                        f"{', '.join(able)} step single rows, got {grad}; its dense() is one")
+    raise TypeError(f"{name}: expected an array where {on} is on, got {grad}")
+
+
 cdef int check_rows_like(Py_buffer *values, str name, SparseRows grad, Py_buffer *param,
                          str param_name) except -1:
     """Raise unless these are rows of such a parameter."""

@@ -4,7 +4,7 @@
 # the GIL to look for an exception. A struct names the fields that the binding uses.
 
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 
 cdef extern from "pyoptk.h" nogil:
     const char *PK_VERSION
@@ -18,7 +18,7 @@ cdef extern from "pyoptk.h" nogil:
     ctypedef enum pk_storage:
         PK_NATIVE, PK_BF16, PK_F16, PK_8BIT
     ctypedef struct pk_stored:  # a struct without a name in C
-        unsigned char grad, states
+        unsigned char param, grad, states, copy, by_chance
     ctypedef struct pk_tensor:
         void *param
         const void *grad
@@ -28,6 +28,8 @@ cdef extern from "pyoptk.h" nogil:
         int64_t step
         float *scale[3]
         uint64_t seed
+        void *copy
+        uint16_t *low
         pk_stored stored
     ctypedef struct pk_rows:
         const int64_t *indices
@@ -78,6 +80,8 @@ cdef extern from "pyoptk.h" nogil:
         size_t (*touched_scratch_size)(const pk_rows *) noexcept nogil
         void (*read_state)(const pk_tensor *, int, int, float *) noexcept nogil
         void (*write_state)(const pk_tensor *, int, int, const float *) noexcept nogil
+        void (*read_param)(const pk_tensor *, float *) noexcept nogil
+        void (*write_param)(const pk_tensor *, const float *) noexcept nogil
         double (*global_norm)(const pk_tensor *, size_t, void *, int) noexcept nogil
         size_t (*norm_scratch_size)(const pk_tensor *, size_t) noexcept nogil
 

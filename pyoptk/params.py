@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._checks import advice, described
-from ._held import Held
+from ._held import Held, wide
 
 Array = NDArray[np.floating[Any]]
 Arrays = Array | Iterable["Arrays"] | Mapping[Any, "Arrays"]
@@ -78,6 +78,8 @@ def _is_nested(entry: Any, in_mapping: bool) -> bool:
 class Params:
     """An array, or a sequence or dict of arrays, nested or not, changed in place for ever after.
 
+    `narrow` are the dtypes of 16 bits that they may have, see `Held`.
+
     Attributes
     ----------
     given : object
@@ -91,7 +93,7 @@ class Params:
         The memory of the arrays; looked at again at every step.
     """
 
-    def __init__(self, params: Any) -> None:
+    def __init__(self, params: Any, narrow: Mapping[str, int] | None = None) -> None:
         self.given = params
         keys, arrays, self._tree = taken_apart(params, "params")
         self.keys = None if isinstance(self._tree, int) else keys
@@ -108,12 +110,17 @@ class Params:
             )
         below = self._tree.values() if isinstance(self._tree, dict) else self._tree
         nested = not isinstance(self._tree, int) and not all(isinstance(b, int) for b in below)
-        self.held = Held(self.keys, arrays, params, self._tree if nested else None)
+        self.held = Held(self.keys, arrays, params, self._tree if nested else None, narrow or {})
         self.arrays = [np.asarray(array) for array in arrays]
 
     def like(self, values: list[Any]) -> Any:
         """The values, one for each array, in the structure of `given`."""
         return _filled(self._tree, values)
+
+    def wide(self, array: Array) -> Array:
+        """A parameter or a gradient; in float32 if it is of 16 bits."""
+        kind = self.held.narrow.get(array.dtype.name)
+        return array if kind is None else wide(array, kind)
 
     def named(self, what: str, values: list[Any]) -> dict[str, Any]:
         """The values by the names that checkpoints call them."""

@@ -37,10 +37,10 @@ typedef enum {
 
 enum { PK_MAX_STATES = 3 };
 
-/* The format of an array; arithmetic is always in the dtype of the table.  A parameter and its
- * average may be PK_NATIVE or PK_BF16, rounded to the nearest, ties to even; gradients anything but
- * PK_8BIT; states of float32 parameters anything but PK_F16, rounded by chance, so that their mean
- * is right.  Which bits come by chance depends on `seed`, `step`, state and element alone. */
+/* The format of an array; arithmetic is always in the dtype of the table.  With that of float32
+ * parameters, averages, copies and gradients may be anything but PK_8BIT, rounded to the nearest,
+ * ties to even; states anything but PK_F16, rounded by chance, so that their mean is right.  Which
+ * bits come by chance depends on `seed`, `step`, state and element alone. */
 typedef enum {
     PK_NATIVE, /* as the dtype of the table that the kernel was taken from */
     PK_BF16,   /* bfloat16: the upper half of a float32 */
@@ -64,9 +64,13 @@ typedef struct {
     int64_t step;                /* of this tensor; the first is 1 */
     size_t group;                /* which element of `configs` holds its hyper-parameters */
     float *scale[PK_MAX_STATES]; /* [ceil(n / PK_BLOCK)] in/out: of a state in PK_8BIT; else NULL */
-    uint64_t seed;               /* of the rounding of narrow states */
+    uint64_t seed;               /* of what is rounded by chance */
+    void *copy;                  /* [n] out: the parameter after the step, as stored.copy */
+    uint16_t *low;               /* [n] in/out: of a parameter in PK_BF16, which is rounded to the
+                                  * nearest: the lower halves of the float32 that it stands for */
     struct {
-        uint8_t param, grad, ema, states; /* a pk_storage each */
+        uint8_t param, grad, ema, states, copy; /* a pk_storage each */
+        uint8_t by_chance;                      /* 1: a parameter in PK_BF16 is so rounded */
     } stored;
 } pk_tensor;
 
@@ -332,6 +336,12 @@ typedef struct {
      *   values  [n] float32 out or in */
     void (*read_state)(const pk_tensor *t, int state, int positive, float *values);
     void (*write_state)(const pk_tensor *t, int state, int positive, const float *values);
+
+    /* The same for a parameter that is not PK_NATIVE: what it stands for, with `low` where it has
+     * that, and rounded as after a step.
+     *   values  [n] float32 out or in */
+    void (*read_param)(const pk_tensor *t, float *values);
+    void (*write_param)(const pk_tensor *t, const float *values);
 
     /* sqrt(sum of grad^2) over the list, summed in double; finite if all float32 grads are.
      *   tensors  [count] in: their grad, n and stored.grad; a grad may be NULL

@@ -263,12 +263,11 @@ PK_INLINE void lamb_visit(const sweep *s, share of, const pk_tensor **prepared, 
             pk_tensor part = part_of(t, begin, end - begin < STAGE ? end : begin + STAGE);
             part.state[2] = direction;
             part.ema = NULL;
+            stage copies;
             piece p = {.counting = 0};
-            if (is_native(t))
-                lamb_moments_update(open_native(&p, &part, 0, part.n), k);
-            else
-                update_staged(lamb_moments_update, &part, 0, part.n, p, k);
-            sums[0] += sum_of_squares(part.param, part.stored.param, part.n, 1);
+            open_copies(&p, &part, 0, part.n, &copies); /* not closed: only states change */
+            lamb_moments_update(&p, k);
+            sums[0] += sum_of_squares(p.param, PK_NATIVE, part.n, 1);
             sums[1] += sum_of_squares(direction, PK_NATIVE, part.n, 1);
         }
     }

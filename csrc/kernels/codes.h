@@ -51,30 +51,6 @@ PK_INLINE vec_unsigned merged(vec_unsigned mask, vec_unsigned a, vec_unsigned b)
     return ((a ^ b) & mask) ^ b;
 }
 
-/* ---- random bits ----------------------------------------------------------------------------- */
-
-/* The numbers of one state in one block: element i has start + i * stride, all in 32 bits.  Start
- * and stride are new in each step.  So each number is uniform, and two elements of a block, whose
- * numbers differ by an odd stride times their distance, are as good as independent. */
-typedef struct {
-    uint32_t start, stride;
-} numbers;
-
-PK_INLINE uint64_t mixed(uint64_t x) /* the output of SplitMix64 (Steele, Lea & Flood 2014) */
-{
-    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9;
-    x = (x ^ x >> 27) * 0x94D049BB133111EB;
-    return x ^ x >> 31;
-}
-
-PK_INLINE numbers numbers_of(uint64_t seed, int64_t step, size_t block, int state)
-{
-    const uint64_t golden = 0x9E3779B97F4A7C15;
-    const uint64_t stream = mixed(seed + (uint64_t)step * golden);
-    const uint64_t both = mixed(stream + (4 * (uint64_t)block + (uint64_t)state + 1) * golden);
-    return (numbers){(uint32_t)both, (uint32_t)(both >> 32) | 1};
-}
-
 /* Those of elements 0..LANES-1. */
 PK_INLINE vec_unsigned first_numbers(numbers of)
 {

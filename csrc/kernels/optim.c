@@ -90,6 +90,8 @@ const pk_optim_kernels PK_TABLE = {
 #if PK_DTYPE_BITS == 32
     .read_state = read_state,
     .write_state = write_state,
+    .read_param = read_param,
+    .write_param = write_param,
 #endif
     .global_norm = global_norm,
     .norm_scratch_size = norm_scratch_size,

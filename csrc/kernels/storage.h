@@ -1,17 +1,15 @@
-/* Formats of arrays.  Among the files of the optimizers only this one and codes.h know element
- * sizes and formats; sweep.h and norm.h call it.  The loops see a `piece`, whose arrays are `real`,
- * except perhaps its states, which narrow.h converts in registers.  Another array in another format
- * is converted into a copy in L1 and back, STAGE elements at a time.  A new format of these needs a
- * case in load_as, one in store_as, and a size; no loop and no rule changes.
+/* Arrays of other formats.  Among the files of the optimizers only this one, formats.h and codes.h
+ * know element sizes and formats; sweep.h and norm.h call it.  The loops see a `piece`, whose arrays
+ * are `real`, except perhaps its states, which narrow.h converts in registers.  Another array in
+ * another format is converted into a copy in L1 and back, STAGE elements at a time: no loop and no
+ * rule knows of it.
  *
- * If a tensor has narrow states, its pieces begin at blocks, and a stage is a whole number of
- * blocks: one thread sees all elements of a block when it computes their scale. */
+ * If a tensor has narrow states or a narrow parameter, its pieces begin at blocks, and a stage is a
+ * whole number of blocks: one thread sees all elements of a block, and knows its number. */
 #ifndef PK_STORAGE_H
 #define PK_STORAGE_H
 
-#include "real.h"
-
-#include <string.h>
+#include "formats.h"
 
 enum {
     CACHE_LINE = 64,
@@ -41,7 +39,8 @@ PK_INLINE int is_stored_as_real(int kind) { return sizeof(real) != 4 || kind == 
 /* Apart from states. */
 PK_INLINE int is_native(const pk_tensor *t)
 {
-    return is_stored_as_real(t->stored.param | t->stored.grad | t->stored.ema);
+    return is_stored_as_real(t->stored.param | t->stored.grad | t->stored.ema) &&
+           (sizeof(real) != 4 || !t->copy);
 }
 
 PK_INLINE int has_narrow_states(const pk_tensor *t) { return !is_stored_as_real(t->stored.states); }
@@ -65,6 +64,8 @@ PK_INLINE pk_tensor part_of(const pk_tensor *t, size_t begin, size_t end)
     part.param = element(t->param, begin, t->stored.param);
     part.grad = element(t->grad, begin, t->stored.grad);
     part.ema = element(t->ema, begin, t->stored.ema);
+    part.copy = element(t->copy, begin, t->stored.copy);
+    part.low = t->low ? t->low + begin : NULL;
     for (int s = 0; s < PK_MAX_STATES; s++) {
         part.state[s] = element(t->state[s], begin, t->stored.states);
         part.scale[s] = t->scale[s] ? t->scale[s] + begin / PK_BLOCK : NULL;
@@ -77,69 +78,12 @@ PK_INLINE pk_tensor part_of(const pk_tensor *t, size_t begin, size_t end)
 PK_INLINE size_t next_grain(const pk_tensor *t, size_t i)
 {
     const size_t size = size_as(t->stored.param);
+    const int in_blocks = has_narrow_states(t) || !is_stored_as_real(t->stored.param);
     const size_t past =
-        has_narrow_states(t) ? i % PK_BLOCK * size : ((uintptr_t)t->param + i * size) % CACHE_LINE;
-    const size_t grain = has_narrow_states(t) ? PK_BLOCK * size : CACHE_LINE;
+        in_blocks ? i % PK_BLOCK * size : ((uintptr_t)t->param + i * size) % CACHE_LINE;
+    const size_t grain = in_blocks ? PK_BLOCK * size : CACHE_LINE;
     const size_t next = past ? i + (grain - past) / size : i;
     return next < t->n ? next : t->n;
-}
-
-/* ---- formats --------------------------------------------------------------------------------- */
-
-PK_INLINE float float_of(uint32_t bits)
-{
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-PK_INLINE uint32_t bits_of(float x)
-{
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-PK_INLINE float from_bf16(uint16_t half) { return float_of((uint32_t)half << 16); }
-
-/* Rounds to the nearest, ties to even; a NaN stays a NaN. */
-PK_INLINE uint16_t to_bf16(float x)
-{
-    const uint32_t bits = bits_of(x), rounded = bits + 0x7fff + (bits >> 16 & 1);
-    return (uint16_t)((x == x ? rounded : bits | 0x400000) >> 16);
-}
-
-/* In integer arithmetic, which has the same bits everywhere.  A denormal, m * 2^-24, is computed as
- * the difference of two numbers near 2^-14, because denormal floats are flushed to zero here. */
-PK_INLINE float from_f16(uint16_t half)
-{
-    const uint32_t sign = (uint32_t)(half & 0x8000) << 16, rest = (uint32_t)(half & 0x7fff) << 13;
-    const uint32_t exponent = rest & 0x1fu << 23, bias = (127 - 15) << 23;
-    const float denormal = float_of(rest + bias + (1 << 23)) - float_of(bias + (1 << 23));
-    const uint32_t normal = rest + (exponent == 0x1fu << 23 ? 2 * bias : bias);
-    return float_of(sign | (exponent ? normal : bits_of(denormal)));
-}
-
-static void load_as(real *restrict to, const void *from, size_t n, int kind)
-{
-    const uint16_t *halves = from;
-    if (kind == PK_BF16) {
-        PK_SIMD
-        for (size_t i = 0; i < n; i++)
-            to[i] = (real)from_bf16(halves[i]);
-    } else {
-        PK_SIMD
-        for (size_t i = 0; i < n; i++)
-            to[i] = (real)from_f16(halves[i]);
-    }
-}
-
-static void store_as(void *to, const real *restrict from, size_t n)
-{
-    uint16_t *halves = to;
-    PK_SIMD
-    for (size_t i = 0; i < n; i++)
-        halves[i] = to_bf16((float)from[i]);
 }
 
 /* ---- pieces ---------------------------------------------------------------------------------- */
@@ -151,6 +95,30 @@ PK_INLINE real *as_real(const void *array, size_t n, int kind, real *copy)
         return (real *)(uintptr_t)array;
     load_as(copy, array, n, kind);
     return copy;
+}
+
+/* The same of a parameter. */
+PK_INLINE real *param_as_real(const pk_tensor *part, real *copy)
+{
+    if (!part->low || is_stored_as_real(part->stored.param))
+        return as_real(part->param, part->n, part->stored.param, copy);
+    load_both(copy, part->param, part->low, part->n);
+    return copy;
+}
+
+/* Stores a parameter that is not native.  `block`: the index of its first block in its tensor. */
+static void store_param(const pk_tensor *part, size_t block, const real *from)
+{
+    if (part->low) {
+        store_both(part->param, part->low, from, part->n);
+    } else if (!part->stored.by_chance) {
+        store_as(part->param, from, part->n, part->stored.param);
+    } else {
+        uint16_t *const to = part->param;
+        for (size_t i = 0; i < part->n; i += PK_BLOCK)
+            store_by_chance(to + i, from + i, part->n - i < PK_BLOCK ? part->n - i : PK_BLOCK,
+                            numbers_of(part->seed, part->step, block++, PK_MAX_STATES));
+    }
 }
 
 /* The states of elements begin..end-1. */
@@ -178,7 +146,7 @@ static void open_copies(piece *p, const pk_tensor *t, size_t begin, size_t end, 
 {
     const pk_tensor part = part_of(t, begin, end);
     p->n = part.n;
-    p->param = as_real(part.param, part.n, part.stored.param, copies->param);
+    p->param = param_as_real(&part, copies->param);
     p->grad = as_real(part.grad, part.n, part.stored.grad, copies->grad);
     p->ema = as_real(part.ema, part.n, part.stored.ema, copies->ema);
     open_states(p, t, begin);
@@ -189,11 +157,29 @@ static void close_copies(const piece *p, const pk_tensor *t, size_t begin, int z
 {
     const pk_tensor part = part_of(t, begin, begin + p->n);
     if (p->param != part.param)
-        store_as(part.param, p->param, part.n);
+        store_param(&part, begin / PK_BLOCK, p->param);
+    if (part.copy)
+        store_as(part.copy, p->param, part.n, part.stored.copy);
     if (p->ema != part.ema)
-        store_as(part.ema, p->ema, part.n);
+        store_as(part.ema, p->ema, part.n, part.stored.ema);
     if (zero_grad && p->grad != part.grad)
         memset((void *)(uintptr_t)part.grad, 0, part.n * size_as(part.stored.grad));
 }
+
+#if PK_DTYPE_BITS == 32
+
+static void read_param(const pk_tensor *t, float *values)
+{
+    const real *const found = param_as_real(t, values);
+    if (found != values)
+        memcpy(values, found, t->n * sizeof *values);
+}
+
+static void write_param(const pk_tensor *t, const float *values)
+{
+    store_param(t, 0, values);
+}
+
+#endif
 
 #endif

@@ -81,6 +81,17 @@ static double squares_again(const void *array, int kind, size_t n)
     return sum;
 }
 
+static double param_squares_again(const pk_tensor *block)
+{
+    double sum = 0;
+    for (size_t i = 0; i < block->n; i += STAGE) {
+        real copy[STAGE];
+        const pk_tensor part = part_of(block, i, i + smaller(block->n - i, STAGE));
+        sum += sum_of_squares(param_as_real(&part, copy), PK_NATIVE, part.n, 1);
+    }
+    return sum;
+}
+
 /* Reads the gradient of a block again, one element after the other. */
 static void count_elements(const pk_tensor *block, const context *k, struct watched_part *part)
 {
@@ -117,16 +128,24 @@ static struct watched_part part_with(const watched_sums *w, const pk_tensor *blo
     if (!is_normal)
         part.grad = squares_again(block->grad, block->stored.grad, block->n);
     if (!in_range(part.param))
-        part.param = squares_again(block->param, block->stored.param, block->n);
+        part.param = param_squares_again(block);
     if (!is_normal || smallest == 0 || k->scale * largest > k->clip)
         count_elements(block, k, &part);
     return part;
 }
 
-PK_INLINE double element_of(const void *array, size_t i, int kind)
+PK_INLINE double param_at(const pk_tensor *t, size_t i)
 {
     real copy;
-    return (double)*as_real(element(array, i, kind), 1, kind, &copy);
+    const pk_tensor one = part_of(t, i, i + 1);
+    return (double)*param_as_real(&one, &copy);
+}
+
+PK_INLINE double grad_at(const pk_tensor *t, size_t i)
+{
+    real copy;
+    const int kind = t->stored.grad;
+    return (double)*as_real(element(t->grad, i, kind), 1, kind, &copy);
 }
 
 /* Before the step of elements begin..end-1 each rate holds the parameter. */
@@ -135,8 +154,8 @@ static void watch_rates(double *rates, const pk_tensor *t, size_t begin, size_t 
 {
     const size_t apart = t->n < PK_WATCHED_RATES ? 1 : t->n / PK_WATCHED_RATES;
     for (size_t r = (begin + apart - 1) / apart; r < PK_WATCHED_RATES && r * apart < end; r++) {
-        const double p = element_of(t->param, r * apart, t->stored.param);
-        const double g = before ? 0 : element_of(t->grad, r * apart, t->stored.grad);
+        const double p = param_at(t, r * apart);
+        const double g = before ? 0 : grad_at(t, r * apart);
         rates[r] = before ? p : fabs((rates[r] - p) / (scale * g));
     }
 }

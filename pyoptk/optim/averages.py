@@ -23,6 +23,7 @@ class Lookahead(LookaheadSteps):
     Parameters
     ----------
     opt : optimizer or wrapper
+        Of parameters that are not float16 or bfloat16; others raise a TypeError.
     k : int
         Steps between two updates of the slow weights, at least 1 (Optax's ``sync_period``).
     alpha : float
@@ -50,6 +51,11 @@ class Lookahead(LookaheadSteps):
 
     def __init__(self, opt: Optimizer | Wrapper, k: int = 5, alpha: float = 0.5) -> None:
         super().__init__(opt)
+        if any(self._tree.held.kinds):
+            raise TypeError(
+                "opt: expected parameters of float32 or float64, whose way to the slow weights is "
+                "not rounded to 16 bits, got narrow ones"
+            )
         self.k, self.alpha = k, alpha
         self._slow = [param.copy() for param in self._tree.arrays]
         self._own = self._tree.named("slow", shown(self._slow))

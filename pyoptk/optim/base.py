@@ -23,7 +23,7 @@ from ..checkpoint import check_arrays, check_mapping
 from ..params import Array, Arrays, Params
 from .hyper import Grads, Settings, Switch, Value, at_step, lrs_at_step, override
 from .like import settings_like
-from .narrow import Stored, as_stored, check_storage
+from .narrow import Stored, as_stored, check_storage, dtypes_of
 from .watch import Watched
 
 
@@ -45,7 +45,8 @@ class Optimizer(Watched, Stored, Uncopied, Declared):
 
     params : array, or sequence or dict of arrays, nested or not
         float32 or float64 (all the same), C-contiguous, of any shape. Changed in place by `step`.
-        The name of an array in nested dicts is its keys, joined by dots: "lower.weight".
+        The name of an array in nested dicts is its keys, joined by dots: "lower.weight". Beside
+        float32 there may be float16 and bfloat16 (from ml_dtypes), see `master`.
     lr : float
         Learning rate, >= 0.
     weight_decay : float
@@ -90,6 +91,15 @@ class Optimizer(Watched, Stored, Uncopied, Declared):
         right (docs/semantics.md). Not to be changed later, nor is the next.
     min_8bit_size : int
         With "8bit", states of parameters of fewer elements stay float32.
+    master : {"float32", "remainder", "stochastic"}
+        How parameters of 16 bits, which are too coarse for most updates, are stepped; must be given
+        where there are any. "float32": a float32 copy, `state["master"]`, is stepped, and each
+        parameter is that rounded to the nearest. "remainder", for bfloat16: the same with the lower
+        16 bits of that copy alone, `state["remainder"]`. "stochastic", for bfloat16: rounded by
+        chance, up or down so that the mean is right. Steps, averages and states are otherwise those
+        of float32 (docs/semantics.md). Not to be changed later.
+    dtype : {"bfloat16"}, optional
+        Then parameters and gradients of uint16 are taken as bfloat16.
     no_decay : list or tuple of str
         Patterns of parameters without weight decay, ``["*bias*"]``; each must match one.
     decay_mask : list or tuple of str, or None
@@ -126,6 +136,8 @@ class Optimizer(Watched, Stored, Uncopied, Declared):
     groups: Mapping[str, Mapping[str, Any]] | None = None
     state_dtype: InitVar[str] = "float32"
     min_8bit_size: InitVar[int] = 4096
+    master: InitVar[str | None] = None
+    dtype: InitVar[str | None] = None
     no_decay: InitVar[Sequence[str]] = ()
     decay_mask: InitVar[Sequence[str] | None] = None
 
@@ -136,8 +148,8 @@ class Optimizer(Watched, Stored, Uncopied, Declared):
         start = {name: given.pop(name) for name in row.starts}
         params, groups = given.pop("params"), given.pop("groups")
         mask, no_decay = given.pop("decay_mask"), given.pop("no_decay")
-        tree = Params(params)
-        storage = {name: given.pop(name) for name in ("state_dtype", "min_8bit_size")}
+        tree = Params(params, dtypes_of(given.pop("dtype")))
+        storage = {name: given.pop(name) for name in ("state_dtype", "min_8bit_size", "master")}
         groups = {} if groups is None else groups
         mask = _checks.check_patterns("decay_mask", ("*",) if mask is None else mask, tree.names)
         no_decay = _checks.check_patterns("no_decay", no_decay, tree.names)
@@ -150,7 +162,7 @@ class Optimizer(Watched, Stored, Uncopied, Declared):
         settings = Settings.of(kinds, given, groups)
         first = at_step(0, settings.merged)
         names = row.state_names(first[0])[:-1]
-        check_storage(self._kernel, {**given, **storage}, names, tree.arrays[0].dtype)
+        check_storage(self._kernel, {**given, **storage}, names, tree)
         plan = Plan(tree.held, self._kernel, of, first, settings, start, *storage.values())
         self.__dict__.update(params=params, _params=tree, _kinds=kinds, _of=of, _plan=plan)
 
@@ -191,7 +203,8 @@ class Optimizer(Watched, Stored, Uncopied, Declared):
         Parameters
         ----------
         grads : array, or sequence or dict of arrays, nested or not
-            In the structure of `params`: the same keys, shapes and dtype. With None instead of an
+            In the structure of `params`: the same keys, shapes and dtype; beside parameters of
+            float32 or 16 bits any of float32, float16 and bfloat16. With None instead of an
             array or of a dict within, the parameters, their states and step counts do not change;
             with `SparseRows`, only some rows do. Gradients are only read, and may be reused after
             the call. One that is not C-contiguous is copied first. No gradient may overlap a

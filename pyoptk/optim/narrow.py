@@ -9,17 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks, _optim
+from .._held import NARROW, wide
 from .._places import words_of
+from ..params import Params
 
 STATE_DTYPES = ("float32", "bfloat16", "8bit")
+MASTERS = ("float32", "remainder", "stochastic")
 MOST_ELEMENTS = 2**62
 
 
-def check_storage(kernel: str, given: Mapping[str, Any], names: list[str], dtype: Any) -> None:
-    """Raise if the optimizer cannot have the states that `state_dtype` asks for.
+def dtypes_of(dtype: Any) -> dict[str, int]:
+    """The dtypes of 16 bits that parameters and gradients may have: from name to storage in C."""
+    _checks.check_choice("dtype", dtype, (None, "bfloat16"))
+    return NARROW if dtype is None else {**NARROW, "uint16": NARROW["bfloat16"]}
 
-    `given` are the arguments of the constructor, `dtype` that of the parameters.
+
+def check_storage(kernel: str, given: Mapping[str, Any], names: list[str], tree: Params) -> None:
+    """Raise if the optimizer cannot have the states that `state_dtype` and `master` ask for.
+
+    `given` are the arguments of the constructor, `tree` the parameters.
     """
+    _check_master(given["master"], tree)
     state_dtype = given["state_dtype"]
     _checks.check_choice("state_dtype", state_dtype, STATE_DTYPES)
     expected = "an integer >= 0"
@@ -30,8 +40,8 @@ def check_storage(kernel: str, given: Mapping[str, Any], names: list[str], dtype
     if not row.narrow_states:
         able = ", ".join(r.name for r in _optim.ROWS.values() if r.narrow_states)
         why = f"for {kernel}, because only {able} have narrow states"
-    elif dtype != np.float32:
-        why = f"for parameters of {dtype}"
+    elif tree.arrays[0].dtype == np.float64:
+        why = "for parameters of float64"
     elif given.get("centered"):
         why = "with centered, because what v exceeds the squared mean by is lost in rounding"
     elif not any(names):
@@ -39,6 +49,36 @@ def check_storage(kernel: str, given: Mapping[str, Any], names: list[str], dtype
     else:
         return
     raise ValueError(f"state_dtype: expected 'float32' {why}, got {state_dtype!r}")
+
+
+def _check_master(master: Any, tree: Params) -> None:
+    if master is not None:
+        _checks.check_choice("master", master, MASTERS)
+    narrow = [i for i, kind in enumerate(tree.held.kinds) if kind]
+    if not narrow:
+        if master is not None:
+            raise ValueError(
+                f"master: expected None, because no parameter is float16 or bfloat16, got "
+                f"{master!r}"
+            )
+    elif master is None:
+        raise ValueError(
+            "master: expected 'float32', 'remainder' or 'stochastic' for "
+            f"{_shown(tree, narrow[0])}, because most updates are smaller than its roundings, "
+            "got None"
+        )
+    elif master != "float32":
+        for i in narrow:
+            if tree.held.kinds[i] == NARROW["float16"]:
+                raise ValueError(
+                    f"master: expected 'float32' for {_shown(tree, i)}, because {master!r} is for "
+                    f"bfloat16, whose bits are the upper ones of a float32, got {master!r}"
+                )
+
+
+def _shown(tree: Params, i: int) -> str:
+    key = "" if tree.keys is None else f"[{tree.keys[i]!r}]"
+    return f"params{key} of {tree.arrays[i].dtype}"
 
 
 class Stored:
@@ -51,16 +91,20 @@ class Stored:
     def state_values(self, name: str) -> Any:
         """What a state stands for: a copy for each parameter, in the structure of `params`.
 
+        "master" stands for the parameters in float32, whatever `master` is.
+
         Parameters
         ----------
-        name : key of `state`, such as "m"
+        name : key of `state`, such as "m", or "master" where parameters are narrow
 
         Raises
         ------
         ValueError
             For an unknown name.
         """
-        known = [name for name in self._plan.states if not name.endswith("_scale")]
+        known = [name for name in self._plan.states if not name.endswith(("_scale", "remainder"))]
+        if any(self._params.held.kinds) and "master" not in known:
+            known.append("master")
         _checks.check_choice("name", name, known)
         count = len(self._params.arrays)
         return self._params.like([as_numbers(self, name, i) for i in range(count)])
@@ -68,9 +112,12 @@ class Stored:
 
 def as_numbers(opt: Stored, name: str, i: int) -> NDArray[Any]:
     """What state `name` of parameter i stands for, a copy in the shape of the parameter."""
-    plan, param = opt._plan, opt._params.arrays[i]
+    plan, param, kind = opt._plan, opt._params.arrays[i], opt._params.held.kinds[i]
+    if name == "master" and (not kind or name not in plan.states):
+        low = plan.states.get("remainder")
+        return wide(param, kind, low and low[i])
     words, scale = plan.states[name][i], (plan.states.get(f"{name}_scale") or {i: None})[i]
-    if words.dtype == param.dtype:
+    if words.dtype != np.uint32:
         return np.array(words)
     values = np.empty(param.shape, np.float32)
     _optim.convert_state(opt._kernel, name, words, scale, values, 0, 0, False)
@@ -83,7 +130,7 @@ def as_stored(opt: Stored, state: Any) -> Any:
     What does not look like any of them stays as it is, for the checks to refuse.
     """
     plan, tree = opt._plan, opt._params
-    if not isinstance(state, Mapping) or tree.arrays[0].dtype != np.float32:
+    if not isinstance(state, Mapping) or tree.arrays[0].dtype == np.float64:
         return state
     found = dict(state)
     names = [name for name, _, _ in _optim.ROWS[opt._kernel].states if name in plan.states]

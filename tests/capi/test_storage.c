@@ -29,6 +29,7 @@ static void test_every_half_is_read_by_its_definition(void)
     for (unsigned half = 0; half < 1 << 16; half++) {
         const float got = from_f16((uint16_t)half), want = f16_by_definition(half);
         same &= isnan(want) ? isnan(got) : bits_of(got) == bits_of(want);
+        same &= isnan(want) ? isnan(f16_by_definition(to_f16(want))) : to_f16(want) == half;
         if (!isnan(from_bf16((uint16_t)half)))
             same &= to_bf16(from_bf16((uint16_t)half)) == half;
     }
@@ -36,6 +37,11 @@ static void test_every_half_is_read_by_its_definition(void)
     CHECK(same);
     CHECK(to_bf16(1 + 0x1p-8f) == 0x3f80 && to_bf16(1 + 0x3p-8f) == 0x3f82); /* ties to even */
     CHECK(to_bf16(1 + 0x1.1p-8f) == 0x3f81 && to_bf16(FLT_MAX) == 0x7f80);
+    CHECK(to_f16(1 + 0x1p-11f) == 0x3c00 && to_f16(1 + 0x3p-11f) == 0x3c02);
+    CHECK(to_f16(1 + 0x1.1p-11f) == 0x3c01 && to_f16(-65519.9f) == 0xfbff);
+    CHECK(to_f16(65520.0f) == 0x7c00 && to_f16(FLT_MAX) == 0x7c00 && to_f16(-0.0f) == 0x8000);
+    CHECK(to_f16(0x1p-25f) == 0 && to_f16(0x1.1p-25f) == 1 && to_f16(0x3p-25f) == 2);
+    CHECK(to_f16(0x1.ffep-15f) == 0x0400 && to_f16(0x1.ffap-15f) == 0x03ff);
     CHECK(isnan(from_bf16(to_bf16(NAN))) && isnan(from_bf16(to_bf16(float_of(0x7f800001)))));
 }
 
@@ -205,6 +211,74 @@ static void test_a_narrow_gradient_is_zeroed_and_a_narrow_parameter_moves(void)
     CHECK(good);
 }
 
+/* A parameter in two halves is a float32 one, which a copy beside it follows. */
+static void test_two_halves_and_a_copy_follow_a_float32_parameter(void)
+{
+    static uint16_t high[LONG], low[LONG], copied[LONG];
+    int same = 1;
+    begin();
+    for (int i = 0; i < LONG; i++) {
+        high[i] = to_bf16(p[0][i]);
+        low[i] = 0;
+        p[0][i] = from_bf16(high[i]);
+    }
+    pk_tensor halves = {.param = high, .grad = g, .state = {m[1], v[1]}, .ema = ema[1], .low = low};
+    pk_tensor whole = {.param = p[0], .grad = g, .state = {m[0], v[0]}, .ema = ema[0]};
+    halves.n = whole.n = LONG;
+    halves.stored.param = whole.stored.copy = PK_BF16;
+    whole.copy = copied;
+    for (int step = 1; step <= 4; step++) {
+        adam(whole, step > 2, step, 5 - step);
+        adam(halves, step > 2, step, step);
+        pk_optim(PK_F32)->read_param(&halves, p[1]);
+        same &= !memcmp(p[0], p[1], sizeof g) && !memcmp(ema[0], ema[1], sizeof g);
+        for (int i = 0; i < LONG; i++)
+            same &= copied[i] == to_bf16(p[0][i]) &&
+                    (high[i] == copied[i] || low[i] == 0x8000); /* a tie */
+    }
+    CHECK(same);
+    const uint32_t bits[] = {0x7f7fffff, 0xff7fffff, 0x7f800000, 0xff800000, 0x80000000, 0x3f808000,
+                             0xbf807fff, 0x00800000, 0x7fffffff, 0x7f800001};
+    for (int i = 0; i < 10; i++) {
+        p[0][i] = float_of(bits[i]);
+        halves.n = (size_t)i + 1;
+        pk_optim(PK_F32)->write_param(&halves, p[0]);
+        pk_optim(PK_F32)->read_param(&halves, p[1]);
+        CHECK(isnan(p[0][i]) ? isnan(p[1][i]) && isnan(from_bf16(high[i]))
+                             : bits_of(p[1][i]) == bits[i]);
+    }
+}
+
+/* Steps that are smaller than a rounding. */
+static void test_a_parameter_rounded_by_chance_keeps_its_mean(void)
+{
+    pk_sgd_config config = {.common = PK_COMMON_DEFAULTS};
+    double sum = 0;
+    begin();
+    config.common.lr = 0x1p-15;
+    for (int i = 0; i < LONG; i++) {
+        narrow_p[i] = 0x3f80; /* 1 */
+        g[i] = -1;
+    }
+    pk_tensor t = {.param = narrow_p, .grad = g, .n = LONG, .seed = 3};
+    t.stored.param = PK_BF16;
+    t.stored.by_chance = 1;
+    for (t.step = 1; t.step <= 128; t.step++) {
+        static uint16_t before[LONG];
+        memcpy(before, narrow_p, sizeof before);
+        pk_optim(PK_F32)->step(PK_SGD, &t, 1, &config, NULL, 1);
+        if (t.step == 7) { /* several threads: the same bits */
+            t.param = before;
+            pk_optim(PK_F32)->step(PK_SGD, &t, 1, &config, NULL, 3);
+            CHECK(!memcmp(before, narrow_p, sizeof before));
+            t.param = narrow_p;
+        }
+    }
+    for (int i = 0; i < LONG; i++)
+        sum += (double)from_bf16(narrow_p[i]) - 1;
+    CHECK(fabs(sum / LONG / 0x1p-8 - 1) < 0.05); /* 5 deviations of 20,011 times 0 or more steps */
+}
+
 int main(void)
 {
     test_every_half_is_read_by_its_definition();
@@ -220,6 +294,8 @@ int main(void)
         test_narrow_states_are_rounded_after_each_step(PK_BF16);
         test_narrow_states_are_rounded_after_each_step(PK_8BIT);
         test_a_narrow_gradient_is_zeroed_and_a_narrow_parameter_moves();
+        test_two_halves_and_a_copy_follow_a_float32_parameter();
+        test_a_parameter_rounded_by_chance_keeps_its_mean();
     }
     printf("%d passed, %d failed\n", (int)passed, (int)failed);
     return failed != 0;
