@@ -4,9 +4,9 @@ Where a tensor is, PyTorch tells through the C functions of DLPack 1.3, a table 
 tensor has as `__dlpack_c_exchange_api__`: nothing is compiled against PyTorch, and an address is
 asked for in each step anew. What is rare, and every message, is Python: pyoptk/torch/tensors.py.
 """
-from cpython.buffer cimport Py_buffer
-from cpython.dict cimport PyDict_GetItemWithError
+from cpython.dict cimport PyDict_GetItemWithError, PyDict_Next
 from cpython.exc cimport PyErr_Clear
+from cpython.list cimport PyList_GetItem, PyList_Size
 from cpython.mem cimport PyMem_Free
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
@@ -16,26 +16,21 @@ from libc.string cimport memset
 
 from ._arrays cimport Buffers
 from ._core cimport _Lock, clip_coefficient, num_threads, optim_table
+from ._listed cimport (
+    Beside, check_gradients, count_steps, mark_of, n_blocks, n_bytes, written_by,
+)
 from ._optim cimport Row, check_fits, row_named
 from ._sparse cimport room_for
 from .capi cimport (
-    PK_BF16, PK_F16, PK_F32, PK_F64, PK_MAX_STATES, PK_NATIVE, pk_common, pk_dtype, pk_tensor,
+    PK_8BIT, PK_BF16, PK_F16, PK_F32, PK_F64, PK_MAX_STATES, PK_NATIVE, pk_common, pk_dtype,
+    pk_tensor,
 )
 from .dlpack cimport (
-    BFLOAT, CPU, FLOAT, Exchange, Seen, address_of, is_dense, same_order, same_shape, size_of_seen,
+    BFLOAT, CPU, FLOAT, UINT, Exchange, Seen, address_of, is_dense, is_flat, same_order, same_shape,
+    size_of_seen,
 )
 
 # ---- the tensors of one dtype -------------------------------------------------------------------
-
-cdef struct Beside:     # what belongs to a tensor of a list besides what the kernel takes
-    void *counter       # where PyTorch counts its steps; NULL: nowhere
-    bint wide           # whether that is float64
-    Py_ssize_t place    # in its group
-    const void *known   # a gradient that is known not to overlap what the step writes
-
-
-cdef class Stepper
-
 
 cdef class _Listed:
     """What a step changes of one dtype."""
@@ -64,61 +59,19 @@ cdef class _Listed:
         room_for(<void **> &self.beside, &self.beside_size, most * sizeof(Beside))
         return 0
 
-    cdef int check_apart(self, Stepper stepper) except -1:
+    cdef int check_apart(self, tuple names, tools, list groups) except -1:
         """Raise if memory that the step writes is written twice, or is that of a gradient.
 
         What is as in the last step is not looked at again.
         """
-        cdef size_t i, size
-        cdef int slot
-        cdef uint64_t mark = self.count
-        cdef pk_tensor *t
-        for i in range(self.count):
-            t = &self.tensors[i]
-            mark = (mark ^ <uint64_t> t.param) * 1099511628211ULL  # as FNV does
-            mark = (mark ^ t.n) * 1099511628211ULL
-            for slot in range(PK_MAX_STATES):
-                mark = (mark ^ <uint64_t> t.state[slot]) * 1099511628211ULL
+        cdef uint64_t mark = mark_of(self.tensors, self.count)
         if self.written is None or mark != self.mark:
-            self.list_written(stepper)
+            self.written = None
+            self.written = written_by(self.tensors, self.beside, self.count, self.dtype, names,
+                                      tools, groups)
             self.mark = mark
-        for i in range(self.count):
-            t = &self.tensors[i]
-            if t.grad != self.beside[i].known:
-                size = 2 if t.stored.grad != PK_NATIVE else 4 if self.dtype == PK_F32 else 8
-                if self.written.owner(t.grad, t.n * size) >= 0:
-                    name = stepper.label(t.group, self.beside[i].place)
-                    raise ValueError(f"{name}.grad: expected memory of its own, got a tensor that "
-                                     f"overlaps what the step writes")
-                self.beside[i].known = t.grad
-        return 0
-
-    cdef int list_written(self, Stepper stepper) except -1:
-        cdef size_t i, size = 4 if self.dtype == PK_F32 else 8
-        cdef int slot
-        cdef pk_tensor *t
-        cdef Py_buffer *view
-        cdef void *memory
-        cdef Buffers written = Buffers()
-        self.written = None
-        written.reserve(self.count * (1 + PK_MAX_STATES))
-        for i in range(self.count):
-            t = &self.tensors[i]
-            self.beside[i].known = NULL
-            name = stepper.label(t.group, self.beside[i].place)
-            for slot in range(-1, PK_MAX_STATES):
-                memory = t.param if slot < 0 else t.state[slot]
-                if memory != NULL and t.n:
-                    view = &written.held[written.n_held]
-                    memset(view, 0, sizeof(Py_buffer))
-                    view.buf, view.len = memory, t.n * size
-                    view.itemsize = view.len  # as if it were one element, without an axis
-                    written.names[written.n_held] = (
-                        name if slot < 0 else f"the {stepper.keys[slot]} of {name}")
-                    written.n_held += 1
-        written.check_apart()
-        self.written = written
-        return 0
+        return check_gradients(self.tensors, self.beside, self.count, self.dtype, self.written,
+                               tools, groups)
 
     cdef double norm(self) noexcept:
         kernels = optim_table(self.dtype)
@@ -136,14 +89,8 @@ cdef class _Listed:
         return 0
 
     cdef void step(self, Row row, const void *configs) noexcept:
-        cdef size_t i
         kernels = optim_table(self.dtype)
-        for i in range(self.count):
-            if self.beside[i].counter != NULL:
-                if self.beside[i].wide:
-                    (<double *> self.beside[i].counter)[0] = <double> self.tensors[i].step
-                else:
-                    (<float *> self.beside[i].counter)[0] = <float> self.tensors[i].step
+        count_steps(self.tensors, self.beside, self.count)
         with nogil:
             kernels.step(row.which, self.tensors, self.count, configs, self.scratch, num_threads())
 
@@ -167,6 +114,8 @@ cdef class Stepper:
     """
     cdef Row row
     cdef tuple keys
+    cdef PyObject *wanted[3]      # those that the group has; else NULL
+    cdef tuple names_of_states    # keys, filled up to PK_MAX_STATES, then those of the scales
     cdef bint counts
     cdef object tools, Tensor, Parameter, increment_version
     cdef const Exchange *exchange
@@ -174,24 +123,31 @@ cdef class Stepper:
     cdef _Listed singles, doubles
     cdef void *configs
     cdef size_t configs_size
-    cdef Py_ssize_t group, place  # of the parameter that is looked at, for messages
+    cdef Py_ssize_t group, place  # of the parameter that is looked at
+    cdef uint64_t nth             # its index among all
+    cdef int narrow               # how states of its group are stored
+    cdef int64_t least            # elements of a parameter, for 8 bits
     cdef list groups              # those of the step
     cdef object states            # a dict by parameter that makes an entry where there is none
-    cdef list written             # tensors of the step, for autograd
-    cdef list read                # gradients and counters, which must live as long as the step
+    cdef Py_ssize_t at            # where in `states` the next parameter's are expected
+    cdef list grads               # of the step
+    cdef list kept                # the other tensors of the step, and of the last one
+    cdef Py_ssize_t n_kept        # which of them are the step's
+    cdef object held              # tools.held of `kept`; None when that has changed
     cdef list made                # pairs of a dict and keys: states that were missing
     cdef list copies              # pairs of a parameter and a dense copy that the step changes
 
     def __cinit__(self, str which, tuple keys, bint counts, tools):
         self.row, self.keys, self.counts = row_named(which), keys, counts
+        names = (*keys, "", "")[:PK_MAX_STATES]
+        self.names_of_states = (*names, *[f"{name}_scale" for name in names])
         self.tools, self.Tensor, self.Parameter = tools, tools.Tensor, tools.Parameter
         self.increment_version = tools.increment_version
         self.exchange = <const Exchange *> PyCapsule_GetPointer(
             tools.Tensor.__dlpack_c_exchange_api__, "dlpack_exchange_api")
         if self.exchange.major != 1 or self.exchange.see == NULL:
-            raise ImportError(f"torch: expected the C functions of DLPack 1, got those of "
-                              f"{self.exchange.major}")
-        self.singles, self.doubles = _Listed(True), _Listed(False)
+            raise ImportError(f"torch: expected DLPack 1's functions, got {self.exchange.major}'s")
+        self.singles, self.doubles, self.kept = _Listed(True), _Listed(False), []
 
     def __dealloc__(self):
         PyMem_Free(self.configs)
@@ -226,34 +182,44 @@ cdef class Stepper:
                     del state[key]
             raise
         finally:
-            self.groups = self.states = self.written = self.read = self.copies = self.made = None
+            self.groups = self.states = self.grads = self.copies = self.made = None
 
     cdef int collect(self, optimizer, list hypers) except -1:
         """List the tensors of a step; makes states that are missing."""
         cdef size_t most = 0
         self.groups, self.states = optimizer.param_groups, optimizer.state
-        self.written, self.read, self.copies, self.made = [], [], [], []
+        self.grads, self.copies, self.made = [], [], []
+        self.at = self.n_kept = self.nth = 0
         for group in self.groups:
             most += len(group["params"])
         self.singles.clear(most)
         self.doubles.clear(most)
         for self.group in range(len(self.groups)):
             group = self.groups[self.group]
-            keys = self.keys_of(<dict> hypers[self.group])
+            hyper = <dict> hypers[self.group]
+            self.want(hyper)
+            self.narrow = self.tools.STATE_DTYPES[hyper["state_dtype"]]
+            self.least = hyper["min_8bit_size"] if self.narrow == PK_8BIT else 0
             self.place = 0
             for p in <list?> group["params"]:
                 grad = p.grad
                 if grad is not None:
                     if self.singles.count + self.doubles.count == most:
                         raise RuntimeError("step: a group has grown meanwhile")
-                    self.take(<dict?> group, keys, p, grad)
+                    self.take(<dict?> group, p, grad)
                 self.place += 1
+                self.nth += 1
         return 0
 
-    cdef tuple keys_of(self, dict hyper):
-        """PyTorch's name for each state of a group; None for those that it does not need."""
+    cdef int want(self, dict hyper) except -1:
+        cdef int slot
         names = self.row.state_names(hyper)
-        return tuple([None if names[i] is None else self.keys[i] for i in range(len(self.keys))])
+        for slot in range(3):
+            self.wanted[slot] = NULL
+        for slot in range(<int> len(self.keys)):
+            if names[slot] is not None:
+                self.wanted[slot] = <PyObject *> self.keys[slot]
+        return 0
 
     cdef str label(self, Py_ssize_t group, Py_ssize_t place):
         return self.tools.name_of(self.groups, group, place)
@@ -274,7 +240,7 @@ cdef class Stepper:
             self.tools.refuse(tensor, self.name(what))
         return 0
 
-    cdef int take(self, dict group, tuple keys, p, grad) except -1:
+    cdef int take(self, dict group, p, grad) except -1:
         """Add a parameter to the list of its dtype."""
         cdef Seen param, given
         cdef _Listed listed
@@ -299,66 +265,105 @@ cdef class Stepper:
         t = &listed.tensors[listed.count]
         memset(t, 0, sizeof(pk_tensor))
         t.param, t.grad, t.n = address_of(&param), address_of(&given), size_of_seen(&param)
-        t.group, t.step = self.group, 2
+        t.group, t.step, t.seed = self.group, 2, self.nth
+        if param.bits == 32 and size_of_seen(&param) >= self.least:
+            t.stored.states = self.narrow
         if given.code != FLOAT or given.bits != param.bits:
             if param.bits != 32 or given.bits != 16 or given.code != FLOAT and given.code != BFLOAT:
                 self.tools.refuse_gradient(grad, p, self.name(".grad"))
             t.stored.grad = PK_F16 if given.code == FLOAT else PK_BF16
-        self.written.append(whole)
-        self.read.append(grad)
-        for slot in range(<int> len(keys)):
-            if keys[slot] is not None:
+        self.keep(whole)
+        self.grads.append(grad)
+        for slot in range(3):
+            if self.wanted[slot] != NULL:
                 if state is None:
                     state = self.state_of(p)
-                t.state[slot] = self.state_like(state, <str> keys[slot], whole, &param)
-                if t.state[slot] == NULL:
+                if not self.take_state(state, slot, whole, &param, t):
                     t.step = 1
-                    self.made.append((state, self.tools.made(state, keys, whole, group)))
-                    t.state[slot] = self.state_like(state, <str> keys[slot], whole, &param)
+                    keys = [None if self.wanted[i] == NULL else key
+                            for i, key in enumerate(self.keys)]
+                    self.made.append((state, self.tools.made(
+                        state, self.row.name, keys, whole, group, t.stored.states, self.nth)))
+                    self.take_state(state, slot, whole, &param, t)
         listed.beside[listed.count].counter = NULL
         listed.beside[listed.count].place = self.place
-        if self.counts:
+        if self.counts or t.stored.states != PK_NATIVE:
             self.take_counter(self.state_of(p) if state is None else state, t,
                               &listed.beside[listed.count])
         listed.count += 1
         return 0
 
+    cdef int keep(self, tensor) except -1:
+        """Let a tensor live as long as the step, and autograd know that it is written.
+
+        Most are those of the last step, in the same order.
+        """
+        if (self.n_kept == PyList_Size(self.kept)
+                or PyList_GetItem(self.kept, self.n_kept) != <PyObject *> tensor):
+            self.kept[self.n_kept:self.n_kept + 1] = [tensor]
+            self.held = None
+        self.n_kept += 1
+        return 0
+
     cdef dict state_of(self, p):
-        cdef PyObject *found = PyDict_GetItemWithError(<dict> self.states, p)
+        """The states of a parameter; looks first where they are if it is the next with states.
+
+        PyTorch computes the hash of a tensor in Python.
+        """
+        cdef PyObject *found
+        cdef PyObject *key
+        cdef Py_ssize_t at = self.at
+        if PyDict_Next(<dict> self.states, &at, &key, &found) and key == <PyObject *> p:
+            self.at = at
+        else:
+            found = PyDict_GetItemWithError(<dict> self.states, p)
         return <dict?> (self.states[p] if found == NULL else <object> found)
 
-    cdef void *state_like(self, dict state, str key, whole, const Seen *like) except? NULL:
-        """The memory of a state; NULL if there is none."""
+    cdef bint take_state(self, dict state, int slot, whole, const Seen *like, pk_tensor *t) except -1:
+        """Find the memory of a state and of its scale; returns whether it is there."""
         cdef Seen seen
+        cdef int kind = t.stored.states
+        cdef str key = <str> <object> self.wanted[slot], scale_key
         cdef PyObject *found = PyDict_GetItemWithError(state, key)
         if found == NULL or found == <PyObject *> None:
-            return NULL
+            return False
         value = <object> found
         self.see(value, &seen, key)
-        if (seen.code != FLOAT or seen.bits != like.bits or not same_shape(&seen, like)
-                or not same_order(&seen, like)):
-            value = self.tools.refitted(state, key, whole, self.name(key))
+        if not (is_flat(&seen, UINT, 8, n_bytes(t.n, kind)) if kind != PK_NATIVE else
+                seen.code == FLOAT and seen.bits == like.bits and same_shape(&seen, like)
+                and same_order(&seen, like)):
+            value = self.tools.refitted(state, self.row.name, slot, key, whole, self.name(key),
+                                        kind, self.nth)
             self.see(value, &seen, key)
-        self.written.append(value)
-        return <void *> like if seen.data == NULL else address_of(&seen)  # of no element: any
+        self.keep(value)
+        t.state[slot] = <void *> like if seen.data == NULL else address_of(&seen)  # of no element
+        if kind == PK_8BIT:
+            scale_key = self.names_of_states[slot + PK_MAX_STATES]
+            value = state.get(scale_key)
+            self.see(value, &seen, scale_key)
+            if not is_flat(&seen, FLOAT, 32, n_blocks(t.n)):
+                self.tools.refuse_scale(value, self.name(scale_key), n_blocks(t.n))
+            self.keep(value)
+            t.scale[slot] = <float *> address_of(&seen)
+        return True
 
     cdef int take_counter(self, dict state, pk_tensor *t, Beside *beside) except -1:
         cdef Seen seen
         cdef double steps
         cdef PyObject *found = PyDict_GetItemWithError(state, "step")
-        value = self.tools.counter(state) if found == NULL else <object> found
-        if type(value) is not self.Tensor:
-            value = self.tools.counter(state)
+        value = None if found == NULL else <object> found
+        if type(value) is not self.Tensor:  # what does not count has taken a step if it has states
+            value = self.tools.counter(state, 0 if self.counts else t.step - 1)
         self.see(value, &seen, "step")
         if seen.code != FLOAT or seen.bits != 32 and seen.bits != 64 or size_of_seen(&seen) != 1:
-            value = self.tools.counter(state)
+            value = self.tools.counter(state, 0)
             self.see(value, &seen, "step")
         beside.counter, beside.wide = address_of(&seen), seen.bits == 64
         steps = (<double *> beside.counter)[0] if beside.wide else (<float *> beside.counter)[0]
         if not 0 <= steps < 2.0**62:
             raise ValueError(f"{self.name('step')}: expected a number of steps, got {steps}")
         t.step = <int64_t> steps + 1
-        self.read.append(value)
+        self.keep(value)
         return 0
 
     cdef run(self, list hypers, double scale, max_norm):
@@ -372,8 +377,11 @@ cdef class Stepper:
         for g in range(n):
             self.row.configure(<char *> self.configs + g * size, <dict> hypers[g],
                                PK_F32 if self.singles.count else PK_F64)
+        if self.held is None or len(self.kept) > self.n_kept:
+            del self.kept[self.n_kept:]
+            self.held = self.tools.held(self.kept)
         for listed in (self.singles, self.doubles):
-            listed.check_apart(self)
+            listed.check_apart(self.names_of_states, self.tools, self.groups)
             listed.prepare(self.row)
         if max_norm is not None:
             norm, wide = self.singles.norm(), self.doubles.norm()
@@ -384,7 +392,7 @@ cdef class Stepper:
         for g in range(n):
             common = <pk_common *> (<char *> self.configs + g * size)
             common.grad_scale = scale
-        self.increment_version(self.written)  # now, while all this is in the cache
+        self.increment_version(self.kept)  # now, while all this is in the cache
         self.singles.step(self.row, self.configs)
         self.doubles.step(self.row, self.configs)
         if self.copies:

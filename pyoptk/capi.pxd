@@ -10,7 +10,7 @@ cdef extern from "pyoptk.h" nogil:
     const char *PK_VERSION
     enum:
         PK_MAX_STATES, PK_MAX_FIELDS, PK_MAX_RULES, PK_CAUTIOUS, PK_SPARSE_ROWS, PK_NARROW_STATES
-        PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS
+        PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, PK_BLOCK, PK_CODE_GROUP
     ctypedef enum pk_dtype:
         PK_F32, PK_F64
     ctypedef enum pk_which:

@@ -5,6 +5,7 @@ from libc.string cimport memcmp
 
 cdef enum:
     CPU = 1             # kDLCPU
+    UINT = 1            # kDLUInt
     FLOAT = 2           # kDLFloat
     BFLOAT = 4          # kDLBfloat
 
@@ -81,3 +82,9 @@ cdef inline bint same_order(const Seen *a, const Seen *b) noexcept:
 
 cdef inline void *address_of(const Seen *a) noexcept:
     return <char *> a.data + a.byte_offset
+
+
+cdef inline bint is_flat(const Seen *a, int code, int bits, size_t n) noexcept:
+    """Whether it is one axis of n elements of this type in order, at a multiple of 4 bytes."""
+    return (a.code == code and a.bits == bits and a.ndim == 1 and <size_t> a.shape[0] == n
+            and (n < 2 or a.strides[0] == 1) and <size_t> address_of(a) % 4 == 0)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from .. import _checks
@@ -17,6 +18,7 @@ from .._arguments import Declared
 from .._optim import ROWS
 from .._tensors import Stepper
 from ..optim.like import KEYWORDS
+from ..optim.narrow import check_storage
 from . import tensors
 
 Number = Any  # a float, or a tensor of one element
@@ -56,6 +58,10 @@ class TorchOptimizer(Declared, _Clipping, torch.optim.Optimizer):
         Scales the gradients of a step together so that their norm is at most this, as
         ``torch.nn.utils.clip_grad_norm_`` does to those of the same parameters; gradients stay as
         they are. For all groups; may be assigned. `grad_norm` tells the norm before.
+    state_dtype, min_8bit_size
+        As in `pyoptk.Optimizer`: how the states of float32 parameters are stored, "float32",
+        "bfloat16" or "8bit". May differ between groups, and change: the next step converts. Narrow
+        states are tensors of uint8, those of 8 bits with their scales beside them.
     maximize : bool
         Ascend the gradient.
     foreach, fused, capturable
@@ -90,6 +96,8 @@ class TorchOptimizer(Declared, _Clipping, torch.optim.Optimizer):
     differentiable: bool = False
     cautious: bool = False
     clip_value: Number | None = None
+    state_dtype: str = "float32"
+    min_8bit_size: int = 4096
     max_norm: Number | None = None  # a property of _Clipping
 
     def _begin(self, given: dict[str, Any]) -> None:
@@ -114,7 +122,13 @@ class TorchOptimizer(Declared, _Clipping, torch.optim.Optimizer):
                     numbers[meaning] = group[name]
             elif callable(meaning):
                 numbers |= meaning(group[name], group)
+        if group["state_dtype"] != "float32":
+            self._check_storage(group, numbers, np.float32)
         return numbers
+
+    def _check_storage(self, group: dict[str, Any], numbers: dict[str, Any], dtype: Any) -> None:
+        names = ROWS[self._kernel].state_names(numbers)[:-1]
+        check_storage(self._kernel, {**numbers, **group}, names, np.dtype(dtype))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, a dict with "params" and what is to differ from the defaults."""
@@ -135,8 +149,9 @@ class TorchOptimizer(Declared, _Clipping, torch.optim.Optimizer):
             raise ValueError("differentiable: expected False, because a step has no gradient")
         for i, p in enumerate(group["params"]):
             tensors.check_parameter(p, tensors.name_of(self.param_groups, place, i))
-        double = all(p.dtype == torch.float64 for p in group["params"])
-        self._stepper.check([self._numbers(group)], [double])
+        doubles, numbers = [p.dtype == torch.float64 for p in group["params"]], self._numbers(group)
+        self._check_storage(group, numbers, np.float64 if any(doubles) else np.float32)
+        self._stepper.check([numbers], [all(doubles)])
 
     # ---- steps and states ----
 
@@ -167,6 +182,25 @@ class TorchOptimizer(Declared, _Clipping, torch.optim.Optimizer):
             self.defaults["max_norm"],
         )
         return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned, here or by the optimizer's namesake in `torch.optim`.
+
+        Hyper-parameters become those of the checkpoint, but states stay stored as they are here:
+        the next step converts them.
+        """
+        kept = ("state_dtype", "min_8bit_size")
+        before = [{name: group[name] for name in kept} for group in self.param_groups]
+        super().load_state_dict(state_dict)
+        for group, own in zip(self.param_groups, before, strict=True):
+            group.update(own)
+        # PyTorch has given all states the dtype of their parameters.
+        saved = [i for group in state_dict["param_groups"] for i in group["params"]]
+        params = [p for group in self.param_groups for p in group["params"]]
+        for i, p in zip(saved, params, strict=True):
+            for name, value in state_dict["state"].get(i, {}).items():
+                if isinstance(value, torch.Tensor) and value.dtype == torch.uint8:
+                    self.state[p][name] = value.clone()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
