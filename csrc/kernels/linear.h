@@ -21,6 +21,7 @@ enum {
     DOT_COLS = LANES < 4 ? LANES : 4,
     LAID_ROWS = 64, /* of x or dA that are rounded or multiplied together */
     PANELS_TOGETHER = 4,
+    PART_ROWS = LAID_ROWS / 2,
 };
 
 typedef struct {
@@ -100,39 +101,28 @@ static void linear_pack(void *arg, size_t task)
                             (task - job->blocks) * WIDTH);
 }
 
-/* y = f(z) in `rows` rows from row r on, columns o..o+width-1. */
-static void linear_activate(const pk_linear *l, size_t r, size_t rows, size_t o, size_t width)
+/* y = f(z) in `rows` rows from row r on, columns o..o+width-1, of which z has rows ldz apart. */
+static void linear_activate(const pk_linear *l, size_t r, size_t rows, size_t o, size_t width,
+                            const real *z, size_t ldz)
 {
     const real slope = (real)l->slope;
+    real *const y = (real *)l->y + r * l->ldy + o;
 #define ACTIVATE_ROWS(f)                                                                           \
-    for (size_t end = r + rows; r < end; r++)                                                      \
+    for (size_t i = 0; i < rows; i++)                                                              \
         for (size_t j = 0; j < width; j += LANES) {                                                \
             const size_t n = smaller(width - j, LANES);                                            \
-            real *const y = (real *)l->y + r * l->ldy + o + j;                                     \
-            store_n(y, activated(f, load_n(l->z ? (real *)l->z + r * l->O + o + j : y, n), slope), \
-                    n);                                                                            \
+            store_n(y + i * l->ldy + j, activated(f, load_n(z + i * ldz + j, n), slope), n);       \
         }
-    if (l->activation != PK_IDENTITY || l->z)
+    if (l->activation != PK_IDENTITY || z != y)
         PK_EACH_ACTIVATION(l->activation, ACTIVATE_ROWS)
 }
 
-/* `rows` rows from row r on of `width` outputs from o on, of which w has the panels. */
-static void linear_outputs(const linear_job *job, size_t r, size_t rows, size_t o, size_t width,
-                           const real *w)
+/* x w^T + b, or y itself where there is no z, from this element on. */
+static real *linear_z(const pk_linear *l, size_t r, size_t o)
 {
-    const pk_linear *l = job->layer;
-    const size_t ldc = l->z ? l->O : l->ldy;
-    real *const c = (real *)(l->z ? l->z : l->y) + r * ldc + o;
-    const operand x = job->rows ? job->products->laid(job->rows, job->K, r)
-                                : strided((const real *)l->x + r * l->ldx, (ptrdiff_t)l->ldx, 1);
-    const fp_mode mode = flush_denormals();
-    for (size_t i = 0; i < rows && width > WIDTH; i++) /* one panel begins with the bias itself */
-        memcpy(c + i * ldc, job->bias + o, width * sizeof *c);
-    product(rows, width, job->K, x, rounded_panels(job->products, w, job->K), c, ldc,
-            width > WIDTH ? NULL : job->bias + o);
-    linear_activate(l, r, rows, o, width);
-    restore_denormals(mode);
+    return l->z ? (real *)l->z + r * l->O + o : (real *)l->y + r * l->ldy + o;
 }
+static size_t z_row(const pk_linear *l) { return l->z ? l->O : l->ldy; }
 
 /* A block of rows of a panel. */
 static void linear_block(void *arg, size_t task)
@@ -140,8 +130,31 @@ static void linear_block(void *arg, size_t task)
     const linear_job *job = arg;
     const pk_linear *l = job->layer;
     const size_t r = task / job->panels * job->row_block, o = task % job->panels * WIDTH;
-    linear_outputs(job, r, smaller(l->M - r, job->row_block), o, smaller(l->O - o, WIDTH),
-                   job->w + o * l->I);
+    const size_t rows = smaller(l->M - r, job->row_block), width = smaller(l->O - o, WIDTH);
+    const operand x = job->rows ? job->products->laid(job->rows, job->K, r)
+                                : strided((const real *)l->x + r * l->ldx, (ptrdiff_t)l->ldx, 1);
+    real *const z = linear_z(l, r, o);
+    const fp_mode mode = flush_denormals();
+    product(rows, width, job->K, x, rounded_panels(job->products, job->w + o * l->I, job->K), z,
+            z_row(l), job->bias + o);
+    linear_activate(l, r, rows, o, width, z, z_row(l));
+    restore_denormals(mode);
+}
+
+/* Few rows of a group of panels, whose sums leave L1 as y. */
+__attribute__((noinline)) static void linear_part(const linear_job *job, size_t r, size_t o,
+                                                  size_t width, right_operand w)
+{
+    enum { ROW = PANELS_TOGETHER * WIDTH + LANES }; /* not a power of two */
+    _Alignas(ALIGNMENT) real sums[PART_ROWS * ROW];
+    const pk_linear *l = job->layer;
+    const size_t rows = smaller(l->M - r, PART_ROWS);
+    real *const z = l->z ? linear_z(l, r, o) : sums;
+    const size_t ldz = l->z ? l->O : ROW;
+    for (size_t i = 0; i < rows; i++)
+        memcpy(z + i * ldz, job->bias + o, width * sizeof *z);
+    product(rows, width, job->K, job->products->laid(job->rows, job->K, r), w, z, ldz, NULL);
+    linear_activate(l, r, rows, o, width, z, ldz);
 }
 
 /* All rows of a chunk of the groups of panels, packed in the place of its first one. */
@@ -152,13 +165,15 @@ static void linear_chunk(void *arg, size_t chunk)
     const pk_linear *l = job->layer;
     size_t o = pk_chunk_begin(job->groups, chunk, job->chunks) * MOST;
     const size_t end = smaller(pk_chunk_begin(job->groups, chunk + 1, job->chunks) * MOST, l->O);
+    const fp_mode mode = flush_denormals();
     for (real *w = job->w + o * l->I; o < end; o += MOST) {
         const size_t width = smaller(end - o, MOST);
         for (size_t n = 0; n < width; n += WIDTH)
             linear_pack_outputs(job, w + n * job->K, o + n);
-        for (size_t r = 0; r < l->M; r += LAID_ROWS)
-            linear_outputs(job, r, smaller(l->M - r, LAID_ROWS), o, width, w);
+        for (size_t r = 0; r < l->M; r += PART_ROWS)
+            linear_part(job, r, o, width, rounded_panels(job->products, w, job->K));
     }
+    restore_denormals(mode);
 }
 
 /* sums[r][j] += the products of elements k..k+n-1 of row r of x and row o[j] of w, n <= LANES */
@@ -217,7 +232,7 @@ static void linear_few_rows(void *arg, size_t chunk)
         for (; r < l->M; r++)
             linear_dots(l, 1, r, o);
     }
-    linear_activate(l, 0, l->M, from, to - from);
+    linear_activate(l, 0, l->M, from, to - from, linear_z(l, 0, from), z_row(l));
     restore_denormals(mode);
 }
 

@@ -16,6 +16,8 @@ enum {
     TURNED = 1 << 13,   /* elements of a transposed left-hand side at a time: 32 KiB */
     STEP = GROUP * SIDE, /* elements between blocks of k where a left-hand side is laid in groups */
     TOGETHER = 4 * WIDTH, /* columns of c that are written together */
+    PIECE = 8,            /* blocks of k at a time: 16 KiB of each operand */
+    SETS = 4096 / sizeof(real) / 2, /* rows so far apart are in two sets of L1 */
     MOST_STRETCHES = 4, /* of two terms */
 };
 
@@ -146,9 +148,19 @@ static void terms_of_group(size_t r, size_t rows, size_t panel, size_t width, co
         const int is_laid = t->left.depth == SIDE;
         const ptrdiff_t row = is_laid ? SIDE : t->left.row,
                         step = is_laid ? t->left.segment : SIDE;
+        stretch all = {a, b, row * (ptrdiff_t)sizeof *a, step * (ptrdiff_t)sizeof *a,
+                       t->right.row, whole / SIDE};
+        if (is_laid) /* whose c is in L1, too */
+            for (; all.blocks > PIECE; begin = NULL) {
+                stretch piece = all;
+                piece.blocks = PIECE;
+                columns_of_group(rows, width, &piece, 1, c, ldc, begin);
+                all.a += PIECE * step;
+                all.b += PIECE * SIDE * t->right.row;
+                all.blocks -= PIECE;
+            }
         if (whole)
-            s[n++] = (stretch){a, b, row * (ptrdiff_t)sizeof *a, step * (ptrdiff_t)sizeof *a,
-                               t->right.row, whole / SIDE};
+            s[n++] = all;
         if (!rest)
             continue;
         for (size_t j = 0; j < rows; j++)
@@ -274,7 +286,7 @@ static void panel_of_tiles(size_t M, size_t width, const term *terms, size_t cou
         if (shape != shaped)
             shape_tiles(shape);
         shaped = shape;
-        if (terms->left.depth == SIDE && width > WIDTH)
+        if (terms->left.depth == SIDE && width > WIDTH && ldc % SETS == 0)
             panels_of_copy(r, rows, width, terms, c, ldc, begin);
         else if (terms->left.col == 1)
             panels_of_group(r, rows, width, terms, count, c, ldc, begin);
