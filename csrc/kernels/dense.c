@@ -1,7 +1,7 @@
 /* Linear layers, normalization and losses, compiled once per instruction set and dtype, and their
  * table. */
 #include "layer_norm.h"
-#include "linear.h"
+#include "linear_backward.h"
 #include "losses.h"
 
 extern const pk_dense_kernels PK_TABLE;

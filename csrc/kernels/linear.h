@@ -1,10 +1,10 @@
-/* Linear layers, y = f(x w^T + b), forward and backward; kernels of dense.c.
+/* Linear layers, y = f(x w^T + b): what forward and backward share, and forward.
  *
  * Forward transposes w into panels, which costs as much as the products of ten rows.  So a few long
  * rows are multiplied by dot products along the rows of w, in place.  The products of backward need
  * no transposition: dx = dA w reads w along its rows, and dw = dA^T x reads dA with swapped
- * strides. dA is the gradient of x w^T + b.  With rounded products, x or dA are copied, too: to
- * rows for the products with w, and dA also to elements along M for dw. */
+ * strides. dA is the gradient of x w^T + b.  With rounded products, x and dA are copied, too:
+ * rounded, dA also as dA^T. */
 #ifndef PK_LINEAR_H
 #define PK_LINEAR_H
 
@@ -19,6 +19,9 @@ enum {
     DOT_ROWS = 2, /* 8 in 16 */
 #endif
     DOT_COLS = LANES < 4 ? LANES : 4,
+    LAID_ROWS = 64, /* of x or dA that are rounded or multiplied together */
+    PANELS_TOGETHER = 4,
+    PART_ROWS = LAID_ROWS / 2,
 };
 
 typedef struct {
@@ -26,12 +29,23 @@ typedef struct {
     const pk_linear_gradients *gradients;          /* NULL: forward */
     real *w, *x, *bias, *dA;                       /* packed, packed, padded, [M, O] */
     size_t dA_row, panels, splits, chunks, blocks; /* of rows, that backward prepares */
-    size_t groups;                                 /* of panels, for dw */
-    /* Only with rounded products: rows of x or dA, K elements each; dA^T, [M_elements, O]. */
+    size_t groups;                                 /* of panels that are multiplied together */
+    /* Only with rounded products: x or dA, of K elements, and dA^T, as left-hand sides; sums over
+     * blocks of rows of dA, [blocks, O]. */
     const rounding *products;
-    real *rows, *dA_t;
-    size_t K, row_block;
+    real *rows, *dA_t, *sums;
+    real *place; /* of dA, and of rounded rows of it */
+    size_t K, row_block, prepared;
+    int at_once; /* whether a chunk packs a right-hand side, multiplies it and forgets it */
 } linear_job;
+
+static size_t dA_t_row(const pk_linear *l) { return round_up(l->O, LANES); }
+
+/* A left-hand side of M rows, rounded. */
+static size_t laid_size(size_t M, size_t K)
+{
+    return times(plus(M, LAID_ROWS), plus(K, LANES));
+}
 
 static size_t linear_scratch_size(const pk_linear *l)
 {
@@ -39,9 +53,11 @@ static size_t linear_scratch_size(const pk_linear *l)
     const size_t x_and_w = plus(packed_size(l->M, l->I), packed_size(l->O, l->I));
     const size_t backward = plus(plus(times(l->M, l->O), ALIGNMENT / sizeof(real)), x_and_w);
     if (rounded(l->products)) {
-        const size_t rows = plus(l->M, 1), dA = times(rows, round_up(l->O, LANES));
-        const size_t with_x = plus(forward, times(rows, l->I)),
-                     with_dA = plus(backward, times(2, dA));
+        const size_t row = dA_t_row(l), blocks = l->M / LAID_ROWS + 1;
+        const size_t dA = plus(times(plus(l->M, LAID_ROWS), row), times(blocks, row));
+        const size_t with_x = plus(forward, laid_size(l->M, l->I));
+        const size_t with_dA = plus(plus(x_and_w, dA), plus(laid_size(l->M, l->O),
+                                                            laid_size(l->O, l->M)));
         return PK_SCRATCH_BYTES(with_x > with_dA ? with_x : with_dA);
     }
     return PK_SCRATCH_BYTES(forward > backward ? forward : backward);
@@ -55,40 +71,58 @@ static int linear_threads(const pk_linear *l, int nthreads)
 
 static size_t panels_of(size_t columns) { return (columns + WIDTH - 1) / WIDTH; }
 
-/* ---- forward --------------------------------------------------------------------------------- */
-
-/* Tasks: panels of w; then, with rounded products, blocks of rows of x. */
-static void linear_pack(void *arg, size_t panel)
+/* The panel of w for outputs o.., to `to`. */
+static void linear_pack_outputs(const linear_job *job, real *to, size_t o)
 {
     static const size_t gates[] = {0};
-    const linear_job *job = arg;
     const pk_linear *l = job->layer;
-    const size_t o = panel * WIDTH, r = (panel - job->panels) * ROW_BLOCK;
-    if (panel >= job->panels) {
-        job->products->round_left(job->rows + r * job->K, job->K, (const real *)l->x + r * l->ldx,
-                                  (ptrdiff_t)l->ldx, smaller(l->M - r, ROW_BLOCK), l->I);
-        return;
-    }
     packing_of(job->products)
-        ->gate_columns(job->w + o * l->I, WIDTH, l->w, 0, l->I, o, smaller(l->O - o, WIDTH), gates,
-                       1);
+        ->gate_columns(to, WIDTH, l->w, 0, l->I, o, smaller(l->O - o, WIDTH), gates, 1);
 }
 
-/* y = f(z) in `rows` rows from row r on, columns o..o+width-1. */
-static void linear_activate(const pk_linear *l, size_t r, size_t rows, size_t o, size_t width)
+/* Rounds x from row r on, a multiple of LAID_ROWS, to be a left-hand side. */
+static void linear_round_x(const linear_job *job, size_t r)
+{
+    const pk_linear *l = job->layer;
+    const rounding *how = job->products;
+    how->lay_rows((real *)how->laid(job->rows, job->K, r).a, job->K,
+                  (const real *)l->x + r * l->ldx, (ptrdiff_t)l->ldx,
+                  smaller(l->M - r, LAID_ROWS), l->I);
+}
+
+/* Tasks: with rounded products, blocks of rows of x; then panels of w. */
+static void linear_pack(void *arg, size_t task)
+{
+    const linear_job *job = arg;
+    if (task < job->blocks)
+        linear_round_x(job, task * LAID_ROWS);
+    else
+        linear_pack_outputs(job, job->w + (task - job->blocks) * WIDTH * job->layer->I,
+                            (task - job->blocks) * WIDTH);
+}
+
+/* y = f(z) in `rows` rows from row r on, columns o..o+width-1, of which z has rows ldz apart. */
+static void linear_activate(const pk_linear *l, size_t r, size_t rows, size_t o, size_t width,
+                            const real *z, size_t ldz)
 {
     const real slope = (real)l->slope;
+    real *const y = (real *)l->y + r * l->ldy + o;
 #define ACTIVATE_ROWS(f)                                                                           \
-    for (size_t end = r + rows; r < end; r++)                                                      \
+    for (size_t i = 0; i < rows; i++)                                                              \
         for (size_t j = 0; j < width; j += LANES) {                                                \
             const size_t n = smaller(width - j, LANES);                                            \
-            real *const y = (real *)l->y + r * l->ldy + o + j;                                     \
-            store_n(y, activated(f, load_n(l->z ? (real *)l->z + r * l->O + o + j : y, n), slope), \
-                    n);                                                                            \
+            store_n(y + i * l->ldy + j, activated(f, load_n(z + i * ldz + j, n), slope), n);       \
         }
-    if (l->activation != PK_IDENTITY || l->z)
+    if (l->activation != PK_IDENTITY || z != y)
         PK_EACH_ACTIVATION(l->activation, ACTIVATE_ROWS)
 }
+
+/* x w^T + b, or y itself where there is no z, from this element on. */
+static real *linear_z(const pk_linear *l, size_t r, size_t o)
+{
+    return l->z ? (real *)l->z + r * l->O + o : (real *)l->y + r * l->ldy + o;
+}
+static size_t z_row(const pk_linear *l) { return l->z ? l->O : l->ldy; }
 
 /* A block of rows of a panel. */
 static void linear_block(void *arg, size_t task)
@@ -97,20 +131,48 @@ static void linear_block(void *arg, size_t task)
     const pk_linear *l = job->layer;
     const size_t r = task / job->panels * job->row_block, o = task % job->panels * WIDTH;
     const size_t rows = smaller(l->M - r, job->row_block), width = smaller(l->O - o, WIDTH);
-    const size_t ldc = l->z ? l->O : l->ldy;
-    real *const c = (real *)(l->z ? l->z : l->y) + r * ldc + o;
-    const size_t K = elements_of(job->products, l->I), ldx = job->rows ? K : l->ldx;
-    const real *const x = (job->rows ? job->rows : (const real *)l->x) + r * ldx;
-    const real *const w = job->w + o * l->I;
+    const operand x = job->rows ? job->products->laid(job->rows, job->K, r)
+                                : strided((const real *)l->x + r * l->ldx, (ptrdiff_t)l->ldx, 1);
+    real *const z = linear_z(l, r, o);
     const fp_mode mode = flush_denormals();
-    const size_t depth = k_block_of(job->products);
-    size_t k = 0;
-    do {
-        const term t = {smaller(K - k, depth), strided(x + k, (ptrdiff_t)ldx, 1),
-                        rounded_panels(job->products, w + k * WIDTH, K)};
-        product_panel(rows, width, &t, 1, c, ldc, k == 0 ? job->bias + o : NULL);
-    } while ((k += depth) < K);
-    linear_activate(l, r, rows, o, width);
+    product(rows, width, job->K, x, rounded_panels(job->products, job->w + o * l->I, job->K), z,
+            z_row(l), job->bias + o);
+    linear_activate(l, r, rows, o, width, z, z_row(l));
+    restore_denormals(mode);
+}
+
+/* Few rows of a group of panels, whose sums leave L1 as y. */
+__attribute__((noinline)) static void linear_part(const linear_job *job, size_t r, size_t o,
+                                                  size_t width, right_operand w)
+{
+    enum { ROW = PANELS_TOGETHER * WIDTH + LANES }; /* not a power of two */
+    _Alignas(ALIGNMENT) real sums[PART_ROWS * ROW];
+    const pk_linear *l = job->layer;
+    const size_t rows = smaller(l->M - r, PART_ROWS);
+    real *const z = l->z ? linear_z(l, r, o) : sums;
+    const size_t ldz = l->z ? l->O : ROW;
+    for (size_t i = 0; i < rows; i++)
+        memcpy(z + i * ldz, job->bias + o, width * sizeof *z);
+    product(rows, width, job->K, job->products->laid(job->rows, job->K, r), w, z, ldz, NULL);
+    linear_activate(l, r, rows, o, width, z, ldz);
+}
+
+/* All rows of a chunk of the groups of panels, packed in the place of its first one. */
+static void linear_chunk(void *arg, size_t chunk)
+{
+    enum { MOST = PANELS_TOGETHER * WIDTH };
+    const linear_job *job = arg;
+    const pk_linear *l = job->layer;
+    size_t o = pk_chunk_begin(job->groups, chunk, job->chunks) * MOST;
+    const size_t end = smaller(pk_chunk_begin(job->groups, chunk + 1, job->chunks) * MOST, l->O);
+    const fp_mode mode = flush_denormals();
+    for (real *w = job->w + o * l->I; o < end; o += MOST) {
+        const size_t width = smaller(end - o, MOST);
+        for (size_t n = 0; n < width; n += WIDTH)
+            linear_pack_outputs(job, w + n * job->K, o + n);
+        for (size_t r = 0; r < l->M; r += PART_ROWS)
+            linear_part(job, r, o, width, rounded_panels(job->products, w, job->K));
+    }
     restore_denormals(mode);
 }
 
@@ -170,7 +232,7 @@ static void linear_few_rows(void *arg, size_t chunk)
         for (; r < l->M; r++)
             linear_dots(l, 1, r, o);
     }
-    linear_activate(l, 0, l->M, from, to - from);
+    linear_activate(l, 0, l->M, from, to - from, linear_z(l, 0, from), z_row(l));
     restore_denormals(mode);
 }
 
@@ -183,16 +245,25 @@ static int prefers_dots(const pk_linear *l)
     return 20 * l->M * l->O <= l->I * (l->O + l->M * zeros / 10);
 }
 
+/* How the panels of `products` right-hand sides are shared.  Products that take all rows and panels
+ * wait for memory.  So a chunk packs a group of panels, multiplies all rows, and packs the next
+ * group into the same memory, while every thread has a group. */
+static void linear_share(linear_job *job, int threads, size_t products)
+{
+    job->groups = job->panels;
+    if (!takes_all(job->products))
+        return;
+    job->groups = (job->panels + PANELS_TOGETHER - 1) / PANELS_TOGETHER;
+    job->at_once = job->groups * products >= (size_t)threads;
+    job->chunks = threads > 1 ? smaller(job->groups * products, 2 * (size_t)threads) : 1;
+}
+
 static void linear_forward(const pk_linear *l, int nthreads)
 {
     const int threads = linear_threads(l, nthreads);
     linear_job job = {.layer = l, .w = align(l->scratch), .panels = panels_of(l->O)};
     job.products = rounding_of(l->products);
     job.row_block = row_block_of(job.products);
-    if (takes_all(job.products) && job.panels >= 2 * (size_t)threads)
-        job.row_block *= 8; /* w is then read more seldom */
-    const size_t blocks = (l->M + job.row_block - 1) / job.row_block;
-    const size_t to_round = rounded(job.products) ? (l->M + ROW_BLOCK - 1) / ROW_BLOCK : 0;
     if (!rounded(job.products) && prefers_dots(l)) {
         job.chunks = smaller((size_t)threads, (l->O + LANES - 1) / LANES);
         pk_parallel(linear_few_rows, &job, job.chunks, threads);
@@ -203,177 +274,17 @@ static void linear_forward(const pk_linear *l, int nthreads)
     if (l->b)
         memcpy(job.bias, l->b, l->O * sizeof(real));
     job.K = elements_of(job.products, l->I);
-    if (rounded(job.products))
+    if (rounded(job.products)) {
         job.rows = job.bias + job.panels * WIDTH;
-    pk_parallel(linear_pack, &job, job.panels + to_round, threads);
-    pk_parallel(linear_block, &job, blocks * job.panels, threads);
-}
-
-/* ---- backward -------------------------------------------------------------------------------- */
-
-/* dA in rows r..end-1 */
-static void linear_dA(const linear_job *job, size_t r, size_t end)
-{
-    const pk_linear *l = job->layer;
-    const pk_linear_gradients *g = job->gradients;
-    const size_t ldv = l->activation >= PK_GELU ? l->O : l->ldy;
-    const real *const v = l->activation >= PK_GELU ? l->z : l->y, slope = (real)l->slope;
-    const fp_mode mode = flush_denormals();
-#define GRADIENT_ROWS(f)                                                                           \
-    for (; r < end; r++)                                                                           \
-        for (size_t j = 0; j < l->O; j += LANES) {                                                 \
-            const size_t n = smaller(l->O - j, LANES);                                             \
-            const vec dy = load_n((const real *)g->dy + r * g->lddy + j, n);                       \
-            store_n(job->dA + r * l->O + j,                                                        \
-                    activation_gradient(f, dy, load_n(v + r * ldv + j, n), slope), n);             \
-        }
-    PK_EACH_ACTIVATION(l->activation, GRADIENT_ROWS)
-    restore_denormals(mode);
-}
-
-static size_t dA_t_row(const pk_linear *l) { return round_up(l->O, LANES); }
-
-/* Rounds these rows of dA for both products; r is even. */
-static void linear_round_dA(const linear_job *job, size_t r, size_t end)
-{
-    const pk_linear *l = job->layer;
-    const rounding *p = job->products;
-    const real *dA = job->dA + r * job->dA_row;
-    p->round_left(job->rows + r * job->K, job->K, dA, (ptrdiff_t)job->dA_row, end - r, l->O);
-    p->round_rows(job->dA_t + r / p->per * dA_t_row(l), dA_t_row(l), dA, job->dA_row, end - r,
-                  l->O);
-}
-
-/* Whether a panel of columns of x or w is multiplied in place, by `rows` rows: not an incomplete
- * one. */
-static int in_place(const pk_linear *l, size_t panel, size_t rows)
-{
-    return !rounded(l->products) && rows < FEW_ROWS && (panel + 1) * WIDTH <= l->I;
-}
-static right_operand panel_of(const pk_linear *l, size_t panel, size_t rows, const void *in,
-                              size_t ld, const real *packed, size_t K)
-{
-    if (in_place(l, panel, rows))
-        return (right_operand){(const real *)in + panel * WIDTH, ld, WIDTH, 1, 0, NULL};
-    return rounded_panels(l->products, packed + panel * WIDTH * K, K);
-}
-
-/* A panel of K rows of x or w, `ld` elements apart, from column n on. */
-static void linear_pack_rows(const linear_job *job, real *packed, size_t K, const void *in,
-                             size_t ld, size_t n)
-{
-    const size_t N = job->layer->I;
-    if (rounded(job->products))
-        job->products->round_rows(packed + n * elements_of(job->products, K), WIDTH,
-                                  (const real *)in + n, ld, K, smaller(N - n, WIDTH));
-    else
-        pack_rows(packed + n * K, K, in, ld, n, N);
-}
-
-/* Tasks: dA; then panels of x, then of w */
-static void linear_prepare(void *arg, size_t task)
-{
-    const linear_job *job = arg;
-    const pk_linear *l = job->layer;
-    if (task < job->blocks) {
-        const size_t r = task * ROW_BLOCK, end = smaller(r + ROW_BLOCK, l->M);
-        if (l->activation != PK_IDENTITY)
-            linear_dA(job, r, end);
-        if (rounded(job->products))
-            linear_round_dA(job, r, end);
-        return;
+        job.blocks = (l->M + LAID_ROWS - 1) / LAID_ROWS;
     }
-    const size_t panel = (task - job->blocks) % job->panels, n = panel * WIDTH;
-    const int of_x = task < job->blocks + job->panels;
-    if (in_place(l, panel, of_x ? l->O : l->M))
-        return;
-    if (of_x)
-        linear_pack_rows(job, job->x, l->M, l->x, l->ldx, n);
+    linear_share(&job, threads, 1);
+    pk_parallel(linear_pack, &job, job.blocks + (job.at_once ? 0 : job.panels), threads);
+    if (job.at_once)
+        pk_parallel(linear_chunk, &job, job.chunks, threads);
     else
-        linear_pack_rows(job, job->w, l->O, l->w, l->I, n);
-}
-
-/* A panel of dx, in some of its rows */
-static void linear_dx(const linear_job *job, size_t panel, size_t split)
-{
-    const pk_linear *l = job->layer;
-    const size_t n = panel * WIDTH, from = pk_chunk_begin(l->M, split, job->splits),
-                 to = pk_chunk_begin(l->M, split + 1, job->splits);
-    const size_t row = rounded(job->products) ? job->K : job->dA_row;
-    product(to - from, smaller(l->I - n, WIDTH), job->K,
-            strided((rounded(job->products) ? job->rows : job->dA) + from * row, (ptrdiff_t)row, 1),
-            panel_of(l, panel, l->M, l->w, l->I, job->w, job->K),
-            (real *)job->gradients->dx + from * job->gradients->lddx + n, job->gradients->lddx,
-            ZEROS);
-}
-
-/* A group of panels of dw, in some of its rows */
-static void linear_dw(const linear_job *job, size_t group, size_t split)
-{
-    const pk_linear *l = job->layer;
-    const size_t panel = pk_chunk_begin(job->panels, group, job->groups), n = panel * WIDTH;
-    const size_t end = smaller(pk_chunk_begin(job->panels, group + 1, job->groups) * WIDTH, l->I);
-    const size_t from = pk_chunk_begin(l->O, split, job->splits),
-                 to = pk_chunk_begin(l->O, split + 1, job->splits);
-    const size_t K = elements_of(job->products, l->M);
-    const ptrdiff_t row = (ptrdiff_t)(rounded(job->products) ? dA_t_row(l) : job->dA_row);
-    product(to - from, end - n, K,
-            strided((rounded(job->products) ? job->dA_t : job->dA) + from, 1, row),
-            panel_of(l, panel, l->O, l->x, l->ldx, job->x, K),
-            (real *)job->gradients->dw + from * l->I + n, l->I,
-            job->gradients->accumulate ? NULL : ZEROS);
-}
-
-/* WIDTH elements of db: the sum of the rows of dA, in their order */
-static void linear_db(const linear_job *job, size_t o)
-{
-    const pk_linear *l = job->layer;
-    for (size_t end = smaller(o + WIDTH, l->O); o < end; o += LANES) {
-        const size_t n = smaller(end - o, LANES);
-        real *const db = (real *)job->gradients->db + o;
-        vec sum = job->gradients->accumulate ? load_n(db, n) : (vec){0};
-        for (size_t r = 0; r < l->M; r++)
-            sum += load_n(job->dA + r * job->dA_row + o, n);
-        store_n(db, sum, n);
-    }
-}
-
-/* Tasks: dw, then dx, then db */
-static void linear_gradients(void *arg, size_t task)
-{
-    const linear_job *job = arg;
-    const pk_linear_gradients *g = job->gradients;
-    const size_t of_dw = job->groups * job->splits, products = of_dw + job->panels * job->splits;
-    const fp_mode mode = flush_denormals();
-    if (task >= products)
-        linear_db(job, (task - products) * WIDTH);
-    else if (task >= of_dw && g->dx)
-        linear_dx(job, (task - of_dw) / job->splits, (task - of_dw) % job->splits);
-    else if (task < of_dw && g->dw)
-        linear_dw(job, task / job->splits, task % job->splits);
-    restore_denormals(mode);
-}
-
-static void linear_backward(const pk_linear *l, const pk_linear_gradients *g, int nthreads)
-{
-    const int threads = linear_threads(l, nthreads), identity = l->activation == PK_IDENTITY;
-    linear_job job = {.layer = l, .gradients = g, .panels = panels_of(l->I), .splits = 1};
-    job.products = rounding_of(l->products);
-    job.K = elements_of(job.products, l->O);
-    if (!identity || rounded(job.products))
-        job.blocks = (l->M + ROW_BLOCK - 1) / ROW_BLOCK;
-    job.groups = takes_all(job.products) ? (job.panels + 3) / 4 : job.panels;
-    if (threads > 1) /* enough tasks that no thread waits long for another */
-        job.splits = 1 + 2 * (size_t)threads / (job.groups + 1);
-    job.x = align(l->scratch);
-    job.w = job.x + job.panels * WIDTH * l->M;
-    job.dA = identity ? (real *)g->dy : job.w + job.panels * WIDTH * l->O; /* read only */
-    job.dA_row = identity ? g->lddy : l->O;
-    job.rows = job.w + job.panels * WIDTH * l->O + l->M * l->O;
-    job.dA_t = align(job.rows + l->M * job.K);
-    pk_parallel(linear_prepare, &job, job.blocks + job.panels * (g->dx ? 2 : 1), threads);
-    pk_parallel(linear_gradients, &job,
-                (job.groups + job.panels) * job.splits + (g->db ? panels_of(l->O) : 0), threads);
+        pk_parallel(linear_block, &job,
+                    (l->M + job.row_block - 1) / job.row_block * job.panels, threads);
 }
 
 #endif

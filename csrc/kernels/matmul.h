@@ -250,6 +250,12 @@ typedef struct {
     void (*round_right)(real *to, const real *first, const real *second, size_t n, size_t width);
     /* All rows of one, from K of n elements, to rows of ldt, whole vectors; `to` may be `from`. */
     void (*round_rows)(real *to, size_t ldt, const real *from, size_t ldf, size_t K, size_t n);
+    /* A left-hand side of a large product, from row or column 0 on: `laid` of K elements. */
+    operand (*laid)(const real *a, size_t K, size_t r);
+    void (*lay_rows)(real *to, size_t K, const real *from, ptrdiff_t ldf, size_t rows, size_t n);
+    /* The transposed of n rows of such elements; NULL: it is multiplied as it is. */
+    void (*lay_columns)(real *to, size_t K, size_t k, const real *from, size_t ldf, size_t n,
+                        size_t columns);
     packing packing;
 } rounding;
 

@@ -42,7 +42,7 @@ static void product_of_panels(size_t M, size_t N, const term *whole, real *c, si
                 multiply_panel(smaller(M - r, rows), smaller(N - n, width), &t, 1, c + r * ldc + n,
                                ldc, k == 0 ? begin : NULL);
         }
-        left.a += left.segment * (ptrdiff_t)(depth / K_BLOCK);
+        left.a += left.segment * (ptrdiff_t)(depth / left.depth);
     } while ((k += depth) < whole->K);
 }
 

@@ -5,9 +5,6 @@
  * add the products of an element in the order of k, and so give the same bits.  Sets with tiles of
  * registers (PK_TILE_REGISTERS) multiply those, and add in an order of their own: tiles.h. */
 #include "pack.h"
-#ifdef PK_TILE_REGISTERS
-#include "tiles.h"
-#endif
 
 #ifdef PK_PAIRS
 
@@ -107,6 +104,21 @@ static void round_left(real *to, size_t ldt, const real *from, ptrdiff_t ldf, si
     for (; rows > 0; rows--, to += ldt, from += ldf)
         round_row(to, from, n);
 }
+
+#ifdef PK_TILE_REGISTERS
+#include "tiles.h"
+#define LAY_COLUMNS lay_columns
+#else
+static operand laid(const real *a, size_t K, size_t r)
+{
+    return strided(a + r * K, (ptrdiff_t)K, 1);
+}
+static void lay_rows(real *to, size_t K, const real *from, ptrdiff_t ldf, size_t rows, size_t n)
+{
+    round_left(to, K, from, ldf, rows, n);
+}
+#define LAY_COLUMNS NULL
+#endif
 
 static void round_right(real *to, const real *first, const real *second, size_t n, size_t width)
 {
@@ -215,5 +227,8 @@ const rounding PK_TABLE = {
     .round_left = round_left,
     .round_right = round_right,
     .round_rows = round_rows,
+    .laid = laid,
+    .lay_rows = lay_rows,
+    .lay_columns = LAY_COLUMNS,
     .packing = {gate_columns, gate_rows},
 };

@@ -14,13 +14,17 @@ enum {
     SIDE = 16,          /* rows of a tile, and elements of its rows */
     GROUP = 2 * SIDE,   /* rows and columns of c at a time */
     TURNED = 1 << 13,   /* elements of a transposed left-hand side at a time: 32 KiB */
+    STEP = GROUP * SIDE, /* elements between blocks of k where a left-hand side is laid in groups */
+    TOGETHER = 4 * WIDTH, /* columns of c that are written together */
+    PIECE = 8,            /* blocks of k at a time: 16 KiB of each operand */
+    SETS = 4096 / sizeof(real) / 2, /* rows so far apart are in two sets of L1 */
     MOST_STRETCHES = 4, /* of two terms */
 };
 
 /* Whole blocks of k of a term, for a group of rows. */
 typedef struct {
     const real *a, *b;
-    ptrdiff_t a_row; /* bytes between two rows */
+    ptrdiff_t a_row, a_step; /* bytes between two rows, and between two blocks */
     size_t b_row;
     size_t blocks;
 } stretch;
@@ -54,15 +58,14 @@ PK_INLINE void multiply_tiles(const int rows, const int cols, const stretch *s, 
 {
     for (const stretch *end = s + count; s < end; s++) {
         const ptrdiff_t b_row = (ptrdiff_t)(s->b_row * sizeof(real));
-        const char *a = (const char *)s->a, *const second = a + SIDE * s->a_row;
+        const char *a = (const char *)s->a;
         const char *b = (const char *)(s->b + n);
-        for (size_t at = 0; at < s->blocks * SIDE * sizeof(real);
-             at += SIDE * sizeof(real), b += SIDE * b_row) {
+        for (size_t k = 0; k < s->blocks; k++, a += s->a_step, b += SIDE * b_row) {
             _tile_loadd(6, b, b_row);
-            _tile_loadd(4, a + at, s->a_row);
+            _tile_loadd(4, a, s->a_row);
             _tile_dpbf16ps(0, 4, 6);
             if (rows > 1) {
-                _tile_loadd(5, second + at, s->a_row);
+                _tile_loadd(5, a + SIDE * s->a_row, s->a_row);
                 _tile_dpbf16ps(2, 5, 6);
             }
             if (cols > 1) {
@@ -142,29 +145,113 @@ static void terms_of_group(size_t r, size_t rows, size_t panel, size_t width, co
         const size_t whole = t->K / SIDE * SIDE, rest = t->K - whole;
         const real *a = t->left.a + (ptrdiff_t)r * t->left.row;
         const real *b = t->right.b + panel * t->right.panel;
-        const ptrdiff_t a_row = t->left.row * (ptrdiff_t)sizeof(real);
+        const int is_laid = t->left.depth == SIDE;
+        const ptrdiff_t row = is_laid ? SIDE : t->left.row,
+                        step = is_laid ? t->left.segment : SIDE;
+        stretch all = {a, b, row * (ptrdiff_t)sizeof *a, step * (ptrdiff_t)sizeof *a,
+                       t->right.row, whole / SIDE};
+        if (is_laid) /* whose c is in L1, too */
+            for (; all.blocks > PIECE; begin = NULL) {
+                stretch piece = all;
+                piece.blocks = PIECE;
+                columns_of_group(rows, width, &piece, 1, c, ldc, begin);
+                all.a += PIECE * step;
+                all.b += PIECE * SIDE * t->right.row;
+                all.blocks -= PIECE;
+            }
         if (whole)
-            s[n++] = (stretch){a, b, a_row, t->right.row, whole / SIDE};
+            s[n++] = all;
         if (!rest)
             continue;
         for (size_t j = 0; j < rows; j++)
-            store(ends_a[i] + j * SIDE, load_part(a + (ptrdiff_t)j * t->left.row + whole, rest));
+            store(ends_a[i] + j * SIDE,
+                  load_part(a + (ptrdiff_t)j * row + (ptrdiff_t)(whole / SIDE) * step, rest));
         memset(ends_b[i], 0, sizeof ends_b[i]);
         for (size_t k = 0; k < rest; k++)
             memcpy(ends_b[i] + k * WIDTH, b + (whole + k) * t->right.row,
                    round_up(width, LANES) * sizeof *b);
-        s[n++] = (stretch){ends_a[i], ends_b[i], SIDE * sizeof(real), WIDTH, 1};
+        s[n++] = (stretch){ends_a[i], ends_b[i], SIDE * sizeof(real), 0, WIDTH, 1};
     }
     columns_of_group(rows, width, s, n, c, ldc, begin);
 }
 
-__attribute__((noinline)) static void panels_of_group(size_t r, size_t rows, size_t width,
-                                                      const term *terms, size_t count, real *c,
-                                                      size_t ldc, const real *begin)
+/* A left-hand side of K elements that is laid in groups, from row r on. */
+static operand laid(const real *a, size_t K, size_t r)
+{
+    const size_t row = round_up(K, SIDE);
+    return (operand){a + r * row, (ptrdiff_t)row, 1, SIDE, STEP};
+}
+
+static void panels_of_group(size_t r, size_t rows, size_t width, const term *terms, size_t count,
+                            real *c, size_t ldc, const real *begin)
 {
     for (size_t n = 0; n < width; n += WIDTH)
         terms_of_group(r, rows, n / WIDTH, smaller(width - n, WIDTH), terms, count, c + n, ldc,
                        begin);
+}
+
+PK_INLINE void copy_rows(real *to, size_t ldt, const real *from, size_t ldf, size_t rows,
+                         size_t width)
+{
+    for (size_t r = 0; r < rows; r++, to += ldt, from += ldf)
+        for (size_t j = 0; j < width; j += LANES) {
+            const size_t n = smaller(width - j, LANES);
+            store_n(to + j, load_n(from + j, n), n);
+        }
+}
+
+/* The same with c in a copy: rows that are a power of two apart would be in the same few lines of
+ * L1, and memory takes long rows faster. */
+__attribute__((noinline)) static void panels_of_copy(size_t r, size_t rows, size_t width,
+                                                     const term *t, real *c, size_t ldc,
+                                                     const real *begin)
+{
+    enum { ROW = TOGETHER + SIDE };
+    _Alignas(ALIGNMENT) real copy[GROUP * ROW];
+    term part = *t;
+    for (size_t n = 0; n < width; n += TOGETHER, part.right.b += TOGETHER / WIDTH * t->right.panel) {
+        const size_t columns = smaller(width - n, TOGETHER);
+        if (!begin)
+            copy_rows(copy, ROW, c + n, ldc, rows, columns);
+        panels_of_group(r, rows, columns, &part, 1, copy, ROW, begin);
+        before_tiles();
+        copy_rows(c + n, ldc, copy, ROW, rows, columns);
+    }
+}
+
+/* A left-hand side of many rows is laid in groups of GROUP rows: blocks of k, in order, and in a
+ * block all rows, so that a tile is 1 KiB that the processor reads ahead.  The next two functions
+ * lay rows, which are multiples of GROUP from the first one on, and columns: at most SIDE
+ * elements of each, from `k` on, a multiple of SIDE. */
+static void lay_rows(real *to, size_t K, const real *from, ptrdiff_t ldf, size_t rows, size_t n)
+{
+    for (size_t r = 0; r < rows; r++, from += ldf) {
+        real *row = to + r / GROUP * GROUP * round_up(K, SIDE) + r % GROUP * SIDE;
+        for (size_t k = 0; k < n; k += PER * SIDE, row += STEP)
+            round_row(row, from + k, smaller(n - k, PER * SIDE));
+    }
+}
+
+/* to [columns, SIDE], the transposed of n <= SIDE rows */
+PK_INLINE void turn_rows(real *to, const real *from, ptrdiff_t ldf, size_t n, size_t columns)
+{
+    for (size_t r = 0; r < columns; r += SIDE) {
+        const size_t lanes = smaller(columns - r, SIDE);
+        vec block[LANES];
+        for (size_t i = 0; i < SIDE; i++)
+            block[i] = i < n ? load_n(from + (ptrdiff_t)i * ldf + r, lanes) : (vec){0};
+        transpose(block);
+        for (size_t i = 0; i < lanes; i++)
+            store(to + (r + i) * SIDE, block[i]);
+    }
+}
+
+static void lay_columns(real *to, size_t K, size_t k, const real *from, size_t ldf, size_t n,
+                        size_t columns)
+{
+    for (size_t r = 0; r < columns; r += GROUP)
+        turn_rows(to + k * GROUP + r * round_up(K, SIDE), from + r, (ptrdiff_t)ldf, n,
+                  smaller(columns - r, GROUP));
 }
 
 /* The same where the left-hand side is transposed: its rows are adjacent.  Not inline, so that only
@@ -174,22 +261,15 @@ __attribute__((noinline)) static void turned_group(size_t r, size_t rows, size_t
                                                    const real *begin)
 {
     _Alignas(ALIGNMENT) real turned[TURNED];
-    const size_t most = TURNED / round_up(rows, SIDE);
+    const size_t height = round_up(rows, SIDE), most = TURNED / height;
     size_t k = 0;
     do {
-        const size_t n = smaller(t->K - k, most), row = round_up(n, SIDE);
-        for (size_t j = 0; j < rows; j += SIDE)
-            for (size_t at = 0; at < n; at += SIDE) {
-                const size_t lanes = smaller(rows - j, SIDE);
-                const real *from = t->left.a + (ptrdiff_t)(k + at) * t->left.col + r + j;
-                vec block[LANES];
-                for (size_t i = 0; i < SIDE; i++, from += t->left.col)
-                    block[i] = i < n - at ? load_n(from, lanes) : (vec){0};
-                transpose(block);
-                for (size_t i = 0; i < lanes; i++)
-                    store(turned + (j + i) * row + at, block[i]);
-            }
-        const term part = {n, strided(turned, (ptrdiff_t)row, 1), rows_from(t->right, k)};
+        const size_t n = smaller(t->K - k, most);
+        for (size_t at = 0; at < n; at += SIDE)
+            turn_rows(turned + at * height, t->left.a + (ptrdiff_t)(k + at) * t->left.col + r,
+                      t->left.col, smaller(n - at, SIDE), rows);
+        const operand left = {turned, SIDE, 1, SIDE, (ptrdiff_t)(height * SIDE)};
+        const term part = {n, left, rows_from(t->right, k)};
         panels_of_group(0, rows, width, &part, 1, c, ldc, k ? NULL : begin);
     } while ((k += most) < t->K);
 }
@@ -206,7 +286,9 @@ static void panel_of_tiles(size_t M, size_t width, const term *terms, size_t cou
         if (shape != shaped)
             shape_tiles(shape);
         shaped = shape;
-        if (terms->left.col == 1)
+        if (terms->left.depth == SIDE && width > WIDTH && ldc % SETS == 0)
+            panels_of_copy(r, rows, width, terms, c, ldc, begin);
+        else if (terms->left.col == 1)
             panels_of_group(r, rows, width, terms, count, c, ldc, begin);
         else
             turned_group(r, rows, width, terms, c, ldc, begin);

@@ -1,0 +1,246 @@
+/* Linear layers, backward: dA, dx, dw and db.  For dense.c. */
+#ifndef PK_LINEAR_BACKWARD_H
+#define PK_LINEAR_BACKWARD_H
+
+#include "linear.h"
+
+/* `to`, rows ldt apart, = dA in rows r..end-1 */
+static void linear_dA(const linear_job *job, size_t r, size_t end, real *to, size_t ldt)
+{
+    const pk_linear *l = job->layer;
+    const pk_linear_gradients *g = job->gradients;
+    const size_t ldv = l->activation >= PK_GELU ? l->O : l->ldy;
+    const real *const v = l->activation >= PK_GELU ? l->z : l->y, slope = (real)l->slope;
+    const fp_mode mode = flush_denormals();
+#define GRADIENT_ROWS(f)                                                                           \
+    for (; r < end; r++, to += ldt)                                                                \
+        for (size_t j = 0; j < l->O; j += LANES) {                                                 \
+            const size_t n = smaller(l->O - j, LANES);                                             \
+            const vec dy = load_n((const real *)g->dy + r * g->lddy + j, n);                       \
+            store_n(to + j, activation_gradient(f, dy, load_n(v + r * ldv + j, n), slope), n);     \
+        }
+    PK_EACH_ACTIVATION(l->activation, GRADIENT_ROWS)
+    restore_denormals(mode);
+}
+
+/* to[n] = 0, or itself, + the rows of `from`, in their order; by WIDTH elements */
+static void linear_sum(real *to, size_t n, const real *from, size_t ldf, size_t rows,
+                       int accumulate)
+{
+    for (size_t j = 0; j < n; j += LANES) {
+        const size_t lanes = smaller(n - j, LANES);
+        vec sum = accumulate ? load_n(to + j, lanes) : (vec){0};
+        for (size_t r = 0; r < rows; r++)
+            sum += load_n(from + r * ldf + j, lanes);
+        store_n(to + j, sum, lanes);
+    }
+}
+
+/* A chunk of the blocks of rows of dA, all in the place of its first one: sums of each, and dA as
+ * left-hand sides of both products. */
+static void linear_round_dA(const linear_job *job, size_t chunk, size_t chunks)
+{
+    const pk_linear *l = job->layer;
+    const rounding *how = job->products;
+    const size_t row = dA_t_row(l), K = elements_of(how, l->M);
+    const size_t end = pk_chunk_begin(job->blocks, chunk + 1, chunks);
+    size_t block = pk_chunk_begin(job->blocks, chunk, chunks);
+    real *const place = job->place + block * LAID_ROWS * row;
+    for (; block < end; block++) {
+        const size_t r = block * LAID_ROWS, rows = smaller(l->M - r, LAID_ROWS);
+        const int is_dy = l->activation == PK_IDENTITY;
+        const real *const dA = is_dy ? job->dA + r * job->dA_row : place;
+        const size_t ld = is_dy ? job->dA_row : row;
+        if (!is_dy)
+            linear_dA(job, r, r + rows, place, row);
+        linear_sum(job->sums + block * row, l->O, dA, ld, rows, 0);
+        how->lay_rows((real *)how->laid(job->rows, job->K, r).a, job->K, dA, (ptrdiff_t)ld, rows,
+                      l->O);
+        real *const pairs = how->lay_columns ? place : job->dA_t + r / how->per * row;
+        how->round_rows(pairs, row, dA, ld, rows, l->O);
+        for (size_t k = 0, n = elements_of(how, rows); how->lay_columns && k < n; k += LANES)
+            how->lay_columns(job->dA_t, K, r / how->per + k, place + k * row, row,
+                             smaller(n - k, LANES), l->O);
+    }
+}
+
+/* Whether a panel of columns of x or w is multiplied in place, by `rows` rows: not an incomplete
+ * one. */
+static int in_place(const pk_linear *l, size_t panel, size_t rows)
+{
+    return !rounded(l->products) && rows < FEW_ROWS && (panel + 1) * WIDTH <= l->I;
+}
+static right_operand panel_of(const pk_linear *l, size_t panel, size_t rows, const void *in,
+                              size_t ld, const real *packed, size_t K)
+{
+    if (in_place(l, panel, rows))
+        return (right_operand){(const real *)in + panel * WIDTH, ld, WIDTH, 1, 0, NULL};
+    return rounded_panels(l->products, packed + panel * WIDTH * K, K);
+}
+
+/* Rows of x or w, `ld` elements apart: panels of K rows from column n to `end`. */
+static void linear_pack_rows(const linear_job *job, real *to, size_t K, const void *in, size_t ld,
+                             size_t n, size_t end)
+{
+    enum { ROWS = 32 }; /* of all panels, before the next ones: then rows are read in order */
+    const rounding *how = job->products;
+    const real *const from = (const real *)in + n;
+    if (!rounded(how)) {
+        pack_rows(to, K, in, ld, n, end);
+        return;
+    }
+    for (size_t k = 0; k < K; k += ROWS)
+        for (size_t j = 0; j < end - n; j += WIDTH)
+            how->round_rows(to + j * elements_of(how, K) + k / how->per * WIDTH, WIDTH,
+                            from + k * ld + j, ld, smaller(K - k, ROWS),
+                            smaller(end - n - j, WIDTH));
+}
+
+/* Tasks: dA; then panels of x, then of w */
+static void linear_prepare(void *arg, size_t task)
+{
+    const linear_job *job = arg;
+    const pk_linear *l = job->layer;
+    const size_t r = task * ROW_BLOCK;
+    if (task < job->prepared) {
+        if (rounded(job->products))
+            linear_round_dA(job, task, job->prepared);
+        else
+            linear_dA(job, r, smaller(r + ROW_BLOCK, l->M), job->dA + r * l->O, l->O);
+        return;
+    }
+    const size_t panel = (task - job->prepared) % job->panels, n = panel * WIDTH;
+    const int of_x = task < job->prepared + job->panels;
+    const size_t K = of_x ? l->M : l->O, end = smaller(n + WIDTH, l->I);
+    if (!in_place(l, panel, of_x ? l->O : l->M))
+        linear_pack_rows(job, (of_x ? job->x : job->w) + n * elements_of(job->products, K), K,
+                         of_x ? l->x : l->w, of_x ? l->ldx : l->I, n, end);
+}
+
+/* Where one of the parts of n rows begins: where left-hand sides are laid, at a block. */
+static size_t part_of(const linear_job *job, size_t n, size_t split)
+{
+    const size_t each = takes_all(job->products) ? LAID_ROWS : 1;
+    return smaller(pk_chunk_begin((n + each - 1) / each, split, job->splits) * each, n);
+}
+
+/* A group of panels of dx, with columns n.., in some of its rows */
+static void linear_dx(const linear_job *job, size_t n, size_t end, size_t split,
+                      right_operand right)
+{
+    const pk_linear_gradients *g = job->gradients;
+    const size_t M = job->layer->M, from = part_of(job, M, split),
+                 to = part_of(job, M, split + 1);
+    const operand left = rounded(job->products)
+                             ? job->products->laid(job->rows, job->K, from)
+                             : strided(job->dA + from * job->dA_row, (ptrdiff_t)job->dA_row, 1);
+    product(to - from, end - n, job->K, left, right, (real *)g->dx + from * g->lddx + n, g->lddx,
+            ZEROS);
+}
+
+/* The same of dw */
+static void linear_dw(const linear_job *job, size_t n, size_t end, size_t split,
+                      right_operand right)
+{
+    const pk_linear *l = job->layer;
+    const rounding *how = rounded(job->products);
+    const size_t from = part_of(job, l->O, split), to = part_of(job, l->O, split + 1);
+    const size_t K = elements_of(how, l->M);
+    const ptrdiff_t row = (ptrdiff_t)(how ? dA_t_row(l) : job->dA_row);
+    const operand left = how && how->lay_columns
+                             ? how->laid(job->dA_t, K, from)
+                             : strided((how ? job->dA_t : job->dA) + from, 1, row);
+    product(to - from, end - n, K, left, right, (real *)job->gradients->dw + from * l->I + n, l->I,
+            job->gradients->accumulate ? NULL : ZEROS);
+}
+
+/* A part of the product of a group: those of dw, then of dx.  `place`: where its panels of x or w
+ * are to be packed now; NULL: they are in their own. */
+static void linear_product(const linear_job *job, size_t group, size_t split, real *place)
+{
+    const pk_linear *l = job->layer;
+    const pk_linear_gradients *g = job->gradients;
+    const int of_w = group < job->groups;
+    const size_t each = job->groups < job->panels ? PANELS_TOGETHER : 1;
+    const size_t panel = (of_w ? group : group - job->groups) * each, n = panel * WIDTH;
+    const size_t end = smaller(n + each * WIDTH, l->I), rows = of_w ? l->O : l->M;
+    const size_t K = of_w ? l->M : l->O, ld = of_w ? l->ldx : l->I;
+    const void *const in = of_w ? l->x : l->w;
+    if (!(of_w ? g->dw : g->dx))
+        return;
+    if (place)
+        linear_pack_rows(job, place, K, in, ld, n, end);
+    const size_t elements = elements_of(job->products, K);
+    const right_operand right =
+        place ? rounded_panels(job->products, place, elements)
+              : panel_of(l, panel, rows, in, ld, of_w ? job->x : job->w, elements);
+    if (of_w)
+        linear_dw(job, n, end, split, right);
+    else
+        linear_dx(job, n, end, split, right);
+}
+
+/* A chunk of all groups; the panels of each are packed in the place of the first one. */
+static void linear_groups(const linear_job *job, size_t chunk)
+{
+    enum { MOST = PANELS_TOGETHER * WIDTH };
+    const pk_linear *l = job->layer;
+    const size_t groups = job->groups, first = pk_chunk_begin(2 * groups, chunk, job->chunks),
+                 end = pk_chunk_begin(2 * groups, chunk + 1, job->chunks);
+    real *const w = job->w + (first < groups ? 0 : first - groups) * MOST * l->O;
+    for (size_t group = first; group < end; group++)
+        linear_product(job, group, 0, group < groups ? job->x + first * MOST * l->M : w);
+}
+
+/* Tasks: products, then db */
+static void linear_gradients(void *arg, size_t task)
+{
+    const linear_job *job = arg;
+    const pk_linear *l = job->layer;
+    const pk_linear_gradients *g = job->gradients;
+    const size_t products = job->at_once ? job->chunks : 2 * job->groups * job->splits;
+    const fp_mode mode = flush_denormals();
+    if (task >= products) {
+        const size_t o = (task - products) * WIDTH;
+        const int is_rounded = rounded(job->products) != NULL;
+        linear_sum((real *)g->db + o, smaller(l->O - o, WIDTH),
+                   (is_rounded ? job->sums : job->dA) + o, is_rounded ? dA_t_row(l) : job->dA_row,
+                   is_rounded ? job->blocks : l->M, g->accumulate);
+    } else if (job->at_once)
+        linear_groups(job, task);
+    else
+        linear_product(job, task / job->splits, task % job->splits, NULL);
+    restore_denormals(mode);
+}
+
+static void linear_backward(const pk_linear *l, const pk_linear_gradients *g, int nthreads)
+{
+    const int threads = linear_threads(l, nthreads), identity = l->activation == PK_IDENTITY;
+    linear_job job = {.layer = l, .gradients = g, .panels = panels_of(l->I), .splits = 1};
+    job.products = rounding_of(l->products);
+    job.K = elements_of(job.products, l->O);
+    linear_share(&job, threads, 2);
+    if (threads > 1) /* enough tasks that no thread waits long for another */
+        job.splits = 1 + 2 * (size_t)threads / (job.groups + 1);
+    job.x = align(l->scratch);
+    job.w = job.x + job.panels * WIDTH * l->M;
+    job.place = job.w + job.panels * WIDTH * l->O;
+    job.dA = identity ? (real *)g->dy : job.place; /* read only */
+    job.dA_row = identity ? g->lddy : l->O;
+    job.prepared = identity ? 0 : (l->M + ROW_BLOCK - 1) / ROW_BLOCK;
+    if (rounded(job.products)) {
+        job.blocks = (l->M + LAID_ROWS - 1) / LAID_ROWS;
+        job.prepared = threads > 1 ? smaller(job.blocks, 2 * (size_t)threads) : job.blocks > 0;
+        job.sums = job.place + job.blocks * LAID_ROWS * dA_t_row(l);
+        job.rows = job.sums + job.blocks * dA_t_row(l);
+        job.dA_t = align(job.rows + laid_size(l->M, job.K));
+    }
+    pk_parallel(linear_prepare, &job,
+                job.prepared + (job.at_once ? 0 : job.panels * (g->dx ? 2 : 1)), threads);
+    pk_parallel(linear_gradients, &job,
+                (job.at_once ? job.chunks : 2 * job.groups * job.splits) +
+                    (g->db ? panels_of(l->O) : 0),
+                threads);
+}
+
+#endif
