@@ -13,6 +13,7 @@ from cpython.buffer cimport Py_buffer, PyBuffer_Release
 from cpython.dict cimport PyDict_GetItemWithError, PyDict_Size
 from cpython.list cimport PyList_GetItem, PyList_Size
 from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uintptr_t
 from libc.string cimport memcmp, memcpy
 
 from ._arrays cimport Buffers, acquire, check_like, dtype_of
@@ -178,6 +179,21 @@ cdef class Held(Buffers):
                 and not (model.ndim and memcmp(PyArray_DIMS(a), model.shape,
                                                model.ndim * sizeof(Py_ssize_t))))
 
+    def addresses(self, list arrays not None, to, bint writable=False):
+        """Write to `to`, int64, where arrays lie that are like the parameters, C-contiguous and, if
+        asked for, writable; 0 for another. Returns whether all are.
+        """
+        cdef int64_t *found = <int64_t *> PyArray_DATA(<PyArrayObject *> <PyObject *> to)
+        cdef Py_ssize_t i
+        cdef bint all_are = len(arrays) == self.count
+        for i in range(self.count if all_are else 0):
+            found[i] = 0
+            if self.is_like(i, arrays[i], NPY_ARRAY_CARRAY_RO | writable * NPY_ARRAY_WRITEABLE):
+                found[i] = <int64_t> PyArray_DATA(<PyArrayObject *> <PyObject *> arrays[i])
+            else:
+                all_are = False
+        return all_are
+
     cdef int check_array(self, Py_ssize_t i, bint writable) except -1:
         """Raise if parameter i was given another dtype or shape in place, or is not `writable`."""
         cdef Py_buffer view
@@ -194,6 +210,21 @@ cdef class Held(Buffers):
         finally:
             PyBuffer_Release(&view)
         return 0
+
+
+def move(table, rows, uintptr_t room, bint back):
+    """Copy pieces of arrays into one room, or `back`; nothing is checked.
+
+    `table` is int64 [n, 4], for each piece: its array, its first byte there and in the room, bytes.
+    `rows` are the addresses of the arrays, int64; `room` is one.
+    """
+    cdef int64_t *piece = <int64_t *> PyArray_DATA(<PyArrayObject *> <PyObject *> table)
+    cdef int64_t *at = <int64_t *> PyArray_DATA(<PyArrayObject *> <PyObject *> rows)
+    cdef uintptr_t here, there
+    for _ in range(len(table)):
+        here, there = at[piece[0]] + piece[1], room + piece[2]
+        memcpy(<void *> (here if back else there), <void *> (there if back else here), piece[3])
+        piece += 4
 
 
 cdef class Averaged:

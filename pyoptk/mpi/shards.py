@@ -8,7 +8,7 @@ the kernels' sums of squares begin, too, so a norm has the same bits however a m
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,26 +53,17 @@ class Bucket(NamedTuple):
     def size(self) -> int:
         return sum(self.counts)
 
-    def joined(self, rows: Sequence[Array], room: Array, rank: int | None = None) -> Array:
-        """The elements side by side: where they are, if they are so there, else in `room`.
+    def table(self, itemsize: int, ranks: Iterable[int]) -> NDArray[np.int64]:
+        """For `_held.move`: the pieces of these ranks, in bytes."""
+        pieces = [piece for rank in ranks for piece in self.shards[rank]]
+        found = [(param, begin, at, end - begin) for param, begin, end, at in pieces]
+        return np.array(found, np.int64).reshape(-1, 4) * (1, *[itemsize] * 3)
 
-        Then only the shard of `rank` is copied, or all for None.
-        """
-        if len(self.params) == 1:
-            pieces = [piece for shard in self.shards for piece in shard]
-            return rows[self.params[0]][pieces[0].begin : pieces[-1].end]
-        if rank is None:
-            return np.concatenate([rows[i] for i in self.params], out=room)
-        own = [rows[i][begin:end] for i, begin, end, _ in self.shards[rank]]
-        if own:
-            np.concatenate(own, out=room[self.starts[rank] :][: self.counts[rank]])
-        return room
-
-    def part(self, whole: Array, rows: Sequence[Array], rank: int) -> None:
-        """Change the elements of all ranks but this one in `rows` to those in `whole`."""
-        for r, shard in enumerate(self.shards if len(self.params) > 1 else []):
-            for i, begin, end, at in shard if r != rank else []:
-                rows[i][begin:end] = whole[at : at + end - begin]
+    def whole(self, rows: Sequence[Any]) -> Array:
+        """The elements, which have to be those of a single parameter."""
+        pieces = [piece for shard in self.shards for piece in shard]
+        found: Array = rows[self.params[0]].reshape(-1)
+        return found[pieces[0].begin : pieces[-1].end]
 
 
 # ---- the tree ------------------------------------------------------------------------------------
