@@ -65,13 +65,13 @@ class Exchange:
     def __init__(self, tree: Params, comm: Any, micro: int, bucket: int) -> None:
         self.rank: int = 0 if comm is None else comm.rank
         self.size: int = 1 if comm is None else comm.size
-        self._tree, self._comm = tree, comm
+        self._tree, self._comm, self._bucket = tree, comm, bucket
         self._rows = [array.reshape(-1) for array in tree.arrays]
         self._dtype = self._rows[0].dtype
         leaves = [shards.leaves_of(rank, self.size, micro) for rank in range(self.size)]
         self.mine, self._root = leaves[self.rank], (0, micro)
         self._covers = [shards.cover(self._root, some) for some in leaves]
-        self._rounds = max(map(len, self._covers))
+        self._rounds, self._nodes = max(map(len, self._covers)), sum(map(len, self._covers))
         self._merges = shards.merges(self._root, self.mine)
         self._depths = [0, *accumulate(1 - merged for merged in self._merges)]
         self.levels = [[None] * len(self._rows) for _ in range(max(self._depths))]
@@ -79,7 +79,8 @@ class Exchange:
         self._at = np.zeros((len(self.levels), len(self._rows)), np.int64)
         sizes = [row.size for row in self._rows]
         self._buckets = shards.divide(sizes, self.size, bucket) if self.size > 1 else []
-        self.owned = [[p for b in self._buckets for p in b.shards[r]] for r in range(self.size)]
+        shards_of = [[p for b in self._buckets for p in b.shards[r]] for r in range(self.size)]
+        self.owned = [[*shards.cut(pieces, self._longest)] for pieces in shards_of]
         self.pieces = self.owned[self.rank]
         self._order = shards.blocks_of(self.owned, sizes)  # and how many each rank has
         self._blocks = [sum(-(-(p.end - p.begin) // GRAIN) for p in some) for some in self.owned]
@@ -87,20 +88,19 @@ class Exchange:
             self._prepare()
         self.begin()
 
+    @property
+    def _longest(self) -> int:
+        """The elements of a piece, at most."""
+        return self._bucket + GRAIN
+
     def _prepare(self) -> None:
         """For several ranks: what `move` has to do for each bucket."""
         from mpi4py import MPI
 
-        item, ranks = self._dtype.itemsize, range(self.size)
         self._mpi: Any = MPI
-        self._item = item
-        self._begins = [0, *accumulate(b.counts[self.rank] for b in self._buckets)]
+        self._item = self._dtype.itemsize
         self._params = np.zeros(len(self._rows), np.int64)  # addresses
         self._tree.held.addresses(self._tree.arrays, self._params)
-        self._of_all = [bucket.table(item, ranks) for bucket in self._buckets]
-        self._of_this = [bucket.table(item, [self.rank]) for bucket in self._buckets]
-        others = [rank for rank in ranks if rank != self.rank]
-        self._of_others = [bucket.table(item, others) for bucket in self._buckets]
 
     def begin(self) -> None:
         """Forget all leaves."""
@@ -191,15 +191,15 @@ class Exchange:
         """Put the sums of part k where `finish` said, when those before have been used."""
         raise NotImplementedError
 
-    def gather(self, last: bool = False) -> None:
-        """Change the parameters in place to those of the ranks that own them.
-
-        `last`: only in the last part, after a step that `arrive` took part in.
-        """
+    def gather(self) -> None:
+        """Change the parameters in place to those of the ranks that own them."""
         raise NotImplementedError
 
-    def _agree_on_given(self) -> None:
-        self._comm.Allreduce(self._mpi.IN_PLACE, self.given, self._mpi.LOR)
+    def _locate(self, t: int, params: Any = slice(None)) -> None:
+        """Set `_at`[t] where the sums number t of these parameters are."""
+        self._tree.held.addresses(self.levels[t], self._at[t])
+        if not self._at[t][params].all():
+            raise ValueError("grads: expected the arrays that were added, got another shape")
 
     def _cut(self, pieces: Array) -> list[Array]:
         """Each piece of this rank in an array of all."""

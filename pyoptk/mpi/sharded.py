@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -20,8 +21,8 @@ from ..params import Arrays, Params
 from .arguments import PieceName, as_array, check_class, digests, entries, label, piece_name, refuse
 from .exchange import Exchange
 from .messages import Messages
+from .near import Near, reads_others
 from .shards import GRAIN, Array
-from .windows import MOST, Windows, shares_memory
 
 # What is computed over all ranks, and therefore not by the optimizer of a shard.
 _OURS = {"grad_scale": 1.0, "max_norm": None, "on_nonfinite": "propagate", "zero_grad": False}
@@ -33,9 +34,9 @@ def _exchange_of(tree: Params, comm: Any, micro: int, bucket: int) -> Exchange:
     if comm is None or comm.size == 1:
         return Exchange(tree, comm, micro, bucket)
     own = comm.Dup()
-    if shares_memory(own):
-        return Windows(tree, own, micro, min(bucket, MOST))
-    return Messages(tree, own, micro, bucket)
+    near = own.allreduce(not os.environ.get("PYOPTK_MPI_MESSAGES")) == own.size
+    kind = Near if near and reads_others(own) else Messages
+    return kind(tree, own, micro, bucket)
 
 
 class Sharded(Uncopied):
@@ -261,13 +262,13 @@ class Sharded(Uncopied):
         self._check_complete(self._exchange.seen)
         self.optimizer._prepare(self.optimizer._plan, self.optimizer._plan.settings)
         try:
-            by_parts = quietly(self._take_step)
+            quietly(self._take_step)
+            self._exchange.gather()
             for grad in self._to_zero:
                 grad[...] = 0
         finally:
             self._to_zero.clear()
             self._exchange.begin()
-        self._exchange.gather(by_parts)
 
     def _check_complete(self, seen: NDArray[np.intp]) -> None:
         """Raise unless there are all micro-batches of this rank, for the arrays of the caller."""
@@ -299,11 +300,8 @@ class Sharded(Uncopied):
             at_once(drop)
             raise
 
-    def _take_step(self) -> bool:
-        """Step this rank's shard, unless a gradient is not finite.
-
-        Returns whether the exchange delivered it by parts.
-        """
+    def _take_step(self) -> None:
+        """Step this rank's shard, unless a gradient is not finite."""
         shadow, exchange = self._shadow, self._exchange
         scale, clip = self._factor * shadow.value("grad_scale"), 1.0
         most, heed = shadow.value("max_norm"), shadow.hyper["on_nonfinite"]
@@ -318,7 +316,7 @@ class Sharded(Uncopied):
                     self._refuse_nonfinite(norms)
                 for opt in (shadow, self.optimizer):
                     opt._plan.skipped += 1
-                return False
+                return
             if most is not None and most < math.inf and self._norm != 0:
                 ratio = np.float64(most) / (self._norm + shadow.value("max_norm_eps"))
                 clip = 1.0 if ratio > 1 else float(ratio)  # a NaN stays one
@@ -330,7 +328,6 @@ class Sharded(Uncopied):
         self._run(grads, scale * clip, (), (), each, exchange.ends)
         shadow._prepare(shadow._plan, shadow._plan.settings)
         shadow._plan.count_step(exchange.given.tobytes())
-        return not whole
 
     def _run(
         self, grads: list[Any], factor: float, first: Any, then: Any, *parts: Any
