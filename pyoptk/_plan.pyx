@@ -20,7 +20,7 @@ from ._optim cimport (
     Row, Watch, at_least_zero, check_fits, limit, param_of, row_named, set_narrow,
 )
 from ._optim import ROWS as _ROWS
-from ._sparse cimport SparseRows, _Touched, check_rows_like, refuse_rows, room_for
+from ._sparse cimport SparseRows, _Touched, check_rows_like, check_takes_rows, room_for
 from .capi cimport (
     NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_F32, PK_NATIVE,
     pk_common, pk_dtype, pk_optim_kernels, pk_tensor, pk_watched,
@@ -75,6 +75,7 @@ cdef class Plan:
             raise MemoryError
         for i in range(self.count):
             self.tensors[i].param, self.tensors[i].stored.param = held.held[i].buf, held.kinds[i]
+            self.tensors[i].grad = held.held[i].buf  # not NULL: sizes count tensors with grad
             self.tensors[i].n, self.tensors[i].seed = size_of(&held.held[i]), i
             self.tensors[i].group = group_of[i]
         self.grads.reserve(self.count)
@@ -82,8 +83,6 @@ cdef class Plan:
         self.configure(hypers, settings)
         self.add_states(self.row.start_of(start, self.dtype), state_dtype, least, master)
         held.check_apart()
-        for i in range(self.count):
-            self.tensors[i].grad = self.tensors[i].param  # not NULL: sizes count tensors with grad
         kernels = optim_table(self.dtype)
         room_for(&self.scratch, &self.scratch_size,
                  max(kernels.norm_scratch_size(self.tensors, self.count),
@@ -286,10 +285,7 @@ cdef class Plan:
         on = ("ema_decay" if self.tensors[i].ema != NULL else "zero_grad" if common.zero_grad else
               "cautious" if common.cautious else "master" if self.held.kinds[i] else
               "a narrow state_dtype" if self.tensors[i].stored.states else None)
-        if on is not None or not self.row.sparse_rows:
-            able = None if self.row.sparse_rows else [r.name for r in _ROWS.values() if r.sparse_rows]
-            refuse_rows(name, grad, able, on)
-        return 0
+        return check_takes_rows(name, grad, _ROWS.values(), self.row, on)
 
     cdef int look_for_nonfinite(self, const pk_tensor *tensors, size_t count,
                                 bint skips) except -1:
@@ -332,20 +328,29 @@ cdef class Plan:
                 scale * clip_coefficient(norm, self.max_norm, self.max_norm_eps))
             begin = end
 
-    def run_step(self, list ordered not None, double factor, bint skips):
+    def run_step(self, list ordered not None, double factor, bint skips, each=None, list ends=None):
         """`take_step` for wrappers, within `held.locked`."""
         if len(ordered) != self.count or not self.held.busy:
             raise RuntimeError("run_step: expected a list from `checked`, within `locked`")
-        return self.take_step(ordered, factor, skips)
+        return self.take_step(ordered, factor, skips, each, ends)
 
-    cdef bint take_step(self, list ordered, double factor, bint skips) except -1:
+    def count_step(self, const char *given):
+        """Count one that others took: of each parameter whose byte in `given` is 1."""
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            self.tensors[i].step += given[i] and self.tensors[i].step < INT64_MAX
+        self.calls += self.calls < INT64_MAX
+
+    cdef bint take_step(self, list ordered, double factor, bint skips, each=None,
+                        list ends=None) except -1:
         """Take a step with `grad_scale` times `factor`; returns whether it was taken.
 
         `skips`: skip it if a gradient is not finite, whatever `on_nonfinite` says. No signal
-        handler runs between the first change and the last.
+        handler runs between the first change and the last, unless there is `each`: called with k
+        before those that end at ends[k] are stepped, it puts the elements of their gradients there.
         """
         cdef Py_ssize_t i
-        cdef size_t g, count = self.count
+        cdef size_t g, begin = 0, end, count = self.count
         cdef pk_tensor *tensors = self.tensors
         cdef bint sparse
         cdef void *scaled = self.common(self.n_groups)
@@ -385,9 +390,15 @@ cdef class Plan:
                 self.common(self.n_groups + g).grad_scale = scale * clip
             if self.per_array and self.max_norm < INFINITY:
                 self.clip_arrays(tensors, count, scale)
-            with nogil:
-                kernels.watched_step(self.row.which, tensors, count, scaled, self.scratch, told,
-                                     parts, num_threads())
+            for i in range(1 if each is None else len(ends)):
+                end = count
+                if each is not None:
+                    end = ends[i]
+                    each(i)
+                with nogil:
+                    kernels.watched_step(self.row.which, &tensors[begin], end - begin, scaled,
+                                         self.scratch, told and &told[begin], parts, num_threads())
+                begin = end
             for i in range(self.count if self.ema_from_first_step else 0):
                 if self.tensors[i].grad and self.tensors[i].ema and self.tensors[i].step == 1:
                     self.held.begin_average(&self.tensors[i])

@@ -115,12 +115,15 @@ cdef class SparseRows:
         return f"SparseRows({self.rows.count} rows of {self.values.dtype} {self.shape})"
 
 
-cdef int refuse_rows(str name, grad, list able, str on) except -1:
-    """Say why a step cannot be one of single rows: `able` are the kernels that can, or `on` is."""
-    if able:
+cdef int check_takes_rows(str name, SparseRows grad, rows, row, on) except -1:
+    """Raise if the optimizer `row`, one of `rows`, or a setting that is `on` needs an array."""
+    if not row.sparse_rows:
+        able = [other.name for other in rows if other.sparse_rows]
         raise TypeError(f"{name}: expected an array, because of all kernels only "
                         f"{', '.join(able)} step single rows, got {grad}; its dense() is one")
-    raise TypeError(f"{name}: expected an array where {on} is on, got {grad}")
+    if on is not None:
+        raise TypeError(f"{name}: expected an array where {on} is on, got {grad}")
+    return 0
 
 
 cdef int check_rows_like(Py_buffer *values, str name, SparseRows grad, Py_buffer *param,

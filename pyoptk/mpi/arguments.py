@@ -87,8 +87,8 @@ def entries(tree: Params, grads: Any) -> list[tuple[int, Any]]:
     return list(enumerate(tree.held.in_order(grads)))
 
 
-def as_row(tree: Params, i: int, grad: Any, zeroed: bool) -> Array:
-    """Gradient i in one dimension, zeros for None; `zeroed`: it must be writable."""
+def as_array(tree: Params, i: int, grad: Any, zeroed: bool) -> Array:
+    """Gradient i, C-contiguous, zeros for None; `zeroed`: it must be writable."""
     param = tree.arrays[i]
     if type(grad) is np.ndarray and grad.dtype is param.dtype and grad.shape == param.shape:
         if zeroed and not (grad.flags.writeable and grad.flags.c_contiguous):
@@ -96,12 +96,12 @@ def as_row(tree: Params, i: int, grad: Any, zeroed: bool) -> Array:
                 f"{label(tree, i)}: expected a writable C-contiguous array, because zero_grad "
                 "writes it, got a read-only or strided one"
             )
-        return grad.reshape(-1)
+        return np.require(grad, requirements="CA")
     if grad is None:
-        return np.zeros(param.size, param.dtype)
+        return np.zeros_like(param)
     is_array = isinstance(grad, np.ndarray) and not isinstance(grad, np.ma.MaskedArray)
     if is_array and grad.dtype == param.dtype and grad.shape == param.shape:
-        return as_row(tree, i, grad.view(np.ndarray).view(param.dtype), zeroed)
+        return as_array(tree, i, grad.view(np.ndarray).view(param.dtype), zeroed)
     kind = ValueError if is_array and grad.dtype == param.dtype else TypeError
     raise kind(
         f"{label(tree, i)}: expected {_checks.described(param)}, got {_checks.described(grad)}"

@@ -1,7 +1,7 @@
-"""`Exchange`: adds up gradients in the order of one tree, on one rank or several; sends, gathers.
+"""`Exchange`: adds up the gradients of one rank in the order of one tree; norms, checkpoints.
 
 `Sharded` makes one; its docstrings say what a user sees of it. shards.py has the tree and the
-shards. All arrays here have one dimension. With one rank nothing is sent, and mpi4py is not loaded.
+shards; messages.py and windows.py send. With one rank nothing is sent, and mpi4py is not loaded.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import _optim
 from ..optim.stateful import at_once
+from ..params import Params
 from . import shards
-from .shards import GRAIN, Array, Bucket, Sums
-
-_IN_FLIGHT = 2  # buckets
+from .shards import GRAIN, Array
 
 
 def _root(squares: Array) -> float:
@@ -29,11 +29,11 @@ def _root(squares: Array) -> float:
 
 
 class Exchange:
-    """The sums of a step and what travels for them.
+    """The sums of a step, and what else all ranks find together. Of one rank; others inherit it.
 
     Parameters
     ----------
-    rows : list of arrays
+    tree : Params
         The parameters.
     comm : mpi4py.MPI.Comm or None
     micro, bucket : int
@@ -47,59 +47,71 @@ class Exchange:
         By rank.
     pieces : list of Piece
         Those of this rank.
-    seen : list of int
+    seen : array of int
         How many leaves of each parameter there are; `begun` says whether there is any.
-    given : list of bool
+    given : array of bool
         Which parameters have a gradient, on any rank after `finish`.
-    sums : list of list of arrays
-        For each parameter those of the tree that this rank has.
+    levels : list of list of arrays
+        Sums of the tree that this rank has: first the leftmost of each parameter, then the next.
     """
 
-    seen: list[int]
-    given: list[bool]
+    seen: NDArray[np.intp]
+    given: NDArray[np.bool_]
+    levels: list[list[Any]]
     begun: bool
-    _next: int  # bucket to be sent
+    _rows: list[Array]
+    _at: NDArray[np.int64]  # addresses of `levels`
 
-    def __init__(self, rows: list[Array], comm: Any, micro: int, bucket: int) -> None:
+    def __init__(self, tree: Params, comm: Any, micro: int, bucket: int) -> None:
         self.rank: int = 0 if comm is None else comm.rank
         self.size: int = 1 if comm is None else comm.size
-        self._rows, self._comm = rows, comm
-        if self.size > 1:
-            from mpi4py import MPI
-
-            self._mpi: Any = MPI
+        self._tree, self._comm, self._bucket = tree, comm, bucket
+        self._rows = [array.reshape(-1) for array in tree.arrays]
+        self._dtype = self._rows[0].dtype
         leaves = [shards.leaves_of(rank, self.size, micro) for rank in range(self.size)]
         self.mine, self._root = leaves[self.rank], (0, micro)
         self._covers = [shards.cover(self._root, some) for some in leaves]
-        self._rounds = max(map(len, self._covers))
+        self._rounds, self._nodes = max(map(len, self._covers)), sum(map(len, self._covers))
         self._merges = shards.merges(self._root, self.mine)
-        sizes = [row.size for row in rows]
+        self._depths = [0, *accumulate(1 - merged for merged in self._merges)]
+        self.levels = [[None] * len(self._rows) for _ in range(max(self._depths))]
+        self._rooms = [list(level) for level in self.levels]  # for sums, kept from step to step
+        self._at = np.zeros((len(self.levels), len(self._rows)), np.int64)
+        sizes = [row.size for row in self._rows]
         self._buckets = shards.divide(sizes, self.size, bucket) if self.size > 1 else []
-        self.owned = [[p for b in self._buckets for p in b.shards[r]] for r in range(self.size)]
+        shards_of = [[p for b in self._buckets for p in b.shards[r]] for r in range(self.size)]
+        self.owned = [[*shards.cut(pieces, self._longest)] for pieces in shards_of]
         self.pieces = self.owned[self.rank]
         self._order = shards.blocks_of(self.owned, sizes)  # and how many each rank has
         self._blocks = [sum(-(-(p.end - p.begin) // GRAIN) for p in some) for some in self.owned]
-        self._begins = [0, *accumulate(b.counts[self.rank] for b in self._buckets)]
-        self._shard = np.empty(self._begins[-1], rows[0].dtype)
-        ends = accumulate([0, *(piece.end - piece.begin for piece in self.pieces)])
-        self._views = [self._shard[begin:end] for begin, end in itertools.pairwise(ends)]
-        self.sums: list[list[Array]] = [[] for _ in rows]
-        self._rooms: list[list[Array]] = [[] for _ in rows]  # for them, kept from step to step
-        self._buffers: dict[tuple[str, int, int], Array] = {}
-        self._flying: list[tuple[list[Any], Callable[[], Any]]] = []  # what to wait for, then do
+        if self.size > 1:
+            self._prepare()
         self.begin()
+
+    @property
+    def _longest(self) -> int:
+        """The elements of a piece, at most."""
+        return self._bucket + GRAIN
+
+    def _prepare(self) -> None:
+        """For several ranks: what `move` has to do for each bucket."""
+        from mpi4py import MPI
+
+        self._mpi: Any = MPI
+        self._item = self._dtype.itemsize
+        self._params = np.zeros(len(self._rows), np.int64)  # addresses
+        self._tree.held.addresses(self._tree.arrays, self._params)
 
     def begin(self) -> None:
         """Forget all leaves."""
-        self._land()  # after an error
         at_once(self.beginning())
 
     def beginning(self) -> list[Callable[[], Any]]:
         """The calls that forget all leaves, all of functions in C."""
-        fresh: dict[str, Any] = {"seen": [0] * len(self._rows), "begun": False}
-        fresh["given"] = [False] * len(self._rows)
-        fresh["_next"] = len(self._buckets) - 1
-        return [partial(vars(self).update, fresh), *(sums.clear for sums in self.sums)]
+        fresh: dict[str, Any] = {"seen": np.zeros(len(self._rows), np.intp), "begun": False}
+        fresh["given"] = np.zeros(len(self._rows), np.bool_)
+        fresh["levels"] = [[None] * len(self._rows) for _ in self.levels]
+        return [partial(vars(self).update, fresh)]
 
     def agree(self, digests: dict[str, str]) -> None:
         """Raise, on all ranks, unless they have the same; then take the parameters of rank 0."""
@@ -118,108 +130,83 @@ class Exchange:
 
     # ---- the sum ---------------------------------------------------------------------------------
 
-    def adding(self, i: int, row: Array) -> tuple[list[Callable[[], Any]], bool]:
+    def adding(self, i: int, grad: Array) -> tuple[list[Callable[[], Any]], bool]:
         """The calls that add a leaf of parameter i, all of functions in C.
 
-        Also whether `row` may be changed before `finish`.
+        Also whether `grad` may be changed before `finish`.
         """
-        stack, rooms, leaf = self.sums[i], self._rooms[i], self.seen[i]
+        levels, leaf = self.levels, int(self.seen[i])
+        depth, complete, last = self._depths[leaf], self._merges[leaf], leaf + 1 == len(self.mine)
         calls: list[Callable[[], Any]] = [partial(self.seen.__setitem__, i, leaf + 1)]
         calls.append(partial(vars(self).__setitem__, "begun", True))
-        complete, last = self._merges[leaf], leaf + 1 == len(self.mine)
         if complete:
-            lefts = stack[::-1][:complete]
-            pairs = zip(lefts, [row, *lefts[:-1]], strict=True)
+            lefts = [level[i] for level in levels[depth - complete : depth]][::-1]
+            pairs = zip(lefts, [grad, *lefts[:-1]], strict=True)
             calls += [partial(np.add, left, right, left) for left, right in pairs]
-            calls.append(partial(stack.__delitem__, slice(len(stack) - complete + 1, None)))
+            over = levels[depth - complete + 1 : depth]
+            calls += [partial(level.__setitem__, i, None) for level in over]
         elif last:
-            calls.append(partial(stack.append, row))
+            calls.append(partial(levels[depth].__setitem__, i, grad))
         else:
-            if len(stack) == len(rooms):
-                rooms.append(np.empty_like(row))
-            room = rooms[len(stack)]
-            calls += [partial(room.__setitem__, ..., row), partial(stack.append, room)]
+            room = self._rooms[depth][i]
+            if room is None:
+                room = self._rooms[depth][i] = np.empty_like(grad)
+            calls.append(partial(room.__setitem__, ..., grad))
+            calls.append(partial(levels[depth].__setitem__, i, room))
         return calls, bool(complete) or not last
 
+    def adding_all(self, grads: list[Any], zeroed: bool) -> list[Callable[[], Any]]:
+        """The calls that add a last leaf, of all parameters, which needs no addition here.
+
+        Empty if it does, or if the gradients have to be looked at one by one.
+        """
+        leaf = len(self.mine) - 1
+        if leaf < 0 or self._merges[leaf] or not (self.seen == leaf).all():
+            return []
+        depth = self._depths[leaf]
+        if not self._tree.held.addresses(grads, self._at[depth], zeroed):
+            return []
+        return [
+            partial(np.add, self.seen, 1, self.seen),
+            partial(vars(self).__setitem__, "begun", True),
+            partial(self.levels.__setitem__, depth, grads),
+            partial(self.given.fill, True),
+        ]
+
+    # ---- several ranks ---------------------------------------------------------------------------
+
+    ends: list[int] | None = None  # of parts of the pieces that may be stepped one after the other
+
     def send(self) -> None:
-        """Send the buckets that are complete, in the same order on all ranks."""
-        while self._next >= 0:
-            bucket, slot = self._buckets[self._next], self._next % _IN_FLIGHT
-            if min(map(self.seen.__getitem__, bucket.params)) < len(self.mine):
-                break
-            self._land(_IN_FLIGHT - 1)
-            begin, end = self._begins[self._next : self._next + 2]
-            found: Sums = {}
-            shard = self._shard[begin:end]
-            requests = [self._send_sums(bucket, slot, t, found, shard) for t in range(self._rounds)]
-            then = partial(shards.add_up, self._root, found, shard)
-            self._flying.append((requests, then))
-            self._next -= 1
+        """Send what is complete."""
 
-    def _send_sums(self, bucket: Bucket, slot: int, t: int, found: Sums, shard: Array) -> Any:
-        """Begin to send sum t of each rank; `found` says where this rank's part of it will be.
+    def finish(self, whole: bool) -> list[Array]:
+        """The sums of the pieces of this rank, until `begin`; collective, like all that follows.
 
-        What comes from a single rank comes to its place.
+        Unless they have to be there as a `whole`, `arrive` puts those of each part there.
         """
-        rank, counts = self.rank, bucket.counts
-        senders = [len(nodes) > t for nodes in self._covers]
-        out = self._shard[:0]
-        if senders[rank]:
-            sums = [some[t] if some else out for some in self.sums]
-            out = bucket.joined(sums, self._room("out", slot, t, bucket.size))
-            found[self._covers[rank][t]] = out[bucket.starts[rank] :][: counts[rank]], False
-        give = [n * (senders[rank] and r != rank) for r, n in enumerate(counts)]
-        take = [counts[rank] * (sends and r != rank) for r, sends in enumerate(senders)]
-        at = [0, *accumulate(take)]
-        alone = self.size == 2 and self._rounds == 1
-        room = shard[: at[-1]] if alone else self._room("in", slot, t, at[-1])
-        for r, nodes in enumerate(self._covers):
-            if senders[r] and r != rank:
-                found[nodes[t]] = room[at[r] : at[r + 1]], True
-        return self._comm.Ialltoallv((out, (give, bucket.starts)), (room, (take, at[:-1])))
+        raise NotImplementedError
 
-    def _land(self, most: int = 0) -> None:
-        """Wait for what was sent first, until only so much is on its way."""
-        while len(self._flying) > most:
-            requests, then = self._flying.pop(0)
-            for request in requests:
-                request.Wait()
-            then()
-
-    def _room(self, what: str, slot: int, t: int, size: int) -> Array:
-        """Memory for so many elements, kept from step to step."""
-        room = self._buffers.get((what, slot, t))
-        if room is None or room.size < size:
-            room = self._buffers[what, slot, t] = np.empty(size, self._shard.dtype)
-        return room[:size]
-
-    def finish(self) -> list[Array]:
-        """The sums of the pieces of this rank, until `begin`.
-
-        Collective, like all that follows, which is for several ranks.
-        """
-        self.send()
-        self._land()
-        given = np.array(self.given)
-        self._comm.Allreduce(self._mpi.IN_PLACE, given, self._mpi.LOR)
-        self.given = given.tolist()
-        return self._views
-
-    # ---- parameters and norms --------------------------------------------------------------------
+    def arrive(self, k: int) -> None:
+        """Put the sums of part k where `finish` said, when those before have been used."""
+        raise NotImplementedError
 
     def gather(self) -> None:
         """Change the parameters in place to those of the ranks that own them."""
-        rank = self.rank
-        for number, bucket in enumerate(self._buckets):
-            self._land(_IN_FLIGHT - 1)
-            room = self._room("out", number % _IN_FLIGHT, 0, bucket.size)
-            whole = bucket.joined(self._rows, room, rank)
-            give = [bucket.counts[rank] * (r != rank) for r in range(self.size)]
-            take = [n * (r != rank) for r, n in enumerate(bucket.counts)]
-            own = whole, (give, [bucket.starts[rank]] * self.size)
-            request = self._comm.Ialltoallv(own, (whole, (take, bucket.starts)))
-            self._flying.append(([request], partial(bucket.part, whole, self._rows, rank)))
-        self._land()
+        raise NotImplementedError
+
+    def _locate(self, t: int, params: Any = slice(None)) -> None:
+        """Set `_at`[t] where the sums number t of these parameters are."""
+        self._tree.held.addresses(self.levels[t], self._at[t])
+        if not self._at[t][params].all():
+            raise ValueError("grads: expected the arrays that were added, got another shape")
+
+    def _cut(self, pieces: Array) -> list[Array]:
+        """Each piece of this rank in an array of all."""
+        ends = accumulate([0, *(piece.end - piece.begin for piece in self.pieces)])
+        return [pieces[begin:end] for begin, end in itertools.pairwise(ends)]
+
+    # ---- norms and checkpoints --------------------------------------------------------------------
 
     def norm(self, sums: list[Array]) -> tuple[float, list[float]]:
         """The global norm of sums that `finish` gave, and the norm of each parameter.
@@ -232,7 +219,7 @@ class Exchange:
             scaled = -1080 if norm > 1 else 1080
         every = self._all(np.ldexp(squares, -scaled))
         total, wanted = _root(every), 0
-        if self._rows[0].dtype == np.float64 and not (1e-140 < total < math.inf):
+        if self._dtype == np.float64 and not (1e-140 < total < math.inf):
             wanted = -1080 if total > 1 else 1080
             every = self._all(np.ldexp(squares, wanted - scaled))
             total = _root(every) / math.ldexp(1.0, wanted // 2)

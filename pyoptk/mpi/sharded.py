@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import _checks, checkpoint
 from .._held import quietly
@@ -16,13 +18,25 @@ from ..optim.base import Optimizer, Uncopied
 from ..optim.hyper import Grads
 from ..optim.stateful import at_once
 from ..params import Arrays, Params
-from .arguments import PieceName, as_row, check_class, digests, entries, label, piece_name, refuse
+from .arguments import PieceName, as_array, check_class, digests, entries, label, piece_name, refuse
 from .exchange import Exchange
+from .messages import Messages
+from .near import Near, reads_others
 from .shards import GRAIN, Array
 
 # What is computed over all ranks, and therefore not by the optimizer of a shard.
-_OURS = {"grad_scale": 1.0, "max_norm": None, "on_nonfinite": "propagate"}
+_OURS = {"grad_scale": 1.0, "max_norm": None, "on_nonfinite": "propagate", "zero_grad": False}
 _SHOWN = ("hyper", "groups", "steps", "skipped", "value")  # of the shadow
+
+
+def _exchange_of(tree: Params, comm: Any, micro: int, bucket: int) -> Exchange:
+    """That of one rank, of one machine, or of several."""
+    if comm is None or comm.size == 1:
+        return Exchange(tree, comm, micro, bucket)
+    own = comm.Dup()
+    near = own.allreduce(not os.environ.get("PYOPTK_MPI_MESSAGES")) == own.size
+    kind = Near if near and reads_others(own) else Messages
+    return kind(tree, own, micro, bucket)
 
 
 class Sharded(Uncopied):
@@ -86,6 +100,8 @@ class Sharded(Uncopied):
     _exchange: Exchange
     _factor: float  # of the sum
     _to_zero: list[Array]  # gradients, after the step
+    _nothing: Array
+    _entries: int  # of a dict of gradients, on top
 
     def __init__(
         self,
@@ -104,8 +120,7 @@ class Sharded(Uncopied):
         _checks.check_choice("reduction", reduction, ("mean", "sum"))
         self._tree = Params(params)
         self._rows = [array.reshape(-1) for array in self._tree.arrays]
-        own = comm if comm is None or comm.size == 1 else comm.Dup()
-        self._exchange = Exchange(self._rows, own, micro, bucket)
+        self._exchange = _exchange_of(self._tree, comm, micro, bucket)
         self._alone = self._exchange.size == 1
         shown: Any = self._tree.like([row[:0] for row in self._rows])
         if self._alone:  # a generator is used up
@@ -114,7 +129,8 @@ class Sharded(Uncopied):
         for name, value in (*self._shadow.hyper.items(), ("groups", self._shadow.groups)):
             refuse(name, value)
         self._factor = 1 / micro if reduction == "mean" else 1.0
-        self._to_zero, self._norm = [], None
+        self._to_zero, self._norm, self._nothing = [], None, np.empty(0, self._rows[0].dtype)
+        self._entries = len(params) if isinstance(params, dict) else -1
         arrays = zip(self._tree.names, self._tree.arrays, strict=True)
         self._exchange.agree(digests(
             optimizer_class=optimizer_class.__qualname__, micro=micro, reduction=reduction,
@@ -139,7 +155,10 @@ class Sharded(Uncopied):
     def _settings(self) -> dict[str, Any]:
         """The patterns of the shadow, for the names of pieces."""
         given = self._shadow.groups or {}
-        groups = {f"*<{k}>*": own for k, own in enumerate(given.values())}
+        groups = {
+            f"*<{k}>*": {name: value for name, value in own.items() if name not in _OURS}
+            for k, own in enumerate(given.values())
+        }
         return {"groups": groups, "no_decay": (), "decay_mask": ["*<decay>*"]}
 
     @property
@@ -172,22 +191,22 @@ class Sharded(Uncopied):
         TypeError, ValueError
             For a gradient that does not fit or comes once too often; nothing has been added then.
         """
-        quietly(at_once, self._adding(grads)[0])
+        quietly(at_once, self._adding_all(grads) or self._adding(grads)[0])
         self._exchange.send()
 
     def _adding(self, grads: Grads) -> tuple[list[Any], list[tuple[int, Any, Array]]]:
-        """The calls that add gradients; each with its parameter's number and in one dimension."""
+        """The calls that add gradients; each with its parameter's number and as it is added."""
         exchange, tree, zeroes = self._exchange, self._tree, self._shadow._plan.zeroes()
         most = len(exchange.mine)
-        given = [(i, one, as_row(tree, i, one, zeroes[i])) for i, one in entries(tree, grads)]
+        given = [(i, one, as_array(tree, i, one, zeroes[i])) for i, one in entries(tree, grads)]
         calls: list[Any] = []
-        for i, grad, row in given:
+        for i, grad, array in given:
             if exchange.seen[i] == most:
                 raise ValueError(
                     f"{label(tree, i)}: expected {most} micro-batches of this rank in a step, got "
                     "more"
                 )
-            added, copied = exchange.adding(i, row)
+            added, copied = exchange.adding(i, array)
             calls += added
             if grad is not None:
                 calls.append(partial(exchange.given.__setitem__, i, True))
@@ -196,6 +215,21 @@ class Sharded(Uncopied):
                 elif zeroes[i] and not self._alone:
                     calls.append(partial(self._to_zero.append, grad))  # else the optimizer does it
         return calls, given
+
+    def _adding_all(self, grads: Grads) -> list[Any]:
+        """The calls that add the gradients of all parameters; empty if these are not so simple."""
+        tree = self._tree
+        if self._alone or (isinstance(grads, dict) and len(grads) != self._entries):
+            return []
+        try:
+            listed = tree.held.in_order(grads)
+        except (TypeError, ValueError):
+            return []
+        zeroed = True in self._shadow._plan.zeroes()
+        calls = self._exchange.adding_all(listed, zeroed)
+        if calls and zeroed:
+            calls.append(partial(self._to_zero.extend, listed))
+        return calls
 
     # ---- stepping --------------------------------------------------------------------------------
 
@@ -228,20 +262,20 @@ class Sharded(Uncopied):
         self._check_complete(self._exchange.seen)
         self.optimizer._prepare(self.optimizer._plan, self.optimizer._plan.settings)
         try:
-            quietly(lambda: self._take_step(self._exchange.finish()))
+            quietly(self._take_step)
+            self._exchange.gather()
             for grad in self._to_zero:
                 grad[...] = 0
         finally:
             self._to_zero.clear()
             self._exchange.begin()
-        self._exchange.gather()
 
-    def _check_complete(self, seen: list[int]) -> None:
+    def _check_complete(self, seen: NDArray[np.intp]) -> None:
         """Raise unless there are all micro-batches of this rank, for the arrays of the caller."""
-        if (least := min(seen)) < len(self.mine):
+        if (least := seen.min()) < len(self.mine):
             raise RuntimeError(
                 f"step: expected {len(self.mine)} micro-batches of this rank before it, got "
-                f"{least} of {label(self._tree, seen.index(least))}"
+                f"{least} of {label(self._tree, int(seen.argmin()))}"
             )
         with self._tree.held.locked("step"):
             pass  # no entry was replaced
@@ -250,15 +284,15 @@ class Sharded(Uncopied):
         """Add, step, and forget the micro-batches: no exception arrives in between."""
         exchange = self._exchange
         calls, added = ([], []) if last is None else self._adding(last)
-        seen, given = list(exchange.seen), list(exchange.given)
-        sums = [stack[:1] for stack in exchange.sums]
-        for i, grad, row in added:
-            seen[i], given[i] = seen[i] + 1, given[i] or grad is not None
-            sums[i] = sums[i] or [row]  # the sum will be in the first one
+        seen, given = exchange.seen.copy(), exchange.given.tolist()
+        sums = list(exchange.levels[0])
+        for i, grad, array in added:
+            seen[i] += 1
+            given[i] = given[i] or grad is not None
+            sums[i] = array if sums[i] is None else sums[i]  # the sum will be in the first one
         self._check_complete(seen)
         self.optimizer._prepare(self.optimizer._plan, self.optimizer._plan.settings)
-        found = zip(sums, self._tree.arrays, given, strict=True)
-        grads = [one[0].reshape(param.shape) if some else None for one, param, some in found]
+        grads = [one if some else None for one, some in zip(sums, given, strict=True)]
         drop = exchange.beginning()
         try:
             quietly(self._run, grads, self._factor, calls, drop)
@@ -266,14 +300,16 @@ class Sharded(Uncopied):
             at_once(drop)
             raise
 
-    def _take_step(self, sums: list[Array]) -> None:
+    def _take_step(self) -> None:
         """Step this rank's shard, unless a gradient is not finite."""
-        shadow, given = self._shadow, self._exchange.given
+        shadow, exchange = self._shadow, self._exchange
         scale, clip = self._factor * shadow.value("grad_scale"), 1.0
         most, heed = shadow.value("max_norm"), shadow.hyper["on_nonfinite"]
+        whole = most is not None or heed != "propagate" or exchange.ends is None
+        sums = exchange.finish(whole)
         self._norm = None
         if most is not None or heed != "propagate":
-            norm, norms = self._exchange.norm(sums)
+            norm, norms = exchange.norm(sums)
             self._norm = scale * norm
             if heed != "propagate" and not math.isfinite(self._norm):
                 if heed == "raise":
@@ -284,15 +320,21 @@ class Sharded(Uncopied):
             if most is not None and most < math.inf and self._norm != 0:
                 ratio = np.float64(most) / (self._norm + shadow.value("max_norm_eps"))
                 clip = 1.0 if ratio > 1 else float(ratio)  # a NaN stays one
-        parts = zip(self._exchange.pieces, sums, strict=True)
-        nothing = np.empty(0, self._rows[0].dtype)
-        self._run([*(one if given[p.param] else None for p, one in parts), nothing], scale * clip)
-        shadow.step(self._tree.like([nothing if one else None for one in given]))
+        grads: list[Array | None] = [*sums, self._nothing]
+        if not exchange.given.all():
+            pieces = zip(exchange.pieces, sums, strict=True)
+            grads[:-1] = [one if exchange.given[p.param] else None for p, one in pieces]
+        each = None if whole else exchange.arrive
+        self._run(grads, scale * clip, (), (), each, exchange.ends)
+        shadow._prepare(shadow._plan, shadow._plan.settings)
+        shadow._plan.count_step(exchange.given.tobytes())
 
-    def _run(self, grads: list[Any], factor: float, first: Any = (), then: Any = ()) -> None:
+    def _run(
+        self, grads: list[Any], factor: float, first: Any, then: Any, *parts: Any
+    ) -> None:
         plan = self.optimizer._plan
         with plan.held.locked("step"):
-            at_once([*first, partial(plan.run_step, grads, factor, False), *then])
+            at_once([*first, partial(plan.run_step, grads, factor, False, *parts), *then])
 
     def _refuse_nonfinite(self, norms: list[float]) -> None:
         wrong = "grads: expected a finite global norm, got infinity"

@@ -8,7 +8,7 @@ the kernels' sums of squares begin, too, so a norm has the same bits however a m
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,26 +53,41 @@ class Bucket(NamedTuple):
     def size(self) -> int:
         return sum(self.counts)
 
-    def joined(self, rows: Sequence[Array], room: Array, rank: int | None = None) -> Array:
-        """The elements side by side: where they are, if they are so there, else in `room`.
+    def whole(self, rows: Sequence[Any]) -> Array:
+        """The elements, which have to be those of a single parameter."""
+        pieces = [piece for shard in self.shards for piece in shard]
+        found: Array = rows[self.params[0]].reshape(-1)
+        return found[pieces[0].begin : pieces[-1].end]
 
-        Then only the shard of `rank` is copied, or all for None.
-        """
-        if len(self.params) == 1:
-            pieces = [piece for shard in self.shards for piece in shard]
-            return rows[self.params[0]][pieces[0].begin : pieces[-1].end]
-        if rank is None:
-            return np.concatenate([rows[i] for i in self.params], out=room)
-        own = [rows[i][begin:end] for i, begin, end, _ in self.shards[rank]]
-        if own:
-            np.concatenate(own, out=room[self.starts[rank] :][: self.counts[rank]])
-        return room
 
-    def part(self, whole: Array, rows: Sequence[Array], rank: int) -> None:
-        """Change the elements of all ranks but this one in `rows` to those in `whole`."""
-        for r, shard in enumerate(self.shards if len(self.params) > 1 else []):
-            for i, begin, end, at in shard if r != rank else []:
-                rows[i][begin:end] = whole[at : at + end - begin]
+def table(pieces: Iterable[Piece], itemsize: int) -> NDArray[np.int64]:
+    """What `_held.move` and `fetch` take: the pieces, in bytes."""
+    found = [(param, begin, at, end - begin) for param, begin, end, at in pieces]
+    return np.array(found, np.int64).reshape(-1, 4) * (1, *[itemsize] * 3)
+
+
+def cut(pieces: Iterable[Piece], most: int) -> Iterator[Piece]:
+    """The same in pieces of so many elements at most."""
+    for param, first, last, at in pieces:
+        for begin in range(first, last, most):
+            yield Piece(param, begin, min(begin + most, last), at + begin - first)
+
+
+def parts(pieces: Iterable[Piece], most: int) -> list[list[Piece]]:
+    """Pieces by parts of so many elements, if none is larger; `at` is their place in the part.
+
+    A large piece is alone, so that it need not be copied.
+    """
+    found: list[list[Piece]] = []
+    at = most
+    for piece in pieces:
+        size = piece.end - piece.begin
+        if at + size > most or size > ALONE:
+            found.append([])
+            at = 0
+        found[-1].append(piece._replace(at=at))
+        at = most if size > ALONE else at + size
+    return found
 
 
 # ---- the tree ------------------------------------------------------------------------------------
@@ -172,7 +187,7 @@ def _cut(spans: Sequence[tuple[int, int, int]], ranks: int, number: int) -> Buck
 
 
 def divide(sizes: Sequence[int], ranks: int, most: int) -> list[Bucket]:
-    """Buckets of `most` elements, up to a grain more, in the order of their first parameters.
+    """Buckets of `most` elements, up to a grain more, the last parameters first.
 
     A larger parameter has buckets of its own; smaller ones share some.
     """
@@ -191,7 +206,7 @@ def divide(sizes: Sequence[int], ranks: int, most: int) -> list[Bucket]:
             small.append((param, 0, size))
             filled += size
     spans += [small] if small else []
-    spans.sort(key=lambda some: some[0])
+    spans.sort(key=lambda some: some[0], reverse=True)
     return [_cut(some, ranks, number) for number, some in enumerate(spans)]
 
 
