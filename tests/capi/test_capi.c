@@ -51,6 +51,8 @@ static void test_every_set_can_be_chosen_or_says_why_not(void)
     }
 #ifdef BASELINE_ONLY
     CHECK(count == 1);
+#elif defined(__x86_64__) && defined(_WIN32) /* all but amx */
+    CHECK(count == 4);
 #elif defined(__x86_64__)
     CHECK(count == 5);
 #else
