@@ -7,7 +7,6 @@ written in pieces that are copied first, so that the checksum is that of the byt
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import re
@@ -190,6 +189,8 @@ def _read_npy(file: IO[bytes], size: int) -> NDArray[Any]:
 
 
 def _write_safetensors(file: IO[bytes], text: str, arrays: Arrays, crc: int) -> int:
+    import json
+
     entries: dict[str, Any] = {"__metadata__": {"pyoptk": text}}
     end = 0
     for key, array in sorted(arrays.items(), key=lambda entry: -entry[1].itemsize):  # all aligned
