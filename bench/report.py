@@ -1,7 +1,7 @@
 """docs/performance.md and README's table: ``python -m bench.report RESULT.json ...``.
 
 Takes the files that ``python -m bench`` wrote, in any order; no figure in either text is typed.
-Rows where a peer is faster stay, in bold.
+README's table is taken from the other text by readme.py. Rows where a peer is faster stay, in bold.
 """
 
 import json
@@ -11,21 +11,13 @@ from pathlib import Path
 
 from pyoptk.duel.machine import threads
 from pyoptk.duel.picture import svg
-from pyoptk.duel.referee import best, duration, fastest, median, middle, ratios, spread
+from pyoptk.duel.referee import duration, median, middle, ratios, spread
 
-from . import bars, pictures, roofline, scaling
-from .work import BRIEF, ROOF
+from . import bars, pictures, readme, roofline, scaling
+from .work import ROOF
 
 ROOT = Path(__file__).parents[1]
 README, DOCS = ROOT / "README.md", ROOT / "docs"
-BEGIN, END = "<!-- table: python -m bench.report -->", "<!-- end of table -->"
-
-UNDER_TABLE = (
-    "Bold: the other is faster. Each in the fastest of its ways (in bfloat16: autocast, a whole "
-    "module, or float32), in a process of its own, by turns; medians of rounds. "
-    "[docs/performance.md](docs/performance.md) has the noise, other libraries and pictures; "
-    "`python -m pyoptk bench` measures yours."
-)
 PREFACE = """\
 # Performance
 
@@ -80,28 +72,6 @@ def where(result):
 def bold(told, ratio):
     """In bold where the other is faster."""
     return f"**{told}**" if round(ratio, 2) < 1 else told
-
-
-def short(row, peer):
-    """How many times as long the peer takes, in README."""
-    times = middle(row, peer)
-    digits = 2 if times < 2 else 1 if times < 10 else 0
-    return bold(f"{times:.{digits}f}", times) if times else ""
-
-
-def readme_table(result):
-    """The table of one run, with machine, versions and date."""
-    others = [peer for peer in pictures.PEERS if peer not in ("NumPy", "PyTorch")]
-    lines = []
-    for row in result["rows"]:
-        if row["label"] not in BRIEF:
-            continue
-        other = fastest(row, others)
-        both = [short(row, best(row, peer)) for peer in ("NumPy", "PyTorch")]
-        lines.append([row["label"], *both, f"{short(row, other)} ({other})" if other else ""])
-    first = f"{threads(result['threads'])}, float32, or all in bfloat16: times as long as pyoptk"
-    table = markdown([first, "NumPy", "PyTorch", "the fastest other"], lines)
-    return f"{table}\n\n{where(result)} {UNDER_TABLE}"
 
 
 def how(result):
@@ -249,8 +219,6 @@ def write(files):
     results, singles, models = ([r for r in read if r["kind"] == kind] for kind in kinds)
     if not results:
         sys.exit("bench.report: expected a result of a part peers-N among the files, got none")
-    before, rest = README.read_text().split(BEGIN)
-    README.write_text(f"{before}{BEGIN}\n{readme_table(results[0])}\n{END}{rest.split(END)[1]}")
     parts = [PREFACE, *unmet(results, models[0] if models else None), *draw(results, models)]
     for result in results:
         parts += duels(result)
@@ -261,6 +229,8 @@ def write(files):
     file = DOCS / "performance.md"
     parts += filter(None, [accuracy(file.read_text() if file.exists() else "")])
     file.write_text("\n\n".join(parts) + "\n")
+    if results[0]["threads"] == 1:
+        readme.write(README, file)
 
 
 if __name__ == "__main__":

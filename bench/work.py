@@ -155,15 +155,10 @@ BRIEF = [
     row["label"]
     for row in (
         *(step("Adam", n) for n in (1_000, 1_000_000, 10_000_000)),
-        step("Adam", 1_000, 1_000),
-        *(layer(*size) for size in (rows.LSTM[0], rows.LSTM[2], rows.LSTM[5])),
-        layer(50, 32, 64, 128, cell="GRU"),
-        *(layer(*rows.LSTM[3], cell=cell, compute="bfloat16") for cell in ("LSTM", "GRU")),
+        layer(*rows.LSTM[2]),
+        layer(*rows.LSTM[3], compute="bfloat16"),
         linear(512, 1024, 1024, compute="bfloat16"),
-        loss("softmax_cross_entropy", 32, 10),
-        layer_norm(512, 256),
         classifier(*rows.MLP, B=128),
-        classifier(4, 16, 2, B=1),
         fitted(32),
     )
 ]

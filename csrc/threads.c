@@ -5,19 +5,13 @@
  * Why a pool: the caller takes chunks as workers do, and at the end waits only for chunks that have
  * begun.  If the threads of a BLAS still spin on a worker's core, that worker just takes no chunk.
  * OpenMP's threads wait for each other at the end, so that one without a core delays them all. */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* sched_getaffinity */
-#endif
+#include "system.h" /* first: it asks for more than POSIX */
+
 #include "pyoptk.h"
 
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-#ifdef __linux__
-#include <sched.h>
-#endif
 
 /* ---- how many threads ------------------------------------------------------------------------ */
 
@@ -35,95 +29,6 @@ static int count_from(const char *variable)
     const long n = text ? strtol(text, &end, 10) : 0;
     end += strspn(end, " \t\r\n");
     return *end && *end != ',' ? 0 : within_limits(n);
-}
-
-#ifdef __linux__
-/* Reads one or two numbers from a file; returns how many there were. */
-static int read_numbers(const char *directory, const char *name, long long *a, long long *b)
-{
-    char path[1200];
-    if (snprintf(path, sizeof path, "%s/%s", directory, name) >= (int)sizeof path)
-        return 0;
-    FILE *file = fopen(path, "re");
-    if (!file)
-        return 0;
-    const int found = fscanf(file, "%lld %lld", a, b);
-    fclose(file);
-    return found;
-}
-
-/* Limits *cores to the quota of a control group: cpu.max of version 2, cpu.cfs_* of version 1. */
-static void apply_quota(const char *directory, int *cores)
-{
-    long long quota = -1, period = 0;
-    if (read_numbers(directory, "cpu.max", &quota, &period) != 2) {
-        if (read_numbers(directory, "cpu.cfs_quota_us", &quota, &period) < 1 ||
-            read_numbers(directory, "cpu.cfs_period_us", &period, &period) < 1)
-            return;
-    }
-    if (quota <= 0 || period <= 0)
-        return;
-    const long long allowed = quota / period + (quota % period != 0);
-    if (allowed < *cores)
-        *cores = (int)allowed;
-}
-
-static int lists_cpu(const char *controllers)
-{
-    for (const char *word = controllers; word; word = strchr(word, ',')) {
-        word += *word == ',';
-        if (strcspn(word, ",") == 3 && !strncmp(word, "cpu", 3))
-            return 1;
-    }
-    return 0;
-}
-
-/* Each group from ours up to the root may set a limit.  In a container the root is often our own
- * group, while /proc names its path outside: directories that do not exist are skipped. */
-static void apply_quotas(int *cores)
-{
-    char line[1024], directory[1100];
-    FILE *file = fopen("/proc/self/cgroup", "re");
-    if (!file)
-        return;
-    while (fgets(line, sizeof line, file)) { /* number:controllers:path */
-        char *controllers = strchr(line, ':');
-        char *path = controllers ? strchr(controllers + 1, ':') : NULL;
-        if (!path)
-            continue;
-        *path++ = 0;
-        path[strcspn(path, "\n")] = 0;
-        const char *base = "/sys/fs/cgroup";
-        if (*++controllers) { /* none in version 2 */
-            if (!lists_cpu(controllers))
-                continue;
-            base = "/sys/fs/cgroup/cpu";
-        }
-        const size_t root = strlen(base);
-        snprintf(directory, sizeof directory, "%s%s", base, path);
-        for (;;) {
-            apply_quota(directory, cores);
-            char *slash = strrchr(directory, '/');
-            if (slash < directory + root)
-                break;
-            *slash = 0;
-        }
-    }
-    fclose(file);
-}
-#endif
-
-static int available_cores(void)
-{
-    long online = sysconf(_SC_NPROCESSORS_ONLN);
-    int cores = online < 1 ? 1 : (int)online;
-#ifdef __linux__
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0)
-        cores = CPU_COUNT(&set);
-    apply_quotas(&cores);
-#endif
-    return cores < 1 ? 1 : cores;
 }
 
 static atomic_int chosen, preset; /* 0: not chosen, not yet looked up */
@@ -162,8 +67,6 @@ static void run_serially(chunk_function *fn, void *arg, size_t chunks)
 }
 
 #if defined(PK_POOL) || defined(PK_OPENMP)
-#include <pthread.h>
-
 static atomic_int busy; /* 1 while a job runs: there is one at a time */
 #endif
 
@@ -188,6 +91,7 @@ static void run(chunk_function *fn, void *arg, size_t chunks, int nthreads)
 /* libgomp keeps idle workers.  A fork copies its records of them but not the threads, and the first
  * parallel region of the child waits for them for ever (GCC bug 60035).  So the workers are ended
  * before each fork; parent and child start new ones when they need them. */
+#ifdef PK_FORKS
 static void before_fork(void)
 {
     if (!omp_in_parallel())
@@ -195,12 +99,9 @@ static void before_fork(void)
 }
 static void in_child(void) { atomic_store(&busy, 0); }
 static void register_fork_handlers(void) { pthread_atfork(before_fork, NULL, in_child); }
+#endif
 
 #elif defined(PK_POOL)
-#include <sched.h>
-#include <signal.h>
-#include <time.h>
-
 #if defined(__x86_64__) || defined(__i386__)
 #define relax() __builtin_ia32_pause()
 #elif defined(__aarch64__)
@@ -236,8 +137,8 @@ static struct {
     size_t chunks, chunks_per_bundle;
     int workers;
 } pool;
-static pthread_mutex_t asleep = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
+static lock asleep = LOCK_FREE;
+static condition wake = CONDITION_FREE;
 
 const char *pk_threads_backend(void) { return "pool"; }
 
@@ -256,16 +157,9 @@ static void take_bundles(uint32_t job)
     }
 }
 
-static int64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
-}
-
 static int is_latest(uint32_t job) { return JOB(atomic_load(&pool.ticket)) == job; }
 
-static void *work(void *self)
+static THREAD(work)
 {
     const int id = (int)(intptr_t)self;
     uint32_t seen = UINT32_MAX; /* no job has this number */
@@ -276,47 +170,28 @@ static void *work(void *self)
             for (int i = 0; i < 16 && is_latest(seen); i++)
                 relax();
         if (is_latest(seen)) {
-            pthread_mutex_lock(&asleep);
+            acquire(&asleep);
             atomic_fetch_add(&pool.sleepers, 1); /* before reading the ticket: see run */
             while (is_latest(seen))
-                pthread_cond_wait(&wake, &asleep);
+                wait_for(&wake, &asleep);
             atomic_fetch_sub(&pool.sleepers, 1);
-            pthread_mutex_unlock(&asleep);
+            release(&asleep);
         }
         const uint64_t t = atomic_load(&pool.ticket);
         seen = JOB(t);
         if (id < LIMIT(t))
             take_bundles(seen);
     }
-    return NULL;
-}
-
-/* Starts workers up to `wanted`.  If it cannot, the job still runs, on fewer threads. */
-static void hire(int wanted)
-{
-    sigset_t blocked, before;
-    pthread_attr_t detached;
-    if (pool.workers >= wanted || pthread_attr_init(&detached))
-        return;
-    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&detached, STACK_SIZE);
-    /* Signals go to the program's own threads, except faults, which must end the process. */
-    sigfillset(&blocked);
-    for (const int *fault = (const int[]){SIGSEGV, SIGBUS, SIGFPE, SIGILL, 0}; *fault; fault++)
-        sigdelset(&blocked, *fault);
-    pthread_sigmask(SIG_SETMASK, &blocked, &before);
-    for (pthread_t thread; pool.workers < wanted; pool.workers++)
-        if (pthread_create(&thread, &detached, work, (void *)(intptr_t)pool.workers))
-            break;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&detached);
+    return 0;
 }
 
 static void run(chunk_function *fn, void *arg, size_t chunks, int nthreads)
 {
     const size_t per_bundle = chunks / MAX_BUNDLES + (chunks % MAX_BUNDLES != 0);
     const size_t bundles = chunks / per_bundle + (chunks % per_bundle != 0);
-    hire(nthreads - 1);
+    /* If it cannot start as many, the job still runs, on fewer threads. */
+    if (pool.workers < nthreads - 1)
+        pool.workers = start_threads(work, pool.workers, nthreads - 1, STACK_SIZE);
     pool.fn = fn;
     pool.arg = arg;
     pool.chunks = chunks;
@@ -328,19 +203,20 @@ static void run(chunk_function *fn, void *arg, size_t chunks, int nthreads)
     /* A worker first counts itself as a sleeper, then reads the ticket.  Here the ticket is written
      * first and sleepers are read then: at least one of the two sees what the other wrote. */
     if (atomic_load(&pool.sleepers)) {
-        pthread_mutex_lock(&asleep);
-        pthread_cond_broadcast(&wake);
-        pthread_mutex_unlock(&asleep);
+        acquire(&asleep);
+        tell_all(&wake);
+        release(&asleep);
     }
     take_bundles(job);
     for (int spins = 0; atomic_load(&pool.done) < bundles; spins++) {
         if (spins < 2000)
             relax();
         else
-            sched_yield();
+            give_way();
     }
 }
 
+#ifdef PK_FORKS
 /* The child of a fork has no workers.  A job that another thread was running has lost that thread:
  * its remaining bundles must not run. */
 static void in_child(void)
@@ -353,6 +229,7 @@ static void in_child(void)
     atomic_store(&busy, 0);
 }
 static void register_fork_handlers(void) { pthread_atfork(NULL, NULL, in_child); }
+#endif
 
 #else
 const char *pk_threads_backend(void) { return "none"; }
@@ -361,12 +238,14 @@ const char *pk_threads_backend(void) { return "none"; }
 void pk_parallel(chunk_function *fn, void *arg, size_t chunks, int nthreads)
 {
 #if defined(PK_POOL) || defined(PK_OPENMP)
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
     nthreads = within_limits(nthreads);
     if (nthreads > 1 && (size_t)nthreads > chunks)
         nthreads = (int)chunks;
+#ifdef PK_FORKS
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     if (nthreads > 1) /* first, so that a child finds `busy` 0 */
         pthread_once(&once, register_fork_handlers);
+#endif
     if (nthreads > 1 && !atomic_exchange(&busy, 1)) { /* the job is ours */
         run(fn, arg, chunks, nthreads);
         atomic_store(&busy, 0);

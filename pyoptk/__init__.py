@@ -9,6 +9,7 @@
 True
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import _interrupt  # noqa: F401  (first: the rest takes long)
@@ -23,7 +24,7 @@ except ModuleNotFoundError as error:
         "ordinary install is hidden by the folder pyoptk when Python starts in the checkout."
     ) from error
 
-from . import kernels, layers, losses, optim, scan, schedules
+from . import kernels, optim, scan
 from ._core import get_num_threads, isa, isas, set_num_threads, threads_backend, use_isa
 from ._sparse import SparseRows
 from .checkpoint import load, save
@@ -31,11 +32,12 @@ from .optim import *
 from .optim.adam import *
 from .optim.classic import *
 from .rnn import GRU, LSTM, RNN
-from .rnn.minimal import minGRU, minLSTM
 from .scan import *
 
 if TYPE_CHECKING:
+    from . import layers, losses, schedules
     from .fitting import Diverged, History, LRRange, Training, fit, lr_range_test, training
+    from .rnn.minimal import minGRU, minLSTM
 
 __version__: str = _version
 __all__ = [
@@ -70,11 +72,17 @@ __all__ += scan.__all__
 
 
 def __getattr__(name: str) -> Any:
-    """The names of the package `fitting`, which is imported when the first of them is used."""
+    """What not every program needs is imported when it is first used."""
+    if name in ("layers", "losses", "schedules"):
+        return import_module(f".{name}", __name__)
     if name not in __all__:
-        where = f"; did you mean pyoptk.layers.{name}?" if name in layers.__all__ else ""
+        known = import_module(".layers", __name__).__all__
+        where = f"; did you mean pyoptk.layers.{name}?" if name in known else ""
         raise AttributeError(f"module 'pyoptk' has no attribute {name!r}{where}")
-    from . import fitting
-
-    globals().update({known: getattr(fitting, known) for known in fitting.__all__})
+    found = import_module(".rnn.minimal" if name.startswith("min") else ".fitting", __name__)
+    globals()[name] = getattr(found, name)
     return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

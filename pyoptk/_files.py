@@ -7,13 +7,12 @@ written in pieces that are copied first, so that the checksum is that of the byt
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import math
 import os
 import re
 import stat
 import struct
+import sys
 import time
 import zlib
 from collections.abc import Callable
@@ -22,6 +21,9 @@ from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+if sys.platform != "win32":
+    import fcntl
 
 Arrays = dict[str, NDArray[Any]]
 Path = str | os.PathLike[str]
@@ -53,7 +55,8 @@ def replace(path: Path, fill: Callable[[IO[bytes]], bool]) -> bool:
     try:
         with open(temporary, "xb") as file:  # unlike mkstemp, with the mode that the umask gives
             with contextlib.suppress(OSError):  # until the end: see _remove_abandoned
-                fcntl.flock(file, fcntl.LOCK_EX)
+                if sys.platform != "win32":
+                    fcntl.flock(file, fcntl.LOCK_EX)
             mode = os.fstat(file.fileno()).st_mode
             with contextlib.suppress(FileNotFoundError):
                 mode = os.stat(path).st_mode
@@ -62,6 +65,8 @@ def replace(path: Path, fill: Callable[[IO[bytes]], bool]) -> bool:
                 file.flush()
                 os.fsync(file.fileno())
                 os.chmod(temporary, stat.S_IMODE(mode))
+                if sys.platform == "win32":  # which renames no file that is open
+                    file.close()
                 os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):
@@ -114,15 +119,23 @@ def suffix(path: Path, what: str = "path") -> str:
 
 
 def _remove_abandoned(folder: str) -> None:
-    """Remove temporary files whose process was killed: nobody holds them locked."""
+    """Remove temporary files whose process was killed: nobody holds them locked.
+
+    On Windows no file is removed that is open anywhere, which is as good.
+    """
     ours = re.compile(r"\.pyoptk-[0-9a-f]{16}\.tmp").fullmatch
     with contextlib.suppress(OSError):
         for name in filter(ours, os.listdir(folder)):
             path = os.path.join(folder, name)
             with contextlib.suppress(OSError), open(path, "rb") as file:
                 found = os.fstat(file.fileno())
-                if found.st_size or found.st_mtime < time.time() - 60:  # else not yet locked
+                old = found.st_mtime < time.time() - 60  # else perhaps not yet locked
+                if sys.platform == "win32":
+                    file.close()
+                elif old or found.st_size:
+                    old = True
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if old:
                     os.unlink(path)
 
 
@@ -176,6 +189,8 @@ def _read_npy(file: IO[bytes], size: int) -> NDArray[Any]:
 
 
 def _write_safetensors(file: IO[bytes], text: str, arrays: Arrays, crc: int) -> int:
+    import json
+
     entries: dict[str, Any] = {"__metadata__": {"pyoptk": text}}
     end = 0
     for key, array in sorted(arrays.items(), key=lambda entry: -entry[1].itemsize):  # all aligned

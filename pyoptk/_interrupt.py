@@ -6,7 +6,6 @@ the handler: a program that imports pyoptk keeps its own.
 """
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +20,8 @@ def leave(*_: object) -> None:
     if _held and not _pending:
         _pending = True
         return
+    import signal
+
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     with suppress(OSError):
         os.write(2, b"\ninterrupted\n")
@@ -47,6 +48,8 @@ def held() -> Iterator[None]:
 
 def catch() -> None:
     """Install the handler, unless interrupts are ignored or somebody else's."""
+    import signal
+
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, leave)
 

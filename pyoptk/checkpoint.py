@@ -7,7 +7,6 @@ else: version, structure, numbers, and a checksum over it all. In .npz the text 
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import struct
@@ -78,6 +77,8 @@ def save(path: Path, /, **parts: Any) -> None:
             header["parts"][key] = _pack(key, value, arrays)
         except RecursionError:
             raise ValueError(f"{key}: expected fewer dicts and lists inside each other") from None
+    import json  # here, and below: few programs need it and it takes 2 ms
+
     header["crc32"] = _checksum(header["parts"], arrays)
     text, start = json.dumps(header), _checksum(header["parts"], {})
     if not _files.write(path, text, arrays, start, header["crc32"]):
@@ -313,6 +314,8 @@ def _unpack(key: str, value: Any, arrays: Arrays) -> Any:
 
 
 def _checksum(parts: Any, arrays: Arrays) -> int:
+    import json
+
     crc = zlib.crc32(json.dumps(parts).encode())
     for key in sorted(arrays):
         crc = _files.pour(arrays[key], len, crc)
@@ -324,6 +327,8 @@ class _NewerVersion(Exception):
 
 
 def _header(text: str | bytes | None) -> dict[str, Any]:
+    import json
+
     if text is None:
         raise ValueError("nothing in it is from pyoptk")
     header: dict[str, Any] = json.loads(text)

@@ -309,7 +309,9 @@ def test_buffers_without_strides_are_arrays_too():
 
 def test_import_loads_nothing_that_few_programs_need(tmp_path):
     """Each takes longer than most of the package."""
-    late = {"difflib", "importlib.metadata", "numpy.random", "secrets", "zipfile"}
+    late = {"dataclasses", "difflib", "importlib.metadata", "json", "numpy.random", "secrets"}
+    late |= {"matplotlib", "pandas", "signal", "subprocess", "tempfile", "tqdm", "zipfile"}
+    late |= {f"pyoptk.{name}" for name in ("demo", "fitting", "layers", "losses", "schedules")}
     code = (
         "import sys, numpy; old = set(sys.modules); import pyoptk; print(*set(sys.modules) - old)"
     )

@@ -58,6 +58,16 @@ def steps_tensors(found):
     assert found["again"].state.keys() == set(found["model"].parameters())
 
 
+def takes_less_memory_and_learns_as_well(found):
+    float32, bfloat16, *bits8 = found["states"].values()
+    assert bfloat16 < 0.51 * float32
+    assert all(size < 0.35 * float32 for size in bits8)
+    full, *_, minimal = found["kept"].values()
+    assert minimal < full / 2
+    ends = [np.mean(losses[-20:]) for losses in found["curves"].values()]
+    assert max(ends) < 1.05 * min(ends)
+
+
 def remembers(found):
     assert np.mean(found["curve"][-20:]) > 0.9
     assert np.mean(found["curve"][:20]) < 0.3
@@ -69,6 +79,7 @@ REACHED = {
     "classify": separates_spirals,
     "classify_sequences": separates_sequences,
     "forecast": forecasts,
+    "low_memory": takes_less_memory_and_learns_as_well,
     "policy": remembers,
     "pytorch": steps_tensors,
     "sentences": tells_praise_from_blame,
@@ -79,7 +90,7 @@ REACHED = {
 
 
 # How long those are that take longer than a second: the program's first argument.
-SHORT = {"characters": 60, "policy": 120, "weather": 3}
+SHORT = {"characters": 60, "low_memory": 60, "policy": 120, "weather": 3}
 NEEDS = {"classify": "matplotlib", "weather": "pandas", "pytorch": "torch"}
 
 

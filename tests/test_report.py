@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # last, so that an installed pyoptk is found before the source folder
 
 from bench import __main__ as everything
-from bench import bars, compare, environments, pictures, report, roofline, scaling, work
+from bench import bars, compare, environments, pictures, readme, report, roofline, scaling, work
 
 draws = pytest.mark.skipif(find_spec("matplotlib") is None, reason="no matplotlib")
 MACHINE = {
@@ -149,32 +149,30 @@ def test_losses_are_bold_and_stay():
     assert report.with_noise(row, "y") == "why"
     row["seconds"]["roof"] = row["seconds"]["x"]
     assert report.with_noise(row, "roof") == "0.62 (0.50 to 0.75)"
-    assert report.short(row, "x") == "**0.62**"
-    assert report.short(row, "z") == ""
 
 
 @draws
 def test_the_report_puts_its_table_into_the_readme_and_writes_the_rest(monkeypatch, tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
     (tmp_path / "docs").mkdir()
     kept = f"{report.ACCURACY}\n\nmeasured"
     (tmp_path / "docs" / "performance.md").write_text(f"# old\n\n{kept}\n\n## old\n")
     slow = {"roof": 0.5, "NumPy in place": 9.0, "NumPy plain": 12.0, "PyTorch fused": 2.0}
     slow["JAX"] = 0.5
-    monkeypatch.setattr(report, "README", readme)
+    monkeypatch.setattr(report, "README", page)
     monkeypatch.setattr(report, "DOCS", tmp_path / "docs")
     files = []
     for threads in (2, 1):
         files.append(tmp_path / f"{threads}.json")
         files[-1].write_text(json.dumps(result(threads, **slow)))
     report.write(files)
-    lines = readme.read_text().splitlines()
+    lines = page.read_text().splitlines()
     assert lines[0] == "before"
     assert lines[-1] == "after"
     assert "old" not in lines
-    assert lines[2].startswith("| 1 thread, float32")
-    assert "| Adam, 1,000 elements | 9.0 | 2.0 | **0.50** (JAX) |" in lines
+    assert lines[2].startswith("| 1 thread: how many")
+    assert "| Adam, 1,000 elements | float32 | 9.0 | 2.0 | **0.50** (JAX) |" in lines
     text = (tmp_path / "docs" / "performance.md").read_text()
     assert text.index("What is not met yet") < text.index("1 thread\n") < text.index("2 threads\n")
     assert "| Adam, 1,000 elements, against PyTorch fused | 1 | 10 | 2.00 (" in text

@@ -23,9 +23,9 @@ extern "C" {
 #endif
 
 #define PK_VERSION_MAJOR 0
-#define PK_VERSION_MINOR 1
+#define PK_VERSION_MINOR 2
 #define PK_VERSION_PATCH 0
-#define PK_VERSION "0.1.0"
+#define PK_VERSION "0.2.0"
 
 typedef enum { PK_F32, PK_F64, PK_N_DTYPES } pk_dtype;
 

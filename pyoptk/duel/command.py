@@ -103,6 +103,9 @@ def picture(result: dict[str, Any]) -> str:
 
 def main(options: argparse.Namespace) -> int:
     """Run the benchmark that `options` ask for; the exit status."""
+    if sys.platform == "win32":
+        print("pyoptk: error: bench: it needs a POSIX system, such as WSL", file=sys.stderr)
+        return 2
     for name in ("json", "plot"):
         path = getattr(options, name)
         if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):

@@ -6,10 +6,13 @@ in csrc/optimizers.c: tests compare them. The rest is in base.py.
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY
+from typing import TYPE_CHECKING
 
 from .base import Optimizer
 from .hyper import Value
+
+if TYPE_CHECKING:
+    from dataclasses import KW_ONLY
 
 __all__ = ["LAMB", "AdaBelief", "Adam", "AdamW", "Adamax", "Lion", "NAdam", "RAdam"]
 

@@ -8,8 +8,7 @@ differ, a keyword selects the formula (docs/semantics.md).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, InitVar
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -25,6 +24,9 @@ from .hyper import Grads, Settings, Switch, Value, at_step, lrs_at_step, overrid
 from .like import settings_like
 from .narrow import Stored, as_stored, check_storage, dtypes_of
 from .watch import Watched
+
+if TYPE_CHECKING:
+    from dataclasses import KW_ONLY, InitVar
 
 
 class Uncopied:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, InitVar
+from typing import TYPE_CHECKING
 
 from .base import Optimizer
 from .hyper import Value
+
+if TYPE_CHECKING:
+    from dataclasses import KW_ONLY, InitVar
 
 __all__ = ["SGD", "AdaGrad", "Adadelta", "RMSprop", "Rprop"]
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -18,6 +17,9 @@ from .._checks import (
 )
 from .convert import ConvertedLayer, bare, check_like, lists, reordered
 from .weights import PEEPHOLES, Array
+
+if TYPE_CHECKING:
+    from dataclasses import KW_ONLY
 
 
 class LSTM(ConvertedLayer[tuple[Array, Array]]):

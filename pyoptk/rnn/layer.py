@@ -7,8 +7,7 @@ csrc/kernels (lstm.c, gru.c, rnn.c).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, InitVar
-from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -19,6 +18,9 @@ from .._bound import Bound
 from .._rnn import Passes, Stepper
 from .stats import Stats, stats_of
 from .weights import INITIALIZERS, Array, initialize, shapes_of
+
+if TYPE_CHECKING:
+    from dataclasses import KW_ONLY, InitVar
 
 # Of some layers.
 OWN_ARGUMENTS = (
