@@ -198,6 +198,7 @@ __attribute__((noinline)) static size_t update_staged(update_function *update, c
     size_t agreeing = 0;
     for (size_t i = begin; i < end; i += STAGE) {
         open_copies(&p, t, i, end - i < STAGE ? end : i + STAGE, &copies);
+        prefetch_stage(t, i + STAGE);
         agreeing += update(&p, k);
         if (!p.counting)
             close_copies(&p, t, i, k->zero_grad);
