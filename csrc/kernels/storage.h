@@ -162,7 +162,7 @@ PK_INLINE void prefetch_stage(const pk_tensor *t, size_t begin)
                                   (const char *)part.low, part.copy};
     for (size_t a = 0; a < sizeof halves / sizeof *halves; a++)
         for (size_t at = 0; halves[a] && at < STAGE * sizeof(uint16_t); at += CACHE_LINE)
-            __builtin_prefetch(halves[a] + at);
+            __builtin_prefetch(halves[a] + at, 0, 2);
 }
 
 /* Converts changed copies back into the arrays of the tensor. */
@@ -188,10 +188,7 @@ static void read_param(const pk_tensor *t, float *values)
         memcpy(values, found, t->n * sizeof *values);
 }
 
-static void write_param(const pk_tensor *t, const float *values)
-{
-    store_param(t, 0, values);
-}
+static void write_param(const pk_tensor *t, const float *values) { store_param(t, 0, values); }
 
 #endif
 
