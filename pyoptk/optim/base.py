@@ -160,8 +160,7 @@ class Optimizer(Watched, Stored, Uncopied, Declared):
             kinds, of = overrides, list(range(len(overrides)))
         settings = Settings.of(kinds, given, groups)
         first = at_step(0, settings.merged)
-        names = row.state_names(first[0])[:-1]
-        check_storage(self._kernel, {**given, **storage}, names, tree)
+        check_storage(self._kernel, {**given, **first[0], **storage}, tree)
         plan = Plan(tree.held, self._kernel, of, first, settings, start, *storage.values())
         self.__dict__.update(params=params, _params=tree, _kinds=kinds, _of=of, _plan=plan)
 

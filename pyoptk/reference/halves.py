@@ -24,7 +24,7 @@ def from_bfloat16(halves: Halves) -> Array:
 
 def _halves(x: Array, added: Any) -> Halves:
     """The upper halves of the bits plus `added`; a NaN stays one."""
-    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    bits = np.asarray(x, np.float32, order="C").view(np.uint32)
     bits = np.where(np.isnan(x), bits | np.uint32(0x400000), bits + added)
     found: Halves = (bits >> np.uint32(16)).astype(np.uint16)
     return found
@@ -32,7 +32,7 @@ def _halves(x: Array, added: Any) -> Halves:
 
 def round_bfloat16(x: Array) -> Halves:
     """float32 rounded to bfloat16, to the nearest, ties to even."""
-    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    bits = np.asarray(x, np.float32, order="C").view(np.uint32)
     return _halves(x, np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1)))
 
 
@@ -47,7 +47,9 @@ def round_by_chance(x: Array, *, seed: int, step: int) -> Halves:
 
 def split_float32(x: Array) -> tuple[Halves, Halves]:
     """float32 as bfloat16, rounded to the nearest (ties away from 0), and its lower 16 bits."""
-    low = np.where(np.isnan(x), np.uint16(0), np.ascontiguousarray(x).view(np.uint32) & 0xFFFF)
+    low = np.where(
+        np.isnan(x), np.uint16(0), np.asarray(x, np.float32, order="C").view(np.uint32) & 0xFFFF
+    )
     return _halves(x, np.uint32(0x8000)), low.astype(np.uint16)
 
 

@@ -10,7 +10,7 @@ from pyoptk import _optim, reference
 from .arrays import READABLE, UNREADABLE, junk
 from .settings import Setting, draw_value
 from .trial import Refused, copied
-from .twins import Twin, listed, rounded_like
+from .twins import Twin, listed, rounded_like, wide
 
 CLASSES = [
     cls
@@ -162,7 +162,7 @@ class Model:
             exact = listed(opt.state_values("master"))[i] if half else array
             t.equal(f"{self.cls.__name__} param {i}", exact, twin.params[i])
             if half and twin.master == "float32":
-                t.equal("its copy", array, rounded_like(array, exact))
+                t.equal("its copy", wide(array), wide(rounded_like(array, exact)))
             for name, state in twin.states[i].items():
                 t.equal(f"{self.cls.__name__} {name} {i}", listed(opt.state_values(name))[i], state)
         t.equal("steps", listed(opt.steps), twin.steps)
@@ -222,7 +222,8 @@ def averaged(t, model):
         return
     with model.opt.averaged():
         for i, array in enumerate(model.arrays):
-            t.equal("averages", array, rounded_like(array, model.twin.states[i]["ema"]))
+            average = rounded_like(array, model.twin.states[i]["ema"])
+            t.equal("averages", wide(array), wide(average))
         t.call(model.opt.step, model.like([np.zeros_like(a) for a in model.arrays]), must=True)
     model.compare()
 
