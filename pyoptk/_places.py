@@ -83,7 +83,9 @@ def states_for(
         return {_MASTER: [array if kind else None for array, kind in masters], **found}
     if master == "remainder":
         found = states_for(params, names, dtype, state_dtype, least)
-        shapes = [(0, shape if kind else (0,)) for (_, shape), kind in zip(params, kinds, strict=True)]
+        shapes = [
+            (0, shape if kind else (0,)) for (_, shape), kind in zip(params, kinds, strict=True)
+        ]
         halves = zip(states_beside(shapes, 1, np.dtype(np.uint16)), kinds, strict=True)
         return {_REMAINDER: [array[0] if kind else None for array, kind in halves], **found}
     sizes = [math.prod(shape) for _, shape in params]

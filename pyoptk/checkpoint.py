@@ -13,6 +13,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Mapping, MutableMapping
+from importlib import import_module
 from typing import Any, overload
 
 import numpy as np
@@ -23,6 +24,7 @@ from ._files import DTYPES, Arrays, Path
 from ._memory import apart, check_targets, filled
 
 _VERSION = 1
+_BFLOAT16 = "bfloat16"  # NumPy's name for ml_dtypes's; stored as uint16
 _LONGEST_NAME = 65_531  # bytes; with ".npy" as many as a zip file can hold
 
 
@@ -38,8 +40,9 @@ def save(path: Path, /, **parts: Any) -> None:
         permissions that the umask gives, an old one keeps its own.
     **parts : object with ``state_dict()``, dict, list, array or numpy.random.Generator
         What to save, by name. Dicts may be nested and hold all of these, int, float, bool, str and
-        None; lists and tuples hold no arrays. Arrays are float16 to float64, integers or bool. All
-        load as they were, bit for bit; only NumPy scalars become Python's, a Generator a dict.
+        None; lists and tuples hold no arrays. Arrays are float16 to float64, integers or bool, or
+        bfloat16 (from ml_dtypes; uint16 where that is missing when they are loaded). All load as
+        they were, bit for bit; only NumPy scalars become Python's, a Generator a dict.
 
     Raises
     ------
@@ -271,6 +274,8 @@ def _pack(key: str, value: Any, arrays: Arrays | None) -> Any:
         inside = [_pack(f"{key}[{k}]", entry, None) for k, entry in enumerate(value)]
         return [type(value).__name__, inside]
     if _is_plain(value) and arrays is not None:
+        name = value.dtype.name
+        value = value.view(np.uint16) if name == _BFLOAT16 else value
         if value.dtype.char not in DTYPES or not value.dtype.isnative:
             raise TypeError(
                 f"{key}: expected floats up to 64 bit, integers or bool in native byte order, "
@@ -283,7 +288,7 @@ def _pack(key: str, value: Any, arrays: Arrays | None) -> Any:
                 f"{key[:40]}...: expected a name of at most {_LONGEST_NAME:,} bytes, got {length:,}"
             )
         arrays[key] = np.asarray(value, value.dtype.newbyteorder("<"), order="C")
-        return [value.dtype.name, list(value.shape)]
+        return [name, list(value.shape)]
     value = value.item() if isinstance(value, np.generic) else value
     if type(value) not in (bool, int, float, str, type(None)):
         array = "" if arrays is None else "an array, "
@@ -308,9 +313,18 @@ def _unpack(key: str, value: Any, arrays: Arrays) -> Any:
     if kind in ("list", "tuple"):
         entries = [_unpack(f"{key}[{k}]", entry, {}) for k, entry in enumerate(inside)]
         return entries if kind == "list" else tuple(entries)
-    if value != [arrays[key].dtype.name, list(arrays[key].shape)]:
+    stored = "uint16" if kind == _BFLOAT16 else kind
+    if [stored, inside] != [arrays[key].dtype.name, list(arrays[key].shape)]:
         raise ValueError(f"{key} is {_kind(arrays[key])}")
-    return arrays[key]
+    return _as_bfloat16(arrays[key]) if kind == _BFLOAT16 else arrays[key]
+
+
+def _as_bfloat16(halves: Any) -> Any:
+    """With the dtype of ml_dtypes; as they are without that package."""
+    try:
+        return halves.view(import_module("ml_dtypes").bfloat16)
+    except ImportError:
+        return halves
 
 
 def _checksum(parts: Any, arrays: Arrays) -> int:

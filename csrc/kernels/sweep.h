@@ -196,8 +196,10 @@ __attribute__((noinline)) static size_t update_staged(update_function *update, c
 {
     stage copies;
     size_t agreeing = 0;
-    for (size_t i = begin; i < end; i += STAGE) {
-        open_copies(&p, t, i, end - i < STAGE ? end : i + STAGE, &copies);
+    for (size_t i = begin, next; i < end; i = next) {
+        next = end - i <= STAGE ? end : next_grain(t, i + STAGE - CACHE_LINE / sizeof(real) + 1);
+        open_copies(&p, t, i, next, &copies);
+        prefetch_stage(t, next);
         agreeing += update(&p, k);
         if (!p.counting)
             close_copies(&p, t, i, k->zero_grad);

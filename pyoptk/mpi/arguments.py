@@ -52,6 +52,11 @@ def check_class(optimizer_class: Any, settings: Mapping[str, Any]) -> None:
         raise ValueError(
             f"state_dtype: expected 'float32', whose bits do not depend on shards, got {narrow!r}"
         )
+    if (master := settings.get("master")) is not None:
+        raise ValueError(
+            f"master: expected None, because exchanged parameters are float32 or float64, got "
+            f"{master!r}"
+        )
 
 
 def refuse(name: str, value: Any) -> None:

@@ -46,9 +46,9 @@ class Optimizer(Watched, Stored, Uncopied, Declared):
     range is refused and changes nothing. What all optimizers take:
 
     params : array, or sequence or dict of arrays, nested or not
-        float32 or float64 (all the same), C-contiguous, of any shape. Changed in place by `step`.
-        The name of an array in nested dicts is its keys, joined by dots: "lower.weight". Beside
-        float32 there may be float16 and bfloat16 (from ml_dtypes), see `master`.
+        float32 or float64 (all the same), C-contiguous, of any shape; beside float32 there may be
+        float16 and bfloat16 (from ml_dtypes), see `master`. Changed in place by `step`.
+        The name of an array in nested dicts is its keys, joined by dots: "lower.weight".
     lr : float
         Learning rate, >= 0.
     weight_decay : float
@@ -97,9 +97,8 @@ class Optimizer(Watched, Stored, Uncopied, Declared):
         How parameters of 16 bits, which are too coarse for most updates, are stepped; must be given
         where there are any. "float32": a float32 copy, `state["master"]`, is stepped, and each
         parameter is that rounded to the nearest. "remainder", for bfloat16: the same with the lower
-        16 bits of that copy alone, `state["remainder"]`. "stochastic", for bfloat16: rounded by
-        chance, up or down so that the mean is right. Steps, averages and states are otherwise those
-        of float32 (docs/semantics.md). Not to be changed later.
+        16 bits of that copy alone. "stochastic", for bfloat16: rounded by chance, so that the mean
+        is right. The rest is as with float32 (docs/semantics.md). Not to be changed later.
     dtype : {"bfloat16"}, optional
         Then parameters and gradients of uint16 are taken as bfloat16.
     no_decay : list or tuple of str
@@ -163,8 +162,7 @@ class Optimizer(Watched, Stored, Uncopied, Declared):
             kinds, of = overrides, list(range(len(overrides)))
         settings = Settings.of(kinds, given, groups)
         first = at_step(0, settings.merged)
-        names = row.state_names(first[0])[:-1]
-        check_storage(self._kernel, {**given, **storage}, names, tree)
+        check_storage(self._kernel, {**given, **first[0], **storage}, tree)
         plan = Plan(tree.held, self._kernel, of, first, settings, start, *storage.values())
         self.__dict__.update(params=params, _params=tree, _kinds=kinds, _of=of, _plan=plan)
 

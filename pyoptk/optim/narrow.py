@@ -24,10 +24,10 @@ def dtypes_of(dtype: Any) -> dict[str, int]:
     return NARROW if dtype is None else {**NARROW, "uint16": NARROW["bfloat16"]}
 
 
-def check_storage(kernel: str, given: Mapping[str, Any], names: list[str], tree: Params) -> None:
+def check_storage(kernel: str, given: Mapping[str, Any], tree: Params) -> None:
     """Raise if the optimizer cannot have the states that `state_dtype` and `master` ask for.
 
-    `given` are the arguments of the constructor, `tree` the parameters.
+    `given` are the arguments of the constructor at the first step, `tree` the parameters.
     """
     _check_master(given["master"], tree)
     state_dtype = given["state_dtype"]
@@ -44,11 +44,16 @@ def check_storage(kernel: str, given: Mapping[str, Any], names: list[str], tree:
         why = "for parameters of float64"
     elif given.get("centered"):
         why = "with centered, because what v exceeds the squared mean by is lost in rounding"
-    elif not any(names):
+    elif all(needed and _is_off(given[needed]) for _, needed, _ in row.states):
         why = "without momentum, because there is no state"
     else:
         return
     raise ValueError(f"state_dtype: expected 'float32' {why}, got {state_dtype!r}")
+
+
+def _is_off(value: Any) -> bool:
+    """Whether it is 0 or False; what is no number is refused later."""
+    return isinstance(value, int | float) and value == 0
 
 
 def _check_master(master: Any, tree: Params) -> None:
@@ -115,7 +120,8 @@ def as_numbers(opt: Stored, name: str, i: int) -> NDArray[Any]:
     plan, param, kind = opt._plan, opt._params.arrays[i], opt._params.held.kinds[i]
     if name == "master" and (not kind or name not in plan.states):
         low = plan.states.get("remainder")
-        return wide(param, kind, low and low[i])
+        found: NDArray[Any] = wide(param, kind, low and low[i])
+        return found
     words, scale = plan.states[name][i], (plan.states.get(f"{name}_scale") or {i: None})[i]
     if words.dtype != np.uint32:
         return np.array(words)

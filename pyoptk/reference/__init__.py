@@ -9,6 +9,7 @@ defaults: those are in `pyoptk.optim`.
 
 from . import arrays as _arrays
 from . import dense as _dense
+from . import halves as _halves
 from . import lstm as _lstm
 from . import minimal as _minimal
 from . import moments as _moments
@@ -20,6 +21,7 @@ from . import scan as _scan
 from . import states as _states
 from .arrays import *
 from .dense import *
+from .halves import *
 from .lstm import *
 from .minimal import *
 from .moments import *
@@ -33,6 +35,7 @@ from .states import *
 __all__: list[str] = []
 __all__ += _arrays.__all__
 __all__ += _dense.__all__
+__all__ += _halves.__all__
 __all__ += _minimal.__all__
 __all__ += _lstm.__all__
 __all__ += _moments.__all__

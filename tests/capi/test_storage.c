@@ -237,8 +237,8 @@ static void test_two_halves_and_a_copy_follow_a_float32_parameter(void)
                     (high[i] == copied[i] || low[i] == 0x8000); /* a tie */
     }
     CHECK(same);
-    const uint32_t bits[] = {0x7f7fffff, 0xff7fffff, 0x7f800000, 0xff800000, 0x80000000, 0x3f808000,
-                             0xbf807fff, 0x00800000, 0x7fffffff, 0x7f800001};
+    const uint32_t bits[] = {0x7f7fffff, 0xff7fffff, 0x7f800000, 0xff800000, 0x80000000,
+                             0x3f808000, 0xbf807fff, 0x00800000, 0x7fffffff, 0x7f800001};
     for (int i = 0; i < 10; i++) {
         p[0][i] = float_of(bits[i]);
         halves.n = (size_t)i + 1;

@@ -1,17 +1,16 @@
 """Optimizers of every kind against their twins, bit for bit, with wrong calls in between."""
 
-import fnmatch
-import inspect
 import math
 
 import numpy as np
 
 import pyoptk
-from pyoptk import kernels, reference
+from pyoptk import _optim, reference
 
 from .arrays import READABLE, UNREADABLE, junk
 from .settings import Setting, draw_value
 from .trial import Refused, copied
+from .twins import Twin, listed, rounded_like, wide
 
 CLASSES = [
     cls
@@ -41,130 +40,6 @@ def nested(values):
     return tree
 
 
-class Twin:
-    """An optimizer in NumPy: `pyoptk.reference`, and all that goes on around a rule."""
-
-    def __init__(self, opt, keywords, keys, arrays):
-        self.kernel = opt.state_dict()["kernel"]
-        self.rule = getattr(reference, self.kernel)
-        self.hyper = dict(opt.hyper)
-        self.names = [""] if keys is None else [str(key) for key in keys]
-        self.groups = dict(keywords.get("groups") or {})
-        no_decay, mask = keywords.get("no_decay", ()), keywords.get("decay_mask")
-        self.decays = [
-            (mask is None or _any(name, mask)) and not _any(name, no_decay) for name in self.names
-        ]
-        self.params = [np.array(a, copy=True) for a in arrays]
-        self.states = [
-            {name: np.array(listed(value)[i], copy=True) for name, value in opt.state.items()}
-            for i in range(len(arrays))
-        ]
-        self.steps, self.calls, self.skipped = [0] * len(arrays), 0, 0
-        self.factor, self.skips, self.norm = 1.0, False, None
-        self.takes = inspect.signature(getattr(kernels, self.kernel)).parameters
-
-    def settings(self, i):
-        """Those of parameter i, as numbers."""
-        mine = dict(self.hyper)
-        for pattern, own in self.groups.items():
-            if fnmatch.fnmatchcase(self.names[i], pattern):
-                mine |= own
-        if not self.decays[i]:
-            mine["weight_decay"] = 0.0
-        return {k: _number(v(self.calls) if callable(v) else v) for k, v in mine.items()}
-
-    def scale(self):
-        return self.settings(0)["grad_scale"] * self.factor if self.params else 1.0
-
-    def exact_norm(self, grads):
-        """Of the scaled gradients, as exactly as can be."""
-        total = np.longdouble(0)
-        for grad in grads:
-            if grad is not None:
-                g = reference.touched_rows(grad.indices, grad.values)[1] if is_rows(grad) else grad
-                with np.errstate(all="ignore"):
-                    total += np.sum(np.asarray(g).astype(np.longdouble) ** 2)
-        return float(abs(self.scale()) * np.sqrt(total))
-
-    def step(self, grads, norm):
-        """A step; `norm` is the library's if it has one. Returns whether it was taken."""
-        first = self.settings(0)
-        scale = self.scale()
-        if not math.isfinite(self.exact_norm(grads)):
-            if self.skips or first["on_nonfinite"] == "skip":
-                self.skipped += 1
-                return False
-            if first["on_nonfinite"] == "raise":
-                raise FloatingPointError
-        clips = first["max_norm"] is not None and first["max_norm"] != math.inf
-        for i, grad in enumerate(grads):
-            if grad is not None:
-                if clips and first["max_norm_per_array"]:
-                    norm = scale * pyoptk.global_norm(self._summed(grad, self.params[i].dtype))
-                self._step_one(i, grad, scale * (_clipped(norm, first) if clips else 1.0))
-        self.calls += 1
-        return True
-
-    def _summed(self, grad, dtype):
-        """The arrays whose norm is that of a gradient: itself, or the sums of rows."""
-        if is_rows(grad):
-            return list(reference.touched_rows(grad.indices, grad.values)[1])
-        return [np.array(grad, dtype)]
-
-    def _step_one(self, i, grad, scale):
-        mine = self.settings(i) | {"grad_scale": scale}
-        self.steps[i] += 1
-        param, states = self.params[i], dict(self.states[i])
-        ema = states.pop("ema", None)
-        hyper = {k: v for k, v in mine.items() if k in self.takes}
-        with np.errstate(all="ignore"):
-            if is_rows(grad):
-                rows, grad = reference.touched_rows(grad.indices, grad.values)
-                parts = [a[rows] for a in (param, *states.values())]
-                named = dict(zip(states, parts[1:], strict=True))
-                self.rule(parts[0], grad, **named, step=self.steps[i], **hyper)
-                for array, part in zip((param, *states.values()), parts, strict=True):
-                    array[rows] = part
-            else:
-                self.rule(
-                    param, np.asarray(grad, param.dtype), **states, step=self.steps[i], **hyper
-                )
-            if ema is not None:
-                real, decay = param.dtype.type, mine["ema_decay"]
-                ema[...] = real(decay) * ema + real(1 - decay) * param
-                if mine["ema_from_first_step"] and self.steps[i] == 1:
-                    ema[...] = param
-
-
-def _clipped(norm, hyper):
-    """The factor of a gradient whose norm is this."""
-    with np.errstate(all="ignore"):
-        ratio = float(np.float64(hyper["max_norm"]) / np.float64(norm + hyper["max_norm_eps"]))
-    return 1.0 if ratio > 1 or norm == 0 else ratio
-
-
-def _any(name, patterns):
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _number(value):
-    if value is None or isinstance(value, bool | np.bool_ | str):
-        return value
-    return float(value)
-
-
-def is_rows(grad):
-    return isinstance(grad, pyoptk.SparseRows)
-
-
-def listed(values):
-    """What stands in dicts and lists."""
-    if isinstance(values, dict | list | tuple):
-        below = values.values() if isinstance(values, dict) else values
-        return [one for value in below for one in listed(value)]
-    return [values]
-
-
 class Model:
     """Parameters in memory with guards, an optimizer of them and its twin."""
 
@@ -181,12 +56,33 @@ class Model:
             self.keys = [*NESTED][:count]
         names = ["", ""] if self.structure == "one" else [*map(str, self.keys or range(count))]
         self.keywords = Setting(t, self.cls, names, t.chance(wrong)).keywords | forced
+        if self.narrow:
+            self.keywords |= self.fewer_bits()
         self.params = self.like(self.arrays)
         self.opt = t.call(self.cls, self.params, **self.keywords)
         self.made = not isinstance(self.opt, Refused)
         if self.made:
             keys = None if self.structure == "one" else self.keys or range(count)
             self.twin = Twin(self.opt, self.keywords, keys, self.arrays)
+
+    def fewer_bits(self):
+        """Parameters of 16 bits for some, and keywords for them and for narrow states."""
+        t, chosen = self.t, {}
+        if _optim.ROWS[self.cls._kernel].narrow_states and t.chance(0.2):
+            chosen |= {"state_dtype": t.pick(["bfloat16", "8bit"])}
+            chosen |= {"min_8bit_size": t.pick([0, 100, 4096])}
+        if t.chance(0.25):
+            master = t.pick(["float32", "remainder", "stochastic"])
+            floats = master == "float32" and t.chance(0.4)
+            chosen |= {
+                "master": master,
+                "dtype": t.pick(["bfloat16", None]) if floats else "bfloat16",
+            }
+            for i, array in enumerate(self.arrays):
+                if i == 0 or t.chance(0.7):
+                    half = array.astype("f2") if floats else reference.round_bfloat16(array)
+                    self.arrays[i] = t.place(half)
+        return chosen
 
     def like(self, values):
         if self.structure == "one":
@@ -208,17 +104,19 @@ class Model:
         zeroed = any(self.twin.settings(k)["zero_grad"] for k in range(len(self.arrays)))
         if t.chance(0.07):
             return None
-        sparse = self.twin.kernel in TAKES_ROWS and array.ndim and t.chance(0.2)
+        few = self.twin.halves[i] or self.twin.words[i]
+        sparse = self.twin.kernel in TAKES_ROWS and array.ndim and not few and t.chance(0.2)
         if sparse and "ema" not in self.twin.states[i] and not settings["cautious"] and not zeroed:
             count = t.size(30) if len(array) else 0
             values = t.normal((count, *array.shape[1:]), self.dtype, scale)
             indices = t.rng.integers(0, max(len(array), 1), count)
             return pyoptk.SparseRows(indices, t.place(values), array.shape)
         values = t.normal(array.shape, self.dtype, scale)
-        if self.narrow and t.chance(0.1):
-            values = values.astype(np.float16)
         if t.chance(0.04) and values.size:
             values.flat[t.rng.integers(values.size)] = t.pick([np.nan, np.inf, -np.inf, 0.0])
+        if self.narrow and t.chance(0.6 if self.twin.halves[i] else 0.1):
+            bfloat16 = self.keywords.get("dtype") and t.chance(0.8)
+            values = reference.round_bfloat16(values) if bfloat16 else values.astype(np.float16)
         layout = "C" if zeroed else t.pick(READABLE)
         return t.place(values, "C" if layout == "subclass" and values.itemsize == 2 else layout)
 
@@ -260,9 +158,13 @@ class Model:
     def compare(self):
         t, twin, opt = self.t, self.twin, self.opt
         for i, array in enumerate(self.arrays):
-            t.equal(f"{self.cls.__name__} param {i}", array, twin.params[i])
+            half = twin.halves[i]
+            exact = listed(opt.state_values("master"))[i] if half else array
+            t.equal(f"{self.cls.__name__} param {i}", exact, twin.params[i])
+            if half and twin.master == "float32":
+                t.equal("its copy", wide(array), wide(rounded_like(array, exact)))
             for name, state in twin.states[i].items():
-                t.equal(f"{self.cls.__name__} {name} {i}", listed(opt.state[name])[i], state)
+                t.equal(f"{self.cls.__name__} {name} {i}", listed(opt.state_values(name))[i], state)
         t.equal("steps", listed(opt.steps), twin.steps)
         t.equal("skipped", opt.skipped, twin.skipped)
 
@@ -320,7 +222,8 @@ def averaged(t, model):
         return
     with model.opt.averaged():
         for i, array in enumerate(model.arrays):
-            t.equal("averages", array, model.twin.states[i]["ema"])
+            average = rounded_like(array, model.twin.states[i]["ema"])
+            t.equal("averages", wide(array), wide(average))
         t.call(model.opt.step, model.like([np.zeros_like(a) for a in model.arrays]), must=True)
     model.compare()
 

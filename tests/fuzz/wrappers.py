@@ -6,7 +6,8 @@ import numpy as np
 
 import pyoptk
 
-from .optimizers import Model, is_rows
+from .optimizers import Model
+from .twins import is_rows
 from .trial import Refused, copied
 
 
