@@ -1,20 +1,22 @@
-"""What ``compute="bfloat16"`` costs in accuracy: ``python -m bench.accuracy --peers DIR``.
+"""What narrow numbers cost: ``python -m bench.accuracy products --peers DIR``, or ``states``.
 
-Gradients against those of float64, ours beside PyTorch's under autocast; and the losses that
-training reaches, beside those of float32. Writes its section of docs/performance.md, which a new
-report keeps. No figure in that section is typed.
+"products", which is ``compute="bfloat16"``: gradients against those of float64, ours beside
+PyTorch's under autocast; and the losses that training reaches, beside those of float32. "states":
+these losses with `state_dtype`. Each writes its section of docs/performance.md, which a new report
+keeps. No figure in them is typed.
 """
 
 import argparse
 import subprocess
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 import pyoptk
 from pyoptk import losses
-from pyoptk.demo import forecast, forecaster, parts, series
+from pyoptk.demo import forecast, forecaster, mlp, parts, series
 from pyoptk.duel import machine
 from pyoptk.duel.contenders import inputs
 from pyoptk.layers import Embedding, Last, Linear, Sequential
@@ -23,6 +25,11 @@ from . import environments, report
 
 SIZE = 50, 32, 64, 128  # T, B, I, H
 MODES = "float32", "bfloat16"
+STORED = {  # keywords of the optimizer
+    "bfloat16": {"state_dtype": "bfloat16"},
+    "8 bits": {"state_dtype": "8bit"},
+    "8 bits, min_8bit_size=0": {"state_dtype": "8bit", "min_8bit_size": 0},
+}
 SEEDS, EPOCHS, STEPS, LAST = 5, 25, 300, 50  # the loss is the mean of the last steps
 NAMES = "dx", "dw_ih", "dw_hh", "db"
 ABOUT_GRADIENTS = (
@@ -35,6 +42,17 @@ ABOUT_TRAINING = (
     "and Linear, after {} steps on the text of docs/. Mean squared error and cross-entropy, "
     "means of the last {} steps."
 )
+ABOUT_STATES = (
+    "Training loss with narrow states by that with float32 from the same first weights and "
+    "batches, for {seeds} seeds, and the mean of these ratios with its standard error: the "
+    "forecaster of `python -m pyoptk demo` after {epochs} epochs; the character model after "
+    "{steps} steps, with dense gradients of its embedding; a classifier, 64-64-10, of "
+    "scikit-learn's digits, Adam at {lr:g}, after {epochs} epochs, with its mistakes in the tests, "
+    "{tests} in all. Means of the last {last} steps, of the classifier over the training data. "
+    "Many arrays of these models have fewer elements than `min_8bit_size`, hence the rows in which "
+    "all have 8 bits."
+)
+DIGITS_LR = 3e-3
 
 
 # ---- gradients -----------------------------------------------------------------------------------
@@ -80,7 +98,7 @@ def gradients(python):
 # ---- training ------------------------------------------------------------------------------------
 
 
-def co2(seed, compute):
+def co2(seed, compute=None, **stored):
     """The loss of the demo's forecaster."""
     task, rng = forecast.prepare(series.shipped(), None), np.random.default_rng(seed)
     one = forecaster.Forecaster(rng)
@@ -88,11 +106,38 @@ def co2(seed, compute):
     model = Sequential(lower, upper, Last(), Linear(32, 1, compute=compute))
     model.flat_params[...] = one.model.flat_params
     one.model = model
-    one.optimizer = pyoptk.Adam(model.params, lr=forecaster.LR, max_norm=forecaster.MAX_NORM)
+    settings = {"lr": forecaster.LR, "max_norm": forecaster.MAX_NORM, **stored}
+    one.optimizer = pyoptk.Adam(model.params, **settings)
     return np.mean(forecast.train(one, task, EPOCHS, rng, parts.Extras())[-LAST:])
 
 
-def characters(seed, compute):
+def digits(seed, *, mistakes, **stored):
+    """The loss of a classifier; appends the number of mistakes in the test."""
+    rng = np.random.default_rng(seed)
+    data = mlp.load(rng)
+    model = Sequential(Linear(64, 64, "relu", rng=rng), Linear(64, 10, rng=rng))
+    adam = pyoptk.Adam(model.params, lr=DIGITS_LR, **stored)
+    for _ in range(EPOCHS):
+        order = rng.permutation(data.labels.size)
+        for batch in np.array_split(order, data.labels.size // mlp.BATCH):
+            _, dy = losses.cross_entropy(model.forward(data.x[batch]), data.labels[batch])
+            model.backward(dy, need_dx=False)
+            adam.step(model.grads)
+    mistakes.append(int((model.predict(data.test_x).argmax(1) != data.test_labels).sum()))
+    return losses.cross_entropy(model.predict(data.x), data.labels)[0]
+
+
+def dense(grads):
+    """The same with arrays in the place of SparseRows, which a step of narrow states refuses."""
+    found = dict(grads)
+    for name, grad in grads.items():
+        if isinstance(grad, pyoptk.SparseRows):
+            found[name] = np.zeros(grad.shape, grad.values.dtype)
+            np.add.at(found[name], grad.indices, grad.values)
+    return found
+
+
+def characters(seed, compute=None, gradients=dict, **stored):
     """The loss of a character model."""
     text = "".join(file.read_text("utf-8") for file in sorted(report.DOCS.glob("*.md")))
     letters, numbers = np.unique(list(text), return_inverse=True)
@@ -101,12 +146,12 @@ def characters(seed, compute):
         Embedding(V, 32, rng=rng), pyoptk.LSTM(32, 128, rng=rng, compute=compute),
         Linear(128, V, rng=rng, compute=compute),
     )  # fmt: skip
-    adam, found = pyoptk.Adam(model.params, lr=0.005, max_norm=1.0), []
+    adam, found = pyoptk.Adam(model.params, lr=0.005, max_norm=1.0, **stored), []
     for _ in range(STEPS):
         at = rng.integers(0, len(numbers) - T - 1, B) + np.arange(T + 1)[:, None]
         loss, dy = losses.cross_entropy(model.forward(numbers[at[:-1]]), numbers[at[1:]])
         model.backward(dy, need_dx=False)
-        adam.step(model.grads)
+        adam.step(gradients(model.grads))
         found.append(loss)
     return np.mean(found[-LAST:])
 
@@ -121,21 +166,62 @@ def training():
         yield [label, *told]
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="bench.accuracy", description=__doc__)
-    parser.add_argument("--peers", type=Path, help="the folder of the environments")
-    folder = parser.parse_args().peers
+def states():
+    """A line for each model and mode: the losses in float32, the ratios, and their mean."""
+    wrong = []
+    runs = {
+        "forecaster": co2, "characters": partial(characters, gradients=dense),
+        "digits": partial(digits, mistakes=wrong),
+    }  # fmt: skip
+    for label, run in runs.items():
+        wide = [run(seed) for seed in range(SEEDS)]
+        for mode, stored in STORED.items():
+            narrow = [run(seed, **stored) for seed in range(SEEDS)]
+            ratios = np.divide(narrow, wide)
+            mean, error = ratios.mean(), ratios.std(ddof=1) / SEEDS**0.5
+            told = f"{min(wide):.3g} to {max(wide):.3g}", *(f"{ratio:.4f}" for ratio in ratios)
+            yield [f"{label}, {mode}", *told, f"{mean:.4f} ± {error:.4f}", mistakes(wrong)]
+
+
+def mistakes(wrong):
+    """Those of the classifier in the test: the seeds in float32, and in the mode measured last."""
+    pairs = wrong[:SEEDS], wrong[-SEEDS:]
+    return " and ".join(f"{sum(each)}" for each in pairs) if wrong else ""
+
+
+def of_states():
+    about = ABOUT_STATES.format(
+        seeds=SEEDS, epochs=EPOCHS, lr=DIGITS_LR, steps=STEPS, last=LAST,
+        tests=SEEDS * mlp.load(np.random.default_rng(0)).test_labels.size,
+    )  # fmt: skip
+    seeds = [f"seed {k}" for k in range(SEEDS)]
+    heads = ["", "float32", *seeds, "mean", "mistakes, float32 and narrow"]
+    return [about, report.markdown(heads, states())]
+
+
+def of_products(folder):
     python = environments.pythons(folder, {})["torch"] if folder else None
     heads = ["", *MODES, *(["PyTorch's autocast"] if python else [])]
-    text = [
-        report.ACCURACY, "{cpu}, {isa}, {date}.".format(**machine.describe()),
+    return [
         ABOUT_GRADIENTS.format(*SIZE), report.markdown(heads, gradients(python)),
         ABOUT_TRAINING.format(SEEDS, EPOCHS, STEPS, LAST),
         report.markdown(["", "float32", *(f"seed {k}" for k in range(SEEDS))], training()),
     ]  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="bench.accuracy", description=__doc__)
+    parser.add_argument("what", choices=["products", "states"])
+    parser.add_argument("--peers", type=Path, help="the folder of the environments")
+    options = parser.parse_args()
+    if options.what == "products":
+        title, found = report.ACCURACY, of_products(options.peers)
+    else:
+        title, found = report.STATES, of_states()
+    text = [title, "{cpu}, {isa}, {date}.".format(**machine.describe()), *found]
     file = report.DOCS / "performance.md"
     before = file.read_text()
-    new, old = "\n\n".join(text), report.accuracy(before)
+    new, old = "\n\n".join(text), report.kept(before, title)
     file.write_text(before.replace(old, new) if old else f"{before.rstrip()}\n\n{new}\n")
     print(new)
 

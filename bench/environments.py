@@ -14,11 +14,22 @@ from pathlib import Path
 from pyoptk.duel.command import ENTRIES, way
 from pyoptk.duel.referee import OURS, Entry
 
+from .work import WIDE
+
 HERE = Path(__file__).parent / "contenders"
 # Environment: packages, in the order in which they are installed, and what is run once afterwards.
 ENVIRONMENTS = {
     "torch": (
-        ["numpy==2.4.6", "setuptools", "ninja", "torch==2.13.0", "deepspeed==0.19.8"],
+        [
+            "numpy==2.4.6",
+            "setuptools",
+            "ninja",
+            "torch==2.13.0",
+            "deepspeed==0.19.8",
+            "bitsandbytes==0.50.2",
+            "torchao==0.18.0",
+            str(HERE.parents[1]),  # pyoptk.torch
+        ],
         # DeepSpeed compiles its kernel when it is first used.
         "from deepspeed.ops.op_builder import CPUAdamBuilder; CPUAdamBuilder().load()",
     ),
@@ -62,12 +73,15 @@ def attempt(what, command):
 # These step on one thread whatever they are given, or are never the fastest way of their library
 # with more; one run is enough.
 ONE_THREAD = ("NumPy plain", "PyTorch for-loop", "thinc", "scikit-learn")
-OTHERS = {"DeepSpeed": "torch", "JAX": "jax", "Keras": "keras", "thinc": "thinc"}
+OTHERS = {
+    "DeepSpeed": "torch", "bitsandbytes": "torch", "torchao": "torch", "JAX": "jax",
+    "Keras": "keras", "thinc": "thinc",
+}  # fmt: skip
 
 
 # What they do in the rows of dense layers and whole models.
 DENSE = {
-    "pyoptk": [HERE / "inputs.py", HERE / "dense.py"],
+    "pyoptk": [HERE / "inputs.py", HERE / "dense.py", HERE / "narrow.py"],
     "NumPy": [HERE / "inputs.py", HERE / "dense_numpy.py"],
     "PyTorch": [HERE / "inputs.py", HERE / "torch.py"],
 }
@@ -80,6 +94,10 @@ def peers(python, threads=1):
         for one in (*ENTRIES, way("PyTorch", "for-loop"))
     ]
     every = [replace(one, files=[*one.files, *DENSE.get(one.name.split()[0], ())]) for one in every]
+    every += [
+        Entry(WIDE, [HERE / "inputs.py", HERE / "narrow.py"], options={"wide": True}),
+        Entry("pyoptk.torch", [HERE / "inputs.py", HERE / "pyoptk_torch.py"], python["torch"]),
+    ]
     every += [
         Entry(k, [HERE / "inputs.py", HERE / f"{k.lower()}.py"], python[v])
         for k, v in OTHERS.items()

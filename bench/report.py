@@ -30,9 +30,12 @@ roof of a step is as many bytes, streamed with additions only; the roof of a lay
 multiply-adds in registers.
 
 `python -m bench --setup DIR && python -m bench --peers DIR` repeats all of it."""
-ACCURACY = '## Accuracy of compute="bfloat16"'  # accuracy.py writes this section
+ACCURACY = '## Accuracy of compute="bfloat16"'  # accuracy.py writes these sections
+STATES = "## Accuracy of narrow states"
+TEXT = "## A text classifier by spaCy"  # spacy.py this one
 TASKS = {
     "step": "Optimizer steps",
+    "narrow": "Steps with states of 16 or 8 bits; PyTorch and DeepSpeed: of float32",
     "layer": "Recurrent layers, forward and backward with the gradient of the input",
     "scan": "A linear recurrence over time, forward and backward",
     "linear": "Dense layers, forward and backward with the gradient of the input",
@@ -205,9 +208,9 @@ def draw(results, models):
             file.unlink(missing_ok=True)
 
 
-def accuracy(text):
+def kept(text, title):
     """The section of that name as it stands in a document; empty if it has none."""
-    _, found, rest = text.partition(ACCURACY)
+    _, found, rest = text.partition(title)
     return (found + rest.partition("\n## ")[0]).strip()
 
 
@@ -227,7 +230,8 @@ def write(files):
     for one in models:
         parts += model(one)
     file = DOCS / "performance.md"
-    parts += filter(None, [accuracy(file.read_text() if file.exists() else "")])
+    before = file.read_text() if file.exists() else ""
+    parts += filter(None, [kept(before, title) for title in (ACCURACY, STATES, TEXT)])
     file.write_text("\n\n".join(parts) + "\n")
     if results[0]["threads"] == 1:
         readme.write(README, file)

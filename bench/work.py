@@ -25,6 +25,7 @@ FORMS = {  # kernels that a keyword of a layer selects
 PARTS = ("forward", "backward", "step")
 NUMPY = "NumPy in place"
 FUSED, DEEPSPEED, ROOF = "PyTorch fused", "DeepSpeed", "roof"
+WIDE = "pyoptk float32"  # itself, with states of float32
 TORCH = (FUSED, "PyTorch foreach", "PyTorch for-loop")
 SIZES = (1_000, 100_000, 1_000_000, 4_000_000)  # the last is larger than most caches
 # M, N, K: h [B, H] times w_hh^T [H, 4H], as an LSTM does at every step
@@ -66,6 +67,11 @@ OTHER_LAYERS = (
 )
 NARROW = rows.LSTM[2:6]  # with compute="bfloat16"
 NARROW_LINEAR = ((128, 512, 512), (512, 1024, 1024))  # the same
+# Steps with narrow states; on one thread arithmetic limits those of 8 bits.
+NARROW_STEPS = {
+    "bfloat16": [(1.2, WIDE), (0.9, ROOF)],
+    "8bit": [(1.25, WIDE), (1.4, FUSED), (50, "bitsandbytes"), (0.75, ROOF)],
+}
 SCANS = ((100, 8, 64), (1_000, 8, 256), (1_000, 32, 512))  # T, B, D
 # An optimizer, and how many rows of a table of 50,000 x 64 its gradient has.
 SPARSE = tuple((name, count) for name in ("Adam", "SGD", "AdaGrad") for count in (512, 8192))
@@ -244,6 +250,9 @@ def peers():
         (1_000_000, (1.7, FUSED), (1.05, DEEPSPEED)), (10_000_000, *two), (50_000_000, *two),
     ):  # fmt: skip
         yield step("Adam", n) | {"bars": bars}
+    for n, (kind, bars) in itertools.product((10_000_000, 50_000_000), NARROW_STEPS.items()):
+        row = step("Adam", n, state_dtype=kind)
+        yield row | {"task": "narrow", "tolerance": 0.01, "bars": bars}
     yield step("Adam", 1_000, count=1_000) | {"bars": [(11, FUSED), (11, DEEPSPEED)]}
     for optimizer, times in (("SGD", 0.97), ("RMSprop", 4), ("AdaGrad", 1.5)):
         yield step(optimizer, 1_000_000) | {"bars": [(times, *TORCH)]}

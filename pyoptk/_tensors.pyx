@@ -6,7 +6,7 @@ asked for in each step anew. What is rare, and every message, is Python: pyoptk/
 """
 from cpython.dict cimport PyDict_GetItemWithError, PyDict_Next
 from cpython.exc cimport PyErr_Clear
-from cpython.list cimport PyList_GetItem, PyList_Size
+from cpython.list cimport PyList_GetItem, PyList_SetSlice, PyList_Size
 from cpython.mem cimport PyMem_Free
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
@@ -139,8 +139,7 @@ cdef class Stepper:
 
     def __cinit__(self, str which, tuple keys, bint counts, tools):
         self.row, self.keys, self.counts = row_named(which), keys, counts
-        names = (*keys, "", "")[:PK_MAX_STATES]
-        self.names_of_states = (*names, *[f"{name}_scale" for name in names])
+        self.names_of_states = tools.names_of_states(keys, PK_MAX_STATES)
         self.tools, self.Tensor, self.Parameter = tools, tools.Tensor, tools.Parameter
         self.increment_version = tools.increment_version
         self.exchange = <const Exchange *> PyCapsule_GetPointer(
@@ -206,19 +205,18 @@ cdef class Stepper:
                 if grad is not None:
                     if self.singles.count + self.doubles.count == most:
                         raise RuntimeError("step: a group has grown meanwhile")
-                    self.take(<dict?> group, p, grad)
+                    self.take(<dict?> group, hyper, p, grad)
                 self.place += 1
                 self.nth += 1
         return 0
 
     cdef int want(self, dict hyper) except -1:
+        """PyTorch's name for each state of a group; none for those that it does not need."""
         cdef int slot
         names = self.row.state_names(hyper)
         for slot in range(3):
-            self.wanted[slot] = NULL
-        for slot in range(<int> len(self.keys)):
-            if names[slot] is not None:
-                self.wanted[slot] = <PyObject *> self.keys[slot]
+            self.wanted[slot] = (NULL if slot >= len(self.keys) or names[slot] is None
+                                 else <PyObject *> self.keys[slot])
         return 0
 
     cdef str label(self, Py_ssize_t group, Py_ssize_t place):
@@ -240,7 +238,7 @@ cdef class Stepper:
             self.tools.refuse(tensor, self.name(what))
         return 0
 
-    cdef int take(self, dict group, p, grad) except -1:
+    cdef int take(self, dict group, dict hyper, p, grad) except -1:
         """Add a parameter to the list of its dtype."""
         cdef Seen param, given
         cdef _Listed listed
@@ -280,10 +278,8 @@ cdef class Stepper:
                     state = self.state_of(p)
                 if not self.take_state(state, slot, whole, &param, t):
                     t.step = 1
-                    keys = [None if self.wanted[i] == NULL else key
-                            for i, key in enumerate(self.keys)]
                     self.made.append((state, self.tools.made(
-                        state, self.row.name, keys, whole, group, t.stored.states, self.nth)))
+                        state, self.row, self.keys, hyper, whole, group, t.stored.states, self.nth)))
                     self.take_state(state, slot, whole, &param, t)
         listed.beside[listed.count].counter = NULL
         listed.beside[listed.count].place = self.place
@@ -300,7 +296,7 @@ cdef class Stepper:
         """
         if (self.n_kept == PyList_Size(self.kept)
                 or PyList_GetItem(self.kept, self.n_kept) != <PyObject *> tensor):
-            self.kept[self.n_kept:self.n_kept + 1] = [tensor]
+            PyList_SetSlice(self.kept, self.n_kept, self.n_kept + 1, [tensor])
             self.held = None
         self.n_kept += 1
         return 0
@@ -377,8 +373,8 @@ cdef class Stepper:
         for g in range(n):
             self.row.configure(<char *> self.configs + g * size, <dict> hypers[g],
                                PK_F32 if self.singles.count else PK_F64)
-        if self.held is None or len(self.kept) > self.n_kept:
-            del self.kept[self.n_kept:]
+        if self.held is None or PyList_Size(self.kept) > self.n_kept:
+            PyList_SetSlice(self.kept, self.n_kept, PyList_Size(self.kept), [])
             self.held = self.tools.held(self.kept)
         for listed in (self.singles, self.doubles):
             listed.check_apart(self.names_of_states, self.tools, self.groups)

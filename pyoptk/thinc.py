@@ -7,8 +7,8 @@ In a configuration of spaCy one line changes::
 
 Arguments are those of thinc's own "Adam.v1", "RAdam.v1" and "SGD.v1", and results are the same to
 rounding: clipping, update, decay, moving average and the zeroing of the gradient are one pass over
-its arrays. Other arrays than NumPy's of float32 are thinc's to step. Needs thinc (extra `thinc`),
-which ``import pyoptk`` does not import.
+its arrays. Other arrays than NumPy's of float32 are thinc's to step. Needs thinc 8.3 or later
+(extra `thinc`), which ``import pyoptk`` does not import.
 """
 
 # No annotations as strings: thinc checks a configuration by the types of a signature.
@@ -17,7 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from thinc import optimizers as _theirs
-from thinc.optimizers import ADAM_DEFAULTS, SGD_DEFAULTS, ScheduleT
+from thinc.optimizers import ADAM_DEFAULTS, SGD_DEFAULTS
+
+try:
+    from thinc.optimizers import ScheduleT
+except ImportError:  # thinc 8, which spaCy 3 has
+    from thinc.optimizers import FloatOrSeq as ScheduleT
 
 from ._optim import ROWS, sweep
 from ._places import states_beside
@@ -83,10 +88,11 @@ class ThincOptimizer(_theirs.Optimizer):
         thinc decays what the update has made, ``p = (p - lr * u) * (1 - lr * L2)``. The kernels
         decay first, ``p = p * shrink - lr * u``: the same if lr is multiplied by shrink.
         """
-        now = {"key": key, "last_score": self.last_score}
 
         def value(schedule: Any) -> float:
-            return float(schedule(self.step, **now))
+            if not callable(schedule):  # in thinc 8: the number that it is now
+                return float(schedule)
+            return float(schedule(self.step, key=key, last_score=self.last_score))
 
         beta1, beta2, lr, decay = map(value, (self.b1, self.b2, self.learn_rate, self.L2))
         which = "radam" if self.use_radam else "adam" if beta1 > 0 and beta2 > 0 else "sgd"

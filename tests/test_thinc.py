@@ -109,7 +109,8 @@ def test_a_configuration_finds_it(name):
     config = {"optimizer": {"@optimizers": f"pyoptk.{name}.v1", "learn_rate": 0.5, "L2": 0.1}}
     opt = thinc.registry.resolve(config)["optimizer"]
     assert isinstance(opt, thinc.Optimizer)
-    assert opt.learn_rate(0) == 0.5
+    rate = opt.learn_rate  # in thinc 8 a number
+    assert (rate(0) if callable(rate) else rate) == 0.5
 
 
 def test_a_model_of_thinc_is_trained_and_averaged_alike():

@@ -26,3 +26,8 @@ def step(params, grads, *, optimizer, max_norm=None, **more):
         opt.step()
 
     return work, lambda _: [t.detach() for t in tensors[:1]]
+
+
+def narrow(params, grads, *, optimizer, state_dtype):
+    """With states of float32: its others are of the dtype of the parameter."""
+    return step(params, grads, optimizer=optimizer)

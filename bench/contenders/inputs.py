@@ -1,7 +1,12 @@
 """The inputs of the tasks that only the kernels have, after pyoptk/duel/contenders/inputs.py."""
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 
+OURS = Path(__file__).parents[2] / "pyoptk" / "duel" / "contenders" / "inputs.py"
+narrow = runpy.run_path(str(OURS))["step"]
 TABLE = 50_000, 64  # of embeddings
 
 

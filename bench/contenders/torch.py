@@ -3,7 +3,9 @@
 Where bfloat16 is asked for, arrays are of bfloat16.
 """
 
+import runpy
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -74,6 +76,12 @@ def loss(x, labels, targets, *, function):
         return [found.detach(), x.grad]
 
     return work, list
+
+
+def narrow(params, grads, *, optimizer, state_dtype):
+    """Its fused step, with states of float32: its others are of the dtype of the parameter."""
+    steps = runpy.run_path(str(Path(__file__).with_name("tensors.py")))["steps"]
+    return steps(getattr(torch.optim, optimizer), params, grads, fused=True)
 
 
 def touched_rows(table, indices, values, *, optimizer, dense=False, **settings):

@@ -27,6 +27,12 @@ def name_of(groups: list[dict[str, Any]], group: int, place: int) -> str:
     return str(names[place]) if names else f"param_groups[{group}]['params'][{place}]"
 
 
+def names_of_states(keys: tuple[str, ...], most: int) -> tuple[str, ...]:
+    """Those of the states, filled up to as many as a kernel has, then those of their scales."""
+    filled = (*keys, "", "")[:most]
+    return (*filled, *(f"{key}_scale" for key in filled))
+
+
 # ---- what is refused -----------------------------------------------------------------------------
 
 
@@ -100,15 +106,15 @@ def arranged(p: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def made(
-    state: dict[str, Any], kernel: str, keys: tuple[str | None, ...], whole: Tensor,
+    state: dict[str, Any], row: Any, keys: tuple[str, ...], hyper: dict[str, Any], whole: Tensor,
     group: dict[str, Any], kind: int, seed: int,
 ) -> list[str]:  # fmt: skip
     """Make those of the states that are missing, as they are before the first step; their names.
 
     Their memory is NumPy's: where arrays begin changes the speed of a step, see _places.py.
     """
-    rows = zip(keys, ROWS[kernel].states, strict=True)
-    missing = {ours: key for key, (ours, *_) in rows if key is not None and state.get(key) is None}
+    pairs = zip(row.state_names(hyper), keys, strict=False)  # PyTorch may have fewer
+    missing = {ours: key for ours, key in pairs if ours and state.get(key) is None}
     place: list[tuple[int, tuple[int, ...]]] = [(whole.data_ptr(), (whole.numel(),))]
     dtype = np.dtype("f4" if whole.dtype == torch.float32 else "f8")
     arrays = states_for(place, list(missing), dtype, _KINDS[kind], 0)
@@ -117,7 +123,7 @@ def made(
         array, scale = arrays[ours][0], arrays.get(f"{ours}_scale", [None])[0]
         if key == "sum":
             value = float(group["initial_accumulator_value"])
-            begin_at(kernel, ours, array, scale, value, whole.numel(), seed)
+            begin_at(row.name, ours, array, scale, value, whole.numel(), seed)
         if kind:
             state[key] = torch.from_numpy(array.view(np.uint8))
         else:

@@ -1,0 +1,17 @@
+"""torchao's work: Adam8bit, which torch.compile compiles where it runs, in the first step."""
+
+import runpy
+from pathlib import Path
+
+import torch
+import torchao.optim
+
+PACKAGES = ("torchao", "torch")
+start = torch.set_num_threads
+STEPS = runpy.run_path(str(Path(__file__).with_name("tensors.py")))["steps"]
+
+
+def narrow(params, grads, *, optimizer, state_dtype):
+    if (optimizer, state_dtype) != ("Adam", "8bit"):
+        raise NotImplementedError
+    return STEPS(torchao.optim.Adam8bit, params, grads)
