@@ -220,7 +220,7 @@ static void linear_backward(const pk_linear *l, const pk_linear_gradients *g, in
     job.products = rounding_of(l->products);
     job.K = elements_of(job.products, l->O);
     linear_share(&job, threads, 2);
-    if (threads > 1) /* enough tasks that no thread waits long for another */
+    if (threads > 1 && !job.at_once) /* so many that no thread waits long for another */
         job.splits = 1 + 2 * (size_t)threads / (job.groups + 1);
     job.x = align(l->scratch);
     job.w = job.x + job.panels * WIDTH * l->M;
