@@ -35,7 +35,7 @@ typedef struct {
     const rounding *products;
     real *rows, *dA_t, *sums;
     real *place; /* of dA, and of rounded rows of it */
-    size_t K, row_block, prepared;
+    size_t K, row_block, prepared, dw_splits;
     int at_once; /* whether a chunk packs a right-hand side, multiplies it and forgets it */
 } linear_job;
 
