@@ -249,8 +249,8 @@ static void linear_backward(const pk_linear *l, const pk_linear_gradients *g, in
     }
     pk_parallel(linear_prepare, &job,
                 job.prepared + (job.at_once ? 0 : job.panels * (g->dx ? 2 : 1)), threads);
-    pk_parallel(linear_gradients, &job,
-                linear_products_of(&job) + (g->db ? panels_of(l->O) : 0), threads);
+    pk_parallel(linear_gradients, &job, linear_products_of(&job) + (g->db ? panels_of(l->O) : 0),
+                threads);
 }
 
 #endif
