@@ -35,17 +35,14 @@ typedef struct {
     const rounding *products;
     real *rows, *dA_t, *sums;
     real *place; /* of dA, and of rounded rows of it */
-    size_t K, row_block, prepared;
+    size_t K, row_block, prepared, dw_splits;
     int at_once; /* whether a chunk packs a right-hand side, multiplies it and forgets it */
 } linear_job;
 
 static size_t dA_t_row(const pk_linear *l) { return round_up(l->O, LANES); }
 
 /* A left-hand side of M rows, rounded. */
-static size_t laid_size(size_t M, size_t K)
-{
-    return times(plus(M, LAID_ROWS), plus(K, LANES));
-}
+static size_t laid_size(size_t M, size_t K) { return times(plus(M, LAID_ROWS), plus(K, LANES)); }
 
 static size_t linear_scratch_size(const pk_linear *l)
 {
@@ -56,8 +53,8 @@ static size_t linear_scratch_size(const pk_linear *l)
         const size_t row = dA_t_row(l), blocks = l->M / LAID_ROWS + 1;
         const size_t dA = plus(times(plus(l->M, LAID_ROWS), row), times(blocks, row));
         const size_t with_x = plus(forward, laid_size(l->M, l->I));
-        const size_t with_dA = plus(plus(x_and_w, dA), plus(laid_size(l->M, l->O),
-                                                            laid_size(l->O, l->M)));
+        const size_t with_dA =
+            plus(plus(x_and_w, dA), plus(laid_size(l->M, l->O), laid_size(l->O, l->M)));
         return PK_SCRATCH_BYTES(with_x > with_dA ? with_x : with_dA);
     }
     return PK_SCRATCH_BYTES(forward > backward ? forward : backward);
@@ -86,8 +83,8 @@ static void linear_round_x(const linear_job *job, size_t r)
     const pk_linear *l = job->layer;
     const rounding *how = job->products;
     how->lay_rows((real *)how->laid(job->rows, job->K, r).a, job->K,
-                  (const real *)l->x + r * l->ldx, (ptrdiff_t)l->ldx,
-                  smaller(l->M - r, LAID_ROWS), l->I);
+                  (const real *)l->x + r * l->ldx, (ptrdiff_t)l->ldx, smaller(l->M - r, LAID_ROWS),
+                  l->I);
 }
 
 /* Tasks: with rounded products, blocks of rows of x; then panels of w. */
@@ -283,8 +280,8 @@ static void linear_forward(const pk_linear *l, int nthreads)
     if (job.at_once)
         pk_parallel(linear_chunk, &job, job.chunks, threads);
     else
-        pk_parallel(linear_block, &job,
-                    (l->M + job.row_block - 1) / job.row_block * job.panels, threads);
+        pk_parallel(linear_block, &job, (l->M + job.row_block - 1) / job.row_block * job.panels,
+                    threads);
 }
 
 #endif

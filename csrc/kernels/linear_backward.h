@@ -118,10 +118,10 @@ static void linear_prepare(void *arg, size_t task)
 }
 
 /* Where one of the parts of n rows begins: where left-hand sides are laid, at a block. */
-static size_t part_of(const linear_job *job, size_t n, size_t split)
+static size_t part_of(const linear_job *job, size_t n, size_t split, size_t splits)
 {
     const size_t each = takes_all(job->products) ? LAID_ROWS : 1;
-    return smaller(pk_chunk_begin((n + each - 1) / each, split, job->splits) * each, n);
+    return smaller(pk_chunk_begin((n + each - 1) / each, split, splits) * each, n);
 }
 
 /* A group of panels of dx, with columns n.., in some of its rows */
@@ -129,8 +129,8 @@ static void linear_dx(const linear_job *job, size_t n, size_t end, size_t split,
                       right_operand right)
 {
     const pk_linear_gradients *g = job->gradients;
-    const size_t M = job->layer->M, from = part_of(job, M, split),
-                 to = part_of(job, M, split + 1);
+    const size_t M = job->layer->M, from = part_of(job, M, split, job->splits),
+                 to = part_of(job, M, split + 1, job->splits);
     const operand left = rounded(job->products)
                              ? job->products->laid(job->rows, job->K, from)
                              : strided(job->dA + from * job->dA_row, (ptrdiff_t)job->dA_row, 1);
@@ -144,7 +144,8 @@ static void linear_dw(const linear_job *job, size_t n, size_t end, size_t split,
 {
     const pk_linear *l = job->layer;
     const rounding *how = rounded(job->products);
-    const size_t from = part_of(job, l->O, split), to = part_of(job, l->O, split + 1);
+    const size_t from = part_of(job, l->O, split, job->dw_splits),
+                 to = part_of(job, l->O, split + 1, job->dw_splits);
     const size_t K = elements_of(how, l->M);
     const ptrdiff_t row = (ptrdiff_t)(how ? dA_t_row(l) : job->dA_row);
     const operand left = how && how->lay_columns
@@ -192,13 +193,18 @@ static void linear_groups(const linear_job *job, size_t chunk)
         linear_product(job, group, 0, group < groups ? job->x + first * MOST * l->M : w);
 }
 
+static size_t linear_products_of(const linear_job *job)
+{
+    return job->at_once ? job->chunks : job->groups * (job->dw_splits + job->splits);
+}
+
 /* Tasks: products, then db */
 static void linear_gradients(void *arg, size_t task)
 {
     const linear_job *job = arg;
     const pk_linear *l = job->layer;
     const pk_linear_gradients *g = job->gradients;
-    const size_t products = job->at_once ? job->chunks : 2 * job->groups * job->splits;
+    const size_t of_dw = job->groups * job->dw_splits, products = linear_products_of(job);
     const fp_mode mode = flush_denormals();
     if (task >= products) {
         const size_t o = (task - products) * WIDTH;
@@ -208,8 +214,11 @@ static void linear_gradients(void *arg, size_t task)
                    is_rounded ? job->blocks : l->M, g->accumulate);
     } else if (job->at_once)
         linear_groups(job, task);
+    else if (task < of_dw) /* all groups of a part, so that memory is written in order */
+        linear_product(job, task % job->groups, task / job->groups, NULL);
     else
-        linear_product(job, task / job->splits, task % job->splits, NULL);
+        linear_product(job, job->groups + (task - of_dw) / job->splits,
+                       (task - of_dw) % job->splits, NULL);
     restore_denormals(mode);
 }
 
@@ -220,8 +229,11 @@ static void linear_backward(const pk_linear *l, const pk_linear_gradients *g, in
     job.products = rounding_of(l->products);
     job.K = elements_of(job.products, l->O);
     linear_share(&job, threads, 2);
-    if (threads > 1) /* enough tasks that no thread waits long for another */
+    if (threads > 1 && !job.at_once) /* so many that no thread waits long for another */
         job.splits = 1 + 2 * (size_t)threads / (job.groups + 1);
+    job.dw_splits = job.splits;
+    if (l->M < LAID_ROWS && !job.at_once && job.dw_splits <= l->O / ROW_BLOCK)
+        job.dw_splits = l->O / ROW_BLOCK; /* their products wait for memory */
     job.x = align(l->scratch);
     job.w = job.x + job.panels * WIDTH * l->M;
     job.place = job.w + job.panels * WIDTH * l->O;
@@ -237,9 +249,7 @@ static void linear_backward(const pk_linear *l, const pk_linear_gradients *g, in
     }
     pk_parallel(linear_prepare, &job,
                 job.prepared + (job.at_once ? 0 : job.panels * (g->dx ? 2 : 1)), threads);
-    pk_parallel(linear_gradients, &job,
-                (job.at_once ? job.chunks : 2 * job.groups * job.splits) +
-                    (g->db ? panels_of(l->O) : 0),
+    pk_parallel(linear_gradients, &job, linear_products_of(&job) + (g->db ? panels_of(l->O) : 0),
                 threads);
 }
 

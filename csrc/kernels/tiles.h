@@ -11,14 +11,14 @@
 #include "pack.h"
 
 enum {
-    SIDE = 16,          /* rows of a tile, and elements of its rows */
-    GROUP = 2 * SIDE,   /* rows and columns of c at a time */
-    TURNED = 1 << 13,   /* elements of a transposed left-hand side at a time: 32 KiB */
+    SIDE = 16,           /* rows of a tile, and elements of its rows */
+    GROUP = 2 * SIDE,    /* rows and columns of c at a time */
+    TURNED = 1 << 13,    /* elements of a transposed left-hand side at a time: 32 KiB */
     STEP = GROUP * SIDE, /* elements between blocks of k where a left-hand side is laid in groups */
-    TOGETHER = 4 * WIDTH, /* columns of c that are written together */
-    PIECE = 8,            /* blocks of k at a time: 16 KiB of each operand */
+    TOGETHER = 4 * WIDTH,           /* columns of c that are written together */
+    PIECE = 8,                      /* blocks of k at a time: 16 KiB of each operand */
     SETS = 4096 / sizeof(real) / 2, /* rows so far apart are in two sets of L1 */
-    MOST_STRETCHES = 4, /* of two terms */
+    MOST_STRETCHES = 4,             /* of two terms */
 };
 
 /* Whole blocks of k of a term, for a group of rows. */
@@ -146,10 +146,10 @@ static void terms_of_group(size_t r, size_t rows, size_t panel, size_t width, co
         const real *a = t->left.a + (ptrdiff_t)r * t->left.row;
         const real *b = t->right.b + panel * t->right.panel;
         const int is_laid = t->left.depth == SIDE;
-        const ptrdiff_t row = is_laid ? SIDE : t->left.row,
-                        step = is_laid ? t->left.segment : SIDE;
-        stretch all = {a, b, row * (ptrdiff_t)sizeof *a, step * (ptrdiff_t)sizeof *a,
-                       t->right.row, whole / SIDE};
+        const ptrdiff_t row = is_laid ? SIDE : t->left.row, step = is_laid ? t->left.segment : SIDE;
+        stretch all = {
+            a,           b, row * (ptrdiff_t)sizeof *a, step * (ptrdiff_t)sizeof *a, t->right.row,
+            whole / SIDE};
         if (is_laid) /* whose c is in L1, too */
             for (; all.blocks > PIECE; begin = NULL) {
                 stretch piece = all;
@@ -209,7 +209,8 @@ __attribute__((noinline)) static void panels_of_copy(size_t r, size_t rows, size
     enum { ROW = TOGETHER + SIDE };
     _Alignas(ALIGNMENT) real copy[GROUP * ROW];
     term part = *t;
-    for (size_t n = 0; n < width; n += TOGETHER, part.right.b += TOGETHER / WIDTH * t->right.panel) {
+    for (size_t n = 0; n < width;
+         n += TOGETHER, part.right.b += TOGETHER / WIDTH * t->right.panel) {
         const size_t columns = smaller(width - n, TOGETHER);
         if (!begin)
             copy_rows(copy, ROW, c + n, ldc, rows, columns);
