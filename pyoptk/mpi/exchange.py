@@ -206,7 +206,7 @@ class Exchange:
         ends = accumulate([0, *(piece.end - piece.begin for piece in self.pieces)])
         return [pieces[begin:end] for begin, end in itertools.pairwise(ends)]
 
-    # ---- norms and checkpoints --------------------------------------------------------------------
+    # ---- norms and checkpoints -------------------------------------------------------------------
 
     def norm(self, sums: list[Array]) -> tuple[float, list[float]]:
         """The global norm of sums that `finish` gave, and the norm of each parameter.

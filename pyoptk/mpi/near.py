@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 
 from .._held import fetch, move
+from ..params import Params
 from . import shards
 from .exchange import Exchange
+from .messages import Messages
 from .shards import GRAIN, Array, Sums
+
 
 def reads_others(comm: Any) -> bool:
     """Whether each rank can read the memory of all others."""
@@ -25,11 +28,21 @@ def reads_others(comm: Any) -> bool:
     works = True
     for process, address, wanted in comm.allgather((os.getpid(), own.ctypes.data, own.tobytes())):
         try:
-            fetch(process, table, np.array([address]), None, found.ctypes.data)
+            if works:
+                fetch(process, table, np.array([address]), None, found.ctypes.data)
+                works = found.tobytes() == wanted
         except OSError:
             works = False
-        works = works and found.tobytes() == wanted
     return all(comm.allgather(works))
+
+
+def exchange_of(tree: Params, comm: Any, micro: int, bucket: int) -> Exchange:
+    """That of one rank, of one machine, or of several."""
+    if comm is None or comm.size == 1:
+        return Exchange(tree, comm, micro, bucket)
+    own = comm.Dup()
+    near = not any(own.allgather(os.environ.get("PYOPTK_MPI_MESSAGES"))) and reads_others(own)
+    return (Near if near else Messages)(tree, own, micro, bucket)
 
 
 class Near(Exchange):
@@ -51,19 +64,22 @@ class Near(Exchange):
         self._parts = shards.parts(self.pieces, self._longest)
         self.ends = [*accumulate(map(len, self._parts))]
         self._sizes = [sum(p.end - p.begin for p in part) for part in self._parts]
-        self._rooms = np.empty((self._nodes, max(self._sizes, default=0)), self._dtype)
+        self._space = np.empty((self._nodes, max(self._sizes, default=0)), self._dtype)
         self._views = [
-            self._rooms[0, p.at : p.at + p.end - p.begin] for part in self._parts for p in part
+            self._space[0, p.at : p.at + p.end - p.begin] for part in self._parts for p in part
         ]
         self._tables = [shards.table(part, self._item) for part in self._parts]
         others_first = sorted(range(self.size), key=self.rank.__eq__)
         nodes = [(r, t, node) for r in others_first for t, node in enumerate(self._covers[r])]
         self._sources = [  # of each sum of the tree: its rank, its number, its address there, here
             (r, t, node, self._every[r, t], room.ctypes.data)
-            for (r, t, node), room in zip(nodes, self._rooms, strict=True)
+            for (r, t, node), room in zip(nodes, self._space, strict=True)
         ]
         self._found = [
-            {node: (room[:size], True) for (_, _, node), room in zip(nodes, self._rooms, strict=True)}
+            {
+                node: (room[:size], True)
+                for (_, _, node), room in zip(nodes, self._space, strict=True)
+            }
             for size in self._sizes
         ]
 
@@ -74,7 +90,7 @@ class Near(Exchange):
             self._told[t] = self._at[t]
         self._told[-1] = self.given
         self._comm.Allgather(self._told, self._every)  # from here on the others read
-        self.given = self._every[:, -1].any(0)
+        np.any(self._every[:, -1], 0, self.given)
         if not whole:
             return self._views
         if self._whole is None:
@@ -86,7 +102,7 @@ class Near(Exchange):
 
     def arrive(self, k: int) -> None:
         """Put the sums of part k where `finish` said, when those before have been used."""
-        self._add_up(k, self._rooms[0, : self._sizes[k]])
+        self._add_up(k, self._space[0, : self._sizes[k]])
 
     def _add_up(self, k: int, out: Array) -> None:
         """The sums of all ranks, of part k."""
