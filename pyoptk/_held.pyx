@@ -253,9 +253,8 @@ def move(table, rows, uintptr_t room, bint back):
 
 
 def fetch(long process, table, rows, to, uintptr_t room=0):
-    """Copy pieces of the arrays at `rows` of another process to those at `to`, or if None as `move`.
-
-    Raises OSError where the system does not let this process read that one.
+    """Copy pieces of the arrays at `rows` of another process to those at `to`, or for None as `move`
+    does. Raises OSError where the system does not let this process read that one.
     """
     cdef pk_span here[64]
     cdef pk_span there[64]

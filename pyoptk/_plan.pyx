@@ -14,9 +14,7 @@ from libc.math cimport INFINITY
 from libc.stdint cimport INT64_MAX, int64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
-from ._arrays cimport (
-    Buffers, acquire, borrow, check_like, contiguous, lend, shape_of, size_of,
-)
+from ._arrays cimport Buffers, acquire, borrow, check_like, contiguous, lend, shape_of, size_of
 from ._core cimport clip_coefficient, num_threads, optim_table
 from ._held cimport Held
 from ._optim cimport Row, Watch, at_least_zero, check_fits, limit, row_named, set_narrow
@@ -30,7 +28,6 @@ from .capi cimport (
 # Gradients of float32 parameters may also have these dtypes: name in NumPy, storage in C.
 cdef dict _NARROW = {"float16": PK_F16, "bfloat16": PK_BF16}
 cdef object _ndarray = _np.ndarray
-
 _ON_NONFINITE = ("propagate", "skip", "raise")
 
 
@@ -182,8 +179,7 @@ cdef class Plan:
 
     def restore(self, list hypers, settings, dict states, steps, calls, skipped):
         """Set everything that a checkpoint holds; the caller has checked it."""
-        cdef Py_ssize_t i
-        cdef int64_t calls_ = calls, skipped_ = skipped
+        cdef int64_t i, calls_ = calls, skipped_ = skipped
         cdef list steps_ = steps.tolist()
         _lock = self.held.lock("load_state_dict", True)
         self.take_hypers(hypers, settings)
@@ -268,7 +264,7 @@ cdef class Plan:
             self.grads.n_held, self.tensors[i].stored.grad = i + 1, _NARROW[grad.dtype.name]
             return 0
         if type(grad) is SparseRows:
-            self.check_takes_rows(i, grad, name)
+            self.hinder_rows(i, grad, name)
             if not borrow((<SparseRows> grad).values, view, False, False):
                 acquire(grad.values, view, name, False, False)
             self.grads.n_held = i + 1
@@ -279,7 +275,7 @@ cdef class Plan:
             check_like(view, name, param, param_name, not self.zero_grad)
         return 0
 
-    cdef int check_takes_rows(self, Py_ssize_t i, grad, str name) except -1:
+    cdef int hinder_rows(self, Py_ssize_t i, grad, str name) except -1:
         """Raise if a step of this parameter cannot be one of single rows."""
         cdef pk_common *common = self.common(self.tensors[i].group)
         on = ("ema_decay" if self.tensors[i].ema != NULL else "zero_grad" if common.zero_grad else
@@ -312,7 +308,7 @@ cdef class Plan:
         """Take one step. Changes every parameter that has a gradient, and its state."""
         _lock = self.held.lock("step")
         self.held.check_entries()
-        self.take_step(self.held.in_order(grads), 1, False)
+        self.take_step(self.held.in_order(grads), 1, False, None, None)
 
     cdef void clip_arrays(self, const pk_tensor *tensors, size_t count, double scale) noexcept:
         """Scale each gradient by its own norm: a parameter is a group, whose rows are adjacent."""
@@ -341,16 +337,14 @@ cdef class Plan:
             self.tensors[i].step += given[i] and self.tensors[i].step < INT64_MAX
         self.calls += self.calls < INT64_MAX
 
-    cdef bint take_step(self, list ordered, double factor, bint skips, each=None,
-                        list ends=None) except -1:
+    cdef bint take_step(self, list ordered, double factor, bint skips, each, list ends) except -1:
         """Take a step with `grad_scale` times `factor`; returns whether it was taken.
 
         `skips`: skip it if a gradient is not finite, whatever `on_nonfinite` says. No signal
-        handler runs between the first change and the last, unless there is `each`: called with k
-        before those that end at ends[k] are stepped, it puts the elements of their gradients there.
+        handler runs between the first change and the last, but in `each`, which is called with k
+        before the tensors before ends[k] are stepped, to fill their gradients.
         """
-        cdef Py_ssize_t i
-        cdef size_t g, begin = 0, end, count = self.count
+        cdef size_t i, g, begin = 0, end, count = self.count
         cdef pk_tensor *tensors = self.tensors
         cdef bint sparse
         cdef void *scaled = self.common(self.n_groups)
@@ -390,10 +384,8 @@ cdef class Plan:
                 self.common(self.n_groups + g).grad_scale = scale * clip
             if self.per_array and self.max_norm < INFINITY:
                 self.clip_arrays(tensors, count, scale)
-            for i in range(1 if each is None else len(ends)):
-                end = count
+            for i, end in enumerate([count] if each is None else ends):
                 if each is not None:
-                    end = ends[i]
                     each(i)
                 with nogil:
                     kernels.watched_step(self.row.which, &tensors[begin], end - begin, scaled,
