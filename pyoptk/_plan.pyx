@@ -19,7 +19,7 @@ from ._core cimport clip_coefficient, num_threads, optim_table
 from ._held cimport Held
 from ._optim cimport Row, Watch, at_least_zero, check_fits, limit, row_named, set_narrow
 from ._optim import ROWS as _ROWS
-from ._sparse cimport SparseRows, _Touched, check_rows_like, check_takes_rows, room_for
+from ._sparse cimport SparseRows, _Touched, check_rows_like, room_for
 from .capi cimport (
     NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_BF16, PK_F16, PK_F32, PK_NATIVE,
     PyArray_DATA, PyArrayObject, pk_common, pk_dtype, pk_optim_kernels, pk_tensor, pk_watched,
@@ -264,7 +264,7 @@ cdef class Plan:
             self.grads.n_held, self.tensors[i].stored.grad = i + 1, _NARROW[grad.dtype.name]
             return 0
         if type(grad) is SparseRows:
-            self.hinder_rows(i, grad, name)
+            self.check_takes_rows(i, grad, name)
             if not borrow((<SparseRows> grad).values, view, False, False):
                 acquire(grad.values, view, name, False, False)
             self.grads.n_held = i + 1
@@ -275,13 +275,13 @@ cdef class Plan:
             check_like(view, name, param, param_name, not self.zero_grad)
         return 0
 
-    cdef int hinder_rows(self, Py_ssize_t i, grad, str name) except -1:
+    cdef int check_takes_rows(self, Py_ssize_t i, grad, str name) except -1:
         """Raise if a step of this parameter cannot be one of single rows."""
         cdef pk_common *common = self.common(self.tensors[i].group)
         on = ("ema_decay" if self.tensors[i].ema != NULL else "zero_grad" if common.zero_grad else
               "cautious" if common.cautious else
               "a narrow state_dtype" if self.tensors[i].stored.states else None)
-        return check_takes_rows(name, grad, _ROWS.values(), self.row, on)
+        _checks.check_takes_rows(name, grad, _ROWS.values(), self.row, on)
 
     cdef int look_for_nonfinite(self, const pk_tensor *tensors, size_t count,
                                 bint skips) except -1:

@@ -28,8 +28,8 @@ from .arguments import (
     refuse_nonfinite,
 )
 from .exchange import Exchange
-from .near import exchange_of
 from .shards import GRAIN, Array
+from .transport import exchange_of
 
 # What is computed over all ranks, and therefore not by the optimizer of a shard.
 _OURS = {"grad_scale": 1.0, "max_norm": None, "on_nonfinite": "propagate", "zero_grad": False}
