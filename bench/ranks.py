@@ -1,8 +1,9 @@
 """What a step on one rank and on two costs: ``python -m bench.ranks`` writes docs/mpi.md's table.
 
 Beside it, by turns and on all ranks at once: for one rank the plain optimizer; for two, a plain
-step of one rank's share, and one copy of the gradients that a rank sends and of the parameters that
-it gets. Ranks wait by spinning: figures mean something only on a quiet machine, a core for each.
+step of arrays like those of the rank's shard, and one copy of the gradients that a rank sends and
+of the parameters that it gets. Ranks wait by spinning: figures mean something only on a quiet
+machine, a core for each, best with ``chrt -f 1``.
 ``mpiexec -n 2 python -m bench.ranks`` prints the figures of a single number of ranks.
 """
 
@@ -47,7 +48,7 @@ def measure(comm, count, n):
     opt = Sharded(pyoptk.Adam, params, comm, micro=ranks)
     share = [np.ones(n, np.float32) for _ in range(count)]
     if ranks > 1:
-        share = [np.ones(-(-count * n // ranks), np.float32)]
+        share = [np.ones(end - begin, np.float32) for _, begin, end, _ in opt._exchange.pieces]
     plain, given = pyoptk.Adam(share), [np.ones_like(param) for param in share]
     source = np.ones(count * n - count * n // ranks, np.float32)
     target = np.empty_like(source)

@@ -346,6 +346,16 @@ def check_state(which: str, state: Mapping[str, Any]) -> None:
 # ---- what a recurrent layer takes ----------------------------------------------------------------
 
 
+def check_takes_rows(name: str, grad: Any, rows: Any, row: Any, on: str | None) -> None:
+    """Raise if the optimizer `row`, one of `rows`, or what is `on` needs an array."""
+    why = f" where {on} is on" if on else ""
+    if not row.sparse_rows:
+        able = ", ".join(other.name for other in rows if other.sparse_rows)
+        why = f", because of all kernels only {able} step single rows"
+    if why:
+        raise TypeError(f"{name}: expected an array{why}, got {grad}; its dense() is one")
+
+
 def check_float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     try:
         given = np.dtype(dtype) if dtype is not None else None

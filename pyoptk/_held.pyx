@@ -13,7 +13,7 @@ from cpython.buffer cimport Py_buffer, PyBuffer_Release
 from cpython.dict cimport PyDict_GetItemWithError, PyDict_Size
 from cpython.list cimport PyList_GetItem, PyList_Size
 from cpython.object cimport PyObject
-from libc.stdint cimport int64_t, uint16_t, uintptr_t
+from libc.stdint cimport uint16_t
 from libc.string cimport memcmp, memcpy, memset
 
 from ._arrays cimport Buffers, acquire, acquire_narrow, check_like, dtype_of, lend, shape_of, size_of
@@ -274,16 +274,16 @@ cdef class Held(Buffers):
                                                model.ndim * sizeof(Py_ssize_t))))
 
     def addresses(self, list arrays not None, to, bint writable=False):
-        """Write to `to`, int64, where arrays lie that are like the parameters, C-contiguous and, if
+        """Write to `to`, intp, where arrays lie that are like the parameters, C-contiguous and, if
         asked for, writable; 0 for another. Returns whether all are.
         """
-        cdef int64_t *found = numbers(to)
+        cdef Py_ssize_t *found = numbers(to)
         cdef Py_ssize_t i
         cdef bint all_are = len(arrays) == self.count
         for i in range(self.count if all_are else 0):
             found[i] = 0
             if self.is_like(i, arrays[i], NPY_ARRAY_CARRAY_RO | writable * NPY_ARRAY_WRITEABLE):
-                found[i] = <int64_t> PyArray_DATA(<PyArrayObject *> <PyObject *> arrays[i])
+                found[i] = <Py_ssize_t> PyArray_DATA(<PyArrayObject *> <PyObject *> arrays[i])
             else:
                 all_are = False
         return all_are
@@ -330,49 +330,51 @@ cdef extern from *:
     ctypedef struct pk_span:
         void *at
         size_t size
-    long pk_read_process(long pid, const pk_span *to, const pk_span *from_, long count) nogil
+    long pk_read_process(long pid, const pk_span *to, const pk_span *from_, long count)
 
 
-cdef int64_t *numbers(array) noexcept:
-    return <int64_t *> PyArray_DATA(<PyArrayObject *> <PyObject *> array)
+cdef Py_ssize_t *numbers(array) noexcept:
+    return <Py_ssize_t *> PyArray_DATA(<PyArrayObject *> <PyObject *> array)
 
 
-def move(table, rows, uintptr_t room, bint back):
-    """Copy pieces of arrays into one room, or `back`; nothing is checked.
+def move(table, rows, to, Py_ssize_t room, Py_ssize_t process):
+    """Copy pieces of arrays to others, or into one room, or from there if `rows` is None.
 
-    `table` is int64 [n, 4], for each piece: its array, its first byte there and in the room, bytes.
-    `rows`, int64, are the addresses of the arrays.
-    """
-    cdef int64_t *piece = numbers(table)
-    cdef uintptr_t here, there
-    for _ in range(len(table)):
-        here, there = numbers(rows)[piece[0]] + piece[1], room + piece[2]
-        memcpy(<void *> (here if back else there), <void *> (there if back else here), piece[3])
-        piece += 4
-
-
-def fetch(long process, table, rows, to, uintptr_t room=0):
-    """Copy pieces of the arrays at `rows` of another process to those at `to`, or if None as `move`.
-
-    Raises OSError where the system does not let this process read that one.
+    `table` is intp [n, 4], for each piece: its array, its first byte there and in the room, bytes.
+    `rows` and `to`, intp, are the addresses of the arrays; those of `rows` may be in another
+    `process`, 0 for this one. Raises OSError if that cannot be read; else nothing is checked.
     """
     cdef pk_span here[64]
     cdef pk_span there[64]
-    cdef int64_t *piece = numbers(table)
-    cdef long count = 0, total = 0
-    cdef Py_ssize_t i, n = len(table)
-    for i in range(n):
-        there[count].at = <void *> (numbers(rows)[piece[0]] + piece[1])
-        here[count].at = <void *> (room + piece[2] if to is None
-                                   else numbers(to)[piece[0]] + piece[1])
-        here[count].size = there[count].size = piece[3]
-        total += piece[3]
-        count += 1
+    cdef Py_ssize_t *piece = numbers(table)
+    cdef Py_ssize_t k = 0, total = 0
+    cdef void *source
+    cdef void *target
+    for _ in range(len(table)):
+        source = target = <void *> (room + piece[2])
+        if rows is not None:
+            source = <void *> (numbers(rows)[piece[0]] + piece[1])
+        if to is not None:
+            target = <void *> (numbers(to)[piece[0]] + piece[1])
+        if process == 0:
+            memcpy(target, source, piece[3])
+        else:
+            if k == 64:
+                k = read_spans(process, here, there, k, total)
+                total = 0
+            here[k].at, there[k].at = target, source
+            here[k].size = there[k].size = piece[3]
+            total += piece[3]
+            k += 1
         piece += 4
-        if count == 64 or i + 1 == n:
-            if pk_read_process(process, here, there, count) != total:
-                raise OSError(f"fetch: expected {total} bytes of process {process}, got others")
-            count = total = 0
+    read_spans(process, here, there, k, total)
+
+
+cdef Py_ssize_t read_spans(Py_ssize_t process, pk_span *here, pk_span *there, Py_ssize_t count,
+                           Py_ssize_t total) except -1:
+    if count and pk_read_process(process, here, there, count) != total:
+        raise OSError("expected to read the memory of another process, got an error")
+    return 0
 
 
 cdef class Averaged:

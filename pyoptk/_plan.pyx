@@ -20,7 +20,7 @@ from ._optim cimport (
     Row, Watch, at_least_zero, check_fits, limit, param_of, row_named, set_narrow,
 )
 from ._optim import ROWS as _ROWS
-from ._sparse cimport SparseRows, _Touched, check_rows_like, check_takes_rows, room_for
+from ._sparse cimport SparseRows, _Touched, check_rows_like, room_for
 from .capi cimport (
     NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_F32, PK_NATIVE,
     pk_common, pk_dtype, pk_optim_kernels, pk_tensor, pk_watched,
@@ -182,8 +182,7 @@ cdef class Plan:
 
     def restore(self, list hypers, settings, dict states, steps, calls, skipped):
         """Set everything that a checkpoint holds; the caller has checked it."""
-        cdef Py_ssize_t i
-        cdef int64_t calls_ = calls, skipped_ = skipped
+        cdef int64_t i, calls_ = calls, skipped_ = skipped
         cdef list steps_ = steps.tolist()
         _lock = self.held.lock("load_state_dict", True)
         self.take_hypers(hypers, settings)
@@ -285,7 +284,7 @@ cdef class Plan:
         on = ("ema_decay" if self.tensors[i].ema != NULL else "zero_grad" if common.zero_grad else
               "cautious" if common.cautious else "master" if self.held.kinds[i] else
               "a narrow state_dtype" if self.tensors[i].stored.states else None)
-        return check_takes_rows(name, grad, _ROWS.values(), self.row, on)
+        _checks.check_takes_rows(name, grad, _ROWS.values(), self.row, on)
 
     cdef int look_for_nonfinite(self, const pk_tensor *tensors, size_t count,
                                 bint skips) except -1:
@@ -312,7 +311,7 @@ cdef class Plan:
         """Take one step. Changes every parameter that has a gradient, and its state."""
         _lock = self.held.lock("step")
         self.held.check_entries()
-        self.take_step(self.held.in_order(grads), 1, False)
+        self.take_step(self.held.in_order(grads), 1, False, None, None)
 
     cdef void clip_arrays(self, const pk_tensor *tensors, size_t count, double scale) noexcept:
         """Scale each gradient by its own norm: a parameter is a group, whose rows are adjacent."""
@@ -341,16 +340,14 @@ cdef class Plan:
             self.tensors[i].step += given[i] and self.tensors[i].step < INT64_MAX
         self.calls += self.calls < INT64_MAX
 
-    cdef bint take_step(self, list ordered, double factor, bint skips, each=None,
-                        list ends=None) except -1:
+    cdef bint take_step(self, list ordered, double factor, bint skips, each, list ends) except -1:
         """Take a step with `grad_scale` times `factor`; returns whether it was taken.
 
         `skips`: skip it if a gradient is not finite, whatever `on_nonfinite` says. No signal
-        handler runs between the first change and the last, unless there is `each`: called with k
-        before those that end at ends[k] are stepped, it puts the elements of their gradients there.
+        handler runs between the first change and the last, but in `each`, which is called with k
+        before the tensors before ends[k] are stepped, to fill their gradients.
         """
-        cdef Py_ssize_t i
-        cdef size_t g, begin = 0, end, count = self.count
+        cdef size_t i, g, begin = 0, end, count = self.count
         cdef pk_tensor *tensors = self.tensors
         cdef bint sparse
         cdef void *scaled = self.common(self.n_groups)
@@ -390,10 +387,8 @@ cdef class Plan:
                 self.common(self.n_groups + g).grad_scale = scale * clip
             if self.per_array and self.max_norm < INFINITY:
                 self.clip_arrays(tensors, count, scale)
-            for i in range(1 if each is None else len(ends)):
-                end = count
+            for i, end in enumerate([count] if each is None else ends):
                 if each is not None:
-                    end = ends[i]
                     each(i)
                 with nogil:
                     kernels.watched_step(self.row.which, &tensors[begin], end - begin, scaled,

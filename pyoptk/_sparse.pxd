@@ -24,7 +24,6 @@ cdef class _Touched:
                        list grads) except -1
 
 
-cdef int check_takes_rows(str name, SparseRows grad, rows, row, on) except -1
 cdef int check_rows_like(Py_buffer *values, str name, SparseRows grad, Py_buffer *param,
                          str param_name) except -1
 cdef void *room_for(void **block, size_t *size, size_t wanted) except NULL

@@ -115,17 +115,6 @@ cdef class SparseRows:
         return f"SparseRows({self.rows.count} rows of {self.values.dtype} {self.shape})"
 
 
-cdef int check_takes_rows(str name, SparseRows grad, rows, row, on) except -1:
-    """Raise if the optimizer `row`, one of `rows`, or a setting that is `on` needs an array."""
-    if not row.sparse_rows:
-        able = [other.name for other in rows if other.sparse_rows]
-        raise TypeError(f"{name}: expected an array, because of all kernels only "
-                        f"{', '.join(able)} step single rows, got {grad}; its dense() is one")
-    if on is not None:
-        raise TypeError(f"{name}: expected an array where {on} is on, got {grad}")
-    return 0
-
-
 cdef int check_rows_like(Py_buffer *values, str name, SparseRows grad, Py_buffer *param,
                          str param_name) except -1:
     """Raise unless these are rows of such a parameter."""

@@ -6,15 +6,18 @@ A gradient is checked before anything is added. Messages are those of optimizers
 from __future__ import annotations
 
 import hashlib
+import math
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, NoReturn
 
 import numpy as np
 
 from .. import _checks
 from ..optim.base import Optimizer
 from ..params import Params, listed
+from .exchange import Exchange
 from .shards import Array
 
 _REFUSED = {
@@ -80,7 +83,60 @@ def label(tree: Params, i: int) -> str:
     return "grads" if tree.keys is None else f"grads[{tree.keys[i]!r}]"
 
 
-def entries(tree: Params, grads: Any) -> list[tuple[int, Any]]:
+def refuse_nonfinite(tree: Params, norms: list[float]) -> NoReturn:
+    """Raise for the first gradient whose norm is not finite."""
+    wrong = "grads: expected a finite global norm, got infinity"
+    for i, norm in enumerate(norms):
+        if not norm < math.inf:
+            wrong = f"{label(tree, i)}: expected finite elements, got ones whose norm is {norm}"
+            break
+    raise FloatingPointError(f"{wrong}; nothing has been changed")
+
+
+def adding(
+    exchange: Exchange, tree: Params, grads: Any, zeroes: list[bool], to_zero: list[Array] | None
+) -> tuple[list[Callable[[], Any]], list[tuple[int, Any, Array]]]:
+    """The calls that add gradients, all of functions in C.
+
+    Also what they add, if it has to be looked at one by one: the number of the parameter, the
+    gradient, and the same as it is added. What to set to zero after the step comes to `to_zero`.
+    """
+    every = None if to_zero is None else _every(tree, grads)
+    if every and to_zero is not None and (calls := exchange.adding_all(every, True in zeroes)):
+        zeroed = [grad for grad, zero in zip(every, zeroes, strict=True) if zero]
+        return [*calls, partial(to_zero.extend, zeroed)], []
+    most = len(exchange.mine)
+    given = [(i, one, as_array(tree, i, one, zeroes[i])) for i, one in _entries(tree, grads)]
+    calls = []
+    for i, grad, array in given:
+        if exchange.seen[i] == most:
+            raise ValueError(
+                f"{label(tree, i)}: expected {most} micro-batches of this rank in a step, got more"
+            )
+        added, copied = exchange.adding(i, array)
+        calls += added
+        if grad is not None:
+            calls.append(partial(exchange.given.__setitem__, i, True))
+            if zeroes[i] and copied:
+                calls.append(partial(grad.__setitem__, ..., 0))
+            elif zeroes[i] and to_zero is not None:
+                calls.append(partial(to_zero.append, grad))
+    return calls, given
+
+
+def _every(tree: Params, grads: Any) -> list[Any] | None:
+    """All gradients in the order of the parameters; None if that is not what `grads` are."""
+    both = isinstance(grads, Mapping) and isinstance(tree.given, Mapping)
+    if both and len(grads) != len(tree.given):  # quickly, for gradients that come one by one
+        return None
+    try:
+        found: list[Any] = tree.held.in_order(grads)
+        return found
+    except (TypeError, ValueError):
+        return None
+
+
+def _entries(tree: Params, grads: Any) -> list[tuple[int, Any]]:
     """The gradients that are given, each with the number of its parameter."""
     keys = tree.keys
     if isinstance(grads, Mapping) and keys is not None:
@@ -101,7 +157,7 @@ def as_array(tree: Params, i: int, grad: Any, zeroed: bool) -> Array:
                 f"{label(tree, i)}: expected a writable C-contiguous array, because zero_grad "
                 "writes it, got a read-only or strided one"
             )
-        return np.require(grad, requirements="CA")
+        return np.require(grad, requirements=["C", "A"])
     if grad is None:
         return np.zeros_like(param)
     is_array = isinstance(grad, np.ndarray) and not isinstance(grad, np.ma.MaskedArray)

@@ -1,7 +1,7 @@
 """`Exchange`: adds up the gradients of one rank in the order of one tree; norms, checkpoints.
 
 `Sharded` makes one; its docstrings say what a user sees of it. shards.py has the tree and the
-shards; messages.py and windows.py send. With one rank nothing is sent, and mpi4py is not loaded.
+shards; transport.py brings what other ranks have. With one rank, mpi4py is not loaded.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Exchange:
     levels: list[list[Any]]
     begun: bool
     _rows: list[Array]
-    _at: NDArray[np.int64]  # addresses of `levels`
+    _at: NDArray[np.intp]  # addresses of `levels`
 
     def __init__(self, tree: Params, comm: Any, micro: int, bucket: int) -> None:
         self.rank: int = 0 if comm is None else comm.rank
@@ -76,7 +76,7 @@ class Exchange:
         self._depths = [0, *accumulate(1 - merged for merged in self._merges)]
         self.levels = [[None] * len(self._rows) for _ in range(max(self._depths))]
         self._rooms = [list(level) for level in self.levels]  # for sums, kept from step to step
-        self._at = np.zeros((len(self.levels), len(self._rows)), np.int64)
+        self._at = np.zeros((len(self.levels), len(self._rows)), np.intp)
         sizes = [row.size for row in self._rows]
         self._buckets = shards.divide(sizes, self.size, bucket) if self.size > 1 else []
         shards_of = [[p for b in self._buckets for p in b.shards[r]] for r in range(self.size)]
@@ -99,7 +99,7 @@ class Exchange:
 
         self._mpi: Any = MPI
         self._item = self._dtype.itemsize
-        self._params = np.zeros(len(self._rows), np.int64)  # addresses
+        self._params = np.zeros(len(self._rows), np.intp)  # addresses
         self._tree.held.addresses(self._tree.arrays, self._params)
 
     def begin(self) -> None:
@@ -206,7 +206,7 @@ class Exchange:
         ends = accumulate([0, *(piece.end - piece.begin for piece in self.pieces)])
         return [pieces[begin:end] for begin, end in itertools.pairwise(ends)]
 
-    # ---- norms and checkpoints --------------------------------------------------------------------
+    # ---- norms and checkpoints -------------------------------------------------------------------
 
     def norm(self, sums: list[Array]) -> tuple[float, list[float]]:
         """The global norm of sums that `finish` gave, and the norm of each parameter.

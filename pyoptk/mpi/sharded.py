@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -18,25 +17,23 @@ from ..optim.base import Optimizer, Uncopied
 from ..optim.hyper import Grads
 from ..optim.stateful import at_once
 from ..params import Arrays, Params
-from .arguments import PieceName, as_array, check_class, digests, entries, label, piece_name, refuse
+from .arguments import (
+    PieceName,
+    adding,
+    check_class,
+    digests,
+    label,
+    piece_name,
+    refuse,
+    refuse_nonfinite,
+)
 from .exchange import Exchange
-from .messages import Messages
-from .near import Near, reads_others
 from .shards import GRAIN, Array
+from .transport import exchange_of
 
 # What is computed over all ranks, and therefore not by the optimizer of a shard.
 _OURS = {"grad_scale": 1.0, "max_norm": None, "on_nonfinite": "propagate", "zero_grad": False}
 _SHOWN = ("hyper", "groups", "steps", "skipped", "value")  # of the shadow
-
-
-def _exchange_of(tree: Params, comm: Any, micro: int, bucket: int) -> Exchange:
-    """That of one rank, of one machine, or of several."""
-    if comm is None or comm.size == 1:
-        return Exchange(tree, comm, micro, bucket)
-    own = comm.Dup()
-    near = own.allreduce(not os.environ.get("PYOPTK_MPI_MESSAGES")) == own.size
-    kind = Near if near and reads_others(own) else Messages
-    return kind(tree, own, micro, bucket)
 
 
 class Sharded(Uncopied):
@@ -101,7 +98,6 @@ class Sharded(Uncopied):
     _factor: float  # of the sum
     _to_zero: list[Array]  # gradients, after the step
     _nothing: Array
-    _entries: int  # of a dict of gradients, on top
 
     def __init__(
         self,
@@ -120,7 +116,7 @@ class Sharded(Uncopied):
         _checks.check_choice("reduction", reduction, ("mean", "sum"))
         self._tree = Params(params)
         self._rows = [array.reshape(-1) for array in self._tree.arrays]
-        self._exchange = _exchange_of(self._tree, comm, micro, bucket)
+        self._exchange = exchange_of(self._tree, comm, micro, bucket)
         self._alone = self._exchange.size == 1
         shown: Any = self._tree.like([row[:0] for row in self._rows])
         if self._alone:  # a generator is used up
@@ -130,7 +126,6 @@ class Sharded(Uncopied):
             refuse(name, value)
         self._factor = 1 / micro if reduction == "mean" else 1.0
         self._to_zero, self._norm, self._nothing = [], None, np.empty(0, self._rows[0].dtype)
-        self._entries = len(params) if isinstance(params, dict) else -1
         arrays = zip(self._tree.names, self._tree.arrays, strict=True)
         self._exchange.agree(digests(
             optimizer_class=optimizer_class.__qualname__, micro=micro, reduction=reduction,
@@ -191,45 +186,14 @@ class Sharded(Uncopied):
         TypeError, ValueError
             For a gradient that does not fit or comes once too often; nothing has been added then.
         """
-        quietly(at_once, self._adding_all(grads) or self._adding(grads)[0])
+        quietly(at_once, self._adding(grads)[0])
         self._exchange.send()
 
     def _adding(self, grads: Grads) -> tuple[list[Any], list[tuple[int, Any, Array]]]:
-        """The calls that add gradients; each with its parameter's number and as it is added."""
-        exchange, tree, zeroes = self._exchange, self._tree, self._shadow._plan.zeroes()
-        most = len(exchange.mine)
-        given = [(i, one, as_array(tree, i, one, zeroes[i])) for i, one in entries(tree, grads)]
-        calls: list[Any] = []
-        for i, grad, array in given:
-            if exchange.seen[i] == most:
-                raise ValueError(
-                    f"{label(tree, i)}: expected {most} micro-batches of this rank in a step, got "
-                    "more"
-                )
-            added, copied = exchange.adding(i, array)
-            calls += added
-            if grad is not None:
-                calls.append(partial(exchange.given.__setitem__, i, True))
-                if zeroes[i] and copied:
-                    calls.append(partial(grad.__setitem__, ..., 0))
-                elif zeroes[i] and not self._alone:
-                    calls.append(partial(self._to_zero.append, grad))  # else the optimizer does it
-        return calls, given
-
-    def _adding_all(self, grads: Grads) -> list[Any]:
-        """The calls that add the gradients of all parameters; empty if these are not so simple."""
-        tree = self._tree
-        if self._alone or (isinstance(grads, dict) and len(grads) != self._entries):
-            return []
-        try:
-            listed = tree.held.in_order(grads)
-        except (TypeError, ValueError):
-            return []
-        zeroed = True in self._shadow._plan.zeroes()
-        calls = self._exchange.adding_all(listed, zeroed)
-        if calls and zeroed:
-            calls.append(partial(self._to_zero.extend, listed))
-        return calls
+        """The calls that add gradients, and what they add: see `adding`."""
+        zeroes = self._shadow._plan.zeroes()
+        to_zero = None if self._alone else self._to_zero  # else the optimizer does it
+        return adding(self._exchange, self._tree, grads, zeroes, to_zero)
 
     # ---- stepping --------------------------------------------------------------------------------
 
@@ -313,7 +277,7 @@ class Sharded(Uncopied):
             self._norm = scale * norm
             if heed != "propagate" and not math.isfinite(self._norm):
                 if heed == "raise":
-                    self._refuse_nonfinite(norms)
+                    refuse_nonfinite(self._tree, norms)
                 for opt in (shadow, self.optimizer):
                     opt._plan.skipped += 1
                 return
@@ -329,21 +293,10 @@ class Sharded(Uncopied):
         shadow._prepare(shadow._plan, shadow._plan.settings)
         shadow._plan.count_step(exchange.given.tobytes())
 
-    def _run(
-        self, grads: list[Any], factor: float, first: Any, then: Any, *parts: Any
-    ) -> None:
+    def _run(self, grads: list[Any], factor: float, first: Any, then: Any, *parts: Any) -> None:
         plan = self.optimizer._plan
         with plan.held.locked("step"):
             at_once([*first, partial(plan.run_step, grads, factor, False, *parts), *then])
-
-    def _refuse_nonfinite(self, norms: list[float]) -> None:
-        wrong = "grads: expected a finite global norm, got infinity"
-        for i, norm in enumerate(norms):
-            if not norm < math.inf:
-                name = label(self._tree, i)
-                wrong = f"{name}: expected finite elements, got ones whose norm is {norm}"
-                break
-        raise FloatingPointError(f"{wrong}; nothing has been changed")
 
     # ---- looking and loading ---------------------------------------------------------------------
 

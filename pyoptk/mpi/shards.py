@@ -60,10 +60,10 @@ class Bucket(NamedTuple):
         return found[pieces[0].begin : pieces[-1].end]
 
 
-def table(pieces: Iterable[Piece], itemsize: int) -> NDArray[np.int64]:
-    """What `_held.move` and `fetch` take: the pieces, in bytes."""
+def table(pieces: Iterable[Piece], itemsize: int) -> NDArray[np.intp]:
+    """What `_held.move` takes: the pieces, in bytes."""
     found = [(param, begin, at, end - begin) for param, begin, end, at in pieces]
-    return np.array(found, np.int64).reshape(-1, 4) * (1, *[itemsize] * 3)
+    return np.array(found, np.intp).reshape(-1, 4) * (1, *[itemsize] * 3)
 
 
 def cut(pieces: Iterable[Piece], most: int) -> Iterator[Piece]:
