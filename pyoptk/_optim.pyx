@@ -26,8 +26,7 @@ from .capi cimport (
     PK_8BIT, PK_AT_MOST, PK_BF16, PK_CAUTIOUS, PK_EPS, PK_F32, PK_MAX_FIELDS, PK_MAX_RULES,
     PK_MAX_STATES, PK_MEMORY_ROOF, PK_N_OPTIMIZERS, PK_NARROW_STATES, PK_NEEDS, PK_OPTIONAL,
     PK_SPARSE_ROWS, PK_START, PK_SWITCH,
-    pk_common, pk_dtype, pk_field, pk_optim_kernels,
-    pk_optimizer, pk_tensor, pk_watched, pk_which,
+    pk_common, pk_dtype, pk_field, pk_optim_kernels, pk_optimizer, pk_tensor, pk_watched, pk_which,
 )
 
 
@@ -58,11 +57,10 @@ cdef void *param_of(const pk_tensor *tensor) noexcept:
 
 
 cdef class Watch:
-    """What the last watched step told: `told` is None at first, then (rows, owners, sizes, scale).
+    """The last watched step: `told` is None at first, then (rows, owners, sizes, scale).
 
-    `rows` has a row for each tensor (pk_watched), which is a parameter, or a row of one whose
-    gradient is `SparseRows`: `owners` has the index of the parameter, or -1 if the step left it
-    alone; `sizes` has the number of elements. `scale` is that of the gradients.
+    A row (pk_watched) is of a parameter, or of a row of one whose gradient is `SparseRows`. Its
+    owner is the index of the parameter, or -1 if the step left it alone; its size is its elements.
     """
     def __cinit__(self):
         self.told = None

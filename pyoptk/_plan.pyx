@@ -16,9 +16,7 @@ from libc.string cimport memcpy, memset
 from ._arrays cimport Buffers, acquire, borrow, check_like, contiguous, shape_of, size_of
 from ._core cimport clip_coefficient, num_threads, optim_table
 from ._held cimport Held
-from ._optim cimport (
-    Row, Watch, at_least_zero, check_fits, limit, param_of, row_named, set_narrow,
-)
+from ._optim cimport Row, Watch, at_least_zero, check_fits, limit, param_of, row_named, set_narrow
 from ._optim import ROWS as _ROWS
 from ._sparse cimport SparseRows, _Touched, check_rows_like, room_for
 from .capi cimport (
@@ -252,8 +250,7 @@ cdef class Plan:
             if shared >= 0:
                 raise ValueError(f"{self.grads.names[i]}: expected memory of its own, got an array "
                                  f"that overlaps {self.held.names[shared]}")
-            if view.len == whole:
-                self.known[i] = view.buf
+            self.known[i] = view.buf if view.len == whole else NULL
         return 0
 
     cdef int take_other(self, Py_ssize_t i, grad, str name) except -1:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .._held import move
+from .._products import move
 from ..params import Params
 from . import shards
 from .exchange import Exchange
