@@ -179,9 +179,8 @@ cdef class Held(Buffers):
                                                model.ndim * sizeof(Py_ssize_t))))
 
     def addresses(self, list arrays not None, to, bint writable=False):
-        """Write to `to`, intp, where arrays lie that are like the parameters, C-contiguous and, if
-        asked for, writable; 0 for another. Returns whether all are.
-        """
+        # Writes to `to`, intp, where arrays lie that are like the parameters, C-contiguous and, if
+        # asked for, writable; 0 for another. Returns whether all are.
         cdef Py_ssize_t *found = numbers(to)
         cdef Py_ssize_t i
         cdef bint all_are = len(arrays) == self.count
@@ -238,12 +237,10 @@ cdef Py_ssize_t *numbers(array) noexcept:
 
 
 def move(table, rows, to, Py_ssize_t room, Py_ssize_t process):
-    """Copy pieces of arrays to others, or into one room, or from there if `rows` is None.
-
-    `table` is intp [n, 4], for each piece: its array, its first byte there and in the room, bytes.
-    `rows` and `to`, intp, are the addresses of the arrays; those of `rows` may be in another
-    `process`, 0 for this one. Raises OSError if that cannot be read; else nothing is checked.
-    """
+    # Copies pieces of arrays to others, or into one room, or from there if `rows` is None.
+    # `table` is intp [n, 4]: of each piece its array, its first byte there and in the room, bytes.
+    # `rows` and `to`, intp, are the addresses of the arrays; those of `rows` may be in another
+    # `process`, 0 for this one. Raises OSError if that cannot be read; else nothing is checked.
     cdef pk_span here[64]
     cdef pk_span there[64]
     cdef Py_ssize_t *piece = numbers(table)
@@ -273,7 +270,7 @@ def move(table, rows, to, Py_ssize_t room, Py_ssize_t process):
 cdef Py_ssize_t read_spans(Py_ssize_t process, pk_span *here, pk_span *there, Py_ssize_t count,
                            Py_ssize_t total) except -1:
     if count and pk_read_process(process, here, there, count) != total:
-        raise OSError("expected to read the memory of another process, got an error")
+        raise OSError("the memory of another process cannot be read")
     return 0
 
 
