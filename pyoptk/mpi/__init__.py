@@ -18,7 +18,8 @@ second optimizer, `_shadow`, has parameters without elements under the names of 
 knows the hyper-parameters, counts the steps, and words messages and checkpoints.
 
 The step. A bucket is sent as soon as its gradients are there, the last parameters first, as
-backward passes deliver them; two are on their way at a time. Sums of squares over blocks of 4,096
+backward passes deliver them; two are on their way at a time. Ranks of one machine read
+what they need from each other in `step`. Sums of squares over blocks of 4,096
 elements are gathered and added in the order of the model, for the norm. Each rank steps its shard;
 then the parameters are gathered.
 

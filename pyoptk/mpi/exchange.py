@@ -175,25 +175,14 @@ class Exchange:
 
     # ---- several ranks ---------------------------------------------------------------------------
 
-    ends: list[int] | None = None  # of parts of the pieces that may be stepped one after the other
+    # What the classes of transport.py do, all ranks at once:
+    finish: Any  # (whole): the sums of this rank's pieces, until `begin`; if not whole, then
+    arrive: Any  # (k) puts those of part k there
+    gather: Any  # changes the parameters in place to those of the ranks that own them
+    ends: list[int] | None = None  # of the parts; None if sums are always whole
 
     def send(self) -> None:
         """Send what is complete."""
-
-    def finish(self, whole: bool) -> list[Array]:
-        """The sums of the pieces of this rank, until `begin`; collective, like all that follows.
-
-        Unless they have to be there as a `whole`, `arrive` puts those of each part there.
-        """
-        raise NotImplementedError
-
-    def arrive(self, k: int) -> None:
-        """Put the sums of part k where `finish` said, when those before have been used."""
-        raise NotImplementedError
-
-    def gather(self) -> None:
-        """Change the parameters in place to those of the ranks that own them."""
-        raise NotImplementedError
 
     def _locate(self, t: int, params: Any = slice(None)) -> None:
         """Set `_at`[t] where the sums number t of these parameters are."""

@@ -48,13 +48,11 @@ class Messages(Exchange):
         self._flying: list[tuple[list[Any], Callable[[], Any]]] = []  # what to wait for, then do
 
     def begin(self) -> None:
-        """Forget all leaves."""
         self._land()  # after an error
         super().begin()
         self._next = 0
 
     def finish(self, whole: bool) -> list[Array]:
-        """The sums of the pieces of this rank, until `begin`."""
         self.send()
         self._land()
         self._comm.Allreduce(self._mpi.IN_PLACE, self.given, self._mpi.LOR)
@@ -127,7 +125,6 @@ class Messages(Exchange):
         return room[:size]
 
     def gather(self) -> None:
-        """Change the parameters in place to those of the ranks that own them."""
         for k in range(len(self._buckets)):
             self._land(_IN_FLIGHT - 1)
             self._gather(k)
@@ -186,7 +183,6 @@ class Near(Exchange):
         ]
 
     def finish(self, whole: bool) -> list[Array]:
-        """The sums of the pieces of this rank, until `begin`."""
         for t in range(len(self._covers[self.rank])):
             self._locate(t)
             self._told[t] = self._at[t]
@@ -203,7 +199,6 @@ class Near(Exchange):
         return self._whole
 
     def arrive(self, k: int) -> None:
-        """Put the sums of part k where `finish` said, when those before have been used."""
         self._add_up(k, self._space[0, : self._sizes[k]])
 
     def _add_up(self, k: int, out: Array) -> None:
@@ -221,7 +216,6 @@ class Near(Exchange):
         shards.add_up(self._root, found, out)
 
     def gather(self) -> None:
-        """Change the parameters in place to those of the ranks that own them."""
         self._comm.Barrier()
         for rank, (process, params) in enumerate(self._each):
             if rank != self.rank:
@@ -232,12 +226,12 @@ class Near(Exchange):
 def _reads_others(comm: Any) -> bool:
     """Whether each rank can read the memory of all others."""
     own = np.frombuffer(os.urandom(64), np.intp)
-    found, table = np.empty_like(own), np.array([[0, 0, 0, 64]])
+    found, table = np.empty_like(own), np.array([[0, 0, 0, 64]], np.intp)
     works = True
     for process, address, wanted in comm.allgather((os.getpid(), own.ctypes.data, own.tobytes())):
         try:
             if works:
-                move(table, np.array([address]), None, found.ctypes.data, process)
+                move(table, np.array([address], np.intp), None, found.ctypes.data, process)
                 works = found.tobytes() == wanted
         except OSError:
             works = False
