@@ -236,6 +236,9 @@ def calls():
         yield touched_rows(optimizer, 512, "float32", dense=True)
     for n, state_dtype in itertools.product((100_000, 10_000_000), rows.NARROW):
         yield step("Adam", n, state_dtype=state_dtype)
+    for master in rows.MASTERS:
+        yield step("Adam", 10_000_000, master=master)
+    yield step("Adam", 10_000_000, master="remainder", state_dtype="bfloat16")
 
 
 def peers():

@@ -57,7 +57,7 @@ def kernels_of_the_library():
     members = set(re.findall(r"\(\*(\w+)\)", "".join(tables)))
     helpers = {name for name in members if name.endswith(("_size", "_roof"))}
     helpers |= {"padded", "sizes", "partition", "forward", "backward"}  # of all cells
-    helpers |= {"read_state", "write_state"}
+    helpers |= {"read_state", "write_state", "read_param", "write_param"}
     helpers |= {"step", "watched_step"}  # of all optimizers, and of all cells
     (ids,) = re.findall(r"typedef enum \{([^}]*)\} pk_cell_id;", header)
     cells = [cell.lower() for cell in re.findall(r"PK_(\w+)", ids) if cell != "N_CELLS"]
@@ -91,10 +91,10 @@ def test_every_kernel_is_benchmarked_in_each_dtype_beside_its_twin_and_its_roof(
 
 def test_what_stands_beside_the_kernels_is_measured(kernel_duels):
     beside = {row["label"]: set(row["seconds"]) for row in kernel_duels if "kernel" not in row}
-    assert len(beside) == 14
+    assert len(beside) == 18
     for label, who in beside.items():
         assert "pyoptk" in who
-        assert "twin" in who or "dense" in label or "states" in label
+        assert "twin" in who or any(w in label for w in ("dense", "states", "master"))
 
 
 @pytest.mark.parametrize("only", ["Adam, 1,000", "kernels.adam", "dense"])

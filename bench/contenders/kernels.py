@@ -42,7 +42,7 @@ def updates(optimizer, param, **settings):
 
 def step(params, grads, *, optimizer, **settings):
     """A step of the twin."""
-    if len(params) > 1 or "state_dtype" in settings:
+    if len(params) > 1 or {"state_dtype", "master"} & {*settings}:
         raise NotImplementedError
     take, _ = updates(optimizer, params[0], **settings)
     return partial(take, grads[0]), lambda _: params

@@ -1,8 +1,8 @@
 /* Arrays of other formats.  Among the files of the optimizers only this one, formats.h and codes.h
- * know element sizes and formats; sweep.h and norm.h call it.  The loops see a `piece`, whose arrays
- * are `real`, except perhaps its states, which narrow.h converts in registers.  Another array in
- * another format is converted into a copy in L1 and back, STAGE elements at a time: no loop and no
- * rule knows of it.
+ * know element sizes and formats; sweep.h and norm.h call it.  The loops see a `piece`, whose
+ * arrays are `real`, except perhaps its states, which narrow.h converts in registers.  Another
+ * array in another format is converted into a copy in L1 and back, STAGE elements at a time: no
+ * loop and no rule knows of it.
  *
  * If a tensor has narrow states or a narrow parameter, its pieces begin at blocks, and a stage is a
  * whole number of blocks: one thread sees all elements of a block, and knows its number. */

@@ -24,12 +24,14 @@ LSTM = [
 MLP = [784, 512, 512, 10]
 DEFAULTS: dict[str, dict[str, Any]] = {"SGD": {"momentum": 0.9}}
 EXTRAS = {"max_norm": "clip", "ema_decay": "EMA", "zero_grad": "zero"}
+FORMS = "state_dtype", "master"
+MASTERS = {"remainder": 10, "float32": 12, "stochastic": 6}  # bytes of a parameter and gradient
 NARROW = {"bfloat16": 2.0, "8bit": 1 + 4 / 256}  # bytes an element of a state takes
 
 
 def streams(optimizer: str, **settings: Any) -> int:
     """Arrays of a parameter's size that a step reads or writes: each counts once or twice."""
-    rule = {k: value for k, value in settings.items() if k not in EXTRAS and k != "state_dtype"}
+    rule = {k: value for k, value in settings.items() if k not in (*EXTRAS, *FORMS)}
     states = len(getattr(pyoptk, optimizer)(np.ones(1), **rule).state)
     norm, ema, zero = ("max_norm" in settings), ("ema_decay" in settings), ("zero_grad" in settings)
     again = 3 if optimizer == "LAMB" else 0  # the second sweep, once the ratio is known
@@ -48,6 +50,9 @@ def step(optimizer: str, n: int, count: int = 1, dtype: str = "float32", **setti
         size += f", {narrow} states"
         states = streams(optimizer, **DEFAULTS.get(optimizer, {})) // 2 - 1
         work -= int(2 * states * count * n * (4 - NARROW[narrow]))  # each is read and written
+    if (master := settings.get("master")) in MASTERS:
+        size += f", bfloat16 with master={master}"
+        work -= count * n * (12 - MASTERS[master])
     settings["optimizer"] = optimizer
     return other(f"{what}, {size}{of(dtype)}", "step", sizes, settings, bytes=work)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pyoptk
 
 from .optimizers import Model
-from .twins import is_rows
 from .trial import Refused, copied
+from .twins import is_rows
 
 
 class _Innermost:

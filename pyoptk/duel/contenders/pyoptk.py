@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import pyoptk
+import pyoptk.reference
 
 PACKAGES = ("pyoptk",)
 LR = 1e-3
@@ -31,6 +32,9 @@ def filled(model, weights):
 
 def step(params, grads, *, optimizer, **settings):
     """One step over a list of parameters, clipping and all the rest in the same call."""
+    if "master" in settings:  # everything is bfloat16
+        params, grads = ([pyoptk.reference.round_bfloat16(x) for x in xs] for xs in (params, grads))
+        settings["dtype"] = "bfloat16"
     opt = known(optimizer)(params, lr=LR, **settings)
     averages = opt.ema[:1] if "ema_decay" in settings else []
     return partial(opt.step, grads), lambda _: [*params[:1], *averages]
