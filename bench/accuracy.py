@@ -1,12 +1,15 @@
-"""What narrow numbers cost: ``python -m bench.accuracy products --peers DIR``, or ``states``.
+"""What training reaches: ``python -m bench.accuracy products --peers DIR``, ``states`` or ``text``.
 
 "products", which is ``compute="bfloat16"``: gradients against those of float64, ours beside
 PyTorch's under autocast; and the losses that training reaches, beside those of float32. "states":
-these losses with `state_dtype`. Each writes its section of docs/performance.md, which a new report
+these losses with `state_dtype`. "text": a classifier by spaCy, with thinc's Adam and ours; needs
+`--peers`. Each writes its section of docs/performance.md, which a new report
 keeps. No figure in them is typed.
 """
 
 import argparse
+import json
+import statistics
 import subprocess
 import tempfile
 from functools import partial
@@ -51,6 +54,12 @@ ABOUT_STATES = (
     "{tests} in all. Means of the last {last} steps, of the classifier over the training data. "
     "Many arrays of these models have fewer elements than `min_8bit_size`, hence the rows in which "
     "all have 8 bits."
+)
+ABOUT_TEXT = (
+    "spaCy {spacy}, thinc {thinc}, one thread. The classes of the texts are the packages of whose "
+    "docstrings they are paragraphs: {counts} for training, {tests} for the test. {epochs} epochs, "
+    "batches of {batch}; seconds of the processor in training, the medians of {rounds} turns, in "
+    "which both start from the same weights and see the same batches."
 )
 DIGITS_LR = 3e-3
 
@@ -199,6 +208,26 @@ def of_states():
     return [about, report.markdown(heads, states())]
 
 
+def of_text(found):
+    """The tables of what textcat.py has printed."""
+    counts = ", ".join(f"{count} of {name}" for name, count in found["counts"].items())
+    lines, rounds = [], 0
+    for name, by in found["models"].items():
+        rounds = len(by["Adam.v1"])
+        theirs, ours = (
+            [statistics.median(column) for column in zip(*by[which], strict=True)]
+            for which in ("Adam.v1", "pyoptk.Adam.v1")
+        )
+        told = [f"{seconds:.2f} s" for seconds in (theirs[0], ours[0])]
+        told += [f"{theirs[0] / ours[0]:.2f}", f"{theirs[1]:.1%}", f"{ours[1]:.1%}"]
+        lines.append([name, *told])
+    heads = ["", "thinc's Adam", "pyoptk's", "times as long", "right, thinc's", "right, pyoptk's"]
+    about = {name: found[name] for name in ("tests", "epochs", "batch")} | found["versions"]
+    return [
+        ABOUT_TEXT.format(**about, counts=counts, rounds=rounds), report.markdown(heads, lines)
+    ]  # fmt: skip
+
+
 def of_products(folder):
     python = environments.pythons(folder, {})["torch"] if folder else None
     heads = ["", *MODES, *(["PyTorch's autocast"] if python else [])]
@@ -211,13 +240,18 @@ def of_products(folder):
 
 def main():
     parser = argparse.ArgumentParser(prog="bench.accuracy", description=__doc__)
-    parser.add_argument("what", choices=["products", "states"])
+    parser.add_argument("what", choices=["products", "states", "text"])
     parser.add_argument("--peers", type=Path, help="the folder of the environments")
     options = parser.parse_args()
     if options.what == "products":
         title, found = report.ACCURACY, of_products(options.peers)
-    else:
+    elif options.what == "states":
         title, found = report.STATES, of_states()
+    else:
+        python = environments.pythons(options.peers, {})["spacy"]
+        worker = [python, Path(__file__).with_name("textcat.py")]
+        done = subprocess.run(worker, check=True, capture_output=True, text=True)
+        title, found = report.TEXT, of_text(json.loads(done.stdout))
     text = [title, "{cpu}, {isa}, {date}.".format(**machine.describe()), *found]
     file = report.DOCS / "performance.md"
     before = file.read_text()

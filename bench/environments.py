@@ -36,6 +36,7 @@ ENVIRONMENTS = {
     "jax": (["numpy==2.4.6", "jax==0.10.2", "optax==0.2.8"], "import optax"),
     "keras": (["tensorflow-cpu==2.21.0", "keras==3.15.1"], "import keras"),
     "thinc": (["thinc==9.1.1"], "from thinc.api import Adam"),
+    "spacy": (["spacy==3.8.18", str(HERE.parents[1])], "import spacy, pyoptk.thinc"),
     "sklearn": (["scikit-learn==1.9.1"], "import sklearn.neural_network"),
 }
 

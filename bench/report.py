@@ -32,7 +32,7 @@ multiply-adds in registers.
 `python -m bench --setup DIR && python -m bench --peers DIR` repeats all of it."""
 ACCURACY = '## Accuracy of compute="bfloat16"'  # accuracy.py writes these sections
 STATES = "## Accuracy of narrow states"
-TEXT = "## A text classifier by spaCy"  # spacy.py this one
+TEXT = "## A text classifier by spaCy"
 TASKS = {
     "step": "Optimizer steps",
     "narrow": "Steps with states of 16 or 8 bits; PyTorch and DeepSpeed: of float32",
