@@ -133,10 +133,8 @@ def main():
         ABOUT_TRAINING.format(SEEDS, EPOCHS, STEPS, LAST),
         report.markdown(["", "float32", *(f"seed {k}" for k in range(SEEDS))], training()),
     ]  # fmt: skip
-    file = report.DOCS / "performance.md"
-    before = file.read_text()
-    new, old = "\n\n".join(text), report.accuracy(before)
-    file.write_text(before.replace(old, new) if old else f"{before.rstrip()}\n\n{new}\n")
+    new = "\n\n".join(text)
+    report.put(report.ACCURACY, new)
     print(new)
 
 
