@@ -32,7 +32,7 @@ def parts(options):
             ("peers", environments.peers(python, k), work.peers()),
             ("kernels", environments.kernels(python), kernels),
         ):
-            chosen = [row for row in rows if options.only in row["label"]]
+            chosen = [row for row in rows if any(x in row["label"] for x in options.only or [""])]
             found[f"{kind}-{k}"] = partial(duel, kind, entries, chosen, threads=k, **turns)
     counts = [*(2**k for k in range(cores.bit_length()) if 2**k < cores), cores]
     counts = [options.threads] if options.threads else counts
@@ -87,7 +87,8 @@ def main():
     add("--threads", type=int, help="these alone (default: 1, and all cores)")
     add("--rounds", type=int, default=5)
     add("--block", type=float, default=0.1, help="seconds of a turn")
-    add("--only", default="", metavar="TEXT", help="rows of duels whose label contains this")
+    add("--only", action="append", metavar="TEXT",
+        help="rows of duels whose label contains this; may be repeated")  # fmt: skip
     add("--folder", type=Path, default=Path("build/measured"), metavar="DIR")
     add("--report", action="store_true", help="only the report on what is there")
     add("--quick", action="store_true", help="to see that it works: a round of few rows, no report")

@@ -253,10 +253,8 @@ def main():
         done = subprocess.run(worker, check=True, capture_output=True, text=True)
         title, found = report.TEXT, of_text(json.loads(done.stdout))
     text = [title, "{cpu}, {isa}, {date}.".format(**machine.describe()), *found]
-    file = report.DOCS / "performance.md"
-    before = file.read_text()
-    new, old = "\n\n".join(text), report.kept(before, title)
-    file.write_text(before.replace(old, new) if old else f"{before.rstrip()}\n\n{new}\n")
+    new = "\n\n".join(text)
+    report.put(title, new)
     print(new)
 
 

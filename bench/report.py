@@ -30,7 +30,9 @@ roof of a step is as many bytes, streamed with additions only; the roof of a lay
 multiply-adds in registers.
 
 `python -m bench --setup DIR && python -m bench --peers DIR` repeats all of it."""
-ACCURACY = '## Accuracy of compute="bfloat16"'  # accuracy.py writes these sections
+# accuracy.py and elsewhere.py write these sections.
+ELSEWHERE = "## The bars on a second machine"
+ACCURACY = '## Accuracy of compute="bfloat16"'
 STATES = "## Accuracy of narrow states"
 TEXT = "## A text classifier by spaCy"
 TASKS = {
@@ -208,10 +210,18 @@ def draw(results, models):
             file.unlink(missing_ok=True)
 
 
-def kept(text, title):
+def section(text, name):
     """The section of that name as it stands in a document; empty if it has none."""
-    _, found, rest = text.partition(title)
+    _, found, rest = text.partition(name)
     return (found + rest.partition("\n## ")[0]).strip()
+
+
+def put(name, new):
+    """Write a section into docs/performance.md, in the place of the old one or at the end."""
+    file = DOCS / "performance.md"
+    before = file.read_text()
+    old = section(before, name)
+    file.write_text(before.replace(old, new) if old else f"{before.rstrip()}\n\n{new}\n")
 
 
 def write(files):
@@ -230,8 +240,8 @@ def write(files):
     for one in models:
         parts += model(one)
     file = DOCS / "performance.md"
-    before = file.read_text() if file.exists() else ""
-    parts += filter(None, [kept(before, title) for title in (ACCURACY, STATES, TEXT)])
+    old = file.read_text() if file.exists() else ""
+    parts += filter(None, [section(old, name) for name in (ELSEWHERE, ACCURACY, STATES, TEXT)])
     file.write_text("\n\n".join(parts) + "\n")
     if results[0]["threads"] == 1:
         readme.write(README, file)

@@ -255,6 +255,8 @@ static void linear_share(linear_job *job, int threads, size_t products)
     job->chunks = threads > 1 ? smaller(job->groups * products, 2 * (size_t)threads) : 1;
 }
 
+PK_INLINE int is_at_once(const linear_job *job) { return takes_all(job->products) && job->at_once; }
+
 static void linear_forward(const pk_linear *l, int nthreads)
 {
     const int threads = linear_threads(l, nthreads);
@@ -276,12 +278,12 @@ static void linear_forward(const pk_linear *l, int nthreads)
         job.blocks = (l->M + LAID_ROWS - 1) / LAID_ROWS;
     }
     linear_share(&job, threads, 1);
-    pk_parallel(linear_pack, &job, job.blocks + (job.at_once ? 0 : job.panels), threads);
-    if (job.at_once)
+    const size_t row_blocks = (l->M + job.row_block - 1) / job.row_block;
+    pk_parallel(linear_pack, &job, job.blocks + (is_at_once(&job) ? 0 : job.panels), threads);
+    if (is_at_once(&job))
         pk_parallel(linear_chunk, &job, job.chunks, threads);
     else
-        pk_parallel(linear_block, &job, (l->M + job.row_block - 1) / job.row_block * job.panels,
-                    threads);
+        pk_parallel(linear_block, &job, row_blocks * job.panels, threads);
 }
 
 #endif

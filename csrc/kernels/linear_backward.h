@@ -195,7 +195,7 @@ static void linear_groups(const linear_job *job, size_t chunk)
 
 static size_t linear_products_of(const linear_job *job)
 {
-    return job->at_once ? job->chunks : job->groups * (job->dw_splits + job->splits);
+    return is_at_once(job) ? job->chunks : job->groups * (job->dw_splits + job->splits);
 }
 
 /* Tasks: products, then db */
@@ -212,7 +212,7 @@ static void linear_gradients(void *arg, size_t task)
         linear_sum((real *)g->db + o, smaller(l->O - o, WIDTH),
                    (is_rounded ? job->sums : job->dA) + o, is_rounded ? dA_t_row(l) : job->dA_row,
                    is_rounded ? job->blocks : l->M, g->accumulate);
-    } else if (job->at_once)
+    } else if (is_at_once(job))
         linear_groups(job, task);
     else if (task < of_dw) /* all groups of a part, so that memory is written in order */
         linear_product(job, task % job->groups, task / job->groups, NULL);
@@ -229,10 +229,10 @@ static void linear_backward(const pk_linear *l, const pk_linear_gradients *g, in
     job.products = rounding_of(l->products);
     job.K = elements_of(job.products, l->O);
     linear_share(&job, threads, 2);
-    if (threads > 1 && !job.at_once) /* so many that no thread waits long for another */
+    if (threads > 1 && !is_at_once(&job)) /* so many that no thread waits long for another */
         job.splits = 1 + 2 * (size_t)threads / (job.groups + 1);
     job.dw_splits = job.splits;
-    if (l->M < LAID_ROWS && !job.at_once && job.dw_splits <= l->O / ROW_BLOCK)
+    if (l->M < LAID_ROWS && !is_at_once(&job) && job.dw_splits <= l->O / ROW_BLOCK)
         job.dw_splits = l->O / ROW_BLOCK; /* their products wait for memory */
     job.x = align(l->scratch);
     job.w = job.x + job.panels * WIDTH * l->M;
@@ -248,7 +248,7 @@ static void linear_backward(const pk_linear *l, const pk_linear_gradients *g, in
         job.dA_t = align(job.rows + laid_size(l->M, job.K));
     }
     pk_parallel(linear_prepare, &job,
-                job.prepared + (job.at_once ? 0 : job.panels * (g->dx ? 2 : 1)), threads);
+                job.prepared + (is_at_once(&job) ? 0 : job.panels * (g->dx ? 2 : 1)), threads);
     pk_parallel(linear_gradients, &job, linear_products_of(&job) + (g->db ? panels_of(l->O) : 0),
                 threads);
 }

@@ -293,7 +293,7 @@ PK_INLINE size_t row_block_of(const void *products)
 PK_INLINE int takes_all(const void *products)
 {
     const rounding *how = rounded(products);
-    return how && how->takes_all;
+    return PK_VECTOR_BYTES == 64 && how && how->takes_all; /* no tile has shorter rows */
 }
 
 /* How many elements K values take. */

@@ -147,20 +147,13 @@ static void terms_of_group(size_t r, size_t rows, size_t panel, size_t width, co
         const real *b = t->right.b + panel * t->right.panel;
         const int is_laid = t->left.depth == SIDE;
         const ptrdiff_t row = is_laid ? SIDE : t->left.row, step = is_laid ? t->left.segment : SIDE;
-        stretch all = {
-            a,           b, row * (ptrdiff_t)sizeof *a, step * (ptrdiff_t)sizeof *a, t->right.row,
-            whole / SIDE};
-        if (is_laid) /* whose c is in L1, too */
-            for (; all.blocks > PIECE; begin = NULL) {
-                stretch piece = all;
-                piece.blocks = PIECE;
-                columns_of_group(rows, width, &piece, 1, c, ldc, begin);
-                all.a += PIECE * step;
-                all.b += PIECE * SIDE * t->right.row;
-                all.blocks -= PIECE;
-            }
         if (whole)
-            s[n++] = all;
+            s[n++] = (stretch){a,
+                               b,
+                               row * (ptrdiff_t)sizeof *a,
+                               step * (ptrdiff_t)sizeof *a,
+                               t->right.row,
+                               whole / SIDE};
         if (!rest)
             continue;
         for (size_t j = 0; j < rows; j++)
@@ -172,7 +165,15 @@ static void terms_of_group(size_t r, size_t rows, size_t panel, size_t width, co
                    round_up(width, LANES) * sizeof *b);
         s[n++] = (stretch){ends_a[i], ends_b[i], SIDE * sizeof(real), 0, WIDTH, 1};
     }
-    columns_of_group(rows, width, s, n, c, ldc, begin);
+    for (size_t left = n ? s->blocks : 0;; left -= PIECE, begin = NULL) {
+        const int more = terms->left.depth == SIDE && left > PIECE; /* then c is in L1, too */
+        s->blocks = more ? PIECE : left;
+        columns_of_group(rows, width, s, more ? 1 : n, c, ldc, begin);
+        if (!more)
+            return;
+        s->a += PIECE * terms->left.segment;
+        s->b += PIECE * SIDE * s->b_row;
+    }
 }
 
 /* A left-hand side of K elements that is laid in groups, from row r on. */
@@ -234,7 +235,8 @@ static void lay_rows(real *to, size_t K, const real *from, ptrdiff_t ldf, size_t
 }
 
 /* to [columns, SIDE], the transposed of n <= SIDE rows */
-PK_INLINE void turn_rows(real *to, const real *from, ptrdiff_t ldf, size_t n, size_t columns)
+__attribute__((noinline)) static void turn_rows(real *to, const real *from, ptrdiff_t ldf, size_t n,
+                                                size_t columns)
 {
     for (size_t r = 0; r < columns; r += SIDE) {
         const size_t lanes = smaller(columns - r, SIDE);
