@@ -30,6 +30,11 @@ def check_storage(kernel: str, given: Mapping[str, Any], tree: Params) -> None:
     `given` are the arguments of the constructor at the first step, `tree` the parameters.
     """
     _check_master(given["master"], tree)
+    check_state_dtype(kernel, given, tree.arrays[0].dtype)
+
+
+def check_state_dtype(kernel: str, given: Mapping[str, Any], dtype: np.dtype[Any]) -> None:
+    """The same of `state_dtype` alone, for parameters of this dtype."""
     state_dtype = given["state_dtype"]
     _checks.check_choice("state_dtype", state_dtype, STATE_DTYPES)
     expected = "an integer >= 0"
@@ -40,7 +45,7 @@ def check_storage(kernel: str, given: Mapping[str, Any], tree: Params) -> None:
     if not row.narrow_states:
         able = ", ".join(r.name for r in _optim.ROWS.values() if r.narrow_states)
         why = f"for {kernel}, because only {able} have narrow states"
-    elif tree.arrays[0].dtype == np.float64:
+    elif dtype == np.float64:
         why = "for parameters of float64"
     elif given.get("centered"):
         why = "with centered, because what v exceeds the squared mean by is lost in rounding"

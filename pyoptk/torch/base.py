@@ -18,7 +18,7 @@ from .._arguments import Declared
 from .._optim import ROWS
 from .._tensors import Stepper
 from ..optim.like import KEYWORDS
-from ..optim.narrow import check_storage
+from ..optim.narrow import check_state_dtype
 from . import tensors
 
 Number = Any  # a float, or a tensor of one element
@@ -123,12 +123,8 @@ class TorchOptimizer(Declared, _Clipping, torch.optim.Optimizer):
             elif callable(meaning):
                 numbers |= meaning(group[name], group)
         if group["state_dtype"] != "float32":
-            self._check_storage(group, numbers, np.float32)
+            check_state_dtype(self._kernel, {**numbers, **group}, np.dtype(np.float32))
         return numbers
-
-    def _check_storage(self, group: dict[str, Any], numbers: dict[str, Any], dtype: Any) -> None:
-        names = ROWS[self._kernel].state_names(numbers)[:-1]
-        check_storage(self._kernel, {**numbers, **group}, names, np.dtype(dtype))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, a dict with "params" and what is to differ from the defaults."""
@@ -150,7 +146,8 @@ class TorchOptimizer(Declared, _Clipping, torch.optim.Optimizer):
         for i, p in enumerate(group["params"]):
             tensors.check_parameter(p, tensors.name_of(self.param_groups, place, i))
         doubles, numbers = [p.dtype == torch.float64 for p in group["params"]], self._numbers(group)
-        self._check_storage(group, numbers, np.float64 if any(doubles) else np.float32)
+        dtype = np.dtype(np.float64 if any(doubles) else np.float32)
+        check_state_dtype(self._kernel, {**numbers, **group}, dtype)
         self._stepper.check([numbers], [all(doubles)])
 
     # ---- steps and states ----
