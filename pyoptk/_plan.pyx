@@ -288,8 +288,8 @@ cdef class Plan:
               "cautious" if common.cautious else "master" if self.held.kinds[i] else
               "a narrow state_dtype" if self.tensors[i].stored.states else None)
         if on is not None or not self.row.sparse_rows:
-            able = None if self.row.sparse_rows else [r.name for r in _ROWS.values() if r.sparse_rows]
-            refuse_rows(name, grad, able, on)
+            able = [row.name for row in _ROWS.values() if row.sparse_rows]
+            refuse_rows(name, grad, None if self.row.sparse_rows else able, on)
         return 0
 
     cdef int look_for_nonfinite(self, const pk_tensor *tensors, size_t count,
