@@ -16,7 +16,9 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint16_t
 from libc.string cimport memcmp, memcpy, memset
 
-from ._arrays cimport Buffers, acquire, acquire_narrow, check_like, dtype_of, lend, shape_of, size_of
+from ._arrays cimport (
+    Buffers, acquire, acquire_narrow, check_like, dtype_of, lend, shape_of, size_of,
+)
 from ._core cimport _Lock, optim_table
 from .capi cimport (
     NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_BF16, PK_F16, PK_F32, PK_MAX_STATES, PK_NATIVE,
@@ -89,13 +91,13 @@ cdef class Held(Buffers):
         What the caller handed in. If it is a dict or a list, no entry may be replaced later.
     tree : dict, list or None
         Its structure, if it is nested; see `_checks.gathered`.
-    narrow : dict, optional
+    narrow : dict
         The dtypes of 16 bits that the arrays may have besides float32: from name to storage in C.
 
     `kinds` has the storage of each array.
     """
 
-    def __cinit__(self, keys, list arrays, given, tree, dict narrow={}):
+    def __cinit__(self, keys, list arrays, given, tree, dict narrow not None):
         cdef Py_ssize_t i
         self.keys, self.arrays = keys, arrays
         self.entries, self.mapping = arrays, isinstance(given, _checks.Mapping)
