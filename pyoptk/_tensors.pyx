@@ -279,7 +279,8 @@ cdef class Stepper:
                 if not self.take_state(state, slot, whole, &param, t):
                     t.step = 1
                     self.made.append((state, self.tools.made(
-                        state, self.row, self.keys, hyper, whole, group, t.stored.states, self.nth)))
+                        state, self.row, self.keys, hyper, whole, group, t.stored.states,
+                        self.nth)))
                     self.take_state(state, slot, whole, &param, t)
         listed.beside[listed.count].counter = NULL
         listed.beside[listed.count].place = self.place
@@ -315,7 +316,8 @@ cdef class Stepper:
             found = PyDict_GetItemWithError(<dict> self.states, p)
         return <dict?> (self.states[p] if found == NULL else <object> found)
 
-    cdef bint take_state(self, dict state, int slot, whole, const Seen *like, pk_tensor *t) except -1:
+    cdef bint take_state(self, dict state, int slot, whole, const Seen *like,
+                         pk_tensor *t) except -1:
         """Find the memory of a state and of its scale; returns whether it is there."""
         cdef Seen seen
         cdef int kind = t.stored.states
