@@ -14,11 +14,10 @@
 
 enum { PAIR = 2 * LANES };
 
-/* Steps that ask for nothing but the rule have loops of their own where the wheel may grow. */
-#ifdef PK_ONE_LOOP
-enum { RULE_ONLY_LOOPS = 0 };
-#else
-enum { RULE_ONLY_LOOPS = 1 };
+/* How many loops with nothing but the rule there are: none, one, or one more that watches.  Fewer
+ * make a smaller wheel, and slower steps in a cache. */
+#ifndef PK_RULE_ONLY_LOOPS
+#define PK_RULE_ONLY_LOOPS 2
 #endif
 
 /* Bit flags: the arrays that a rule reads or changes.  It always reads parameter and gradient. */
@@ -238,7 +237,7 @@ PK_INLINE size_t update_arrays(update_rule *rule, edge_step *at_edge, int varian
     k.variant = variant; /* a literal: the rule compiles without branches */
     const int is_short = p->n < PAIR;
     const piece t = is_short ? filled_up(p, &filled) : *p;
-    const int rule_only = RULE_ONLY_LOOPS && k.rule_only && !t.ema;
+    const int rule_only = PK_RULE_ONLY_LOOPS > !!t.sums && k.rule_only && !t.ema;
     const size_t off = -(uintptr_t)t.param % PK_VECTOR_BYTES / sizeof(real);
     const size_t begin = is_short ? 0 : off, stride = rule_only ? 2 * PAIR : PAIR;
     const size_t end = is_short ? 0 : t.n - (t.n - begin) % PAIR;
@@ -258,7 +257,7 @@ PK_INLINE size_t update_arrays(update_rule *rule, edge_step *at_edge, int varian
     for (int e = 0; e < count; e++)
         after[e] = at_edge(&t, edges[e].at, &k, reads);
 
-    if (rule_only && t.sums) /* literals: no branch in the loop */
+    if (PK_RULE_ONLY_LOOPS > 1 && rule_only && t.sums) /* literals: no branch in the loop */
         update_rule_only(&t, 1, begin, end, k, reads, changes, roots, rule);
     else if (rule_only)
         update_rule_only(&t, 0, begin, end, k, reads, changes, roots, rule);
