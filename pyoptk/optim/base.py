@@ -97,7 +97,7 @@ class Optimizer(Watched, Stored, Uncopied, Declared):
         How parameters of 16 bits, which are too coarse for most updates, are stepped; must be given
         where there are any. "float32": a float32 copy, `state["master"]`, is stepped, and each
         parameter is that rounded to the nearest. "remainder", for bfloat16: the same with the lower
-        16 bits alone. "stochastic", for bfloat16: rounded by chance (docs/semantics.md). Not changed later.
+        16 bits alone. "stochastic", for bfloat16: rounded by chance. Not to be changed later.
     dtype : {"bfloat16"}, optional
         Then parameters and gradients of uint16 are taken as bfloat16.
     no_decay : list or tuple of str
