@@ -32,6 +32,9 @@ STORED = {  # keywords of the optimizer
     "bfloat16": {"state_dtype": "bfloat16"},
     "8 bits": {"state_dtype": "8bit"},
     "8 bits, min_8bit_size=0": {"state_dtype": "8bit", "min_8bit_size": 0},
+    'bfloat16 parameters, master="float32"': {"master": "float32"},
+    'bfloat16 parameters, master="remainder"': {"master": "remainder"},
+    'bfloat16 parameters, master="stochastic"': {"master": "stochastic"},
 }
 SEEDS, EPOCHS, STEPS, LAST = 5, 25, 300, 50  # the loss is the mean of the last steps
 NAMES = "dx", "dw_ih", "dw_hh", "db"
@@ -53,7 +56,7 @@ ABOUT_STATES = (
     "scikit-learn's digits, Adam at {lr:g}, after {epochs} epochs, with its mistakes in the tests, "
     "{tests} in all. Means of the last {last} steps, of the classifier over the training data. "
     "Many arrays of these models have fewer elements than `min_8bit_size`, hence the rows in which "
-    "all have 8 bits."
+    "all have 8 bits. Models with bfloat16 parameters compute in float32 with these."
 )
 ABOUT_TEXT = (
     "spaCy {spacy}, thinc {thinc}, one thread. The classes of the texts are the packages of whose "
@@ -107,6 +110,31 @@ def gradients(python):
 # ---- training ------------------------------------------------------------------------------------
 
 
+class AdamOfHalves:
+    """Adam on parameters of bfloat16, which the float32 `params` of a model equal after a step."""
+
+    def __init__(self, params, **settings):
+        self.params = params
+        bits = {name: param.view(np.uint32) for name, param in params.items()}
+        self.halves = {
+            name: ((b + 0x7FFF + (b >> 16 & 1)) >> 16).astype(np.uint16) for name, b in bits.items()
+        }
+        self.adam = pyoptk.Adam(self.halves, dtype="bfloat16", **settings)
+        self.spread()
+
+    def spread(self):
+        for name, half in self.halves.items():
+            self.params[name].view(np.uint32)[...] = half.astype(np.uint32) << 16
+
+    def step(self, grads):
+        self.adam.step(dict(grads))
+        self.spread()
+
+
+def adam_for(params, **settings):
+    return (AdamOfHalves if "master" in settings else pyoptk.Adam)(params, **settings)
+
+
 def co2(seed, compute=None, **stored):
     """The loss of the demo's forecaster."""
     task, rng = forecast.prepare(series.shipped(), None), np.random.default_rng(seed)
@@ -116,7 +144,7 @@ def co2(seed, compute=None, **stored):
     model.flat_params[...] = one.model.flat_params
     one.model = model
     settings = {"lr": forecaster.LR, "max_norm": forecaster.MAX_NORM, **stored}
-    one.optimizer = pyoptk.Adam(model.params, **settings)
+    one.optimizer = adam_for(model.params, **settings)
     return np.mean(forecast.train(one, task, EPOCHS, rng, parts.Extras())[-LAST:])
 
 
@@ -125,7 +153,7 @@ def digits(seed, *, mistakes, **stored):
     rng = np.random.default_rng(seed)
     data = mlp.load(rng)
     model = Sequential(Linear(64, 64, "relu", rng=rng), Linear(64, 10, rng=rng))
-    adam = pyoptk.Adam(model.params, lr=DIGITS_LR, **stored)
+    adam = adam_for(model.params, lr=DIGITS_LR, **stored)
     for _ in range(EPOCHS):
         order = rng.permutation(data.labels.size)
         for batch in np.array_split(order, data.labels.size // mlp.BATCH):
@@ -155,7 +183,7 @@ def characters(seed, compute=None, gradients=dict, **stored):
         Embedding(V, 32, rng=rng), pyoptk.LSTM(32, 128, rng=rng, compute=compute),
         Linear(128, V, rng=rng, compute=compute),
     )  # fmt: skip
-    adam, found = pyoptk.Adam(model.params, lr=0.005, max_norm=1.0, **stored), []
+    adam, found = adam_for(model.params, lr=0.005, max_norm=1.0, **stored), []
     for _ in range(STEPS):
         at = rng.integers(0, len(numbers) - T - 1, B) + np.arange(T + 1)[:, None]
         loss, dy = losses.cross_entropy(model.forward(numbers[at[:-1]]), numbers[at[1:]])

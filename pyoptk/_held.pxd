@@ -21,6 +21,7 @@ cdef class Held(Buffers):
     cdef pk_dtype dtype
     cdef void *descr               # NumPy's for it
     cdef readonly dict narrow      # which dtypes of 16 bits there may be
+    cdef dict seen                 # from dtype to storage in C
     cdef readonly list kinds
     cdef list descrs               # of the narrow ones
     cdef int busy                  # a guard: see _Lock

@@ -67,7 +67,7 @@ def wide(array, kind, low=None):
     """The float32 numbers that an array of 16 bits holds; `low`: with their lower halves."""
     cdef pk_tensor tensor
     found = _np.empty(array.shape, _f32)
-    array = _np.require(array, requirements="CA")
+    array = _np.array(array, order="C")
     memset(&tensor, 0, sizeof(tensor))
     tensor.param, tensor.n = data_of(array), array.size
     tensor.stored.param = kind
@@ -104,7 +104,7 @@ cdef class Held(Buffers):
         self.tree = tree
         self.count = len(arrays)
         self.reserve(self.count * (3 + 2 * PK_MAX_STATES))
-        self.narrow = narrow
+        self.narrow, self.seen = narrow, {_f32: PK_NATIVE, _f64: PK_NATIVE}
         self.kinds = [self.kind_of(array) for array in arrays]
         self.itemsize = 4 if any(self.kinds) else 0
         for i in range(self.count):
@@ -125,8 +125,21 @@ cdef class Held(Buffers):
         return what if self.keys is None else f"{what}[{self.keys[i]!r}]"
 
     cdef int kind_of(self, array):
-        """The storage of an array in C; PK_NATIVE for what is not narrow."""
-        return self.narrow.get(array.dtype.name, PK_NATIVE) if isinstance(array, _ndarray) else 0
+        """The storage of an array in C; PK_NATIVE for what is not narrow.
+
+        A dtype's name is a function in Python, where an exception may arrive: it is asked once.
+        """
+        if not isinstance(array, _ndarray):
+            return PK_NATIVE
+        kind = self.seen.get(array.dtype)
+        if kind is None:
+            kind = self.seen[array.dtype] = self.narrow.get(array.dtype.name, PK_NATIVE)
+        return kind
+
+    def wide(self, array):
+        """A parameter or a gradient; in float32 if it is of 16 bits."""
+        cdef int kind = self.kind_of(array)
+        return wide(array, kind) if kind else array
 
     cdef Py_buffer *hold(self, array, str name, scale=None, bint narrow=False) except NULL:
         """Acquire what a step writes, and the scales of its blocks if it has them."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._checks import advice, described
-from ._held import Held, wide
+from ._held import Held
 
 Array = NDArray[np.floating[Any]]
 Arrays = Array | Iterable["Arrays"] | Mapping[Any, "Arrays"]
@@ -116,11 +116,6 @@ class Params:
     def like(self, values: list[Any]) -> Any:
         """The values, one for each array, in the structure of `given`."""
         return _filled(self._tree, values)
-
-    def wide(self, array: Array) -> Array:
-        """A parameter or a gradient; in float32 if it is of 16 bits."""
-        kind = self.held.narrow.get(array.dtype.name)
-        return array if kind is None else wide(array, kind)
 
     def named(self, what: str, values: list[Any]) -> dict[str, Any]:
         """The values by the names that checkpoints call them."""

@@ -41,8 +41,8 @@ BAD_PARAMS = {
     ),
     "float16": (
         [ones(3), ones(3, dtype=np.float16)],
-        TypeError,
-        r"^params\[1\]: .*got float16 \(3,\)",
+        ValueError,
+        r"^master: expected 'float32', 'remainder' or 'stochastic' for params\[1\] of float16",
     ),
     "object": (np.array([1.0], object), TypeError, r"^params: expected .*got object"),
     "complex": (np.ones(3, complex), TypeError, r"^params: expected .*got complex128"),

@@ -225,7 +225,7 @@ class AccumulationSteps(Wrapper):
             if sparse:
                 grad = SparseRows(grad.indices, grad.values * weight, grad.shape)
             elif grad is not None:
-                grad = self._tree.wide(np.asarray(grad))
+                grad = self._tree.held.wide(np.asarray(grad))
                 if weight != 1:
                     grad = np.multiply(grad, weight, dtype=self._sums[i].dtype)
             found.append(grad)

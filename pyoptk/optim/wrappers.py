@@ -67,7 +67,7 @@ class Accumulation(AccumulationSteps):
     def __init__(self, opt: Optimizer | Wrapper, k: int) -> None:
         super().__init__(opt)
         self.k, self.weight = k, 0.0
-        self._sums = [np.zeros_like(self._tree.wide(param)) for param in self._tree.arrays]
+        self._sums = [np.zeros_like(self._tree.held.wide(param)) for param in self._tree.arrays]
         self._given = np.zeros(len(self._sums), bool)
         *sums, given = shown([*self._sums, self._given])
         self._own = {**self._tree.named("sum", sums), "given": given}
