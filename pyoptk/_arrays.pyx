@@ -301,8 +301,9 @@ cdef class Buffers:
         self.n_held += 1
         view.readonly = not writable
         if view.itemsize != (self.itemsize or self.held.itemsize) and view.itemsize != 2:
-            raise TypeError(f"{name}: expected {dtype_name(self.held)} like {self.names[0]}, "
-                            f"got {dtype_name(view)}"
+            like = f"{dtype_name(self.held)} like {self.names[0]}"
+            like = "float32 where others have 16 bits" if self.itemsize else like
+            raise TypeError(f"{name}: expected {like}, got {dtype_name(view)}"
                             f"{'' if writable else remedy(name, self.held)}")
         if writable and overlaps_itself(view):
             raise ValueError(f"{name}: expected memory of its own for every element, got an array "

@@ -254,7 +254,7 @@ REFUSED = {
     "dtype": (lambda: pyoptk.Adam(RAW, dtype="float16"), "dtype: expected "),
     "float64": (
         lambda: pyoptk.Adam([HALF, np.zeros(3)], master="float32"),
-        r"params\[1\]: expected numbers of 16 bits like params\[0\], got float64",
+        r"params\[1\]: expected float32 where others have 16 bits, got float64",
     ),
     "strided": (
         lambda: pyoptk.Adam(np.zeros(6, np.float16)[::2], master="float32"),

@@ -237,7 +237,8 @@ PK_INLINE size_t update_arrays(update_rule *rule, edge_step *at_edge, int varian
     k.variant = variant; /* a literal: the rule compiles without branches */
     const int is_short = p->n < PAIR;
     const piece t = is_short ? filled_up(p, &filled) : *p;
-    const int rule_only = PK_RULE_ONLY_LOOPS > !!t.sums && k.rule_only && !t.ema;
+    const int has_loop = PK_RULE_ONLY_LOOPS > (t.sums ? 1 : 0);
+    const int rule_only = has_loop && k.rule_only && !t.ema;
     const size_t off = -(uintptr_t)t.param % PK_VECTOR_BYTES / sizeof(real);
     const size_t begin = is_short ? 0 : off, stride = rule_only ? 2 * PAIR : PAIR;
     const size_t end = is_short ? 0 : t.n - (t.n - begin) % PAIR;
