@@ -284,7 +284,9 @@ cdef class Held(Buffers):
         cdef PyArrayObject *a = <PyArrayObject *> <PyObject *> array
         cdef Py_buffer *model = &self.held[i]
         return (type(array) is _ndarray and PyArray_CHKFLAGS(a, flags)
-                and PyArray_DESCR(a) == descr and PyArray_NDIM(a) == model.ndim
+                and (PyArray_DESCR(a) == descr
+                     or <object> PyArray_DESCR(a) == <object> descr)  # unpickled, it is a copy
+                and PyArray_NDIM(a) == model.ndim
                 and not (model.ndim and memcmp(PyArray_DIMS(a), model.shape,
                                                model.ndim * sizeof(Py_ssize_t))))
 

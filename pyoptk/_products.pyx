@@ -332,6 +332,10 @@ cdef extern from *:
     long pk_read_process(long pid, const pk_span *to, const pk_span *from_, long count)
 
 
+cdef enum:
+    MOST_BYTES = 1 << 30
+
+
 cdef Py_ssize_t *numbers(array) noexcept:
     return <Py_ssize_t *> PyArray_DATA(<PyArrayObject *> <PyObject *> array)
 
@@ -346,25 +350,29 @@ def move(table, rows, to, Py_ssize_t room, Py_ssize_t process):
     cdef pk_span here[64]
     cdef pk_span there[64]
     cdef Py_ssize_t *piece = numbers(table)
-    cdef Py_ssize_t k = 0, total = 0
-    cdef void *source
-    cdef void *target
+    cdef Py_ssize_t k = 0, total = 0, left, size
+    cdef char *source
+    cdef char *target
     for _ in range(len(table)):
-        source = target = <void *> (room + piece[2])
+        source = target = <char *> (room + piece[2])
         if rows is not None:
-            source = <void *> (numbers(rows)[piece[0]] + piece[1])
+            source = <char *> (numbers(rows)[piece[0]] + piece[1])
         if to is not None:
-            target = <void *> (numbers(to)[piece[0]] + piece[1])
+            target = <char *> (numbers(to)[piece[0]] + piece[1])
+        left = piece[3]
         if process == 0:
-            memcpy(target, source, piece[3])
-        else:
-            if k == 64:
+            memcpy(target, source, left)
+            left = 0
+        while left > 0:  # Linux reads at most 2 GiB in a call
+            size = min(left, MOST_BYTES - total)
+            here[k].at, there[k].at = target, source
+            here[k].size = there[k].size = size
+            target, source, left = target + size, source + size, left - size
+            total += size
+            k += 1
+            if k == 64 or total == MOST_BYTES:
                 k = read_spans(process, here, there, k, total)
                 total = 0
-            here[k].at, there[k].at = target, source
-            here[k].size = there[k].size = piece[3]
-            total += piece[3]
-            k += 1
         piece += 4
     read_spans(process, here, there, k, total)
 

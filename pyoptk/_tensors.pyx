@@ -327,7 +327,8 @@ cdef class Stepper:
             return False
         value = <object> found
         self.see(value, &seen, key)
-        if not (is_flat(&seen, UINT, 8, n_bytes(t.n, kind)) if kind != PK_NATIVE else
+        if not (is_flat(&seen, UINT, 8, n_bytes(t.n, kind)) and (kind != PK_8BIT or t.n > 0)
+                if kind != PK_NATIVE else
                 seen.code == FLOAT and seen.bits == like.bits and same_shape(&seen, like)
                 and same_order(&seen, like)):
             value = self.tools.refitted(state, self.row.name, slot, key, whole, self.name(key),

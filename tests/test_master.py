@@ -107,6 +107,18 @@ def test_a_master_is_float32_training(name, kind, rng):
         assert (np.abs(away) <= 2.0**-8 * np.abs(plain.params[0])).all()
 
 
+@pytest.mark.parametrize("zero", [0, 0x8000])
+def test_a_parameter_set_to_zero_is_zero_whatever_its_lower_half(zero, isa):
+    """As by pruning between steps; a lower half from 0x8000 on counts as below the upper one."""
+    lower = np.arange(1 << 16).astype(np.uint16)
+    opt = pyoptk.SGD(np.full(lower.size, zero, np.uint16), dtype="bfloat16", master="remainder")
+    opt.state["remainder"][:] = lower
+    values = opt.state_values("master")
+    np.testing.assert_array_equal(values, reference.join_float32(opt.params, lower))
+    assert (np.abs(values) < 1e-38).all()
+    assert (values[1 << 15 :] == 0).all()
+
+
 def test_rounding_by_chance_keeps_the_mean_of_tiny_steps():
     """10,000 steps of 2**-19 from 1, a two-thousandth of a rounding each."""
     opt = made(pyoptk.SGD, bf16(np.ones(20_000)), "stochastic", lr=2.0**-19)

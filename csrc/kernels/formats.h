@@ -87,12 +87,16 @@ static void store_as(void *to, const real *restrict from, size_t n, int kind)
 }
 
 /* A float32 from its upper half, rounded to the nearest (ties away from 0), and its lower one: from
- * 0x8000 on that is the distance below, as a number with a sign. */
+ * 0x8000 on that is the distance below, as a number with a sign.  Below 0 there is nothing: an upper
+ * half of 0 that somebody has written since is 0. */
 static void load_both(real *restrict to, const uint16_t *high, const uint16_t *low, size_t n)
 {
     PK_SIMD
-    for (size_t i = 0; i < n; i++)
-        to[i] = (real)float_of(((uint32_t)high[i] << 16) + (uint32_t)(int32_t)(int16_t)low[i]);
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t size = high[i] & 0x7fff, below = low[i] >= 0x8000 ? 0x10000 : 0;
+        const uint32_t rest = size == 0 && below ? 0 : low[i] - below;
+        to[i] = (real)float_of(((uint32_t)high[i] << 16) + rest);
+    }
 }
 
 /* Exact, but for the payload of a NaN: rounded up it might be a number. */
@@ -139,7 +143,7 @@ static void store_by_chance(uint16_t *restrict to, const real *restrict from, si
     for (uint32_t i = 0; i < (uint32_t)n; i++) {
         const float x = (float)from[i];
         const uint32_t bits = bits_of(x), up = bits + ((of.start + i * of.stride) >> 16);
-        to[i] = (uint16_t)((x == x ? up : bits) >> 16);
+        to[i] = (uint16_t)((x == x ? up : bits | 0x400000) >> 16);
     }
 }
 

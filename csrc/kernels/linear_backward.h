@@ -46,6 +46,7 @@ static void linear_round_dA(const linear_job *job, size_t chunk, size_t chunks)
     const size_t end = pk_chunk_begin(job->blocks, chunk + 1, chunks);
     size_t block = pk_chunk_begin(job->blocks, chunk, chunks);
     real *const place = job->place + block * LAID_ROWS * row;
+    const fp_mode mode = flush_denormals();
     for (; block < end; block++) {
         const size_t r = block * LAID_ROWS, rows = smaller(l->M - r, LAID_ROWS);
         const int is_dy = l->activation == PK_IDENTITY;
@@ -62,6 +63,7 @@ static void linear_round_dA(const linear_job *job, size_t chunk, size_t chunks)
             how->lay_columns(job->dA_t, K, r / how->per + k, place + k * row, row,
                              smaller(n - k, LANES), l->O);
     }
+    restore_denormals(mode);
 }
 
 /* Whether a panel of columns of x or w is multiplied in place, by `rows` rows: not an incomplete

@@ -309,10 +309,12 @@ class Sharded(Uncopied):
 
     @contextlib.contextmanager
     def _averaged_everywhere(self) -> Iterator[None]:
-        with self.optimizer.averaged():
+        try:
+            with self.optimizer.averaged():
+                self._exchange.gather()
+                yield
+        finally:
             self._exchange.gather()
-            yield
-        self._exchange.gather()
 
     def check_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raise what `load_state_dict` would raise."""

@@ -61,7 +61,7 @@ class Bucket(NamedTuple):
 
 
 def table(pieces: Iterable[Piece], itemsize: int) -> NDArray[np.intp]:
-    """What `_held.move` takes: the pieces, in bytes."""
+    """What `_products.move` takes: the pieces, in bytes."""
     found = [(param, begin, at, end - begin) for param, begin, end, at in pieces]
     return np.array(found, np.intp).reshape(-1, 4) * (1, *[itemsize] * 3)
 

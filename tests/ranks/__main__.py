@@ -7,6 +7,7 @@ writes there as JOB-RANKS.json. With ``--alone`` there is no MPI.
 import hashlib
 import json
 import os
+import pickle
 import signal
 import sys
 from pathlib import Path
@@ -60,7 +61,8 @@ def gradients(step, k, dtype, change=None):
 
 def params_of(dtype=np.float32):
     rng = np.random.default_rng(3)
-    return {name: rng.normal(size=shape).astype(dtype) for name, shape in SHAPES.items()}
+    found = {name: rng.normal(size=shape).astype(dtype) for name, shape in SHAPES.items()}
+    return pickle.loads(pickle.dumps(found))  # as `comm.bcast` does: their dtypes are copies
 
 
 def nested(entries):
