@@ -87,8 +87,8 @@ static void store_as(void *to, const real *restrict from, size_t n, int kind)
 }
 
 /* A float32 from its upper half, rounded to the nearest (ties away from 0), and its lower one: from
- * 0x8000 on that is the distance below, as a number with a sign.  Below 0 there is nothing: an upper
- * half of 0 that somebody has written since is 0. */
+ * 0x8000 on that is the distance below, as a number with a sign.  Below an upper half of 0 there is
+ * nothing: somebody has written the 0 since. */
 static void load_both(real *restrict to, const uint16_t *high, const uint16_t *low, size_t n)
 {
     PK_SIMD

@@ -56,7 +56,7 @@ def split_float32(x: Array) -> tuple[Halves, Halves]:
 def join_float32(high: Halves, low: Halves) -> Array:
     """The float32 numbers of two halves; lower ones from 0x8000 on count as negative.
 
-    With an upper one of 0 they count as 0: no float32 has both, but somebody may have written the 0.
+    With an upper one of 0 they count as 0: no float32 has both; the 0 was written by somebody.
     """
     rest = np.where((high & 0x7FFF == 0) & (low >= 0x8000), np.uint16(0), low)
     bits = (high.astype(np.uint32) << np.uint32(16)) + rest.view(np.int16).astype(np.uint32)
