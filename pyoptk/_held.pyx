@@ -314,7 +314,10 @@ cdef class Held(Buffers):
         if (self.is_like(i, array, NPY_ARRAY_CARRAY_RO | writable * NPY_ARRAY_WRITEABLE, descr)
                 and data_of(array) == self.held[i].buf):
             return 0
-        if self.kinds[i] and self.kind_of(array) == self.kinds[i]:
+        if self.kinds[i]:
+            if self.kind_of(array) != self.kinds[i]:
+                raise TypeError(f"{self.names[i]}: expected {self.descrs[i].name} as it was at "
+                                f"first, got {_checks.described(array)}")
             acquire_narrow(array, &view, self.names[i], array.shape, "",
                            "a step" if writable else None)
         else:

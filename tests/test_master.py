@@ -313,6 +313,17 @@ def test_what_is_refused(case):
         call()
 
 
+@pytest.mark.filterwarnings("ignore:Setting the dtype:DeprecationWarning")
+@pytest.mark.parametrize("dtype", ["i2", "u1"])
+def test_a_parameter_that_was_given_another_dtype_in_place_is_refused(dtype):
+    param = np.ones(6, np.float16)
+    opt = pyoptk.Adam(param, master="float32")
+    param.dtype = dtype
+    with pytest.raises(TypeError, match=r"^params: expected float16 as it was at first, got "):
+        opt.step(np.ones(6, np.float32))
+    assert (param.view(np.float16) == 1).all()
+
+
 def test_a_gradient_in_the_memory_of_a_master_is_refused():
     for master, state in (("float32", "master"), ("remainder", "remainder")):
         opt = made(pyoptk.Adam, [bf16(np.ones(40)), bf16(np.ones(20))], master)
