@@ -38,6 +38,7 @@ TEXT = "## A text classifier by spaCy"
 TASKS = {
     "step": "Optimizer steps",
     "narrow": "Steps with states of 16 or 8 bits; PyTorch and DeepSpeed: of float32",
+    "halves": "Steps of bfloat16, as those of PyTorch and DeepSpeed are; pyoptk float32 is not",
     "layer": "Recurrent layers, forward and backward with the gradient of the input",
     "scan": "A linear recurrence over time, forward and backward",
     "linear": "Dense layers, forward and backward with the gradient of the input",
