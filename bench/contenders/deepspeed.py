@@ -12,12 +12,12 @@ LR = 1e-3
 start = torch.set_num_threads
 
 
-def step(params, grads, *, optimizer, max_norm=None, dtype=None, **more):
+def step(params, grads, *, optimizer, max_norm=None, **more):
     if optimizer not in ("Adam", "AdamW") or more:
         raise NotImplementedError
-    tensors = [torch.nn.Parameter(torch.tensor(p, dtype=dtype)) for p in params]
+    tensors = [torch.nn.Parameter(torch.tensor(p)) for p in params]
     for tensor, grad in zip(tensors, grads, strict=True):
-        tensor.grad = torch.tensor(grad, dtype=dtype)
+        tensor.grad = torch.tensor(grad)
     opt = DeepSpeedCPUAdam(tensors, lr=LR, adamw_mode=optimizer == "AdamW")
 
     def work():
@@ -25,13 +25,9 @@ def step(params, grads, *, optimizer, max_norm=None, dtype=None, **more):
             torch.nn.utils.clip_grad_norm_(tensors, max_norm)
         opt.step()
 
-    return work, lambda _: [t.detach().float() for t in tensors[:1]]
+    return work, lambda _: [t.detach() for t in tensors[:1]]
 
 
 def narrow(params, grads, *, optimizer, state_dtype):
     """With states of float32: its others are of the dtype of the parameter."""
     return step(params, grads, optimizer=optimizer)
-
-
-def halves(params, grads, *, optimizer, state_dtype, master):
-    return step(params, grads, optimizer=optimizer, dtype=torch.bfloat16)
