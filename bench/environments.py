@@ -82,7 +82,7 @@ OTHERS = {
 
 # What they do in the rows of dense layers and whole models.
 DENSE = {
-    "pyoptk": [HERE / "inputs.py", HERE / "dense.py", HERE / "narrow.py"],
+    "pyoptk": [HERE / f"{name}.py" for name in ("inputs", "dense", "narrow", "halves")],
     "NumPy": [HERE / "inputs.py", HERE / "dense_numpy.py"],
     "PyTorch": [HERE / "inputs.py", HERE / "torch.py"],
 }

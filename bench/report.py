@@ -47,6 +47,7 @@ TASKS = {
     "forecaster": "A training step of LSTM(64), LSTM(32), Dense(1): MSE, Adam, 10 steps in time",
     "fitted": "The same by `fit`",
     "mlp": "A training step of a classifier written in NumPy, with pyoptk's step dropped in",
+    "halves": "Steps of bfloat16 parameters beside PyTorch's, whose states are of bfloat16, too",
 }
 ABOUT_KERNELS = (
     "Time; the roof's share of it; then how many times as long the NumPy twin and PyTorch take "

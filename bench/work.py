@@ -156,6 +156,13 @@ def fitted(B):
     return row | {"label": f"fit, {row['label']}", "task": "fitted"}
 
 
+def halves(master, state_dtype):
+    """A step of bfloat16 parameters and gradients, where others are of bfloat16, too."""
+    row = step("Adam", 10_000_000, master=master, state_dtype=state_dtype)
+    label = row["label"] + ", beside bfloat16"
+    return row | {"label": label, "task": "halves", "tolerance": 0.02}
+
+
 # The rows of README's table.
 BRIEF = [
     row["label"]
@@ -262,6 +269,8 @@ def peers():
     yield step("Adam", 10_000_000, max_norm=1.0) | {"bars": [(1.3, FUSED)]}
     everything = step("Adam", 10_000_000, max_norm=1.0, ema_decay=0.999, zero_grad=True)
     yield everything | {"bars": [(1.25, *TORCH)]}
+    yield halves("stochastic", "8bit") | {"bars": [(1.7, FUSED)]}
+    yield halves("remainder", "bfloat16") | {"bars": []}
     for size, times in zip(rows.LSTM, (4, 1.9, 1.6, 1.5, 1.3, 1.25, 1.15), strict=True):
         large = size[3] >= 256 and size[1] >= 32
         yield layer(*size) | {"bars": [(times, FUSED), *([(0.8, ROOF)] if large else [])]}

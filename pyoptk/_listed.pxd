@@ -2,20 +2,38 @@
 # take, and which of it is written.
 
 from cpython.buffer cimport Py_buffer
+from cpython.dict cimport PyDict_GetItemWithError, PyDict_Next
+from cpython.list cimport PyList_GetItem, PyList_SetSlice, PyList_Size
+from cpython.object cimport PyObject
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
 from ._arrays cimport Buffers
 from .capi cimport (
-    PK_8BIT, PK_BLOCK, PK_CODE_GROUP, PK_F32, PK_MAX_STATES, PK_NATIVE, pk_dtype, pk_tensor,
+    PK_8BIT, PK_BF16, PK_BLOCK, PK_CODE_GROUP, PK_F16, PK_F32, PK_MAX_STATES, PK_NATIVE, pk_dtype,
+    pk_tensor,
 )
+from .dlpack cimport BFLOAT, FLOAT, UINT, Seen, is_flat, same_order, same_shape
 
+cdef enum:              # the arrays of a tensor: its states, their scales, and
+    REMAINDER = 6
+    MASTER
+    PARAM               # the parameter itself
+    ARRAYS
 
 cdef struct Beside:     # what belongs to a tensor of a list besides what the kernel takes
     void *counter       # where PyTorch counts its steps; NULL: nowhere
     bint wide           # whether that is float64
     Py_ssize_t place    # in its group
     const void *known   # a gradient that is known not to overlap what the step writes
+    size_t known_size   # its bytes
+
+
+cdef inline int storage_of(const Seen *a) noexcept:
+    """How a parameter or a gradient is stored, a pk_storage; -1 if no step can take it."""
+    if a.bits == 16:
+        return PK_F16 if a.code == FLOAT else PK_BF16 if a.code == BFLOAT else -1
+    return PK_NATIVE if a.code == FLOAT and (a.bits == 32 or a.bits == 64) else -1
 
 
 cdef inline size_t n_blocks(size_t n) noexcept:
@@ -27,26 +45,54 @@ cdef inline size_t n_bytes(size_t n, int kind) noexcept:
     return (n + PK_CODE_GROUP - 1) // PK_CODE_GROUP * PK_CODE_GROUP * (1 if kind == PK_8BIT else 2)
 
 
-cdef inline size_t size_of(const pk_tensor *t, int slot, pk_dtype dtype) noexcept:
-    """Bytes of the parameter for -1, of a state, or, from PK_MAX_STATES on, of its scale."""
-    if slot >= PK_MAX_STATES:
+cdef inline bint is_state(const Seen *a, const Seen *param, const pk_tensor *t) noexcept:
+    """Whether it is stored as `t` wants its states, in the order of the parameter."""
+    if t.stored.states != PK_NATIVE:
+        return (is_flat(a, UINT, 8, n_bytes(t.n, t.stored.states))
+                and (t.stored.states != PK_8BIT or t.n > 0))
+    return is_like(a, FLOAT, 64 if param.bits == 64 else 32, param)
+
+
+cdef inline bint is_like(const Seen *a, int code, int bits, const Seen *param) noexcept:
+    """Whether it has this type, and the shape and the order of the parameter."""
+    return (a.code == code and a.bits == bits and same_shape(a, param)
+            and same_order(a, param))
+
+
+cdef inline void *array_of(const pk_tensor *t, int which) noexcept:
+    """One of the arrays that the step writes; NULL if there is none."""
+    if which < PK_MAX_STATES:
+        return t.state[which]
+    if which < REMAINDER:
+        return t.scale[which - PK_MAX_STATES]
+    return (t.low if which == REMAINDER else
+            t.param if (which == PARAM) == (t.copy == NULL) else t.copy)
+
+
+cdef inline size_t size_of(const pk_tensor *t, int which, pk_dtype dtype) noexcept:
+    """Its bytes."""
+    if which < PK_MAX_STATES and t.stored.states != PK_NATIVE:
+        return n_bytes(t.n, t.stored.states)
+    if PK_MAX_STATES <= which < REMAINDER:
         return 4 * n_blocks(t.n)
-    if slot < 0 or t.stored.states == PK_NATIVE:
-        return t.n * (4 if dtype == PK_F32 else 8)
-    return n_bytes(t.n, t.stored.states)
+    if which == REMAINDER or which == PARAM and (t.stored.param or t.stored.copy):
+        return 2 * t.n
+    return t.n * (4 if dtype == PK_F32 else 8)
 
 
 cdef inline uint64_t mark_of(const pk_tensor *tensors, size_t count) noexcept:
     """A number that is another one, as good as always, if the step writes to other memory."""
     cdef uint64_t mark = count
     cdef size_t i
-    cdef int slot
+    cdef int which
+    cdef const pk_tensor *t
     for i in range(count):
-        mark = (mark ^ <uint64_t> tensors[i].param) * 1099511628211ULL  # as FNV does
-        mark = (mark ^ tensors[i].n) * 1099511628211ULL
-        for slot in range(PK_MAX_STATES):
-            mark = (mark ^ <uint64_t> tensors[i].state[slot]) * 1099511628211ULL
-            mark = (mark ^ <uint64_t> tensors[i].scale[slot]) * 1099511628211ULL
+        t = &tensors[i]
+        for which in range(ARRAYS):
+            mark = (mark ^ <uint64_t> array_of(t, which)) * 1099511628211ULL  # as FNV does
+        mark = (mark ^ t.n) * 1099511628211ULL
+        mark = (mark ^ (t.stored.param << 16 | t.stored.copy << 8 | t.stored.states)
+                ) * 1099511628211ULL
     return mark
 
 
@@ -54,28 +100,28 @@ cdef inline Buffers written_by(const pk_tensor *tensors, Beside *beside, size_t 
                                pk_dtype dtype, tuple names, tools, list groups):
     """The memory that the step writes; raises if some of it is written twice.
 
-    `names` has those of the states, then those of their scales.
+    `names` has those of the arrays but the last, the parameter.
     """
     cdef size_t i
-    cdef int slot
+    cdef int which
     cdef const pk_tensor *t
     cdef Py_buffer *view
     cdef void *memory
     cdef Buffers written = Buffers()
-    written.reserve(count * (1 + 2 * PK_MAX_STATES))
+    written.reserve(count * ARRAYS)
     for i in range(count):
         t = &tensors[i]
         beside[i].known = NULL
         name = tools.name_of(groups, t.group, beside[i].place)
-        for slot in range(-1, 2 * PK_MAX_STATES):
-            memory = (<void *> t.param if slot < 0 else <void *> t.state[slot]
-                      if slot < PK_MAX_STATES else <void *> t.scale[slot - PK_MAX_STATES])
+        for which in range(ARRAYS):
+            memory = array_of(t, which)
             if memory != NULL and t.n:
                 view = &written.held[written.n_held]
                 memset(view, 0, sizeof(Py_buffer))
-                view.buf, view.len = memory, size_of(t, slot, dtype)
+                view.buf, view.len = memory, size_of(t, which, dtype)
                 view.itemsize = view.len  # as if it were one element, without an axis
-                written.names[written.n_held] = name if slot < 0 else f"the {names[slot]} of {name}"
+                written.names[written.n_held] = (name if which == PARAM else
+                                                 f"the {names[which]} of {name}")
                 written.n_held += 1
     written.check_apart()
     return written
@@ -88,14 +134,42 @@ cdef inline int check_gradients(const pk_tensor *tensors, Beside *beside, size_t
     cdef const pk_tensor *t
     for i in range(count):
         t = &tensors[i]
-        if t.grad != beside[i].known:
-            size = 2 if t.stored.grad != PK_NATIVE else 4 if dtype == PK_F32 else 8
-            if written.owner(t.grad, t.n * size) >= 0:
+        size = t.n * (2 if t.stored.grad != PK_NATIVE else 4 if dtype == PK_F32 else 8)
+        if t.grad != beside[i].known or size != beside[i].known_size:
+            if written.owner(t.grad, size) >= 0:
                 name = tools.name_of(groups, t.group, beside[i].place)
                 raise ValueError(f"{name}.grad: expected memory of its own, got a tensor that "
                                  f"overlaps what the step writes")
-            beside[i].known = t.grad
+            beside[i].known, beside[i].known_size = t.grad, size
     return 0
+
+
+cdef inline dict state_of(states, p, Py_ssize_t *at):
+    """The states of a parameter; looks first where they are if it is the next with states.
+
+    PyTorch computes the hash of a tensor in Python.
+    """
+    cdef PyObject *found
+    cdef PyObject *key
+    cdef Py_ssize_t next = at[0]
+    if PyDict_Next(<dict> states, &next, &key, &found) and key == <PyObject *> p:
+        at[0] = next
+    else:
+        found = PyDict_GetItemWithError(<dict> states, p)
+    return <dict?> (states[p] if found == NULL else <object> found)
+
+
+cdef inline bint keep_at(list kept, Py_ssize_t place, tensor) except -1:
+    """Put a tensor there; whether it was not there yet. Most are those of the last step."""
+    if place < PyList_Size(kept) and PyList_GetItem(kept, place) == <PyObject *> tensor:
+        return False
+    PyList_SetSlice(kept, place, place + 1, [tensor])
+    return True
+
+
+cdef inline double counted(const Beside *beside) noexcept:
+    """The number of steps in PyTorch's counter."""
+    return (<double *> beside.counter)[0] if beside.wide else (<float *> beside.counter)[0]
 
 
 cdef inline void count_steps(const pk_tensor *tensors, const Beside *beside, size_t count) noexcept:

@@ -4,31 +4,33 @@ Where a tensor is, PyTorch tells through the C functions of DLPack 1.3, a table 
 tensor has as `__dlpack_c_exchange_api__`: nothing is compiled against PyTorch, and an address is
 asked for in each step anew. What is rare, and every message, is Python: pyoptk/torch/tensors.py.
 """
-from cpython.dict cimport PyDict_GetItemWithError, PyDict_Next
 from cpython.exc cimport PyErr_Clear
-from cpython.list cimport PyList_GetItem, PyList_SetSlice, PyList_Size
+from cpython.list cimport PyList_SetSlice, PyList_Size
 from cpython.mem cimport PyMem_Free
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.math cimport INFINITY, sqrt
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint64_t
 from libc.string cimport memset
 
 from ._arrays cimport Buffers
 from ._core cimport _Lock, clip_coefficient, num_threads, optim_table
 from ._listed cimport (
-    Beside, check_gradients, count_steps, mark_of, n_blocks, n_bytes, written_by,
+    Beside, check_gradients, count_steps, counted, is_like, is_state, keep_at, mark_of, n_blocks,
+    state_of, storage_of, written_by,
 )
 from ._optim cimport Row, check_fits, row_named
 from ._sparse cimport room_for
 from .capi cimport (
-    PK_8BIT, PK_BF16, PK_F16, PK_F32, PK_F64, PK_MAX_STATES, PK_NATIVE, pk_common, pk_dtype,
-    pk_tensor,
+    PK_8BIT, PK_F16, PK_F32, PK_F64, PK_MAX_STATES, PK_NATIVE, pk_common, pk_dtype, pk_tensor,
 )
 from .dlpack cimport (
-    BFLOAT, CPU, FLOAT, UINT, Exchange, Seen, address_of, is_dense, is_flat, same_order, same_shape,
+    CPU, FLOAT, INT, Exchange, Seen, address_of, is_dense, is_flat, same_order, same_shape,
     size_of_seen,
 )
+
+cdef enum:              # how narrow parameters of a group are stepped: tools.MASTERS
+    NO_MASTER, COPIED, HALVED, BY_CHANCE
 
 # ---- the tensors of one dtype -------------------------------------------------------------------
 
@@ -75,10 +77,8 @@ cdef class _Listed:
 
     cdef double norm(self) noexcept:
         kernels = optim_table(self.dtype)
-        cdef double norm
         with nogil:
-            norm = kernels.global_norm(self.tensors, self.count, self.scratch, num_threads())
-        return norm
+            return kernels.global_norm(self.tensors, self.count, self.scratch, num_threads())
 
     cdef int prepare(self, Row row) except -1:
         """Memory for the norm and for the step."""
@@ -100,23 +100,15 @@ cdef class _Listed:
 cdef class Stepper:
     """What the steps of one optimizer need besides its groups and states.
 
-    Parameters
-    ----------
-    which : str
-        The optimizer, by its name in pyoptk.kernels.
-    keys : tuple of str
-        PyTorch's names of its states, in the order in which `Row.states` has ours.
-    counts : bool
-        Whether PyTorch has a tensor that counts the steps of each parameter. If not, a parameter
-        with a state that is missing takes its first step.
-    tools : module
-        pyoptk.torch.tensors.
+    `which` is its name in pyoptk.kernels, `keys` has PyTorch's names of its states in the order of
+    `Row.states`, and `tools` is pyoptk.torch.tensors. `counts`: PyTorch has a tensor that counts
+    the steps of each parameter. If not, one with a state that is missing takes its first step.
     """
     cdef Row row
     cdef tuple keys
     cdef PyObject *wanted[3]      # those that the group has; else NULL
-    cdef tuple names_of_states    # keys, filled up to PK_MAX_STATES, then those of the scales
-    cdef bint counts
+    cdef bint counts, has_states  # whether there is one of them
+    cdef tuple names_of_states    # keys, filled up to PK_MAX_STATES, then those of other arrays
     cdef object tools, Tensor, Parameter, increment_version
     cdef const Exchange *exchange
     cdef int busy                 # a guard: see _Lock
@@ -125,7 +117,7 @@ cdef class Stepper:
     cdef size_t configs_size
     cdef Py_ssize_t group, place  # of the parameter that is looked at
     cdef uint64_t nth             # its index among all
-    cdef int narrow               # how states of its group are stored
+    cdef int narrow, master       # how states and narrow parameters of its group are stored
     cdef int64_t least            # elements of a parameter, for 8 bits
     cdef list groups              # those of the step
     cdef object states            # a dict by parameter that makes an entry where there is none
@@ -134,7 +126,7 @@ cdef class Stepper:
     cdef list kept                # the other tensors of the step, and of the last one
     cdef Py_ssize_t n_kept        # which of them are the step's
     cdef object held              # tools.held of `kept`; None when that has changed
-    cdef list made                # pairs of a dict and keys: states that were missing
+    cdef list made                # pairs of a dict and keys: states that were missing, or []
     cdef list copies              # pairs of a parameter and a dense copy that the step changes
 
     def __cinit__(self, str which, tuple keys, bint counts, tools):
@@ -176,9 +168,7 @@ cdef class Stepper:
             self.collect(optimizer, hypers)
             return self.run(hypers, scale, max_norm)
         except BaseException:
-            for state, keys in self.made:
-                for key in keys:
-                    del state[key]
+            self.tools.undo(self.made)
             raise
         finally:
             self.groups = self.states = self.grads = self.copies = self.made = None
@@ -198,6 +188,7 @@ cdef class Stepper:
             hyper = <dict> hypers[self.group]
             self.want(hyper)
             self.narrow = self.tools.STATE_DTYPES[hyper["state_dtype"]]
+            self.master = self.tools.MASTERS[hyper["master"]]
             self.least = hyper["min_8bit_size"] if self.narrow == PK_8BIT else 0
             self.place = 0
             for p in <list?> group["params"]:
@@ -213,10 +204,11 @@ cdef class Stepper:
     cdef int want(self, dict hyper) except -1:
         """PyTorch's name for each state of a group; none for those that it does not need."""
         cdef int slot
-        names = self.row.state_names(hyper)
+        names, self.has_states = self.row.state_names(hyper), False
         for slot in range(3):
             self.wanted[slot] = (NULL if slot >= len(self.keys) or names[slot] is None
                                  else <PyObject *> self.keys[slot])
+            self.has_states |= self.wanted[slot] != NULL
         return 0
 
     cdef str label(self, Py_ssize_t group, Py_ssize_t place):
@@ -241,16 +233,19 @@ cdef class Stepper:
     cdef int take(self, dict group, dict hyper, p, grad) except -1:
         """Add a parameter to the list of its dtype."""
         cdef Seen param, given
-        cdef _Listed listed
         cdef pk_tensor *t
         cdef dict state = None
-        cdef int slot
+        cdef int kind, of_grad
         self.see(p, &param, "")
         self.see(grad, &given, ".grad")
-        if param.code != FLOAT or param.bits != 32 and param.bits != 64:
-            self.tools.refuse(p, self.name())
+        kind, of_grad = storage_of(&param), storage_of(&given)
+        if kind != PK_NATIVE and (kind < 0 or self.master == NO_MASTER
+                                  or kind == PK_F16 and self.master != COPIED):
+            self.tools.check_parameter(p, self.name(), hyper["master"])
         if not same_shape(&param, &given):
             self.tools.refuse_shape(grad, p, self.name(".grad"))
+        if of_grad < 0 or (given.bits == 64) != (param.bits == 64):
+            self.tools.refuse_gradient(grad, p, self.name(".grad"))
         whole = p
         if (not is_dense(&param) or not same_order(&param, &given)
                 or size_of_seen(&param) == 1 and (p.is_neg() or grad.is_neg())):
@@ -259,84 +254,93 @@ cdef class Stepper:
             self.see(grad, &given, ".grad")
             if whole is not p:
                 self.copies.append((p, whole))
-        listed = self.singles if param.bits == 32 else self.doubles
+        cdef _Listed listed = self.doubles if param.bits == 64 else self.singles
         t = &listed.tensors[listed.count]
         memset(t, 0, sizeof(pk_tensor))
         t.param, t.grad, t.n = address_of(&param), address_of(&given), size_of_seen(&param)
-        t.group, t.step, t.seed = self.group, 2, self.nth
-        if param.bits == 32 and size_of_seen(&param) >= self.least:
+        t.group, t.seed, t.step = self.group, self.nth, 2 if self.has_states else 1
+        t.stored.param, t.stored.grad = <unsigned char> kind, <unsigned char> of_grad
+        t.stored.by_chance = kind != PK_NATIVE and self.master == BY_CHANCE
+        if param.bits != 64 and size_of_seen(&param) >= self.least:
             t.stored.states = self.narrow
-        if given.code != FLOAT or given.bits != param.bits:
-            if param.bits != 32 or given.bits != 16 or given.code != FLOAT and given.code != BFLOAT:
-                self.tools.refuse_gradient(grad, p, self.name(".grad"))
-            t.stored.grad = PK_F16 if given.code == FLOAT else PK_BF16
         self.keep(whole)
         self.grads.append(grad)
-        for slot in range(3):
-            if self.wanted[slot] != NULL:
-                if state is None:
-                    state = self.state_of(p)
-                if not self.take_state(state, slot, whole, &param, t):
-                    t.step = 1
-                    self.made.append((state, self.tools.made(
-                        state, self.row, self.keys, hyper, whole, group, t.stored.states,
-                        self.nth)))
-                    self.take_state(state, slot, whole, &param, t)
+        if self.has_states or kind != PK_NATIVE:
+            state = state_of(self.states, p, &self.at)
+            if not self.take_states(state, whole, &param, t):
+                names, other = self.tools.made(
+                    state, self.row, self.keys, hyper, p, whole, group, t.stored.states, self.nth)
+                self.made.append((state, names))
+                if other is not whole:
+                    self.see(other, &param, "")
+                    t.param = address_of(&param)
+                    self.copies.append((p, other))
+                self.take_states(state, other, &param, t)
         listed.beside[listed.count].counter = NULL
         listed.beside[listed.count].place = self.place
-        if self.counts or t.stored.states != PK_NATIVE:
-            self.take_counter(self.state_of(p) if state is None else state, t,
+        if self.counts or t.stored.states != PK_NATIVE or t.stored.by_chance:
+            self.take_counter(state_of(self.states, p, &self.at) if state is None else state, t,
                               &listed.beside[listed.count])
         listed.count += 1
         return 0
 
     cdef int keep(self, tensor) except -1:
-        """Let a tensor live as long as the step, and autograd know that it is written.
-
-        Most are those of the last step, in the same order.
-        """
-        if (self.n_kept == PyList_Size(self.kept)
-                or PyList_GetItem(self.kept, self.n_kept) != <PyObject *> tensor):
-            PyList_SetSlice(self.kept, self.n_kept, self.n_kept + 1, [tensor])
+        """Let a tensor live as long as the step, and autograd know that it is written."""
+        if keep_at(self.kept, self.n_kept, tensor):
             self.held = None
         self.n_kept += 1
         return 0
 
-    cdef dict state_of(self, p):
-        """The states of a parameter; looks first where they are if it is the next with states.
+    cdef bint take_states(self, dict state, whole, const Seen *param, pk_tensor *t) except -1:
+        """Find the memory of the states and of a master; returns whether all are there."""
+        cdef bint found = True
+        if t.stored.param != PK_NATIVE and not t.stored.by_chance:
+            found = self.take_master(state, whole, param, t)
+        elif self.master != NO_MASTER and ("master" in state or "remainder" in state):
+            self.made.append((state, []))  # of another master: tools.settle drops it
+        for slot in range(3):
+            if self.wanted[slot] != NULL and not self.take_state(state, slot, whole, param, t):
+                t.step, found = 1, False
+        return found
 
-        PyTorch computes the hash of a tensor in Python.
-        """
-        cdef PyObject *found
-        cdef PyObject *key
-        cdef Py_ssize_t at = self.at
-        if PyDict_Next(<dict> self.states, &at, &key, &found) and key == <PyObject *> p:
-            self.at = at
+    cdef bint take_master(self, dict state, whole, const Seen *param, pk_tensor *t) except -1:
+        """Let a narrow parameter be stepped with what `state` has for that; whether it is there."""
+        cdef Seen seen
+        cdef bint copied = self.master == COPIED
+        cdef str key = "master" if copied else "remainder"
+        value = state.get(key)
+        if value is None:
+            return False
+        self.see(value, &seen, key)
+        if seen.bits != (32 if copied else 16) or seen.code != (FLOAT if copied else INT):
+            return False  # PyTorch has loaded it, and perhaps stepped its parameter
+        if not is_like(&seen, seen.code, seen.bits, param):
+            value = self.tools.reordered(state, key, whole, self.name(key))
+            self.see(value, &seen, key)
+        self.keep(value)
+        if copied:
+            t.copy, t.stored.copy = t.param, t.stored.param
+            t.param, t.stored.param = address_of(&seen), PK_NATIVE
         else:
-            found = PyDict_GetItemWithError(<dict> self.states, p)
-        return <dict?> (self.states[p] if found == NULL else <object> found)
+            t.low = <uint16_t *> address_of(&seen)
+        return True
 
-    cdef bint take_state(self, dict state, int slot, whole, const Seen *like,
+    cdef bint take_state(self, dict state, int slot, whole, const Seen *param,
                          pk_tensor *t) except -1:
         """Find the memory of a state and of its scale; returns whether it is there."""
         cdef Seen seen
-        cdef int kind = t.stored.states
         cdef str key = <str> <object> self.wanted[slot], scale_key
-        cdef PyObject *found = PyDict_GetItemWithError(state, key)
-        if found == NULL or found == <PyObject *> None:
+        value = state.get(key)
+        if value is None:
             return False
-        value = <object> found
         self.see(value, &seen, key)
-        if not (is_flat(&seen, UINT, 8, n_bytes(t.n, kind)) and (kind != PK_8BIT or t.n > 0)
-                if kind != PK_NATIVE else
-                seen.code == FLOAT and seen.bits == like.bits and same_shape(&seen, like)
-                and same_order(&seen, like)):
+        if not is_state(&seen, param, t):
             value = self.tools.refitted(state, self.row.name, slot, key, whole, self.name(key),
-                                        kind, self.nth)
+                                        t.stored.states, self.nth)
             self.see(value, &seen, key)
         self.keep(value)
-        t.state[slot] = <void *> like if seen.data == NULL else address_of(&seen)  # of no element
-        if kind == PK_8BIT:
+        t.state[slot] = <void *> param if seen.data == NULL else address_of(&seen)  # no element
+        if t.stored.states == PK_8BIT:
             scale_key = self.names_of_states[slot + PK_MAX_STATES]
             value = state.get(scale_key)
             self.see(value, &seen, scale_key)
@@ -349,8 +353,7 @@ cdef class Stepper:
     cdef int take_counter(self, dict state, pk_tensor *t, Beside *beside) except -1:
         cdef Seen seen
         cdef double steps
-        cdef PyObject *found = PyDict_GetItemWithError(state, "step")
-        value = None if found == NULL else <object> found
+        value = state.get("step")
         if type(value) is not self.Tensor:  # what does not count has taken a step if it has states
             value = self.tools.counter(state, 0 if self.counts else t.step - 1)
         self.see(value, &seen, "step")
@@ -358,7 +361,7 @@ cdef class Stepper:
             value = self.tools.counter(state, 0)
             self.see(value, &seen, "step")
         beside.counter, beside.wide = address_of(&seen), seen.bits == 64
-        steps = (<double *> beside.counter)[0] if beside.wide else (<float *> beside.counter)[0]
+        steps = counted(beside)
         if not 0 <= steps < 2.0**62:
             raise ValueError(f"{self.name('step')}: expected a number of steps, got {steps}")
         t.step = <int64_t> steps + 1
@@ -370,7 +373,6 @@ cdef class Stepper:
         cdef size_t g, n = len(hypers), size = self.row.row.config_size
         cdef double norm = -1, most = INFINITY if max_norm is None else max_norm, wide
         cdef _Listed listed
-        cdef pk_common *common
         check_fits("grad_scale", scale, PK_F32)
         room_for(&self.configs, &self.configs_size, n * size)
         for g in range(n):
@@ -389,11 +391,10 @@ cdef class Stepper:
             if most < INFINITY:
                 scale *= clip_coefficient(norm, most, 1e-6)
         for g in range(n):
-            common = <pk_common *> (<char *> self.configs + g * size)
-            common.grad_scale = scale
+            (<pk_common *> (<char *> self.configs + g * size)).grad_scale = scale
         self.increment_version(self.kept)  # now, while all this is in the cache
         self.singles.step(self.row, self.configs)
         self.doubles.step(self.row, self.configs)
-        if self.copies:
-            self.tools.put_back(self.copies)
+        if self.copies or self.made:
+            self.tools.settle(self.copies, self.made)
         return None if max_norm is None else norm

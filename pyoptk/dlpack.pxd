@@ -5,6 +5,7 @@ from libc.string cimport memcmp
 
 cdef enum:
     CPU = 1             # kDLCPU
+    INT = 0             # kDLInt
     UINT = 1            # kDLUInt
     FLOAT = 2           # kDLFloat
     BFLOAT = 4          # kDLBfloat

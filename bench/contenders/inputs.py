@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 OURS = Path(__file__).parents[2] / "pyoptk" / "duel" / "contenders" / "inputs.py"
-narrow = runpy.run_path(str(OURS))["step"]
+narrow = halves = runpy.run_path(str(OURS))["step"]
 TABLE = 50_000, 64  # of embeddings
 
 

@@ -84,6 +84,13 @@ def narrow(params, grads, *, optimizer, state_dtype):
     return steps(getattr(torch.optim, optimizer), params, grads, fused=True)
 
 
+def halves(params, grads, *, optimizer, state_dtype, master):
+    """Its fused step of bfloat16, which has its states in bfloat16, too, rounded to the nearest."""
+    steps = runpy.run_path(str(Path(__file__).with_name("tensors.py")))["steps"]
+    make = getattr(torch.optim, optimizer)
+    return steps(make, params, grads, dtype=torch.bfloat16, fused=True)
+
+
 def touched_rows(table, indices, values, *, optimizer, dense=False, **settings):
     """With its sparse optimizers; not coalesced, as a gradient comes from an embedding."""
     if dense:

@@ -65,25 +65,26 @@ def _check_master(master: Any, tree: Params) -> None:
     if master is not None:
         _checks.check_choice("master", master, MASTERS)
     narrow = [i for i, kind in enumerate(tree.held.kinds) if kind]
-    if not narrow:
-        if master is not None:
-            raise ValueError(
-                f"master: expected None, because no parameter is float16 or bfloat16, got "
-                f"{master!r}"
-            )
-    elif master is None:
+    if not narrow and master is not None:
         raise ValueError(
-            "master: expected 'float32', 'remainder' or 'stochastic' for "
-            f"{_shown(tree, narrow[0])}, because most updates are smaller than its roundings, "
-            "got None"
+            f"master: expected None, because no parameter is float16 or bfloat16, got {master!r}"
         )
-    elif master != "float32":
-        for i in narrow:
-            if tree.held.kinds[i] == NARROW["float16"]:
-                raise ValueError(
-                    f"master: expected 'float32' for {_shown(tree, i)}, because {master!r} is for "
-                    f"bfloat16, whose bits are the upper ones of a float32, got {master!r}"
-                )
+    for i in narrow:
+        check_master(master, _shown(tree, i), tree.held.kinds[i] == NARROW["float16"])
+
+
+def check_master(master: Any, param: str, is_float16: bool) -> None:
+    """Raise if a parameter of 16 bits, so described, cannot be stepped so."""
+    if master is None:
+        raise ValueError(
+            f"master: expected 'float32', 'remainder' or 'stochastic' for {param}, because most "
+            "updates are smaller than its roundings, got None"
+        )
+    if is_float16 and master != "float32":
+        raise ValueError(
+            f"master: expected 'float32' for {param}, because {master!r} is for bfloat16, whose "
+            f"bits are the upper ones of a float32, got {master!r}"
+        )
 
 
 def _shown(tree: Params, i: int) -> str:

@@ -18,7 +18,7 @@ from .._arguments import Declared
 from .._optim import ROWS
 from .._tensors import Stepper
 from ..optim.like import KEYWORDS
-from ..optim.narrow import check_state_dtype
+from ..optim.narrow import MASTERS, check_state_dtype
 from . import tensors
 
 Number = Any  # a float, or a tensor of one element
@@ -49,9 +49,10 @@ class TorchOptimizer(Declared, _Clipping, torch.optim.Optimizer):
     What all of them take, besides the arguments of their namesakes in `torch.optim`:
 
     params : iterable of tensors, of pairs of a name and a tensor, or of dicts
-        As for every optimizer of PyTorch. float32 or float64, on the CPU; of any layout, but one
-        that is not dense is copied in each step. A gradient has the dtype of its parameter; for
-        float32 it may also be bfloat16 or float16.
+        As for every optimizer of PyTorch. float32, float64, bfloat16 or float16, on the CPU; of any
+        layout, but one that is not dense is copied in each step. A gradient of float64 has a
+        parameter of float64; others may be float32, bfloat16 or float16, whatever their parameter
+        is, as far as its `grad_dtype` lets them.
     cautious, clip_value
         As in `pyoptk.Optimizer`. May differ between groups.
     max_norm : float or None
@@ -59,9 +60,15 @@ class TorchOptimizer(Declared, _Clipping, torch.optim.Optimizer):
         ``torch.nn.utils.clip_grad_norm_`` does to those of the same parameters; gradients stay as
         they are. For all groups; may be assigned. `grad_norm` tells the norm before.
     state_dtype, min_8bit_size
-        As in `pyoptk.Optimizer`: how the states of float32 parameters are stored, "float32",
-        "bfloat16" or "8bit". May differ between groups, and change: the next step converts. Narrow
-        states are tensors of uint8, those of 8 bits with their scales beside them.
+        As in `pyoptk.Optimizer`: how the states of all but float64 parameters are stored,
+        "float32", "bfloat16" or "8bit". May differ between groups, and change: the next step
+        converts. Narrow states are tensors of uint8, those of 8 bits with their scales beside them.
+    master : {"float32", "remainder", "stochastic"}
+        As in `pyoptk.Optimizer`: how parameters of bfloat16 and float16 are stepped; must be given
+        where there are any, and is without effect on others. "float32": the state "master" has the
+        numbers in float32. "remainder", for bfloat16: the state "remainder" has their lower halves
+        in int16. "stochastic", for bfloat16: rounded by chance. May differ between groups, and
+        change.
     maximize : bool
         Ascend the gradient.
     foreach, fused, capturable
@@ -98,6 +105,7 @@ class TorchOptimizer(Declared, _Clipping, torch.optim.Optimizer):
     clip_value: Number | None = None
     state_dtype: str = "float32"
     min_8bit_size: int = 4096
+    master: str | None = None
     max_norm: Number | None = None  # a property of _Clipping
 
     def _begin(self, given: dict[str, Any]) -> None:
@@ -124,6 +132,8 @@ class TorchOptimizer(Declared, _Clipping, torch.optim.Optimizer):
                 numbers |= meaning(group[name], group)
         if group["state_dtype"] != "float32":
             check_state_dtype(self._kernel, {**numbers, **group}, np.dtype(np.float32))
+        if group["master"] is not None:
+            _checks.check_choice("master", group["master"], MASTERS)
         return numbers
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -143,9 +153,11 @@ class TorchOptimizer(Declared, _Clipping, torch.optim.Optimizer):
         group = self.param_groups[place]
         if group["differentiable"]:
             raise ValueError("differentiable: expected False, because a step has no gradient")
+        numbers = self._numbers(group)
         for i, p in enumerate(group["params"]):
-            tensors.check_parameter(p, tensors.name_of(self.param_groups, place, i))
-        doubles, numbers = [p.dtype == torch.float64 for p in group["params"]], self._numbers(group)
+            name = tensors.name_of(self.param_groups, place, i)
+            tensors.check_parameter(p, name, group["master"])
+        doubles = [p.dtype == torch.float64 for p in group["params"]]
         dtype = np.dtype(np.float64 if any(doubles) else np.float32)
         check_state_dtype(self._kernel, {**numbers, **group}, dtype)
         self._stepper.check([numbers], [all(doubles)])
@@ -186,7 +198,7 @@ class TorchOptimizer(Declared, _Clipping, torch.optim.Optimizer):
         Hyper-parameters become those of the checkpoint, but states stay stored as they are here:
         the next step converts them.
         """
-        kept = ("state_dtype", "min_8bit_size")
+        kept = ("state_dtype", "min_8bit_size", "master")
         before = [{name: group[name] for name in kept} for group in self.param_groups]
         super().load_state_dict(state_dict)
         for group, own in zip(self.param_groups, before, strict=True):
@@ -195,9 +207,12 @@ class TorchOptimizer(Declared, _Clipping, torch.optim.Optimizer):
         saved = [i for group in state_dict["param_groups"] for i in group["params"]]
         params = [p for group in self.param_groups for p in group["params"]]
         for i, p in zip(saved, params, strict=True):
+            narrow = p.dtype in tensors.HALVES
             for name, value in state_dict["state"].get(i, {}).items():
-                if isinstance(value, torch.Tensor) and value.dtype == torch.uint8:
-                    self.state[p][name] = value.clone()
+                if name in tensors.BESIDE and not narrow:
+                    self.state[p].pop(name, None)  # of a parameter that was narrow there
+                elif tensors.keeps_dtype(name, value, narrow):
+                    self.state[p][name] = value.to(p.device, copy=True)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

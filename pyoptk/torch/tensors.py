@@ -12,13 +12,20 @@ from torch.nn import Parameter
 
 from .._optim import ROWS, convert_state
 from .._places import begin_at, states_for, words_of
+from ..optim.narrow import check_master
+from ..reference.halves import join_float32, split_float32
 
 ScriptList: Any = getattr(torch._C, "ScriptList", None)
 
 __all__ = ["Parameter", "Tensor", "increment_version"]
-SUPPORTED = (torch.float32, torch.float64)
+HALVES = (torch.bfloat16, torch.float16)
+SUPPORTED = (torch.float32, torch.float64, *HALVES)
 STATE_DTYPES = {"float32": 0, "bfloat16": 1, "8bit": 3}  # the numbers of pk_storage
 _KINDS = {number: kind for kind, number in STATE_DTYPES.items()}
+MASTERS = {None: 0, "float32": 1, "remainder": 2, "stochastic": 3}
+# By `master`, what belongs to a narrow parameter besides its states, and its dtype.
+_BESIDE = {"float32": ("master", torch.float32), "remainder": ("remainder", torch.int16)}
+BESIDE = tuple(name for name, _ in _BESIDE.values())
 
 
 def name_of(groups: list[dict[str, Any]], group: int, place: int) -> str:
@@ -28,9 +35,16 @@ def name_of(groups: list[dict[str, Any]], group: int, place: int) -> str:
 
 
 def names_of_states(keys: tuple[str, ...], most: int) -> tuple[str, ...]:
-    """Those of the states, filled up to as many as a kernel has, then those of their scales."""
+    """Those of what a step writes in the order of _listed.pxd; as many states as a kernel has."""
     filled = (*keys, "", "")[:most]
-    return (*filled, *(f"{key}_scale" for key in filled))
+    return (*filled, *(f"{key}_scale" for key in filled), "remainder", "master")
+
+
+def keeps_dtype(name: str, value: Any, narrow: bool) -> bool:
+    """Whether a state of a checkpoint stays as it is, where PyTorch gives it its parameter's."""
+    return isinstance(value, Tensor) and (
+        not value.is_floating_point() or (narrow and name != "step")
+    )
 
 
 # ---- what is refused -----------------------------------------------------------------------------
@@ -46,7 +60,7 @@ def check_type(tensor: Any, name: str) -> None:
         )
 
 
-def check_parameter(tensor: Any, name: str) -> None:
+def check_parameter(tensor: Any, name: str, master: str | None) -> None:
     """Raise if no step can change this tensor."""
     check_type(tensor, name)
     if (
@@ -55,6 +69,8 @@ def check_parameter(tensor: Any, name: str) -> None:
         or tensor.layout is not torch.strided
     ):
         refuse(tensor, name)
+    if tensor.dtype in HALVES:
+        check_master(master, f"{name} of {tensor.dtype}", tensor.dtype == torch.float16)
 
 
 def refuse(tensor: Any, name: str) -> NoReturn:
@@ -66,9 +82,10 @@ def refuse(tensor: Any, name: str) -> NoReturn:
         )
     if tensor.device.type != "cpu":
         raise TypeError(f"{name}: expected a tensor on the CPU, got one on {tensor.device}")
-    narrow = tensor.dtype in (torch.bfloat16, torch.float16)
-    advice = "; step a float32 copy of it, whose gradient may be narrow" if narrow else ""
-    raise TypeError(f"{name}: expected torch.float32 or torch.float64, got {tensor.dtype}{advice}")
+    raise TypeError(
+        f"{name}: expected torch.float32, torch.float64, torch.bfloat16 or torch.float16, got "
+        f"{tensor.dtype}"
+    )
 
 
 def refuse_shape(grad: Tensor, p: Tensor, name: str) -> NoReturn:
@@ -85,8 +102,8 @@ def refuse_scale(scale: Tensor, name: str, blocks: int) -> NoReturn:
 
 
 def refuse_gradient(grad: Tensor, p: Tensor, name: str) -> NoReturn:
-    narrow = ", torch.bfloat16 or torch.float16" if p.dtype == torch.float32 else ""
-    raise TypeError(f"{name}: expected {p.dtype}{narrow}, got {grad.dtype}")
+    fits = "float64" if p.dtype == torch.float64 else "float32, torch.bfloat16 or torch.float16"
+    raise TypeError(f"{name}: expected torch.{fits}, got {grad.dtype}")
 
 
 # ---- what is made --------------------------------------------------------------------------------
@@ -106,18 +123,22 @@ def arranged(p: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def made(
-    state: dict[str, Any], row: Any, keys: tuple[str, ...], hyper: dict[str, Any], whole: Tensor,
-    group: dict[str, Any], kind: int, seed: int,
-) -> list[str]:  # fmt: skip
-    """Make those of the states that are missing, as they are before the first step; their names.
+    state: dict[str, Any], row: Any, keys: tuple[str, ...], hyper: dict[str, Any], p: Tensor,
+    whole: Tensor, group: dict[str, Any], kind: int, seed: int,
+) -> tuple[list[str], Tensor]:  # fmt: skip
+    """Make what is missing of the states, as it is before the first step; also a master.
 
-    Their memory is NumPy's: where arrays begin changes the speed of a step, see _places.py.
+    Their memory is NumPy's: where arrays begin changes the speed of a step, see _places.py. Returns
+    their names and `whole`, or in its place the copy that is to be stepped.
     """
     pairs = zip(row.state_names(hyper), keys, strict=False)  # PyTorch may have fewer
     missing = {ours: key for ours, key in pairs if ours and state.get(key) is None}
-    place: list[tuple[int, tuple[int, ...]]] = [(whole.data_ptr(), (whole.numel(),))]
-    dtype = np.dtype("f4" if whole.dtype == torch.float32 else "f8")
-    arrays = states_for(place, list(missing), dtype, _KINDS[kind], 0)
+    dtype, halves = np.dtype("f8" if whole.dtype == torch.float64 else "f4"), whole.dtype in HALVES
+    at = 0 if halves else whole.data_ptr()
+    beside, its_dtype = _BESIDE.get(hyper["master"] if halves else "", ("", None))
+    master = hyper["master"] if beside and found(state, beside) is None else None
+    place: list[tuple[int, tuple[int, ...]]] = [(at, (whole.numel(),))]
+    arrays = states_for(place, list(missing), dtype, _KINDS[kind], 0, master, [int(halves)])
     names = []
     for ours, key in missing.items():
         array, scale = arrays[ours][0], arrays.get(f"{ours}_scale", [None])[0]
@@ -132,7 +153,59 @@ def made(
         if scale is not None:
             state[f"{key}_scale"] = torch.from_numpy(scale)
             names.append(f"{key}_scale")
-    return names
+    if master is not None:
+        value = torch.from_numpy(arrays[beside][0].view(f"i{its_dtype.itemsize}")).view(its_dtype)
+        state[beside] = value.as_strided(whole.shape, whole.stride())
+        names.append(beside)
+        whole = begin_master(state, beside, p, whole)
+    return names, whole
+
+
+def found(state: dict[str, Any], name: str) -> Tensor | None:
+    """The master or the remainder among the states, if a step has left it as it is.
+
+    `torch.optim` makes all states bfloat16, and does not change this one when it takes a step.
+    """
+    value: Tensor | None = state.get(name)
+    return value if value is not None and value.dtype == dict(_BESIDE.values())[name] else None
+
+
+def begin_master(state: dict[str, Any], name: str, p: Tensor, whole: Tensor) -> Tensor:
+    """Let what was made for a parameter begin at its number, which the other one may tell.
+
+    Returns `whole`, or the copy with the upper halves of a master, which is to be stepped.
+    """
+    before = found(state, BESIDE[name == "master"])
+    if before is None:
+        if name == "master":
+            state[name].copy_(whole)
+        return whole
+    before = reordered({"": before}, "", whole, name)
+    if name == "master":
+        halves = (flat(x.view(torch.int16)).numpy().view(np.uint16) for x in (whole, before))
+        flat(state[name]).copy_(torch.from_numpy(join_float32(*halves)))
+        return whole
+    high, low = (torch.from_numpy(x.view(np.int16)) for x in split_float32(flat(before).numpy()))
+    whole = whole.clone() if whole is p else whole
+    flat(whole.view(torch.int16)).copy_(high)
+    flat(state[name]).copy_(low)
+    return whole
+
+
+def flat(tensor: Tensor) -> Tensor:
+    """Its elements in the order of their memory, which is dense."""
+    return tensor.detach().as_strided((tensor.numel(),), (1,))
+
+
+@torch.no_grad()
+def reordered(state: dict[str, Any], key: str, whole: Tensor, name: str) -> Tensor:
+    """A state in the order of its parameter, in the place of what is there."""
+    value: Tensor = state[key]
+    if value.shape != whole.shape:
+        refuse_shape(value, whole, name)
+    state[key] = torch.empty_like(whole.detach(), dtype=value.dtype).copy_(value)
+    ordered: Tensor = state[key]
+    return ordered
 
 
 @torch.no_grad()
@@ -147,16 +220,15 @@ def refitted(
     ours, value = ROWS[kernel].states[slot][0], state[key]
     if value.dtype == torch.uint8:
         value = decoded(kernel, ours, value, state.get(f"{key}_scale"), whole, name)
-    if value.shape != whole.shape:
-        refuse_shape(value, whole, name)
-    value = torch.empty_like(whole.detach()).copy_(value)
+    wide = torch.float32 if whole.dtype in HALVES else whole.dtype
+    value = reordered({"": value.to(wide)}, "", whole, name)
     state.pop(f"{key}_scale", None)
     if kind:
-        flat = value.as_strided((value.numel(),), (1,)).numpy()
-        words = np.zeros(words_of(flat.size, _KINDS[kind]), np.uint32)
-        scale = np.zeros(-(-flat.size // 256), np.float32) if _KINDS[kind] == "8bit" else None
+        numbers = flat(value).numpy()
+        words = np.zeros(words_of(numbers.size, _KINDS[kind]), np.uint32)
+        scale = np.zeros(-(-numbers.size // 256), np.float32) if _KINDS[kind] == "8bit" else None
         steps = int(state.get("step", 0))
-        convert_state(kernel, ours, words, scale, flat, seed, steps, True)
+        convert_state(kernel, ours, words, scale, numbers, seed, steps, True)
         value = torch.from_numpy(words.view(np.uint8))
         if scale is not None:
             state[f"{key}_scale"] = torch.from_numpy(scale)
@@ -206,7 +278,18 @@ def counter(state: dict[str, Any], start: int) -> Tensor:
 
 
 @torch.no_grad()
-def put_back(copies: list[tuple[Tensor, Tensor]]) -> None:
-    """Write what `arranged` has copied."""
+def settle(copies: list[tuple[Tensor, Tensor]], made: list[tuple[dict[str, Any], Any]]) -> None:
+    """After a step, write back what it has copied, and drop what belongs to another `master`."""
     for p, whole in copies:
         p.copy_(whole)
+    for state, names in made:
+        for beside, other in (BESIDE, BESIDE[::-1]):
+            if beside in names or not names:
+                state.pop(other, None)
+
+
+def undo(made: list[tuple[dict[str, Any], Any]]) -> None:
+    """Remove the states that a refused step has made."""
+    for state, names in made:
+        for name in names:
+            del state[name]

@@ -37,6 +37,8 @@ def step(
     theirs = getattr(torch.optim, THEIRS.get(optimizer, optimizer), None)
     if theirs is None or (way == "fused" and optimizer not in FUSED):
         raise NotImplementedError
+    if settings.keys() & {"state_dtype", "master"}:
+        raise NotImplementedError
     tensors = [nn.Parameter(torch.tensor(p)) for p in params]
     for tensor, grad in zip(tensors, grads, strict=True):
         tensor.grad = torch.tensor(grad)
