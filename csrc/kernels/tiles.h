@@ -221,8 +221,10 @@ __attribute__((noinline)) static void turn_rows(real *to, const real *from, ptrd
     for (size_t r = 0; r < columns; r += SIDE) {
         const size_t lanes = smaller(columns - r, SIDE);
         vec block[LANES];
-        for (size_t i = 0; i < SIDE; i++)
+        for (size_t i = 0; i < SIDE; i++) {
+            __builtin_prefetch(from + ((ptrdiff_t)i + SIDE) * ldf + r);
             block[i] = i < n ? load_n(from + (ptrdiff_t)i * ldf + r, lanes) : (vec){0};
+        }
         transpose(block);
         for (size_t i = 0; i < lanes; i++)
             store(to + (r + i) * SIDE, block[i]);
