@@ -138,23 +138,38 @@ static void round_rows(real *to, size_t ldt, const real *from, size_t ldf, size_
         round_right(to, from + k * ldf, k + 1 < K ? from + (k + 1) * ldf : NULL, n, ldt);
 }
 
+#ifdef PK_PAIRS
+/* As pack_columns, of `depth` elements of each row. */
+static void pairs_of_columns(real *to, size_t ldt, const real *from, size_t ldf, size_t rows,
+                             size_t depth)
+{
+    for (size_t k = 0; k < depth; k += 2 * LANES, from += 2 * LANES) {
+        const size_t n = smaller(depth - k, 2 * LANES), first = smaller(n, LANES);
+        vec tile[LANES];
+        for (size_t r = 0; r < LANES; r++)
+            tile[r] = r < rows ? pairs_in_both(load_n(from + r * ldf, first),
+                                               load_n(from + r * ldf + LANES, n - first))
+                               : (vec){0};
+        transpose(tile);
+        for (size_t i = 0; i < (n + 1) / 2; i++, to += ldt)
+            store(to, tile[i]);
+    }
+}
+#endif
+
 static void gate_columns(real *to, size_t ldt, const real *w, size_t H, size_t N, size_t unit,
                          size_t units, const size_t *gates, size_t count)
 {
 #ifdef PK_PAIRS
     /* Pairs of a row of w are adjacent: rounded first, they are half as much to transpose. */
-    enum { DEPTH = 64 }; /* pairs of a row at a time */
-    _Alignas(ALIGNMENT) real rows[LANES * DEPTH];
+    enum { DEPTH = 64 }; /* pairs at a time, so that the written cache lines stay in L1 */
     if (count * units < ldt)
         memset(to, 0, (N + 1) / 2 * ldt * sizeof *to);
     for (size_t k = 0; k < N; k += 2 * DEPTH, to += DEPTH * ldt)
         for (size_t j = 0; j < count; j++)
-            for (size_t u = 0; u < units; u += LANES) {
-                const size_t n = smaller(N - k, 2 * DEPTH), height = smaller(units - u, LANES);
-                round_left(rows, DEPTH, w + (gates[j] * H + unit + u) * N + k, (ptrdiff_t)N, height,
-                           n);
-                pack_columns(to + j * units + u, ldt, rows, DEPTH, height, (n + 1) / 2);
-            }
+            for (size_t u = 0; u < units; u += LANES)
+                pairs_of_columns(to + j * units + u, ldt, w + (gates[j] * H + unit + u) * N + k, N,
+                                 smaller(units - u, LANES), smaller(N - k, 2 * DEPTH));
 #else
     PK_PRODUCTS.packing.gate_columns(to, ldt, w, H, N, unit, units, gates, count);
     round_rows(to, ldt, to, ldt, N, ldt);

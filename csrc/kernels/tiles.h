@@ -15,10 +15,9 @@ enum {
     GROUP = 2 * SIDE,    /* rows and columns of c at a time */
     TURNED = 1 << 13,    /* elements of a transposed left-hand side at a time: 32 KiB */
     STEP = GROUP * SIDE, /* elements between blocks of k where a left-hand side is laid in groups */
-    TOGETHER = 4 * WIDTH,           /* columns of c that are written together */
-    PIECE = 8,                      /* blocks of k at a time: 16 KiB of each operand */
-    SETS = 4096 / sizeof(real) / 2, /* rows so far apart are in two sets of L1 */
-    MOST_STRETCHES = 4,             /* of two terms */
+    TOGETHER = 4 * WIDTH, /* columns of c that share a piece of a left-hand side */
+    PIECE = 16 * SIDE,    /* elements of k in one: 32 KiB, and so in L1 */
+    MOST_STRETCHES = 4,   /* of two terms */
 };
 
 /* Whole blocks of k of a term, for a group of rows. */
@@ -41,18 +40,25 @@ PK_INLINE void before_tiles(void) { __asm__ volatile("" : : : "memory"); }
 /* Gives the tiles the sizes for a group of `rows` rows. */
 static void shape_tiles(size_t rows)
 {
-    tile_shapes shapes = {.palette = 1};
-    const size_t first = smaller(rows, SIDE), second = rows > SIDE ? rows - SIDE : SIDE;
-    for (int i = 0; i < 8; i++) {
-        shapes.row_bytes[i] = SIDE * sizeof(real);
-        shapes.rows[i] = (uint8_t)(i > 5 ? SIDE : i == 2 || i == 3 || i == 5 ? second : first);
+    enum { BYTES = SIDE * sizeof(real) };
+    static const tile_shapes whole = {
+        .palette = 1,
+        .row_bytes = {BYTES, BYTES, BYTES, BYTES, BYTES, BYTES, BYTES, BYTES},
+        .rows = {SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE}};
+    tile_shapes shapes = whole;
+    if (rows == GROUP) { /* read from memory: what has just been written there takes longer */
+        _tile_loadconfig(&whole);
+        return;
     }
+    shapes.rows[0] = shapes.rows[1] = shapes.rows[4] = (uint8_t)smaller(rows, SIDE);
+    shapes.rows[2] = shapes.rows[3] = shapes.rows[5] = (uint8_t)(rows > SIDE ? rows - SIDE : SIDE);
     __asm__ volatile("" : : "r"(&shapes) : "memory");
     _tile_loadconfig(&shapes);
 }
 
 /* Tiles += the stretches, from column n of the right-hand sides on; rows and cols, of tiles, are
- * literals. */
+ * literals.  The right-hand side passes through L1; the left-hand side, which all columns need,
+ * stays there. */
 PK_INLINE void multiply_tiles(const int rows, const int cols, const stretch *s, size_t count,
                               size_t n)
 {
@@ -61,7 +67,7 @@ PK_INLINE void multiply_tiles(const int rows, const int cols, const stretch *s, 
         const char *a = (const char *)s->a;
         const char *b = (const char *)(s->b + n);
         for (size_t k = 0; k < s->blocks; k++, a += s->a_step, b += SIDE * b_row) {
-            _tile_loadd(6, b, b_row);
+            _tile_stream_loadd(6, b, b_row);
             _tile_loadd(4, a, s->a_row);
             _tile_dpbf16ps(0, 4, 6);
             if (rows > 1) {
@@ -69,7 +75,7 @@ PK_INLINE void multiply_tiles(const int rows, const int cols, const stretch *s, 
                 _tile_dpbf16ps(2, 5, 6);
             }
             if (cols > 1) {
-                _tile_loadd(7, b + SIDE * sizeof(real), b_row);
+                _tile_stream_loadd(7, b + SIDE * sizeof(real), b_row);
                 _tile_dpbf16ps(1, 4, 7);
             }
             if (rows > 1 && cols > 1)
@@ -165,15 +171,7 @@ static void terms_of_group(size_t r, size_t rows, size_t panel, size_t width, co
                    round_up(width, LANES) * sizeof *b);
         s[n++] = (stretch){ends_a[i], ends_b[i], SIDE * sizeof(real), 0, WIDTH, 1};
     }
-    for (size_t left = n ? s->blocks : 0;; left -= PIECE, begin = NULL) {
-        const int more = terms->left.depth == SIDE && left > PIECE; /* then c is in L1, too */
-        s->blocks = more ? PIECE : left;
-        columns_of_group(rows, width, s, more ? 1 : n, c, ldc, begin);
-        if (!more)
-            return;
-        s->a += PIECE * terms->left.segment;
-        s->b += PIECE * SIDE * s->b_row;
-    }
+    columns_of_group(rows, width, s, n, c, ldc, begin);
 }
 
 /* A left-hand side of K elements that is laid in groups, from row r on. */
@@ -191,33 +189,21 @@ static void panels_of_group(size_t r, size_t rows, size_t width, const term *ter
                        begin);
 }
 
-PK_INLINE void copy_rows(real *to, size_t ldt, const real *from, size_t ldf, size_t rows,
-                         size_t width)
+/* The same with a left-hand side that is laid in groups. */
+static void pieces_of_group(size_t r, size_t rows, size_t width, const term *t, real *c, size_t ldc,
+                            const real *begin)
 {
-    for (size_t r = 0; r < rows; r++, to += ldt, from += ldf)
-        for (size_t j = 0; j < width; j += LANES) {
-            const size_t n = smaller(width - j, LANES);
-            store_n(to + j, load_n(from + j, n), n);
-        }
-}
-
-/* The same with c in a copy: rows that are a power of two apart would be in the same few lines of
- * L1, and memory takes long rows faster. */
-__attribute__((noinline)) static void panels_of_copy(size_t r, size_t rows, size_t width,
-                                                     const term *t, real *c, size_t ldc,
-                                                     const real *begin)
-{
-    enum { ROW = TOGETHER + SIDE };
-    _Alignas(ALIGNMENT) real copy[GROUP * ROW];
-    term part = *t;
-    for (size_t n = 0; n < width;
-         n += TOGETHER, part.right.b += TOGETHER / WIDTH * t->right.panel) {
-        const size_t columns = smaller(width - n, TOGETHER);
-        if (!begin)
-            copy_rows(copy, ROW, c + n, ldc, rows, columns);
-        panels_of_group(r, rows, columns, &part, 1, copy, ROW, begin);
-        before_tiles();
-        copy_rows(c + n, ldc, copy, ROW, rows, columns);
+    for (size_t n = 0; n < width; n += TOGETHER) {
+        term part = *t;
+        size_t k = 0;
+        part.right.b += n / WIDTH * t->right.panel;
+        do {
+            part.K = smaller(t->K - k, PIECE);
+            panels_of_group(r, rows, smaller(width - n, TOGETHER), &part, 1, c + n, ldc,
+                            k ? NULL : begin);
+            part.left.a += PIECE / SIDE * t->left.segment;
+            part.right = rows_from(part.right, PIECE);
+        } while ((k += PIECE) < t->K);
     }
 }
 
@@ -241,8 +227,10 @@ __attribute__((noinline)) static void turn_rows(real *to, const real *from, ptrd
     for (size_t r = 0; r < columns; r += SIDE) {
         const size_t lanes = smaller(columns - r, SIDE);
         vec block[LANES];
-        for (size_t i = 0; i < SIDE; i++)
+        for (size_t i = 0; i < SIDE; i++) {
+            __builtin_prefetch(from + ((ptrdiff_t)i + SIDE) * ldf + r);
             block[i] = i < n ? load_n(from + (ptrdiff_t)i * ldf + r, lanes) : (vec){0};
+        }
         transpose(block);
         for (size_t i = 0; i < lanes; i++)
             store(to + (r + i) * SIDE, block[i]);
@@ -289,8 +277,8 @@ static void panel_of_tiles(size_t M, size_t width, const term *terms, size_t cou
         if (shape != shaped)
             shape_tiles(shape);
         shaped = shape;
-        if (terms->left.depth == SIDE && width > WIDTH && ldc % SETS == 0)
-            panels_of_copy(r, rows, width, terms, c, ldc, begin);
+        if (terms->left.depth == SIDE)
+            pieces_of_group(r, rows, width, terms, c, ldc, begin);
         else if (terms->left.col == 1)
             panels_of_group(r, rows, width, terms, count, c, ldc, begin);
         else
