@@ -1,6 +1,6 @@
-/* States of 8 and 16 bits, in vectors: what codes stand for, and how what comes out of a step is
- * rounded.  Rounding is stochastic: random bits are added below the last bit that is kept, and the
- * rest is cut off, so that a mean of many steps follows what float32 would have.
+/* States of 8 and 16 bits, in vectors: what codes stand for, and how a step rounds its results.
+ * Rounding is stochastic: random bits are added below the last stored bit, and then all below it
+ * are dropped, so that the mean over many steps follows float32.
  *
  * A state of 8 bits has a power of two, its scale, for each block of PK_BLOCK elements.  A state
  * that cannot be negative has codes of 5 exponent and 3 mantissa bits, c > 0 for
@@ -23,8 +23,9 @@ enum {
     GROUP = 64, /* elements whose codes share WORDS words */
     WORDS = 16,
     MANTISSA = 23,       /* bits of a float's */
-    CUT = 20,            /* of them fall away */
-    LEAST_SCALE = 32,    /* exponent of a scale, with the bias of floats: of codes all are normal */
+    CUT = 20,            /* of them are dropped */
+    LEAST_SCALE = 32,    /* smallest biased exponent of a scale: with it no code is a denormal
+                          * number */
     BELOW_POSITIVE = 31, /* exponent of code 0, relative to the scale's */
     BELOW_SIGNED = 15
 };
@@ -51,7 +52,7 @@ PK_INLINE vec_unsigned merged(vec_unsigned mask, vec_unsigned a, vec_unsigned b)
     return ((a ^ b) & mask) ^ b;
 }
 
-/* Those of elements 0..LANES-1. */
+/* The random numbers of elements 0..LANES-1. */
 PK_INLINE vec_unsigned first_numbers(numbers of)
 {
     vec_unsigned lane;
@@ -68,7 +69,7 @@ PK_INLINE vec decoded_half(vec_unsigned words, int j)
     return (vec)(j % 2 ? words & 0xffff0000 : words << 16);
 }
 
-/* Rounded to the upper 16 bits; the others are garbage.  A NaN stays one. */
+/* Rounded to the upper 16 bits; the lower ones are garbage.  A NaN stays a NaN. */
 PK_INLINE vec_unsigned rounded_half(vec x, vec_unsigned random)
 {
     const vec_unsigned up = (vec_unsigned)x + (random >> 16);
@@ -77,7 +78,7 @@ PK_INLINE vec_unsigned rounded_half(vec x, vec_unsigned random)
 
 /* ---- 8 bits ---------------------------------------------------------------------------------- */
 
-/* The bits of what code 0 stands for, or would if 0 were no exception. */
+/* The bits of the number that code 0 stands for by the formula, without the exception. */
 PK_INLINE uint32_t base_of(float scale, int positive)
 {
     const uint32_t least = LEAST_SCALE << MANTISSA, bits = bits_of(scale);

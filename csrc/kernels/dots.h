@@ -13,7 +13,8 @@ enum {
 #endif
 };
 
-/* One row of each w_j, [K], and rows of x.  The rows of the next lane are K elements further. */
+/* Rows of weights w_j and rows of x, all [K].  The row of w_j for the next lane is K elements
+ * further. */
 typedef struct dot_term {
     const real *w[COLS], *x;
     size_t K;
