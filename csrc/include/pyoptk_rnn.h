@@ -85,8 +85,8 @@ typedef struct {
      *                       is the same for all steps (Gal & Ghahramani 2016)
      *   drop_candidate      instead, g of an LSTM or n of a GRU is multiplied so, with a mask
      *                       [T, B, H] (Semeniuta et al. 2016)
-     *   zoneout_h, _c       s_t is s_{t-1} with probability p (Krueger et al. 2016); h_t uses the new
-     *                       c.  zoneout_c excludes peepholes
+     *   zoneout_h, _c       s_t is s_{t-1} with probability p (Krueger et al. 2016); h_t uses the
+     *                       new c.  zoneout_c excludes peepholes
      * The masks are those of pk_dropout_config for an array of that shape, with `seed` and a stream
      * of `stream` + PK_NOISE_STREAMS times 1 for zoneout of h, 2 of c, 3 for dropout. */
     double recurrent_dropout, zoneout_h, zoneout_c;

@@ -11,8 +11,7 @@
 enum {
     NORM_ROWS = 32,   /* rows of a block */
     NORM_VECTORS = 4, /* vectors of columns whose gradients stay in registers over a group */
-    NORM_GROUP = 8    /* rows whose sums are computed before any is used, because a sum has a long
-                    * latency */
+    NORM_GROUP = 8 /* rows whose sums are computed before any is used: sums have a long latency */
 };
 
 typedef struct {
@@ -79,7 +78,7 @@ typedef struct {
     real *dx;
     size_t N, count;
     real mean[NORM_GROUP], scale[NORM_GROUP];
-    real shift[NORM_GROUP], slope[NORM_GROUP]; /* means of dy gain, and of that times y */
+    real shift[NORM_GROUP], slope[NORM_GROUP]; /* means of gain dy, of that times normed x */
 } norm_group_gradient;
 
 PK_INLINE void norm_sums(norm_group_gradient *g, size_t k)
