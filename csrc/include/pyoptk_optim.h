@@ -7,6 +7,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* ---- optimizers ------------------------------------------------------------------------------ */
 
 /* All optimizers: (name in the enum, name of everything else).  The enum, the table of descriptions
@@ -360,5 +364,9 @@ static inline double pk_clip_coefficient(double norm, double max_norm, double ep
     const double coefficient = max_norm / (norm + eps);
     return coefficient > 1 || norm == 0 ? 1 : coefficient; /* a NaN stays one */
 }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

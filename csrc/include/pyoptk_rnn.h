@@ -6,6 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* ---- recurrent layers ------------------------------------------------------------------------ */
 
 /* The cells, with the order of the gates in their weights, which is PyTorch's:
@@ -256,5 +260,9 @@ typedef struct {
      * removing them. */
     double (*fma_roof)(size_t rounds, double *out);
 } pk_math_kernels;
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -110,7 +110,8 @@ PK_INLINE vec vec_exp(vec x)
     const exp_parts e = exp_split(x);
     const vec p = 1 + (e.high + (e.r * e.r * e.q - e.low));
     /* 2^k may overflow where exp(x) does not.  Then p < 1, and k fits if it is added to the
-     * exponent of p.  Unsigned, because the sum may wrap outside the range, where it is not used. */
+     * exponent of p.  The sum is unsigned because it may wrap outside the range, where it is not
+     * used. */
     const vec_unsigned one = (vec_unsigned)broadcast(1);
     const vec y = (vec)((vec_unsigned)p + ((vec_unsigned)e.two_to_k - one));
     return pick(x <= EXP_MAX, masked(x >= EXP_MIN, y), x + (real)INFINITY); /* NaN + inf is NaN */
