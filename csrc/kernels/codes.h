@@ -1,6 +1,6 @@
-/* States of 8 and 16 bits, in vectors: what codes stand for, and how a step rounds its results.
- * Rounding is stochastic: random bits are added below the last stored bit, and then all below it
- * are dropped, so that the mean over many steps follows float32.
+/* States of 8 and 16 bits, in vectors, for narrow.h: what codes stand for, and how a step rounds
+ * its results.  Rounding is stochastic: random bits are added below the last stored bit, and then
+ * all below it are dropped, so that the mean over many steps follows float32.
  *
  * A state of 8 bits has a power of two, its scale, for each block of PK_BLOCK elements.  A state
  * that cannot be negative has codes of 5 exponent and 3 mantissa bits, c > 0 for

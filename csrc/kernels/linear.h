@@ -1,4 +1,5 @@
-/* Linear layers, y = f(x w^T + b): what forward and backward share, and forward.
+/* Linear layers, y = f(x w^T + b): forward, a kernel of dense.c, and what linear_backward.h shares
+ * with it.
  *
  * Forward transposes w into panels, which costs as much as the products of ten rows.  So a few long
  * rows are multiplied by dot products along the rows of w, in place.  The products of backward need

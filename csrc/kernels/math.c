@@ -1,6 +1,6 @@
-/* The table of functions of arrays: exp, sigmoid, tanh, dropout, the product of matrices, linear
+/* The table of functions of arrays: exp, sigmoid, tanh, dropout, products of matrices, linear
  * recurrences.  CMake compiles this file once for each instruction set and dtype, with contraction
- * to FMA.  Everything is static except the table, so that no two objects share a symbol. */
+ * to FMA.  Everything is static except the table, which users get from pk_math (dispatch.c). */
 #include "dropout.h"
 #include "mathfun.h"
 #include "matmul.h"

@@ -1,5 +1,5 @@
 /* Packs the weights of layers into panels for matmul.h: transposed for the forward pass, as they
- * are for the backward pass. */
+ * are for the backward pass.  products.c and rounded.c have these functions in their tables. */
 #ifndef PK_PACK_H
 #define PK_PACK_H
 

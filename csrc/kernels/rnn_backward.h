@@ -1,6 +1,7 @@
 /* The backward pass of a recurrent layer: goes back step by step, replaces the gates by dA and
  * carries dh and dc.  From dA, rnn_gradients.h then computes dx and the gradients of the weights.
- * If forward did not keep the gates of all steps, this is done window by window. */
+ * If forward did not keep the gates of all steps, this is done window by window.  rnn_backward is a
+ * kernel of the table (rnn_passes.h). */
 #ifndef PK_RNN_BACKWARD_H
 #define PK_RNN_BACKWARD_H
 

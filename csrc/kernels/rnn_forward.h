@@ -1,5 +1,6 @@
 /* The forward pass of a recurrent layer: packs the weights, then computes step by step, panel by
- * panel, the products of x and h with the weights and applies the cell. */
+ * panel, the products of x and h with the weights and applies the cell.  rnn_forward is a kernel of
+ * the table (rnn_passes.h). */
 #ifndef PK_RNN_FORWARD_H
 #define PK_RNN_FORWARD_H
 

@@ -1,4 +1,6 @@
-/* How much memory a recurrent layer needs, and for how many steps it holds gates and states. */
+/* How much memory a recurrent layer needs, and for how many steps it holds gates and states.  Both
+ * passes make their jobs here; rnn_sizes is a kernel of the table.  You may change how many steps a
+ * block or a window has. */
 #ifndef PK_RNN_MEMORY_H
 #define PK_RNN_MEMORY_H
 

@@ -1,4 +1,5 @@
-/* A single time step of a recurrent layer, for inference on a stream.
+/* A single time step of a recurrent layer, for inference on a stream: a kernel of the table
+ * (rnn_passes.h).
  *
  * Weights are read in place, in dot products along their rows.  Packing would read and write all of
  * them in every step, because a packed copy would be stale once somebody changes a weight.  A step

@@ -1,5 +1,6 @@
-/* The partition of a recurrent layer: how its work is divided between threads, and the walk through
- * its time steps. */
+/* The partition of a recurrent layer: how its work is divided between threads, and the loop over
+ * its time steps.  Both passes call rnn_walk_steps.  You may change the rules: results have the
+ * same bits for any partition. */
 #ifndef PK_RNN_THREADS_H
 #define PK_RNN_THREADS_H
 
