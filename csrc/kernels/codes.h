@@ -23,7 +23,7 @@ enum {
     GROUP = 64, /* elements whose codes share WORDS words */
     WORDS = 16,
     MANTISSA = 23,       /* bits of a float's */
-    CUT = 20,            /* of them are dropped */
+    DROPPED = 20,        /* of them are dropped */
     LEAST_SCALE = 32,    /* smallest biased exponent of a scale: with it no code is a denormal
                           * number */
     BELOW_POSITIVE = 31, /* exponent of code 0, relative to the scale's */
@@ -99,13 +99,13 @@ PK_INLINE vec_unsigned shifted_left(vec_unsigned x, int by) { return by < 0 ? x 
 /* Code j of each word. */
 PK_INLINE vec decoded_positive(vec_unsigned words, int j, vec_unsigned base)
 {
-    const vec_unsigned field = shifted_left(words, CUT - 8 * j) & 0xffu << CUT;
+    const vec_unsigned field = shifted_left(words, DROPPED - 8 * j) & 0xffu << DROPPED;
     return chosen((vec_bits)(field != 0), (vec)(field + base), (vec){0});
 }
 
 PK_INLINE vec decoded_signed(vec_unsigned words, int j, vec_unsigned base, vec offset)
 {
-    const vec_unsigned field = shifted_left(words, CUT - 8 * j) & 0x7fu << CUT;
+    const vec_unsigned field = shifted_left(words, DROPPED - 8 * j) & 0x7fu << DROPPED;
     const vec_unsigned sign = shifted_left(words, 24 - 8 * j) & 0x80000000;
     return (vec)((vec_unsigned)((vec)(field + base) - offset) | sign);
 }
@@ -113,7 +113,7 @@ PK_INLINE vec decoded_signed(vec_unsigned words, int j, vec_unsigned base, vec o
 /* The scale of a block: the smallest power of two that lets the largest magnitude round up. */
 PK_INLINE float scale_for(uint32_t largest, int positive)
 {
-    const uint32_t exponent = (largest + (positive ? 0 : 1 << 8) + (1 << CUT) - 1) >> MANTISSA;
+    const uint32_t exponent = (largest + (positive ? 0 : 1 << 8) + (1 << DROPPED) - 1) >> MANTISSA;
     if (exponent > 254)
         return float_of(0x7fc00000);
     return float_of((exponent < LEAST_SCALE ? LEAST_SCALE : exponent) << MANTISSA);
@@ -148,7 +148,8 @@ PK_INLINE void encode_block(const real *x, uint32_t *words, float *scale, number
     }
     const uint32_t base = base_of(*scale, positive);
     const vec_unsigned bases = broadcast_bits(base);
-    const vec offset = broadcast(float_of(base)), least = broadcast(float_of(base + (1 << CUT)));
+    const vec offset = broadcast(float_of(base)),
+              least = broadcast(float_of(base + (1 << DROPPED)));
     const vec_unsigned stride = broadcast_bits(WORDS * of.stride);
     const vec_unsigned signs = broadcast_bits(0x80000000), top = broadcast_bits(0xff000000);
     vec_unsigned first = first_numbers(of);
@@ -158,10 +159,10 @@ PK_INLINE void encode_block(const real *x, uint32_t *words, float *scale, number
             for (int j = 0; j < 4; j++, random += stride) {
                 const vec v = load(x + at + (size_t)j * WORDS + w);
                 const vec y = positive ? larger_of(v, least) : vec_abs(v) + offset;
-                vec_unsigned bits = (vec_unsigned)y - bases + (random >> (32 - CUT));
+                vec_unsigned bits = (vec_unsigned)y - bases + (random >> (32 - DROPPED));
                 if (positive)
                     bits = (vec_unsigned)chosen((vec_bits)(v != 0), (vec)bits, (vec){0});
-                bits <<= 24 - CUT;
+                bits <<= 24 - DROPPED;
                 if (!positive)
                     bits = merged(signs, (vec_unsigned)v, bits);
                 codes = merged(top, bits, codes >> 8);
