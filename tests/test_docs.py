@@ -111,6 +111,14 @@ def test_public_names_in_a_document_exist(document):
             assert hasattr(getattr(pyoptk, name), member), f"{name}.{member}"
 
 
+def test_names_of_c_in_documents_exist():
+    sources = " ".join(path.read_text() for path in [*C, ROOT / "CMakeLists.txt"])
+    added = text_of("CHANGELOG.md").split("### Added")[1].split("\n### ")[0]  # old names are below
+    for text in (added, *map(text_of, DOCS)):
+        for name in re.findall(r"\b(?:pk|PK)_(?!\w+_f\d\d_)\w+", text):  # no tables of a dtype
+            assert re.search(rf"\b{name}\b", sources), name
+
+
 @pytest.mark.parametrize("name", [*OPTIMIZERS, *LAYERS])
 def test_semantics_mentions_every_optimizer_and_layer_and_readme_every_layer(name):
     for document in ["docs/semantics.md", *(["README.md"] if name in LAYERS else [])]:
