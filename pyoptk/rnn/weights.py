@@ -1,4 +1,4 @@
-"""The arrays of a recurrent layer: their names, their shapes and their first values."""
+"""The arrays of a recurrent layer: their names, shapes and first values."""
 
 from __future__ import annotations
 
