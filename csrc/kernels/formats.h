@@ -51,8 +51,8 @@ PK_INLINE uint16_t to_f16(float x)
     const uint32_t bits = bits_of(x), sign = bits >> 16 & 0x8000, size = bits & 0x7fffffff;
     const uint32_t normal = (size - ((127u - 15) << 23) + 0xfff + (size >> 13 & 1)) >> 13;
     const uint32_t denormal = bits_of(float_of(size) + 0.5f) - bits_of(0.5f);
-    const uint32_t beyond = size > 0x7f800000 ? 0x7e00 : 0x7c00;
     const uint32_t finite = size < (127u - 14) << 23 ? denormal : normal;
+    const uint32_t beyond = 0x7c00 | (0x7f800000 - size) >> 31 << 9; /* infinity; a NaN: 0x7e00 */
     return (uint16_t)(sign | (size < (127u + 16) << 23 ? finite : beyond));
 }
 

@@ -211,7 +211,8 @@ def fork(t):
     pyoptk.set_num_threads(t.pick([1, 2, 3]))
     param, opt, grad = _sgd(t.pick([10, 200_000]))
     opt.step(grad)
-    # A sanitizer's malloc may hang in the child if another thread was in it.
+    # AddressSanitizer before LLVM 18 and GCC 14 does not take its own locks around a fork, so that
+    # pthread_create may hang in the child (llvm-project #75290; CPython's tests leave it out, too).
     stop, busy = threading.Event(), t.chance(0.5) and not SANITIZED
     _, others, ones = _sgd(200_000)
 
