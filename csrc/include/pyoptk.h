@@ -49,8 +49,8 @@ const pk_products *pk_bf16_products(void);
 enum { PK_ISA_UNKNOWN = 1, PK_ISA_UNUSABLE = 2 };
 
 /* Selects a set by name, or the best one if name is NULL.  Returns 0, or an error from above, after
- * which nothing has changed.  Until the first call the best one is in use.  Do not call this while
- * a kernel runs. */
+ * which nothing has changed.  At first the best one is in use.  Do not call this while a kernel
+ * runs. */
 int pk_use_isa(const char *name);
 const char *pk_isa(void);
 /* The i-th set of this build, best first, and whether this CPU has it; NULL past the last one. */
@@ -66,8 +66,7 @@ void pk_parallel(void (*fn)(void *arg, size_t chunk), void *arg, size_t chunks, 
 /* In fn: whether this thread is a worker, with 1 MiB of stack, and not a thread of the program. */
 int pk_on_worker(void);
 
-/* The first element of chunk c, if n elements are divided into `chunks`; chunk `chunks` begins at
- * n. */
+/* The first element of chunk c of n elements in `chunks` chunks; that of chunk `chunks` is n. */
 static inline size_t pk_chunk_begin(size_t n, size_t c, size_t chunks)
 {
     const size_t share = n / chunks, rest = n % chunks;

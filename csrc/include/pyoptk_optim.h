@@ -69,8 +69,7 @@ typedef struct {
     size_t group;                /* which element of `configs` holds its hyper-parameters */
     float *scale[PK_MAX_STATES]; /* [ceil(n / PK_BLOCK)] in/out: of a state in PK_8BIT; else NULL */
     uint64_t seed;               /* of the random bits for rounding by chance */
-    void *copy;                  /* [n] out: the parameter after the step, in the format
-                                  * stored.copy */
+    void *copy;                  /* [n] out: the new parameter, in the format stored.copy */
     uint16_t *low;               /* [n] in/out: of a parameter in PK_BF16, which is rounded to the
                                   * nearest: the lower halves of the float32 that it stands for */
     struct {
@@ -299,8 +298,7 @@ typedef struct {
     double largest_grad;                       /* the largest magnitude that is not a NaN */
     double clipped, zeros, nonfinite;          /* shares of the elements of the gradient */
     double rates[PK_WATCHED_RATES]; /* |update / (grad_scale * gradient)| of so many elements at
-                                     * equal distances; if n is smaller, the first n are those of
-                                     * all elements */
+                                     * equal distances; if n is smaller, of all, in the first n */
 } pk_watched;
 
 typedef struct {

@@ -52,8 +52,8 @@ typedef enum {
 
 /* What forward keeps for backward.  PK_SAVE_MINIMAL: the outputs, and c of every few steps;
  * backward computes the rest again, with the same bits.  For an LSTM this is a third more
- * arithmetic and a sixth of the memory; PK_RNN keeps the same with either.  PK_SAVE_NOTHING: there
- * is no backward. */
+ * arithmetic and a sixth of the memory; PK_RNN keeps the same.  PK_SAVE_NOTHING: there is no
+ * backward. */
 typedef enum { PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING } pk_save;
 
 /* How products are computed, if not in the dtype of the kernels; from pk_bf16_products. */
@@ -61,8 +61,7 @@ typedef struct {
     double (*roof)(size_t rounds, double *out); /* as fma_roof of pk_math_kernels */
 } pk_products;
 
-/* The distance between the streams of random numbers of one layer; `stream` of pk_rnn_shape must be
- * less. */
+/* The distance between a layer's streams of random numbers; `stream` of pk_rnn_shape is less. */
 #define PK_NOISE_STREAMS ((uint64_t)1 << 62)
 
 /* The shape of one direction of one layer.  Sizes are at most PTRDIFF_MAX. */
@@ -124,8 +123,7 @@ typedef struct {
 } pk_rnn_weights;
 
 /* The number of elements (scratch: bytes) of the arrays of the same names in pk_rnn_layer.
- * SIZE_MAX if it does not fit a size_t.  Sizes for a shape with resets are enough for that shape
- * without them. */
+ * SIZE_MAX if it does not fit a size_t.  Sizes with resets are enough without them. */
 typedef struct {
     size_t h, c, gates, scratch;
 } pk_rnn_sizes;

@@ -24,8 +24,7 @@ enum {
     WORDS = 16,
     MANTISSA = 23,       /* bits of a float's */
     DROPPED = 20,        /* of them are dropped */
-    LEAST_SCALE = 32,    /* smallest biased exponent of a scale: with it no code is a denormal
-                          * number */
+    LEAST_SCALE = 32,    /* smallest biased exponent of a scale, so that no code is denormal */
     BELOW_POSITIVE = 31, /* exponent of code 0, relative to the scale's */
     BELOW_SIGNED = 15
 };

@@ -13,8 +13,7 @@ enum {
 #endif
 };
 
-/* Rows of weights w_j and rows of x, all [K].  The row of w_j for the next lane is K elements
- * further. */
+/* Rows of weights w_j and rows of x, all [K].  The next lane's row of w_j is K elements further. */
 typedef struct dot_term {
     const real *w[COLS], *x;
     size_t K;

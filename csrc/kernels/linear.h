@@ -156,8 +156,7 @@ __attribute__((noinline)) static void linear_part(const linear_job *job, size_t 
     linear_activate(l, r, rows, o, width, z, ldz);
 }
 
-/* All rows for a chunk of the groups of panels.  Each group is packed into the memory of the first
- * one. */
+/* All rows for a chunk of the groups of panels, each packed into the memory of the first one. */
 static void linear_chunk(void *arg, size_t chunk)
 {
     enum { MOST = PANELS_TOGETHER * WIDTH };

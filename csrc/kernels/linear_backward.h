@@ -66,8 +66,7 @@ static void linear_round_dA(const linear_job *job, size_t chunk, size_t chunks)
     restore_denormals(mode);
 }
 
-/* Whether a panel of columns of x or w is multiplied in place, by `rows` rows.  An incomplete one
- * is not. */
+/* Whether a panel of x or w is multiplied in place, by `rows` rows.  An incomplete one is not. */
 static int in_place(const pk_linear *l, size_t panel, size_t rows)
 {
     return !rounded(l->products) && rows < FEW_ROWS && (panel + 1) * WIDTH <= l->I;

@@ -62,8 +62,8 @@ PK_INLINE vec bounded(vec c, real limit)
     return masked(below > high, high) + masked(~(below > high), below);
 }
 
-/* c from the pre-activations a and c_prev.  The pre-activation of o, which may depend on c, is left
- * for cell_h. */
+/* c from the pre-activations a and c_prev.  That of o, which may depend on c, is left for
+ * cell_h. */
 PK_INLINE vec cell_c(const cell_context *context, real *a, real *gates, size_t n, vec c_prev)
 {
     lstm_gates s = lstm_load(a, n);

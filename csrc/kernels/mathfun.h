@@ -110,15 +110,13 @@ PK_INLINE vec vec_exp(vec x)
     const exp_parts e = exp_split(x);
     const vec p = 1 + (e.high + (e.r * e.r * e.q - e.low));
     /* 2^k may overflow where exp(x) does not.  Then p < 1, and k fits if it is added to the
-     * exponent of p.  The sum is unsigned because it may wrap outside the range, where it is not
-     * used. */
+     * exponent of p.  Unsigned, because outside the range the sum may wrap. */
     const vec_unsigned one = (vec_unsigned)broadcast(1);
     const vec y = (vec)((vec_unsigned)p + ((vec_unsigned)e.two_to_k - one));
     return pick(x <= EXP_MAX, masked(x >= EXP_MIN, y), x + (real)INFINITY); /* NaN + inf is NaN */
 }
 
-/* 1 / (1 + exp(-x)).  The largest error, 2.5 ulp, occurs where exp(-x) is so large that adding 1 is
- * a tie. */
+/* 1 / (1 + exp(-x)).  The error is largest, 2.5 ulp, where adding 1 to a large exp(-x) is a tie. */
 PK_INLINE vec vec_sigmoid(vec x)
 {
     const vec_bits counts = ~(x > -EXP_MIN); /* else 1 + exp(-x) is 1; of a NaN it counts */

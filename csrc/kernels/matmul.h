@@ -3,9 +3,8 @@
  *
  * The right-hand side is packed into panels of COLS vectors, so that the innermost loop reads it in
  * order, aligned.  The left-hand side is read in place, element by element, with a row stride and a
- * column stride, so that one kernel serves a matrix and its transpose.  Every element of a product
- * is summed in the order of k, so that its bits depend neither on the number of threads nor on
- * other rows. */
+ * column stride, so that one kernel serves a matrix and its transpose.  Elements of a product are
+ * summed in the order of k, so that their bits depend neither on threads nor on other rows. */
 #ifndef PK_MATMUL_H
 #define PK_MATMUL_H
 
@@ -30,8 +29,7 @@ enum {
     COLS = 4,             /* vectors in a row of a panel */
     WIDTH = COLS * LANES, /* elements in a row of a panel */
     TILE_ROWS = PK_TILE_ROWS,
-    K_BLOCK = 128,        /* rows of a panel that are used at a time: 32 KiB, most of the L1
-                           * cache */
+    K_BLOCK = 128,        /* rows of a panel at a time: 32 KiB, most of the L1 cache */
     ROW_BLOCK = 48,       /* rows of the left-hand side that use such a block before it changes */
     MOST_K = 4 * K_BLOCK, /* the largest result of k_block_of */
     MOST_ROWS = 64,       /* the largest result of row_block_of */
@@ -99,8 +97,7 @@ PK_INLINE void multiply(vec acc[TILE_ROWS][COLS], const int rows, const int cols
 {
     for (size_t k = 0; k < depth; k++, b += b_row) {
         const real *a_k = a + (ptrdiff_t)k * col;
-#ifdef PK_PAIRS /* hidden from compilers, which would make another copy for col = 1 that is no
-                 * faster */
+#ifdef PK_PAIRS /* hidden from compilers: for col = 1 they would make another copy, no faster */
         __asm__("" : "+r"(a_k));
 #endif
         __builtin_prefetch(a_k + 8 * col); /* each k is another cache line if a is transposed */
@@ -123,9 +120,8 @@ typedef struct {
     right_operand right;
 } term;
 
-/* A tile of c: c = begin + the sum of the terms, each with rows of its left-hand side from `row`
- * on.  If many rows use the same right-hand side, K must be <= K_BLOCK, or it would not stay in
- * L1. */
+/* A tile of c: c = begin + the sum of the terms, with the rows of left-hand sides from `row` on.
+ * If many rows use the same right-hand side, K must be <= K_BLOCK for it to stay in L1. */
 typedef struct {
     const term *terms;
     size_t count, row;
@@ -242,12 +238,10 @@ extern const product_kernels PK_PRODUCTS;
 typedef struct {
     pk_products of_api; /* first, so that a pointer to it is one to this */
     size_t vector_bytes;
-    const void *narrow;   /* the same for kernels with vectors of 32 bytes, if those of this set are
-                           * wider */
-    size_t per;           /* values in an element */
-    panel_product *panel; /* NULL: that of products.c */
-    int takes_all; /* whether `panel` takes any M and, with several panels of the right-hand side,
-                    * any width */
+    const void *narrow;        /* for kernels with vectors of 32 bytes, if these are wider */
+    size_t per;                /* values in an element */
+    panel_product *panel;      /* NULL: that of products.c */
+    int takes_all;             /* whether `panel` takes any M, and widths of several panels */
     size_t k_block, row_block; /* K_BLOCK and ROW_BLOCK of that product */
     /* Rounds a left-hand side: `rows` rows of n values, ldf apart, to rows ldt apart. */
     void (*round_left)(real *to, size_t ldt, const real *from, ptrdiff_t ldf, size_t rows,
@@ -280,8 +274,7 @@ PK_INLINE const packing *packing_of(const void *products)
     return how ? &how->packing : &PK_PRODUCTS.packing;
 }
 
-/* The rounding for the vectors of these kernels, because a set may take cells from a narrower
- * one. */
+/* The rounding for these kernels' vectors: a set may take cells from a narrower one. */
 PK_INLINE const rounding *rounding_of(const pk_products *products)
 {
     const rounding *found = rounded(products);

@@ -19,8 +19,7 @@ static size_t blocks_of(const pk_tensor *t)
 /* n: at most NORM_BLOCK */
 static double sum_of_squares(const void *array, int kind, size_t n, double scale)
 {
-    real copy[STAGE]; /* a stage is a multiple of NORM_LANES, so that the sums do not depend on
-                       * it */
+    real copy[STAGE]; /* a multiple of NORM_LANES, so that sums do not depend on it */
     double lane[NORM_LANES] = {0}, sum = 0;
     for (size_t at = 0; at < n; at += STAGE) {
         const size_t end = smaller(n - at, STAGE), whole = end - end % NORM_LANES;

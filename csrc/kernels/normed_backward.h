@@ -31,8 +31,7 @@ static void normed_pack_rows(void *arg, size_t task)
     }
 }
 
-/* Replaces the products and gates of step t of a row by their gradients; past the end of its
- * sequence by 0. */
+/* Replaces products and gates of step t of a row by their gradients; past its end by 0. */
 static void normed_row_backward(const normed_job *job, size_t t, size_t b)
 {
     const int active = is_active(&job->s, t, b);
@@ -51,8 +50,7 @@ static void normed_row_backward(const normed_job *job, size_t t, size_t b)
     memset(r.gates, 0, 4 * job->s.H * sizeof(real));
 }
 
-/* At a reset no gradient passes to the step before.  With reset_to_initial it is added to that of
- * the initial state. */
+/* At a reset no gradient passes on.  With reset_to_initial it adds to that of the initial state. */
 static void normed_past_reset(const normed_job *job, real *d, real *sum)
 {
     for (size_t u = 0; u < job->P; u += LANES) {

@@ -54,8 +54,7 @@ static void normed_pack(void *arg, size_t task)
     pack_gate_columns(job->packed_hh + k * H, WIDTH, job->w.w_hh, 0, H, k, n, gates, 1);
 }
 
-/* The normalized products with w_ih for some steps; one product if all rows of x have the same
- * stride. */
+/* The normalized products with w_ih for some steps; one product if rows of x have one stride. */
 static void normed_inputs(const normed_job *job, range steps, range rows)
 {
     const size_t B = job->s.B, N = round_up(job->N, LANES), n = length(rows);

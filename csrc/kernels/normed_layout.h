@@ -9,8 +9,7 @@
  * apart.
  *
  * Sums over rows (the gradients of gains and biases) are made for ROW_GROUP batch rows, then over
- * such groups in their order.  A thread gets whole groups: bits do not depend on the number of
- * threads. */
+ * such groups in their order.  A thread gets whole groups: bits do not depend on threads. */
 #ifndef PK_NORMED_LAYOUT_H
 #define PK_NORMED_LAYOUT_H
 

@@ -11,8 +11,7 @@ __attribute__((noinline)) static void panel(size_t M, size_t width, const term *
     product_panel_of(M, width, terms, count, c, ldc, begin);
 }
 
-/* Not inline: the compiler would otherwise make copies of the product for each constant that it
- * knows here. */
+/* Not inline, or compilers would make copies of the product for constants that they know here. */
 static panel_product *panel_for(const void *products)
 {
     const rounding *how = rounded(products);

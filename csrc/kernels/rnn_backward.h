@@ -18,8 +18,7 @@ static int is_read_in_place(const pk_rnn_shape *s, columns of, size_t N)
     return !rounded(s->products) && N % LANES == 0 && times(s->T, s->B) < ROWS_WORTH_PACKING;
 }
 
-/* Packs the rows of w [G * H, N] that belong to one panel of units, WIDTH columns from n * WIDTH
- * on. */
+/* Packs one panel's rows of w [G * H, N], WIDTH columns from n * WIDTH on. */
 static void rnn_pack_rows(const rnn_job *job, columns of, real *to, const real *w, size_t N,
                           size_t n, size_t panel)
 {
@@ -28,8 +27,7 @@ static void rnn_pack_rows(const rnn_job *job, columns of, real *to, const real *
     packing_of(job->products)->gate_rows(to, w, H, N, n, unit, units, of.gate, of.count);
 }
 
-/* A task packs WIDTH columns for one panel of units; first come all tasks of w_hh, then those of
- * w_ih. */
+/* A task packs WIDTH columns for one panel of units; all of w_hh come first, then w_ih. */
 static void rnn_pack_backward(void *arg, size_t task)
 {
     const rnn_run *run = arg;
