@@ -31,8 +31,8 @@ class Settings(NamedTuple):
         hyper = Fixed(as_python(hyper), "assign the attribute, as in opt.lr = 0.1")
         fixed = {p: Fixed(as_python(own), "assign opt.groups") for p, own in groups.items()}
         # Values that `groups` and `no_decay` replace for every parameter are checked as well.
-        plain: Kind = ((), True)
-        merged = by_kind(kinds if plain in kinds else [*kinds, plain], hyper, fixed)
+        unmatched: Kind = ((), True)
+        merged = by_kind(kinds if unmatched in kinds else [*kinds, unmatched], hyper, fixed)
         scheduled = {name for _, functions in merged for name in functions}
         return cls(hyper, Fixed(fixed, "assign opt.groups"), merged, scheduled)
 
