@@ -1,14 +1,14 @@
 /* Asks the CPU and picks the kernel tables.  Compiled once, for the baseline, because it runs
- * before anything is known about the CPU.  No initialisation call and no constructor: whoever asks
- * first for a table makes the choice, and as every thread would choose the same, many may at once.
- */
+ * before anything is known about the CPU.  No initialisation call and no constructor: the first
+ * call that asks for a table makes the choice.  Several threads may do so at once, because each
+ * would choose the same. */
 #include "pyoptk.h"
 
 #include <stdatomic.h>
 #include <string.h>
 
 #if defined(PK_HAVE_avx2) || defined(PK_HAVE_avx512)
-/* By hand: __builtin_cpu_supports drags in a constructor and a hidden symbol of libgcc that not
+/* Not __builtin_cpu_supports, which needs a constructor and a hidden symbol of libgcc that not
  * every compiler links into a shared library. */
 #include <cpuid.h>
 
@@ -63,8 +63,8 @@ static int has_avx512bf16(void)
 #endif
 
 #ifdef PK_HAVE_amx
-/* Tiles are registers that Linux gives to a process that asks; it then has them until it ends, and
- * so have its threads. */
+/* Linux lets a process use tile registers once it has asked.  The permission then holds for all its
+ * threads until it ends. */
 static int may_use_tiles(void)
 {
 #if defined(__linux__) && defined(__x86_64__)
@@ -121,8 +121,8 @@ extern const pk_products pk_rounded_f32_baseline, pk_rounded_f32_avx2, pk_rounde
     pk_rounded_f32_avx512bf16, pk_rounded_f32_amx;
 
 #define BOTH(family, isa) {&pk_##family##_f32_##isa, &pk_##family##_f64_##isa}
-/* Rare cells, and steps of float64, which divide no faster in wider vectors, run the code of
- * another set, `rare`, where their own would add 0.2 MB. */
+/* To save 0.2 MB, some kernels of a set are those of another set, `rare`: rare cells, and steps of
+ * float64, whose divisions are no faster in wider vectors. */
 #define TABLES(isa, rare)                                                                          \
     .optim = {&pk_optim_f32_##isa, &pk_optim_f64_##rare}, .math = BOTH(math, isa),                 \
     .dense = BOTH(dense, isa),                                                                     \
@@ -167,7 +167,7 @@ static const instruction_set *current(void)
     const instruction_set *set = atomic_load_explicit(&active, memory_order_relaxed);
     if (!set) {
         const instruction_set *chosen = best();
-        /* A pk_use_isa that came in between stands; then `set` is what it chose. */
+        /* If pk_use_isa has stored a set in between, that one stays, and `set` becomes it. */
         if (atomic_compare_exchange_strong(&active, &set, chosen))
             set = chosen;
     }

@@ -15,7 +15,7 @@
 #include <signal.h>
 #include <time.h>
 #include <unistd.h>
-#define PK_FORKS /* a process may */
+#define PK_FORKS /* a process may fork */
 #endif
 #include <stdint.h>
 #include <stdio.h>
@@ -24,7 +24,7 @@
 /* ---- cores ----------------------------------------------------------------------------------- */
 
 #ifdef _WIN32
-/* Those of this process, in its group of processors: at most 64. */
+/* The cores of this process within its processor group: at most 64. */
 static inline int available_cores(void)
 {
     DWORD_PTR ours, all;
@@ -171,9 +171,9 @@ static inline void tell_all(condition *c) { pthread_cond_broadcast(c); }
 
 /* ---- threads --------------------------------------------------------------------------------- */
 
-/* THREAD(name) { ... self ... } is what a thread runs.  start_threads starts those of the numbers
- * from `first` up to `end`; `self` is the number, and nobody joins them.  Returns where it stopped:
- * `end`, or less if no more could be had. */
+/* THREAD(name) { ... self ... } defines what a thread runs; `self` is its number.  start_threads
+ * starts detached threads with the numbers `first` to end-1.  Returns the number of the first one
+ * that could not be started, or `end`. */
 #ifdef _WIN32
 #define THREAD(name) DWORD WINAPI name(LPVOID self)
 typedef THREAD(thread_function);

@@ -21,7 +21,7 @@ static int within_limits(long n)
 }
 
 /* The first number of a variable such as "4" or "4,2" (OpenMP: one per level of nesting); 0 if it
- * is not set or anything else, which OpenMP ignores, too. */
+ * is not set, or is no such number, as for OpenMP. */
 static int count_from(const char *variable)
 {
     const char *text = getenv(variable);
@@ -189,7 +189,7 @@ static void run(chunk_function *fn, void *arg, size_t chunks, int nthreads)
 {
     const size_t per_bundle = chunks / MAX_BUNDLES + (chunks % MAX_BUNDLES != 0);
     const size_t bundles = chunks / per_bundle + (chunks % per_bundle != 0);
-    /* If it cannot start as many, the job still runs, on fewer threads. */
+    /* If not all of them can be started, the job runs on fewer threads. */
     if (pool.workers < nthreads - 1)
         pool.workers = start_threads(work, pool.workers, nthreads - 1, STACK_SIZE);
     pool.fn = fn;

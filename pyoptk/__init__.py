@@ -72,7 +72,7 @@ __all__ += scan.__all__
 
 
 def __getattr__(name: str) -> Any:
-    """What not every program needs is imported when it is first used."""
+    """Import what not every program needs when it is first used."""
     if name in ("layers", "losses", "schedules"):
         return import_module(f".{name}", __name__)
     if name not in __all__:

@@ -13,7 +13,7 @@ from ._elsewhere import check_names
 
 @dataclass_transform(eq_default=False)
 class Declared:
-    """Base of classes whose constructor takes what they annotate, so that each name is said once.
+    """Base of classes whose annotations are the arguments of the constructor.
 
     As in a dataclass, a value is a default, what follows ``_: KW_ONLY`` is a keyword, ``InitVar``
     is no attribute, and a class adds to the arguments of its base or changes their defaults. All

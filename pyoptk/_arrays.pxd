@@ -1,4 +1,4 @@
-# What the other compiled modules take from _arrays.
+# What other compiled modules cimport from _arrays.
 
 from cpython.buffer cimport Py_buffer
 from libc.stdint cimport uint64_t
@@ -7,7 +7,7 @@ from .capi cimport PK_F32, PK_F64, pk_dtype, pk_sequence
 
 cdef extern from *:
     """
-    /* Cython would first release what the field happens to contain. */
+    /* Cython would first release the old content of the field, which may be garbage. */
     static inline void lend(Py_buffer *view, PyObject *array) { view->obj = Py_NewRef(array); }
     """
     void lend(Py_buffer *view, object array) noexcept
@@ -48,9 +48,9 @@ cdef enum: FEW = 8  # a backward pass takes 7
 
 
 cdef class Buffers:
-    cdef Py_buffer few[FEW]      # where `held` and `spans` are, if there are no more
+    cdef Py_buffer few[FEW]      # memory of `held` and `spans`, if these are enough
     cdef span few_spans[FEW]
-    cdef Py_buffer *held   # `readonly` is set here: whether the caller only reads it
+    cdef Py_buffer *held   # `readonly` is set here to whether the caller only reads it
     cdef span *spans       # the same, by address, once `check_apart` has been called
     cdef Py_ssize_t n_held, n_spans, room
     cdef Py_ssize_t itemsize  # 4 where there are arrays of 16 bits, too, else 0

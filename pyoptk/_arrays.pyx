@@ -45,7 +45,7 @@ cdef str dtype_name(Py_buffer *view):
 
 
 cdef str described_view(Py_buffer *view):
-    """`described` for a buffer that was taken."""
+    """`described` for an acquired buffer."""
     return f"{dtype_name(view)} {shape_of(view)}"
 
 
@@ -59,7 +59,7 @@ cdef bint is_aligned(Py_buffer *view) noexcept:
 
 
 cdef bint is_float(Py_buffer *view) noexcept:
-    """Whether these are aligned float32 or float64 in native byte order, however that is spelt."""
+    """Whether these are aligned float32 or float64 in native byte order, in any spelling."""
     cdef const char *code = view.format
     if code != NULL and code[0] in (c"=", c"@", NATIVE):
         code += 1
@@ -67,9 +67,9 @@ cdef bint is_float(Py_buffer *view) noexcept:
 
 
 cdef bint borrow(array, Py_buffer *view, bint writable, bint strided) noexcept:
-    """Fast path of `acquire` for the time of one call; False if the array is not suitable.
+    """Fast path of `acquire` for the duration of one call; False if the array is not suitable.
 
-    The shape is NumPy's own: a program can change it in place once the call is over.
+    The shape is NumPy's own memory, which a program may change after the call.
     """
     cdef PyArrayObject *a = <PyArrayObject *> <PyObject *> array
     cdef int i, flags = NPY_ARRAY_ALIGNED if strided else NPY_ARRAY_CARRAY_RO
@@ -84,7 +84,7 @@ cdef bint borrow(array, Py_buffer *view, bint writable, bint strided) noexcept:
         return False
     view.buf, view.ndim = PyArray_DATA(a), PyArray_NDIM(a)
     view.shape, view.strides, view.suboffsets = PyArray_DIMS(a), PyArray_STRIDES(a), NULL
-    if not is_aligned(view):  # to more than the processor needs
+    if not is_aligned(view):  # stricter than what the processor needs
         return False
     view.len = view.itemsize
     for i in range(view.ndim):
@@ -96,14 +96,14 @@ cdef bint borrow(array, Py_buffer *view, bint writable, bint strided) noexcept:
 cdef int acquire(array, Py_buffer *view, str name, bint writable, bint strided) except -1:
     """Take the buffer of a float32 or float64 array; release it with PyBuffer_Release.
 
-    `strided`: any strides will do, else the array must be C-contiguous.
+    `strided`: any strides are accepted; else the array must be C-contiguous.
     """
     try:
         PyObject_GetBuffer(array, view, PyBUF_FORMAT | PyBUF_STRIDES)
     except (TypeError, ValueError, BufferError):
         raise TypeError(f"{name}: expected a float32 or float64 array, "
                         f"got {described(array)}{advice(array)}") from None
-    if view.strides == NULL and view.ndim:  # as of ctypes's arrays, whatever one asks for
+    if view.strides == NULL and view.ndim:  # arrays of ctypes have none, even if asked for
         PyBuffer_Release(view)
         return acquire(_np.asarray(array), view, name, writable, strided)
     try:
@@ -129,7 +129,8 @@ cdef int acquire_narrow(array, Py_buffer *view, str name, tuple shape, str like,
                         str writer) except -1:
     """The same of 16-bit numbers, as integers: NumPy's buffers have no bfloat16.
 
-    `writer` is what writes the array; None: it may have any strides, and is copied then.
+    `writer` names what writes the array; None: it is only read, may have any strides, and is
+    copied if it is not C-contiguous.
     """
     check_narrow(array, name, shape, like, writer)
     array = array if writer else _np.require(array, requirements="CA")
@@ -207,9 +208,9 @@ cdef object contiguous(array):
 
 
 cdef bint overlaps(Py_buffer *a, Py_buffer *b) except -1:
-    """Whether two arrays whose memory begins and ends at such addresses share an element.
+    """Whether two arrays, whose address ranges overlap, have an element in common.
 
-    Interleaved ones need not: columns of a matrix.
+    Interleaved arrays, such as columns of a matrix, may have none.
     """
     if PyBuffer_IsContiguous(a, c"A") and PyBuffer_IsContiguous(b, c"A"):
         return True
@@ -220,7 +221,7 @@ cdef bint overlaps(Py_buffer *a, Py_buffer *b) except -1:
 
 
 cdef bint overlaps_itself(Py_buffer *view) noexcept:
-    """Whether an axis steps less far than those of smaller strides reach: elements may coincide."""
+    """Whether the stride of an axis is less than what axes of smaller strides span."""
     cdef bint used[64]  # PyBUF_MAX_NDIM
     cdef Py_ssize_t reach = view.itemsize
     cdef int i, axis
@@ -228,7 +229,7 @@ cdef bint overlaps_itself(Py_buffer *view) noexcept:
         return False
     memset(used, 0, sizeof(used))
     while view.len:
-        axis = -1  # of the smallest stride that is left
+        axis = -1  # the one with the smallest stride of those left
         for i in range(view.ndim):
             if (not used[i] and view.shape[i] > 1
                     and (axis < 0 or abs(view.strides[i]) < abs(view.strides[axis]))):
@@ -258,7 +259,7 @@ cdef int by_address(const void *a, const void *b) noexcept nogil:
 
 
 cdef class Buffers:
-    """Arrays that are released together, with this object. All have the dtype of the first."""
+    """The buffers of arrays of one dtype, released together with this object."""
     def __cinit__(self, *_):
         self.held, self.spans, self.room, self.names = self.few, self.few_spans, FEW, [None] * FEW
 
@@ -272,7 +273,7 @@ cdef class Buffers:
             PyMem_Free(block)
 
     cdef int reserve(self, Py_ssize_t room) except -1:
-        """Room for so many arrays, before the first is taken."""
+        """Make room for so many arrays; call this before the first is taken."""
         if room > FEW:
             self.held = <Py_buffer *> PyMem_Calloc(room, sizeof(Py_buffer) + sizeof(span))
             if self.held == NULL:
@@ -290,7 +291,7 @@ cdef class Buffers:
             self.pop()
 
     cdef Py_buffer *next(self) except NULL:
-        """Where the next buffer goes, before `add`."""
+        """The memory for the next buffer, which `add` then counts."""
         if self.n_held == self.room:
             raise RuntimeError(f"more than {self.room} arrays in one call")
         return &self.held[self.n_held]
@@ -312,7 +313,7 @@ cdef class Buffers:
         return view
 
     cdef Py_buffer *take(self, str name, array, bint writable, bint strided=False) except NULL:
-        """An array of the call's arguments. `strided`: any strides will do."""
+        """Take an argument. `strided`: any strides are accepted."""
         cdef Py_buffer *view = self.next()
         if not borrow(array, view, writable, strided):
             acquire(array, view, name, writable, strided)
@@ -330,14 +331,14 @@ cdef class Buffers:
 
     cdef void *like(self, str name, array, bint writable, Py_ssize_t n,
                     Py_ssize_t columns=-1) except? NULL:
-        """The data of an array [n], or [n, columns] if these are >= 0; NULL for None."""
+        """Take an array [n] or, if columns >= 0, [n, columns]; returns its data, NULL for None."""
         cdef Py_buffer *view
         cdef int axes = 1 if columns < 0 else 2
         if array is None:
             return NULL
         view = self.take(name, array, writable)
         if (view.ndim != axes or view.shape[0] != n
-                or axes == 2 and view.shape[1] != columns):  # no tuple is made before
+                or axes == 2 and view.shape[1] != columns):  # without making a tuple
             check_shape(view, name, tuple([n, columns][:axes]))
         return view.buf
 
@@ -387,7 +388,7 @@ cdef class Buffers:
         return -1
 
     cdef void *scratch(self, size_t size, bint zeroed=True) except NULL:
-        """Memory for as long as these arrays."""
+        """Memory that is freed with these arrays."""
         cdef size_t whole = size + 16
         cdef char *block = NULL
         if whole > size:  # a kernel says SIZE_MAX if it would be more

@@ -26,7 +26,7 @@ from .params import Fixed
 Array = NDArray[np.floating[Any]]
 INSTEAD = "write into the arrays, as in params[name][...] = value"
 MEMORY = ("params", "grads", "flat_params", "flat_grads")
-Moves = list[tuple[Any, dict[str, Any]]]  # dicts or objects, and what is to be put into them
+Moves = list[tuple[Any, dict[str, Any]]]  # dicts or objects, and their new entries
 
 
 def aligned(size: int, dtype: np.dtype[Any]) -> Array:
@@ -40,7 +40,7 @@ def aligned(size: int, dtype: np.dtype[Any]) -> Array:
 
 
 def size_of(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """How many elements such arrays have."""
+    """The number of elements of arrays of these shapes."""
     return sum(math.prod(shape) for shape in shapes.values())
 
 
@@ -64,14 +64,14 @@ class Kin(weakref.WeakSet[Any]):
 
 
 class Movable:
-    """What has parameters and gradients in buffers that can move into those of a model."""
+    """Base of layers and models: their buffers of parameters and gradients can move."""
 
     flat_params: Array
     flat_grads: Array
     params: Mapping[str, Array] = MappingProxyType({})
     grads: Mapping[str, Any] = MappingProxyType({})
-    _kin: Any = None  # the `Kin` of one that is shared
-    _places: Any = None  # of its layers if it is a model
+    _kin: Any = None  # the `Kin` of a shared layer or model
+    _places: Any = None  # those of its layers, if it is a model
     _owner: Any = None  # a weak reference to the model whose buffers they are in
 
     if not TYPE_CHECKING:  # where this is an error at once
@@ -88,10 +88,10 @@ class Movable:
             object.__setattr__(self, name, value)
 
     def _moves(self, params: Array, grads: Array) -> Moves:
-        """What makes these the memory, whose values are there; at first that of the two dicts.
+        """The moves to these buffers, which already hold the values; the first two are the dicts.
 
-        The dicts stay the same objects: an optimizer that was made of them sees that its arrays
-        were replaced, and says so.
+        The dicts stay the same objects, so that an optimizer that was made from them notices that
+        its arrays were replaced.
         """
         raise NotImplementedError
 
@@ -99,18 +99,18 @@ class Movable:
         put_all([(self, {name: Fixed({}, INSTEAD) for name in ("params", "grads")})], [])
 
     def _move(self, params: Array, grads: Array) -> None:
-        """Let these be the memory of the parameters and the gradients, whose values are there.
+        """Move parameters and gradients to these buffers, which already hold the values.
 
-        The arrays that are left become read-only, so that a step that would change them is refused.
+        The old arrays become read-only, so that a step that would change them is refused.
         """
         put_all(self._moves(params, grads), self._left())
 
     def _left(self) -> list[Any]:
-        """The arrays that a move leaves."""
+        """The arrays that a move replaces."""
         return [getattr(self, name) for name in MEMORY[2:]] if self.params else []
 
     def _put_in_all(self, entries: dict[str, Any]) -> Moves:
-        """The moves that set attributes of this one and of all that share its parameters."""
+        """The moves that set attributes of this object and of all that share its parameters."""
         return [(one, entries) for one in self._kin or (self,)]
 
     def _twin(self) -> Self:
@@ -173,14 +173,14 @@ class Bound(Movable):
     def shared(self) -> Self:
         """A layer with the same parameters and gradients, and memory of its own for the passes.
 
-        A layer keeps what one forward leaves for one backward. To run it on several inputs before
-        the backward calls, as a siamese network does, run a shared one on each, and add up:
+        A layer keeps one forward for one backward. To run it on several inputs before the backward
+        calls, as a siamese network does, run a shared layer on each, and add the gradients:
 
             a, b = model.forward(x_a), other.forward(x_b)  # other = model.shared(), once
             model.backward(da)
             other.backward(db, accumulate=True)
 
-        Masks of dropout are others.
+        Its masks of dropout are different.
         """
         other = self._twin()
         other.__dict__.update(other._fresh())
@@ -200,7 +200,7 @@ class Bound(Movable):
         return array
 
     def _fresh(self) -> dict[str, Any]:
-        """Memory for passes that has not been used, as attributes."""
+        """New memory for the passes, as attributes."""
         raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Checks of arguments that need no C, for the compiled modules and for the Python ones.
 
 Every function raises an error that starts with the argument's name, then says what was expected
-and what came; otherwise it returns the value as its caller uses it, or None. Private.
+and what came; otherwise it returns the value in the form that its caller uses, or None. Private.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from ._elsewhere import question
 
-# What is expected; what makes a value of one type, or raises TypeError; whether it then is as
-# expected.
+# What is expected, in words; a function that converts the value or raises TypeError; a function
+# that tells whether the result is allowed.
 Rule = tuple[str, Callable[[Any], Any], Callable[[Any], Any]]
 NO_FORWARD = (
     "backward: expected a forward with train=True before it, got none since the last backward"
@@ -74,7 +74,7 @@ def advice(array: Any) -> str:
 
 
 def got(array: NDArray[Any], given: Any) -> str:
-    """For error messages: the array that was made of an argument, and what would make another."""
+    """For error messages: the array that was made of an argument, and advice if needed."""
     return f"{described(array)}{advice(given)}"
 
 
@@ -98,7 +98,7 @@ def number(name: str, value: Any, low: float, high: float, expected: str) -> flo
     """The value as a float with low <= value < high."""
     if type(value) is float and low <= value < high:
         return value
-    if value is True or value is False:  # a limit that was taken for a switch
+    if value is True or value is False:  # a limit mistaken for a switch
         raise TypeError(f"{name}: expected {expected}, got {value}")
     try:
         converted = value.__float__() if hasattr(value, "__float__") else float(index(value))
@@ -157,7 +157,7 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
     """Raise unless the value is one of the choices."""
     try:
         known = value in choices
-    except (TypeError, ValueError):  # a dict, an array: what has no hash, no one truth
+    except (TypeError, ValueError):  # such as a dict or an array
         known = False
     if not known:
         raise ValueError(f"{name}: expected one of {', '.join(map(str, choices))}, got {value!r}")
@@ -177,7 +177,7 @@ _NOT_IN_GROUPS = (
 
 
 def in_order(keys: list[Any], mapping: bool, grads: Any, name: str = "grads") -> list[Any]:
-    """The gradients as a list in the order of the parameters; `Held.in_order` does plain lists."""
+    """The gradients as a list in the order of the parameters; for what `Held.in_order` does not."""
     if mapping:
         if not isinstance(grads, Mapping):
             help_ = "; its .grads is one" if hasattr(grads, "grads") else ""
@@ -204,7 +204,7 @@ def in_order(keys: list[Any], mapping: bool, grads: Any, name: str = "grads") ->
 def gathered(tree: Any, grads: Any, name: str) -> list[Any]:
     """The arrays of nested dicts and lists in the order of `tree`, which is their structure.
 
-    None instead of a dict or list within is None for each of its arrays.
+    None in the place of an inner dict or list stands for None for each of its arrays.
     """
     mapping = isinstance(tree, dict)
     below = list(tree.values()) if mapping else tree
@@ -292,7 +292,7 @@ def check_groups(
 ) -> None:
     """Raise unless every pattern of `groups` matches a name and sets only what may differ.
 
-    `patterns`: those that there must be, in their order.
+    `patterns`: the required ones, in their order.
     """
     if not isinstance(groups, Mapping):
         raise TypeError(f"groups: expected None or a dict of dicts, got {groups!r}")
@@ -318,7 +318,7 @@ def refuse_states(
     needed_by: Mapping[str, str],
     hyper: Mapping[str, Any],
 ) -> NoReturn:
-    """Say which hyper-parameter asks for a state that there is not, or the other way round."""
+    """Raise an error that says which hyper-parameter needs a missing state, or the reverse."""
     before, now = next(pair for pair in zip(had, needed, strict=True) if pair[0] != pair[1])
     state = before or now or ""
     name = needed_by.get(state, "ema_decay")
@@ -329,7 +329,7 @@ def refuse_states(
 
 
 def check_state(which: str, state: Mapping[str, Any]) -> None:
-    """Raise unless the numbers of an optimizer's state_dict are possible."""
+    """Raise unless the numbers of an optimizer's state_dict are valid."""
     if state["kernel"] != which:
         raise ValueError(f"state['kernel']: expected {which!r}, got {state['kernel']!r}")
     for name in ("calls", "skipped"):
@@ -347,7 +347,7 @@ def check_state(which: str, state: Mapping[str, Any]) -> None:
 
 
 def check_takes_rows(name: str, grad: Any, rows: Any, row: Any, on: str | None) -> None:
-    """Raise if the optimizer `row`, one of `rows`, or what is `on` needs an array."""
+    """Raise if the optimizer `row`, one of `rows`, or the option `on` needs a dense gradient."""
     why = f" where {on} is on" if on else ""
     if not row.sparse_rows:
         able = ", ".join(other.name for other in rows if other.sparse_rows)
@@ -367,7 +367,7 @@ def check_float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 
 
 def check_compute(compute: Any, dtype: np.dtype[Any]) -> str | None:
-    """In what products are computed, if not in `dtype`."""
+    """The dtype of products, or None if it is `dtype`."""
     narrow = ("bfloat16",) if dtype == np.float32 else ()
     check_choice("compute", compute, (None, dtype.name, *narrow))
     return "bfloat16" if compute == "bfloat16" else None

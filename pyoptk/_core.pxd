@@ -1,4 +1,4 @@
-# What the other compiled modules take from _core: the functions of libpyoptk, guards.
+# What other compiled modules cimport from _core: the functions of libpyoptk, guards.
 
 from .capi cimport (
     pk_cell_id, pk_cell_kernels, pk_dense_kernels, pk_dtype, pk_field, pk_math_kernels,

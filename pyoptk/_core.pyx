@@ -61,7 +61,7 @@ def use_isa(name=None):
     Raises
     ------
     ValueError
-        If this build or this CPU lacks it; nothing has changed then.
+        If this build or this CPU lacks it; then nothing has changed.
     """
     cdef const char *wanted = NULL
     cdef int outcome
@@ -88,14 +88,14 @@ cdef int _process = 1  # one more in each forked child
 
 
 cdef class _Lock:
-    """An object's guard, which is 0 when it is free, until this _Lock is gone.
+    """Holds the guard of an object, an int that is 0 when free, until this _Lock is gone.
 
-    A compiled function keeps it in a local variable: however the function ends, the guard is
-    dropped. One that another thread had when the process forked is free in the child: no thread is
-    left there that would drop it. Correct without the GIL, too.
+    A compiled function has it in a local variable: however the function ends, the guard is
+    released. A guard that another thread held when the process forked counts as free in the child,
+    which does not have that thread. Also correct without the GIL.
     """
     cdef bint take(self, int *guard) noexcept:
-        """Whether this has the guard now."""
+        """Take the guard; returns whether it was free."""
         cdef int seen = __atomic_load_n(guard, __ATOMIC_RELAXED)
         if seen == _process or not __atomic_compare_exchange_n(
                 guard, &seen, _process, False, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED):
@@ -128,7 +128,7 @@ if hasattr(_os, "register_at_fork"):
 
 
 def get_num_threads():
-    """Number of threads that kernels use at most."""
+    """The largest number of threads that a kernel uses."""
     return pk_num_threads()
 
 

@@ -77,7 +77,7 @@ def linear_forward(x, w, b, y, z=None, *, activation="none", slope=0.01, compute
         normal distribution function), "gelu_tanh" (its approximation; Hendrycks & Gimpel 2016),
         "silu" (z * sigmoid(z)) or "softplus" (log(1 + e**z)).
     slope : float
-        Of "leaky_relu", >= 0.
+        The slope of "leaky_relu", >= 0.
     compute : "bfloat16", optional
         With float32: x and w are rounded to bfloat16, to the nearest, where they are multiplied.
 
@@ -106,7 +106,7 @@ cdef int forward_of(x, w, b, y, z, activation, slope, compute) except -1:
 
 def linear_backward(dy, x, w, y=None, z=None, *, dx=None, dw=None, db=None, activation="none",
                     slope=0.01, accumulate=False, compute=None):
-    """The gradients of `linear_forward`, from `dy`; changes those of `dx`, `dw`, `db` given.
+    """The gradients of `linear_forward`, from `dy`; changes `dx`, `dw`, `db` if given.
 
     Parameters
     ----------
@@ -289,7 +289,7 @@ def layer_norm_forward(x, gain, bias, y, mean, scale, *, eps=1e-5):
 
 def layer_norm_backward(dy, x, gain, mean, scale, *, dx=None, dgain=None, dbias=None,
                         accumulate=False):
-    """The gradients of `layer_norm_forward`, from `dy`; changes those of the last three given.
+    """The gradients of `layer_norm_forward`, from `dy`; changes `dx`, `dgain`, `dbias` if given.
 
     Parameters
     ----------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-# What other libraries call an argument or attribute; where there are several of these, the first.
+# Other libraries' names of an argument or attribute, and ours: the first that the object has.
 _ELSEWHERE = {
     "learning_rate": ("lr",), "eta": ("lr",), "step_size": ("lr",), "stepsize": ("lr",),
     "alpha": ("rho", "lr"), "decay": ("rho", "weight_decay"), "smoothing_constant": ("rho",),
@@ -49,7 +49,7 @@ def no_attribute(of: object, name: str, *known: str) -> AttributeError:
 
 
 class Instead:
-    """An attribute that models of other libraries have: asking for it says what to do instead.
+    """An attribute of other libraries' models: reading it raises an error with our way to do it.
 
     A class with a ``__getattr__`` would make Python slower at finding all its attributes.
     """

@@ -1,4 +1,4 @@
-# What _plan takes from _held.
+# What _plan cimports from _held.
 
 from cpython.buffer cimport Py_buffer
 
@@ -13,11 +13,11 @@ cdef void *data_of(array) noexcept
 cdef class Held(Buffers):
     cdef readonly list keys        # None for a single array
     cdef list arrays
-    cdef list entries              # of `watched`: `arrays`, or views that came in their places
+    cdef list entries              # of `watched`: `arrays`, or views that replaced them
     cdef object watched            # the caller's dict or list, or None
     cdef bint mapping
     cdef object tree               # the structure of nested parameters, or None
-    cdef Py_ssize_t count          # of the parameters; what else a step writes stands behind
+    cdef Py_ssize_t count          # of the parameters; other arrays that a step writes follow them
     cdef pk_dtype dtype
     cdef void *descr               # NumPy's for it
     cdef readonly dict narrow      # which dtypes of 16 bits there may be

@@ -31,13 +31,13 @@ cdef object _seterrobj = getattr(_np, "seterrobj", None)
 cdef object _ndarray = _np.ndarray, _f32 = _np.dtype("f4"), _f64 = _np.dtype("f8")
 
 
-# ---- what NumPy warns of ------------------------------------------------------------------------
+# ---- NumPy's warnings ---------------------------------------------------------------------------
 
 def quietly(function, *arguments):
-    """function(*arguments), while NumPy neither warns of what it computes nor raises.
+    """Return function(*arguments), without NumPy's warnings and floating-point errors.
 
-    However it ends, the caller's error state is what it was: `numpy.errstate` loses it if an
-    exception arrives as it ends.
+    Always restores the caller's error state; `numpy.errstate` does not if an exception arrives
+    from outside while it ends.
     """
     if _seterrobj is None:  # the state is a context variable
         return _copy_context().run(_ignoring, function, arguments)
@@ -64,7 +64,7 @@ NARROW = {"float16": <int> PK_F16, "bfloat16": <int> PK_BF16}  # name in NumPy, 
 
 
 def wide(array, kind, low=None):
-    """The float32 numbers that an array of 16 bits holds; `low`: with their lower halves."""
+    """An array of 16 bits as float32; `low`: the lower halves, which are added."""
     cdef pk_tensor tensor
     found = _np.empty(array.shape, _f32)
     array = _np.array(array, order="C")
@@ -88,11 +88,11 @@ cdef class Held(Buffers):
         How params and grads are indexed: dict keys, 0..n-1, or None for a single array.
     arrays : list of arrays
     given : object
-        What the caller handed in. If it is a dict or a list, no entry may be replaced later.
+        The caller's argument. If it is a dict or a list, no entry may be replaced later.
     tree : dict, list or None
         Its structure, if it is nested; see `_checks.gathered`.
     narrow : dict
-        The dtypes of 16 bits that the arrays may have besides float32: from name to storage in C.
+        The 16-bit dtypes that arrays may have besides float32: {name: storage in C}.
 
     `kinds` has the storage of each array.
     """
@@ -117,8 +117,8 @@ cdef class Held(Buffers):
             self.watched = given
             try:
                 if not self.has_same_entries():
-                    self.watched = None  # one that makes entries on access
-            except TypeError:  # an iterator, or another that one cannot ask twice
+                    self.watched = None  # a mapping that makes entries on access
+            except TypeError:  # an iterator, or another object that can be read only once
                 self.watched = None
 
     cdef str label(self, str what, Py_ssize_t i):
@@ -127,7 +127,7 @@ cdef class Held(Buffers):
     cdef int kind_of(self, array):
         """The storage of an array in C; PK_NATIVE for what is not narrow.
 
-        A dtype's name is a function in Python, where an exception may arrive: it is asked once.
+        The name of a dtype is a function in Python, where an exception may arrive: called once.
         """
         if not isinstance(array, _ndarray):
             return PK_NATIVE
@@ -137,12 +137,12 @@ cdef class Held(Buffers):
         return kind
 
     def wide(self, array):
-        """A parameter or a gradient; in float32 if it is of 16 bits."""
+        """A parameter or a gradient, converted to float32 if it has 16 bits."""
         cdef int kind = self.kind_of(array)
         return wide(array, kind) if kind else array
 
     cdef Py_buffer *hold(self, array, str name, scale=None, bint narrow=False) except NULL:
-        """Acquire what a step writes, and the scales of its blocks if it has them."""
+        """Acquire an array that a step writes, and the scales of its blocks if there are any."""
         if scale is not None:
             self.hold(scale, f"{name}_scale")
         if narrow:
@@ -154,8 +154,8 @@ cdef class Held(Buffers):
     cdef int add_master(self, Py_ssize_t i, pk_tensor *tensor, str master, dict states) except -1:
         """Let the tensor of a narrow parameter be stepped as `master` says.
 
-        With "float32" a copy is stepped, and the parameter written beside it; with "remainder"
-        the lower halves are states; with "stochastic" the parameter is rounded by chance.
+        "float32": a copy is stepped, and the parameter is written from it; "remainder": the lower
+        halves are a state; "stochastic": the parameter is rounded by chance.
         """
         cdef void *memory
         if master == "float32":
@@ -171,7 +171,7 @@ cdef class Held(Buffers):
         return 0
 
     cdef void begin_average(self, pk_tensor *t) noexcept:
-        """Let the moving average of a parameter be what it stands for now."""
+        """Set the moving average of a parameter to the value of the parameter."""
         if t.stored.param:
             optim_table(PK_F32).read_param(t, <float *> t.ema)
         else:
@@ -198,7 +198,7 @@ cdef class Held(Buffers):
                          bint zeroed) except -1:
         """Take a gradient of 16 bits, copied if it is not contiguous; returns its storage.
 
-        PK_NATIVE: it is another one, and nothing was taken.
+        PK_NATIVE: it does not have 16 bits, and nothing was taken.
         """
         cdef int kind = self.kind_of(grad) if self.dtype == PK_F32 else PK_NATIVE
         if kind:
@@ -214,7 +214,7 @@ cdef class Held(Buffers):
         if self.tree is not None:
             return _checks.gathered(self.tree, grads, "grads")
         if not self.mapping and isinstance(grads, (list, tuple)):
-            listed = list(grads)  # its length is right, whatever len() of a subclass says
+            listed = list(grads)  # whose length is right, even if len() of a subclass is not
             if len(listed) == self.count:
                 return listed
         elif self.mapping and isinstance(grads, dict) and len(grads) == self.count:
@@ -225,7 +225,7 @@ cdef class Held(Buffers):
         return _checks.in_order(self.keys, self.mapping, grads)
 
     cdef _Lock lock(self, str what, bint within_averaged=False):
-        """The right to change the parameters or the state; raise if another thread has it."""
+        """Lock the parameters and the state; raise if another thread has locked them."""
         cdef _Lock lock = _Lock()
         if not lock.take(&self.busy):
             raise RuntimeError(f"{what}: this optimizer is stepping in another thread already")
@@ -235,8 +235,7 @@ cdef class Held(Buffers):
         return lock
 
     def locked(self, str what):
-        """`lock` for Python, a context manager; raises if a parameter is not what it was at first.
-        """
+        """`lock` for Python, a context manager; raises if a parameter was replaced or resized."""
         cdef Py_ssize_t i
         cdef _Lock lock = self.lock(what)
         self.check_entries()
@@ -245,11 +244,11 @@ cdef class Held(Buffers):
         return lock
 
     cdef entries_now(self):
-        """The caller's dict or list; if it is nested, a dict of what stands in it."""
+        """The caller's dict or list; if it is nested, a flat dict of its arrays."""
         if self.tree is None:
             if isinstance(self.watched, (dict, list)):
                 return self.watched
-            return dict(self.watched)  # of another mapping
+            return dict(self.watched)  # a copy of another mapping
         return dict(zip(self.keys, _checks.gathered(self.tree, self.watched, "params")))
 
     cdef bint has_same_entries(self) except -1:
@@ -285,14 +284,14 @@ cdef class Held(Buffers):
         cdef Py_buffer *model = &self.held[i]
         return (type(array) is _ndarray and PyArray_CHKFLAGS(a, flags)
                 and (PyArray_DESCR(a) == descr
-                     or <object> PyArray_DESCR(a) == <object> descr)  # unpickled, it is a copy
+                     or <object> PyArray_DESCR(a) == <object> descr)  # an equal copy, unpickled
                 and PyArray_NDIM(a) == model.ndim
                 and not (model.ndim and memcmp(PyArray_DIMS(a), model.shape,
                                                model.ndim * sizeof(Py_ssize_t))))
 
     def addresses(self, list arrays not None, to, bint writable=False):
-        """Write to `to`, intp, where arrays lie that are like the parameters, C-contiguous and, if
-        asked for, writable; 0 for another. Returns whether all are.
+        """Write to `to` (intp) the addresses of arrays that are like the parameters, C-contiguous
+        and, if asked for, writable; 0 for others. Returns whether all are.
         """
         cdef Py_ssize_t *found = <Py_ssize_t *> data_of(to)
         cdef Py_ssize_t i
@@ -333,7 +332,7 @@ cdef class Held(Buffers):
 
 
 cdef class Averaged:
-    """``with averaged:`` the parameters have the values of `others`, and no step can be taken."""
+    """Context manager: within it the parameters have the values of `others`, and no step runs."""
     cdef Held held
     cdef Buffers averages
     cdef list saved

@@ -15,7 +15,7 @@ _held = _pending = False
 
 
 def leave(*_: object) -> None:
-    """The signal handler: end the process, or remember to, inside `held`."""
+    """The signal handler: end the process, or, inside `held`, do so at its end."""
     global _pending
     if _held and not _pending:
         _pending = True
@@ -35,7 +35,7 @@ def leave(*_: object) -> None:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Put the end off until a file is written whole; a second Ctrl-C does not wait."""
+    """Delay the end until a file is complete; a second Ctrl-C does not wait."""
     global _held
     _held = True
     try:

@@ -31,14 +31,14 @@ cdef const void *weights_of(Buffers arrays, str name, array, size_t n) except? N
 
 
 cdef bint is_labels(target) noexcept:
-    """Whether it is what most steps give, so that no call of Python need ask."""
+    """Whether these are contiguous integer labels, the usual case, without a call of Python."""
     cdef PyArrayObject *given = <PyArrayObject *> <PyObject *> target
     return (type(target) is _ndarray and PyArray_DESCR(given) == <void *> _i64
             and PyArray_NDIM(given) == 1)
 
 
 cdef object labels_of(target, size_t M, size_t C, int64_t ignored):
-    """A checked copy, as int64 [M]."""
+    """The checked labels as a new array, int64 [M]."""
     cdef const int64_t *labels
     cdef size_t i
     cdef bint fits = is_labels(target) and <size_t> PyArray_DIMS(
@@ -72,10 +72,10 @@ def softmax_cross_entropy(x, target, dx=None, *, weights=None, class_weights=Non
     weights : array [M], optional
         Weights of the rows, >= 0. A row of weight 0 is not read, and its gradient is 0.
     class_weights : array [C], optional
-        Each class's term is multiplied by it. With labels, so is the weight by which is divided,
-        as in PyTorch.
+        Factors of the terms of the classes. With labels, also of the weights of the rows in the
+        sum by which is divided, as in PyTorch.
     label_smoothing : float
-        In [0, 1): the target is mixed with as much of 1/C for every class (Szegedy et al. 2016).
+        s in [0, 1): the target is (1 - s) * target + s / C (Szegedy et al. 2016).
     ignore_index : int
         Rows with this label have weight 0.
     scale : float

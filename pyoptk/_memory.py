@@ -1,4 +1,4 @@
-"""The memory of the arrays in a state: what loading changes, and what shares memory with that.
+"""The memory of the arrays in a state: which arrays loading changes, and which overlap them.
 
 checkpoint.py and every `load_state_dict` use it; models and their loop put arrays back with it.
 Private.
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 def apart(got: Mapping[str, Any], targets: Iterable[Any]) -> dict[str, Any]:
     """`got`, with copies of its arrays that share memory with some of `targets`.
 
-    These would change before they are read, as where a state dict has its own arrays exchanged.
+    Without copies these would change before they are read, as when a state dict contains its own
+    arrays in another order.
     """
     bounds = sorted(_bounds(a) for a in targets if isinstance(a, np.ndarray) and a.size)
     reach = list(itertools.accumulate((end for _, end in bounds), max))
@@ -27,7 +28,7 @@ def apart(got: Mapping[str, Any], targets: Iterable[Any]) -> dict[str, Any]:
     for name, value in found.items():
         if isinstance(value, np.ndarray) and value.size:
             start, end = _bounds(value)
-            before = bisect.bisect_left(bounds, (end, 0))  # so many start before the end
+            before = bisect.bisect_left(bounds, (end, 0))  # the number that start before the end
             if before and reach[before - 1] > start:
                 found[name] = value.copy()
     return found
@@ -43,7 +44,7 @@ def _bounds(array: NDArray[Any]) -> tuple[int, int]:
 
 
 def _spans(key: str, part: Any) -> Iterator[tuple[int, int, str, NDArray[Any]]]:
-    """First byte, end, name and array of all that is filled; refuse what nobody would look at."""
+    """First byte, end, name and array of all that is filled; refuses what would be ignored."""
     if isinstance(part, Mapping):
         if isinstance(part.get("bit_generator"), str):
             raise TypeError(f"{key}: expected the Generator itself, got its state, which is a copy")
@@ -59,10 +60,10 @@ def _spans(key: str, part: Any) -> Iterator[tuple[int, int, str, NDArray[Any]]]:
 
 
 def filled(part: Any) -> Any:
-    """The arrays that loading a part changes, as far as one can see."""
+    """The arrays that loading a part changes, as far as they can be found."""
     if not hasattr(part, "load_state_dict"):
         return part
-    own = getattr(part, "_own", None)  # of a wrapper, which tells its state between steps only
+    own = getattr(part, "_own", None)  # of a wrapper, whose state_dict fails within a step
     own = part.state_dict() if own is None and hasattr(part, "state_dict") else own
     return {k: v for k, v in (own or {}).items() if isinstance(v, np.ndarray)}
 
@@ -87,7 +88,7 @@ def copies(pairs: Iterable[tuple[Any, Any]]) -> list[Callable[[], None]]:
 
 
 def as_now(dicts: Iterable[Mapping[str, Any]]) -> list[Callable[[], None]]:
-    """The calls that give these dicts the values that they hold now, and arrays among these theirs.
+    """The calls that restore the present values of these dicts, and of the arrays in them.
 
     An array in several of the dicts counts once.
     """

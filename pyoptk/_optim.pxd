@@ -1,4 +1,4 @@
-# What _plan takes from _optim: the descriptions of the optimizers, and how they make a config.
+# What _plan cimports from _optim: the descriptions of the optimizers, and how they make a config.
 
 from ._held cimport Held
 from .capi cimport pk_dtype, pk_optim_kernels, pk_optimizer, pk_tensor, pk_which

@@ -52,15 +52,15 @@ cdef int check_fits(str name, double value, pk_dtype dtype) except -1:
 
 
 cdef void *param_of(const pk_tensor *tensor) noexcept:
-    """The memory of the parameter itself, where a copy of float32 is stepped."""
+    """The memory of the parameter, also where a float32 copy of it is stepped."""
     return tensor.param if tensor.copy == NULL else tensor.copy
 
 
 cdef class Watch:
     """The last watched step: `told` is None at first, then (rows, owners, sizes, scale).
 
-    A row (pk_watched) is of a parameter, or of a row of one whose gradient is `SparseRows`. Its
-    owner is the index of the parameter, or -1 if the step left it alone; its size is its elements.
+    A row (pk_watched) is of a parameter, or of a touched row of one whose gradient is `SparseRows`.
+    Its owner is the index of the parameter, or -1 if that did not change; its size, its elements.
     """
     def __cinit__(self):
         self.told = None
@@ -127,10 +127,9 @@ cdef class Row:
     """One row of csrc/optimizers.c, with its names as str.
 
     common_fields, fields, starts : tuples of str
-        The hyper-parameters of all optimizers, those of this one, and those that only give a state
-        its value before step 1.
+        The hyper-parameters of all optimizers, of this one, and the values of states before step 1.
     fallbacks : dict
-        The default of each of these, in the form it has in a Python signature.
+        The default of each of these, as in a Python signature.
     states : tuple of (name, needed_by, start)
     rules : tuple of (field, relation, other)
     """
@@ -209,8 +208,8 @@ cdef Row row_named(str name):
 # ---- one step, norms -----------------------------------------------------------------------------
 
 def kernel(function):
-    """Decorator: a function of the signature of `function` takes one step of the optimizer that
-    has its name, of one tensor and on the caller's own state."""
+    """Decorator: makes a function with the name and signature of `function` that takes one step of
+    the optimizer of that name, of one tensor and with the caller's own state."""
     cdef Row row = ROWS[function.__name__]
     cdef dict known = dict(_signature(function).parameters)
     cdef tuple leading = tuple([n for n, p in known.items() if p.kind != p.KEYWORD_ONLY])
@@ -229,7 +228,7 @@ def kernel(function):
         for name in given:
             fits &= name in known
         if not fits or len(arguments) != count:
-            return function(*args, **given)  # raises what Python says then
+            return function(*args, **given)  # raises Python's own TypeError
         arguments["ema_decay"], arguments["zero_grad"] = None, False
         once(row, arguments, None, None)
 
@@ -237,7 +236,7 @@ def kernel(function):
 
 
 def sweep(str which, ema, max_norm, **arguments):
-    """One step of the optimizer of that name, of one tensor and on the caller's own state.
+    """One step of the optimizer of that name, of one tensor and with the caller's own state.
 
     Takes all arguments of its kernel, `ema_decay` and `zero_grad`. `ema` is the average, or None;
     `max_norm` the largest norm of the gradient, or None.
@@ -288,18 +287,18 @@ cdef int once(Row row, dict arguments, ema, max_norm) except -1:
 
 
 cdef void set_narrow(pk_tensor *tensor, int slot, words, scale) noexcept:
-    """Let a state of a tensor be these words, bfloat16 if there is no scale."""
+    """Set a state of a tensor to these words: 8-bit codes, or bfloat16 if there is no scale."""
     tensor.state[slot], tensor.stored.states = data_of(words), PK_BF16
     if scale is not None:
         tensor.scale[slot], tensor.stored.states = <float *> data_of(scale), PK_8BIT
 
 
 def convert_state(str kernel, str state, words, scale, values, seed, step, bint write):
-    """Between a narrow state and what it stands for; changes `values`, or `words` and `scale`.
+    """Decode a narrow state, which changes `values`, or encode it: changes `words` and `scale`.
 
     words : uint32, as Plan has them; scale : float32, or None if they are bfloat16
     values : float32 of the shape of the parameter
-    seed, step : of the rounding
+    seed, step : for the random bits of rounding
     """
     cdef Row row = ROWS[kernel]
     cdef int slot = [name for name, _, _ in row.states].index(state)
@@ -326,15 +325,15 @@ def global_norm(grads):
 
 
 def norm_of(dict grads):
-    """`global_norm` of a dict from names, which error messages use, to arrays."""
+    """`global_norm` of a dict of arrays; error messages use its keys as names."""
     return squares_of(grads)[0]
 
 
 def squares_of(dict grads):
-    """The same, and the sums of squares that it is made of: one for every 4,096 elements.
+    """The same, and the partial sums of squares, one for every 4,096 elements.
 
-    If the norm of float64 is so small or so large that squares are not normal numbers, the elements
-    are scaled by 2**540 or 2**-540 before they are squared.
+    If the norm of float64 arrays is so small or so large that squares are not normal numbers, the
+    elements are multiplied by 2**540 or 2**-540 before they are squared.
     """
     cdef Buffers arrays = Buffers()
     cdef Py_ssize_t i, count = len(grads)
@@ -364,7 +363,7 @@ def check_apart(dict grads):
 
 
 def clip(dict grads, double max_norm, double eps):
-    """Scale gradients, by name, to a global norm of at most `max_norm`; returns that before."""
+    """Scale a dict of gradients to a global norm of at most `max_norm`; returns the norm before."""
     check_apart(grads)
     cdef double norm = norm_of(grads)
     cdef double factor = clip_coefficient(norm, max_norm, eps) if max_norm < INFINITY else 1

@@ -1,7 +1,7 @@
-"""Where the states of an optimizer lie in memory. Called once, when an optimizer is made.
+"""The addresses of the states of an optimizer. Called once, when an optimizer is made.
 
 A sweep reads a parameter, its gradient and its states at once. Where these arrays begin changes its
-speed by up to three times: a vector that lies across two cache lines costs a split load or store,
+speed by up to three times: a vector that straddles two cache lines costs a split load or store,
 and a load at the same offset in its page as a store shortly before waits for it (4K aliasing). So
 states begin at the same offset in a cache line as their parameter, and at another offset in a page
 than it and each other. All lie in one block, so that the system can use large pages for them.
@@ -21,8 +21,8 @@ from ._optim import convert_state
 LINE = 64
 PAGE = 4096
 _MASTER, _REMAINDER = "master", "remainder"
-_WIDE = "ema", _MASTER  # what is float32 whatever the states are
-APART = 512  # bytes; more distance than this is not faster
+_WIDE = "ema", _MASTER  # always float32
+APART = 512  # bytes; a larger distance is not faster
 
 
 def place(at: int, taken: list[int], is_small: bool) -> int:

@@ -31,16 +31,16 @@ cdef class Plan:
     """The parameters, states and hyper-parameters of an optimizer.
 
     `which` is a name in pyoptk.kernels; `group_of` says for each parameter which of `hypers`, dicts
-    of numbers, is its own; those of no parameter come last. `start` has what states hold before
-    step 1, by its names in C. `settings`, what `hypers` were made from, is replaced in the same
-    call as they are. `states` has for each state in use, by name, an array for each parameter;
+    of numbers, it uses; unused ones come last. `start` has the values of states before
+    step 1, by their names in C. `settings`, from which `hypers` were made, are replaced in the same
+    call. `states` has for each state in use, by name, an array for each parameter;
     "ema" is one if `ema_decay` is given. `calls` counts the steps, `skipped` those that
-    `on_nonfinite` left undone. `state_dtype` and `least` are `_places.states_for`'s; `master` says
-    how narrow parameters are stepped (`Held.add_master`), and must be given if there are any.
+    `on_nonfinite` left undone. `state_dtype` and `least` are arguments of `_places.states_for`;
+    `master` says how narrow parameters are stepped (`Held.add_master`): required if there are any.
     """
     cdef readonly Held held
     cdef Row row
-    cdef char *configs     # [2 * n_groups]: those in use, then new ones until they are checked
+    cdef char *configs     # [2 * n_groups]: those in use, then new ones that are being checked
     cdef size_t n_groups, config_size, count, scratch_size
     cdef pk_dtype dtype
     cdef double max_norm, max_norm_eps, norm
@@ -131,7 +131,7 @@ cdef class Plan:
         self.check_hypers(hypers)
 
     cdef int check_hypers(self, list hypers) except -1:
-        """Read them into the second half of `configs`; those of no parameter are only checked."""
+        """Read them into the second half of `configs`; unused ones are only checked."""
         cdef size_t g
         for hyper in hypers[self.n_groups:]:
             self.row.configure(<char *> self.common(self.n_groups), hyper, self.dtype)
@@ -254,7 +254,7 @@ cdef class Plan:
         return 0
 
     cdef int take_other(self, Py_ssize_t i, grad, str name) except -1:
-        """Take a gradient that is no plain array of the parameters' dtype, or not contiguous."""
+        """Take a gradient of another type or dtype, or one that is not contiguous."""
         cdef Py_buffer *view = &self.grads.held[i]
         cdef Py_buffer param = self.held.held[i]
         cdef str param_name = <str> self.held.names[i]
@@ -276,7 +276,7 @@ cdef class Plan:
         return 0
 
     cdef int check_takes_rows(self, Py_ssize_t i, grad, str name) except -1:
-        """Raise if a step of this parameter cannot be one of single rows."""
+        """Raise if this optimizer or parameter cannot step single rows."""
         cdef pk_common *common = self.common(self.tensors[i].group)
         on = ("ema_decay" if self.tensors[i].ema != NULL else "zero_grad" if common.zero_grad else
               "cautious" if common.cautious else "master" if self.held.kinds[i] else
@@ -331,7 +331,7 @@ cdef class Plan:
         return self.take_step(ordered, factor, skips, each, ends)
 
     def count_step(self, const char *given):
-        """Count one that others took: of each parameter whose byte in `given` is 1."""
+        """Count a step that the caller took, of each parameter whose byte in `given` is 1."""
         cdef Py_ssize_t i
         for i in range(self.count):
             self.tensors[i].step += given[i] and self.tensors[i].step < INT64_MAX
@@ -341,8 +341,8 @@ cdef class Plan:
         """Take a step with `grad_scale` times `factor`; returns whether it was taken.
 
         `skips`: skip it if a gradient is not finite, whatever `on_nonfinite` says. No signal
-        handler runs between the first change and the last, but in `each`, which is called with k
-        before the tensors before ends[k] are stepped, to fill their gradients.
+        handler runs between the first change and the last, except in `each`: called with k, it
+        fills the gradients of the tensors before ends[k], which are stepped next.
         """
         cdef size_t i, g, begin = 0, end, count = self.count
         cdef pk_tensor *tensors = self.tensors

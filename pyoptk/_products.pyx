@@ -1,6 +1,6 @@
-"""The bare kernels that are functions of arrays, linear recurrences among them (pyoptk/scan.py has
-what is built on these), and the roof of the benchmarks. For layers in Python: changes of several
-things that no exception divides. For pyoptk.mpi: copies of pieces of arrays.
+"""The bare kernels that are functions of arrays, with linear recurrences (pyoptk/scan.py builds on
+them), and the roof of the benchmarks. For layers in Python: changes of several objects that no
+exception can interrupt. For pyoptk.mpi: copies of pieces of arrays.
 """
 import numpy as _np
 
@@ -130,7 +130,7 @@ def dropout(x, y, p, *, seed, stream=0):
 
 
 def fma_roof(dtype, size_t rounds):
-    """Do multiply-adds in registers on one core, which no product can beat; for benchmarks.
+    """Do multiply-adds in registers on one core: an upper bound of speed, for benchmarks.
 
     `dtype` may be "bfloat16": those of ``compute="bfloat16"``. Returns the number of floating-point
     operations.
@@ -260,7 +260,7 @@ def linear_scan_backward(a, h, dh, da, db, h0=None, dh0=None, *, reverse=False, 
 
 
 def put_gradients(dict attributes, flat, fresh, bint accumulate):
-    """Change `flat` to `fresh`, or add that, and forget what forward has kept for backward.
+    """Copy `fresh` to `flat`, or add it, and forget what forward has kept for backward.
 
     Compiled, so that no exception arrives between the two.
     """
@@ -272,9 +272,9 @@ def put_gradients(dict attributes, flat, fresh, bint accumulate):
 
 
 def put_all(moves, left):
-    """Put new entries into dicts and objects, and make the arrays `left` read-only.
+    """Update dicts and set attributes of objects, then make the arrays `left` read-only.
 
-    `moves` is a list of them, each with a dict of what is put there. Compiled, as `put_gradients`.
+    `moves` is a list of pairs: a dict or object, its new entries. Compiled, as `put_gradients`.
     """
     for into, entries in moves:
         if isinstance(into, dict):
@@ -296,14 +296,14 @@ def finish(dict attributes, function, *arguments, **options):
 
 
 cdef class Guard:
-    """Lets one call of a layer at a time in.
+    """Lets in one call of a layer at a time.
 
     Compiled, so that whatever exception ends a call, the layer is not locked afterwards.
     """
     cdef int busy  # see _Lock
 
     def call(self, function, *arguments):
-        """The result of a function, while nobody else is in."""
+        """Call a function while no other call runs; returns its result."""
         cdef _Lock lock = _Lock()
         if not lock.take(&self.busy):
             raise RuntimeError("this layer is in use in another thread already")
@@ -341,9 +341,10 @@ cdef Py_ssize_t *numbers(array) noexcept:
 
 
 def move(table, rows, to, Py_ssize_t room, Py_ssize_t process):
-    """Copy pieces of arrays to others, or into one room, or from there if `rows` is None.
+    """Copy pieces of arrays to others, or into one buffer, or from it if `rows` is None.
 
-    `table` is intp [n, 4], for each piece: its array, its first byte there and in the room, bytes.
+    `table` is intp [n, 4]: for each piece the index of its array, its offsets there and in the
+    buffer, and its bytes.
     `rows` and `to`, intp, are the addresses of the arrays; those of `rows` may be in another
     `process`, 0 for this one. Raises OSError if that cannot be read; else nothing is checked.
     """

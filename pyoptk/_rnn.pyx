@@ -8,7 +8,7 @@ import numpy as _np
 
 from ._checks import check_choice
 from ._sequences import check_lengths, check_resets
-from ._stack import partition  # for whoever asks this family  # no-cython-lint
+from ._stack import partition  # importers take it from here  # no-cython-lint
 
 from cpython.buffer cimport Py_buffer, PyBuffer_Release
 from cpython.object cimport PyObject
@@ -55,20 +55,20 @@ cdef class Plan(Stack):
                 and (self.products == NULL or self.products == bf16_products()))
 
     cdef pk_sequence sequence(self, Py_buffer *view) noexcept:
-        """The argument as [T, B, features], whether batch-first or not."""
+        """The argument as [T, B, features], also if it is batch-first."""
         cdef pk_sequence s = sequence_of(view)
         if self.batch_first:
             s.t_stride, s.b_stride = s.b_stride, s.t_stride
         return s
 
     cdef object result(self, Buffers arrays, out, tuple shape, pk_sequence *at):
-        """The array for a result, `out` or a new one, and where it is."""
+        """The array for a result, `out` or a new one; sets *at to it."""
         cdef Py_buffer view
         if out is None:
             out = new_array(shape, self.dtype)
             borrow(out, &view, True, False)
             at[0] = self.sequence(&view)
-            PyBuffer_Release(&view)  # the caller of this keeps the array
+            PyBuffer_Release(&view)  # the caller holds a reference to the array
         else:
             taken = arrays.take("out", out, True, True)
             check_shape(taken, "out", shape)
@@ -79,7 +79,7 @@ cdef class Plan(Stack):
     cdef tuple forward(self, x, state, lengths, past_end, resets, reset_to, out, layer):
         """`y` and the state, new arrays or `out`, as Layer.forward documents them.
 
-        `layer` counts the calls that drop; level n of layers takes stream n of this call.
+        `layer` counts the calls with dropout; level n uses stream n of the call.
         """
         cdef Buffers arrays = Buffers()
         cdef pk_sequence x_, y_
@@ -110,7 +110,7 @@ cdef class Plan(Stack):
             self.config.stream = layer.dropout_calls * layer.num_layers % 2**64
         if self.noisy:
             self.config.seed, self.stream = layer.seed, layer.dropout_calls * self.count % 2**61
-        # From here on no Python code runs, so no exception can come between.
+        # From here on no Python code runs, so that no exception can arrive.
         self.x, self.due = x if self.keeps else None, self.keeps
         self.lengths, self.resets = lengths, resets
         self.place_forward(x_, y_, first, last, lengths, repeat_last, resets, reset_to_initial)
@@ -158,7 +158,7 @@ cdef class Plan(Stack):
 
     cdef object copy(self, const void *at, size_t n):
         array = new_array((n,), self.dtype)
-        if n:  # a cell without c has none of it to copy from
+        if n:  # without c there is nothing to copy from
             memcpy(PyArray_DATA(<PyArrayObject *> array), at, n * self.itemsize)
         return array
 
@@ -191,7 +191,7 @@ cdef class Passes:
         return lock
 
     def alone(self, function, *arguments):
-        """The result of a function, while nobody is in a pass."""
+        """Call a function while no pass runs; returns its result."""
         _lock = self.lock()
         return function(*arguments)
 
@@ -218,8 +218,8 @@ cdef class Passes:
         return self.train.backward(dy, dstate, accumulate, need_dx, out)
 
     def kept(self):
-        """What the last pass left: the memory of each layer, lengths or None, T, B, elements of a
-        vector, and whether the gates are still those of forward."""
+        """The results of the last pass: the memory of each layer, lengths or None, T, B, elements
+        of a vector, and whether the gates are still those of forward."""
         cdef Plan plan
         _lock = self.lock()
         plan = self.train
@@ -229,9 +229,10 @@ cdef class Passes:
         return plan.kept(), plan.lengths, plan.T, plan.B, lanes, plan.due
 
     cdef Plan new_plan(self, layer, x, bint training, bint resettable):
-        """A plan for the shape of `x`, in the place of the last one that is not due any more.
+        """A plan for the shape of `x`. It replaces the last one that no backward needs any more.
 
-        A call that is refused uses nothing up: one that is due stays until the new one has run.
+        A plan that a backward may need stays until the new one has run, so that a refused call
+        loses nothing.
         """
         cdef Buffers arrays = Buffers()
         cdef Py_buffer *view
@@ -252,9 +253,9 @@ cdef class Passes:
 
 
 cdef class Stepper(Stack):
-    """Single steps of a layer, for inference on a stream, where the call is much of the cost.
+    """Single steps of a layer, for inference on a stream, where the call itself costs much.
 
-    Each step reads the weights anew. Several threads may step at once.
+    Each step reads the weights again. Several threads may step at once.
     """
     def __cinit__(self, layer):
         if self.directions > 1:
@@ -274,7 +275,7 @@ cdef class Stepper(Stack):
         self.take_state(arrays, "state", state, view.shape[0], False, first)
         y = new_array((view.shape[0], self.R), self.dtype)
         new = self.new_state(view.shape[0], last)
-        kernels = cell_table(self.cell, self.storage)  # others once use_isa is called again
+        kernels = cell_table(self.cell, self.storage)  # use_isa may have been called
         scratch = self.scratch(kernels, view.shape[0])
         self.run(kernels, view, PyArray_DATA(<PyArrayObject *> y), first, last,
                  NULL if scratch is None else PyArray_DATA(<PyArrayObject *> scratch))

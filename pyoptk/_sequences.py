@@ -1,5 +1,5 @@
-"""Checks of the arrays that say something of a batch: lengths, resets, labels. Recurrent layers,
-scans and losses call them.
+"""Checks of the arrays that describe a batch: lengths, resets, labels. Recurrent layers, scans and
+losses call them.
 
 As in _checks.py, an error names the argument, what was expected and what came.
 """
@@ -17,7 +17,7 @@ from ._checks import advice, described
 
 def plain(name: str, value: Any, expected: str) -> NDArray[Any]:
     """The value as an array, unless it is masked or ragged."""
-    if type(value) is np.ndarray:  # most often
+    if type(value) is np.ndarray:  # the usual case
         return value
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
@@ -27,7 +27,7 @@ def plain(name: str, value: Any, expected: str) -> NDArray[Any]:
         given = np.asarray(value)
     except (ValueError, Warning):
         given = None
-    except (RuntimeError, TypeError):  # of a tensor of PyTorch that requires a gradient
+    except (RuntimeError, TypeError):  # from a PyTorch tensor that requires a gradient
         raise TypeError(
             f"{name}: expected {expected}, got {described(value)}{advice(value)}"
         ) from None
@@ -38,7 +38,7 @@ def plain(name: str, value: Any, expected: str) -> NDArray[Any]:
 
 
 def only_read(name: str, value: Any) -> Any:
-    """The value, or NumPy's array of what another library has: a view where that can be."""
+    """The value; an array of another library as one of NumPy, a view if possible."""
     if isinstance(value, np.ndarray | np.generic) or not hasattr(value, "__array__"):
         return value
     return plain(name, value, "a float32 or float64 array")
@@ -47,7 +47,7 @@ def only_read(name: str, value: Any) -> Any:
 def integers(name: str, value: Any, expected: str) -> NDArray[Any]:
     """The value as an array of integers, whatever its shape."""
     given = plain(name, value, expected)
-    if given.size == 0:  # of a list, whatever dtype NumPy gives it
+    if given.size == 0:  # an empty list has float64 in NumPy
         given = given.astype(np.int64)
     if given.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected {expected}, got {described(given)}")

@@ -1,4 +1,4 @@
-# What _plan takes from _sparse.
+# What _plan cimports from _sparse.
 
 from cpython.buffer cimport Py_buffer
 
@@ -8,7 +8,7 @@ from .capi cimport pk_optim_kernels, pk_rows, pk_tensor
 cdef class SparseRows:
     cdef readonly object indices, values
     cdef readonly tuple shape
-    cdef Py_buffer held  # the indices: bytes, which nobody can change any more
+    cdef Py_buffer held  # the indices, as immutable bytes
     cdef pk_rows rows    # all but the values, which are taken at each step
 
     cdef int check_values(self, tuple rows) except -1

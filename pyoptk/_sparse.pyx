@@ -1,4 +1,4 @@
-"""Row-sparse gradients: their checks, and the list of tensors that a step with some consists of.
+"""Row-sparse gradients: their checks, and the list of tensors for a step with them.
 
 _plan.pyx calls this for a gradient that is `SparseRows`.
 """
@@ -22,27 +22,27 @@ from .capi cimport pk_optim_kernels, pk_rows, pk_tensor
 cdef class SparseRows:
     """The gradient of an array that is zero but for some rows, for example of an embedding.
 
-    An optimizer's step changes the rows that are in it and their part of the state, nothing else
-    ("lazy", see docs/semantics.md), in a time that goes with them and not with the array. `SGD`,
+    A step changes only these rows and their part of the state ("lazy", see docs/semantics.md). Its
+    time depends on their number, not on the size of the array. `SGD`,
     `AdaGrad`, `Adam` and `AdamW` take it in the place of an array, `Accumulation` too.
 
     Parameters
     ----------
     indices : integers of any shape, for example [B, T] of a batch of sequences
-        The rows, in any order. One that comes several times has the sum of its values as gradient,
-        added up in this order.
+        The rows, in any order. The gradient of a row that occurs several times is the sum of its
+        values, added in this order.
     values : array of shape indices.shape + shape[1:]
         float32 or float64, as the parameter. Only read, and only when the step is taken; copied
         if it is not C-contiguous.
     shape : tuple of int
-        That of the parameter.
+        The shape of the parameter.
     padding_idx : int, optional
-        A row that is left out: it gets no gradient, no decay and no step.
+        A row that is left out: it has no gradient, no decay and no step.
 
     Raises
     ------
     TypeError, ValueError
-        For indices that are no integers or not in 0..shape[0]-1, values of another shape or dtype.
+        If indices are not integers or not in 0..shape[0]-1, or values have another shape or dtype.
 
     Examples
     --------
@@ -60,7 +60,7 @@ cdef class SparseRows:
         self.shape = row_shape(shape)
         given = _np.asarray(indices)
         if not given.size and isinstance(indices, (list, tuple)):
-            given = given.astype(_np.int64)  # to NumPy an empty list is one of floats
+            given = given.astype(_np.int64)  # an empty list has float64 in NumPy
         if given.dtype.kind not in "iu":
             raise TypeError(f"indices: expected integers, got {described(given)}")
         outside = (given < 0) | (given >= self.shape[0])
@@ -139,7 +139,7 @@ cdef tuple row_shape(shape):
 
 
 cdef void *room_for(void **block, size_t *size, size_t wanted) except NULL:
-    """A block of memory of at least `wanted` bytes, its content lost where it has to grow."""
+    """A block of at least `wanted` bytes; if it must grow, its content is lost."""
     if block[0] == NULL or size[0] < wanted:
         PyMem_Free(block[0])
         block[0] = NULL
@@ -158,7 +158,7 @@ cdef class _Touched:
 
     cdef int list_rows(self, const pk_optim_kernels *kernels, const pk_tensor *whole,
                        list grads) except -1:
-        """From the parameters `whole` and their gradients, which have been taken and checked."""
+        """Make the list from the parameters `whole` and their checked gradients."""
         cdef size_t most = 0, scratch = 0
         cdef Py_ssize_t i
         cdef pk_rows rows

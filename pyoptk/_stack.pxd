@@ -1,4 +1,4 @@
-# What _rnn takes from _stack.
+# What _rnn cimports from _stack.
 
 from cpython.buffer cimport Py_buffer
 from libc.stdint cimport uint64_t

@@ -1,6 +1,6 @@
-"""A stack of recurrent layers as the C structs of its kernels, with the memory that they need.
+"""A stack of recurrent layers as the structs of the C API, with the memory that they need.
 
-`Plan` and `Stepper` (_rnn.pyx) are stacks; here is also how both read the arrays of a call.
+`Plan` and `Stepper` (_rnn.pyx) derive from it. It also reads the arrays of a call for both.
 """
 import numpy as _np
 
@@ -42,8 +42,8 @@ def partition(str cell, dtype, size_t T, size_t B, size_t I, size_t H, size_t di
 
 cdef char *place(pk_rnn_weights *w, char *at, size_t rows, size_t I, size_t R, bint bias,
                  size_t peepholes, size_t projection, size_t gains, size_t of_c) noexcept:
-    """The parameters of a layer at `at`; returns where the next one begins. `rows`, `peepholes`,
-    `projection`, `gains` and `of_c`, the size of a gain of c, in bytes."""
+    """The parameters of a layer at `at`; returns where the next one begins. All sizes are
+    in bytes; `of_c`: of a gain of c."""
     w.w_ih, at = at, at + rows * I
     w.w_hh, at = at, at + rows * R
     if bias:
@@ -63,8 +63,8 @@ cdef char *place(pk_rnn_weights *w, char *at, size_t rows, size_t I, size_t R, b
 
 cdef int take_flat(Buffers arrays, str name, str flat, array, dtype, size_t size, const void *at,
                    bint written) except -1:
-    """Take flat weights; raise unless they are as the layer made them: dtype and shape can be set
-    in place. `at`: where they were then, or NULL."""
+    """Take flat weights; raise if their dtype or shape was changed in place since the layer made
+    them. `at`: their address then, or NULL."""
     cdef Py_buffer *view = arrays.next()
     cdef Py_ssize_t itemsize = dtype.itemsize
     if borrow(array, view, written, False):
@@ -82,7 +82,7 @@ cdef class Stack:
     """Layers for T steps of B sequences. A level is the directions of one layer, which run at once.
 
     Its flat weights hold weight_ih, weight_hh and, if there are biases, bias_ih and bias_hh of
-    every direction of every level. A stack stays with the instruction set that was in use when it
+    every direction of every level. A stack always uses the instruction set that was in use when it
     was made.
     """
     def __dealloc__(self):
@@ -122,7 +122,7 @@ cdef class Stack:
             one.shape.R = layer.proj_size
             one.shape.I = self.I if i < self.directions else self.R * self.directions
             one.shape.save, one.shape.reverse = _SAVES[save], i % self.directions
-            one.shape.resets = &any_mask if resettable else NULL  # for `sizes`; a call has its own
+            one.shape.resets = &any_mask if resettable else NULL  # for `sizes`; a call sets its own
             need = self.kernels.sizes(&one.shape)
             one.h = self.get(need.h)
             one.c = self.get(need.c) if need.c else NULL
@@ -134,7 +134,7 @@ cdef class Stack:
             self.dropped = self.new_between()
 
     cdef int place_weights(self, bint bias, bint peepholes, size_t projection) except -1:
-        """Where the flat arrays are."""
+        """Set the pointers to the flat arrays."""
         cdef Buffers arrays = Buffers()
         cdef size_t i, rows = self.kernels.gates * self.H
         cdef size_t of_c = self.kernels.peepholes * self.H if peepholes else 0
@@ -160,7 +160,7 @@ cdef class Stack:
         return 0
 
     cdef int join_levels(self, bint forward_only) except -1:
-        """What goes from one level to the next, and back."""
+        """Connect the output of each level with the input of the next, and their gradients."""
         cdef size_t level, levels = self.count // self.directions
         for level in range(levels - 1):
             if forward_only and level > 1:
@@ -172,7 +172,7 @@ cdef class Stack:
         return 0
 
     cdef void *get(self, elements) except NULL:
-        """Memory of our own, on a cache line, uninitialized. `elements` is an int of any size."""
+        """New memory on a cache line, not initialized. `elements` is an int of any size."""
         size = elements * self.itemsize + 64
         cdef void *raw = PyMem_Malloc(size) if size < 2**63 else NULL
         if raw == NULL:
@@ -190,7 +190,7 @@ cdef class Stack:
         return s
 
     cdef int share_scratch(self) except -1:
-        """Directions run at once and need scratch memory each; levels do not."""
+        """Scratch memory for each direction of a level, because they run at the same time."""
         cdef size_t most = 0, i
         for i in range(self.count):
             most = max(most, self.kernels.sizes(&self.layers[i].shape).scratch)
@@ -213,7 +213,8 @@ cdef class Stack:
 
     cdef Py_buffer *read(self, Buffers arrays, str name, array, tuple shape,
                          bint whole) except NULL:
-        """An array of this shape, or a copy of it: `whole`, or with the last axis adjacent."""
+        """Take an array of this shape, copied unless its last axis, or with `whole` all of it, is
+        contiguous."""
         cdef Py_buffer *view = arrays.take(name, array, False, True)
         check_shape(view, name, shape)
         if not (PyBuffer_IsContiguous(view, c"C") if whole else is_adjacent(view)):
@@ -223,7 +224,7 @@ cdef class Stack:
 
     cdef int take_state(self, Buffers arrays, str name, given, size_t B, bint in_part,
                         void **at) except -1:
-        """Where the arrays of a state are; NULL for None, also for one of two if `in_part`."""
+        """Take the arrays of a state; NULL for None, which one of two may be if `in_part`."""
         cdef size_t k
         at[0] = at[1] = NULL
         if given is None:
@@ -242,7 +243,7 @@ cdef class Stack:
         return 0
 
     cdef object new_state(self, size_t B, void **at):
-        """An array, or a pair, as the cell has states, and where they are."""
+        """A new array, or a pair if the cell has two states; sets `at` to their memory."""
         h = new_array((self.count, B, self.R), self.dtype)
         at[0], at[1] = PyArray_DATA(<PyArrayObject *> h), NULL
         if self.kernels.states == 1:
@@ -254,13 +255,13 @@ cdef class Stack:
     # ---- the kernels' arguments ------------------------------------------------------------------
 
     cdef pk_sequence of_direction(self, pk_sequence s, size_t i) noexcept:
-        """The features of layer i where those of all directions stand side by side."""
+        """The features of layer i in a sequence with those of both directions side by side."""
         if s.data != NULL:
             s.data = <char *> s.data + i % self.directions * self.R * self.itemsize
         return s
 
     cdef pk_sequence output_below(self, size_t i) noexcept nogil:
-        """What layer i > 0 reads: the state of the layer below where that is its output."""
+        """The input of layer i > 0: the states of the layer below, if these are its output."""
         cdef pk_sequence s = self.outputs[i // self.directions - 1]
         cdef size_t P = self.kernels.padded(self.R)
         if s.data == NULL:
@@ -269,7 +270,7 @@ cdef class Stack:
         return s
 
     cdef void drop(self, size_t level, pk_sequence x, pk_sequence y) noexcept nogil:
-        """What a level reads, or the gradient of it: every level has a stream of its own."""
+        """Dropout of the input of a level, or of its gradient; each level has its own stream."""
         cdef pk_dropout_config config = self.config
         config.stream += level
         self.math.dropout(self.T, self.B, self.directions * self.R, x, y, &config, num_threads())
@@ -327,7 +328,7 @@ cdef class Stack:
         for i in range(top + 1):
             level = top - i
             at = level * self.directions
-            if self.drops and 0 < level < top:  # the top's are still there
+            if self.drops and 0 < level < top:  # those of the top level are still in memory
                 self.drop(level, self.output_below(at), self.dropped)
             self.kernels.backward(&self.layers[at], &self.gradients[at], self.directions, nthreads)
             if self.drops and level > 0:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ._checks import described
 from ._sequences import integers
 
-MOST_WEIGHT = np.finfo(np.float64).max  # of the sum, with room for rounding
+MOST_WEIGHT = np.finfo(np.float64).max  # the largest sum of weights, with room for rounding
 
 
 def is_distribution(target: Any, axes: int = 2) -> bool:

@@ -168,7 +168,7 @@ def check_arrays(expected: Mapping[str, Any], got: Mapping[str, Any], what: str)
 
 
 def check_mapping(got: Any, what: str) -> None:
-    """Raise unless `got` is a dict; `what` is what messages call it."""
+    """Raise unless `got` is a dict, which messages call `what`."""
     if not isinstance(got, Mapping):
         help_ = "; its .state_dict() is one" if hasattr(got, "state_dict") else ""
         raise TypeError(f"{what}: expected a dict, got {_kind(got)}{help_}")
@@ -203,7 +203,7 @@ def fill_arrays(target: MutableMapping[str, Any], got: Mapping[str, Any]) -> Non
 
 def _bits(value: Any) -> Any:
     """The BitGenerator of a random generator; None of anything else."""
-    if "numpy.random" not in sys.modules:  # NumPy imports it late, as it takes 11 ms
+    if "numpy.random" not in sys.modules:  # importing it would take 11 ms
         return None
     value = value.bit_generator if isinstance(value, np.random.Generator) else value
     return value if isinstance(value, np.random.BitGenerator) else None
@@ -219,7 +219,7 @@ def _check_names(expected: Mapping[str, Any], got: Mapping[str, Any], what: str,
 
 
 def check_value(expected: Any, got: Any, what: str) -> None:
-    """The same for one value; `what` is what messages call it."""
+    """`check_arrays` for one value, which messages call `what`."""
     if bits := _bits(expected):
         check_mapping(got, what)
         if (name := got.get("bit_generator")) != bits.state["bit_generator"]:
@@ -263,7 +263,7 @@ def _check_part(key: str, value: Any, part: Any, dicts: Any, method: str) -> Non
 
 
 def _pack(key: str, value: Any, arrays: Arrays | None) -> Any:
-    """`value` for JSON: arrays go to `arrays`; what JSON has no word for becomes a list."""
+    """`value` for JSON: arrays go to `arrays`; types that JSON lacks become lists."""
     if bits := _bits(value):
         value = bits.state
     if isinstance(value, Mapping):

@@ -67,7 +67,7 @@ def _branch(path: tuple[Any, ...], entry: Any, keys: list[Any], found: list[Any]
 
 
 def _is_nested(entry: Any, in_mapping: bool) -> bool:
-    """Whether an entry has arrays in it; not what is made of numbers, nor PyTorch's groups."""
+    """Whether an entry contains arrays; false for lists of numbers and for PyTorch's groups."""
     if isinstance(entry, Mapping):
         return in_mapping or "params" not in entry
     return isinstance(entry, list | tuple) and not any(
@@ -76,21 +76,21 @@ def _is_nested(entry: Any, in_mapping: bool) -> bool:
 
 
 class Params:
-    """An array, or a sequence or dict of arrays, nested or not, changed in place for ever after.
+    """The parameters: an array, or a sequence or dict of arrays, nested or not.
 
     `narrow` are the dtypes of 16 bits that they may have, see `Held`.
 
     Attributes
     ----------
     given : object
-        What the caller handed in.
+        The caller's argument.
     keys : list or None
         Its keys; 0..n-1 for a sequence, `Path` where they are nested, None for a single array.
     names : list of str
-        What patterns and checkpoints call the arrays; "" for a single one.
+        The names of the arrays in patterns and checkpoints; "" for a single one.
     arrays : list of ndarray
     held : Held
-        The memory of the arrays; looked at again at every step.
+        The memory of the arrays, checked again in every step.
     """
 
     def __init__(self, params: Any, narrow: Mapping[str, int] | None = None) -> None:
@@ -133,7 +133,7 @@ def _filled(tree: Any, values: list[Any]) -> Any:
 
 
 class Fixed(dict[str, Any]):
-    """A dict whose entries stay; what is in them may be changed. Copies and pickles are dicts."""
+    """A dict whose entries cannot be replaced. Copies and pickles are ordinary dicts."""
 
     def __init__(self, entries: Mapping[str, Any], instead: str) -> None:
         super().__init__(entries)

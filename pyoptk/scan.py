@@ -207,7 +207,7 @@ def discounted_returns(
 
 
 def _sum_backwards(a: Array, b: Array, last: Array | None = None) -> Array:
-    """The scan of `b` from the last step to the first; all that is not time is one axis."""
+    """The scan of `b` from the last step to the first, with all axes but time as one."""
     shape = len(b), 1, math.prod(b.shape[1:])
     start = None if last is None else np.ascontiguousarray(last).reshape(shape[1:])
     found = np.array(b, order="C")
@@ -235,7 +235,7 @@ def _fraction(name: str, value: Any) -> float:
 
 
 def check_array(name: str, array: Any, dtype: Any = None, shape: Any = None) -> None:
-    """Raise unless this is a plain array of this dtype and shape; None: of any."""
+    """Raise unless this is an array of this dtype and shape (None: any) without a mask."""
     numbers = isinstance(array, np.ndarray | np.floating)
     if not numbers or array.dtype not in (np.float32, np.float64):
         raise TypeError(

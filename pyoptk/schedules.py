@@ -63,7 +63,7 @@ _checked = functools.partial(checked, _RULES)
 
 @dataclass(frozen=True, repr=False)
 class _Made:
-    """A formula whose arguments are fixed, all but t."""
+    """A formula with all arguments fixed but t."""
 
     maker: Any
     arguments: dict[str, Any]
@@ -361,7 +361,7 @@ class ReduceOnPlateau:
 
     def update(self, metric: float) -> None:
         """Take a new metric and reduce the value if it is time; NaN is no improvement."""
-        vars(self).update(self._after(metric))  # all at once, whatever interrupts this
+        vars(self).update(self._after(metric))  # in one call, which no signal can interrupt
 
     def _after(self, metric: float) -> dict[str, float]:
         """What `update` would change."""

@@ -256,6 +256,19 @@ def test_before_is_called_before_every_work_and_not_timed(tmp_path):
     assert calls == ["before", "work"] * (len(calls) // 2)
 
 
+def test_of_several_ways_to_do_a_task_the_quickest_is_taken(tmp_path):
+    file = tmp_path / "work.py"
+    file.write_text(
+        "import functools, time\nPACKAGES = ()\n"
+        "def way(name, seconds):\n"
+        "    return lambda: time.sleep(seconds), lambda _: [name]\n"
+        "def step(**given):\n"
+        "    return [functools.partial(way, *some) for some in ((1, 0.01), (2, 1e-4), (3, 0.01))]\n"
+    )
+    worker = contender.Worker([str(file)], 1, {})
+    assert worker.prepare("step", {"count": 1, "n": 1}, {}) == [2.0] * 4
+
+
 def test_a_row_for_which_there_is_no_memory_is_not_begun(monkeypatch):
     monkeypatch.setattr(referee, "free_memory", lambda: 1000.0)
     (row,) = referee.run([PYOPTK], [rows.step("Adam", 1_000)], threads=1, rounds=1)["rows"]

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ["README.md", "CONTRIBUTING.md", "csrc/README.md", "docs/decisions.md", "docs/mpi.md"]
 DOCS += ["docs/semantics.md", "docs/torch.md"]
 DOCS += ["docs/index.md", "docs/coming-from.md", "docs/choosing.md", "docs/trouble.md"]
-DOCS += ["docs/releasing.md"]
+DOCS += ["docs/releasing.md", "docs/testing.md", "docs/cores.md"]
 MARKDOWN = [*DOCS, "CHANGELOG.md", "docs/performance.md", "pyoptk/demo/README.md"]
 FOLDERS = ("csrc", "pyoptk", "tests", "bench", "docs", ".ci")
 FILES = sorted(
@@ -109,6 +109,14 @@ def test_public_names_in_a_document_exist(document):
     for name, member in re.findall(r"`(\w+)\.([a-z_]\w*)[`(]", text_of(document)):
         if name in pyoptk.__all__:
             assert hasattr(getattr(pyoptk, name), member), f"{name}.{member}"
+
+
+def test_names_of_c_in_documents_exist():
+    sources = " ".join(path.read_text() for path in [*C, ROOT / "CMakeLists.txt"])
+    added = text_of("CHANGELOG.md").split("### Added")[1].split("\n### ")[0]  # old names are below
+    for text in (added, *map(text_of, DOCS)):
+        for name in re.findall(r"\b(?:pk|PK)_(?!\w+_f\d\d_)\w+", text):  # no tables of a dtype
+            assert re.search(rf"\b{name}\b", sources), name
 
 
 @pytest.mark.parametrize("name", [*OPTIMIZERS, *LAYERS])

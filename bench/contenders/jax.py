@@ -8,7 +8,6 @@ are one flat vector to Optax (`optax.flatten`), which made a step over a thousan
 faster. Where bfloat16 is asked for, arrays are of it, or of float32 where that is faster here.
 """
 
-import time
 from functools import partial
 
 import jax
@@ -104,21 +103,10 @@ def rnn(weights, x):
     return jax.lax.scan(one, zeros, x @ w_ih.T + (b_ih + b_hh))[1]
 
 
-def quickest(make, compute, *arrays):
-    """What `make` makes of these arrays; with `compute` of the dtype in which that is faster."""
-    if not compute:
-        return make(*arrays)
-
-    def seconds(some):
-        (work, _), times = make(*some), []
-        for _ in range(4):
-            start = time.perf_counter()
-            work()
-            times.append(time.perf_counter() - start)
-        return min(times[1:])
-
-    narrow = jax.tree.map(lambda array: jnp.asarray(array, compute), arrays)
-    return make(*min((arrays, narrow), key=seconds))
+def ways(make, compute, *arrays):
+    """To make the work: of these arrays and, with `compute`, of that dtype."""
+    narrow = [jax.tree.map(lambda array: jnp.asarray(array, compute), arrays)] if compute else []
+    return [partial(make, *some) for some in (arrays, *narrow)]
 
 
 def wide(found):
@@ -129,7 +117,7 @@ def wide(found):
 def layer(x, dy, weights, *, cell, compute=None, **more):
     if more:
         raise NotImplementedError
-    return quickest(partial(layer_of, cell), compute, x, dy, list(weights))
+    return ways(partial(layer_of, cell), compute, x, dy, list(weights))
 
 
 def layer_of(cell, x, dy, weights):
@@ -192,7 +180,7 @@ def forecaster(windows, targets, weights):
 
 def mlp(x, labels, weights, *, compute=None):
     make = partial(mlp_in, x, labels, weights)
-    return quickest(make, compute, np.zeros(0, "f4"))
+    return ways(make, compute, np.zeros(0, "f4"))
 
 
 def mlp_in(x, labels, weights, like):
@@ -225,7 +213,7 @@ def linear(x, w, b, dy, *, compute=None):
     def make(*given):
         return both_ways(lambda x, w, b: jax.nn.relu(x @ w.T + b), given[:3], given[3])
 
-    return quickest(make, compute, x, w, b, dy)
+    return ways(make, compute, x, w, b, dy)
 
 
 def layer_norm(x, gain, bias, dy):

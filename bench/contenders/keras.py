@@ -9,7 +9,7 @@ has one bias per gate where PyTorch has two: it gets their sum.
 """
 
 import os
-import time
+from functools import partial
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -57,20 +57,9 @@ def step(params, grads, *, optimizer, max_norm=None, ema_decay=None, zero_grad=F
     return work, lambda _: [v.numpy() for v in variables[:1]]
 
 
-def quickest(make, compute, dtype):
-    """What `make` makes of a dtype; with `compute` of that in which it is faster."""
-    if not compute:
-        return make(dtype)
-
-    def seconds(dtype):
-        (work, _), times = make(dtype), []
-        for _ in range(4):
-            start = time.perf_counter()
-            work()
-            times.append(time.perf_counter() - start)
-        return min(times[1:])
-
-    return make(min((dtype, f"mixed_{compute}"), key=seconds))
+def ways(make, compute, dtype):
+    """To make the work: of a dtype and, with `compute`, of that one."""
+    return [partial(make, some) for some in (dtype, *([f"mixed_{compute}"] if compute else []))]
 
 
 def lstm(weights, *, unroll, dtype=None, **more):
@@ -86,7 +75,7 @@ def lstm(weights, *, unroll, dtype=None, **more):
 def layer(x, dy, weights, *, cell, compute=None, **more):
     if cell != "LSTM" or more:
         raise NotImplementedError
-    return quickest(lambda dtype: layer_in(dtype, x, dy, weights), compute, x.dtype.name)
+    return ways(lambda dtype: layer_in(dtype, x, dy, weights), compute, x.dtype.name)
 
 
 def layer_in(dtype, x, dy, weights):
@@ -135,7 +124,7 @@ def forecaster(windows, targets, weights):
 
 
 def mlp(x, labels, weights, *, compute=None):
-    return quickest(lambda dtype: mlp_in(dtype, x, labels, weights), compute, "float32")
+    return ways(lambda dtype: mlp_in(dtype, x, labels, weights), compute, "float32")
 
 
 def mlp_in(dtype, x, labels, weights):

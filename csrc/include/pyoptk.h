@@ -42,14 +42,15 @@ const pk_math_kernels *pk_math(pk_dtype dtype);
 const pk_dense_kernels *pk_dense(pk_dtype dtype);
 
 /* For `products` of a layer: both operands of every product are rounded to bfloat16, to the
- * nearest, ties to even, and denormal ones to 0; sums are float.  Of the instruction set in use, as
- * the kernels of the layer must be. */
+ * nearest, ties to even, and denormal ones to 0; sums are float.  They belong to the instruction
+ * set in use, and so must the kernels of the layer. */
 const pk_products *pk_bf16_products(void);
 
 enum { PK_ISA_UNKNOWN = 1, PK_ISA_UNUSABLE = 2 };
 
-/* Switch by name, NULL for the best one.  0, or one of the above and nothing has changed.  Before
- * the first call the best one is in use.  Not to be called while a kernel runs. */
+/* Selects a set by name, or the best one if name is NULL.  Returns 0, or an error from above, after
+ * which nothing has changed.  At first the best one is in use.  Do not call this while a kernel
+ * runs. */
 int pk_use_isa(const char *name);
 const char *pk_isa(void);
 /* The i-th set of this build, best first, and whether this CPU has it; NULL past the last one. */
@@ -57,15 +58,15 @@ const char *pk_isa_at(int i, int *usable);
 
 /* ---- threads --------------------------------------------------------------------------------- */
 
-/* fn(arg, chunk) for every chunk < chunks, on at most nthreads threads, the caller being one of
- * them; returns when all are done.  Nested in another call, or while another thread is in one, it
- * runs on the calling thread alone. */
+/* Calls fn(arg, chunk) for every chunk < chunks, on at most nthreads threads including the
+ * caller's, and returns when all calls have returned.  A nested call, or one while another thread
+ * is in pk_parallel, runs on the calling thread alone. */
 void pk_parallel(void (*fn)(void *arg, size_t chunk), void *arg, size_t chunks, int nthreads);
 
 /* In fn: whether this thread is a worker, with 1 MiB of stack, and not a thread of the program. */
 int pk_on_worker(void);
 
-/* Where chunk c of n elements begins; chunk `chunks` begins at n. */
+/* The first element of chunk c of n elements in `chunks` chunks; that of chunk `chunks` is n. */
 static inline size_t pk_chunk_begin(size_t n, size_t c, size_t chunks)
 {
     const size_t share = n / chunks, rest = n % chunks;

@@ -3,8 +3,11 @@
 #ifndef PYOPTK_DENSE_H
 #define PYOPTK_DENSE_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include "pyoptk_rnn.h" /* pk_products */
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /* ---- linear layers --------------------------------------------------------------------------- */
 
@@ -140,5 +143,9 @@ typedef struct {
     double (*cross_entropy)(const pk_cross_entropy *loss, int nthreads);
     double (*elementwise_loss)(const pk_elementwise_loss *loss, int nthreads);
 } pk_dense_kernels;
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

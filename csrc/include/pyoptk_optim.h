@@ -7,6 +7,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* ---- optimizers ------------------------------------------------------------------------------ */
 
 /* All optimizers: (name in the enum, name of everything else).  The enum, the table of descriptions
@@ -39,8 +43,8 @@ enum { PK_MAX_STATES = 3 };
 
 /* The format of an array; arithmetic is always in the dtype of the table.  With that of float32
  * parameters, averages, copies and gradients may be anything but PK_8BIT, rounded to the nearest,
- * ties to even; states anything but PK_F16, rounded by chance, so that their mean is right.  Which
- * bits come by chance depends on `seed`, `step`, state and element alone. */
+ * ties to even; states anything but PK_F16, rounded by chance (stochastic rounding), so that their
+ * mean is right.  The random bits depend on `seed`, `step`, state and element alone. */
 typedef enum {
     PK_NATIVE, /* as the dtype of the table that the kernel was taken from */
     PK_BF16,   /* bfloat16: the upper half of a float32 */
@@ -49,7 +53,7 @@ typedef enum {
 } pk_storage;
 enum {
     PK_BLOCK = 256,     /* elements with one scale; the last block of an array may be shorter */
-    PK_CODE_GROUP = 64, /* elements whose codes take 16 words; an array has whole groups */
+    PK_CODE_GROUP = 64, /* elements whose codes take 16 words; arrays end with a whole group */
 };
 
 /* One parameter with its gradient and state.  A kernel takes a list of them, so that one call and
@@ -64,13 +68,13 @@ typedef struct {
     int64_t step;                /* of this tensor; the first is 1 */
     size_t group;                /* which element of `configs` holds its hyper-parameters */
     float *scale[PK_MAX_STATES]; /* [ceil(n / PK_BLOCK)] in/out: of a state in PK_8BIT; else NULL */
-    uint64_t seed;               /* of what is rounded by chance */
-    void *copy;                  /* [n] out: the parameter after the step, as stored.copy */
+    uint64_t seed;               /* of the random bits for rounding by chance */
+    void *copy;                  /* [n] out: the new parameter, in the format stored.copy */
     uint16_t *low;               /* [n] in/out: of a parameter in PK_BF16, which is rounded to the
                                   * nearest: the lower halves of the float32 that it stands for */
     struct {
         uint8_t param, grad, ema, states, copy; /* a pk_storage each */
-        uint8_t by_chance;                      /* 1: a parameter in PK_BF16 is so rounded */
+        uint8_t by_chance;                      /* 1: a parameter in PK_BF16 is rounded by chance */
     } stored;
 } pk_tensor;
 
@@ -256,7 +260,7 @@ enum {
     PK_NARROW_STATES = 8 /* states may be stored as PK_BF16 or PK_8BIT, unless it is centered */
 };
 
-/* The states that cannot be negative, as bits: in PK_8BIT they have other codes. */
+/* The states that cannot be negative, as bits: PK_8BIT has codes of their own for them. */
 enum {
     PK_POSITIVE_sgd = 0,
     PK_POSITIVE_adagrad = 1,
@@ -286,15 +290,15 @@ extern const pk_field pk_common_fields[]; /* of pk_common; name NULL after the l
 
 /* ---- optimizer kernels ---- */
 
-/* What a watched step tells about one tensor.  All are doubles, so that a list of them is an array.
- * Gradients are as given, before grad_scale. */
+/* What a watched step reports about one tensor.  All are doubles, so that a list of them is an
+ * array.  Gradients are as given, before grad_scale. */
 enum { PK_WATCHED_RATES = 32 };
 typedef struct {
     double grad_norm, param_norm, update_norm; /* Euclidean; of the parameter after the step */
     double largest_grad;                       /* the largest magnitude that is not a NaN */
     double clipped, zeros, nonfinite;          /* shares of the elements of the gradient */
-    double rates[PK_WATCHED_RATES]; /* |update / (grad_scale * gradient)| of some elements, evenly
-                                     * apart; of all, in the first n, if n is smaller */
+    double rates[PK_WATCHED_RATES]; /* |update / (grad_scale * gradient)| of so many elements at
+                                     * equal distances; if n is smaller, of all, in the first n */
 } pk_watched;
 
 typedef struct {
@@ -331,14 +335,15 @@ typedef struct {
                            void *scratch);
     size_t (*touched_scratch_size)(const pk_rows *gradient); /* bytes */
 
-    /* Between the narrow states of a tensor and the numbers that they stand for; for float32 alone.
-     * write_state rounds as a step would.  positive: whether the state cannot be negative.
+    /* Convert a narrow state of a tensor to the numbers that it stands for, and back; in the table
+     * of float32 alone.  write_state rounds as a step would.  positive: whether the state cannot be
+     * negative.
      *   values  [n] float32 out or in */
     void (*read_state)(const pk_tensor *t, int state, int positive, float *values);
     void (*write_state)(const pk_tensor *t, int state, int positive, const float *values);
 
-    /* The same for a parameter that is not PK_NATIVE: what it stands for, with `low` where it has
-     * that, and rounded as after a step.
+    /* The same for a parameter that is not PK_NATIVE, together with its `low` if that is not NULL.
+     * write_param rounds as a step would.
      *   values  [n] float32 out or in */
     void (*read_param)(const pk_tensor *t, float *values);
     void (*write_param)(const pk_tensor *t, const float *values);
@@ -357,5 +362,9 @@ static inline double pk_clip_coefficient(double norm, double max_norm, double ep
     const double coefficient = max_norm / (norm + eps);
     return coefficient > 1 || norm == 0 ? 1 : coefficient; /* a NaN stays one */
 }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -6,6 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* ---- recurrent layers ------------------------------------------------------------------------ */
 
 /* The cells, with the order of the gates in their weights, which is PyTorch's:
@@ -48,16 +52,16 @@ typedef enum {
 
 /* What forward keeps for backward.  PK_SAVE_MINIMAL: the outputs, and c of every few steps;
  * backward computes the rest again, with the same bits.  For an LSTM this is a third more
- * arithmetic and a sixth of the memory; a plain RNN never keeps more.  PK_SAVE_NOTHING: there is no
+ * arithmetic and a sixth of the memory; PK_RNN keeps the same.  PK_SAVE_NOTHING: there is no
  * backward. */
 typedef enum { PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING } pk_save;
 
-/* How products are computed, if not in the dtype of the kernels: see pk_bf16_products. */
+/* How products are computed, if not in the dtype of the kernels; from pk_bf16_products. */
 typedef struct {
     double (*roof)(size_t rounds, double *out); /* as fma_roof of pk_math_kernels */
 } pk_products;
 
-/* Streams of random numbers of a layer are this far apart: `stream` of pk_rnn_shape is below. */
+/* The distance between a layer's streams of random numbers; `stream` of pk_rnn_shape is less. */
 #define PK_NOISE_STREAMS ((uint64_t)1 << 62)
 
 /* The shape of one direction of one layer.  Sizes are at most PTRDIFF_MAX. */
@@ -84,8 +88,8 @@ typedef struct {
      *                       is the same for all steps (Gal & Ghahramani 2016)
      *   drop_candidate      instead, g of an LSTM or n of a GRU is multiplied so, with a mask
      *                       [T, B, H] (Semeniuta et al. 2016)
-     *   zoneout_h, _c       s_t is s_{t-1} with probability p (Krueger et al. 2016); h_t is made of
-     *                       the new c.  zoneout_c excludes peepholes
+     *   zoneout_h, _c       s_t is s_{t-1} with probability p (Krueger et al. 2016); h_t uses the
+     *                       new c.  zoneout_c excludes peepholes
      * The masks are those of pk_dropout_config for an array of that shape, with `seed` and a stream
      * of `stream` + PK_NOISE_STREAMS times 1 for zoneout of h, 2 of c, 3 for dropout. */
     double recurrent_dropout, zoneout_h, zoneout_c;
@@ -119,7 +123,7 @@ typedef struct {
 } pk_rnn_weights;
 
 /* The number of elements (scratch: bytes) of the arrays of the same names in pk_rnn_layer.
- * SIZE_MAX if it does not fit a size_t.  What is enough with resets is enough without. */
+ * SIZE_MAX if it does not fit a size_t.  Sizes with resets are enough without them. */
 typedef struct {
     size_t h, c, gates, scratch;
 } pk_rnn_sizes;
@@ -139,7 +143,7 @@ typedef struct {
     void *c_last;   /* [B, H] out, may be NULL */
     void *h;       /* [sizes.h] out; in for backward.  Unless PK_SAVE_NOTHING it is [T+1, B, P] with
                     * P = padded(R): the state before the first step, then the state after each */
-    void *c;       /* [sizes.c] out; in for backward; in an order of the kernel's; NULL if 0 */
+    void *c;       /* [sizes.c] out; in for backward; in a private order; NULL if 0 */
     void *gates;   /* [sizes.gates] out; in for backward, which overwrites it */
     void *scratch; /* [sizes.scratch bytes], any alignment; holds nothing between calls */
 } pk_rnn_layer;
@@ -194,7 +198,7 @@ typedef struct {
 typedef struct {
     size_t T, B, D;              /* >= 0; T * B * D elements fit a size_t */
     pk_sequence a;               /* [T, B, D] in */
-    const unsigned char *resets; /* [T, B]; not 0: the state before step t is zero; NULL: nowhere */
+    const unsigned char *resets; /* [T, B]; not 0: the state before step t is zero; NULL: all 0 */
     int reverse;                 /* steps go from T-1 to 0 */
 } pk_scan;
 
@@ -254,5 +258,9 @@ typedef struct {
      * removing them. */
     double (*fma_roof)(size_t rounds, double *out);
 } pk_math_kernels;
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

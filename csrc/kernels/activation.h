@@ -15,7 +15,7 @@ PK_INLINE vec activated(const pk_activation f, vec z, real slope)
     const vec zero = {0};
     switch (f) {
     case PK_RELU:
-        return larger_of(zero, z); /* a NaN stays one */
+        return larger_of(zero, z); /* a NaN stays a NaN */
     case PK_LEAKY_RELU:
         return pick(z > zero, z, z * slope);
     case PK_TANH:

@@ -130,10 +130,10 @@ static void radam_context(const void *config, int64_t step, context *k)
 PK_INLINE vectors radam_rule(vectors x, context k)
 {
     x = with_moments(x, k);
-    vec step = k.rate * x.s[M];
+    vec update = k.rate * x.s[M];
     if (k.variant & RECTIFIED)
-        step /= root_of(x.s[V], k) + k.eps;
-    x.p = k.shrink * x.p - step;
+        update /= root_of(x.s[V], k) + k.eps;
+    x.p = k.shrink * x.p - update;
     return x;
 }
 

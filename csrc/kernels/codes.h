@@ -1,6 +1,6 @@
-/* States of 8 and 16 bits, in vectors: what codes stand for, and how what comes out of a step is
- * rounded.  Rounding is stochastic: random bits are added below the last bit that is kept, and the
- * rest is cut off, so that a mean of many steps follows what float32 would have.
+/* States of 8 and 16 bits, in vectors, for narrow.h: what codes stand for, and how a step rounds
+ * its results.  Rounding is stochastic: random bits are added below the last stored bit, and then
+ * all below it are dropped, so that the mean over many steps follows float32.
  *
  * A state of 8 bits has a power of two, its scale, for each block of PK_BLOCK elements.  A state
  * that cannot be negative has codes of 5 exponent and 3 mantissa bits, c > 0 for
@@ -23,8 +23,8 @@ enum {
     GROUP = 64, /* elements whose codes share WORDS words */
     WORDS = 16,
     MANTISSA = 23,       /* bits of a float's */
-    CUT = 20,            /* of them fall away */
-    LEAST_SCALE = 32,    /* exponent of a scale, with the bias of floats: of codes all are normal */
+    DROPPED = 20,        /* of them are dropped */
+    LEAST_SCALE = 32,    /* smallest biased exponent of a scale, so that no code is denormal */
     BELOW_POSITIVE = 31, /* exponent of code 0, relative to the scale's */
     BELOW_SIGNED = 15
 };
@@ -51,7 +51,7 @@ PK_INLINE vec_unsigned merged(vec_unsigned mask, vec_unsigned a, vec_unsigned b)
     return ((a ^ b) & mask) ^ b;
 }
 
-/* Those of elements 0..LANES-1. */
+/* The random numbers of elements 0..LANES-1. */
 PK_INLINE vec_unsigned first_numbers(numbers of)
 {
     vec_unsigned lane;
@@ -68,7 +68,7 @@ PK_INLINE vec decoded_half(vec_unsigned words, int j)
     return (vec)(j % 2 ? words & 0xffff0000 : words << 16);
 }
 
-/* Rounded to the upper 16 bits; the others are garbage.  A NaN stays one. */
+/* Rounded to the upper 16 bits; the lower ones are garbage.  A NaN stays a NaN. */
 PK_INLINE vec_unsigned rounded_half(vec x, vec_unsigned random)
 {
     const vec_unsigned up = (vec_unsigned)x + (random >> 16);
@@ -77,7 +77,7 @@ PK_INLINE vec_unsigned rounded_half(vec x, vec_unsigned random)
 
 /* ---- 8 bits ---------------------------------------------------------------------------------- */
 
-/* The bits of what code 0 stands for, or would if 0 were no exception. */
+/* The bits of the number that code 0 stands for by the formula, without the exception. */
 PK_INLINE uint32_t base_of(float scale, int positive)
 {
     const uint32_t least = LEAST_SCALE << MANTISSA, bits = bits_of(scale);
@@ -98,13 +98,13 @@ PK_INLINE vec_unsigned shifted_left(vec_unsigned x, int by) { return by < 0 ? x 
 /* Code j of each word. */
 PK_INLINE vec decoded_positive(vec_unsigned words, int j, vec_unsigned base)
 {
-    const vec_unsigned field = shifted_left(words, CUT - 8 * j) & 0xffu << CUT;
+    const vec_unsigned field = shifted_left(words, DROPPED - 8 * j) & 0xffu << DROPPED;
     return chosen((vec_bits)(field != 0), (vec)(field + base), (vec){0});
 }
 
 PK_INLINE vec decoded_signed(vec_unsigned words, int j, vec_unsigned base, vec offset)
 {
-    const vec_unsigned field = shifted_left(words, CUT - 8 * j) & 0x7fu << CUT;
+    const vec_unsigned field = shifted_left(words, DROPPED - 8 * j) & 0x7fu << DROPPED;
     const vec_unsigned sign = shifted_left(words, 24 - 8 * j) & 0x80000000;
     return (vec)((vec_unsigned)((vec)(field + base) - offset) | sign);
 }
@@ -112,7 +112,7 @@ PK_INLINE vec decoded_signed(vec_unsigned words, int j, vec_unsigned base, vec o
 /* The scale of a block: the smallest power of two that lets the largest magnitude round up. */
 PK_INLINE float scale_for(uint32_t largest, int positive)
 {
-    const uint32_t exponent = (largest + (positive ? 0 : 1 << 8) + (1 << CUT) - 1) >> MANTISSA;
+    const uint32_t exponent = (largest + (positive ? 0 : 1 << 8) + (1 << DROPPED) - 1) >> MANTISSA;
     if (exponent > 254)
         return float_of(0x7fc00000);
     return float_of((exponent < LEAST_SCALE ? LEAST_SCALE : exponent) << MANTISSA);
@@ -147,7 +147,8 @@ PK_INLINE void encode_block(const real *x, uint32_t *words, float *scale, number
     }
     const uint32_t base = base_of(*scale, positive);
     const vec_unsigned bases = broadcast_bits(base);
-    const vec offset = broadcast(float_of(base)), least = broadcast(float_of(base + (1 << CUT)));
+    const vec offset = broadcast(float_of(base)),
+              least = broadcast(float_of(base + (1 << DROPPED)));
     const vec_unsigned stride = broadcast_bits(WORDS * of.stride);
     const vec_unsigned signs = broadcast_bits(0x80000000), top = broadcast_bits(0xff000000);
     vec_unsigned first = first_numbers(of);
@@ -157,10 +158,10 @@ PK_INLINE void encode_block(const real *x, uint32_t *words, float *scale, number
             for (int j = 0; j < 4; j++, random += stride) {
                 const vec v = load(x + at + (size_t)j * WORDS + w);
                 const vec y = positive ? larger_of(v, least) : vec_abs(v) + offset;
-                vec_unsigned bits = (vec_unsigned)y - bases + (random >> (32 - CUT));
+                vec_unsigned bits = (vec_unsigned)y - bases + (random >> (32 - DROPPED));
                 if (positive)
                     bits = (vec_unsigned)chosen((vec_bits)(v != 0), (vec)bits, (vec){0});
-                bits <<= 24 - CUT;
+                bits <<= 24 - DROPPED;
                 if (!positive)
                     bits = merged(signs, (vec_unsigned)v, bits);
                 codes = merged(top, bits, codes >> 8);

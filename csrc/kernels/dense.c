@@ -1,5 +1,5 @@
-/* Linear layers, normalization and losses, compiled once per instruction set and dtype, and their
- * table. */
+/* The table of linear layers, normalization and losses.  Compiled once per instruction set and
+ * dtype.  Everything is static except the table, which users get from pk_dense (dispatch.c). */
 #include "layer_norm.h"
 #include "linear_backward.h"
 #include "losses.h"

@@ -13,7 +13,7 @@ enum {
 #endif
 };
 
-/* One row of each w_j, [K], and rows of x.  The rows of the next lane are K elements further. */
+/* Rows of weights w_j and rows of x, all [K].  The next lane's row of w_j is K elements further. */
 typedef struct dot_term {
     const real *w[COLS], *x;
     size_t K;

@@ -13,7 +13,7 @@ typedef struct {
     size_t B, H, total, chunks; /* total: T * B * H */
     pk_sequence x, y;
     uint64_t seed, stream;
-    uint32_t least; /* elements whose number is at least this are kept */
+    uint32_t least; /* elements whose number is less than this are dropped */
     real scale;
 } dropout_job;
 

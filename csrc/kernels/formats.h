@@ -86,9 +86,9 @@ static void store_as(void *to, const real *restrict from, size_t n, int kind)
     }
 }
 
-/* A float32 from its upper half, rounded to the nearest (ties away from 0), and its lower one: from
- * 0x8000 on that is the distance below, as a number with a sign.  Below an upper half of 0 there is
- * nothing: somebody has written the 0 since. */
+/* A float32 from its upper half, rounded to the nearest (ties away from 0), and its lower one: read
+ * as a signed number, that is the distance from the upper half.  If the upper half is 0, the caller
+ * has set the parameter to 0, and the lower one is ignored. */
 static void load_both(real *restrict to, const uint16_t *high, const uint16_t *low, size_t n)
 {
     PK_SIMD
@@ -114,9 +114,9 @@ static void store_both(uint16_t *restrict high, uint16_t *restrict low, const re
 
 /* ---- rounding by chance ---------------------------------------------------------------------- */
 
-/* The numbers of one array in one block: element i has start + i * stride, all in 32 bits.  Start
- * and stride are new in each step.  So each number is uniform, and two elements of a block, whose
- * numbers differ by an odd stride times their distance, are as good as independent. */
+/* The random numbers for one block of one array: element i has start + i * stride, modulo 2^32.
+ * Start and stride are new in each step.  So each number is uniform, and those of two elements of a
+ * block, which differ by their distance times the odd stride, are as good as independent. */
 typedef struct {
     uint32_t start, stride;
 } numbers;
@@ -136,7 +136,7 @@ PK_INLINE numbers numbers_of(uint64_t seed, int64_t step, size_t block, int stat
     return (numbers){(uint32_t)both, (uint32_t)(both >> 32) | 1};
 }
 
-/* As bfloat16; at most one block, whose numbers these are. */
+/* Stores at most one block as bfloat16, rounded with its random numbers. */
 static void store_by_chance(uint16_t *restrict to, const real *restrict from, size_t n, numbers of)
 {
     PK_SIMD

@@ -1,8 +1,8 @@
 /* The GRU whose reset gate acts after the product with h: its description, equations and gradient,
  * and the passes around them.  lstm.c explains the form; equations and sources are in pyoptk_rnn.h.
  *
- * The candidate n needs the products with h and with x apart, so it has two columns, n_h and n_x:
- * h enters the columns n_h, r, z, and x the columns r, z, n_x. */
+ * The candidate n needs the products with h and with x separately, so it has two columns, n_h and
+ * n_x: h enters the columns n_h, r, z, and x the columns r, z, n_x. */
 #define CELL_H {0, 3, {2, 0, 1}}
 #define CELL_X {1, 3, {0, 1, 2}}
 enum { CELL_GATES = 3, CELL_COLUMNS = 4, CELL_HAS_C = 0, CELL_SAVES = 1 };
@@ -36,7 +36,7 @@ PK_INLINE vec cell_h(const cell_context *context, real *a, real *gates, size_t n
     return n_d + z * (h_prev - n_d);
 }
 
-/* dh ends as the part of the gradient of h_prev that passes through z. */
+/* dh becomes the part of the gradient of h_prev that passes through z. */
 PK_INLINE void cell_gradient(const cell_context *context, real *gates, size_t n, size_t lanes,
                              cell_states at, vec *dh, vec *dc)
 {

@@ -53,7 +53,7 @@ PK_INLINE vec cell_h(const cell_context *context, real *a, real *gates, size_t n
     return n_d + s.z * (h_prev - n_d);
 }
 
-/* Leaves r as it is, for cell_s_gradient; dh ends as what passes through z. */
+/* Does not change r, which cell_s_gradient needs; dh becomes the part that passes through z. */
 PK_INLINE void cell_gradient(const cell_context *context, real *gates, size_t n, size_t lanes,
                              cell_states at, vec *dh, vec *dc)
 {
@@ -65,7 +65,7 @@ PK_INLINE void cell_gradient(const cell_context *context, real *gates, size_t n,
     *dh = *dh * s.z;
 }
 
-/* The gradient of s becomes that of r, and adds to dh; returns s. */
+/* From ds, the gradient of s: replaces r by its gradient, adds to dh, and returns s. */
 PK_INLINE vec cell_s_gradient(real *gates, size_t n, size_t lanes, vec h_prev, vec ds, vec *dh)
 {
     gru_gates s = gru_load(gates, n);

@@ -10,8 +10,8 @@
 
 enum {
     NORM_ROWS = 32,   /* rows of a block */
-    NORM_VECTORS = 4, /* of columns, whose gradients stay in registers over a group */
-    NORM_GROUP = 8 /* rows whose sums are computed before any is used: a sum has a long latency */
+    NORM_VECTORS = 4, /* vectors of columns whose gradients stay in registers over a group */
+    NORM_GROUP = 8 /* rows whose sums are computed before any is used: sums have a long latency */
 };
 
 typedef struct {
@@ -72,13 +72,13 @@ static size_t layer_norm_scratch_size(const pk_layer_norm *l)
     return times(times(norm_blocks(l), 2 * sizeof(real)), l->N);
 }
 
-/* Of the rows of a group. */
+/* What a group of rows needs. */
 typedef struct {
     const real *x, *dy, *gain;
     real *dx;
     size_t N, count;
     real mean[NORM_GROUP], scale[NORM_GROUP];
-    real shift[NORM_GROUP], slope[NORM_GROUP]; /* means of scaled dy, and of that times normed x */
+    real shift[NORM_GROUP], slope[NORM_GROUP]; /* means of gain dy, of that times normed x */
 } norm_group_gradient;
 
 PK_INLINE void norm_sums(norm_group_gradient *g, size_t k)
@@ -96,8 +96,8 @@ PK_INLINE void norm_sums(norm_group_gradient *g, size_t k)
     g->slope[k] = (real)(sum_of(&product) / (double)g->N);
 }
 
-/* dx of some vectors of columns from i on, and their part of the sums of dgain and dbias; a vector
- * that is alone may have n < LANES columns. */
+/* dx for some vectors of columns from column i on, and their part of the sums of dgain and dbias.
+ * A single vector may have n < LANES columns. */
 PK_INLINE void norm_columns(const norm_group_gradient *g, size_t i, size_t n, const int vectors,
                             real *dgain, real *dbias)
 {
@@ -125,7 +125,7 @@ PK_INLINE void norm_columns(const norm_group_gradient *g, size_t i, size_t n, co
     }
 }
 
-/* Of rows r..end-1, at most NORM_GROUP. */
+/* The gradients of rows r..end-1, at most NORM_GROUP. */
 static void norm_gradient(const pk_layer_norm *l, const pk_layer_norm_gradients *of, size_t r,
                           size_t end, real *dgain, real *dbias)
 {

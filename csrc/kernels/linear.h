@@ -1,4 +1,5 @@
-/* Linear layers, y = f(x w^T + b): what forward and backward share, and forward.
+/* Linear layers, y = f(x w^T + b): forward, a kernel of dense.c, and what linear_backward.h shares
+ * with it.
  *
  * Forward transposes w into panels, which costs as much as the products of ten rows.  So a few long
  * rows are multiplied by dot products along the rows of w, in place.  The products of backward need
@@ -12,14 +13,14 @@
 #include "pack.h"
 
 enum {
-    FEW_ROWS = 12, /* below, a matrix that so many rows are multiplied with is not packed */
+    FEW_ROWS = 12, /* with fewer rows of the other operand a matrix is not packed */
 #if PK_VECTOR_BYTES == 64 || defined(__aarch64__)
     DOT_ROWS = 4, /* 16 sums in 32 registers */
 #else
     DOT_ROWS = 2, /* 8 in 16 */
 #endif
     DOT_COLS = LANES < 4 ? LANES : 4,
-    LAID_ROWS = 64, /* of x or dA that are rounded or multiplied together */
+    LAID_ROWS = 64, /* rows of x or dA that are rounded or multiplied together */
     PANELS_TOGETHER = 4,
     PART_ROWS = LAID_ROWS / 2,
 };
@@ -28,20 +29,20 @@ typedef struct {
     const pk_linear *layer;
     const pk_linear_gradients *gradients;          /* NULL: forward */
     real *w, *x, *bias, *dA;                       /* packed, packed, padded, [M, O] */
-    size_t dA_row, panels, splits, chunks, blocks; /* of rows, that backward prepares */
+    size_t dA_row, panels, splits, chunks, blocks; /* blocks: of rows, that backward prepares */
     size_t groups;                                 /* of panels that are multiplied together */
     /* Only with rounded products: x or dA, of K elements, and dA^T, as left-hand sides; sums over
      * blocks of rows of dA, [blocks, O]. */
     const rounding *products;
     real *rows, *dA_t, *sums;
-    real *place; /* of dA, and of rounded rows of it */
+    real *place; /* memory for dA, and for rounded rows of it */
     size_t K, row_block, prepared, dw_splits;
     int at_once; /* whether a chunk packs a right-hand side, multiplies it and forgets it */
 } linear_job;
 
 static size_t dA_t_row(const pk_linear *l) { return round_up(l->O, LANES); }
 
-/* A left-hand side of M rows, rounded. */
+/* Elements of a rounded left-hand side of M rows. */
 static size_t laid_size(size_t M, size_t K) { return times(plus(M, LAID_ROWS), plus(K, LANES)); }
 
 static size_t linear_scratch_size(const pk_linear *l)
@@ -68,7 +69,7 @@ static int linear_threads(const pk_linear *l, int nthreads)
 
 static size_t panels_of(size_t columns) { return (columns + WIDTH - 1) / WIDTH; }
 
-/* The panel of w for outputs o.., to `to`. */
+/* Packs the panel of w for the outputs from o on. */
 static void linear_pack_outputs(const linear_job *job, real *to, size_t o)
 {
     static const size_t gates[] = {0};
@@ -77,7 +78,7 @@ static void linear_pack_outputs(const linear_job *job, real *to, size_t o)
         ->gate_columns(to, WIDTH, l->w, 0, l->I, o, smaller(l->O - o, WIDTH), gates, 1);
 }
 
-/* Rounds x from row r on, a multiple of LAID_ROWS, to be a left-hand side. */
+/* Rounds LAID_ROWS rows of x from row r on, a multiple of LAID_ROWS, to a left-hand side. */
 static void linear_round_x(const linear_job *job, size_t r)
 {
     const pk_linear *l = job->layer;
@@ -98,7 +99,8 @@ static void linear_pack(void *arg, size_t task)
                             (task - job->blocks) * WIDTH);
 }
 
-/* y = f(z) in `rows` rows from row r on, columns o..o+width-1, of which z has rows ldz apart. */
+/* y = f(z) for `rows` rows from row r on and columns o..o+width-1; z begins with these, and its
+ * rows are ldz apart. */
 static void linear_activate(const pk_linear *l, size_t r, size_t rows, size_t o, size_t width,
                             const real *z, size_t ldz)
 {
@@ -114,7 +116,7 @@ static void linear_activate(const pk_linear *l, size_t r, size_t rows, size_t o,
         PK_EACH_ACTIVATION(l->activation, ACTIVATE_ROWS)
 }
 
-/* x w^T + b, or y itself where there is no z, from this element on. */
+/* z from element (r, o) on; where there is no z, x w^T + b is stored in y first. */
 static real *linear_z(const pk_linear *l, size_t r, size_t o)
 {
     return l->z ? (real *)l->z + r * l->O + o : (real *)l->y + r * l->ldy + o;
@@ -138,7 +140,7 @@ static void linear_block(void *arg, size_t task)
     restore_denormals(mode);
 }
 
-/* Few rows of a group of panels, whose sums leave L1 as y. */
+/* Few rows of a group of panels; their sums stay in L1 until they are y. */
 __attribute__((noinline)) static void linear_part(const linear_job *job, size_t r, size_t o,
                                                   size_t width, right_operand w)
 {
@@ -154,7 +156,7 @@ __attribute__((noinline)) static void linear_part(const linear_job *job, size_t 
     linear_activate(l, r, rows, o, width, z, ldz);
 }
 
-/* All rows of a chunk of the groups of panels, packed in the place of its first one. */
+/* All rows for a chunk of the groups of panels, each packed into the memory of the first one. */
 static void linear_chunk(void *arg, size_t chunk)
 {
     enum { MOST = PANELS_TOGETHER * WIDTH };
@@ -187,7 +189,7 @@ PK_INLINE void linear_products(vec sums[DOT_ROWS][DOT_COLS], const int rows, siz
     }
 }
 
-/* `rows` rows from row r on, which is a literal, columns o..o+LANES-1 */
+/* `rows` (a literal) rows from row r on, columns o..o+LANES-1 */
 PK_INLINE void linear_dots(const pk_linear *l, const int rows, size_t r, size_t o)
 {
     const size_t n = smaller(l->O - o, LANES);
@@ -196,7 +198,7 @@ PK_INLINE void linear_dots(const pk_linear *l, const int rows, size_t r, size_t 
     vec dots[DOT_ROWS][LANES];
     for (size_t j = 0; j < LANES; j += DOT_COLS) {
         vec sums[DOT_ROWS][DOT_COLS] = {{{0}}};
-        const real *w[DOT_COLS]; /* beyond the last output: that one again */
+        const real *w[DOT_COLS]; /* beyond the last output: repeats it */
         for (size_t i = 0; i < DOT_COLS; i++)
             w[i] = (const real *)l->w + smaller(o + j + i, l->O - 1) * l->I;
         size_t k = 0;
@@ -233,18 +235,18 @@ static void linear_few_rows(void *arg, size_t chunk)
     restore_denormals(mode);
 }
 
-/* Whether dot products are faster.  They cost about 20 times as much for each output, beside their
- * multiply-adds, as packing costs for each weight; ten columns of zeros in the last vector of a
- * tile cost as much as packing, for each row. */
+/* Whether dot products are faster.  Besides multiply-adds, a dot product costs some 20 times as
+ * much for each output as packing for each weight.  Ten columns of zeros in the last vector of a
+ * tile cost as much for each row as packing. */
 static int prefers_dots(const pk_linear *l)
 {
     const size_t zeros = round_up(l->O, LANES) - l->O;
     return 20 * l->M * l->O <= l->I * (l->O + l->M * zeros / 10);
 }
 
-/* How the panels of `products` right-hand sides are shared.  Products that take all rows and panels
- * wait for memory.  So a chunk packs a group of panels, multiplies all rows, and packs the next
- * group into the same memory, while every thread has a group. */
+/* Divides the panels of `products` right-hand sides between threads.  Products that take all rows
+ * and panels wait for memory.  So, if there is a group for every thread, a chunk packs a group of
+ * panels, multiplies all rows, and packs the next group into the same memory. */
 static void linear_share(linear_job *job, int threads, size_t products)
 {
     job->groups = job->panels;

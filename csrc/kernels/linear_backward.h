@@ -4,7 +4,7 @@
 
 #include "linear.h"
 
-/* `to`, rows ldt apart, = dA in rows r..end-1 */
+/* to [end - r, O], rows ldt apart = rows r..end-1 of dA */
 static void linear_dA(const linear_job *job, size_t r, size_t end, real *to, size_t ldt)
 {
     const pk_linear *l = job->layer;
@@ -23,7 +23,7 @@ static void linear_dA(const linear_job *job, size_t r, size_t end, real *to, siz
     restore_denormals(mode);
 }
 
-/* to[n] = 0, or itself, + the rows of `from`, in their order; by WIDTH elements */
+/* to[n] = 0 or to[n], plus the rows of `from` in their order; WIDTH elements at a time */
 static void linear_sum(real *to, size_t n, const real *from, size_t ldf, size_t rows,
                        int accumulate)
 {
@@ -36,8 +36,8 @@ static void linear_sum(real *to, size_t n, const real *from, size_t ldf, size_t 
     }
 }
 
-/* A chunk of the blocks of rows of dA, all in the place of its first one: sums of each, and dA as
- * left-hand sides of both products. */
+/* For a chunk of the blocks of rows of dA: computes each in the memory of the first one, sums it,
+ * and rounds it to the left-hand sides of both products. */
 static void linear_round_dA(const linear_job *job, size_t chunk, size_t chunks)
 {
     const pk_linear *l = job->layer;
@@ -66,8 +66,7 @@ static void linear_round_dA(const linear_job *job, size_t chunk, size_t chunks)
     restore_denormals(mode);
 }
 
-/* Whether a panel of columns of x or w is multiplied in place, by `rows` rows: not an incomplete
- * one. */
+/* Whether a panel of x or w is multiplied in place, by `rows` rows.  An incomplete one is not. */
 static int in_place(const pk_linear *l, size_t panel, size_t rows)
 {
     return !rounded(l->products) && rows < FEW_ROWS && (panel + 1) * WIDTH <= l->I;
@@ -80,11 +79,11 @@ static right_operand panel_of(const pk_linear *l, size_t panel, size_t rows, con
     return rounded_panels(l->products, packed + panel * WIDTH * K, K);
 }
 
-/* Rows of x or w, `ld` elements apart: panels of K rows from column n to `end`. */
+/* Packs the panels of columns n to `end` of K rows of x or w, `ld` elements apart. */
 static void linear_pack_rows(const linear_job *job, real *to, size_t K, const void *in, size_t ld,
                              size_t n, size_t end)
 {
-    enum { ROWS = 32 }; /* of all panels, before the next ones: then rows are read in order */
+    enum { ROWS = 32 }; /* of all panels, before the next rows: so that memory is read in order */
     const rounding *how = job->products;
     const real *const from = (const real *)in + n;
     if (!rounded(how)) {
@@ -119,14 +118,14 @@ static void linear_prepare(void *arg, size_t task)
                          of_x ? l->x : l->w, of_x ? l->ldx : l->I, n, end);
 }
 
-/* Where one of the parts of n rows begins: where left-hand sides are laid, at a block. */
+/* Where one of the parts of n rows begins: with rounded left-hand sides, at a block. */
 static size_t part_of(const linear_job *job, size_t n, size_t split, size_t splits)
 {
     const size_t each = takes_all(job->products) ? LAID_ROWS : 1;
     return smaller(pk_chunk_begin((n + each - 1) / each, split, splits) * each, n);
 }
 
-/* A group of panels of dx, with columns n.., in some of its rows */
+/* dx for a group of panels, columns n to `end`, in some of its rows */
 static void linear_dx(const linear_job *job, size_t n, size_t end, size_t split,
                       right_operand right)
 {
@@ -140,7 +139,7 @@ static void linear_dx(const linear_job *job, size_t n, size_t end, size_t split,
             ZEROS);
 }
 
-/* The same of dw */
+/* dw for a group of panels, in some of its rows */
 static void linear_dw(const linear_job *job, size_t n, size_t end, size_t split,
                       right_operand right)
 {
@@ -157,8 +156,8 @@ static void linear_dw(const linear_job *job, size_t n, size_t end, size_t split,
             job->gradients->accumulate ? NULL : ZEROS);
 }
 
-/* A part of the product of a group: those of dw, then of dx.  `place`: where its panels of x or w
- * are to be packed now; NULL: they are in their own. */
+/* A part of the product of a group; groups of dw come first, then those of dx.  `place`: where to
+ * pack its panels of x or w now; NULL: they are packed already. */
 static void linear_product(const linear_job *job, size_t group, size_t split, real *place)
 {
     const pk_linear *l = job->layer;
@@ -183,7 +182,7 @@ static void linear_product(const linear_job *job, size_t group, size_t split, re
         linear_dx(job, n, end, split, right);
 }
 
-/* A chunk of all groups; the panels of each are packed in the place of the first one. */
+/* A chunk of all groups; the panels of each are packed into the memory of the first one. */
 static void linear_groups(const linear_job *job, size_t chunk)
 {
     enum { MOST = PANELS_TOGETHER * WIDTH };
@@ -231,11 +230,11 @@ static void linear_backward(const pk_linear *l, const pk_linear_gradients *g, in
     job.products = rounding_of(l->products);
     job.K = elements_of(job.products, l->O);
     linear_share(&job, threads, 2);
-    if (threads > 1 && !is_at_once(&job)) /* so many that no thread waits long for another */
+    if (threads > 1 && !is_at_once(&job)) /* enough parts that no thread waits long for another */
         job.splits = 1 + 2 * (size_t)threads / (job.groups + 1);
     job.dw_splits = job.splits;
     if (l->M < LAID_ROWS && !is_at_once(&job) && job.dw_splits <= l->O / ROW_BLOCK)
-        job.dw_splits = l->O / ROW_BLOCK; /* their products wait for memory */
+        job.dw_splits = l->O / ROW_BLOCK; /* because their products wait for memory */
     job.x = align(l->scratch);
     job.w = job.x + job.panels * WIDTH * l->M;
     job.place = job.w + job.panels * WIDTH * l->O;

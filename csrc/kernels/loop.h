@@ -14,8 +14,8 @@
 
 enum { PAIR = 2 * LANES };
 
-/* How many loops with nothing but the rule there are: none, one, or one more that watches.  Fewer
- * make a smaller wheel, and slower steps in a cache. */
+/* How many loops without options are compiled for each rule: none, one, or a second one for watched
+ * steps.  Fewer make a smaller wheel, and slower steps in a cache. */
 #ifndef PK_RULE_ONLY_LOOPS
 #define PK_RULE_ONLY_LOOPS 2
 #endif
@@ -203,7 +203,7 @@ PK_INLINE void update_rule_only(const piece *t, int watched, size_t begin, size_
     context slow = k, fast = k; /* roots by the instruction and by multiplications */
     watched_sums w;
     slow.by_products = 0;
-    fast.by_products = !watched; /* the sums leave no time for multiplications */
+    fast.by_products = !watched; /* the sums already fill the multipliers */
     if (watched)
         w = *t->sums;
     for (size_t i = begin, stop; i + 2 * PAIR <= end;) {

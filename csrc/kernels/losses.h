@@ -1,5 +1,5 @@
-/* Losses and their gradients; kernels of dense.c.  Rows are independent: each has its loss in
- * `scratch`, and the sum of these is taken in their order, in double. */
+/* Losses and their gradients; kernels of dense.c.  Rows are independent: each stores its loss in
+ * `scratch`; these are summed in their order, in double. */
 #ifndef PK_LOSSES_H
 #define PK_LOSSES_H
 
@@ -10,7 +10,7 @@ enum { ELEMENTS_PER_TASK = 1 << 14 };
 
 typedef struct {
     const void *loss;
-    double denominator, scale; /* sum of the weights; of a row's gradient before its weight */
+    double denominator, scale; /* sum of the weights; factor of all gradients */
     size_t rows, chunks;
 } loss_job;
 
@@ -67,8 +67,8 @@ PK_INLINE real cross_entropy_largest(const real *x, size_t C)
     return largest;
 }
 
-/* The loss of a row, times its weight, and the gradient times `weight * scale`.  q is wanted for
- * every column if `soft`, a literal. */
+/* The loss of a row, times its weight, and the gradient times `weight * scale`.  `soft`, a literal:
+ * q of every column is needed. */
 PK_INLINE double cross_entropy_row(const pk_cross_entropy *l, size_t r, double weight, double scale,
                                    const int soft)
 {
@@ -76,7 +76,7 @@ PK_INLINE double cross_entropy_row(const pk_cross_entropy *l, size_t r, double w
     const real *const x = (const real *)l->x + r * C;
     const real *const target = l->targets ? (const real *)l->targets + r * C : NULL;
     real *const dx = l->dx ? (real *)l->dx + r * C : NULL;
-    double at_label = 0; /* q that belongs to the label */
+    double at_label = 0; /* the part of q that belongs to the label */
     if (l->labels)
         at_label = (1 - l->smoothing) *
                    (l->class_weights ? (double)((const real *)l->class_weights)[label] : 1);
@@ -104,7 +104,7 @@ PK_INLINE double cross_entropy_row(const pk_cross_entropy *l, size_t r, double w
     if (!dx)
         return weight * loss;
     const real factor = (real)(weight * scale * all_q / total), of_q = (real)(weight * scale);
-    const double e_label = (double)dx[label]; /* 1, if it is much larger than the others */
+    const double e_label = (double)dx[label]; /* 1 if x_label is much larger than the others */
     for (size_t c = 0; c < C; c += LANES) {
         const size_t n = smaller(C - c, LANES);
         vec v = factor * load_n(dx + c, n);
@@ -113,7 +113,7 @@ PK_INLINE double cross_entropy_row(const pk_cross_entropy *l, size_t r, double w
         store_n(dx + c, v, n);
     }
     if (l->labels) {
-        real q = (real)(l->smoothing / (double)l->C); /* besides 1 - smoothing */
+        real q = (real)(l->smoothing / (double)l->C); /* without the 1 - smoothing of the label */
         if (l->class_weights)
             q *= ((const real *)l->class_weights)[label];
         dx[label] =
@@ -145,7 +145,7 @@ static void cross_entropy_rows(void *arg, size_t chunk)
 static double cross_entropy(const pk_cross_entropy *l, int nthreads)
 {
     double denominator = 0, sum = 0, share;
-    const fp_mode mode = flush_denormals(); /* as where the rows are read */
+    const fp_mode mode = flush_denormals(); /* as in the tasks that read the rows */
     for (size_t r = 0; r < l->M; r++) {
         cross_entropy_weight(l, r, &share);
         denominator += share;
@@ -168,7 +168,7 @@ PK_INLINE vec elementwise(const pk_loss loss, vec x, vec target, real delta, vec
     case PK_ABSOLUTE: {
         const vec_bits sign = (vec_bits)r & (vec_bits)broadcast((real)-0.0);
         const vec one = (vec)((vec_bits)broadcast(1) | sign);
-        *gradient = masked((r < zero) | (r > zero), one) + masked(r != r, r); /* NaN stays */
+        *gradient = masked((r < zero) | (r > zero), one) + masked(r != r, r); /* NaN stays NaN */
         return vec_abs(r);
     }
     case PK_HUBER:
@@ -206,7 +206,7 @@ PK_INLINE double elementwise_sum(const pk_elementwise_loss *l, const pk_loss los
     return sum_of(&sum);
 }
 
-/* Rows of one weight are put together, to blocks of about ELEMENTS_PER_TASK. */
+/* Rows with the same weight are joined to blocks of about ELEMENTS_PER_TASK. */
 static size_t rows_of_block(const pk_elementwise_loss *l)
 {
     return l->weights ? 1 : 1 + ELEMENTS_PER_TASK / (1 + l->N);
@@ -248,7 +248,7 @@ static double elementwise_loss(const pk_elementwise_loss *l, int nthreads)
 {
     const size_t group = rows_of_block(l), blocks = l->M / group + (l->M % group != 0);
     double denominator = l->weights ? 0 : (double)l->M, sum = 0;
-    const fp_mode mode = flush_denormals(); /* as where the rows are read */
+    const fp_mode mode = flush_denormals(); /* as in the tasks that read the rows */
     for (size_t r = 0; r < l->M && l->weights; r++)
         denominator += (double)((const real *)l->weights)[r];
     restore_denormals(mode);

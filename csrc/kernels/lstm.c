@@ -24,21 +24,21 @@ enum { CELL_GATES = 4, CELL_COLUMNS = 4, CELL_HAS_C = 1, CELL_SAVES = 1, F = 1, 
 
 #include "rnn_layout.h"
 
-enum { OF_I = 0, OF_F = F, OF_O = CELL_N_PEEPHOLES - 1 }; /* which peephole is that of a gate */
+enum { OF_I = 0, OF_F = F, OF_O = CELL_N_PEEPHOLES - 1 }; /* the peephole of each gate */
 
 typedef struct {
     vec i, f, g, o;
 } lstm_gates;
 
-/* a + p * c, without peepholes a; k: which peephole. */
+/* a + p * c, or a if there are no peepholes; k: the number of the peephole. */
 PK_INLINE vec with_peephole(const cell_context *context, size_t k, vec a, vec c)
 {
     return context->peepholes ? a + load(context->peepholes + k * context->row) * c : a;
 }
 
-/* i, f and g are gates or pre-activations; so is o.  The columns of a are n <= LANES apart.  Lanes
- * >= n are garbage: a load reads into the next column, a store overwrites its beginning, so the
- * columns are stored from first to last. */
+/* i, f, g and o are gates or pre-activations.  The columns of a are n <= LANES apart.  Lanes >= n
+ * are garbage: a load reads into the next column, a store overwrites its beginning, so the columns
+ * are stored from first to last. */
 PK_INLINE lstm_gates lstm_load(const real *a, size_t n)
 {
     return (lstm_gates){LSTM_COUPLED ? (vec){0} : load(a), load(a + F * n), load(a + G * n),
@@ -54,7 +54,7 @@ PK_INLINE void lstm_store(real *a, size_t n, lstm_gates s)
     store(a + O * n, s.o);
 }
 
-/* Within +-limit; a NaN stays one. */
+/* c, limited to +-limit; a NaN stays a NaN. */
 PK_INLINE vec bounded(vec c, real limit)
 {
     const vec high = broadcast(limit), low = -high;
@@ -62,7 +62,8 @@ PK_INLINE vec bounded(vec c, real limit)
     return masked(below > high, high) + masked(~(below > high), below);
 }
 
-/* c from the pre-activations a and c_prev.  That of o, which may see c, is left for cell_h. */
+/* c from the pre-activations a and c_prev.  That of o, which may depend on c, is left for
+ * cell_h. */
 PK_INLINE vec cell_c(const cell_context *context, real *a, real *gates, size_t n, vec c_prev)
 {
     lstm_gates s = lstm_load(a, n);
@@ -94,13 +95,13 @@ PK_INLINE vec cell_h(const cell_context *context, real *a, real *gates, size_t n
     return o * vec_tanh(c);
 }
 
-/* What a projection multiplies: h of a cell without. */
+/* The input of a projection, which is h in a cell without one. */
 PK_INLINE vec cell_before_projection(const real *gates, size_t n, vec c)
 {
     return load(gates + O * n) * vec_tanh(c);
 }
 
-/* h_prev enters only the product, so dh ends as 0. */
+/* h_prev enters only the product with w_hh, so dh becomes 0. */
 PK_INLINE void cell_gradient(const cell_context *context, real *gates, size_t n, size_t lanes,
                              cell_states at, vec *dh, vec *dc)
 {

@@ -1,6 +1,6 @@
-/* The table of functions of arrays: exp, sigmoid, tanh, dropout, the product of matrices, linear
+/* The table of functions of arrays: exp, sigmoid, tanh, dropout, products of matrices, linear
  * recurrences.  CMake compiles this file once for each instruction set and dtype, with contraction
- * to FMA.  Everything is static except the table, so that no two objects share a symbol. */
+ * to FMA.  Everything is static except the table, which users get from pk_math (dispatch.c). */
 #include "dropout.h"
 #include "mathfun.h"
 #include "matmul.h"
@@ -55,7 +55,7 @@ static void matmul(size_t M, size_t N, size_t K, const void *a, size_t lda, cons
 {
     const size_t serial_below = (size_t)1 << 20; /* multiply-adds: some 10 microseconds */
     const int threads = times(times(M, N), K) < serial_below ? 1 : nthreads;
-    if (M == 0 || N == 0) /* K may be so large that nobody could wait for a loop over it */
+    if (M == 0 || N == 0) /* returns, because a loop over a huge K would never end */
         return;
     matmul_job job = {M, N, K, lda, ldb, ldc, 1, a, b, c, align(scratch), accumulate};
     if (threads > 1 && M >= 2 * TILE_ROWS)
@@ -73,9 +73,9 @@ static size_t matmul_scratch_size(size_t N, size_t K)
 
 static double fma_roof(size_t rounds, double *out)
 {
-    enum { SUMS = 12 }; /* independent: more than latency times units, fewer than the registers */
+    enum { SUMS = 12 }; /* independent sums: more than latency times units, fewer than registers */
     vec sum[SUMS], x = broadcast((real)0.999), y = broadcast((real)1e-3);
-    __asm__("" : "+m"(x), "+m"(y)); /* hides from the compiler that these are constants */
+    __asm__("" : "+m"(x), "+m"(y)); /* hides from the compiler that x and y are constants */
     for (int i = 0; i < SUMS; i++)
         sum[i] = broadcast((real)i);
     for (size_t r = 0; r < rounds; r++)

@@ -1,7 +1,7 @@
 /* Functions of a vector, for math.c, the cells, activations and losses.  docs/fit_mathfun.py fits
  * the constants and prints them in this form.  There are no branches: every lane computes every
  * case, and masks select the result, so a value that is not selected may be anything, even NaN.
- * Results that would be denormal may be 0. */
+ * Denormal results may be 0. */
 #ifndef PK_MATHFUN_H
 #define PK_MATHFUN_H
 
@@ -72,8 +72,8 @@ static const real TAIL_P[] = {
  * x. */
 PK_INLINE vec masked(vec_bits mask, vec x) { return (vec)(mask & (vec_bits)x); }
 
-/* c[0] + c[1] x + ... + c[n-1] x^(n-1).  Horner, because it has the fewest operations: neighbouring
- * vectors are independent and hide its latency. */
+/* c[0] + c[1] x + ... + c[n-1] x^(n-1).  Horner's rule has the fewest operations; its latency is
+ * hidden, because neighbouring vectors are independent. */
 PK_INLINE vec polynomial(const real *c, int n, vec x)
 {
     vec y = broadcast(c[n - 1]);
@@ -90,8 +90,8 @@ typedef struct {
 
 PK_INLINE exp_parts exp_split(vec x)
 {
-    /* The sum has no bits left for a fraction: it rounds, and its last bits are k + the exponent's
-     * bias.  k * LN2_HIGH is exact, so r needs no fused operations. */
+    /* The sum is so large that it has no fraction: it is rounded to an integer, and its last bits
+     * are k + the bias of the exponent.  k * LN2_HIGH is exact, so r needs no fused operations. */
     const vec sum = x * LOG2_E + TO_EXPONENT;
     const vec k = sum - TO_EXPONENT;
     exp_parts e = {.high = x - k * LN2_HIGH, .low = k * LN2_LOW};
@@ -101,32 +101,31 @@ PK_INLINE exp_parts exp_split(vec x)
     return e;
 }
 
-/* 1 + r + r^2 q in the fewest operations: 1.13 ulp where they are not fused, else 0.88. */
+/* 1 + r + r^2 q with the fewest operations; error 0.88 ulp, or 1.13 without fused operations. */
 PK_INLINE vec exp_of_r(exp_parts e) { return 1 + e.r * (1 + e.r * e.q); }
 
 PK_INLINE vec vec_exp(vec x)
 {
-    /* 0.89 ulp everywhere, because r, which is rounded, enters only squared. */
+    /* The error is 0.89 ulp everywhere, because the rounded r enters only squared. */
     const exp_parts e = exp_split(x);
     const vec p = 1 + (e.high + (e.r * e.r * e.q - e.low));
-    /* 2^k overflows a little before exp(x) does; added to the exponent of p < 1, k still fits. */
-    /* In unsigned numbers: outside of the range, whose results are not used, the sum may wrap. */
+    /* 2^k may overflow where exp(x) does not.  Then p < 1, and k fits if it is added to the
+     * exponent of p.  Unsigned, because outside the range the sum may wrap. */
     const vec_unsigned one = (vec_unsigned)broadcast(1);
     const vec y = (vec)((vec_unsigned)p + ((vec_unsigned)e.two_to_k - one));
     return pick(x <= EXP_MAX, masked(x >= EXP_MIN, y), x + (real)INFINITY); /* NaN + inf is NaN */
 }
 
-/* 1 / (1 + exp(-x)).  Its 2.5 ulp are reached where exp(-x) is so large that adding 1 is a tie. */
+/* 1 / (1 + exp(-x)).  The error is largest, 2.5 ulp, where adding 1 to a large exp(-x) is a tie. */
 PK_INLINE vec vec_sigmoid(vec x)
 {
-    const vec_bits counts = ~(x > -EXP_MIN); /* above, 1 + exp(-x) is 1; a NaN counts */
+    const vec_bits counts = ~(x > -EXP_MIN); /* else 1 + exp(-x) is 1; of a NaN it counts */
     const exp_parts e = exp_split(-x);
     const vec sum = 1 + masked(counts, exp_of_r(e)) * masked(counts, e.two_to_k);
     return masked(~(x < -EXP_MAX), 1 / sum);
 }
 
-/* With a = abs(x): a + a^3 P(a^2) near 0, where 1 - 2 / (1 + exp(2a)) would cancel; else the
- * latter */
+/* With a = abs(x): 1 - 2 / (1 + exp(2a)) or, near 0, where that would cancel, a + a^3 P(a^2). */
 PK_INLINE vec vec_tanh(vec x)
 {
     const vec_bits sign = (vec_bits)broadcast((real)-0.0);
@@ -144,7 +143,7 @@ PK_INLINE vec vec_log1p(vec u)
     return 2 * s + s * s2 * POLYNOMIAL(LOG1P_P, s2);
 }
 
-/* z, between -limit and limit; a NaN stays one. */
+/* z, limited to +-limit; a NaN stays a NaN. */
 PK_INLINE vec limited(vec z, real limit)
 {
     return larger_of(broadcast(-limit), smaller_of(broadcast(limit), z));

@@ -3,8 +3,8 @@
  *
  * The right-hand side is packed into panels of COLS vectors, so that the innermost loop reads it in
  * order, aligned.  The left-hand side is read in place, element by element, with a row stride and a
- * column stride, so that one kernel serves a matrix and its transpose.  Every tile sums an element
- * in the order of k, so that neither the number of threads nor the other rows change its bits. */
+ * column stride, so that one kernel serves a matrix and its transpose.  Elements of a product are
+ * summed in the order of k, so that their bits depend neither on threads nor on other rows. */
 #ifndef PK_MATMUL_H
 #define PK_MATMUL_H
 
@@ -13,7 +13,7 @@
 
 #ifdef PK_PAIRS
 #include <immintrin.h>
-enum { PAIRS = 1 }; /* an element is a pair of bfloat16: rounded.c */
+enum { PAIRS = 1 }; /* an element of an operand is a pair of bfloat16: rounded.c */
 #else
 enum { PAIRS = 0 };
 #endif
@@ -29,10 +29,10 @@ enum {
     COLS = 4,             /* vectors in a row of a panel */
     WIDTH = COLS * LANES, /* elements in a row of a panel */
     TILE_ROWS = PK_TILE_ROWS,
-    K_BLOCK = 128,        /* rows of a panel in use at a time: 32 KiB, most of the L1 cache */
-    ROW_BLOCK = 48,       /* rows of the left-hand side that use such a block before the next one */
-    MOST_K = 4 * K_BLOCK, /* of k_block_of */
-    MOST_ROWS = 64,       /* of row_block_of */
+    K_BLOCK = 128,        /* rows of a panel at a time: 32 KiB, most of the L1 cache */
+    ROW_BLOCK = 48,       /* rows of the left-hand side that use such a block before it changes */
+    MOST_K = 4 * K_BLOCK, /* the largest result of k_block_of */
+    MOST_ROWS = 64,       /* the largest result of row_block_of */
 };
 
 /* A left-hand side: element (r, k) is a[r * row + k * col].  Along k it may consist of segments of
@@ -50,13 +50,13 @@ PK_INLINE operand strided(const real *a, ptrdiff_t row, ptrdiff_t col)
 }
 
 /* A right-hand side: rows are `row` elements apart, panels of WIDTH columns `panel` elements.  It
- * is packed, or a matrix in place whose rows are whole vectors.  It may consist of `parts` with the
- * same number of rows, `part` elements apart (the gates of a weight).  A segment of the left-hand
- * side is then multiplied with depth / parts rows of each part in turn. */
+ * is packed, or it is a matrix in place whose rows are whole vectors.  It may consist of `parts`
+ * with the same number of rows, `part` elements apart (the gates of a weight).  A segment of the
+ * left-hand side is then multiplied with depth / parts rows of each part in turn. */
 typedef struct {
     const real *b;
     size_t row, panel, parts, part;
-    const void *products; /* of rounded operands; NULL: these are none */
+    const void *products; /* how operands are rounded; NULL: they are not */
 } right_operand;
 
 PK_INLINE right_operand in_panels(const real *b, size_t K)
@@ -79,7 +79,7 @@ PK_INLINE right_operand rows_from(right_operand right, size_t k)
 }
 
 #ifdef PK_PAIRS
-/* acc + the products of two pairs: that of the upper halves is added first. */
+/* acc + the two products of the halves of a and b; that of the upper halves is added first. */
 PK_INLINE vec multiplied(vec acc, const real *a, vec b)
 {
     real_bits pair;
@@ -120,8 +120,8 @@ typedef struct {
     right_operand right;
 } term;
 
-/* A tile of c: c = begin + the sum of the terms, whose left-hand sides are used from row `row` on.
- * If many rows use the same right-hand side, keep K <= K_BLOCK, so that it stays in L1. */
+/* A tile of c: c = begin + the sum of the terms, with the rows of left-hand sides from `row` on.
+ * If many rows use the same right-hand side, K must be <= K_BLOCK for it to stay in L1. */
 typedef struct {
     const term *terms;
     size_t count, row;
@@ -180,7 +180,8 @@ PK_INLINE void product_tile(size_t rows, size_t cols, const tile *t)
     }
 }
 
-/* The rows of the next tile of M: with pairs not 3 or 5, for which there would be more code. */
+/* The number of rows of the next tile, of M rows left.  With pairs there are no tiles of 3 or 5
+ * rows, which would only be more code. */
 PK_INLINE size_t next_rows(size_t M)
 {
     const size_t rows = smaller(M, TILE_ROWS);
@@ -209,7 +210,7 @@ PK_INLINE void product_panel_of(size_t M, size_t width, const term *terms, size_
     }
 }
 
-/* What is compiled once for all families of an instruction set: products.c. */
+/* Functions that are compiled once for all families: products.c. */
 typedef void panel_product(size_t M, size_t width, const term *terms, size_t count, real *c,
                            size_t ldc, const real *begin);
 /* Weights as right-hand sides: pack.h. */
@@ -231,35 +232,37 @@ typedef struct {
 } product_kernels;
 extern const product_kernels PK_PRODUCTS;
 
-/* Products whose operands are rounded to bfloat16: rounded.c.  Both are first copied: rounded, and
- * where the instruction set multiplies pairs, two values of neighbouring k in an element, the first
- * one in its upper half.  K, depth and strides then count such elements. */
+/* Products whose operands are rounded to bfloat16: rounded.c.  Both operands are first copied and
+ * rounded.  Where the instruction set multiplies pairs, an element holds two values of neighbouring
+ * k, the first one in its upper half.  K, depth and strides then count such elements. */
 typedef struct {
     pk_products of_api; /* first, so that a pointer to it is one to this */
     size_t vector_bytes;
-    const void *narrow;   /* the table for kernels with vectors of 32 bytes, if these are wider */
-    size_t per;           /* values in an element */
-    panel_product *panel; /* NULL: that of products.c */
-    int takes_all; /* whether `panel` takes any M and, with panels of the right-hand side, width */
+    const void *narrow;        /* for kernels with vectors of 32 bytes, if these are wider */
+    size_t per;                /* values in an element */
+    panel_product *panel;      /* NULL: that of products.c */
+    int takes_all;             /* whether `panel` takes any M, and widths of several panels */
     size_t k_block, row_block; /* K_BLOCK and ROW_BLOCK of that product */
-    /* A left-hand side: the n elements of `rows` rows, ldf apart, to rows ldt apart. */
+    /* Rounds a left-hand side: `rows` rows of n values, ldf apart, to rows ldt apart. */
     void (*round_left)(real *to, size_t ldt, const real *from, ptrdiff_t ldf, size_t rows,
                        size_t n);
-    /* A row of a right-hand side from one or two (NULL: zeros) of n elements; then zeros up to
-     * `width`, which is whole vectors.  `to` may be the first. */
+    /* Rounds a row of a right-hand side, from one or two rows (NULL: zeros) of n values; then zeros
+     * up to `width`, which is whole vectors.  `to` may be `first`. */
     void (*round_right)(real *to, const real *first, const real *second, size_t n, size_t width);
-    /* All rows of one, from K of n elements, to rows of ldt, whole vectors; `to` may be `from`. */
+    /* Rounds all rows of a right-hand side: K rows of n values, to rows of ldt, which is whole
+     * vectors; `to` may be `from`. */
     void (*round_rows)(real *to, size_t ldt, const real *from, size_t ldf, size_t K, size_t n);
-    /* A left-hand side of a large product, from row or column 0 on: `laid` of K elements. */
+    /* The left-hand side of a large product from row r on, K elements a row, in the order in which
+     * lay_rows and lay_columns store it. */
     operand (*laid)(const real *a, size_t K, size_t r);
     void (*lay_rows)(real *to, size_t K, const real *from, ptrdiff_t ldf, size_t rows, size_t n);
-    /* The transposed of n rows of such elements; NULL: it is multiplied as it is. */
+    /* Stores the transpose of n rows of such elements; NULL: it is multiplied as it is. */
     void (*lay_columns)(real *to, size_t K, size_t k, const real *from, size_t ldf, size_t n,
                         size_t columns);
     packing packing;
 } rounding;
 
-/* This rounding, or NULL; only the kernels of float know one. */
+/* `products` as a rounding, or NULL; only kernels of float have one. */
 PK_INLINE const rounding *rounded(const void *products)
 {
     return sizeof(real) == 4 ? products : NULL;
@@ -271,14 +274,14 @@ PK_INLINE const packing *packing_of(const void *products)
     return how ? &how->packing : &PK_PRODUCTS.packing;
 }
 
-/* The one that goes with these kernels: a set may have cells of another one. */
+/* The rounding for these kernels' vectors: a set may take cells from a narrower one. */
 PK_INLINE const rounding *rounding_of(const pk_products *products)
 {
     const rounding *found = rounded(products);
     return found && found->vector_bytes != PK_VECTOR_BYTES ? found->narrow : found;
 }
 
-/* The rows of a right-hand side in use at a time, and of a left-hand side. */
+/* K_BLOCK and ROW_BLOCK of these products. */
 PK_INLINE size_t k_block_of(const void *products)
 {
     const rounding *how = rounded(products);
@@ -293,10 +296,10 @@ PK_INLINE size_t row_block_of(const void *products)
 PK_INLINE int takes_all(const void *products)
 {
     const rounding *how = rounded(products);
-    return PK_VECTOR_BYTES == 64 && how && how->takes_all; /* no tile has shorter rows */
+    return PK_VECTOR_BYTES == 64 && how && how->takes_all; /* rows of tile registers */
 }
 
-/* How many elements K values take. */
+/* The number of elements that K values take. */
 PK_INLINE size_t elements_of(const void *products, size_t K)
 {
     const rounding *how = rounded(products);

@@ -19,7 +19,7 @@ static size_t blocks_of(const pk_tensor *t)
 /* n: at most NORM_BLOCK */
 static double sum_of_squares(const void *array, int kind, size_t n, double scale)
 {
-    real copy[STAGE]; /* stages are whole numbers of lanes, so that the sums do not show them */
+    real copy[STAGE]; /* a multiple of NORM_LANES, so that sums do not depend on it */
     double lane[NORM_LANES] = {0}, sum = 0;
     for (size_t at = 0; at < n; at += STAGE) {
         const size_t end = smaller(n - at, STAGE), whole = end - end % NORM_LANES;
@@ -77,7 +77,7 @@ static double global_norm(const pk_tensor *tensors, size_t count, void *scratch,
     const int in_range = norm > 1e-140 && norm < (double)INFINITY;
     if (sizeof(real) == sizeof(float) || in_range || isnan(norm))
         return norm;
-    /* Squares of doubles may have overflowed or underflowed: again, with a scale. */
+    /* Squares of doubles may have overflowed or underflowed: sum again, scaled. */
     return norm_with(tensors, count, scratch, norm > 1 ? 0x1p-540 : 0x1p540, nthreads);
 }
 

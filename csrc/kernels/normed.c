@@ -9,7 +9,7 @@
 /* As in rnn_step.h, weights are read in place, each once. */
 typedef struct {
     const pk_rnn_layer *layer;
-    normed_job job; /* of one step, and with the rows of that */
+    normed_job job; /* for T = 1, with its memory */
     size_t chunks;  /* of panels of columns, then of batch rows */
 } normed_step_job;
 
@@ -29,14 +29,14 @@ static size_t normed_step_scratch_size(const pk_rnn_shape *shape, const normed_c
     return PK_SCRATCH_BYTES(place_step(&job, NULL));
 }
 
-/* Columns k.. of a panel of the products to = x w^T [N, K], for batch rows b..b+rows-1. */
+/* The columns from k on, of one panel, of to = x w^T, w [N, K], for batch rows b..b+rows-1. */
 static void normed_step_tile(const normed_job *job, size_t rows, size_t b, size_t k, const real *w,
                              size_t K, const real *x, ptrdiff_t x_row, real *to)
 {
     vec dots[STEP_ROWS][COLS][LANES]; /* at most 16 KiB */
     const size_t width = smaller(job->N - k, WIDTH), whole = width / LANES;
     memset(dots, 0, rows * sizeof dots[0]);
-    for (size_t v = 0; v * LANES < width; v = v < whole ? whole : COLS) { /* then the last */
+    for (size_t v = 0; v * LANES < width; v = v < whole ? whole : COLS) { /* then the last one */
         const size_t count = v < whole ? whole : 1, lanes = v < whole ? LANES : width % LANES;
         dot_term t = {.x = x + (ptrdiff_t)b * x_row, .K = K, .x_row = x_row};
         for (size_t j = 0; j < count; j++)

@@ -9,13 +9,13 @@
 
 /* ---- backward: the recurrence ---------------------------------------------------------------- */
 
-/* One copy of the code of pack_row. */
+/* pack_row, compiled once. */
 __attribute__((noinline)) static void normed_pack_row(real *to, const real *from, size_t width)
 {
     pack_row(to, from, width);
 }
 
-/* Packs a panel of both weights, whose rows stay rows; task = panel * count + job. */
+/* Packs a panel of both weights without transposition; task = panel * count + job. */
 static void normed_pack_rows(void *arg, size_t task)
 {
     const normed_run *run = arg;
@@ -31,7 +31,7 @@ static void normed_pack_rows(void *arg, size_t task)
     }
 }
 
-/* Replaces what a row has of step t by gradients; past the end of its sequence by 0. */
+/* Replaces products and gates of step t of a row by their gradients; past its end by 0. */
 static void normed_row_backward(const normed_job *job, size_t t, size_t b)
 {
     const int active = is_active(&job->s, t, b);
@@ -50,7 +50,7 @@ static void normed_row_backward(const normed_job *job, size_t t, size_t b)
     memset(r.gates, 0, 4 * job->s.H * sizeof(real));
 }
 
-/* At a reset nothing passes on; if the state is the initial one there, it is added to that. */
+/* At a reset no gradient passes on.  With reset_to_initial it adds to that of the initial state. */
 static void normed_past_reset(const normed_job *job, real *d, real *sum)
 {
     for (size_t u = 0; u < job->P; u += LANES) {
@@ -95,11 +95,11 @@ static void normed_backward_share(void *arg, size_t task)
 typedef struct {
     const normed_job *job;
     range steps;
-    size_t parts; /* dx: of the steps; weights: of the rows of dw */
-    int adds;     /* to dw */
+    size_t parts; /* the steps for dx and the rows of dw are divided into so many */
+    int adds;     /* whether it adds to dw */
 } normed_gradient;
 
-/* dx of some steps; if its rows have one stride, one product. */
+/* dx of some steps; one product if all its rows have the same stride. */
 static void normed_dx(void *arg, size_t task)
 {
     const normed_gradient *g = arg;
@@ -144,7 +144,7 @@ static void normed_dw(void *arg, size_t task)
     _Alignas(ALIGNMENT) real packed[DEPTH * WIDTH];
     const fp_mode mode = flush_denormals();
     size_t k0 = 0;
-    do { /* once even if there is nothing to add */
+    do { /* once even with no terms, to set the result */
         const size_t depth = smaller(K - k0, DEPTH);
         for (size_t k = 0; k < depth && dw; k++) {
             const real *const row = normed_right(g, k0 + k, is_h);
@@ -160,7 +160,7 @@ static void normed_dw(void *arg, size_t task)
     restore_denormals(mode);
 }
 
-/* dx and the gradients of the weights from the steps of a run. */
+/* dx, and the gradients of the weights, summed over the steps of a run. */
 static void normed_gradients_of(const normed_run *run, int is_first)
 {
     const size_t threads = (size_t)run->nthreads;
@@ -200,7 +200,7 @@ static normed_job normed_backward_job(const pk_rnn_layer *layer, const pk_rnn_gr
     return job;
 }
 
-/* The recurrences of some jobs and what follows from them. */
+/* The recurrences of some jobs, then dx and the gradients of the weights. */
 static void normed_backward_jobs(normed_job *jobs, size_t count, int nthreads)
 {
     const size_t window = jobs->window, widest = jobs->s.I > jobs->s.H ? jobs->s.I : jobs->s.H;
@@ -226,7 +226,7 @@ static void normed_backward(const pk_rnn_layer *layers, const pk_rnn_gradients *
     jobs[0].adds_to_dx = 0;
     if (count > 1)
         jobs[1].adds_to_dx = gradients[0].dx.data == gradients[1].dx.data;
-    /* Window by window both would add to dx in an order that depends on the windows. */
+    /* With windows, two jobs at once would add to dx in an order that depends on the windows. */
     const size_t together = jobs->s.save == PK_SAVE_MINIMAL ? 1 : count;
     for (size_t i = 0; i < count; i += together)
         normed_backward_jobs(jobs + i, together, nthreads);

@@ -1,12 +1,13 @@
 /* The equations of the layer-normalized cells for one row, and their gradients: Ba et al. 2016,
- * appendix; pyoptk_rnn.h has them as formulas.  normed.c includes this file and calls a cell by its
- * table.  Arrays of H elements are the caller's or the kernel's: nothing beyond H is read. */
+ * appendix; pyoptk_rnn.h has them as formulas.  normed.c includes this file and calls the functions
+ * of a cell through normed_cell.  An array of H elements may be the caller's, so that nothing
+ * beyond H is read. */
 #ifndef PK_NORMED_CELLS_H
 #define PK_NORMED_CELLS_H
 
 #include "normed_layout.h"
 
-/* The pre-activations of n units, from column k on, without the part of h. */
+/* The part of x in the pre-activations of n units, from column k on. */
 PK_INLINE vec from_x(const normed_job *job, const normed_row *r, size_t k, size_t n)
 {
     return load_n(r->x + k, n) * load_n((const real *)job->w.gain_ih + k, n) +
@@ -23,7 +24,7 @@ PK_INLINE vec from_both(const normed_job *job, const normed_row *r, size_t k, si
 
 /* ---- LSTM: gates i, f, g, o ------------------------------------------------------------------ */
 
-/* Of n units of c: normalized, and with gain and bias. */
+/* n units of c: normalized, then also with gain and bias. */
 typedef struct {
     vec normed, n;
 } normed_c;
@@ -65,7 +66,7 @@ static void lstm_backward(const normed_job *job, const normed_row *r, real *dh, 
     const size_t H = job->s.H, N = job->N;
     const real *const gain_c = job->w.gain_c;
     long_sum sum = {0}, product = {0};
-    for (size_t u = 0; u < H; u += LANES) { /* dh becomes the gradient of normalized c */
+    for (size_t u = 0; u < H; u += LANES) { /* dh becomes the gradient of the normalized c */
         const size_t n = smaller(H - u, LANES);
         const normed_c c = of_c(job, r, u, n);
         const vec o = load_n(r->gates + 3 * H + u, n), tanh_c = vec_tanh(c.n);
@@ -90,7 +91,7 @@ static void lstm_backward(const normed_job *job, const normed_row *r, real *dh, 
         store_n(r->gates + H + u, dc_u * load_n(r->c_prev + u, n) * f * (1 - f), n);
         store_n(r->gates + 2 * H + u, dc_u * i * (1 - g * g), n);
         store_n(dc + u, dc_u * f, n);
-        store_n(dh + u, (vec){0}, n); /* h before the step enters the products alone */
+        store_n(dh + u, (vec){0}, n); /* h_prev enters only the products */
     }
     normalize_backward(r->x, r->gates, N, job->w.gain_ih, r->scales[SCALE_X], sums, sums + 2 * N);
     normalize_backward(r->h, r->gates, N, job->w.gain_hh, r->scales[SCALE_H], sums + N, NULL);
@@ -146,11 +147,12 @@ static void gru_backward(const normed_job *job, const normed_row *row, real *dh,
 static const normed_cell LSTM = {4, 2, {{0, 4}}, 1, lstm_forward, lstm_backward};
 static const normed_cell GRU = {3, 1, {{0, 2}, {2, 3}}, 2, gru_forward, gru_backward};
 
-/* The biases of the pre-activations, from those of the normalized products. */
+/* Adds b_ih and b_hh, of which the pre-activations need the sum. */
 static void normed_biases(const normed_job *job)
 {
     const real *const b_ih = job->w.b_ih, *const b_hh = job->w.b_hh;
-    const size_t apart = job->cell->states == 2 ? job->N : 2 * job->s.H; /* the n of a GRU */
+    /* the n of a GRU needs both separately */
+    const size_t apart = job->cell->states == 2 ? job->N : 2 * job->s.H;
     for (size_t k = 0; k < job->N; k++) {
         job->bias[k] = (b_ih ? b_ih[k] : 0) + (b_hh && k < apart ? b_hh[k] : 0);
         if (k >= apart)

@@ -7,7 +7,7 @@
 
 #include "normed_cells.h"
 
-/* A call of a pass: layers whose recurrences run at once, and the steps being computed. */
+/* A call of a pass: layers whose recurrences run at the same time, and the steps being computed. */
 typedef struct {
     normed_job *jobs;
     size_t count, shares; /* of the groups of batch rows of each job */
@@ -22,7 +22,7 @@ static range rows_of_share(const normed_run *run, size_t share)
                    smaller(pk_chunk_begin(groups, share + 1, run->shares) * ROW_GROUP, B)};
 }
 
-/* `rows` without inactive ones at either end. */
+/* `rows` without the inactive ones at its two ends. */
 static range active_rows(const normed_job *job, size_t t, range rows)
 {
     while (rows.from < rows.to && !is_active(&job->s, t, rows.from))
@@ -32,7 +32,7 @@ static range active_rows(const normed_job *job, size_t t, range rows)
     return rows;
 }
 
-/* One copy of the loops of a product for all that is here. */
+/* A product, compiled once for all callers in this file. */
 __attribute__((noinline)) static void times_panels(size_t M, size_t N, size_t K, operand left,
                                                    const real *packed, real *c, size_t ldc,
                                                    const real *begin)
@@ -43,7 +43,7 @@ __attribute__((noinline)) static void times_panels(size_t M, size_t N, size_t K,
 
 /* ---- forward --------------------------------------------------------------------------------- */
 
-/* Packs a panel of both weights: their rows become columns; task = panel * count + job. */
+/* Packs a panel of both weights, transposed; task = panel * count + job. */
 static void normed_pack(void *arg, size_t task)
 {
     const normed_run *run = arg;
@@ -54,8 +54,7 @@ static void normed_pack(void *arg, size_t task)
     pack_gate_columns(job->packed_hh + k * H, WIDTH, job->w.w_hh, 0, H, k, n, gates, 1);
 }
 
-/* The normalized products with w_ih for some steps; if their rows of x have one stride, one
- * product. */
+/* The normalized products with w_ih for some steps; one product if rows of x have one stride. */
 static void normed_inputs(const normed_job *job, range steps, range rows)
 {
     const size_t B = job->s.B, N = round_up(job->N, LANES), n = length(rows);
@@ -74,7 +73,7 @@ static void normed_inputs(const normed_job *job, range steps, range rows)
                 normalize(job, x_at(job, t, b), scales_at(job, t, b) + SCALE_X);
 }
 
-/* The products of h before step t with w_hh. */
+/* The products of h_{t-1} with w_hh. */
 static void normed_products(const normed_job *job, size_t t, range rows)
 {
     const real *h = state_at(job, job->h, t, rows.from);

@@ -9,7 +9,7 @@
  * apart.
  *
  * Sums over rows (the gradients of gains and biases) are made for ROW_GROUP batch rows, then over
- * such groups in their order.  A thread gets whole groups: bits do not depend on their number. */
+ * such groups in their order.  A thread gets whole groups: bits do not depend on threads. */
 #ifndef PK_NORMED_LAYOUT_H
 #define PK_NORMED_LAYOUT_H
 
@@ -18,16 +18,16 @@
 #include "rnn_shared.h"
 #include "sums.h"
 
-/* Not the time of a pass: to be small. */
+/* Code that takes no part of the time of a pass, compiled for size. */
 #define PK_COLD __attribute__((noinline, cold))
 
 #define NORMED_EPS 1e-5 /* added to a variance */
 
 enum {
     ROW_GROUP = 8, /* batch rows whose sums are made together */
-    SCALES = 6     /* of a row: 1 / standard deviation of each part of both products; of c: */
+    SCALES = 6     /* statistics of a row: 1 / standard deviation of each part; those of c */
 };
-enum { SCALE_X = 0, SCALE_H = 2, MEAN_C = 4, SCALE_C = 5 }; /* their places */
+enum { SCALE_X = 0, SCALE_H = 2, MEAN_C = 4, SCALE_C = 5 }; /* their indices */
 
 struct normed_cell;
 typedef struct {
@@ -46,17 +46,17 @@ typedef struct {
     real *packed_ih, *packed_hh; /* weights in panels, for forward: columns are rows of w */
     real *rows_ih, *rows_hh;     /* the same for backward: rows are rows of w */
     real *bias, *bias_n;         /* [N], [H]: of a pre-activation; of the product with h in n */
-    real *zeros;                 /* [H], only of a single step */
+    real *zeros;                 /* [H], only for a single step */
     real *before;                /* [B, P], only with resets: h as it enters the products */
     real *reset_h, *reset_c;     /* [B, P], only with resets: the states after one */
     real *dh, *dc;               /* [B, P]: gradients of the states */
-    real *dh_resets, *dc_resets; /* [B, P], only with resets: what came from resets to h0, c0 */
+    real *dh_resets, *dc_resets; /* [B, P], only with resets: gradients of h0, c0 from the resets */
     real *sums;                  /* [groups, sums_of(job)]: see normed_cells.h */
     int from_zeros;              /* h before the first step is 0 */
     int wants_dh0, accumulate, adds_to_dx;
 } normed_job;
 
-/* What belongs to one step of one sequence. */
+/* The arrays of one step of one sequence. */
 typedef struct {
     real *x, *h, *gates, *scales;
     const real *h_prev, *c_prev;
@@ -69,8 +69,9 @@ typedef struct normed_cell {
     range parts[2]; /* of a row of products, in units of H, with statistics of their own */
     size_t n_parts;
     void (*forward)(const normed_job *job, const normed_row *r);
-    /* dh and dc [H] are those of the new states, then what of the old ones does not pass through
-     * w_hh.  Replaces the products by their gradients, the gates by those of pre-activations. */
+    /* dh and dc [H]: the gradients of the new states; afterwards the part of the gradients of the
+     * old states that does not pass through w_hh.  Replaces the products by their gradients, the
+     * gates by those of pre-activations. */
     void (*backward)(const normed_job *job, const normed_row *r, real *dh, real *dc, real *sums);
 } normed_cell;
 
@@ -86,7 +87,7 @@ PK_INLINE size_t odd_lines(size_t elements)
 
 PK_INLINE void add_n(real *to, vec v, size_t n) { store_n(to, load_n(to, n) + v, n); }
 
-/* One copy of its code for both powers. */
+/* mean_of_row, compiled once for both powers. */
 __attribute__((noinline)) static double normed_mean(const real *a, size_t N, real shift, int power)
 {
     return mean_of_row(a, N, shift, power);
@@ -156,7 +157,7 @@ PK_INLINE real *product_at(const normed_job *job, size_t t, size_t b)
     return job->of_h + (t % job->window * job->s.B + b) * job->row;
 }
 
-/* The state before step t, in one of the arrays h and c. */
+/* The state before step t; `states` is job->h or job->c. */
 PK_INLINE real *state_at(const normed_job *job, real *states, size_t t, size_t b)
 {
     const size_t slot = job->s.save == PK_SAVE_NOTHING ? t % 2 : t;
@@ -185,7 +186,7 @@ static normed_row row_of(const normed_job *job, size_t t, size_t b)
  * then two of [H]: of an LSTM gain_c and b_c, of a GRU the bias of h in n. */
 PK_INLINE size_t sums_of(const normed_job *job) { return plus(times(3, job->N), 2 * job->s.H); }
 
-/* The rows of `steps` steps, those of x of `x_steps`. */
+/* Memory for the rows of `steps` steps; for the products with w_ih, of `x_steps`. */
 PK_COLD static void place_rows(normed_job *job, real *memory, size_t *end, size_t x_steps,
                                size_t steps)
 {
@@ -209,7 +210,7 @@ PK_COLD static void place_resets(normed_job *job, real *memory, size_t *end)
     job->dc_resets = part(memory, end, states);
 }
 
-/* What a call of forward needs, and backward too if it computes rows again. */
+/* The memory of forward, which backward needs as well if it computes rows again. */
 static void place_forward(normed_job *job, real *memory, size_t *end)
 {
     job->packed_ih = part(memory, end, packed_size(job->s.I, job->N));
@@ -241,8 +242,8 @@ PK_COLD static size_t place_pass(normed_job *job, real *memory, int is_backward)
     return end;
 }
 
-/* So many steps that a product with w_ih has rows for full tiles and, if the weights exceed L2,
- * reads w_ih once for some 512 rows. */
+/* Enough steps for a product with w_ih to fill tiles and, if the weights exceed L2, to read w_ih
+ * once for some 512 rows. */
 static size_t steps_of_block(const normed_job *job)
 {
     const size_t weights = times(times(job->N, plus(job->s.I, job->s.H)), sizeof(real));

@@ -9,8 +9,8 @@
 
 enum {
     PHILOX_ROUNDS = 10,
-    COUNTERS = 64,               /* at a time: their words stay in L1 */
-    NUMBERS_BLOCK = 8 * COUNTERS /* elements for so many counters */
+    COUNTERS = 64,               /* counters at a time, so that their words stay in L1 */
+    NUMBERS_BLOCK = 8 * COUNTERS /* elements that use so many counters */
 };
 
 /* The numbers of NUMBERS_BLOCK elements, from this counter on, a multiple of COUNTERS. */
@@ -47,7 +47,8 @@ static inline void random_numbers_of(uint64_t seed, uint64_t stream, uint64_t co
 
 #define random_numbers PK_PRODUCTS.numbers
 
-/* Probabilities are multiples of 2^-16: a number below this has the event of probability p. */
+/* An event of probability p happens if the random number is less than this.  Probabilities are
+ * multiples of 2^-16. */
 static inline uint32_t below_for(double p) { return (uint32_t)(p * (UINT16_MAX + 1) + 0.5); }
 
 #endif

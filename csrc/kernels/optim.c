@@ -33,8 +33,8 @@ static update_function *const narrow_updates[PK_N_OPTIMIZERS + 1] = {NULL};
 #endif
 
 /* One sweep; two if a group is cautious, because the share of agreeing elements of a tensor is
- * known only after all of them.  Then CAUTIOUS_AT_ONCE tensors at a time, whose counts fit the
- * stack. */
+ * known only after all of them.  Then it takes CAUTIOUS_AT_ONCE tensors at a time, so that their
+ * counts fit the stack. */
 static void watched_step(pk_which which, const pk_tensor *tensors, size_t count,
                          const void *configs, void *scratch, pk_watched *watched,
                          void *watched_scratch, int nthreads)

@@ -1,5 +1,5 @@
-/* Packs the weights of layers into panels for matmul.h: rows of a weight become columns of a panel
- * for the forward pass, and stay rows for the backward pass. */
+/* Packs the weights of layers into panels for matmul.h: transposed for the forward pass, as they
+ * are for the backward pass.  products.c and rounded.c have these functions in their tables. */
 #ifndef PK_PACK_H
 #define PK_PACK_H
 
@@ -20,8 +20,8 @@
 #define PK_HIGH 1, 3
 #endif
 
-/* Transposes in registers: rows[i][k] becomes rows[k][i].  Each round of interleaving moves one bit
- * of the index. */
+/* Transposes in registers: rows[i][k] becomes rows[k][i].  Each round of interleaving rotates
+ * the bits of the index (i, k) by one. */
 PK_INLINE void transpose(vec rows[LANES])
 {
     for (int moved = 1; moved < LANES; moved *= 2) {
@@ -36,7 +36,7 @@ PK_INLINE void transpose(vec rows[LANES])
 }
 
 /* LANES reductions at once: lane j of the result is the sum of the lanes of v[j]; destroys v.  Each
- * round interleaves two vectors as in a transposition and adds the two halves. */
+ * round interleaves two vectors, as a transposition does, and adds the two results. */
 PK_INLINE vec sums_of_lanes(vec v[LANES])
 {
     _Pragma("GCC unroll 4") /* the vectors then stay in registers */
@@ -62,8 +62,8 @@ static inline void pack_columns(real *to, size_t ldt, const real *from, size_t l
     }
 }
 
-/* to [N, count * `units`], rows ldt apart, 0 up to ldt: `units` rows of each of `count` gates of w
- * [G * H, N], from row `unit` of the gate on, as columns. */
+/* to [N, count * `units`], rows ldt apart, filled up with 0: the columns are `units` rows, from row
+ * `unit` on, of each of `count` gates of w [G * H, N]. */
 static inline void pack_gate_columns(real *to, size_t ldt, const real *w, size_t H, size_t N,
                                      size_t unit, size_t units, const size_t *gates, size_t count)
 {

@@ -1,7 +1,6 @@
-/* Products, packing and random numbers for all families.  Products have code of their own for each
- * size of tile: compiled into each family, all this would make each half as large again.  CMake
- * compiles this file once for each instruction set and dtype; everything is static except the
- * table. */
+/* Products, packing and random numbers for all families.  A product has separate code for each size
+ * of tile.  If each family had it all, each would be half as large again.  CMake compiles this file
+ * once for each instruction set and dtype; everything is static except the table. */
 #include "dots.h"
 #include "numbers.h"
 #include "pack.h"
@@ -12,7 +11,7 @@ __attribute__((noinline)) static void panel(size_t M, size_t width, const term *
     product_panel_of(M, width, terms, count, c, ldc, begin);
 }
 
-/* Hidden from the compiler, which would make copies of it all for what it knew here. */
+/* Not inline, or compilers would make copies of the product for constants that they know here. */
 static panel_product *panel_for(const void *products)
 {
     const rounding *how = rounded(products);
@@ -34,7 +33,7 @@ static void product_of_panels(size_t M, size_t N, const term *whole, real *c, si
     }
     operand left = whole->left;
     size_t k = 0;
-    do { /* once even if there is nothing to add */
+    do { /* once even with no terms, to set the result */
         for (size_t r = 0; r < M; r += rows) {
             term t = {smaller(whole->K - k, depth), left, rows_from(whole->right, k)};
             t.left.a += (ptrdiff_t)r * left.row;

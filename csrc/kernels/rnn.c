@@ -16,7 +16,7 @@ PK_INLINE vec cell_h(const cell_context *context, real *a, real *gates, size_t n
 {
     const vec x = load(a);
     (void)gates, (void)n, (void)c, (void)h_prev;
-    return context->shape->relu ? masked(~(x <= 0), x) : vec_tanh(x); /* a NaN stays one */
+    return context->shape->relu ? masked(~(x <= 0), x) : vec_tanh(x); /* a NaN stays a NaN */
 }
 
 /* The derivatives of tanh and relu are functions of h. */

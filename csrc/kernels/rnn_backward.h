@@ -1,13 +1,14 @@
 /* The backward pass of a recurrent layer: goes back step by step, replaces the gates by dA and
  * carries dh and dc.  From dA, rnn_gradients.h then computes dx and the gradients of the weights.
- * If forward did not keep the gates of all steps, this is done window by window. */
+ * If forward did not keep the gates of all steps, this is done window by window.  rnn_backward is a
+ * kernel of the table (rnn_passes.h). */
 #ifndef PK_RNN_BACKWARD_H
 #define PK_RNN_BACKWARD_H
 
 #include "rnn_gradients.h"
 
-/* Whether products read w [G * H, N] in place.  Packing takes as long as reading it twice and makes
- * each product a few per cent faster, so it does not pay for few rows of few steps. */
+/* Whether products read w [G * H, N] in place.  Packing takes as long as reading w twice, and makes
+ * each product a few per cent faster: it does not pay if there are few steps of few rows. */
 static int is_read_in_place(const pk_rnn_shape *s, columns of, size_t N)
 {
     enum { ROWS_WORTH_PACKING = 32 };
@@ -17,7 +18,7 @@ static int is_read_in_place(const pk_rnn_shape *s, columns of, size_t N)
     return !rounded(s->products) && N % LANES == 0 && times(s->T, s->B) < ROWS_WORTH_PACKING;
 }
 
-/* Packs the rows of one panel of units of w [G * H, N], columns n * WIDTH.. of them. */
+/* Packs one panel's rows of w [G * H, N], WIDTH columns from n * WIDTH on. */
 static void rnn_pack_rows(const rnn_job *job, columns of, real *to, const real *w, size_t N,
                           size_t n, size_t panel)
 {
@@ -26,7 +27,7 @@ static void rnn_pack_rows(const rnn_job *job, columns of, real *to, const real *
     packing_of(job->products)->gate_rows(to, w, H, N, n, unit, units, of.gate, of.count);
 }
 
-/* Tasks: panels of units, WIDTH columns of them; all of w_hh, then of w_ih. */
+/* A task packs WIDTH columns for one panel of units; all of w_hh come first, then w_ih. */
 static void rnn_pack_backward(void *arg, size_t task)
 {
     const rnn_run *run = arg;
@@ -43,7 +44,8 @@ static void rnn_pack_backward(void *arg, size_t task)
 
 /* ---- what forward did not keep --------------------------------------------------------------- */
 
-/* Unless the states are the operand: h before each step of a run; task = step * count + job. */
+/* If the products do not read the states themselves: copies h before each step of a run; task =
+ * step * count + job. */
 static void rnn_before_again(void *arg, size_t task)
 {
     const rnn_run *run = arg;
@@ -67,7 +69,7 @@ static void rnn_again(const rnn_job *job, range steps, size_t i, int phase, rang
             for (size_t panel = panels.from; panel < panels.to; panel++)
                 rnn_s(job, t, rows, panel, gates_at(job, panel, t, rows.from));
     }
-    if (phase != PHASES - 1) /* h is known: there is nothing to project */
+    if (phase != PHASES - 1) /* h is known, so that there is nothing to project */
         return;
     for (size_t panel = panels.from; panel < panels.to && CELL_HAS_S; panel++)
         rnn_products_of_s(job, with_h, rows, panel);
@@ -88,8 +90,8 @@ static void rnn_again(const rnn_job *job, range steps, size_t i, int phase, rang
 
 /* ---- the recurrence -------------------------------------------------------------------------- */
 
-/* What passes on of d, the gradient of a state before step t: nothing at a reset.  Then, if the
- * state is the initial one, d is added to `sum`. */
+/* d is the gradient of a state before step t.  Returns what passes to the step before: 0 at a
+ * reset.  There, with reset_to_initial, d is added to `sum`. */
 PK_INLINE vec past_reset(const rnn_job *job, size_t t, size_t b, vec d, real *sum)
 {
     if (!is_reset(job, t, b))
@@ -99,7 +101,7 @@ PK_INLINE vec past_reset(const rnn_job *job, size_t t, size_t b, vec d, real *su
     return broadcast(0);
 }
 
-/* With dropout of h: what the gradient of the product of h and its mask adds to that of h. */
+/* With dropout of h: the gradient of the product of h and its mask, times the mask. */
 __attribute__((noinline)) static vec past_dropout(const rnn_job *job, size_t b, size_t at)
 {
     if (!job->h_mask)
@@ -110,7 +112,7 @@ __attribute__((noinline)) static vec past_dropout(const rnn_job *job, size_t b, 
     return dh;
 }
 
-/* The gradient of some features of h after step t: of y and of the state, which is dh. */
+/* The gradient of some features of h after step t: dy plus dh. */
 PK_INLINE vec rnn_dh(const rnn_job *job, size_t t, size_t b, size_t at, size_t lanes,
                      const int rare)
 {
@@ -211,8 +213,8 @@ static void rnn_m_backward(const rnn_job *job, size_t t, range rows, range colum
                 job->ds + live.from * job->Q_c + n, job->Q_c, ZEROS);
 }
 
-/* For cells with s, some columns of units: the gradient of s of step t, which needs dA of all
- * units, and what it adds to dA and dh. */
+/* For cells with s, for some columns of units: the gradient of s of step t, which needs dA of all
+ * units; then its part of dA and dh. */
 static void rnn_s_backward(const rnn_job *job, size_t t, range rows, range columns)
 {
     const range live = active_rows(job, t, rows), panels = panels_of(job, columns);
@@ -300,8 +302,8 @@ static rnn_job rnn_backward_job(const pk_rnn_layer *layer, const pk_rnn_gradient
     return job;
 }
 
-/* The gradient of the initial state is that of the state before the first step, also through
- * dropout; with resets, unless that is 0, and what came from later resets. */
+/* The gradient of the initial state: that of the state before the first step, also through dropout.
+ * At a reset in step 0 that is 0; what later resets passed to the initial state is added. */
 static void rnn_finish_dh0(const rnn_job *job)
 {
     for (size_t b = 0; b < job->s.B && job->h_mask; b++)

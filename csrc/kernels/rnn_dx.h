@@ -5,7 +5,7 @@
 
 #include "rnn_forward.h"
 
-/* `steps` without the first one, if h is 0 there and enters no product. */
+/* `steps` without step 0, if h is 0 before it and enters no product. */
 static range steps_with_h(const rnn_job *job, range steps)
 {
     const range rows = {0, job->s.B};
@@ -22,10 +22,10 @@ PK_INLINE size_t elements_in(const rnn_job *job, columns of)
     return elements_of(job->products, of.count * job->s.H);
 }
 
-/* dA with the columns `of`, those of x or of h; k runs over panel, column, unit.  Returns how many
- * k from `k` on are one block of a product.  Panels are segments of one operand.  The last panel,
- * whose columns may be closer together, is a block of its own if the columns do not begin with the
- * first. */
+/* dA with the columns `of`, those of x or of h, is a left-hand side whose k runs over panel, column
+ * and unit; panels are its segments.  Returns the number of k, from `k` on, in one block of a
+ * product.  The last panel may have its columns closer together: it is a block of its own if `of`
+ * does not begin with the first column. */
 PK_INLINE size_t da_block(const rnn_job *job, columns of, size_t k)
 {
     const size_t depth = elements_of(job->products, of.count * UNITS);
@@ -41,7 +41,7 @@ PK_INLINE operand da_at(const rnn_job *job, columns of, size_t k, size_t t, size
     return (operand){da, WIDTH, 1, depth, (ptrdiff_t)(job->window * job->s.B * WIDTH)};
 }
 
-/* The right-hand side for it: w [G * H, N], packed or in place. */
+/* The right-hand side that goes with dA: w [G * H, N], packed or in place. */
 PK_INLINE right_operand weight_rows(const rnn_job *job, columns of, const real *packed,
                                     const real *w, size_t N)
 {
@@ -51,8 +51,8 @@ PK_INLINE right_operand weight_rows(const rnn_job *job, columns of, const real *
     return rounded_panels(job->products, packed, elements_in(job, of));
 }
 
-/* c[rows, N] = begin + dA times w, for `depth` elements of the former from k on, and N columns; dA
- * is that of `rows` rows from row b of step t on. */
+/* c[rows, N] = begin + dA times w, over `depth` elements of k from k on, for N columns and for
+ * `rows` rows from row b of step t on. */
 __attribute__((noinline)) static void rnn_da_block(const rnn_job *job, columns of, size_t k,
                                                    size_t depth, size_t t, size_t b, size_t rows,
                                                    size_t N, right_operand w, real *c, size_t ldc,
@@ -93,8 +93,8 @@ static void rnn_da_product(const rnn_job *job, columns of, size_t t, range rows,
 typedef struct {
     const rnn_run *run;
     const rnn_job *job;
-    range steps;   /* of dx */
-    size_t tasks;  /* that share them */
+    range steps;   /* the steps of dx */
+    size_t tasks;  /* that divide these steps */
     size_t groups; /* of panels; a task computes GRADIENT_WIDTH columns of a weight for one group */
 } rnn_sums;
 
@@ -111,7 +111,8 @@ static int is_new_dx(const rnn_sums *of, size_t t)
     return !shared || t > of_other || (t == of_other && job == jobs);
 }
 
-/* dx = dA w_ih, or +=, for a share of the steps; block by block of k, so that w_ih is read once. */
+/* dx = dA w_ih, or dx += dA w_ih, for a share of the steps, in blocks of k, so that w_ih is read
+ * once. */
 static void rnn_dx(void *arg, size_t task)
 {
     const rnn_sums *of = arg;

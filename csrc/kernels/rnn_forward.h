@@ -1,5 +1,6 @@
 /* The forward pass of a recurrent layer: packs the weights, then computes step by step, panel by
- * panel, the products of x and h with the weights and applies the cell. */
+ * panel, the products of x and h with the weights and applies the cell.  rnn_forward is a kernel of
+ * the table (rnn_passes.h). */
 #ifndef PK_RNN_FORWARD_H
 #define PK_RNN_FORWARD_H
 
@@ -66,8 +67,8 @@ PK_INLINE right_operand packed_w_hh(const rnn_job *job, size_t panel)
         w_ih + job->s.I * packed_row(OF_X), packed_row(OF_H), 0, 1, 0, job->products};
 }
 
-/* Where the products with x begin: at the bias, which is returned.  If x does not enter all
- * columns, copies the bias to each row of a instead and returns NULL. */
+/* Returns the bias, with which the products with x begin.  If x does not enter all columns, copies
+ * the bias to each row of a instead and returns NULL. */
 PK_INLINE const real *begin_at_bias(const rnn_job *job, size_t panel, real *a, size_t rows)
 {
     const real *bias = packed_panel(job, panel);
@@ -79,8 +80,8 @@ PK_INLINE const real *begin_at_bias(const rnn_job *job, size_t panel, real *a, s
 }
 
 /* The products of one panel for some steps: a[rows, WIDTH] += s_t w, where s is x with w_ih, or h
- * or s with w_hh, from the first of these steps on.  If the rows of all steps have one stride, the
- * steps are one product. */
+ * or s with w_hh; its data begins with the first of these steps.  All steps are one product if
+ * their rows have the same stride. */
 static void rnn_products(const rnn_job *job, columns of, pk_sequence s, size_t N, right_operand w,
                          size_t panel, range steps, range rows, const real *begin)
 {
@@ -113,7 +114,8 @@ static void rnn_inputs(const rnn_job *job, range steps, range rows, range panels
     }
 }
 
-/* Pre-activations a[rows, WIDTH] of one panel at step t, for the rows `live` among `rows`. */
+/* Pre-activations a[rows, WIDTH] of one panel at step t; only those of `live`, a part of `rows`,
+ * are computed. */
 static void rnn_pre_activations(const rnn_job *job, size_t t, range rows, range live, size_t panel,
                                 real *a)
 {
@@ -134,14 +136,14 @@ static void rnn_pre_activations(const rnn_job *job, size_t t, range rows, range 
     if (job->block == 1)
         product(m, width_of(OF_X, n), K_x, x, w_ih, live_a + OF_X.first * n, WIDTH,
                 begin_at_bias(job, panel, live_a, m));
-    else if (PHASES == 1) /* else a is where they are */
+    else if (PHASES == 1) /* else they are in a */
         memcpy(live_a, gates_at(job, panel, t, live.from), m * WIDTH * sizeof *a);
     if (length(with_h))
         product(length(with_h), width_of(OF_H, n), K_h, h, w_hh,
                 a + (with_h.from - rows.from) * WIDTH + OF_H.first * n, WIDTH, NULL);
 }
 
-/* A new state, and the output of step t, for some features. */
+/* Stores a new state, and the output of step t, for some features. */
 PK_INLINE void rnn_put(const rnn_job *job, size_t t, size_t b, size_t at, size_t lanes, vec h,
                        vec y, const int rare)
 {
@@ -177,7 +179,7 @@ PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel,
             if (active(job, t, b))
                 state = cell_c(&context, a + at, gates ? gates + at : NULL, p.n, state);
             if (c_new) {
-                store(c_new + b * P_c + p.unit, state); /* of which h is computed */
+                store(c_new + b * P_c + p.unit, state); /* h is computed from it */
                 if (active(job, t, b))
                     state = zoned(job, ZONEOUT_C, t, b, p.unit, before, state);
             }
@@ -194,7 +196,7 @@ PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel,
             const real *h_b = h_at(job, t, b);
             if (rare)
                 h_b = h_or_reset(job, t, b, h_b);
-            /* past the end of the sequence h stays */
+            /* past the end of the sequence h does not change */
             vec h = to_project ? (vec){0} : load(h_b + p.unit);
             vec y = job->s.repeat_last ? h : broadcast(0);
             const cell_context context =
@@ -212,7 +214,7 @@ PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel,
         }
 }
 
-/* The same with all options, compiled once: with them the usual case would take longer. */
+/* The same with all options, compiled once.  Inline, they would slow down the usual case. */
 __attribute__((noinline)) static void rnn_rare_cells(const rnn_job *job, size_t t, range rows,
                                                      size_t panel, real *a, real *gates,
                                                      const real *c, real *c_next, int again)
@@ -307,7 +309,8 @@ static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phas
     for (size_t b = rows.from; b < rows.to; b += together) {
         const range block = {b, smaller(b + together, rows.to)};
         const range live = active_rows(job, t, block);
-        for (size_t i = 0; i < length(panels); i++) { /* there and back: the last are cached */
+        for (size_t i = 0; i < length(panels); i++) { /* alternately up and down: the last panels
+                                                       * are still cached */
             const size_t panel = t % 2 ? panels.to - 1 - i : panels.from + i;
             real *a = PHASES == 2 ? gates_at(job, panel, t, b) : local;
             rnn_pre_activations(job, t, block, live, panel, a);
@@ -319,7 +322,8 @@ static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phas
     }
 }
 
-/* Unless the states are the operand: h as it enters the products of step t, from them. */
+/* If the products do not read the states themselves: copies h as it enters the products of step
+ * t. */
 __attribute__((noinline)) static void rnn_copy_before(const rnn_job *job, size_t t)
 {
     if (rounded(job->products)) {

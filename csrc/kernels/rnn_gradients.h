@@ -8,7 +8,7 @@
 /* ---- sums over steps and rows ---------------------------------------------------------------- */
 
 /* Compacts the dA of one panel: moves the active rows of all steps of the run together.  The task
- * after the last panel does it for the gradients of h of a projection. */
+ * after the last panel compacts the gradients of h of a projection. */
 static void rnn_close_gaps(void *arg, size_t panel)
 {
     const rnn_sums *of = arg;
@@ -54,11 +54,11 @@ typedef struct {
     range rows;    /* of w_hr, for this task */
 } rnn_weight;
 
-/* The sum runs over elements: rows of dA and `right`, or pairs of them.  A pair is within the steps
- * before with_h, or within those from there on. */
+/* The sum runs over elements: rows of dA and `right`, or pairs of rows.  Both rows of a pair are
+ * from steps before with_h, or both are not. */
 typedef struct {
     size_t t, b;    /* of the next row */
-    size_t rows[2]; /* to come, before with_h and from there on */
+    size_t rows[2]; /* rows left, before with_h and from there on */
 } row_walk;
 
 PK_INLINE row_walk walk_of(const rnn_job *job, const rnn_weight *g)
@@ -72,8 +72,8 @@ PK_INLINE size_t elements_to_come(const rnn_job *job, const row_walk *walk)
     return elements_of(job->products, walk->rows[0]) + elements_of(job->products, walk->rows[1]);
 }
 
-/* Returns the next active row from `column` on; with dropout of h what is left of it, up to column
- * `end`, in `left`. */
+/* Returns the next active row from `column` on.  With dropout of h this is a copy in `left`, up to
+ * column `end`. */
 PK_INLINE const real *next_row(const rnn_job *job, const rnn_weight *g, row_walk *walk,
                                size_t column, size_t end, real *left)
 {
@@ -95,8 +95,8 @@ PK_INLINE const real *next_row(const rnn_job *job, const rnn_weight *g, row_walk
     }
 }
 
-/* The next element of `right`, from `column` on: `width` columns, which is whole vectors, in each
- * of the arrays that are `stride` apart; 0 from column `end` on. */
+/* Packs the next element of `right`, from `column` on, into arrays that are `stride` apart, `width`
+ * columns (whole vectors) in each; columns from `end` on are 0. */
 __attribute__((noinline)) static void pack_element(const rnn_job *job, const rnn_weight *g,
                                                    row_walk *walk, real *to, size_t stride,
                                                    size_t column, size_t end, size_t width)
@@ -127,7 +127,7 @@ PK_INLINE size_t elements_before(const rnn_sums *sums, const rnn_weight *g)
     return elements_of(sums->job->products, active_in(sums->job, steps));
 }
 
-/* Transposes n rows of each gate of w [G * H, N] into w_t [N, WIDTH], with columns [of, n]; or
+/* Transposes n rows of each gate of w [G * H, N] into w_t [N, WIDTH], whose columns are [of, n]; or
  * back. */
 static void turn(real *w_t, real *w, columns of, size_t H, size_t N, size_t n, int back)
 {
@@ -151,7 +151,7 @@ __attribute__((noinline)) static void rnn_narrow_gradient(const rnn_sums *sums, 
     const size_t H = job->s.H, N = g->N, total = elements_to_come(job, &walk);
     const size_t before = elements_before(sums, g);
     size_t k0 = 0;
-    do { /* once even if there is nothing to add */
+    do { /* once even with no terms, to set the result */
         const size_t depth = smaller(total - k0, DEPTH);
         for (size_t k = 0; k < depth; k++)
             pack_element(job, g, &walk, packed + k * LANES, 0, 0, N, LANES);
@@ -179,7 +179,7 @@ __attribute__((noinline)) static void rnn_wide_gradient(const rnn_sums *sums, co
     const size_t H = job->s.H, N = g->N, end = smaller(column + GRADIENT_WIDTH, N);
     const size_t total = elements_to_come(job, &walk), before = elements_before(sums, g);
     size_t k0 = 0;
-    do { /* once even if there is nothing to add */
+    do { /* once even with no terms, to set the result */
         const size_t depth = smaller(total - k0, k_block);
         const right_operand right = rounded_panels(job->products, packed, k_block);
         const real *begin = k0 == 0 && !job->accumulate ? ZEROS : NULL;
@@ -218,7 +218,8 @@ static void rnn_bias_gradient(const rnn_sums *sums, size_t panel)
     const real *da = gates_at(job, panel, sums->run->steps.from, 0);
     for (size_t k = active_in(job, sums->run->steps); k > 0; k--, da += WIDTH)
         for (size_t j = 0; j < CELL_COLUMNS; j++)
-            for (size_t v = 0; v < VECTORS; v++) /* unused ones, too: cheaper than a branch */
+            for (size_t v = 0; v < VECTORS; v++) /* also unused ones, which costs less than a
+                                                  * branch */
                 sum[j][v] += load(da + j * units + v * LANES);
     real *outs[] = {job->dw.b_ih, job->dw.b_hh, job->dw.b_hh};
     const columns of[] = {OF_X, OF_H, OF_S};
@@ -257,7 +258,7 @@ static void rnn_peephole_gradient(const rnn_sums *sums, size_t panel)
     }
 }
 
-/* What needs dA as it is, for one panel. */
+/* The sums of dA that are not products, for one panel. */
 static void rnn_sums_of_da(const rnn_sums *sums, size_t panel)
 {
     rnn_bias_gradient(sums, panel);
@@ -265,9 +266,9 @@ static void rnn_sums_of_da(const rnn_sums *sums, size_t panel)
         rnn_peephole_gradient(sums, panel);
 }
 
-/* Rounds the dA of one panel, in place, to the elements of these sums; first computes the gradients
- * that need it as it is.  The task after the last panel rounds the gradients of h of a
- * projection. */
+/* Computes the gradients that are not products from the dA of one panel, then rounds that, in
+ * place, to the elements of the products.  The task after the last panel rounds the gradients of h
+ * of a projection. */
 static void rnn_round_da(void *arg, size_t panel)
 {
     const rnn_sums *of = arg;

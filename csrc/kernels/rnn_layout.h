@@ -2,7 +2,8 @@
  * (lstm.c, rnn.c) includes this after its description; the passes are built on it.
  *
  * The kernel's own arrays have rows of P elements, padded to whole vectors, so that only the
- * caller's arrays need partial loads and stores.  Units from H on have weights and gradients 0.
+ * caller's arrays need partial loads and stores.  The weights and gradients of units from H on are
+ * 0.
  *
  * A panel is UNITS units.  Its pre-activations are [columns, UNITS], WIDTH elements, where a column
  * is one gate.  Gates are stored panel by panel, [panels, steps, B, WIDTH]; dA replaces them.  The
@@ -34,15 +35,15 @@
  *     CELL_WHOLE_ROW  optional.  1: the cell needs all pre-activations of a row at once, to
  *                     normalize them.  Each step then has two phases
  *     CELL_PROJECTS   optional.  1: h may be w_hr m, where m is what cell_h returns.  Each step
- *                     then has one more phase.  m is kept where s is */
+ *                     then has one more phase.  m takes the memory of s */
 #ifndef CELL_WHOLE_ROW
 #define CELL_WHOLE_ROW 0
 #endif
 #ifndef CELL_PROJECTS
 #define CELL_PROJECTS 0
-#define cell_before_projection(gates, n, c) (c) /* nothing calls it */
+#define cell_before_projection(gates, n, c) (c) /* never called */
 #endif
-#if !CELL_PROJECTS /* nor is there a c that zoneout could keep */
+#if !CELL_PROJECTS /* no c, and so no zoneout of c */
 #define cell_new_c(context, gates, n, c_prev) (c_prev)
 #endif
 #ifdef CELL_PEEPHOLES
@@ -53,7 +54,7 @@ enum { CELL_N_PEEPHOLES = 0 };
 #endif
 #ifdef CELL_S
 enum { CELL_HAS_S = 1 };
-#else /* then nothing calls these */
+#else /* never called */
 #define CELL_S {0, 0, {0}}
 #define cell_s(a, n, h_prev) (h_prev)
 #define cell_s_gradient(gates, n, lanes, h_prev, ds, dh) (h_prev)
@@ -73,7 +74,7 @@ enum {
     PHASES = 1 + (CELL_WHOLE_ROW || CELL_HAS_S)
 };
 
-/* What random numbers are for. */
+/* What random numbers decide. */
 typedef enum { ZONEOUT_H, ZONEOUT_C, DROPOUT, NOISE_KINDS } noise_kind;
 
 typedef struct {
@@ -90,7 +91,8 @@ typedef struct {
     size_t block;      /* steps whose products with w_ih are computed together */
     real *packed_w;    /* for each panel: bias [WIDTH], w_ih and w_hh [., packed_row] */
     real *packed_rows; /* for backward: rows of x or h, see rnn_wide_gradient */
-    real *packed_w_hh, *packed_w_ih; /* for backward: rows in the order of dA; NULL: in place */
+    real *packed_w_hh, *packed_w_ih; /* for backward: rows in the order of dA; NULL: weights are
+                                      * read in place */
     real *dh, *dc;                   /* [B, Q], [B, P_c] */
     real *peepholes;                 /* [CELL_N_PEEPHOLES, P_c] */
     /* Only with s or a projection: s or m, [s_steps, B, P_c], that of step t at t % s_steps; for
@@ -107,9 +109,9 @@ typedef struct {
      * [before_steps, B, P_h], that of step t at t % before_steps. */
     real *before;
     size_t before_steps;
-    /* Only with rounded products, and before, too: the operands of the products, rows of x, of s or
-     * m, and with a projection of the gradient of h [B, K_Q].  K: elements in rows of x, of h, and
-     * of Q; P: how far rows of h, and of s or m, are apart. */
+    /* `before`, too, exists with rounded products.  Only with these: the operands of the products,
+     * rows of x, of s or m, and with a projection of the gradient of h [B, K_Q].  K: elements in
+     * rows of x, of h, and of Q; P: how far rows of h, and of s or m, are apart. */
     const rounding *products;
     pk_sequence x_rounded;
     real *x_memory, *s_rounded, *dh_rounded;
@@ -131,22 +133,23 @@ typedef struct {
     vec h_prev, h, c_prev, c;
 } cell_states;
 
-/* What a cell knows besides its arrays.  The peepholes of a vector's units are `row` apart;
- * NULL: none.  If `drops`, the candidate is multiplied by `factor` where it is `kept`, else 0. */
+/* What a cell knows besides its arrays.  The peepholes of a vector's units are `row` apart; NULL:
+ * none.  If `drops`, the candidate is multiplied by `factor` where `mask` is set, and 0
+ * elsewhere. */
 typedef struct {
     const pk_rnn_shape *shape;
     const real *peepholes;
     size_t row;
     int drops;
-    vec_bits kept;
+    vec_bits mask;
     vec factor;
 } cell_context;
 
-/* Without a branch, and with a mask that keeps the product out of a fused operation: where nothing
- * is dropped, the bits are those of the candidate alone. */
+/* The mask is applied last, so that the multiplication is not fused with a later addition: with
+ * factor 1 the bits are those of the candidate. */
 PK_INLINE vec dropped(const cell_context *context, vec candidate)
 {
-    return context->drops ? masked(context->kept, candidate * context->factor) : candidate;
+    return context->drops ? masked(context->mask, candidate * context->factor) : candidate;
 }
 
 PK_INLINE cell_context context_of(const rnn_job *job, size_t unit)
@@ -168,7 +171,7 @@ PK_INLINE double noise_p(const pk_rnn_shape *s, noise_kind kind)
 }
 PK_INLINE int trains(const pk_rnn_shape *s) { return s->save != PK_SAVE_NOTHING; }
 
-/* Whether each step has random numbers for this. */
+/* Whether each step draws random numbers of this kind. */
 PK_INLINE int draws(const pk_rnn_shape *s, noise_kind kind)
 {
     return trains(s) && noise_p(s, kind) > 0 && (kind != DROPOUT || s->drop_candidate);
@@ -266,8 +269,8 @@ PK_INLINE real *h_at(const rnn_job *job, size_t t, size_t b)
     return job->h + (slot * job->s.B + b) * job->P_h;
 }
 
-/* The same where it is the operand of products: another array if that is rounded, and with resets
- * or dropout of h. */
+/* h before step t as the operand of products: in another array if operands are rounded, with
+ * resets, and with dropout of h. */
 PK_INLINE real *h_before(const rnn_job *job, size_t t, size_t b)
 {
     if (!job->before)
@@ -285,7 +288,7 @@ PK_INLINE real *dh_row(const rnn_job *job, size_t t, size_t b)
     return job->dh_rows + (t % job->window * job->s.B + b) * job->Q;
 }
 
-/* The operand of products for it. */
+/* s or m as the operand of products. */
 PK_INLINE real *s_before(const rnn_job *job, size_t t, size_t b)
 {
     if (!rounded(job->products))
@@ -293,7 +296,7 @@ PK_INLINE real *s_before(const rnn_job *job, size_t t, size_t b)
     return job->s_rounded + (t % job->s_steps * job->s.B + b) * job->P_s;
 }
 
-/* Row b of the part of c [., B, P_c] with this number; NULL if the cell has no c. */
+/* Row b of a slot of c [slots, B, P_c]; NULL if the cell has no c. */
 PK_INLINE real *c_slot(const rnn_job *job, real *c, size_t slot, size_t b)
 {
     return CELL_HAS_C ? c + (slot * job->s.B + b) * job->P_c : NULL;

@@ -1,4 +1,6 @@
-/* How much memory a recurrent layer needs, and for how many steps it holds gates and states. */
+/* How much memory a recurrent layer needs, and for how many steps it holds gates and states.  Both
+ * passes make their jobs here; rnn_sizes is a kernel of the table.  You may change how many steps a
+ * block or a window has. */
 #ifndef PK_RNN_MEMORY_H
 #define PK_RNN_MEMORY_H
 
@@ -9,8 +11,9 @@ enum { PANELS = 4, GRADIENT_WIDTH = PANELS * WIDTH };
 
 /* If the weights fit L2 and a step has rows for two tiles, each step computes the products with x
  * and h together.  Otherwise the products with x are computed for a block of steps of some 512
- * rows, so that w_ih is read once for all of them.  Where products take all rows at once, they wait
- * less for weights in L3 than for gates that are written and read once more. */
+ * rows, so that w_ih is read once for all of them.  Products that take all rows at once are an
+ * exception: reading weights from L3 costs them less than writing and reading the gates once
+ * more. */
 static size_t steps_of_block(const pk_rnn_shape *s)
 {
     const size_t H = padded(s->H), R = width_of_h(s);

@@ -1,7 +1,7 @@
 /* Regularization of a recurrent layer in training: dropout of the h that enters products, or of the
  * candidate, and zoneout.  Each pass draws the same random numbers again, for the rows and units
- * that it is about to compute; nothing is kept.  The passes call this where there are rare options;
- * the formulas are in pyoptk_rnn.h. */
+ * that it is about to compute; none are stored between passes.  The passes call this only with rare
+ * options; the formulas are in pyoptk_rnn.h. */
 #ifndef PK_RNN_NOISE_H
 #define PK_RNN_NOISE_H
 
@@ -18,13 +18,13 @@ PK_INLINE uint16_t *noise_at(const rnn_job *job, noise_kind kind, size_t t, size
     return job->numbers[kind] + row * noise_width(job, kind);
 }
 
-/* The numbers of features from..to-1 of some rows and steps: those of an array [T, B, width]. */
+/* Draws the numbers of features from..to-1 of some rows and steps, as in an array [T, B, width]. */
 static void noise_draw(const rnn_job *job, noise_kind kind, range steps, range rows, range at)
 {
     uint16_t block[NUMBERS_BLOCK];
     const size_t B = job->s.B, width = noise_width(job, kind);
     const uint64_t stream = job->s.stream + ((uint64_t)kind + 1) * PK_NOISE_STREAMS;
-    size_t known = SIZE_MAX; /* which block is there */
+    size_t known = SIZE_MAX; /* the block that is in memory */
     for (size_t t = steps.from; t < steps.to; t++)
         for (size_t b = rows.from; b < rows.to; b++) {
             const size_t time = job->s.reverse ? job->s.T - 1 - t : t;
@@ -40,8 +40,8 @@ static void noise_draw(const rnn_job *job, noise_kind kind, range steps, range r
         }
 }
 
-/* Before step t, for some rows and columns of units: the numbers of the steps that share memory
- * with it, unless the step before it in the pass has drawn them. */
+/* Before step t, for some rows and columns of units: draws the numbers of a block of steps, unless
+ * the step before it in the pass has drawn them. */
 __attribute__((noinline)) static void rnn_draw(const rnn_job *job, range steps, size_t t,
                                                int backward, range rows, range columns)
 {
@@ -59,7 +59,7 @@ __attribute__((noinline)) static void rnn_draw(const rnn_job *job, range steps, 
     }
 }
 
-/* Where, of LANES features, the event happens. */
+/* Mask: the features, of LANES, that are dropped or zoned out. */
 __attribute__((noinline)) static vec_bits drawn(const rnn_job *job, noise_kind kind, size_t t,
                                                 size_t b, size_t at)
 {
@@ -74,7 +74,7 @@ __attribute__((noinline)) static vec_bits drawn(const rnn_job *job, noise_kind k
 
 /* ---- zoneout --------------------------------------------------------------------------------- */
 
-/* The mean, which inference takes. */
+/* The mean of both outcomes, for inference. */
 PK_INLINE vec zoneout_mean(double p, vec before, vec after)
 {
     if (!(p > 0))
@@ -82,7 +82,7 @@ PK_INLINE vec zoneout_mean(double p, vec before, vec after)
     return after + (real)(below_for(p) / (UINT16_MAX + 1.0)) * (before - after);
 }
 
-/* A state after a step: the one before it where zoneout keeps it. */
+/* A state after a step, or, for elements that are zoned out, that before it. */
 __attribute__((noinline)) static vec zoned(const rnn_job *job, noise_kind kind, size_t t, size_t b,
                                            size_t at, vec before, vec after)
 {
@@ -91,15 +91,16 @@ __attribute__((noinline)) static vec zoned(const rnn_job *job, noise_kind kind, 
     return draws(&job->s, kind) ? pick(drawn(job, kind, t, b, at), before, after) : after;
 }
 
-/* Of the gradient of such a state, the part that passes to the one before it; *d keeps the rest. */
+/* *d is the gradient of such a state.  Returns the part that passes to the state before the step;
+ * *d becomes the rest. */
 __attribute__((noinline)) static vec past_zoneout(const rnn_job *job, noise_kind kind, size_t t,
                                                   size_t b, size_t at, vec *d)
 {
     if (!draws(&job->s, kind))
         return (vec){0};
-    const vec_bits kept = drawn(job, kind, t, b, at);
-    const vec past = masked(kept, *d);
-    *d = masked(~kept, *d);
+    const vec_bits zoned_out = drawn(job, kind, t, b, at);
+    const vec past = masked(zoned_out, *d);
+    *d = masked(~zoned_out, *d);
     return past;
 }
 
@@ -116,16 +117,16 @@ PK_INLINE cell_context noisy_context(const rnn_job *job, size_t t, size_t b, siz
 {
     cell_context context = context_of(job, unit);
     context.drops = 1;
-    context.kept = ~(vec_bits){0};
+    context.mask = ~(vec_bits){0};
     context.factor = broadcast(1);
     if (draws(&job->s, DROPOUT)) {
-        context.kept = ~drawn(job, DROPOUT, t, b, unit);
+        context.mask = ~drawn(job, DROPOUT, t, b, unit);
         context.factor = broadcast(dropout_scale(&job->s));
     }
     return context;
 }
 
-/* What h is multiplied by before it enters products, one mask for all steps. */
+/* Computes the factors of h for dropout, the same for all steps. */
 __attribute__((noinline)) static void noise_begin(const rnn_job *job)
 {
     uint16_t block[NUMBERS_BLOCK];

@@ -1,12 +1,11 @@
-/* Rounds the operands of the forward pass of a recurrent layer, where products are of rounded ones
- * (matmul.h): x, h, s and m.  Weights are rounded where they are packed.  For rnn_forward.h. */
+/* Rounds the operands of the forward pass of a recurrent layer, for rounded products (matmul.h): x,
+ * h, s and m.  Weights are rounded where they are packed.  For rnn_forward.h. */
 #ifndef PK_RNN_ROUNDED_H
 #define PK_RNN_ROUNDED_H
 
 #include "rnn_noise.h"
 
-/* Rounds h before step t, or that of a reset, for `n` units of some rows; with dropout, what is
- * left of it. */
+/* Rounds h before step t, or that of a reset, for `n` units of some rows; after dropout. */
 __attribute__((noinline)) static void rnn_round_h(const rnn_job *job, size_t t, range rows,
                                                   size_t unit, size_t n)
 {

@@ -26,12 +26,12 @@ PK_INLINE int is_active(const pk_rnn_shape *s, size_t t, size_t b)
     return !s->lengths || (int64_t)step < s->lengths[b];
 }
 
-/* Whether the state before step t is that of a reset; only if the row is active. */
+/* Whether the state before step t is that of a reset; for active rows alone. */
 PK_INLINE int begins_anew(const pk_rnn_shape *s, size_t t, size_t b)
 {
     if (!s->resets)
         return 0;
-    const size_t T = s->T, at = s->reverse ? T - t : t; /* where the later one begins */
+    const size_t T = s->T, at = s->reverse ? T - t : t; /* the step that has the flag */
     return t < T && at < (s->lengths ? (size_t)s->lengths[b] : T) && s->resets[at * s->B + b];
 }
 
@@ -43,8 +43,8 @@ static pk_sequence in_order_of_steps(pk_sequence s, const pk_rnn_shape *shape)
 }
 
 /* Backward without the gates of all steps works window by window and computes the gates of each
- * again.  A window has about as many steps as there are windows: then neither the states that are
- * kept between windows nor the scratch memory is large. */
+ * again.  A window has about as many steps as there are windows: then neither the states between
+ * windows nor the scratch memory takes much. */
 static size_t steps_of_window(const pk_rnn_shape *s)
 {
     size_t steps = 1;
@@ -55,7 +55,8 @@ static size_t steps_of_window(const pk_rnn_shape *s)
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
-/* A part of scratch memory; *end is where the next one begins.  With memory NULL, only counts. */
+/* Takes a part of scratch memory and moves *end, where the next one begins.  If memory is NULL, it
+ * only counts. */
 PK_INLINE real *part(real *memory, size_t *end, size_t elements)
 {
     real *const begin = memory ? memory + *end : NULL;

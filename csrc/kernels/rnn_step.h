@@ -1,8 +1,9 @@
-/* A single time step of a recurrent layer, for inference on a stream.
+/* A single time step of a recurrent layer, for inference on a stream: a kernel of the table
+ * (rnn_passes.h).
  *
  * Weights are read in place, in dot products along their rows.  Packing would read and write all of
- * them in every step, because a packed copy would be stale once somebody changes a weight.  So a
- * step reads each weight once; with few rows, that takes all of its time. */
+ * them in every step, because a packed copy would be stale once somebody changes a weight.  A step
+ * reads each weight once, and with few rows that takes most of its time. */
 #ifndef PK_RNN_STEP_H
 #define PK_RNN_STEP_H
 
@@ -34,7 +35,7 @@ static size_t step_scratch_size(const pk_rnn_shape *shape)
 }
 
 /* The new state of one batch row for the units of a panel, from `unit` on, from their dot products;
- * in the first phase of a cell with s, that. */
+ * in the first phase of a cell with s, its s. */
 PK_INLINE void rnn_step_cell(const rnn_step_job *job, size_t b, size_t unit, vec dots[COLS][LANES])
 {
     const pk_rnn_layer *layer = job->layer;
@@ -94,7 +95,7 @@ PK_INLINE void rnn_step_dots(vec dots[STEP_ROWS][COLS][LANES], size_t rows, colu
         dot_term terms[2];
         if (VECTORS == 1)
             count = of.count;
-        else /* whole vectors at once, then the last */
+        else /* whole vectors in one call, then the last one */
             count = lanes == LANES ? smaller((H - unit) / LANES, VECTORS - v) : 1;
         for (size_t i = 0; i < n_inputs; i++) {
             const size_t K = inputs[i].K;

@@ -1,5 +1,6 @@
-/* The partition of a recurrent layer: how its work is divided between threads, and the walk through
- * its time steps. */
+/* The partition of a recurrent layer: how its work is divided between threads, and the loop over
+ * its time steps.  Both passes call rnn_walk_steps.  You may change the rules: results have the
+ * same bits for any partition. */
 #ifndef PK_RNN_THREADS_H
 #define PK_RNN_THREADS_H
 
@@ -19,8 +20,8 @@ typedef struct {
  * waits. But each thread reads all weights in every step.  This is best if each thread has enough
  * rows for full tiles and the weights fit its cache. By units: a thread computes some hidden units
  * of all rows and reads only their weights, but all threads wait for each other after every step.
- * This pays if a step takes longer than a wake-up. Problems of some 10 microseconds stay on one
- * thread. */
+ * This pays if a step takes longer than waking a thread. Problems of some 10 microseconds stay on
+ * one thread. */
 static pk_rnn_partition rnn_partition(const pk_rnn_shape *s, size_t count, int nthreads)
 {
     enum { SERIAL_BELOW = 1 << 20, WORTH_WAITING = 1 << 17 }; /* multiply-adds */
@@ -65,15 +66,15 @@ static size_t partition_rows(const rnn_job *job, size_t c, size_t shares)
     return b;
 }
 
-/* The panels in groups of WIDTH units. */
+/* The panels of these groups of WIDTH units. */
 PK_INLINE range panels_of(const rnn_job *job, range columns)
 {
     const size_t each = WIDTH / UNITS;
     return (range){columns.from * each, smaller(columns.to * each, panels_in(job->s.H))};
 }
 
-/* The features of h that belong to groups of units: the same numbers, unless there is a projection.
- * Whole vectors of the rows of P_h. */
+/* The features of h that belong to these groups of units: of the same index, without a projection.
+ * Whole vectors. */
 PK_INLINE range features_of(const rnn_job *job, range columns)
 {
     if (projects(&job->s)) {
@@ -83,8 +84,8 @@ PK_INLINE range features_of(const rnn_job *job, range columns)
     return (range){smaller(columns.from * WIDTH, job->P_h), smaller(columns.to * WIDTH, job->P_h)};
 }
 
-/* The work of the i-th step of a run: for some rows and all columns, or all rows and some columns.
- * In the second phase of a cell with CELL_WHOLE_ROW it is always for all columns. */
+/* The work of the i-th step of a run, for some rows and all columns, or for all rows and some
+ * columns.  In the second phase of a cell with CELL_WHOLE_ROW it is always for all columns. */
 typedef void rnn_work(const rnn_job *job, range steps, size_t i, int phase, range rows,
                       range columns);
 

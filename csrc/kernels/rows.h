@@ -17,7 +17,7 @@ static int slot_bits(size_t count)
 
 static size_t touched_scratch_size(const pk_rows *g)
 {
-    /* at most half of the rows occur several times and need a sum */
+    /* a row has a sum if it occurs twice or more: at most count / 2 rows */
     const size_t sums = g->count / 2 * g->width * sizeof(real);
     return ((size_t)1 << slot_bits(g->count)) * sizeof(size_t) +
            (sums + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;

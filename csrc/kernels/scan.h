@@ -1,15 +1,16 @@
-/* Linear recurrences over time, kernels of math.c.  A row is the T-th part of an array: what its
- * elements have at one time step.  Elements do not depend on each other, so a chunk is a range of
- * columns, and it walks through time row by row, because memory is read fastest in order.  Where
- * time goes down, columns and elements do so as well: else backward takes 1.7 times as long. */
+/* Linear recurrences over time, kernels of math.c.  A row is the B * D elements of an array at one
+ * time step.  Columns do not depend on each other, so a chunk is a range of columns.  It goes
+ * through time row by row, because memory is read fastest in order.  Where it goes back in time, it
+ * takes the columns from the last to the first as well, or backward would take 1.7 times as
+ * long. */
 #ifndef PK_SCAN_H
 #define PK_SCAN_H
 
 #include "vec.h"
 
 enum {
-    SCAN_COLUMNS = 8192 / sizeof(real),   /* of a chunk: L1 holds its rows of one step */
-    SCAN_LINE = ALIGNMENT / sizeof(real), /* two threads do not write one cache line */
+    SCAN_COLUMNS = 8192 / sizeof(real),   /* in a chunk: L1 holds its rows of one step */
+    SCAN_LINE = ALIGNMENT / sizeof(real), /* so that no cache line is written by two threads */
     SCAN_SERIAL_BELOW = 1 << 15           /* elements: some 10 microseconds */
 };
 
@@ -21,13 +22,13 @@ typedef struct {
     size_t chunks;
 } scan_job;
 
-/* The part of one row in one batch row: D elements or less, from d on. */
+/* The part of a row that is in one batch row: at most D elements, from d on. */
 typedef struct {
     size_t b, d, n;
 } scan_part;
 
-/* The next part of the columns [*from, *to), which are counted through all batch rows; `down`: from
- * the end of them. */
+/* Takes the next part off the columns [*from, *to), which are numbered through all batch rows;
+ * `down`: off their end. */
 PK_INLINE scan_part scan_next_part(size_t D, size_t *from, size_t *to, int down)
 {
     const size_t b = (down ? *to - 1 : *from) / D;
@@ -59,7 +60,7 @@ PK_INLINE size_t scan_time(const pk_scan *scan, size_t s)
     return scan->reverse ? scan->T - 1 - s : s;
 }
 
-/* The state before step s of a part, or NULL where it is zero. */
+/* The state before step s of a part; NULL if it is zero. */
 PK_INLINE const real *scan_before(const scan_job *j, size_t s, scan_part p)
 {
     const pk_scan *scan = j->scan;
@@ -99,8 +100,8 @@ static void scan_forward_chunk(void *arg, size_t chunk)
     restore_denormals(mode);
 }
 
-/* `carry` is the gradient of the state after the step that comes from later ones, then that of the
- * state before it. */
+/* `carry` comes in as the part of the gradient of the state after the step that is from later
+ * steps, and goes out as the gradient of the state before it. */
 PK_INLINE void scan_backward_vector(const real *a, const real *before, const real *dh, real *da,
                                     real *db, real *carry, size_t i, size_t n)
 {
@@ -146,7 +147,7 @@ static void scan_backward_chunk(void *arg, size_t chunk)
 
 static void scan_run(void (*chunk)(void *, size_t), scan_job *job, int nthreads)
 {
-    const int any = job->scan->T > 0 || job->dh0; /* else B and D may be of no array at all */
+    const int any = job->scan->T > 0 || job->dh0; /* else there may be no array */
     const size_t columns = any ? job->scan->B * job->scan->D : 0;
     const int threads = job->scan->T * columns < SCAN_SERIAL_BELOW ? 1 : nthreads;
     const size_t lines = round_up(columns, SCAN_LINE) / SCAN_LINE;

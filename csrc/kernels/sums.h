@@ -1,5 +1,5 @@
-/* Sums of many elements, for losses and normalization: in vectors, which are added to a sum in
- * double every so often. */
+/* Sums of many elements, for losses and normalization: in vectors, which are regularly added to a
+ * sum in double. */
 #ifndef PK_SUMS_H
 #define PK_SUMS_H
 
@@ -14,7 +14,8 @@ typedef struct {
 typedef real half_vec __attribute__((vector_size(PK_VECTOR_BYTES / 2)));
 typedef double wide_vec __attribute__((vector_size(LANES / 2 * sizeof(double))));
 
-/* The sum of a vector in double; half is added to half, the shortest chain of additions. */
+/* The sum of a vector in double; the halves are added, again and again: the shortest chain of
+ * additions. */
 PK_INLINE double sum_in_double(vec v)
 {
     half_vec half[2];
@@ -52,7 +53,8 @@ PK_INLINE double mean_of_row(const real *x, size_t N, real shift, const int powe
 {
     long_sum sum = {0};
     size_t i = 0;
-    for (; i + 2 * LANES <= N; i += 2 * LANES) { /* two: additions wait for one another */
+    for (; i + 2 * LANES <= N; i += 2 * LANES) { /* two, because each addition waits for the one
+                                                  * before */
         const vec a = load(x + i) - shift, b = load(x + i + LANES) - shift;
         add_to(&sum, power == 1 ? a + b : a * a + b * b);
     }

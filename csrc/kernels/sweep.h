@@ -97,7 +97,7 @@ PK_INLINE void prepare(const sweep *s, const pk_tensor *t, const pk_tensor **pre
     *prepared = t;
 }
 
-/* The factor of the agreeing elements, which keeps the size of the update. */
+/* The factor of the agreeing elements, by which the update has the same size as without caution. */
 static double caution_of(size_t agreeing, size_t n)
 {
     const double share = (double)agreeing / (double)n;
@@ -188,8 +188,8 @@ PK_INLINE void visit_chunk(const sweep *s, size_t c, length_function *length_of,
     restore_denormals(mode);
 }
 
-/* One step of elements begin..end-1 of a tensor with converted arrays, a stage at a time.  Apart,
- * because a stage takes 12 KiB of stack. */
+/* One step of elements begin..end-1 of a tensor with converted arrays, a stage at a time.  Not
+ * inline, because a stage takes 12 KiB of stack. */
 __attribute__((noinline)) static size_t update_staged(update_function *update, const pk_tensor *t,
                                                       size_t begin, size_t end, piece p,
                                                       const context *k)
@@ -207,7 +207,7 @@ __attribute__((noinline)) static size_t update_staged(update_function *update, c
     return agreeing;
 }
 
-/* A piece with the numbers of its tensor; its arrays are still to be opened. */
+/* A piece without its arrays, which open_native or open_copies adds. */
 PK_INLINE piece piece_of(const sweep *s, const pk_tensor *t)
 {
     const size_t i = (size_t)(t - s->tensors);
@@ -216,12 +216,12 @@ PK_INLINE piece piece_of(const sweep *s, const pk_tensor *t)
     p.sums = NULL;
     p.counting = s->counting;
     p.rate = s->rates ? (real)s->rates[i] : 0;
-    /* Other threads add to the count while it is made. */
+    /* While elements are counted, other threads still add to the count. */
     p.caution = s->agreeing && !s->counting ? (real)caution_of(s->agreeing[i], t->n) : 0;
     return p;
 }
 
-/* One step of elements begin..end-1, with the numbers that p has. */
+/* One step of elements begin..end-1; p is from piece_of. */
 PK_INLINE size_t update_elements(const sweep *s, const pk_tensor *t, size_t begin, size_t end,
                                  piece *p, const context *k)
 {

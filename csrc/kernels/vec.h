@@ -1,6 +1,6 @@
 /* Vectors of `real`, as wide as the registers of the instruction set, in GCC's and Clang's vector
  * types: the operators + - * / work element by element.  Kernels use vectors where values must stay
- * in registers or keep their order of operations, and plain loops elsewhere. */
+ * in registers or the order of operations is fixed, and scalar loops elsewhere. */
 #ifndef PK_VEC_H
 #define PK_VEC_H
 

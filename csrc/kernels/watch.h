@@ -1,6 +1,6 @@
 /* A step that also sums up what it does: norms of gradient, parameter and update, for each tensor.
  * The loop (loop.h) adds each pair before it stores it; the sweep here, for optim.c, makes the sums
- * of blocks and then of tensors.  A step that is not watched does not come here.
+ * of blocks and then of tensors.  A step that is not watched does not run any of this.
  *
  * A block is always one piece, so the numbers have the same bits for any number of threads.  Their
  * last digits depend on the length of vectors and on where in a cache line a parameter begins. */
@@ -40,7 +40,7 @@ PK_INLINE void add_pair(watched_sums *w, const real *p, const real *g, vec even,
     add_vector(w, load(p + LANES), load(g + LANES), odd);
 }
 
-/* The same where time matters less than the size of the code. */
+/* The same, compiled once, where the size of the code matters more than time. */
 static __attribute__((noinline)) void watch_pair(watched_sums *w, const real *p, const real *g,
                                                  vec even, vec odd)
 {
@@ -58,14 +58,14 @@ static __attribute__((noinline)) void watch_part(watched_sums *w, const real *p,
     memcpy(grad, g + from, size);
     memcpy(after, (const real *)both + from, size);
     add_pair(w, (const real *)before, (const real *)grad, after[0], after[1]);
-    w->smallest = smallest; /* not that of the padding */
+    w->smallest = smallest; /* the padding is not an element */
     for (size_t j = from; j < to; j++)
         w->smallest[0] = g[j] * g[j] < w->smallest[0] ? g[j] * g[j] : w->smallest[0];
 }
 
 PK_INLINE double sum_of_lanes(vec x)
 {
-    double parts[4] = {0}; /* which do not wait for one another */
+    double parts[4] = {0}; /* independent sums, so that no addition waits for another */
     for (int j = 0; j < LANES; j++)
         parts[j % 4] += (double)x[j];
     return (parts[0] + parts[1]) + (parts[2] + parts[3]);

@@ -1,9 +1,9 @@
 """The rows after the last one: their forecasts, and a spread from the errors of earlier ones.
 
-`forecast.py` calls it. A forecast of some rows ahead takes those of the rows before it as if they
-were observed. The spread of the k-th row is the error that `SHARE` of the forecasts k rows ahead
-stayed below, made from each held-out row by the same weights, which have seen none of these rows.
-It says what to expect if the series goes on as it did there.
+`forecast.py` calls it. A forecast of several rows ahead uses the forecasts of the rows before it
+as if they were observed. The spread of the k-th row is a quantile, `SHARE`, of the errors of
+forecasts k rows ahead from each held-out row, by the same weights, which have seen none of these
+rows. It holds if the series goes on as it did there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 SHARE = 0.9
-LEAST = 9  # errors, of which the largest is above a share of 0.9 of all that may come
+LEAST = 9  # errors: the largest of so many exceeds the next one with a probability of 0.9
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,10 @@ def paths(model: Any, task: Task, origins: NDArray[np.intp], count: int) -> Floa
 
 
 def errors(model: Any, task: Task, count: int) -> Floats:
-    """How far off forecasts 1..count rows ahead are, [M, count] from M rows; NaN if not known.
+    """Errors of forecasts 1..count rows ahead, [M, count] from M rows; NaN if not known.
 
-    From each row before a held-out one. A filled row has no truth; from a filled row the model
-    would know the row after it.
+    From each row before a held-out one. A filled row has no true value; and it was filled from the
+    row after it, which a forecast from there must not know.
     """
     values, origins = task.series.values, _origins(task)
     made = paths(model, task, origins, count)
@@ -107,11 +107,11 @@ def errors(model: Any, task: Task, count: int) -> Floats:
 
 
 def spread(errors: Floats) -> Floats:
-    """What the next error stays below with a probability of `SHARE`, by column, not decreasing.
+    """The bound for the next error with a probability of `SHARE`, by column, not decreasing.
 
     The k-th smallest of n errors, k = ceil(SHARE (n + 1)): the next one is as likely in each of the
     n + 1 places between them (split conformal prediction, Lei et al. 2018), if they are
-    exchangeable. Of less than `LEAST` it is the largest.
+    exchangeable. If there are fewer than `LEAST`, it is the largest.
     """
     known = np.sort(errors, axis=0)  # NaN last
     n = np.count_nonzero(~np.isnan(errors), axis=0)
@@ -125,7 +125,7 @@ def _origins(task: Task) -> NDArray[np.intp]:
 
 
 def _scored(task: Task, count: int) -> NDArray[np.bool_]:
-    """Whether the forecasts of `errors` have a truth and a fair start."""
+    """Whether the forecasts of `errors` have a true value and do not start from a filled row."""
     observed, origins = np.append(task.series.observed, np.zeros(count, bool)), _origins(task)
     both: NDArray[np.bool_] = (
         observed[origins, None] & observed[origins[:, None] + np.arange(1, count + 1)]

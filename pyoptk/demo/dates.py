@@ -1,8 +1,8 @@
 """The rows of a table in the order of time: sorted by their dates, each once, none left out.
 
 `table.py` calls `arrange`. Dates stand in columns named year, month and day, or in the first column
-beside the values, or in a later one that is in order. Where day and month could be either, the way
-in which the rows are in order is taken, and of two such ways the one with even steps.
+beside the values, or in a later one that is in order. Where day and month could be exchanged, the
+reading in which the rows are in order counts, and of two such readings the one with even steps.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ DAYS += ["%b %Y", "%Y %b", "%b %y", "%d %b %Y", "%d %b %y", "%b %d %Y"]
 TIMES = ["", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p"]
 WEEKDAY = r"^(?:[Mm]on|[Tt]ue|[Ww]ed|[Tt]hu|[Ff]ri|[Ss]at|[Ss]un)[a-z]*\W+"
 NUMBER = r"[+-]?[0-9]+(?:\.[0-9]*)?"
-YEARS = np.array(["1500", "2500"], "M8[Y]")  # four digits outside are numbers of something else
-FEW = 0.1  # of the cells of a column of dates may be none to be refused one by one
+YEARS = np.array(["1500", "2500"], "M8[Y]")  # four digits outside are not years
+FEW = 0.1  # if more cells of a column are no dates, it is no column of dates
 MOST_ADDED = 1 / 3  # of the rows; where more seem to be missing, they are not evenly spaced
 
 Times = NDArray[np.datetime64]
@@ -87,7 +87,7 @@ def arrange(pandas: Any, cells: Cells, at: int, values: NDArray[np.float64], not
 
 
 def _falling(labels: list[str]) -> bool:
-    """Whether the numbers in labels that else are the same text, "week 12" say, go down."""
+    """Whether labels that differ in a number alone, such as "week 12", are in falling order."""
     digits = [[one.lstrip("0") for one in re.findall("[0-9]+", label)] for label in labels]
     keys = [[(len(one), one) for one in found] for found in digits]
     same = len({re.sub("[0-9]+", "", label) for label in labels}) == 1
@@ -124,16 +124,16 @@ def _dated(pandas: Any, cells: Cells, others: Sequence[int]) -> Dated | None:
                 f"{cells.place(0, k)}: the rows are not in the order of time,"
                 f" and '{text[0]}' can be read in two ways: sort the rows"
             )
-        # Years that come again and again, with the month elsewhere, only tell the direction.
+        # Repeated years, with the month in another column, only tell the direction.
         if found and (not digits or 2 * np.unique(found[0]).size > text.size):
             return Dated(k, list(text), found[0])
     return None
 
 
 def _readings(pandas: Any, text: Any) -> tuple[list[Times], int | None]:
-    """All that the cells can mean, if each is a date with a year.
+    """All readings of the cells as dates with a year.
 
-    And the first row that is none in the way in which the fewest are, if they are a few.
+    And, for the reading with the fewest failures, the first row that fails, if they are few.
     """
     found: list[Times] = []
     odd, fewest = None, FEW * len(text)
@@ -141,9 +141,9 @@ def _readings(pandas: Any, text: Any) -> tuple[list[Times], int | None]:
     for source, way in ((text, "ISO8601"), *((plain, way) for way in ways)):
         options = {"format": way, "errors": "coerce", "utc": True}
         if pandas.to_datetime(source.iloc[:1], **options).isna().any():
-            continue  # most ways fail at the first cell
+            continue  # most formats fail at the first cell
         times = pandas.to_datetime(source, **options).dt.tz_localize(None).to_numpy("M8[us]")
-        none = ~((times >= YEARS[0]) & (times < YEARS[1]))  # also where it is no time
+        none = ~((times >= YEARS[0]) & (times < YEARS[1]))  # also if it is no time
         if 0 < none.sum() < fewest:
             odd, fewest = int(none.argmax()), none.sum()
         if len(none) and not none.any() and not any(np.array_equal(times, x) for x in found):
@@ -235,7 +235,7 @@ def listed(words: Sequence[str]) -> str:
 
 
 def _grid(times: Times) -> tuple[NDArray[np.intp], Callable[[int], str]] | None:
-    """Which steps of an even spacing the times are, and how a step is called; None if uneven.
+    """The indices of the times in an even spacing, and the label of an index; None if uneven.
 
     Spacings are some years or months, working days, some days, or any other time.
     """

@@ -43,7 +43,7 @@ MOST_WINDOWS = 40_000  # shown in all, unless --epochs says otherwise: a longer 
 
 @dataclass(frozen=True)
 class Task:
-    """A series cut into windows.
+    """A series divided into windows.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class Outcome:
     forecasts, errors : dict
         By name, the model first: the held-out rows in the series' unit, mean absolute errors.
     scored : int
-        Held-out rows that the errors are the means of.
+        The number of held-out rows over which the errors are means.
     losses : list of float
         Of each step, in standardized changes.
     seconds, samples
@@ -117,7 +117,7 @@ def window_length(season: int) -> int:
 
 
 def prepare(data: Series, held_out: int | None) -> Task:
-    """Cut a series into standardized windows.
+    """Divide a series into standardized windows.
 
     Parameters
     ----------
@@ -228,7 +228,7 @@ def evaluate(
     }
     batch = task.trainable[:BATCH]
     step_ms = numpy_step_ms = math.nan
-    if comm is None and cell == "lstm":  # else the other ranks would run beside it
+    if comm is None and cell == "lstm":  # with MPI the other ranks would run at the same time
         step_ms, numpy_step_ms = time_steps(batch.size, len(task.windows))
     return Outcome(
         task=task,

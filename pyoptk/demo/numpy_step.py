@@ -1,4 +1,4 @@
-"""The forecaster's training step in plain NumPy, from the twins in `pyoptk.reference`.
+"""The forecaster's training step in NumPy alone, from the twins in `pyoptk.reference`.
 
 It is what the demo's speed is compared with: the same weights, batch, loss, clipping and Adam.
 """

@@ -1,6 +1,6 @@
-"""Where batches come from: arrays (`Rows`), or what the caller makes of them (`Given`).
+"""Sources of batches: arrays (`Rows`), or batches of the caller (`Given`).
 
-Both are called once an epoch and yield `Batch`. The loop (loop.py) and the range test use them.
+Both are called once for each epoch and yield `Batch`. The loop and the range test use them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Rows:
     axis : int
         0 or 1.
     size : int
-        Rows in a batch; the last one has what is left.
+        Rows in a batch; the last one may be smaller.
     """
 
     def __init__(self, what: str, x: Any, y: Any, lengths: Any, axis: int, size: int) -> None:
@@ -97,7 +97,7 @@ def _like(array: Any, axis: int, rows: int) -> Any:
 
 
 def _rows(x: Any, axis: int) -> int:
-    """The rows of a batch that the caller made: an array, lists, or what only its model knows."""
+    """The number of rows of a batch of the caller: an array, lists, or an object of its own."""
     x = tuple(x.values()) if isinstance(x, dict) else x
     if isinstance(x, tuple) and x and hasattr(x[0], "shape"):  # several inputs
         x = x[0]
@@ -129,7 +129,7 @@ class Given:
         self.what, self.axis = what, axis
         self.steps: int | None = len(source) if hasattr(source, "__len__") else None
         if isinstance(source, list | tuple):
-            next(self())  # refuses what is wrong before anything is trained
+            next(self())  # so that errors are raised before any training
 
     def __call__(self, rng: np.random.Generator | None = None) -> Iterator[Batch]:
         found = 0

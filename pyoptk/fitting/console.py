@@ -1,4 +1,4 @@
-"""What the loop shares with a terminal: Ctrl-C (`Interrupts`) and the progress bar (`Bar`)."""
+"""The loop in a terminal: Ctrl-C (`Interrupts`) and the progress bar (`Bar`)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import Any, Self
 class Interrupts:
     """Within ``with Interrupts() as interrupts:`` Ctrl-C only sets `interrupts.requested`.
 
-    A second Ctrl-C raises KeyboardInterrupt, unless `patient`. Other handlers than Python's own
-    stay, and so does the one of threads other than the main one.
+    A second Ctrl-C raises KeyboardInterrupt, unless `patient`. It replaces Python's own
+    handler only, and only in the main thread.
     """
 
     def __init__(self, patient: bool = False) -> None:
@@ -40,7 +40,7 @@ class Interrupts:
 
 
 class _Handler:
-    """Of Ctrl-C for an `Interrupts`; without it, Python's own.
+    """The handler of Ctrl-C for an `Interrupts`; after its end, Python's own.
 
     An exception within the bytecode of the `with` itself can leave this handler behind.
     """
@@ -71,7 +71,7 @@ def _tqdm() -> Any:
 
 
 class Bar:
-    """A progress bar over all steps, drawn ten times a second; none if there is nowhere to."""
+    """A progress bar over all steps, drawn ten times a second; nothing without a terminal."""
 
     def __init__(self, shown: bool, epochs: int, done: int, steps: int | None) -> None:
         tqdm = _tqdm() if shown else None
@@ -93,7 +93,7 @@ class Bar:
             self.flush()
 
     def tell(self, row: dict[str, float]) -> None:
-        """Show what validation found, from now on."""
+        """Show the results of the last validation from now on."""
         self.told = "".join(f", {k} {v:.4g}" for k, v in row.items() if k.startswith("val_"))
 
     def flush(self) -> None:

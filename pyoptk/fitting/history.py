@@ -63,7 +63,7 @@ class History(dict[str, list[float]]):
         return [partial(values.append, row[name]) for name, values in self.items()]
 
     def add_updates(self, epoch: int, watched: Mapping[str, Mapping[str, float] | None]) -> None:
-        """Add what an optimizer tells about its last step; nothing about parameters left alone."""
+        """Add an optimizer's `watched`; nothing for parameters that the step did not change."""
         at_once(self._adding_updates(epoch, watched))
 
     def _adding_updates(
@@ -103,7 +103,7 @@ class History(dict[str, list[float]]):
 
     @property
     def monitored(self) -> str:
-        """The name of what is to become small: "val_loss" where there is validation, or "loss"."""
+        """The name of what is minimized: "val_loss" if there is validation, else "loss"."""
         return "val_loss" if "val_loss" in self else "loss"
 
     def _improves(self, row: Mapping[str, float]) -> bool:

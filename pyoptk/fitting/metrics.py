@@ -56,7 +56,7 @@ class Scored:
         self.function = function
         try:
             parameters = set(inspect.signature(function).parameters)
-        except (TypeError, ValueError):  # some functions in C tell nothing
+        except (TypeError, ValueError):  # some functions in C have no signature
             parameters = set()
         self.takes_lengths = "lengths" in parameters
         self.more = {"batch_first": batch_first} if "batch_first" in parameters else {}

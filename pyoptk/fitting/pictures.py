@@ -79,7 +79,7 @@ def updates(figure: Figure, of: dict[str, dict[str, list[float]]]) -> None:
 
 
 def states(figure: Figure, of: dict[str, dict[str, Any]]) -> None:
-    """For each layer what is a size and, where there are some, what is a share, over time."""
+    """For each layer, its sizes and, if there are any, its shares, over time."""
     bounds = ("_low", "_high")
     columns = 1 + any(key.endswith(bounds) for arrays in of.values() for key in arrays)
     figure.set_size_inches(5.5 * columns, 0.6 + 2.5 * len(of))

@@ -1,4 +1,4 @@
-"""`lr_range_test`: the loss of a model while the learning rate grows; all is put back then."""
+"""`lr_range_test`: the loss of a model while the learning rate grows; then all is restored."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class _PutBack(Restoring):
         for part in parts_of(model, chain).values():
             if hasattr(part, "load_state_dict") and not isinstance(part, Movable):
                 load = partial(part.load_state_dict, _copied(part.state_dict()))
-                load()  # one that is refused is refused before anything is trained
+                load()  # so that errors are raised before any training
                 self.calls.append(load)
         self.calls.append(partial(setattr, bits, "state", bits.state))
 

@@ -1,4 +1,4 @@
-"""What a run keeps beside the model: its history, the best weights, and the checkpoint of it all.
+"""The memory of a run besides the model: its history, the best weights, and the checkpoint.
 
 loop.py uses `Saved`; the range test uses `parts_of`, too.
 """
@@ -29,7 +29,7 @@ def check_optimizer(optimizer: Any, model: Any) -> list[Any]:
     chain = [optimizer]
     while isinstance(chain[0], Wrapper):
         chain.insert(0, chain[0].opt)
-    if hasattr(chain[0], "mine"):  # not by its class: that would import pyoptk.mpi
+    if hasattr(chain[0], "mine"):  # testing its class would import pyoptk.mpi
         raise TypeError(
             "optimizer: expected one of a single process, got Sharded, whose ranks bring "
             "micro-batches of their own; docs/mpi.md has the loop for it"
@@ -139,7 +139,7 @@ class Saved:
 
 
 def _plateaus(value: Any) -> list[ReduceOnPlateau]:
-    """Those that a hyper-parameter is, or that `schedules.join` joins in it."""
+    """The `ReduceOnPlateau`s of a hyper-parameter, also within `schedules.join`."""
     if isinstance(value, ReduceOnPlateau):
         return [value]
     joined = value.arguments.get("schedules", ()) if isinstance(value, _Made) else ()

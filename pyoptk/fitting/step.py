@@ -38,7 +38,7 @@ class Step:
             raise TypeError(f"loss: expected a function (y, target), got {type(loss).__name__}")
         self.model, self.loss, self.optimizer = model, Scored(loss, batch_first), optimizer
         takes = inspect.signature(model.backward).parameters
-        # Of the inputs nobody asks for a gradient, which costs as much as that of the weights.
+        # The gradient of the inputs is not needed, and would cost as much as that of the weights.
         self.options = {"need_dx": False} if "need_dx" in takes else {}
         self.takes_lengths = takes_lengths(model)
         self.scored = [self.loss, *metrics]
@@ -78,7 +78,7 @@ class Step:
 
 
 def takes_lengths(model: Any) -> bool:
-    """Whether the forward of a model has a use for lengths."""
+    """Whether the forward of a model takes lengths."""
     if hasattr(model, "takes_lengths"):
         return bool(model.takes_lengths)
     known = inspect.signature(model.forward).parameters

@@ -1,4 +1,4 @@
-"""`Diverged`: the loss is no finite number, and what the arrays tell about the cause."""
+"""`Diverged`: the loss is not finite, and which arrays show the cause."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
 A layer is an object with `params` and `grads`, dicts of arrays, and two methods: `forward` keeps
 what `backward` needs; `backward` turns the gradient of the output into that of the input and fills
-`grads`. There is no graph and no registry: whatever has these four is a layer. For one of your own,
-derive from `Layer` and write the two methods. A layer keeps one forward for one backward; to run it
-twice before, see `Layer.shared`. The arithmetic is in csrc/kernels (linear.h, layer_norm.h,
+`grads`. There is no graph and no registry: an object with these four is a layer. To write
+one, derive from `Layer` and write the two methods. A layer keeps one forward for one backward; to
+run it twice before, see `Layer.shared`. The arithmetic is in csrc/kernels (linear.h, layer_norm.h,
 dropout.h).
 """
 

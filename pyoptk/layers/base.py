@@ -20,7 +20,7 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 class Layer(Bound):
     """Base of a layer: parameters by name, copies, state dicts. A subclass writes two methods.
 
-    `forward` leaves what `backward` needs in ``self._kept``, as its last act, if `train`.
+    At its end `forward` sets ``self._kept`` to what `backward` needs, if `train`.
     `backward` calls ``self._take()``, which returns it once.
 
     Parameters
@@ -58,10 +58,10 @@ class Layer(Bound):
     """
 
     dtype: np.dtype[Any]
-    _kept: Any = None  # what the last forward with train=True left, until a backward takes it
+    _kept: Any = None  # from the last forward with train=True, until a backward takes it
 
     def __new__(cls, *_: Any, **keywords: Any) -> Self:
-        """Refuses the keywords of other libraries with those that are meant."""
+        """Refuse keywords of other libraries, with a message that names ours."""
         known = inspect.signature(cls.__init__).parameters
         if all(known[name].kind != inspect.Parameter.VAR_KEYWORD for name in known):
             check_names(keywords, [*known][1:])

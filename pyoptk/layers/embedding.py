@@ -72,7 +72,7 @@ class Embedding(Layer):
         if x.dtype.kind not in "iu":
             raise TypeError(f"x: expected integers, got {_checks.described(x)}")
         table = self._param("weight", (self.rows, self.width))
-        y: Array = new_array((*x.shape, self.width), self.dtype)  # if there is memory for it
+        y: Array = new_array((*x.shape, self.width), self.dtype)  # may raise MemoryError
         if x.size and (x.min() < 0 or x.max() >= self.rows):
             raise ValueError(f"x: expected rows in 0..{self.rows - 1}, got {x.min()}..{x.max()}")
         table.take(x, 0, y, "clip")

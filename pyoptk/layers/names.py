@@ -22,7 +22,7 @@ def state_of(layer: Any) -> dict[str, Any]:
 
 
 def parts(layers: Layers, state: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The state dict of each layer, of that of a model."""
+    """The state dict of a model, split into those of its layers."""
     return [
         {name: state[f"{i}.{name}"] for name in state_of(layer)} for i, layer in enumerate(layers)
     ]

@@ -1,4 +1,4 @@
-"""The layers of a model as `Sequential` calls them: `Place`, and what it takes as a layer."""
+"""`Place`, a layer of a `Sequential` and how it is called; checks of what is a layer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def inside(model: Any) -> list[Any]:
 
 
 def padded(flat: Array) -> int:
-    """The room of a layer's parameters or gradients: whole cache lines."""
+    """The elements that a layer's parameters or gradients take in a buffer: whole cache lines."""
     return -(-flat.size // 16) * 16
 
 

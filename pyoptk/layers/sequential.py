@@ -50,7 +50,7 @@ class Sequential(Movable):
         All of them, with zeros between layers so that each begins on a cache line; without the
         gradients that are `SparseRows`.
     batch_first : bool or None
-        That of the layers that know steps, the same for all; None if there is none.
+        That of the layers with an axis of time, the same for all; None if there is none.
     batch_axis : int
         Which axis of x counts sequences or rows: 1 if a layer takes x [T, B, ...], else 0.
 
@@ -170,7 +170,7 @@ class Sequential(Movable):
         if lengths is not None and not self.takes_lengths:
             raise ValueError("lengths: expected None, as no layer of this model takes them")
         if train:
-            self._due[0] = False  # until the last layer is through
+            self._due[0] = False  # until the last layer has run
         for layer, recurrent, nested, takes_lengths, _ in self._places:
             if recurrent:
                 x, after = layer.forward(x, next(given), lengths=lengths, train=train)
@@ -259,7 +259,7 @@ class Sequential(Movable):
         Parameters
         ----------
         x : array
-            As `forward` takes it; `batch_axis` says which axis is cut.
+            As `forward` takes it; it is split along `batch_axis`.
         lengths : integers, optional
             One for each sequence.
         batch_size : int
@@ -274,8 +274,8 @@ class Sequential(Movable):
         for start in range(0, max(n, 1), batch_size):
             part = slice(start, start + batch_size)
             some = None if all_lengths is None else all_lengths[part]
-            cut = x[:, part] if axis else x[part]
-            parts.append(self.forward(cut, lengths=some, train=False))
+            rows = x[:, part] if axis else x[part]
+            parts.append(self.forward(rows, lengths=some, train=False))
         # Without the axis of time, sequences come first.
         return np.concatenate(parts, axis=axis if parts[0].ndim > 2 else 0)
 
@@ -297,7 +297,7 @@ class Sequential(Movable):
 
     @property
     def batch_first(self) -> bool | None:
-        """That of the layers that know steps."""
+        """That of the layers with an axis of time."""
         found = (getattr(layer, "batch_first", None) for layer in self.layers)
         return next((order for order in found if order is not None), None)
 

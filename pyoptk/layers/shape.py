@@ -1,4 +1,4 @@
-"""`Last` and `Flatten`, which pick and reshape."""
+"""`Last` and `Flatten`: layers that select and reshape, without parameters."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Last(Layer):
         return y
 
     def _picked(self, last: NDArray[np.int64], H: int) -> list[tuple[Any, Any]]:
-        """Indices of what is picked, in x [T, B, H] and in y, for each direction."""
+        """Indices of the selected elements, in x [T, B, H] and in y, for each direction."""
         (some,) = np.nonzero(last)
         at, half = last[some] - 1, slice(H // 2 if self.bidirectional else H)
         places = [((at, some, half), (some, half))]

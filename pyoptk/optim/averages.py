@@ -74,7 +74,7 @@ class Lookahead(LookaheadSteps):
 
 
 class SWA(SWAUpdates):
-    """Stochastic weight averaging (Izmailov et al. 2018): the plain mean of some parameters.
+    """Stochastic weight averaging (Izmailov et al. 2018): the unweighted mean of some parameters.
 
     The first update copies p; after n updates, ``average += (p - average) / (n + 1)``. This is
     PyTorch's ``get_swa_avg_fn``, bit for bit. `AveragedModel` uses ``_foreach_lerp_`` by default,

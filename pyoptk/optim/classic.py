@@ -1,4 +1,4 @@
-"""SGD, Rprop, and the optimizers that divide by a mean of squared gradients: as in adam.py."""
+"""SGD, Rprop, and the optimizers that divide by a mean of squared gradients; form: see adam.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words of the optimizers' signatures: types, and how they are read."""
+"""The hyper-parameters of optimizers: types, and their values for each parameter and step."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class Settings(NamedTuple):
     def of(cls, kinds: list[Kind], hyper: Any, groups: Any) -> Self:
         hyper = Fixed(as_python(hyper), "assign the attribute, as in opt.lr = 0.1")
         fixed = {p: Fixed(as_python(own), "assign opt.groups") for p, own in groups.items()}
-        # What no parameter has, because `groups` and `no_decay` set it for all, is checked as well.
-        plain: Kind = ((), True)
-        merged = by_kind(kinds if plain in kinds else [*kinds, plain], hyper, fixed)
+        # Values that `groups` and `no_decay` replace for every parameter are checked as well.
+        unmatched: Kind = ((), True)
+        merged = by_kind(kinds if unmatched in kinds else [*kinds, unmatched], hyper, fixed)
         scheduled = {name for _, functions in merged for name in functions}
         return cls(hyper, Fixed(fixed, "assign opt.groups"), merged, scheduled)
 
 
 class Switch(int):
-    """The value of `zero_grad`, for those who call it as the method it is in PyTorch."""
+    """The value of `zero_grad`; calling it, as PyTorch's method, raises an error that explains."""
 
     def __call__(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError(
@@ -65,7 +65,7 @@ def override(
 
 
 def as_python(hyper: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers of any kind as Python's, so that nobody else can change them; the rest as it is."""
+    """Numbers of NumPy as Python's, which cannot change; everything else unchanged."""
 
     def number(value: Any) -> Any:
         if isinstance(value, np.bool_ | Switch):
@@ -75,7 +75,7 @@ def as_python(hyper: Mapping[str, Any]) -> dict[str, Any]:
         try:
             return float(value)
         except (TypeError, ValueError, OverflowError):
-            return value  # for the check to refuse
+            return value  # the check will refuse it
 
     return {name: number(value) for name, value in hyper.items()}
 
@@ -105,5 +105,5 @@ def at_step(step: int, merged: Merged) -> list[dict[str, Any]]:
 
 
 def lrs_at_step(step: int, merged: Merged) -> list[float]:
-    """The same of lr alone, which is what schedules are mostly for."""
+    """The same for lr alone, the usual hyper-parameter of a schedule."""
     return [functions["lr"](step) if functions else numbers["lr"] for numbers, functions in merged]

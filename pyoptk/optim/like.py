@@ -1,4 +1,4 @@
-"""What makes an optimizer that of another library: settings, and that library's own keywords.
+"""The settings and keywords with which an optimizer computes what that of another library does.
 
 `Optimizer.like` calls `settings_like`; everything above it is a table that may be extended.
 tests/test_like.py compares every entry with the library, test_like_keras.py with Keras's own tests.
@@ -105,9 +105,9 @@ def _mode(mode: Any, _: Any) -> dict[str, Any]:
     return {"nesterov": mode == "nesterov"}
 
 
-# What a keyword of the library means here: the first of these names that the optimizer has; or a
-# function; or, where there is no such thing here, the one value that is as here (...: any value,
-# because it changes no result) and a reason. "Class.keyword" is for one optimizer.
+# Our counterpart of a keyword of the library: the first of these names that the optimizer has; or a
+# function; or, if there is none, the only value that is accepted (...: any, because it changes no
+# result) and a reason. "Class.keyword" is for one optimizer.
 KEYWORDS: dict[str, dict[str, str | Function | tuple[Any, str]]] = {
     "torch": {
         "alpha": "rho",
@@ -186,9 +186,9 @@ KEYWORDS: dict[str, dict[str, str | Function | tuple[Any, str]]] = {
 def _translated(
     cls: type[Declared], name: str, library: str, given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What is given, by our keywords; unknown ones stay, for the constructor to refuse.
+    """The given keywords by our names; unknown ones remain, and the constructor refuses them.
 
-    name: the row of `LIKE` that is that of `cls`.
+    name: the row of `LIKE` for `cls`.
     """
     has = {*inspect.signature(cls).parameters, *cls._arguments}
     table = KEYWORDS[library]

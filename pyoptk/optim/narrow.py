@@ -1,4 +1,4 @@
-"""States of 8 and 16 bits: who may have them, and how they become those of another optimizer."""
+"""States of 8 and 16 bits: which optimizers may have them, and their conversion when loaded."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def check_state_dtype(kernel: str, given: Mapping[str, Any], dtype: np.dtype[Any
 
 
 def _is_off(value: Any) -> bool:
-    """Whether it is 0 or False; what is no number is refused later."""
+    """Whether it is 0 or False; other types are refused later."""
     return isinstance(value, int | float) and value == 0
 
 
@@ -93,7 +93,7 @@ def _shown(tree: Params, i: int) -> str:
 
 
 class Stored:
-    """What optimizers tell about narrow states."""
+    """The part of an optimizer that stores and converts narrow states."""
 
     _kernel: ClassVar[str]
     _plan: Any
@@ -139,7 +139,7 @@ def as_numbers(opt: Stored, name: str, i: int) -> NDArray[Any]:
 def as_stored(opt: Stored, state: Any) -> Any:
     """A state dict with its states as this optimizer stores them: float32, bfloat16 or 8 bits.
 
-    What does not look like any of them stays as it is, for the checks to refuse.
+    Anything else stays as it is, and the checks refuse it.
     """
     plan, tree = opt._plan, opt._params
     if not isinstance(state, Mapping) or tree.arrays[0].dtype == np.float64:

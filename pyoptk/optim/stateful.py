@@ -1,6 +1,6 @@
-"""What wrappers.py and averages.py change in a step, and their checked numbers and arrays.
+"""The steps of the classes in wrappers.py and averages.py, and their checked numbers and arrays.
 
-For models and their loop, too: changes that no exception divides (`at_once`, `Restoring`).
+For models and their loop, too: changes that no exception can interrupt (`at_once`, `Restoring`).
 
 Cython compiles this file unchanged, so that no signal handler (Ctrl-C) runs between two changes
 that belong together: Python runs handlers only between instructions of its own. Code that may
@@ -53,9 +53,9 @@ def at_once(calls: list[Callable[[], Any]]) -> None:
 
 
 class Restoring:
-    """At the end of a ``with`` block makes `calls`, whatever ended it and whatever interrupts them.
+    """Makes `calls` at the end of a ``with`` block, also after an exception.
 
-    A call that an exception ends is made once more, then the others are. Each may be repeated.
+    If an exception interrupts a call, it is repeated, then the others follow: all are idempotent.
     """
 
     def __init__(self, calls: list[Callable[[], Any]]) -> None:
@@ -166,7 +166,7 @@ class Wrapper(Stateful):
     def _whole_step(self, take: Callable[[Plan], Any], weight: float) -> bool:
         plan = self.optimizer._plan
         self.optimizer._prepare(plan, plan.settings)
-        # `on_nonfinite` is there for what NumPy would warn of.
+        # NumPy's warnings are off: `on_nonfinite` decides about such gradients.
         return bool(quietly(self._locked_step, plan, take, weight))
 
     def _locked_step(self, plan: Plan, take: Callable[[Plan], Any], weight: float) -> bool:
@@ -296,7 +296,7 @@ class LookaheadSteps(Wrapper):
             count = 0
             approach(self._slow, self._tree.arrays, self.alpha, room, divide=False)
             for param, slow in zip(self._tree.arrays, self._slow, strict=True):
-                if param.flags.writeable:  # else it is frozen
+                if param.flags.writeable:  # otherwise it is frozen
                     param[...] = slow
         vars(self)["count"] = count
         return stepped
@@ -308,7 +308,7 @@ class SWAUpdates(Stateful):
     _averages: list[Array]
 
     def update(self) -> None:
-        """Change the averages in place: take in the parameters as they are now."""
+        """Change the averages in place: include the present parameters."""
         quietly(self._take_in, self._tree)
 
     def _take_in(self, tree: Params) -> None:
@@ -328,7 +328,7 @@ class SWAUpdates(Stateful):
 
 
 def shown(arrays: list[Any]) -> list[Any]:
-    """What others get of a wrapper's own arrays: views, whose dtype, shape and flags are theirs."""
+    """Views of a wrapper's arrays for users, who may change their dtype, shape and flags."""
     return [array.view() for array in arrays]
 
 

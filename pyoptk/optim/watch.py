@@ -1,4 +1,4 @@
-"""`Watched`: what optimizers tell about their last step, `watch` and `watched`.
+"""`Watched`: statistics of an optimizer's last step, `watch` and `watched`.
 
 The sums are made by the step itself (csrc/kernels/watch.h). base.py makes it part of `Optimizer`.
 """
@@ -24,7 +24,7 @@ _COLUMNS = (
 
 
 class Watched:
-    """The part of an optimizer that tells what its steps do."""
+    """The part of an optimizer that reports what its steps do."""
 
     _plan: Any
     _params: Any
@@ -53,7 +53,7 @@ class Watched:
         - ``clipped``, ``zeros``, ``nonfinite``: the shares of its elements beyond `clip_value`,
           equal to 0, and NaN or infinite.
         - ``lr``: the effective learning rate, the median of ``|change / gradient|`` over 32
-          elements evenly apart; NaN if all these gradients are 0.
+          elements at equal distances; NaN if all these gradients are 0.
 
         Raises
         ------

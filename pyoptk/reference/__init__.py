@@ -1,4 +1,4 @@
-"""The kernels in plain NumPy: the specification, and what every test compares with.
+"""The kernels in NumPy: the specification, with which every test compares.
 
 Each function has the name, the arguments and the in-place effect of its compiled twin in
 `pyoptk.kernels`, and does the same operations in the same order. Constants are computed in double

@@ -23,7 +23,7 @@ def from_bfloat16(halves: Halves) -> Array:
 
 
 def _halves(x: Array, added: Any) -> Halves:
-    """The upper halves of the bits plus `added`; a NaN stays one."""
+    """The upper halves of the bits plus `added`; a NaN stays a NaN."""
     bits = np.asarray(x, np.float32, order="C").view(np.uint32)
     bits = np.where(np.isnan(x), bits | np.uint32(0x400000), bits + added)
     found: Halves = (bits >> np.uint32(16)).astype(np.uint16)
@@ -39,7 +39,7 @@ def round_bfloat16(x: Array) -> Halves:
 def round_by_chance(x: Array, *, seed: int, step: int) -> Halves:
     """float32 rounded up or down to bfloat16, so that the mean of many is the number.
 
-    Random bits are added below the last bit that is kept, and cut off.
+    Random bits are added below the last stored bit; then all below it are dropped.
     """
     random = rounding_bits(x.size, seed=seed, step=step, state=_SLOT).reshape(x.shape)
     return _halves(x, random >> np.uint32(16))
@@ -56,7 +56,7 @@ def split_float32(x: Array) -> tuple[Halves, Halves]:
 def join_float32(high: Halves, low: Halves) -> Array:
     """The float32 numbers of two halves; lower ones from 0x8000 on count as negative.
 
-    With an upper one of 0 they count as 0: no float32 has both; the 0 was written by somebody.
+    If the upper half is 0, the lower one counts as 0: the caller has set the parameter to 0.
     """
     rest = np.where((high & 0x7FFF == 0) & (low >= 0x8000), np.uint16(0), low)
     bits = (high.astype(np.uint32) << np.uint32(16)) + rest.view(np.int16).astype(np.uint32)

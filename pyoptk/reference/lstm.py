@@ -143,7 +143,7 @@ def lstm_forward(
         h is its product with o * tanh(c) (Sak et al. 2014).
     h_mask, g_mask, zoned_h, zoned_c : arrays, optional
         Those of `masks`: dropout of h (Gal & Ghahramani 2016) or of g (Semeniuta et al. 2016), and
-        zoneout (Krueger et al. 2016), where h is made of the new c.
+        zoneout (Krueger et al. 2016), where h is computed from the new c.
 
     Returns
     -------

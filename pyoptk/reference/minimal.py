@@ -137,7 +137,7 @@ def _gates(
     positive: bool,
     compute: str | None,
 ) -> list[Array]:
-    """The gates [B, H] of one step, then what they let in."""
+    """The gates [B, H] of one step, then the candidate."""
     k = [product(x, weight.T, compute) for weight in weights]
     k = k if biases is None else [one + bias for one, bias in zip(k, biases, strict=True)]
     found: list[Array] = [np.empty_like(one) for one in k]
@@ -183,7 +183,7 @@ def _from_dk(
     lengths: NDArray[np.integer] | None,
     compute: str | None,
 ) -> tuple[Array, Array, list[Array], list[Array]]:
-    """What follows from the gradients of the pre-activations [gates, T, B, H]."""
+    """dx, dh0, dweights and dbiases, from the gradients of the pre-activations [gates, T, B, H]."""
     if lengths is not None:  # what is past an end must not count, not even times 0
         x = np.where((np.arange(len(x))[:, None] >= lengths)[:, :, None], 0, x)
     pairs = zip(dk, weights, strict=True)

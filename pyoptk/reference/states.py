@@ -13,7 +13,7 @@ Array = NDArray[np.floating]
 Words = NDArray[np.uint32]
 
 _BLOCK, _GROUP = 256, 64
-_CUT = 20  # of the 23 bits of a mantissa
+_DROPPED = 20  # of the 23 bits of a mantissa
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
@@ -45,7 +45,8 @@ def encode_state(
 ) -> tuple[Words, Array | None]:
     """The words of a state, and with `kind` "8bit" its scales; else it is "bfloat16".
 
-    Rounding is stochastic: random bits are added below the last bit that is kept, and cut off.
+    Rounding is stochastic: random bits are added below the last stored bit; then all below it are
+    dropped.
     """
     size = values.size
     padded = np.zeros(-(-size // _BLOCK) * _BLOCK, np.float32)
@@ -67,16 +68,16 @@ def _codes(x: Array, random: Words, positive: bool) -> tuple[Words, Array]:
     """The codes of blocks [n, 256] and their scales."""
     magnitude = x.view(np.uint32) & np.uint32(0x7FFFFFFF)
     exponent = magnitude.max(1) + np.uint32(
-        (0 if positive else 256) + (1 << _CUT) - 1
+        (0 if positive else 256) + (1 << _DROPPED) - 1
     ) >> np.uint32(23)
     bad = exponent > 254
     exponent = np.where(bad, 32, np.maximum(exponent, 32)).astype(np.uint32)
     base = (exponent - np.uint32(31 if positive else 15) << np.uint32(23))[:, None]
     if positive:  # code 1 for all that is smaller, but not for 0
-        y = np.maximum(x, (base + np.uint32(1 << _CUT)).view(np.float32))
+        y = np.maximum(x, (base + np.uint32(1 << _DROPPED)).view(np.float32))
     else:
         y = np.abs(x) + base.view(np.float32)
-    codes = y.view(np.uint32) - base + (random >> np.uint32(12)) >> np.uint32(_CUT)
+    codes = y.view(np.uint32) - base + (random >> np.uint32(12)) >> np.uint32(_DROPPED)
     if positive:
         codes = np.where(x != 0, codes, np.uint32(0))
     else:
@@ -99,10 +100,10 @@ def decode_state(words: Words, scales: Array | None, size: int, *, positive: boo
     )
     base = np.repeat(exponents, _BLOCK)[:size]
     if positive:
-        found = np.where(codes > 0, (codes << np.uint32(_CUT)) + base, 0).astype(np.uint32)
+        found = np.where(codes > 0, (codes << np.uint32(_DROPPED)) + base, 0).astype(np.uint32)
         found = found.view(np.float32)
     else:
-        y = ((codes & np.uint32(0x7F)) << np.uint32(_CUT)) + base
+        y = ((codes & np.uint32(0x7F)) << np.uint32(_DROPPED)) + base
         found = np.copysign(y.view(np.float32) - base.view(np.float32), 1 - 2.0 * (codes >> 7))
         found = found.astype(np.float32)
     result: Array = np.where(np.repeat(np.isnan(scales), _BLOCK)[:size], np.float32("nan"), found)

@@ -31,7 +31,7 @@ class ConvertedLayer(Layer[State]):
     keras_biases: ClassVar[int] = 1
     onnx_gates: ClassVar[tuple[int, ...]]
     torch_names: ClassVar[str] = "(?:weight|bias)_[ih]h"  # a pattern
-    # Options of whose values the library computes the default alone.
+    # Options of which the library has only the default value.
     not_in_torch: ClassVar[tuple[str, ...]] = ("zoneout",)
     not_in_keras: ClassVar[tuple[str, ...]] = ("zoneout",)
     not_in_onnx: ClassVar[tuple[str, ...]] = ("zoneout",)
@@ -220,7 +220,7 @@ class ConvertedLayer(Layer[State]):
         settings: dict[str, Any],
         **own: int,
     ) -> Self:
-        """A layer of what the weights say, of which `w` is one, and of the caller's settings."""
+        """A layer with the caller's settings and those that follow from weights such as `w`."""
         found: dict[str, Any] = {"input_size": I, "hidden_size": H, "num_layers": L, "bias": bias}
         # An array of another dtype than these two will be refused.
         dtype = np.float64 if w.dtype == np.float64 else np.float32
@@ -250,7 +250,7 @@ def reordered(array: Array, gates: ArrayLike) -> Array:
 
 
 def bare(arrays: list[Array]) -> Any:
-    """What users pass: nothing, an array, or several in a list."""
+    """None, an array, or several in a list, as users pass them."""
     return arrays if len(arrays) > 1 else arrays[0] if arrays else None
 
 
@@ -277,7 +277,7 @@ def lists(**given: Any) -> dict[str, list[Array]]:
 
 
 def _axes(given: Mapping[str, list[Array]], name: str, axes: int) -> tuple[int, ...]:
-    """The shape of the first one, which says how large the layer is."""
+    """The shape of the first array, which gives the size of the layer."""
     shape = given[name][0].shape
     if len(shape) != axes or 0 in shape:
         raise ValueError(f"{name}: expected an array of {axes} axes, got shape {shape}")

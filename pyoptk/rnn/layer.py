@@ -31,7 +31,7 @@ State = TypeVar("State")  # an array for each state of the cell: h, or the pair 
 
 
 class Attributes:
-    """What a layer has besides its arguments."""
+    """The attributes of a layer besides its arguments."""
 
     cell: ClassVar[str]
     gates: ClassVar[int]
@@ -63,7 +63,7 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
     recurrent_dropout: float = 0.0
     recurrent_dropout_of: str = "state"
     zoneout: Any = 0.0
-    seed: int | None = None  # of all masks; an int, once made
+    seed: int | None = None  # an int in a constructed layer
     save: str = "full"
     dtype: DTypeLike = np.float32  # a numpy.dtype, once made
     compute: str | None = None  # dtype of products; once made, None where that is `dtype`
@@ -327,7 +327,7 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
         return f"{type(self).__name__}({self.input_size}, {self.hidden_size}, {settings})"
 
     def _short(self) -> str:
-        """A repr of what is not as by default."""
+        """The repr, with the arguments that differ from their defaults."""
         names = [n for n in [*self._arguments][2:] if n not in ("seed", "init", "rng")]
         changed = [f"{name}={getattr(self, name)}" for name in names if self._differs(name)]
         sizes = [str(self.input_size), str(self.hidden_size)]
@@ -340,7 +340,7 @@ class Layer(Declared, Attributes, Bound, Generic[State]):
 
     @property
     def _counters(self) -> dict[str, int]:
-        """The state of dropout, without which resumed training would get other masks."""
+        """The state of dropout, without which resumed training would use other masks."""
         return (
             {n: getattr(self, n) for n in ("seed", "dropout_calls")}
             if self.dropout or self.is_noisy

@@ -26,7 +26,7 @@ from .weights import check_depth
 
 
 class Attributes:
-    """What a layer has besides its arguments."""
+    """The attributes of a layer besides its arguments."""
 
     parts: ClassVar[tuple[str, ...]]  # the gates, in the names of the parameters
     _guard: Guard
@@ -123,7 +123,7 @@ class Minimal(Declared, Attributes, Bound):
             past = np.arange(T)[:, None] >= check_lengths(lengths, B, T)
             resets = None if resets is None else resets & ~past
             x = x.copy()
-            x[past] = 0  # so that nothing there counts, not even NaN
+            x[past] = 0  # so that not even a NaN there has an effect
         last = np.zeros((self.num_layers, B, self.hidden_size), self.dtype)
         levels, y = [], np.ascontiguousarray(x)
         for level in range(self.num_layers):
@@ -321,7 +321,7 @@ class Minimal(Declared, Attributes, Bound):
         return dx
 
     def _candidate(self, k: Array) -> Array:
-        """What a gate lets in: k, or g(k) > 0."""
+        """The candidate: k, or g(k) > 0."""
         if not self.positive:
             return k
         small = np.empty_like(k)

@@ -1,7 +1,7 @@
 """`Stats` of a recurrent layer: its states, gates and gradients over time.
 
-`Layer.stats` makes it from the memory that a pass leaves; csrc/kernels/rnn_layout.h says how that
-is laid out. Nothing here is on the way of a pass.
+`Layer.stats` makes it from the memory that a pass leaves; csrc/kernels/rnn_layout.h describes that.
+No pass calls this.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Values = NDArray[np.float64]
 
-# The columns that a cell keeps, in their order in memory; "": of no use here.
+# The columns that a cell stores, in their order in memory; "": not used here.
 COLUMNS = {
     "lstm": ("i", "f", "g", "o"),
     "lstm_coupled": ("f", "g", "o"),

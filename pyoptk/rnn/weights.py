@@ -1,4 +1,4 @@
-"""The arrays of a recurrent layer: their names, their shapes and their first values."""
+"""The arrays of a recurrent layer: their names, shapes and first values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def names_of(layer: int, backward: bool = False) -> tuple[str, ...]:
 
 
 def check_depth(num_layers: int) -> None:
-    """Raise before a loop and names that no memory is enough for."""
+    """Raise for a depth whose names alone would exceed memory."""
     if num_layers >= 2**16:
         raise MemoryError(f"num_layers: expected less than 2**16, got {num_layers:,}")
 

@@ -7,7 +7,6 @@ are those of `torch.nn`, time first, which go to oneDNN in float32. Where bfloat
 they are the fastest here of float32, autocast and, unless weights are trained, modules of bfloat16.
 """
 
-import time
 from contextlib import nullcontext
 from functools import partial
 
@@ -104,25 +103,6 @@ class Normed(nn.Module):
         return ((1 - z) * n + z * before,)
 
 
-def quickest(makes):
-    """The work that takes the shortest of these: of three rounds after the first."""
-    if len(makes) == 1:
-        return makes[0]()
-
-    def seconds(make):
-        passes, _ = make()
-        passes = passes if isinstance(passes, tuple) else (passes,)
-        times = []
-        for _ in range(4):
-            start = time.perf_counter()
-            for work in passes:
-                work()
-            times.append(time.perf_counter() - start)
-        return min(times[1:])
-
-    return min(makes, key=seconds)()
-
-
 def autocast():
     return torch.autocast("cpu", torch.bfloat16)
 
@@ -132,7 +112,7 @@ def layer(x, dy, weights, lengths=None, *, compute=None, **how):
         return layer_in(nullcontext, torch.tensor(x).dtype, x, dy, weights, lengths, **how)
     given = x, dy, weights, lengths
     modes = (autocast, torch.float32), (nullcontext, torch.bfloat16), (nullcontext, torch.float32)
-    return quickest([partial(layer_in, *mode, *given, **how) for mode in modes])
+    return [partial(layer_in, *mode, *given, **how) for mode in modes]
 
 
 def layer_in(
@@ -222,7 +202,7 @@ def forecaster(windows, targets, weights):
 def mlp(x, labels, weights, *, compute=None):
     """The whole training step in PyTorch: Linear and ReLU, cross-entropy, Adam."""
     contexts = [nullcontext] if compute is None else [autocast, nullcontext]
-    return quickest([partial(mlp_in, context, x, labels, weights) for context in contexts])
+    return [partial(mlp_in, context, x, labels, weights) for context in contexts]
 
 
 def mlp_in(context, x, labels, weights):
