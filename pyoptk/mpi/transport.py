@@ -19,6 +19,7 @@ import numpy as np
 from .._products import move
 from ..params import Params
 from . import shards
+from .duplicates import Duplicate
 from .exchange import Exchange
 from .shards import GRAIN, Array, Sums
 
@@ -32,20 +33,25 @@ class Messages(Exchange):
 
     def _prepare(self) -> None:
         super()._prepare()
-        rank, ranks, buckets = self.rank, range(self.size), self._buckets
+        rank, ranks = self.rank, range(self.size)
+        buckets = [shards.in_bytes(bucket, self._bytes) for bucket in self._buckets]
         others = [r for r in ranks if r != rank]
         self._of_all, self._of_this, self._of_others = (
             [
-                shards.table((piece for r in some for piece in bucket.shards[r]), self._item)
-                for bucket in buckets
+                shards.table((p for r in some for p in bucket.shards[r]), items, room)
+                for bucket in which
             ]
-            for some in (ranks, [rank], others)
+            for which, some, items, room in (
+                (self._buckets, ranks, self._items, self._item),
+                (buckets, [rank], self._bytes, 1),
+                (buckets, others, self._bytes, 1),
+            )
         )
-        self._begins = [0, *accumulate(bucket.counts[rank] for bucket in buckets)]
-        self._shard = np.empty(self._begins[-1], self._dtype)
+        self._in_bytes = buckets
+        self._begins = [0, *accumulate(bucket.counts[rank] for bucket in self._buckets)]
+        self._shard = np.empty(self._begins[-1], self.dtype)
         self._views = self._cut(self._shard)
         self._buffers: dict[tuple[str, int, int], Array] = {}
-        self._flying: list[tuple[list[Any], Callable[[], Any]]] = []  # what to wait for, then do
 
     def begin(self) -> None:
         self._land()  # after an error
@@ -71,7 +77,7 @@ class Messages(Exchange):
         """Begin to send bucket k, whose sums will be in `shard`."""
         found: Sums = {}
         requests = [self._send_sums(k, t, found, shard) for t in range(self._rounds)]
-        self._flying.append((requests, partial(shards.add_up, self._root, found, shard)))
+        self.flying.append((requests, partial(shards.add_up, self._root, found, shard)))
         self._next = k + 1
 
     def _send_sums(self, k: int, t: int, found: Sums, shard: Array) -> Any:
@@ -84,7 +90,7 @@ class Messages(Exchange):
         out = self._shard[:0]
         if senders[rank]:
             self._locate(t, bucket.params)
-            out = self._joined(k, self.levels[t], self._at[t], self._of_all, t)
+            out = self._joined(k, t)
             found[self._covers[rank][t]] = out[bucket.starts[rank] :][: counts[rank]], False
         give = [n * (senders[rank] and r != rank) for r, n in enumerate(counts)]
         take = [counts[rank] * (sends and r != rank) for r, sends in enumerate(senders)]
@@ -96,22 +102,19 @@ class Messages(Exchange):
                 found[nodes[t]] = room[at[r] : at[r + 1]], True
         return self._comm.Ialltoallv((out, (give, bucket.starts)), (room, (take, at[:-1])))
 
-    def _joined(self, k: int, rows: list[Array], at: Any, tables: list[Any], t: int = 0) -> Array:
-        """The elements of bucket k side by side: where they are, if they are so there.
-
-        Else in memory where only those of `tables` have been copied from `at`.
-        """
+    def _joined(self, k: int, t: int) -> Array:
+        """The elements of bucket k of sum t side by side: where they are, if they are so there."""
         bucket = self._buckets[k]
         if len(bucket.params) == 1:
-            return bucket.whole(rows)
-        room = self._room("sums" if tables is self._of_all else "params", k, t, bucket.size)
-        move(tables[k], at, None, room.ctypes.data, 0)
+            return bucket.whole(self.levels[t])
+        room = self._room("sums", k, t, bucket.size)
+        move(self._of_all[k], self._at[t], None, room.ctypes.data, 0)
         return room
 
     def _land(self, most: int = 0) -> None:
         """Wait for what was sent first, until only so much is on its way."""
-        while len(self._flying) > most:
-            requests, then = self._flying.pop(0)
+        while len(self.flying) > most:
+            requests, then = self.flying.pop(0)
             for request in requests:
                 request.Wait()
             then()
@@ -121,7 +124,7 @@ class Messages(Exchange):
         key = what, k % _IN_FLIGHT, t
         room = self._buffers.get(key)
         if room is None or room.size < size:
-            room = self._buffers[key] = np.empty(size, self._dtype)
+            room = self._buffers[key] = np.empty(size, self.dtype)
         return room[:size]
 
     def gather(self) -> None:
@@ -132,8 +135,13 @@ class Messages(Exchange):
 
     def _gather(self, k: int) -> None:
         """Begin to gather bucket k."""
-        rank, bucket = self.rank, self._buckets[k]
-        whole = self._joined(k, self._rows, self._params, self._of_this)
+        rank, bucket = self.rank, self._in_bytes[k]
+        if len(bucket.params) == 1:
+            whole = self._buckets[k].whole(self._rows).view(np.uint8)
+        else:
+            room = self._room("params", k, 0, -(-bucket.size // self._item))
+            whole = room.view(np.uint8)
+            move(self._of_this[k], self._params, None, whole.ctypes.data, 0)
         give = [bucket.counts[rank] * (r != rank) for r in range(self.size)]
         take = [n * (r != rank) for r, n in enumerate(bucket.counts)]
         own = whole, (give, [bucket.starts[rank]] * self.size)
@@ -141,7 +149,7 @@ class Messages(Exchange):
         then: Callable[[], Any] = bool  # nothing
         if len(bucket.params) > 1:
             then = partial(move, self._of_others[k], None, self._params, whole.ctypes.data, 0)
-        self._flying.append(([request], then))
+        self.flying.append(([request], then))
 
 
 class Near(Exchange):
@@ -157,17 +165,17 @@ class Near(Exchange):
     def _prepare(self) -> None:
         super()._prepare()
         self._each = self._comm.allgather((os.getpid(), self._params))
-        self._owned = [shards.table(pieces, self._item) for pieces in self.owned]
+        self._owned = [shards.table(pieces, self._bytes, 0) for pieces in self.owned]
         self._told = np.zeros((self._rounds + 1, len(self._rows)), np.intp)
         self._every = np.zeros((self.size, *self._told.shape), np.intp)
         self._parts = shards.parts(self.pieces, self._longest)
         self.ends = [*accumulate(map(len, self._parts))]
         self._sizes = [sum(p.end - p.begin for p in part) for part in self._parts]
-        self._space = np.empty((self._nodes, max(self._sizes, default=0)), self._dtype)
+        self._space = np.empty((self._nodes, max(self._sizes, default=0)), self.dtype)
         self._views = [
             self._space[0, p.at : p.at + p.end - p.begin] for part in self._parts for p in part
         ]
-        self._tables = [shards.table(part, self._item) for part in self._parts]
+        self._tables = [shards.table(part, self._items, self._item) for part in self._parts]
         others_first = sorted(range(self.size), key=self.rank.__eq__)
         nodes = [(r, t, node) for r in others_first for t, node in enumerate(self._covers[r])]
         self._sources = [  # of each sum of the tree: its rank, its number, its address there, here
@@ -192,7 +200,7 @@ class Near(Exchange):
         if not whole:
             return self._views
         if self._whole is None:
-            self._shard = np.empty(sum(self._sizes), self._dtype)
+            self._shard = np.empty(sum(self._sizes), self.dtype)
             self._whole = self._cut(self._shard)
         for k, end in enumerate(accumulate(self._sizes)):
             self._add_up(k, self._shard[end - self._sizes[k] : end])
@@ -242,6 +250,10 @@ def exchange_of(tree: Params, comm: Any, micro: int, bucket: int) -> Exchange:
     """That of one rank, of one machine, or of several."""
     if comm is None or comm.size == 1:
         return Exchange(tree, comm, micro, bucket)
-    own = comm.Dup()
-    near = not any(own.allgather(os.environ.get("PYOPTK_MPI_MESSAGES"))) and _reads_others(own)
-    return (Near if near else Messages)(tree, own, micro, bucket)
+    own = Duplicate(comm)
+    far = own.comm.allgather(os.environ.get("PYOPTK_MPI_MESSAGES"))
+    near = not any(far) and _reads_others(own.comm)
+    exchange = (Near if near else Messages)(tree, own.comm, micro, bucket)
+    own.flying = exchange.flying
+    exchange.own = own
+    return exchange

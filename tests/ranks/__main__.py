@@ -16,6 +16,7 @@ import numpy as np
 
 import pyoptk
 from pyoptk import mpi
+from pyoptk.mpi import duplicates
 
 SHAPES = {"in.weight": (300, 100), "in.bias": (100,), "scale": (), "none": (0, 3), "big": (5, 4096)}
 SHAPES |= {"out.weight": (4097, 3), "out.bias": (3,)}
@@ -40,9 +41,50 @@ CASES = {
     "seven, sum": (pyoptk.Adamax, 7, {"reduction": "sum"}, None),
     "one": (pyoptk.Adam, 1, {"zero_grad": True}, None),
     "nested": (pyoptk.AdamW, 8, {"max_norm": 0.7, "nested": True, "no_decay": ["*bias"]}, None),
+    "8 bits": (pyoptk.Adam, 8, {"state_dtype": "8bit", "max_norm": 0.7, "groups": GROUPS}, None),
+    "all 8 bits": (pyoptk.Lion, 3, {"state_dtype": "8bit", "min_8bit_size": 0}, None),
+    "16 bits": (pyoptk.AdaGrad, 2, {"state_dtype": "bfloat16", "initial_accumulator": 0.1}, None),
+    "remainder": (
+        pyoptk.AdamW,
+        8,
+        {"dtype": "bfloat16", "master": "remainder", "max_norm": 0.7, "zero_grad": True},
+        None,
+    ),
+    "by chance": (
+        pyoptk.Adam,
+        3,
+        {"dtype": "bfloat16", "master": "stochastic", "state_dtype": "8bit", "ema_decay": 0.9},
+        "None",
+    ),
+    "copies": (pyoptk.SGD, 4, {"dtype": np.float16, "master": "float32", "momentum": 0.9}, None),
     "two": (pyoptk.RAdam, 2, {"maximize": True, "max_norm": 1e9}, None),
 }
 STEPS = 4
+NARROW = ("bfloat16", np.float16)
+RESUMED = {  # from whose files
+    "clip": "clip",
+    "ema": "ema",
+    "schedule": "schedule",
+    "8 bits": "8 bits",
+    "8 bits from 32": "adam",
+    "remainder": "remainder",
+    "by chance": "by chance",
+}
+CASES["8 bits from 32"] = pyoptk.Adam, 8, {"state_dtype": "8bit"}, None
+
+
+def stored(numbers, dtype):
+    """An array of them; the upper halves of float32, which is what bfloat16 is, in uint16."""
+    if dtype == "bfloat16":
+        return np.asarray(np.array(numbers, np.float32).view(np.uint32) >> 16, np.uint16)
+    return np.array(numbers, dtype)
+
+
+def numbers(array):
+    """What it holds, in float32 if it is of 16 bits."""
+    if array.dtype == np.uint16:
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def gradients(step, k, dtype, change=None):
@@ -50,7 +92,8 @@ def gradients(step, k, dtype, change=None):
     rng = np.random.default_rng([step, k])
     finite = change in (None, "None") or np.isfinite(change)
     scale = change if finite and isinstance(change, float) else 1.0
-    found = {n: np.array(scale * rng.normal(size=s), dtype) for n, s in SHAPES.items()}
+    dtype = np.float32 if k % 2 and dtype in NARROW else dtype
+    found = {n: stored(scale * rng.normal(size=s), dtype) for n, s in SHAPES.items()}
     if change == "None":
         drop = ("scale", "big") if k % 2 else ("scale",) if step % 2 else ()
         return {name: None if name in drop else grad for name, grad in found.items()}
@@ -61,7 +104,9 @@ def gradients(step, k, dtype, change=None):
 
 def params_of(dtype=np.float32):
     rng = np.random.default_rng(3)
-    found = {name: rng.normal(size=shape).astype(dtype) for name, shape in SHAPES.items()}
+    found = {name: stored(rng.normal(size=shape), dtype) for name, shape in SHAPES.items()}
+    for name in ("in.bias", "big", "scale") if dtype in NARROW else ():
+        found[name] = stored(rng.normal(size=SHAPES[name]), np.float32)
     return pickle.loads(pickle.dumps(found))  # as `comm.bcast` does: their dtypes are copies
 
 
@@ -78,7 +123,8 @@ def made(comm, name, params):
     """The optimizer of a case."""
     optimizer, micro, given, _ = CASES[name]
     given = {"bucket": 16384, **given}
-    given.pop("dtype", None)
+    if given.get("dtype") != "bfloat16":  # else a hyper-parameter
+        given.pop("dtype", None)
     if given.pop("nested", False):
         params = nested(params)
     return mpi.Sharded(optimizer, params, comm, micro=micro, **given)
@@ -137,14 +183,15 @@ def bits(comm, folder):
 def resume(comm, folder):
     """Goes on from the files that `bits` of 1 to 4 ranks wrote."""
     found = {}
-    for name in ("clip", "ema", "schedule"):
-        for path in sorted(folder.glob(f"{name}-*.npz")):
-            params = params_of()
+    for name, source in RESUMED.items():
+        dtype = CASES[name][2].get("dtype", np.float32)
+        for path in sorted(folder.glob(f"{source}-*.npz")):
+            params = params_of(dtype)
             opt = made(comm, name, params)
-            train(comm, name, range(1), opt, np.float32)  # what is loaded replaces this
+            train(comm, name, range(1), opt, dtype)  # what is loaded replaces this
             pyoptk.load(path, params=params, opt=opt)
-            norms = train(comm, name, range(STEPS, 2 * STEPS), opt, np.float32)
-            found[path.stem] = [digest(params.values()), norms]
+            norms = train(comm, name, range(STEPS, 2 * STEPS), opt, dtype)
+            found[path.stem.replace(source, name)] = [digest(params.values()), norms]
     return found
 
 
@@ -166,7 +213,7 @@ def _memory(comm, messages):
             opt.add(ones)
         else:  # the first bucket travels before the last gradient is there
             opt.add(dict(list(enumerate(ones))[1:]))
-            assert not messages or opt._exchange._flying
+            assert not messages or opt._exchange.flying
             opt.add({0: ones[0]})
     opt.step()
     held = vars(opt._exchange)
@@ -184,6 +231,23 @@ def _memory(comm, messages):
 
 def _values(states):
     return states.values() if isinstance(states, dict) else states
+
+
+def many(comm, folder):
+    """More than MPI has room for, which ranks drop at different times; two at once."""
+    within, kept = comm.Dup(), []
+    for k in range(5000):
+        if k % 7 == comm.rank:
+            kept.clear()
+        kept.append(duplicates.Duplicate(within))
+    assert len({one.comm.handle for one in kept}) == len(kept)
+    count = len(kept[-1]._all.every)
+    for _ in range(2 * count):  # each leaves its own when it is dropped
+        mpi.Sharded(pyoptk.SGD, np.zeros(1), within, micro=1, lr=1.0)
+    assert count == len(kept[-1]._all.every) > len(kept)
+    kept.clear()
+    within.Free()
+    return count
 
 
 def wrong(comm, folder):
