@@ -129,7 +129,14 @@ def words_of(size: int, state_dtype: str) -> int:
 
 
 def begin_at(
-    kernel: str, state: str, array: Any, scale: Any, value: float, size: int, seed: int, first: int = 0
+    kernel: str,
+    state: str,
+    array: Any,
+    scale: Any,
+    value: float,
+    size: int,
+    seed: int,
+    first: int = 0,
 ) -> None:
     """Set all elements of a state, whether it is narrow or not, before step 1."""
     if array.dtype == np.uint32:

@@ -275,9 +275,10 @@ def test_a_checkpoint_resumes_on_any_number_of_ranks(name, saved, found):
 @needs_mpi
 @pytest.mark.parametrize("ranks", RANKS)
 def test_states_take_their_share_of_memory(ranks, found):
-    shares = found["memory"][ranks]["shares"]
-    assert max(shares) < 1.05 / ranks
-    assert min(shares) > 0.95 / ranks
+    """Those of float32, and those of 8 bits: 2.03 bytes an element for Adam."""
+    for shares in zip(*found["memory"][ranks]["shares"], strict=True):
+        assert max(shares) < 1.05 / ranks
+        assert min(shares) > 0.95 / ranks
 
 
 @needs_mpi

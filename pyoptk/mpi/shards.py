@@ -8,7 +8,7 @@ the kernels' sums of squares begin, too, so a norm has the same bits however a m
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -144,6 +144,19 @@ def merges(node: Node, leaves: range) -> list[int]:
         if leaves.start <= lo and hi <= leaves.stop:
             counts[hi - 1 - leaves.start] += 1
     return counts
+
+
+def steps(node: Node, found: Container[Node]) -> list[tuple[Node, int]]:
+    """Those of `found` that make up `node`, and how many sums are complete after each.
+
+    >>> steps((0, 8), [(0, 2), (2, 4), (4, 8)])
+    [((0, 2), 0), ((2, 4), 1), ((4, 8), 1)]
+    """
+    if node in found:
+        return [(node, 0)]
+    left, right = (steps(child, found) for child in children(node))
+    last, merged = right[-1]
+    return [*left, *right[:-1], (last, merged + 1)]
 
 
 def add_up(node: Node, found: Sums, out: Array | None) -> Array:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .._products import move
+from .._core import add_up, move
 from ..params import Params
 from . import shards
 from .duplicates import Duplicate
@@ -24,6 +24,7 @@ from .exchange import Exchange
 from .shards import GRAIN, Array, Sums
 
 _IN_FLIGHT = 2  # buckets
+_AT_ONCE = int(os.environ.get("AT", "131072"))
 
 
 class Messages(Exchange):
@@ -171,24 +172,18 @@ class Near(Exchange):
         self._parts = shards.parts(self.pieces, self._longest)
         self.ends = [*accumulate(map(len, self._parts))]
         self._sizes = [sum(p.end - p.begin for p in part) for part in self._parts]
-        self._space = np.empty((self._nodes, max(self._sizes, default=0)), self.dtype)
+        self._space = np.empty(max(self._sizes, default=0), self.dtype)
         self._views = [
-            self._space[0, p.at : p.at + p.end - p.begin] for part in self._parts for p in part
+            self._space[p.at : p.at + p.end - p.begin] for part in self._parts for p in part
         ]
         self._tables = [shards.table(part, self._items, self._item) for part in self._parts]
-        others_first = sorted(range(self.size), key=self.rank.__eq__)
-        nodes = [(r, t, node) for r in others_first for t, node in enumerate(self._covers[r])]
-        self._sources = [  # of each sum of the tree: its rank, its number, its address there, here
-            (r, t, node, self._every[r, t], room.ctypes.data)
-            for (r, t, node), room in zip(nodes, self._space, strict=True)
-        ]
-        self._found = [
-            {
-                node: (room[:size], True)
-                for (_, _, node), room in zip(nodes, self._space, strict=True)
-            }
-            for size in self._sizes
-        ]
+        nodes = {node: (r, t) for r, some in enumerate(self._covers) for t, node in enumerate(some)}
+        steps = shards.steps(self._root, nodes)
+        at = [nodes[node] for node, _ in steps]
+        self._sources = [self._at[t] if r == self.rank else self._every[r, t] for r, t in at]
+        self._processes = np.array([(r != self.rank) * self._each[r][0] for r, _ in at], np.intp)
+        self._complete = np.array([merged for _, merged in steps], np.intp)
+        self._scratch = np.empty((len(at), _AT_ONCE), np.uint8)
 
     def finish(self, whole: bool) -> list[Array]:
         for t in range(len(self._covers[self.rank])):
@@ -207,21 +202,14 @@ class Near(Exchange):
         return self._whole
 
     def arrive(self, k: int) -> None:
-        self._add_up(k, self._space[0, : self._sizes[k]])
+        self._add_up(k, self._space)
 
     def _add_up(self, k: int, out: Array) -> None:
         """The sums of all ranks, of part k."""
-        found: Sums = dict(self._found[k])
-        table, part = self._tables[k], self._parts[k]
-        for rank, t, node, at, room in self._sources:
-            if rank != self.rank:
-                move(table, at, None, room, self._each[rank][0])
-            elif len(part) > 1:
-                move(table, at, None, room, 0)
-            else:
-                i, begin, end, _ = part[0]
-                found[node] = self.levels[t][i].reshape(-1)[begin:end], False
-        shards.add_up(self._root, found, out)
+        add_up(
+            self._tables[k], self._sources, self._processes, self._complete, out.ctypes.data,
+            self._item == 8, self._scratch, _AT_ONCE,
+        )  # fmt: skip
 
     def gather(self) -> None:
         self._comm.Barrier()

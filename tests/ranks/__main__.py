@@ -224,8 +224,12 @@ def _memory(comm, messages):
         middle = [float(param.mean()) for param in params]
         assert all(np.all(param == param.flat[0]) for param in params)
     assert all(np.array_equal(a, b) for a, b in zip(before, params, strict=True))
-    whole = 3 * sum(param.size for param in params)
-    shares = [mine / whole] if comm is None else comm.allgather(mine / whole)
+    elements = sum(param.size for param in params)
+    narrow = mpi.Sharded(pyoptk.Adam, params, comm, micro=4, state_dtype="8bit")
+    taken = sum(a.nbytes for states in narrow.optimizer.state.values() for a in _values(states)
+                if a is not None)  # fmt: skip
+    shares = [(mine / elements / 3, taken / elements / 2.03)]
+    shares = shares if comm is None else comm.allgather(*shares)
     return {"shares": shares, "averages": middle}
 
 
