@@ -365,6 +365,25 @@ def test_the_example_trains_and_saves_the_same_bits_on_any_number_of_ranks(tmp_p
     assert (tmp_path / "1.npz").read_bytes() == (tmp_path / "2.npz").read_bytes()
 
 
+def test_shared_arrays_are_copies_in_the_same_structure():
+    given = {
+        "a": {"b": np.arange(6.0).reshape(2, 3)},
+        "none": np.zeros((0, 4)),
+        "one": np.array(2.0),
+    }
+    copies = mpi.shared(given)
+    copies["a"]["b"] *= 2
+    copies["one"][...] = 3
+    assert given["one"] == 2
+    assert np.array_equal(copies["a"]["b"], 2 * given["a"]["b"])
+    assert (copies["none"].shape, copies["one"].shape) == ((0, 4), ())
+    halves = mpi.shared([np.ones(3, np.float16), np.ones(2, np.uint16)])
+    assert [half.dtype for half in halves] == [np.float16, np.uint16]
+    assert all(half.flags.writeable and half.flags.aligned for half in halves)
+    with pytest.raises(TypeError, match=r"params\['w'\]: expected .* got list"):
+        mpi.shared({"w": [1.0]})
+
+
 def test_mpi_is_not_loaded_with_pyoptk():
     code = "import sys, pyoptk; print([m for m in sys.modules if 'mpi' in m.split('.')[-1][:4]])"
     shown = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, check=True)

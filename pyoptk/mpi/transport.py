@@ -4,6 +4,7 @@ Between machines, buckets travel as soon as their gradients are there. Processes
 each other's memory, if the system lets them: nothing travels before `finish`; then each takes what
 it needs from where it is, one part of its pieces after the other, adds it up and steps it. They
 wait for each other until all gradients are there, all parts are stepped, all parameters are read.
+What lies in memory.py's segments is read where it is; all else is copied first, piece by piece.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from ..params import Params
 from . import shards
 from .duplicates import Duplicate
 from .exchange import Exchange
+from .memory import View, segments
 from .shards import GRAIN, Array, Sums
 
 _IN_FLIGHT = 2  # buckets
-_AT_ONCE = int(os.environ.get("AT", "131072"))
+_AT_ONCE = 1 << 18
 
 
 class Messages(Exchange):
@@ -160,12 +162,17 @@ class Near(Exchange):
 
     @property
     def _longest(self) -> int:
-        """Elements of a part: the sums of all ranks are there at once, and take two buckets."""
-        return max(2 * self._bucket // self._nodes // GRAIN * GRAIN, GRAIN)
+        """The elements of a part."""
+        return max(self._bucket // GRAIN * GRAIN, GRAIN)
 
     def _prepare(self) -> None:
         super()._prepare()
-        self._each = self._comm.allgather((os.getpid(), self._params))
+        self._kept, own = segments()
+        given = self._comm.allgather((os.getpid(), self._params, own))
+        self._seen = [View(process, theirs) for process, _, theirs in given]
+        self._each = [
+            view.of(params) for view, (_, params, _) in zip(self._seen, given, strict=True)
+        ]
         self._owned = [shards.table(pieces, self._bytes, 0) for pieces in self.owned]
         self._told = np.zeros((self._rounds + 1, len(self._rows)), np.intp)
         self._every = np.zeros((self.size, *self._told.shape), np.intp)
@@ -179,11 +186,9 @@ class Near(Exchange):
         self._tables = [shards.table(part, self._items, self._item) for part in self._parts]
         nodes = {node: (r, t) for r, some in enumerate(self._covers) for t, node in enumerate(some)}
         steps = shards.steps(self._root, nodes)
-        at = [nodes[node] for node, _ in steps]
-        self._sources = [self._at[t] if r == self.rank else self._every[r, t] for r, t in at]
-        self._processes = np.array([(r != self.rank) * self._each[r][0] for r, _ in at], np.intp)
+        self._leaves = [nodes[node] for node, _ in steps]
         self._complete = np.array([merged for _, merged in steps], np.intp)
-        self._scratch = np.empty((len(at), _AT_ONCE), np.uint8)
+        self._scratch = np.empty((len(steps), _AT_ONCE), np.uint8)
 
     def finish(self, whole: bool) -> list[Array]:
         for t in range(len(self._covers[self.rank])):
@@ -192,6 +197,12 @@ class Near(Exchange):
         self._told[-1] = self.given
         self._comm.Allgather(self._told, self._every)  # from here on the others read
         np.any(self._every[:, -1], 0, self.given)
+        found = [
+            (self._at[t], 0) if r == self.rank else self._seen[r].of(self._every[r, t])
+            for r, t in self._leaves
+        ]
+        self._sources = [places for places, _ in found]
+        self._processes = np.array([process for _, process in found], np.intp)
         if not whole:
             return self._views
         if self._whole is None:
@@ -213,7 +224,7 @@ class Near(Exchange):
 
     def gather(self) -> None:
         self._comm.Barrier()
-        for rank, (process, params) in enumerate(self._each):
+        for rank, (params, process) in enumerate(self._each):
             if rank != self.rank:
                 move(self._owned[rank], params, self._params, 0, process)
         self._comm.Barrier()  # until then the others read

@@ -59,6 +59,7 @@ CASES = {
     "copies": (pyoptk.SGD, 4, {"dtype": np.float16, "master": "float32", "momentum": 0.9}, None),
     "two": (pyoptk.RAdam, 2, {"maximize": True, "max_norm": 1e9}, None),
 }
+SHARED = ("one", "some None", "six", "remainder")
 STEPS = 4
 NARROW = ("bfloat16", np.float16)
 RESUMED = {  # from whose files
@@ -134,13 +135,17 @@ def digest(arrays):
     return hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()
 
 
-def train(comm, name, steps, opt, dtype):
-    """Steps of a case; each micro-batch in another way."""
+def train(comm, name, steps, opt, dtype, room=None):
+    """Steps of a case; each micro-batch in another way. `room`: where gradients lie, if it fits."""
     change, norms = CASES[name][3], []
     shape = nested if "nested" in CASES[name][2] else dict
     for step in steps:
         for k in opt.mine:
             grads = gradients(step, k, dtype, change)
+            for key, own in room.items() if room else ():
+                if grads[key] is not None and grads[key].dtype == own.dtype:
+                    own[...] = grads[key]
+                    grads[key] = own
             if step % 2 or k % 2 == 0:
                 opt.add(shape(grads))
             else:  # as a backward pass delivers them
@@ -151,11 +156,12 @@ def train(comm, name, steps, opt, dtype):
     return norms
 
 
-def ways(comm):
-    """By messages, as between machines; then as ranks of one machine do it."""
-    for messages in ("1", "") if comm is not None and comm.size > 1 else ("",):
-        os.environ["PYOPTK_MPI_MESSAGES"] = messages
-        yield messages
+def ways(comm, shares=False):
+    """By messages, as between machines; then as ranks of one machine do it; with shared memory."""
+    several = comm is not None and comm.size > 1
+    for way in ("messages", "", *["shared"] * shares) if several else ("",):
+        os.environ["PYOPTK_MPI_MESSAGES"] = "1" if way == "messages" else ""
+        yield way
 
 
 def bits(comm, folder):
@@ -163,12 +169,18 @@ def bits(comm, folder):
     found = {}
     for name, (*_, given, _) in CASES.items():
         dtype, results = given.get("dtype", np.float32), []
-        for _ in ways(comm):
-            params = params_of(dtype)
+        for way in ways(comm, name in SHARED):
+            params, room = params_of(dtype), None
+            if way == "shared":
+                params, room = mpi.shared(params), mpi.shared(params)
             if comm is not None and comm.rank:  # rank 0's are taken
                 params["big"] += 1
             opt = made(comm, name, params)
-            norms = train(comm, name, range(STEPS), opt, dtype)
+            norms = train(comm, name, range(STEPS), opt, dtype, room)
+            if room:
+                processes = [opt._exchange._processes, [each[1] for each in opt._exchange._each]]
+                assert not np.any(processes[0]) or name != "one"
+                assert not np.any(np.delete(processes[1], comm.rank))
             path = folder / f"{name}-{opt._exchange.size}.npz"
             mpi.save(path, params=params, opt=opt)
             same = digest(params.values())
