@@ -161,8 +161,8 @@ class Optimizer(Watched, Stored, Uncopied, Declared):
         settings = Settings.of(kinds, given, groups)
         first = at_step(0, settings.merged)
         check_storage(self._kernel, {**given, **first[0], **storage}, tree)
-        given = settings, start, *storage.values(), self.__dict__.get("_parts")  # these of mpi
-        plan = Plan(tree.held, self._kernel, of, first, *given)
+        rest = settings, start, *storage.values(), self.__dict__.get("_parts")  # these of mpi
+        plan = Plan(tree.held, self._kernel, of, first, *rest)
         self.__dict__.update(params=params, _params=tree, _kinds=kinds, _of=of, _plan=plan)
 
     @property
