@@ -52,7 +52,7 @@ class Sharded(Uncopied):
     params : array, or sequence or dict of arrays, nested or not
         As for the optimizer, on every rank. Changed in place: at first to those of rank 0.
     comm : mpi4py.MPI.Comm or None
-        None: this process alone, without MPI.
+        None: this process alone, without MPI. To be freed after this object, if at all.
     micro : int
         Micro-batches of a step, over all ranks. The order of additions depends on it.
     reduction : {"mean", "sum"}
