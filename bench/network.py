@@ -56,6 +56,11 @@ def efficiency(N, P, network, weak, overlap=False):
     return work / (work + sum(parts.values()) - hidden)
 
 
+def speed(N, P, network, weak):
+    """Of P machines, over that of one."""
+    return P * efficiency(N, P, network, weak) / efficiency(N, 1, network, weak)
+
+
 def cases():
     for model, N in MODELS.items():
         for name, network in NETWORKS.items():
@@ -72,7 +77,7 @@ def table():
         for P in MACHINES[1:]:
             seconds = sum(step(N, P, *network).values())
             worst, best = (f"{efficiency(N, P, network, True, o):.0%}" for o in (False, True))
-            strong = f"{P * efficiency(N, P, network, False):,.0f}"
+            strong = f"{speed(N, P, network, False):,.0f}"
             cells.append(f"{duration(seconds)}, {worst} to {best}, {strong} times")
         yield f"| {label} | {' | '.join(cells)} |"
 
@@ -80,17 +85,17 @@ def table():
 def picture(weak):
     """The speed of P machines over that of one, if each has as much to do or all share the same."""
     series = [
-        Series(label, [(P, P * efficiency(N, P, network, weak)) for P in MACHINES], k)
+        Series(label, [(P, speed(N, P, network, weak)) for P in MACHINES], k)
         for k, (label, N, network) in enumerate(cases())
     ]
     series.append(Series("ideal", [(P, float(P)) for P in MACHINES], 6, measured=False))
     kind = "Weak scaling: each machine has 32 samples" if weak else "Strong scaling: 32,768 samples"
     return lines(
-        f"{kind}, as many times one machine's speed",
+        kind,
         series,
         x_ticks=MACHINES,
         x_title="machines",
-        y_title="times",
+        y_title="times the speed of one machine",
         note="A model on paper; its assumptions stand at the top of bench/network.py.",
     )
 

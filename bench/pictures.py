@@ -41,6 +41,8 @@ def lines(title, series, *, x_title, y_title, note="", x_ticks=()):
     axes.xaxis.set_major_formatter(EngFormatter())
     if x_ticks:
         axes.set_xticks(x_ticks)
+        if max(x_ticks) < 10_000:
+            axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.minorticks_off()
     order = sorted(named, key=lambda name: -named[name][0])
     figure.legend([named[name][1] for name in order], order, loc="outside right upper")

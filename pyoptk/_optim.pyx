@@ -293,19 +293,19 @@ cdef void set_narrow(pk_tensor *tensor, int slot, words, scale) noexcept:
         tensor.scale[slot], tensor.stored.states = <float *> data_of(scale), PK_8BIT
 
 
-def convert_state(str kernel, str state, words, scale, values, seed, step, bint write):
-    """Decode a narrow state, which changes `values`, or encode it: changes `words` and `scale`.
+def convert_state(str kernel, str state, words, scale, values, seed, step, bint write, first=0):
+    """Between a narrow state and what it stands for; changes `values`, or `words` and `scale`.
 
     words : uint32, as Plan has them; scale : float32, or None if they are bfloat16
     values : float32 of the shape of the parameter
-    seed, step : for the random bits of rounding
+    seed, step : of the rounding; `first` : the block of its array with which a part begins
     """
     cdef Row row = ROWS[kernel]
     cdef int slot = [name for name, _, _ in row.states].index(state)
     cdef int positive = row.row.positive >> slot & 1
     cdef pk_tensor tensor
     memset(&tensor, 0, sizeof(tensor))
-    tensor.n, tensor.seed, tensor.step = values.size, seed, step
+    tensor.n, tensor.seed, tensor.step, tensor.first_block = values.size, seed, step, first
     set_narrow(&tensor, slot, words, scale)
     if write:
         optim_table(PK_F32).write_state(&tensor, slot, positive, <float *> data_of(values))

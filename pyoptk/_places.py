@@ -67,22 +67,24 @@ def states_for(
     least: int,
     master: str | None = None,
     kinds: Sequence[int] = (),
+    wholes: Sequence[int] = (),
 ) -> dict[str, list[Any]]:
     """For each name of a state an array of zeros for each parameter, given by address and shape.
 
     With `state_dtype` "bfloat16" or "8bit" those but "ema" are uint32 words, [words_of(size)]; with
     "8bit" only of parameters of `least` elements or more. Then there is "name_scale", too: float32,
-    [blocks of 256], or None where the state is like its parameter.
+    [blocks of 256], or None where the state is like its parameter. `wholes`: the elements of the
+    arrays of which parameters are parts, if they are.
 
     With `master` "float32" there is "master", too, and with "remainder" "remainder", uint16: arrays
     for the parameters that have a number other than 0 in `kinds`, None for the others.
     """
     if master == "float32":
-        found = states_for(params, [_MASTER, *names], dtype, state_dtype, least)
+        found = states_for(params, [_MASTER, *names], dtype, state_dtype, least, wholes=wholes)
         masters = zip(found.pop(_MASTER), kinds, strict=True)
         return {_MASTER: [array if kind else None for array, kind in masters], **found}
     if master == "remainder":
-        found = states_for(params, names, dtype, state_dtype, least)
+        found = states_for(params, names, dtype, state_dtype, least, wholes=wholes)
         shapes = [
             (0, shape if kind else (0,)) for (_, shape), kind in zip(params, kinds, strict=True)
         ]
@@ -90,7 +92,8 @@ def states_for(
         return {_REMAINDER: [array[0] if kind else None for array, kind in halves], **found}
     sizes = [math.prod(shape) for _, shape in params]
     narrow = [
-        state_dtype == "bfloat16" or (state_dtype == "8bit" and size >= least) for size in sizes
+        state_dtype == "bfloat16" or (state_dtype == "8bit" and whole >= least)
+        for whole in wholes or sizes
     ]
     if not any(narrow):
         beside = states_beside(params, len(names), dtype)
@@ -126,11 +129,18 @@ def words_of(size: int, state_dtype: str) -> int:
 
 
 def begin_at(
-    kernel: str, state: str, array: Any, scale: Any, value: float, size: int, seed: int
+    kernel: str,
+    state: str,
+    array: Any,
+    scale: Any,
+    value: float,
+    size: int,
+    seed: int,
+    first: int = 0,
 ) -> None:
     """Set all elements of a state, whether it is narrow or not, before step 1."""
     if array.dtype == np.uint32:
         values = np.full(size, value, np.float32)
-        convert_state(kernel, state, array, scale, values, seed, 0, True)
+        convert_state(kernel, state, array, scale, values, seed, 0, True, first)
     else:
         array.fill(value)

@@ -1,7 +1,4 @@
-"""`Plan`: the buffers, states and hyper-parameters of an optimizer, checked once.
-
-Steps take gradients: `Optimizer` calls `step`, the wrappers of optim/stateful.py `run_step`.
-"""
+"""`Plan`: the buffers, states and hyper-parameters of an optimizer, checked once."""
 import numpy as _np
 
 from . import _checks
@@ -24,8 +21,6 @@ from .capi cimport (
     pk_common, pk_dtype, pk_optim_kernels, pk_tensor, pk_watched,
 )
 
-_ON_NONFINITE = ("propagate", "skip", "raise")
-
 
 cdef class Plan:
     """The parameters, states and hyper-parameters of an optimizer.
@@ -35,8 +30,9 @@ cdef class Plan:
     step 1, by their names in C. `settings`, from which `hypers` were made, are replaced in the same
     call. `states` has for each state in use, by name, an array for each parameter;
     "ema" is one if `ema_decay` is given. `calls` counts the steps, `skipped` those that
-    `on_nonfinite` left undone. `state_dtype` and `least` are arguments of `_places.states_for`;
-    `master` says how narrow parameters are stepped (`Held.add_master`): required if there are any.
+    `on_nonfinite` left undone. `state_dtype` and `least` are `_places.states_for`'s; `master` says
+    how narrow parameters are stepped (`Held.add_master`). `parts`: for each parameter the seed of
+    its rounding, its first block in the array that it is part of, and the elements of that array.
     """
     cdef readonly Held held
     cdef Row row
@@ -53,17 +49,19 @@ cdef class Plan:
     cdef _Touched touched  # for a step with SparseRows: its tensors, used instead of `tensors`
     cdef tuple names
     cdef readonly dict states
+    cdef readonly list parts
     cdef public int64_t calls, skipped
     cdef dict __dict__     # settings and watch, a Watch or None: other threads may read them
 
     def __cinit__(self, Held held not None, str which, list group_of, list hypers, settings,
-                  dict start not None, str state_dtype="float32", least=0, str master=None):
+                  dict start not None, str state_dtype="float32", least=0, master=None, parts=None):
         cdef Py_ssize_t i
         self.held, self.row, self.watch = held, row_named(which), None
         self.config_size = self.row.row.config_size
         if len(group_of) != held.count or not all([0 <= g < len(hypers) for g in group_of]):
             raise ValueError("group_of: expected an index into hypers for each parameter")
         self.touched, self.grads = _Touched(), Buffers()
+        self.parts = parts or [(i, 0, size_of(&held.held[i])) for i in range(held.count)]
         self.norm, self.per_array = -1, bool(hypers[0]["max_norm_per_array"])
         self.count, self.n_groups, self.dtype = held.count, 1 + max(group_of), held.dtype
         self.configs = <char *> PyMem_Calloc(2 * self.n_groups, self.config_size)
@@ -74,8 +72,8 @@ cdef class Plan:
         for i in range(self.count):
             self.tensors[i].param, self.tensors[i].stored.param = held.held[i].buf, held.kinds[i]
             self.tensors[i].grad = held.held[i].buf  # not NULL: sizes count tensors with grad
-            self.tensors[i].n, self.tensors[i].seed = size_of(&held.held[i]), i
-            self.tensors[i].group = group_of[i]
+            self.tensors[i].n, self.tensors[i].group = size_of(&held.held[i]), group_of[i]
+            self.tensors[i].seed, self.tensors[i].first_block, _ = self.parts[i]
         self.grads.reserve(self.count)
         self.grads.names = [held.label("grads", i) for i in range(self.count)]
         self.configure(hypers, settings)
@@ -105,7 +103,8 @@ cdef class Plan:
                  for i in range(held.count)]
         used = [(slot, name) for slot, name in enumerate(self.names) if name is not None]
         self.states = states_for(given, [name for _, name in used], dtype, state_dtype, least,
-                                 master if any(kinds) else None, kinds)
+                                 master if any(kinds) else None, kinds,
+                                 [whole for _, _, whole in self.parts])
         for i in range(self.count):
             if kinds[i]:
                 held.add_master(i, &self.tensors[i], master, self.states)
@@ -122,7 +121,8 @@ cdef class Plan:
                 if narrow:
                     set_narrow(&self.tensors[i], slot, state, scale)
                 if start[slot]:
-                    begin_at(self.row.name, name, state, scale, start[slot], self.tensors[i].n, i)
+                    begin_at(self.row.name, name, state, scale, start[slot], self.tensors[i].n,
+                             *self.parts[i][:2])
         return 0
 
     def check(self, list hypers):
@@ -149,7 +149,8 @@ cdef class Plan:
                                 hypers[0]["max_norm_per_array"]) != self.per_array:
             raise ValueError(f"max_norm_per_array: expected {self.per_array}, as when this "
                              f"optimizer was made, got {not self.per_array}")
-        _checks.check_choice("on_nonfinite", hypers[0]["on_nonfinite"], _ON_NONFINITE)
+        _checks.check_choice("on_nonfinite", hypers[0]["on_nonfinite"],
+                             ("propagate", "skip", "raise"))
         return 0
 
     def configure(self, list hypers, settings=None):
@@ -184,12 +185,11 @@ cdef class Plan:
         cdef list steps_ = steps.tolist()
         _lock = self.held.lock("load_state_dict", True)
         self.take_hypers(hypers, settings)
-        for name, arrays in self.states.items():
-            for i in range(self.count):
-                if arrays[i] is not None:
-                    arrays[i][...] = states[name][i]
         for i in range(self.count):
             self.tensors[i].step = steps_[i]
+            for name, arrays in self.states.items():
+                if arrays[i] is not None:
+                    arrays[i][...] = states[name][i]
         self.calls, self.skipped = calls_, skipped_
 
     def steps(self):

@@ -41,7 +41,6 @@ def put_all(moves: list[tuple[Any, dict[str, Any]]], left: list[Any]) -> None: .
 def finish(
     attributes: dict[str, Any], function: Callable[..., Any], *arguments: Any, **options: Any
 ) -> None: ...
-def move(table: Any, rows: Any, to: Any, room: int, process: int) -> None: ...
 
 @disjoint_base
 class Guard:

@@ -9,7 +9,6 @@ from ._sequences import check_resets
 
 from cpython.buffer cimport Py_buffer
 from cpython.object cimport PyObject
-from libc.string cimport memcpy
 
 from ._arrays cimport (
     Buffers, check_adjacent, check_like, check_shape, dtype_of, sequence_of, shape_of, size_of,
@@ -308,78 +307,3 @@ cdef class Guard:
         if not lock.take(&self.busy):
             raise RuntimeError("this layer is in use in another thread already")
         return function(*arguments)
-
-
-# ---- pieces of arrays, by address ---------------------------------------------------------------
-
-cdef extern from *:
-    """
-    typedef struct { void *at; size_t size; } pk_span; /* struct iovec */
-    #ifdef __linux__
-    #include <sys/syscall.h>
-    #include <unistd.h>
-    static long pk_read_process(long pid, const pk_span *to, const pk_span *from, long count)
-    {
-        return syscall(SYS_process_vm_readv, pid, to, count, from, count, 0L);
-    }
-    #else
-    #define pk_read_process(pid, to, from, count) (-1L)
-    #endif
-    """
-    ctypedef struct pk_span:
-        void *at
-        size_t size
-    long pk_read_process(long pid, const pk_span *to, const pk_span *from_, long count)
-
-
-cdef enum:
-    MOST_BYTES = 1 << 30
-
-
-cdef Py_ssize_t *numbers(array) noexcept:
-    return <Py_ssize_t *> PyArray_DATA(<PyArrayObject *> <PyObject *> array)
-
-
-def move(table, rows, to, Py_ssize_t room, Py_ssize_t process):
-    """Copy pieces of arrays to others, or into one buffer, or from it if `rows` is None.
-
-    `table` is intp [n, 4]: for each piece the index of its array, its offsets there and in the
-    buffer, and its bytes.
-    `rows` and `to`, intp, are the addresses of the arrays; those of `rows` may be in another
-    `process`, 0 for this one. Raises OSError if that cannot be read; else nothing is checked.
-    """
-    cdef pk_span here[64]
-    cdef pk_span there[64]
-    cdef Py_ssize_t *piece = numbers(table)
-    cdef Py_ssize_t k = 0, total = 0, left, size
-    cdef char *source
-    cdef char *target
-    for _ in range(len(table)):
-        source = target = <char *> (room + piece[2])
-        if rows is not None:
-            source = <char *> (numbers(rows)[piece[0]] + piece[1])
-        if to is not None:
-            target = <char *> (numbers(to)[piece[0]] + piece[1])
-        left = piece[3]
-        if process == 0:
-            memcpy(target, source, left)
-            left = 0
-        while left > 0:  # Linux reads at most 2 GiB in a call
-            size = min(left, MOST_BYTES - total)
-            here[k].at, there[k].at = target, source
-            here[k].size = there[k].size = size
-            target, source, left = target + size, source + size, left - size
-            total += size
-            k += 1
-            if k == 64 or total == MOST_BYTES:
-                k = read_spans(process, here, there, k, total)
-                total = 0
-        piece += 4
-    read_spans(process, here, there, k, total)
-
-
-cdef Py_ssize_t read_spans(Py_ssize_t process, pk_span *here, pk_span *there, Py_ssize_t count,
-                           Py_ssize_t total) except -1:
-    if count and pk_read_process(process, here, there, count) != total:
-        raise OSError("expected to read the memory of another process, got an error")
-    return 0

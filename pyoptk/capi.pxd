@@ -28,6 +28,7 @@ cdef extern from "pyoptk.h" nogil:
         int64_t step
         float *scale[3]
         uint64_t seed
+        size_t first_block
         void *copy
         uint16_t *low
         pk_stored stored

@@ -5,7 +5,6 @@ import pytest
 from optim_rows import COMMON, ROWS, SETTINGS, data, hyper_of
 
 import pyoptk
-import pyoptk.mpi
 from pyoptk import _optim, reference
 
 F32, U16 = np.dtype(np.float32), np.dtype(np.uint16)
@@ -281,10 +280,6 @@ REFUSED = {
         "opt: expected parameters of float32 or float64",
     ),
     "SWA": (lambda: pyoptk.SWA(HALF), "params: expected float32 or float64"),
-    "ranks": (
-        lambda: pyoptk.mpi.Sharded(pyoptk.Adam, HALF, master="float32"),
-        "master: expected None",
-    ),
     "rows": (
         lambda: pyoptk.Adam(np.zeros((3, 2), np.float16), master="float32").step(
             pyoptk.SparseRows([0], np.ones((1, 2), np.float32), (3, 2))

@@ -82,12 +82,15 @@ def test_one_process_has_the_bits_of_the_plain_optimizer(name, tmp_path):
     sharded, params = jobs.params_of(dtype), jobs.params_of(dtype)
     opt = jobs.made(None, name, sharded)
     jobs.train(None, name, range(jobs.STEPS), opt, dtype)
-    own = {k: v for k, v in given.items() if k not in ("dtype", "bucket", "reduction", "nested")}
+    own = {k: v for k, v in given.items() if k not in ("bucket", "reduction", "nested")}
+    if own.get("dtype") != "bfloat16":  # else a hyper-parameter
+        own.pop("dtype", None)
     plain = optimizer(params, **own)
     factor = 1.0 if given.get("reduction") == "sum" else 1 / micro
     for step in range(jobs.STEPS):
         every = [jobs.gradients(step, k, dtype) for k in range(micro)]
         plain.grad_scale = own.get("grad_scale", 1.0) * factor
+        every = [{key: jobs.numbers(grad) for key, grad in g.items()} for g in every]
         plain.step({key: np.array(tree_sum([g[key] for g in every])) for key in params})
         assert plain.grad_norm == opt.grad_norm or step < jobs.STEPS - 1
     plain.grad_scale = own.get("grad_scale", 1.0)
@@ -262,7 +265,7 @@ def test_bits_do_not_depend_on_the_number_of_ranks(name, ranks, found):
 
 
 @needs_mpi
-@pytest.mark.parametrize("name", ["clip", "ema", "schedule"])
+@pytest.mark.parametrize("name", jobs.RESUMED)
 @pytest.mark.parametrize("saved", RANKS)
 def test_a_checkpoint_resumes_on_any_number_of_ranks(name, saved, found):
     wanted = found["resume"][0][f"{name}-1"]
@@ -272,14 +275,23 @@ def test_a_checkpoint_resumes_on_any_number_of_ranks(name, saved, found):
 @needs_mpi
 @pytest.mark.parametrize("ranks", RANKS)
 def test_states_take_their_share_of_memory(ranks, found):
-    shares = found["memory"][ranks]["shares"]
-    assert max(shares) < 1.05 / ranks
-    assert min(shares) > 0.95 / ranks
+    """Those of float32, and those of 8 bits: 2.03 bytes an element for Adam."""
+    for shares in zip(*found["memory"][ranks]["shares"], strict=True):
+        assert max(shares) < 1.05 / ranks
+        assert min(shares) > 0.95 / ranks
 
 
 @needs_mpi
 def test_averages_are_those_of_all_ranks(found):
     assert len({tuple(found["memory"][ranks]["averages"]) for ranks in RANKS}) == 1
+
+
+@needs_mpi
+def test_optimizers_that_were_dropped_leave_their_communicators_to_others(tmp_path):
+    """5,000; MPI has room for some 2,000."""
+    done = run(2, "many", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "many-2.json").read_text()) < 20
 
 
 @needs_mpi
@@ -351,6 +363,25 @@ def test_the_example_trains_and_saves_the_same_bits_on_any_number_of_ranks(tmp_p
         done = start(ranks, "-m", "mpi4py", example, tmp_path / f"{ranks}.npz")
         assert f"{ranks} ranks, 99." in done.stdout
     assert (tmp_path / "1.npz").read_bytes() == (tmp_path / "2.npz").read_bytes()
+
+
+def test_shared_arrays_are_copies_in_the_same_structure():
+    given = {
+        "a": {"b": np.arange(6.0).reshape(2, 3)},
+        "none": np.zeros((0, 4)),
+        "one": np.array(2.0),
+    }
+    copies = mpi.shared(given)
+    copies["a"]["b"] *= 2
+    copies["one"][...] = 3
+    assert given["one"] == 2
+    assert np.array_equal(copies["a"]["b"], 2 * given["a"]["b"])
+    assert (copies["none"].shape, copies["one"].shape) == ((0, 4), ())
+    halves = mpi.shared([np.ones(3, np.float16), np.ones(2, np.uint16)])
+    assert [half.dtype for half in halves] == [np.float16, np.uint16]
+    assert all(half.flags.writeable and half.flags.aligned for half in halves)
+    with pytest.raises(TypeError, match=r"params\['w'\]: expected .* got list"):
+        mpi.shared({"w": [1.0]})
 
 
 def test_mpi_is_not_loaded_with_pyoptk():

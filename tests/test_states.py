@@ -84,6 +84,31 @@ def test_so_it_does_with_everything_on(name, kind, isa, threads, rng):
     check_against_twin(name, settings, kind, ALL | caution, rng)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_of_an_array_have_the_bits_of_the_whole(kind, isa, rng):
+    """Also by the twins; 4,096 elements of the whole decide whether a state is narrow."""
+    cut, size = 5120, 7000
+    whole, grads = data(rng, size, F32, 3)
+    given = {"lr": 0.01, "initial_accumulator": 0.1, "state_dtype": kind}
+    parts = [whole[:cut].copy(), whole[cut:].copy()]
+    places = [(0, 0, size), (0, cut // 256, size)]
+    of_parts = pyoptk.mpi.states.made_of_parts(pyoptk.AdaGrad, parts, places, given)
+    opt = pyoptk.AdaGrad(whole, **given)
+    for grad in grads:
+        opt.step(grad)
+        of_parts.step([grad[:cut], grad[cut:]])
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    for name, state in opt.state.items():
+        np.testing.assert_array_equal(np.concatenate(of_parts.state[name]), state)
+    rounding = {"positive": True, "seed": 0, "step": 3, "state": 0}
+    words, _ = reference.encode_state(grads[0], kind, **rounding)
+    last, _ = reference.encode_state(grads[0][cut:], kind, **rounding, first_block=cut // 256)
+    np.testing.assert_array_equal(words[-last.size :], last)
+    chance = reference.round_by_chance(whole, seed=0, step=3)
+    last = reference.round_by_chance(whole[cut:], seed=0, step=3, first_block=cut // 256)
+    np.testing.assert_array_equal(chance[cut:], last)
+
+
 # ---- what rounding does --------------------------------------------------------------------------
 
 
@@ -223,10 +248,6 @@ REFUSED = {
     "centered": (
         lambda: pyoptk.RMSprop(W, centered=True, state_dtype="bfloat16"),
         "state_dtype: expected 'float32' with centered",
-    ),
-    "ranks": (
-        lambda: pyoptk.mpi.Sharded(pyoptk.Adam, W, state_dtype="8bit"),
-        "state_dtype: expected 'float32', whose bits do not depend on shards, got '8bit'",
     ),
     "no state": (
         lambda: pyoptk.SGD(W, state_dtype="8bit"),

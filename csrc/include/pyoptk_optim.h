@@ -43,8 +43,9 @@ enum { PK_MAX_STATES = 3 };
 
 /* The format of an array; arithmetic is always in the dtype of the table.  With that of float32
  * parameters, averages, copies and gradients may be anything but PK_8BIT, rounded to the nearest,
- * ties to even; states anything but PK_F16, rounded by chance (stochastic rounding), so that their
- * mean is right.  The random bits depend on `seed`, `step`, state and element alone. */
+ * ties to even; states anything but PK_F16, rounded by chance, so that their mean is right.  Which
+ * bits come by chance depends on `seed`, `step`, state and element alone, which is counted from
+ * `first_block` on. */
 typedef enum {
     PK_NATIVE, /* as the dtype of the table that the kernel was taken from */
     PK_BF16,   /* bfloat16: the upper half of a float32 */
@@ -68,8 +69,9 @@ typedef struct {
     int64_t step;                /* of this tensor; the first is 1 */
     size_t group;                /* which element of `configs` holds its hyper-parameters */
     float *scale[PK_MAX_STATES]; /* [ceil(n / PK_BLOCK)] in/out: of a state in PK_8BIT; else NULL */
-    uint64_t seed;               /* of the random bits for rounding by chance */
-    void *copy;                  /* [n] out: the new parameter, in the format stored.copy */
+    uint64_t seed;               /* of what is rounded by chance */
+    size_t first_block;          /* of a part of an array: the blocks of PK_BLOCK before it */
+    void *copy;                  /* [n] out: the parameter after the step, as stored.copy */
     uint16_t *low;               /* [n] in/out: of a parameter in PK_BF16, which is rounded to the
                                   * nearest: the lower halves of the float32 that it stands for */
     struct {

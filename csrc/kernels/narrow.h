@@ -46,7 +46,7 @@ static __attribute__((noinline)) block block_at(const piece *t, size_t at, int r
     for (int s = 0; s < PK_MAX_STATES; s++)
         if (reads >> s & 1) {
             b.state[s] = element(of->state[s], index * PK_BLOCK, of->stored.states);
-            b.numbers[s] = numbers_of(of->seed, of->step, index, s);
+            b.numbers[s] = numbers_of(of->seed, of->step, of->first_block + index, s);
             if (of->stored.states == PK_8BIT)
                 b.base[s] = base_of(of->scale[s][index], positive >> s & 1);
         }
@@ -337,6 +337,7 @@ static void convert_state(const pk_tensor *t, int state, int positive, const rea
     const int bits8 = t->stored.states == PK_8BIT;
     const fp_mode mode = flush_denormals();
     pk_tensor one = {.stored = t->stored, .seed = t->seed, .step = t->step};
+    one.first_block = t->first_block;
     one.state[state] = t->state[state];
     one.scale[state] = t->scale[state];
     const piece p = {.narrow = &one};

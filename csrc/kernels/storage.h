@@ -61,6 +61,7 @@ PK_INLINE pk_tensor part_of(const pk_tensor *t, size_t begin, size_t end)
 {
     pk_tensor part = *t;
     part.n = end - begin;
+    part.first_block = t->first_block + begin / PK_BLOCK;
     part.param = element(t->param, begin, t->stored.param);
     part.grad = element(t->grad, begin, t->stored.grad);
     part.ema = element(t->ema, begin, t->stored.ema);
@@ -106,9 +107,10 @@ PK_INLINE real *param_as_real(const pk_tensor *part, real *copy)
     return copy;
 }
 
-/* Stores a parameter that is not native.  `block`: the index of its first block in its tensor. */
-static void store_param(const pk_tensor *part, size_t block, const real *from)
+/* Stores a parameter that is not native. */
+static void store_param(const pk_tensor *part, const real *from)
 {
+    size_t block = part->first_block;
     if (part->low) {
         store_both(part->param, part->low, from, part->n);
     } else if (!part->stored.by_chance) {
@@ -170,7 +172,7 @@ static void close_copies(const piece *p, const pk_tensor *t, size_t begin, int z
 {
     const pk_tensor part = part_of(t, begin, begin + p->n);
     if (p->param != part.param)
-        store_param(&part, begin / PK_BLOCK, p->param);
+        store_param(&part, p->param);
     if (part.copy)
         store_as(part.copy, p->param, part.n, part.stored.copy);
     if (p->ema != part.ema)
@@ -188,7 +190,7 @@ static void read_param(const pk_tensor *t, float *values)
         memcpy(values, found, t->n * sizeof *values);
 }
 
-static void write_param(const pk_tensor *t, const float *values) { store_param(t, 0, values); }
+static void write_param(const pk_tensor *t, const float *values) { store_param(t, values); }
 
 #endif
 

@@ -34,7 +34,7 @@ PAGES: dict[str, dict[str, tuple[str, ...]]] = {
     "files": {"pyoptk": (*FILES, *MACHINE)},
     "kernels": {"pyoptk.kernels": public(pyoptk.kernels)},
     "reference": {"pyoptk.reference": public(pyoptk.reference)},
-    "mpi": {"pyoptk.mpi": ("Sharded", "save")},  # importing it needs mpi4py
+    "mpi": {"pyoptk.mpi": ("Sharded", "save", "shared")},  # importing it needs mpi4py
 }
 MODULES = ("kernels", "layers", "losses", "schedules")  # in pyoptk.__all__, pages of their own
 

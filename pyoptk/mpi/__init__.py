@@ -28,6 +28,7 @@ train.py`` an exception ends all ranks, with its message.
 """
 
 from .files import save
+from .memory import shared
 from .sharded import Sharded
 
-__all__ = ["Sharded", "save"]
+__all__ = ["Sharded", "save", "shared"]

@@ -42,7 +42,7 @@ def piece_name(place: str, groups: Iterable[int], decays: bool, shown: str) -> P
     return name
 
 
-def check_class(optimizer_class: Any, settings: Mapping[str, Any]) -> None:
+def check_class(optimizer_class: Any) -> None:
     """Raise unless this is a class of optimizers whose steps can be divided."""
     if not (isinstance(optimizer_class, type) and issubclass(optimizer_class, Optimizer)):
         raise TypeError(f"optimizer_class: expected a class of optimizers, got {optimizer_class!r}")
@@ -50,15 +50,6 @@ def check_class(optimizer_class: Any, settings: Mapping[str, Any]) -> None:
         raise ValueError(
             "optimizer_class: expected one that works element by element, got LAMB, whose norms "
             "are those of whole arrays"
-        )
-    if (narrow := settings.get("state_dtype", "float32")) != "float32":
-        raise ValueError(
-            f"state_dtype: expected 'float32', whose bits do not depend on shards, got {narrow!r}"
-        )
-    if (master := settings.get("master")) is not None:
-        raise ValueError(
-            f"master: expected None, because exchanged parameters are float32 or float64, got "
-            f"{master!r}"
         )
 
 
@@ -106,7 +97,8 @@ def adding(
         zeroed = [grad for grad, zero in zip(every, zeroes, strict=True) if zero]
         return [*calls, partial(to_zero.extend, zeroed)], []
     most = len(exchange.mine)
-    given = [(i, one, as_array(tree, i, one, zeroes[i])) for i, one in _entries(tree, grads)]
+    entries = _entries(tree, grads)
+    given = [(i, one, as_array(tree, i, one, zeroes[i], exchange.dtype)) for i, one in entries]
     calls = []
     for i, grad, array in given:
         if exchange.seen[i] == most:
@@ -117,7 +109,7 @@ def adding(
         calls += added
         if grad is not None:
             calls.append(partial(exchange.given.__setitem__, i, True))
-            if zeroes[i] and copied:
+            if zeroes[i] and (copied or array.dtype != grad.dtype):
                 calls.append(partial(grad.__setitem__, ..., 0))
             elif zeroes[i] and to_zero is not None:
                 calls.append(partial(to_zero.append, grad))
@@ -148,22 +140,24 @@ def _entries(tree: Params, grads: Any) -> list[tuple[int, Any]]:
     return list(enumerate(tree.held.in_order(grads)))
 
 
-def as_array(tree: Params, i: int, grad: Any, zeroed: bool) -> Array:
-    """Gradient i, C-contiguous, zeros for None; `zeroed`: it must be writable."""
+def as_array(tree: Params, i: int, grad: Any, zeroed: bool, dtype: np.dtype[Any]) -> Array:
+    """Gradient i as `dtype`, C-contiguous, zeros for None; `zeroed`: it must be writable."""
     param = tree.arrays[i]
-    if type(grad) is np.ndarray and grad.dtype is param.dtype and grad.shape == param.shape:
+    fits = type(grad) is np.ndarray and grad.shape == param.shape
+    wide: Array = tree.held.wide(grad) if fits and dtype == np.float32 else grad
+    if fits and wide.dtype is dtype:
         if zeroed and not (grad.flags.writeable and grad.flags.c_contiguous):
             raise ValueError(
                 f"{label(tree, i)}: expected a writable C-contiguous array, because zero_grad "
                 "writes it, got a read-only or strided one"
             )
-        return np.require(grad, requirements=["C", "A"])
+        return np.require(wide, requirements=["C", "A"])
     if grad is None:
-        return np.zeros_like(param)
+        return np.zeros(param.shape, dtype)
     is_array = isinstance(grad, np.ndarray) and not isinstance(grad, np.ma.MaskedArray)
-    if is_array and grad.dtype == param.dtype and grad.shape == param.shape:
-        return as_array(tree, i, grad.view(np.ndarray).view(param.dtype), zeroed)
-    kind = ValueError if is_array and grad.dtype == param.dtype else TypeError
+    if is_array and grad.dtype == dtype and grad.shape == param.shape:
+        return as_array(tree, i, grad.view(np.ndarray).view(dtype), zeroed, dtype)
+    kind = ValueError if is_array and grad.dtype in (dtype, param.dtype) else TypeError
     raise kind(
         f"{label(tree, i)}: expected {_checks.described(param)}, got {_checks.described(grad)}"
     )

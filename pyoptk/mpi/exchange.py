@@ -49,6 +49,8 @@ class Exchange:
         Those of this rank.
     seen : array of int
         How many leaves of each parameter there are; `begun` says whether there is any.
+    dtype : dtype
+        Of gradients and sums.
     given : array of bool
         Which parameters have a gradient, on any rank after `finish`.
     levels : list of list of arrays
@@ -66,8 +68,9 @@ class Exchange:
         self.rank: int = 0 if comm is None else comm.rank
         self.size: int = 1 if comm is None else comm.size
         self._tree, self._comm, self._bucket = tree, comm, bucket
+        self.flying: list[tuple[list[Any], Callable[[], Any]]] = []  # what to wait for, then do
         self._rows = [array.reshape(-1) for array in tree.arrays]
-        self._dtype = self._rows[0].dtype
+        self.dtype = np.dtype(np.float32) if any(tree.held.kinds) else self._rows[0].dtype
         leaves = [shards.leaves_of(rank, self.size, micro) for rank in range(self.size)]
         self.mine, self._root = leaves[self.rank], (0, micro)
         self._covers = [shards.cover(self._root, some) for some in leaves]
@@ -98,9 +101,10 @@ class Exchange:
         from mpi4py import MPI
 
         self._mpi: Any = MPI
-        self._item = self._dtype.itemsize
-        self._params = np.zeros(len(self._rows), np.intp)  # addresses
-        self._tree.held.addresses(self._tree.arrays, self._params)
+        self._item = self.dtype.itemsize
+        self._items = np.full(len(self._rows), self._item)  # bytes, of sums
+        self._bytes = np.array([row.itemsize for row in self._rows])  # of parameters
+        self._params = np.array([row.ctypes.data for row in self._rows])  # addresses
 
     def begin(self) -> None:
         """Forget all leaves."""
@@ -126,7 +130,7 @@ class Exchange:
                     f"{', '.join(map(str, others))} than on rank 0"
                 )
         for row in self._rows:
-            self._comm.Bcast(row)
+            self._comm.Bcast(row.view(np.uint16) if row.itemsize == 2 else row)
 
     # ---- the sum ---------------------------------------------------------------------------------
 
@@ -180,6 +184,7 @@ class Exchange:
     arrive: Any  # (k) puts those of part k there
     gather: Any  # changes the parameters in place to those of the ranks that own them
     ends: list[int] | None = None  # of the parts; None if sums are always whole
+    own: Any = None  # whose the communicator is
 
     def send(self) -> None:
         """Send what is complete."""
@@ -208,7 +213,7 @@ class Exchange:
             scaled = -1080 if norm > 1 else 1080
         every = self._all(np.ldexp(squares, -scaled))
         total, wanted = _root(every), 0
-        if self._dtype == np.float64 and not (1e-140 < total < math.inf):
+        if self.dtype == np.float64 and not (1e-140 < total < math.inf):
             wanted = -1080 if total > 1 else 1080
             every = self._all(np.ldexp(squares, wanted - scaled))
             total = _root(every) / math.ldexp(1.0, wanted // 2)

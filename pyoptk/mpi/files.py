@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import math
 import os
 import tempfile
 from typing import Any
@@ -13,6 +11,7 @@ import numpy as np
 
 from .. import checkpoint
 from .sharded import Sharded
+from .states import whole_states
 
 _CHUNK = 1 << 20  # bytes of a state that are gathered at once
 
@@ -71,10 +70,13 @@ def _gather(
     part: Sharded, spool: Any, error: Exception | None
 ) -> tuple[dict[str, Any], Exception | None]:
     """Write all states to `spool` on rank 0; where they are, and the first error."""
-    places = {}
-    for name, states in part.optimizer._plan.states.items():
+    places, whole = {}, whole_states(part._shadow, part._tree)
+    for name in part._shadow._plan.states:
+        states = part.optimizer._plan.states.get(name, [])  # of pieces of this rank
         for i, key in enumerate(part._tree.named(name, part._rows)):
-            places[key] = (spool.tell() if spool else 0), states[-1].dtype
+            if key not in whole:
+                continue
+            places[key] = (spool.tell() if spool else 0), whole[key]
             for chunk in part._exchange.whole(i, states, _CHUNK):
                 try:
                     if spool and error is None:
@@ -90,12 +92,10 @@ class _Whole:
     def __init__(self, part: Sharded, places: dict[str, Any], spool: Any) -> None:
         spool.flush()
         self._state = part._shadow.state_dict()
-        shapes = [array.shape for array in part._tree.arrays]
-        for shape, (key, (at, dtype)) in zip(itertools.cycle(shapes), places.items(), strict=False):
-            empty = math.prod(shape) == 0
-            self._state[key] = (
-                np.empty(shape, dtype) if empty else np.memmap(spool, dtype, "r", at, shape)
-            )
+        for key, (at, like) in places.items():
+            self._state[key] = np.empty(like.shape, like.dtype)
+            if like.size:
+                self._state[key] = np.memmap(spool, like.dtype, "r", at, like.shape)
 
     def state_dict(self) -> dict[str, Any]:
         """The state."""

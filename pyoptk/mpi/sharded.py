@@ -15,6 +15,7 @@ from .. import _checks, checkpoint
 from .._held import quietly
 from ..optim.base import Optimizer, Uncopied
 from ..optim.hyper import Grads
+from ..optim.narrow import dtypes_of
 from ..optim.stateful import at_once
 from ..params import Arrays, Params
 from .arguments import (
@@ -29,6 +30,7 @@ from .arguments import (
 )
 from .exchange import Exchange
 from .shards import GRAIN, Array
+from .states import BLOCK, as_ours, made_of_parts, of_pieces, whole_states
 from .transport import exchange_of
 
 # What is computed over all ranks, and therefore not by the optimizer of a shard.
@@ -50,7 +52,7 @@ class Sharded(Uncopied):
     params : array, or sequence or dict of arrays, nested or not
         As for the optimizer, on every rank. Changed in place: at first to those of rank 0.
     comm : mpi4py.MPI.Comm or None
-        None: this process alone, without MPI.
+        None: this process alone, without MPI. To be freed after this object, if at all.
     micro : int
         Micro-batches of a step, over all ranks. The order of additions depends on it.
     reduction : {"mean", "sum"}
@@ -61,7 +63,9 @@ class Sharded(Uncopied):
         about ``log2(k)`` gradients.
     **settings
         Hyper-parameters of the optimizer, the same on every rank; each is an attribute, too, to be
-        assigned on every rank. `cautious` and `max_norm_per_array` are refused.
+        assigned on every rank. `cautious` and `max_norm_per_array` are refused. `state_dtype` and
+        `master` work; gradients may be of 16 bits where an optimizer takes them, and sums of them
+        are float32.
 
     Attributes
     ----------
@@ -110,22 +114,23 @@ class Sharded(Uncopied):
         bucket: int = 1 << 20,
         **settings: Any,
     ) -> None:
-        check_class(optimizer_class, settings)
+        check_class(optimizer_class)
         micro = _checks.check_integer("micro", micro, 1, 2**31, "an integer >= 1")
         bucket = _checks.check_integer("bucket", bucket, GRAIN, 2**40, f"an integer >= {GRAIN:,}")
         _checks.check_choice("reduction", reduction, ("mean", "sum"))
-        self._tree = Params(params)
+        self._tree = Params(params, dtypes_of(settings.get("dtype")))
         self._rows = [array.reshape(-1) for array in self._tree.arrays]
         self._exchange = exchange_of(self._tree, comm, micro, bucket)
         self._alone = self._exchange.size == 1
         shown: Any = self._tree.like([row[:0] for row in self._rows])
         if self._alone:  # a generator is used up
             shown = self._tree.arrays if isinstance(params, Iterator) else params
-        self._shadow = self.optimizer = optimizer_class(shown, **settings)
+        parts = [(i, 0, row.size) for i, row in enumerate(self._rows)]
+        self._shadow = self.optimizer = made_of_parts(optimizer_class, shown, parts, settings)
         for name, value in (*self._shadow.hyper.items(), ("groups", self._shadow.groups)):
             refuse(name, value)
         self._factor = 1 / micro if reduction == "mean" else 1.0
-        self._to_zero, self._norm, self._nothing = [], None, np.empty(0, self._rows[0].dtype)
+        self._to_zero, self._norm, self._nothing = [], None, np.empty(0, self._exchange.dtype)
         arrays = zip(self._tree.names, self._tree.arrays, strict=True)
         self._exchange.agree(digests(
             optimizer_class=optimizer_class.__qualname__, micro=micro, reduction=reduction,
@@ -133,10 +138,16 @@ class Sharded(Uncopied):
             **settings,
         ))  # fmt: skip
         if not self._alone:
-            self.optimizer = optimizer_class(self._views(), **settings | _OURS | self._settings())
+            pieces = self._exchange.pieces
+            parts = [(p.param, p.begin // BLOCK, self._rows[p.param].size) for p in pieces]
+            own = settings | _OURS | self._settings()
+            self.optimizer = made_of_parts(optimizer_class, self._views(), [*parts, (0, 0, 0)], own)
 
     def _views(self) -> dict[PieceName, Array]:
-        """The pieces of this rank, and one without elements that every pattern finds."""
+        """The pieces of this rank, and one without elements that every pattern finds.
+
+        The latter is of 16 bits, if any parameter is, so that there is something for `master`.
+        """
         shadow, keys, views = self._shadow, self._tree.keys or [None], {}
         every = shadow.groups or {}
         for i, begin, end, _ in self._exchange.pieces:
@@ -144,7 +155,9 @@ class Sharded(Uncopied):
             groups = [k for k, pattern in enumerate(every) if pattern in patterns]
             name = piece_name(f"{i}:{begin}", groups, decays, repr(keys[i]))
             views[name] = self._rows[i][begin:end]
-        views[piece_name("none", range(len(every)), True, "None")] = self._rows[0][:0]
+        views[piece_name("none", range(len(every)), True, "None")] = min(
+            self._rows, key=lambda row: row.itemsize
+        )[:0]
         return views
 
     def _settings(self) -> dict[str, Any]:
@@ -322,10 +335,11 @@ class Sharded(Uncopied):
         if self._alone:
             self._shadow.check_state_dict(state)
             return
-        expected = self._arrays()
+        state = as_ours(state, self._shadow, self._tree)
+        expected = whole_states(self._shadow, self._tree)
         found = {key: array for key, array in state.items() if key in expected}
         checkpoint.check_arrays(expected, found, "state")
-        self._shadow.check_state_dict({**state, **dict.fromkeys(expected, self._rows[0][:0])})
+        self._shadow.check_state_dict(self._numbers_of(state))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load a whole state, of any number of ranks or of the optimizer itself. Not collective.
@@ -342,13 +356,8 @@ class Sharded(Uncopied):
             self._shadow.load_state_dict(state)
             return
         shadow, pieces = self._shadow, self._exchange.pieces
-        shadow.load_state_dict({**state, **dict.fromkeys(self._arrays(), self._rows[0][:0])})
-        own = self.optimizer.state_dict()
-        for name in shadow._plan.states:
-            whole = list(self._tree.named(name, self._rows))
-            keys = list(self.optimizer._params.named(name, [*pieces, None]))
-            for key, (i, begin, end, _) in zip(keys, pieces, strict=False):
-                own[key] = state[whole[i]].reshape(-1)[begin:end]
+        shadow.load_state_dict(self._numbers_of(as_ours(state, shadow, self._tree)))
+        own = of_pieces(state, self._tree, pieces, self.optimizer)
         own["steps"] = np.array([*(state["steps"][piece.param] for piece in pieces), 0])
         own |= {name: state[name] for name in ("calls", "skipped")}
         for name, value in shadow.hyper.items():
@@ -358,16 +367,11 @@ class Sharded(Uncopied):
             own |= {f"groups.{pattern}.{n}": v for n, v in group.items() if not callable(v)}
         self.optimizer.load_state_dict(own)
 
-    def _arrays(self) -> dict[str, Array]:
-        """The names of all states, with arrays of their shapes, all elements of which are one."""
-        found: dict[str, Array] = {}
-        for name, states in self.optimizer._plan.states.items():
-            one = np.zeros(1, states[-1].dtype)
-            strided = np.lib.stride_tricks.as_strided
-            found |= self._tree.named(
-                name, [strided(one, a.shape, (0,) * a.ndim) for a in self._tree.arrays]
-            )
-        return found
+    def _numbers_of(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """A state with the shadow's arrays, which have no elements."""
+        own = self._shadow.state_dict().items()
+        arrays = {key: v for key, v in own if isinstance(v, np.ndarray) and key != "steps"}
+        return {**state, **arrays}
 
     def __getattr__(self, name: str) -> Any:
         shadow = vars(self).get("_shadow")

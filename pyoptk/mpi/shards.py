@@ -8,7 +8,7 @@ the kernels' sums of squares begin, too, so a norm has the same bits however a m
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,10 +60,17 @@ class Bucket(NamedTuple):
         return found[pieces[0].begin : pieces[-1].end]
 
 
-def table(pieces: Iterable[Piece], itemsize: int) -> NDArray[np.intp]:
-    """What `_products.move` takes: the pieces, in bytes."""
-    found = [(param, begin, at, end - begin) for param, begin, end, at in pieces]
-    return np.array(found, np.intp).reshape(-1, 4) * (1, *[itemsize] * 3)
+def table(pieces: Iterable[Piece], items: NDArray[np.intp], room: int) -> NDArray[np.intp]:
+    """What `_products.move` takes: pieces of arrays with elements of so many bytes.
+
+    `room`: the bytes of one in the room.
+    """
+    given = [(param, begin, at, end - begin) for param, begin, end, at in pieces]
+    found = np.array(given, np.intp).reshape(-1, 4)
+    found[:, 1] *= items[found[:, 0]]
+    found[:, 2] *= room
+    found[:, 3] *= items[found[:, 0]]
+    return found
 
 
 def cut(pieces: Iterable[Piece], most: int) -> Iterator[Piece]:
@@ -139,6 +146,19 @@ def merges(node: Node, leaves: range) -> list[int]:
     return counts
 
 
+def steps(node: Node, found: Container[Node]) -> list[tuple[Node, int]]:
+    """Those of `found` that make up `node`, and how many sums are complete after each.
+
+    >>> steps((0, 8), [(0, 2), (2, 4), (4, 8)])
+    [((0, 2), 0), ((2, 4), 1), ((4, 8), 1)]
+    """
+    if node in found:
+        return [(node, 0)]
+    left, right = (steps(child, found) for child in children(node))
+    last, merged = right[-1]
+    return [*left, *right[:-1], (last, merged + 1)]
+
+
 def add_up(node: Node, found: Sums, out: Array | None) -> Array:
     """The sum of `node` from those that are there, in the order of the tree.
 
@@ -208,6 +228,19 @@ def divide(sizes: Sequence[int], ranks: int, most: int) -> list[Bucket]:
     spans += [small] if small else []
     spans.sort(key=lambda some: some[0], reverse=True)
     return [_cut(some, ranks, number) for number, some in enumerate(spans)]
+
+
+def in_bytes(bucket: Bucket, items: NDArray[np.intp]) -> Bucket:
+    """The same with places, counts and starts in bytes, of elements of so many by parameter."""
+    shards, counts, at = [], [], 0
+    for shard in bucket.shards:
+        sizes = [int(items[p.param]) * (p.end - p.begin) for p in shard]
+        places = [*itertools.accumulate(sizes, initial=at)]
+        shards.append([p._replace(at=to) for p, to in zip(shard, places, strict=False)])
+        counts.append(places[-1] - at)
+        at = places[-1]
+    starts = [*itertools.accumulate(counts, initial=0)][:-1]
+    return Bucket(bucket.params, shards, counts, starts)
 
 
 def blocks_of(shards: Sequence[Sequence[Piece]], sizes: Sequence[int]) -> NDArray[np.intp]:

@@ -4,6 +4,7 @@ Between machines, buckets travel as soon as their gradients are there. Processes
 each other's memory, if the system lets them: nothing travels before `finish`; then each takes what
 it needs from where it is, one part of its pieces after the other, adds it up and steps it. They
 wait for each other until all gradients are there, all parts are stepped, all parameters are read.
+What lies in memory.py's segments is read where it is; all else is copied first, piece by piece.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from .._products import move
+from .._core import add_up, move
 from ..params import Params
 from . import shards
+from .duplicates import Duplicate
 from .exchange import Exchange
+from .memory import View, segments
 from .shards import GRAIN, Array, Sums
 
 _IN_FLIGHT = 2  # buckets
+_AT_ONCE = 1 << 18
 
 
 class Messages(Exchange):
@@ -32,20 +36,25 @@ class Messages(Exchange):
 
     def _prepare(self) -> None:
         super()._prepare()
-        rank, ranks, buckets = self.rank, range(self.size), self._buckets
+        rank, ranks = self.rank, range(self.size)
+        buckets = [shards.in_bytes(bucket, self._bytes) for bucket in self._buckets]
         others = [r for r in ranks if r != rank]
         self._of_all, self._of_this, self._of_others = (
             [
-                shards.table((piece for r in some for piece in bucket.shards[r]), self._item)
-                for bucket in buckets
+                shards.table((p for r in some for p in bucket.shards[r]), items, room)
+                for bucket in which
             ]
-            for some in (ranks, [rank], others)
+            for which, some, items, room in (
+                (self._buckets, ranks, self._items, self._item),
+                (buckets, [rank], self._bytes, 1),
+                (buckets, others, self._bytes, 1),
+            )
         )
-        self._begins = [0, *accumulate(bucket.counts[rank] for bucket in buckets)]
-        self._shard = np.empty(self._begins[-1], self._dtype)
+        self._in_bytes = buckets
+        self._begins = [0, *accumulate(bucket.counts[rank] for bucket in self._buckets)]
+        self._shard = np.empty(self._begins[-1], self.dtype)
         self._views = self._cut(self._shard)
         self._buffers: dict[tuple[str, int, int], Array] = {}
-        self._flying: list[tuple[list[Any], Callable[[], Any]]] = []  # what to wait for, then do
 
     def begin(self) -> None:
         self._land()  # after an error
@@ -71,7 +80,7 @@ class Messages(Exchange):
         """Begin to send bucket k, whose sums will be in `shard`."""
         found: Sums = {}
         requests = [self._send_sums(k, t, found, shard) for t in range(self._rounds)]
-        self._flying.append((requests, partial(shards.add_up, self._root, found, shard)))
+        self.flying.append((requests, partial(shards.add_up, self._root, found, shard)))
         self._next = k + 1
 
     def _send_sums(self, k: int, t: int, found: Sums, shard: Array) -> Any:
@@ -84,7 +93,7 @@ class Messages(Exchange):
         out = self._shard[:0]
         if senders[rank]:
             self._locate(t, bucket.params)
-            out = self._joined(k, self.levels[t], self._at[t], self._of_all, t)
+            out = self._joined(k, t)
             found[self._covers[rank][t]] = out[bucket.starts[rank] :][: counts[rank]], False
         give = [n * (senders[rank] and r != rank) for r, n in enumerate(counts)]
         take = [counts[rank] * (sends and r != rank) for r, sends in enumerate(senders)]
@@ -96,22 +105,19 @@ class Messages(Exchange):
                 found[nodes[t]] = room[at[r] : at[r + 1]], True
         return self._comm.Ialltoallv((out, (give, bucket.starts)), (room, (take, at[:-1])))
 
-    def _joined(self, k: int, rows: list[Array], at: Any, tables: list[Any], t: int = 0) -> Array:
-        """The elements of bucket k side by side: where they are, if they are so there.
-
-        Else in memory where only those of `tables` have been copied from `at`.
-        """
+    def _joined(self, k: int, t: int) -> Array:
+        """The elements of bucket k of sum t side by side: where they are, if they are so there."""
         bucket = self._buckets[k]
         if len(bucket.params) == 1:
-            return bucket.whole(rows)
-        room = self._room("sums" if tables is self._of_all else "params", k, t, bucket.size)
-        move(tables[k], at, None, room.ctypes.data, 0)
+            return bucket.whole(self.levels[t])
+        room = self._room("sums", k, t, bucket.size)
+        move(self._of_all[k], self._at[t], None, room.ctypes.data, 0)
         return room
 
     def _land(self, most: int = 0) -> None:
         """Wait for what was sent first, until only so much is on its way."""
-        while len(self._flying) > most:
-            requests, then = self._flying.pop(0)
+        while len(self.flying) > most:
+            requests, then = self.flying.pop(0)
             for request in requests:
                 request.Wait()
             then()
@@ -121,7 +127,7 @@ class Messages(Exchange):
         key = what, k % _IN_FLIGHT, t
         room = self._buffers.get(key)
         if room is None or room.size < size:
-            room = self._buffers[key] = np.empty(size, self._dtype)
+            room = self._buffers[key] = np.empty(size, self.dtype)
         return room[:size]
 
     def gather(self) -> None:
@@ -132,8 +138,13 @@ class Messages(Exchange):
 
     def _gather(self, k: int) -> None:
         """Begin to gather bucket k."""
-        rank, bucket = self.rank, self._buckets[k]
-        whole = self._joined(k, self._rows, self._params, self._of_this)
+        rank, bucket = self.rank, self._in_bytes[k]
+        if len(bucket.params) == 1:
+            whole = self._buckets[k].whole(self._rows).view(np.uint8)
+        else:
+            room = self._room("params", k, 0, -(-bucket.size // self._item))
+            whole = room.view(np.uint8)
+            move(self._of_this[k], self._params, None, whole.ctypes.data, 0)
         give = [bucket.counts[rank] * (r != rank) for r in range(self.size)]
         take = [n * (r != rank) for r, n in enumerate(bucket.counts)]
         own = whole, (give, [bucket.starts[rank]] * self.size)
@@ -141,7 +152,7 @@ class Messages(Exchange):
         then: Callable[[], Any] = bool  # nothing
         if len(bucket.params) > 1:
             then = partial(move, self._of_others[k], None, self._params, whole.ctypes.data, 0)
-        self._flying.append(([request], then))
+        self.flying.append(([request], then))
 
 
 class Near(Exchange):
@@ -151,36 +162,33 @@ class Near(Exchange):
 
     @property
     def _longest(self) -> int:
-        """Elements of a part: the sums of all ranks are there at once, and take two buckets."""
-        return max(2 * self._bucket // self._nodes // GRAIN * GRAIN, GRAIN)
+        """The elements of a part."""
+        return max(self._bucket // GRAIN * GRAIN, GRAIN)
 
     def _prepare(self) -> None:
         super()._prepare()
-        self._each = self._comm.allgather((os.getpid(), self._params))
-        self._owned = [shards.table(pieces, self._item) for pieces in self.owned]
+        self._kept, own = segments()
+        given = self._comm.allgather((os.getpid(), self._params, own))
+        self._seen = [View(process, theirs) for process, _, theirs in given]
+        self._each = [
+            view.of(params) for view, (_, params, _) in zip(self._seen, given, strict=True)
+        ]
+        self._owned = [shards.table(pieces, self._bytes, 0) for pieces in self.owned]
         self._told = np.zeros((self._rounds + 1, len(self._rows)), np.intp)
         self._every = np.zeros((self.size, *self._told.shape), np.intp)
         self._parts = shards.parts(self.pieces, self._longest)
         self.ends = [*accumulate(map(len, self._parts))]
         self._sizes = [sum(p.end - p.begin for p in part) for part in self._parts]
-        self._space = np.empty((self._nodes, max(self._sizes, default=0)), self._dtype)
+        self._space = np.empty(max(self._sizes, default=0), self.dtype)
         self._views = [
-            self._space[0, p.at : p.at + p.end - p.begin] for part in self._parts for p in part
+            self._space[p.at : p.at + p.end - p.begin] for part in self._parts for p in part
         ]
-        self._tables = [shards.table(part, self._item) for part in self._parts]
-        others_first = sorted(range(self.size), key=self.rank.__eq__)
-        nodes = [(r, t, node) for r in others_first for t, node in enumerate(self._covers[r])]
-        self._sources = [  # of each sum of the tree: its rank, its number, its address there, here
-            (r, t, node, self._every[r, t], room.ctypes.data)
-            for (r, t, node), room in zip(nodes, self._space, strict=True)
-        ]
-        self._found = [
-            {
-                node: (room[:size], True)
-                for (_, _, node), room in zip(nodes, self._space, strict=True)
-            }
-            for size in self._sizes
-        ]
+        self._tables = [shards.table(part, self._items, self._item) for part in self._parts]
+        nodes = {node: (r, t) for r, some in enumerate(self._covers) for t, node in enumerate(some)}
+        steps = shards.steps(self._root, nodes)
+        self._leaves = [nodes[node] for node, _ in steps]
+        self._complete = np.array([merged for _, merged in steps], np.intp)
+        self._scratch = np.empty((len(steps), _AT_ONCE), np.uint8)
 
     def finish(self, whole: bool) -> list[Array]:
         for t in range(len(self._covers[self.rank])):
@@ -189,35 +197,34 @@ class Near(Exchange):
         self._told[-1] = self.given
         self._comm.Allgather(self._told, self._every)  # from here on the others read
         np.any(self._every[:, -1], 0, self.given)
+        found = [
+            (self._at[t], 0) if r == self.rank else self._seen[r].of(self._every[r, t])
+            for r, t in self._leaves
+        ]
+        self._sources = [places for places, _ in found]
+        self._processes = np.array([process for _, process in found], np.intp)
         if not whole:
             return self._views
         if self._whole is None:
-            self._shard = np.empty(sum(self._sizes), self._dtype)
+            self._shard = np.empty(sum(self._sizes), self.dtype)
             self._whole = self._cut(self._shard)
         for k, end in enumerate(accumulate(self._sizes)):
             self._add_up(k, self._shard[end - self._sizes[k] : end])
         return self._whole
 
     def arrive(self, k: int) -> None:
-        self._add_up(k, self._space[0, : self._sizes[k]])
+        self._add_up(k, self._space)
 
     def _add_up(self, k: int, out: Array) -> None:
         """The sums of all ranks, of part k."""
-        found: Sums = dict(self._found[k])
-        table, part = self._tables[k], self._parts[k]
-        for rank, t, node, at, room in self._sources:
-            if rank != self.rank:
-                move(table, at, None, room, self._each[rank][0])
-            elif len(part) > 1:
-                move(table, at, None, room, 0)
-            else:
-                i, begin, end, _ = part[0]
-                found[node] = self.levels[t][i].reshape(-1)[begin:end], False
-        shards.add_up(self._root, found, out)
+        add_up(
+            self._tables[k], self._sources, self._processes, self._complete, out.ctypes.data,
+            self._item == 8, self._scratch, _AT_ONCE,
+        )  # fmt: skip
 
     def gather(self) -> None:
         self._comm.Barrier()
-        for rank, (process, params) in enumerate(self._each):
+        for rank, (params, process) in enumerate(self._each):
             if rank != self.rank:
                 move(self._owned[rank], params, self._params, 0, process)
         self._comm.Barrier()  # until then the others read
@@ -242,6 +249,10 @@ def exchange_of(tree: Params, comm: Any, micro: int, bucket: int) -> Exchange:
     """That of one rank, of one machine, or of several."""
     if comm is None or comm.size == 1:
         return Exchange(tree, comm, micro, bucket)
-    own = comm.Dup()
-    near = not any(own.allgather(os.environ.get("PYOPTK_MPI_MESSAGES"))) and _reads_others(own)
-    return (Near if near else Messages)(tree, own, micro, bucket)
+    own = Duplicate(comm)
+    far = own.comm.allgather(os.environ.get("PYOPTK_MPI_MESSAGES"))
+    near = not any(far) and _reads_others(own.comm)
+    exchange = (Near if near else Messages)(tree, own.comm, micro, bucket)
+    own.flying = exchange.flying
+    exchange.own = own
+    return exchange

@@ -71,7 +71,6 @@ class Optimizer(Watched, Stored, Uncopied, Declared):
         The factor of that is ``min(1, max_norm / (norm + max_norm_eps))``.
     max_norm_per_array : bool
         Scale each gradient by its own norm instead. Not to be changed later.
-
     ema_decay : float or None
         Keep a moving average of the parameters, ``ema = ema_decay * ema + (1 - ema_decay) * p``
         after each step, in the same sweep over memory; it begins at the parameters. See `averaged`.
@@ -162,7 +161,8 @@ class Optimizer(Watched, Stored, Uncopied, Declared):
         settings = Settings.of(kinds, given, groups)
         first = at_step(0, settings.merged)
         check_storage(self._kernel, {**given, **first[0], **storage}, tree)
-        plan = Plan(tree.held, self._kernel, of, first, settings, start, *storage.values())
+        rest = settings, start, *storage.values(), self.__dict__.get("_parts")  # these of mpi
+        plan = Plan(tree.held, self._kernel, of, first, *rest)
         self.__dict__.update(params=params, _params=tree, _kinds=kinds, _of=of, _plan=plan)
 
     @property

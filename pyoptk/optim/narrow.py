@@ -153,17 +153,17 @@ def as_stored(opt: Stored, state: Any) -> Any:
         for i, (key, scale_key) in enumerate(zip(keys, scale_keys, strict=True)):
             words, shape = plan.states[name][i], tree.arrays[i].shape
             old, old_scale = state.get(key), state.get(scale_key)
-            kind = _kind(old, old_scale, shape)
-            if kind is None or kind == _kind(words, scales[i], shape):
+            kind = kind_of_state(old, old_scale, shape)
+            if kind is None or kind == kind_of_state(words, scales[i], shape):
                 continue
             values = np.empty(shape, np.float32)
-            step = _step_of(state, i)
+            step, (seed, first, _) = _step_of(state, i), plan.parts[i]
             if kind == "float32":
                 values[...] = old
             else:
                 old = np.ascontiguousarray(old)
                 old_scale = None if old_scale is None else np.ascontiguousarray(old_scale)
-                _optim.convert_state(opt._kernel, name, old, old_scale, values, i, step, False)
+                _optim.convert_state(opt._kernel, name, old, old_scale, values, 0, 0, False)
             found.pop(scale_key, None)
             found[key] = values
             if words.dtype == np.uint32:
@@ -171,11 +171,11 @@ def as_stored(opt: Stored, state: Any) -> Any:
                 if scales[i] is not None:
                     found[scale_key] = np.zeros_like(scales[i])
                 to = found[key], found.get(scale_key)
-                _optim.convert_state(opt._kernel, name, *to, values, i, step, True)
+                _optim.convert_state(opt._kernel, name, *to, values, seed, step, True, first)
     return found
 
 
-def _kind(array: Any, scale: Any, shape: tuple[int, ...]) -> str | None:
+def kind_of_state(array: Any, scale: Any, shape: tuple[int, ...]) -> str | None:
     """How a state is stored, a member of STATE_DTYPES; None if it fits none."""
     size = int(np.prod(shape))
     if type(array) is not np.ndarray:

@@ -36,13 +36,14 @@ def round_bfloat16(x: Array) -> Halves:
     return _halves(x, np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1)))
 
 
-def round_by_chance(x: Array, *, seed: int, step: int) -> Halves:
+def round_by_chance(x: Array, *, seed: int, step: int, first_block: int = 0) -> Halves:
     """float32 rounded up or down to bfloat16, so that the mean of many is the number.
 
-    Random bits are added below the last stored bit; then all below it are dropped.
+    Random bits are added below the last bit that is kept, and cut off. `first_block`: of a part of
+    a parameter, the blocks of 256 elements before it.
     """
-    random = rounding_bits(x.size, seed=seed, step=step, state=_SLOT).reshape(x.shape)
-    return _halves(x, random >> np.uint32(16))
+    random = rounding_bits(x.size, seed=seed, step=step, state=_SLOT, first_block=first_block)
+    return _halves(x, random.reshape(x.shape) >> np.uint32(16))
 
 
 def split_float32(x: Array) -> tuple[Halves, Halves]:

@@ -24,14 +24,14 @@ def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ x >> np.uint64(31)
 
 
-def rounding_bits(size: int, *, seed: int, step: int, state: int) -> Words:
-    """A number of 32 bits for each element of one state in one step.
+def rounding_bits(size: int, *, seed: int, step: int, state: int, first_block: int = 0) -> Words:
+    """A number of 32 bits for each element of one state in one step, from this block of it on.
 
     Element i of a block of 256 has start + i * stride; SplitMix64 makes an odd stride and a start
     for each block. So each number is uniform, and two of them in a block are as good as
     independent: their difference is the stride, times a number below 256.
     """
-    blocks = np.arange(-(-size // _BLOCK), dtype=np.uint64)
+    blocks = np.arange(-(-size // _BLOCK), dtype=np.uint64) + np.uint64(first_block)
     stream = _mixed(np.array([(seed + step * _GOLDEN) % 2**64], np.uint64))
     keys = _mixed(stream + (blocks * np.uint64(4) + np.uint64(state + 1)) * np.uint64(_GOLDEN))
     start, stride = keys.astype(np.uint32), (keys >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
@@ -41,17 +41,25 @@ def rounding_bits(size: int, *, seed: int, step: int, state: int) -> Words:
 
 
 def encode_state(
-    values: Array, kind: str, *, positive: bool, seed: int, step: int, state: int
+    values: Array,
+    kind: str,
+    *,
+    positive: bool,
+    seed: int,
+    step: int,
+    state: int,
+    first_block: int = 0,
 ) -> tuple[Words, Array | None]:
     """The words of a state, and with `kind` "8bit" its scales; else it is "bfloat16".
 
-    Rounding is stochastic: random bits are added below the last stored bit; then all below it are
-    dropped.
+    Rounding is stochastic: random bits are added below the last bit that is kept, and cut off.
+    `first_block`: of values that are a part of a state, the blocks of 256 before them.
     """
     size = values.size
     padded = np.zeros(-(-size // _BLOCK) * _BLOCK, np.float32)
     padded[:size] = values.ravel()
-    random = rounding_bits(padded.size, seed=seed, step=step, state=state)
+    numbers = {"seed": seed, "step": step, "state": state, "first_block": first_block}
+    random = rounding_bits(padded.size, **numbers)
     if kind == "bfloat16":
         bits = padded.view(np.uint32)
         up = np.where(np.isnan(padded), bits, bits + (random >> np.uint32(16))) >> np.uint32(16)

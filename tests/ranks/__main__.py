@@ -16,6 +16,7 @@ import numpy as np
 
 import pyoptk
 from pyoptk import mpi
+from pyoptk.mpi import duplicates
 
 SHAPES = {"in.weight": (300, 100), "in.bias": (100,), "scale": (), "none": (0, 3), "big": (5, 4096)}
 SHAPES |= {"out.weight": (4097, 3), "out.bias": (3,)}
@@ -40,9 +41,51 @@ CASES = {
     "seven, sum": (pyoptk.Adamax, 7, {"reduction": "sum"}, None),
     "one": (pyoptk.Adam, 1, {"zero_grad": True}, None),
     "nested": (pyoptk.AdamW, 8, {"max_norm": 0.7, "nested": True, "no_decay": ["*bias"]}, None),
+    "8 bits": (pyoptk.Adam, 8, {"state_dtype": "8bit", "max_norm": 0.7, "groups": GROUPS}, None),
+    "all 8 bits": (pyoptk.Lion, 3, {"state_dtype": "8bit", "min_8bit_size": 0}, None),
+    "16 bits": (pyoptk.AdaGrad, 2, {"state_dtype": "bfloat16", "initial_accumulator": 0.1}, None),
+    "remainder": (
+        pyoptk.AdamW,
+        8,
+        {"dtype": "bfloat16", "master": "remainder", "max_norm": 0.7, "zero_grad": True},
+        None,
+    ),
+    "by chance": (
+        pyoptk.Adam,
+        3,
+        {"dtype": "bfloat16", "master": "stochastic", "state_dtype": "8bit", "ema_decay": 0.9},
+        "None",
+    ),
+    "copies": (pyoptk.SGD, 4, {"dtype": np.float16, "master": "float32", "momentum": 0.9}, None),
     "two": (pyoptk.RAdam, 2, {"maximize": True, "max_norm": 1e9}, None),
 }
+SHARED = ("one", "some None", "six", "remainder")
 STEPS = 4
+NARROW = ("bfloat16", np.float16)
+RESUMED = {  # from whose files
+    "clip": "clip",
+    "ema": "ema",
+    "schedule": "schedule",
+    "8 bits": "8 bits",
+    "8 bits from 32": "adam",
+    "remainder": "remainder",
+    "by chance": "by chance",
+}
+CASES["8 bits from 32"] = pyoptk.Adam, 8, {"state_dtype": "8bit"}, None
+
+
+def stored(numbers, dtype):
+    """An array of them; the upper halves of float32, which is what bfloat16 is, in uint16."""
+    if dtype == "bfloat16":
+        return np.asarray(np.array(numbers, np.float32).view(np.uint32) >> 16, np.uint16)
+    return np.array(numbers, dtype)
+
+
+def numbers(array):
+    """What it holds, in float32 if it is of 16 bits."""
+    if array.dtype == np.uint16:
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def gradients(step, k, dtype, change=None):
@@ -50,7 +93,8 @@ def gradients(step, k, dtype, change=None):
     rng = np.random.default_rng([step, k])
     finite = change in (None, "None") or np.isfinite(change)
     scale = change if finite and isinstance(change, float) else 1.0
-    found = {n: np.array(scale * rng.normal(size=s), dtype) for n, s in SHAPES.items()}
+    dtype = np.float32 if k % 2 and dtype in NARROW else dtype
+    found = {n: stored(scale * rng.normal(size=s), dtype) for n, s in SHAPES.items()}
     if change == "None":
         drop = ("scale", "big") if k % 2 else ("scale",) if step % 2 else ()
         return {name: None if name in drop else grad for name, grad in found.items()}
@@ -61,7 +105,9 @@ def gradients(step, k, dtype, change=None):
 
 def params_of(dtype=np.float32):
     rng = np.random.default_rng(3)
-    found = {name: rng.normal(size=shape).astype(dtype) for name, shape in SHAPES.items()}
+    found = {name: stored(rng.normal(size=shape), dtype) for name, shape in SHAPES.items()}
+    for name in ("in.bias", "big", "scale") if dtype in NARROW else ():
+        found[name] = stored(rng.normal(size=SHAPES[name]), np.float32)
     return pickle.loads(pickle.dumps(found))  # as `comm.bcast` does: their dtypes are copies
 
 
@@ -78,7 +124,8 @@ def made(comm, name, params):
     """The optimizer of a case."""
     optimizer, micro, given, _ = CASES[name]
     given = {"bucket": 16384, **given}
-    given.pop("dtype", None)
+    if given.get("dtype") != "bfloat16":  # else a hyper-parameter
+        given.pop("dtype", None)
     if given.pop("nested", False):
         params = nested(params)
     return mpi.Sharded(optimizer, params, comm, micro=micro, **given)
@@ -88,13 +135,17 @@ def digest(arrays):
     return hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()
 
 
-def train(comm, name, steps, opt, dtype):
-    """Steps of a case; each micro-batch in another way."""
+def train(comm, name, steps, opt, dtype, room=None):
+    """Steps of a case; each micro-batch in another way. `room`: where gradients lie, if it fits."""
     change, norms = CASES[name][3], []
     shape = nested if "nested" in CASES[name][2] else dict
     for step in steps:
         for k in opt.mine:
             grads = gradients(step, k, dtype, change)
+            for key, own in room.items() if room else ():
+                if grads[key] is not None and grads[key].dtype == own.dtype:
+                    own[...] = grads[key]
+                    grads[key] = own
             if step % 2 or k % 2 == 0:
                 opt.add(shape(grads))
             else:  # as a backward pass delivers them
@@ -105,11 +156,12 @@ def train(comm, name, steps, opt, dtype):
     return norms
 
 
-def ways(comm):
-    """By messages, as between machines; then as ranks of one machine do it."""
-    for messages in ("1", "") if comm is not None and comm.size > 1 else ("",):
-        os.environ["PYOPTK_MPI_MESSAGES"] = messages
-        yield messages
+def ways(comm, shares=False):
+    """By messages, as between machines; then as ranks of one machine do it; with shared memory."""
+    several = comm is not None and comm.size > 1
+    for way in ("messages", "", *["shared"] * shares) if several else ("",):
+        os.environ["PYOPTK_MPI_MESSAGES"] = "1" if way == "messages" else ""
+        yield way
 
 
 def bits(comm, folder):
@@ -117,12 +169,18 @@ def bits(comm, folder):
     found = {}
     for name, (*_, given, _) in CASES.items():
         dtype, results = given.get("dtype", np.float32), []
-        for _ in ways(comm):
-            params = params_of(dtype)
+        for way in ways(comm, name in SHARED):
+            params, room = params_of(dtype), None
+            if way == "shared":
+                params, room = mpi.shared(params), mpi.shared(params)
             if comm is not None and comm.rank:  # rank 0's are taken
                 params["big"] += 1
             opt = made(comm, name, params)
-            norms = train(comm, name, range(STEPS), opt, dtype)
+            norms = train(comm, name, range(STEPS), opt, dtype, room)
+            if room:
+                processes = [opt._exchange._processes, [each[1] for each in opt._exchange._each]]
+                assert not np.any(processes[0]) or name != "one"
+                assert not np.any(np.delete(processes[1], comm.rank))
             path = folder / f"{name}-{opt._exchange.size}.npz"
             mpi.save(path, params=params, opt=opt)
             same = digest(params.values())
@@ -137,14 +195,15 @@ def bits(comm, folder):
 def resume(comm, folder):
     """Goes on from the files that `bits` of 1 to 4 ranks wrote."""
     found = {}
-    for name in ("clip", "ema", "schedule"):
-        for path in sorted(folder.glob(f"{name}-*.npz")):
-            params = params_of()
+    for name, source in RESUMED.items():
+        dtype = CASES[name][2].get("dtype", np.float32)
+        for path in sorted(folder.glob(f"{source}-*.npz")):
+            params = params_of(dtype)
             opt = made(comm, name, params)
-            train(comm, name, range(1), opt, np.float32)  # what is loaded replaces this
+            train(comm, name, range(1), opt, dtype)  # what is loaded replaces this
             pyoptk.load(path, params=params, opt=opt)
-            norms = train(comm, name, range(STEPS, 2 * STEPS), opt, np.float32)
-            found[path.stem] = [digest(params.values()), norms]
+            norms = train(comm, name, range(STEPS, 2 * STEPS), opt, dtype)
+            found[path.stem.replace(source, name)] = [digest(params.values()), norms]
     return found
 
 
@@ -166,7 +225,7 @@ def _memory(comm, messages):
             opt.add(ones)
         else:  # the first bucket travels before the last gradient is there
             opt.add(dict(list(enumerate(ones))[1:]))
-            assert not messages or opt._exchange._flying
+            assert not messages or opt._exchange.flying
             opt.add({0: ones[0]})
     opt.step()
     held = vars(opt._exchange)
@@ -177,13 +236,34 @@ def _memory(comm, messages):
         middle = [float(param.mean()) for param in params]
         assert all(np.all(param == param.flat[0]) for param in params)
     assert all(np.array_equal(a, b) for a, b in zip(before, params, strict=True))
-    whole = 3 * sum(param.size for param in params)
-    shares = [mine / whole] if comm is None else comm.allgather(mine / whole)
+    elements = sum(param.size for param in params)
+    narrow = mpi.Sharded(pyoptk.Adam, params, comm, micro=4, state_dtype="8bit")
+    taken = sum(a.nbytes for states in narrow.optimizer.state.values() for a in _values(states)
+                if a is not None)  # fmt: skip
+    shares = [(mine / elements / 3, taken / elements / 2.03)]
+    shares = shares if comm is None else comm.allgather(*shares)
     return {"shares": shares, "averages": middle}
 
 
 def _values(states):
     return states.values() if isinstance(states, dict) else states
+
+
+def many(comm, folder):
+    """More than MPI has room for, which ranks drop at different times; two at once."""
+    within, kept = comm.Dup(), []
+    for k in range(5000):
+        if k % 7 == comm.rank:
+            kept.clear()
+        kept.append(duplicates.Duplicate(within))
+    assert len({one.comm.handle for one in kept}) == len(kept)
+    count = len(kept[-1]._all.every)
+    for _ in range(2 * count):  # each leaves its own when it is dropped
+        mpi.Sharded(pyoptk.SGD, np.zeros(1), within, micro=1, lr=1.0)
+    assert count == len(kept[-1]._all.every) > len(kept)
+    kept.clear()
+    within.Free()
+    return count
 
 
 def wrong(comm, folder):

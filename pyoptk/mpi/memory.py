@@ -1,0 +1,106 @@
+"""Arrays in memory that the ranks of a machine read directly: `shared`.
+
+A segment is a file in memory, mapped here. Another process opens it by /proc/PID/fd, if it may read
+this one's memory. Nothing of this is collective: a segment lives as long as somebody maps it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import weakref
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._places import LINE
+from ..optim.narrow import dtypes_of
+from ..params import Arrays, Params
+
+Segment = tuple[int, int, int]  # file descriptor, address, bytes
+_segments: dict[int, tuple[weakref.ref[mmap.mmap], Segment]] = {}
+
+
+def shared(arrays: Arrays) -> Any:
+    """Copies of arrays, in memory that `Sharded` of other ranks on this machine reads directly.
+
+    For parameters, and for gradients that stay where they are, made before the `Sharded`: reading
+    is faster then, and results are the same. Not collective. Elsewhere than on Linux, plain copies.
+
+    Parameters
+    ----------
+    arrays : array, or sequence or dict of arrays, nested or not
+        As an optimizer's `params`.
+
+    Returns
+    -------
+    array, list or dict
+        In the structure of `arrays`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As from an optimizer.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyoptk.mpi import shared
+    >>> shared({"w": np.ones(2)})
+    {'w': array([1., 1.])}
+    """
+    tree = Params(arrays, dtypes_of("bfloat16"))
+    if not hasattr(os, "memfd_create"):
+        return tree.like([array.copy() for array in tree.arrays])
+    sizes = [-(-array.nbytes // LINE) * LINE for array in tree.arrays]
+    file = os.memfd_create("pyoptk")
+    size = sum(sizes) + mmap.PAGESIZE
+    os.ftruncate(file, size)
+    memory = mmap.mmap(file, size)
+    weakref.finalize(memory, _forget, file)
+    flat, at, copies = np.frombuffer(memory, np.uint8), 0, []
+    _segments[file] = weakref.ref(memory), (file, flat.ctypes.data, size)
+    for array, room in zip(tree.arrays, sizes, strict=True):
+        copy = flat[at : at + array.nbytes].view(array.dtype).reshape(array.shape)
+        copy[...] = array
+        copies.append(copy)
+        at += room
+    return tree.like(copies)
+
+
+def _forget(file: int) -> None:
+    del _segments[file]
+    os.close(file)
+
+
+def segments() -> tuple[list[mmap.mmap], list[Segment]]:
+    """Those of this process, and what keeps them: else an address may be used again."""
+    found = [(memory(), segment) for memory, segment in [*_segments.values()]]
+    kept = [(memory, segment) for memory, segment in found if memory is not None]
+    return [memory for memory, _ in kept], [segment for _, segment in kept]
+
+
+class View:
+    """The segments of another process, as far as this one can map them."""
+
+    def __init__(self, process: int, given: list[Segment]) -> None:
+        self._process, self._maps = process, []
+        for file, begin, size in given:
+            try:
+                here = os.open(f"/proc/{process}/fd/{file}", os.O_RDONLY)
+            except OSError:
+                continue
+            try:
+                memory = mmap.mmap(here, size, prot=mmap.PROT_READ)
+            finally:
+                os.close(here)
+            array = np.frombuffer(memory, np.uint8)
+            self._maps.append((begin, begin + size, array.ctypes.data - begin, array))
+
+    def of(self, addresses: NDArray[np.intp]) -> tuple[NDArray[np.intp], int]:
+        """Where that process's arrays are, and in which process: 0 if this one sees all."""
+        for begin, end, shift, _ in self._maps:
+            if addresses.min(initial=end) >= begin and addresses.max(initial=0) < end:
+                return addresses + shift, 0
+        return addresses, self._process
