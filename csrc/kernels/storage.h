@@ -93,7 +93,7 @@ PK_INLINE real *as_real(const void *array, size_t n, int kind, real *copy)
 {
     if (!array || is_stored_as_real(kind))
         return (real *)(uintptr_t)array;
-    load_as(copy, array, n, kind);
+    convert(LOAD, kind, (void *)(uintptr_t)array, NULL, copy, n, (numbers){0, 0});
     return copy;
 }
 
@@ -102,23 +102,25 @@ PK_INLINE real *param_as_real(const pk_tensor *part, real *copy)
 {
     if (!part->low || is_stored_as_real(part->stored.param))
         return as_real(part->param, part->n, part->stored.param, copy);
-    load_both(copy, part->param, part->low, part->n);
+    convert(LOAD_BOTH, PK_BF16, part->param, part->low, copy, part->n, (numbers){0, 0});
     return copy;
 }
 
 /* Stores a parameter that is not native.  `block`: the index of its first block in its tensor. */
 static void store_param(const pk_tensor *part, size_t block, const real *from)
 {
-    if (part->low) {
-        store_both(part->param, part->low, from, part->n);
-    } else if (!part->stored.by_chance) {
-        store_as(part->param, from, part->n, part->stored.param);
-    } else {
-        uint16_t *const to = part->param;
-        for (size_t i = 0; i < part->n; i += PK_BLOCK)
-            store_by_chance(to + i, from + i, part->n - i < PK_BLOCK ? part->n - i : PK_BLOCK,
-                            numbers_of(part->seed, part->step, block++, PK_MAX_STATES));
+    real *const values = (real *)(uintptr_t)from;
+    const int kind = part->stored.param;
+    if (!part->stored.by_chance) {
+        convert(part->low ? STORE_BOTH : STORE, kind, part->param, part->low, values, part->n,
+                (numbers){0, 0});
+        return;
     }
+    uint16_t *const to = part->param;
+    for (size_t i = 0; i < part->n; i += PK_BLOCK)
+        convert(STORE_BY_CHANCE, kind, to + i, NULL, values + i,
+                part->n - i < PK_BLOCK ? part->n - i : PK_BLOCK,
+                numbers_of(part->seed, part->step, block++, PK_MAX_STATES));
 }
 
 /* The states of elements begin..end-1. */
@@ -172,9 +174,9 @@ static void close_copies(const piece *p, const pk_tensor *t, size_t begin, int z
     if (p->param != part.param)
         store_param(&part, begin / PK_BLOCK, p->param);
     if (part.copy)
-        store_as(part.copy, p->param, part.n, part.stored.copy);
+        convert(STORE, part.stored.copy, part.copy, NULL, p->param, part.n, (numbers){0, 0});
     if (p->ema != part.ema)
-        store_as(part.ema, p->ema, part.n, part.stored.ema);
+        convert(STORE, part.stored.ema, part.ema, NULL, p->ema, part.n, (numbers){0, 0});
     if (zero_grad && p->grad != part.grad)
         memset((void *)(uintptr_t)part.grad, 0, part.n * size_as(part.stored.grad));
 }
