@@ -59,24 +59,24 @@ PK_INLINE uint16_t to_f16(float x)
 /* A float32 from its upper half, rounded to the nearest (ties away from 0), and its lower one: from
  * 0x8000 on that is the distance below, as a number with a sign.  Below an upper half of 0 there is
  * nothing: somebody has written the 0 since. */
-PK_INLINE float joined(uint16_t high, uint16_t low)
+PK_INLINE float joined(uint32_t high, int32_t low)
 {
-    const int32_t below = (int16_t)low, rest = (high & 0x7fff) == 0 && below < 0 ? 0 : below;
-    return float_of(((uint32_t)high << 16) + (uint32_t)rest);
+    const int32_t rest = (high & 0x7fff) == 0 && low < 0 ? 0 : low;
+    return float_of((high << 16) + (uint32_t)rest);
 }
 
 /* Exact, but for the payload of a NaN: rounded up it might be a number. */
-PK_INLINE uint16_t upper_half(float x)
+PK_INLINE uint32_t upper_half(float x)
 {
-    return (uint16_t)((x == x ? bits_of(x) + 0x8000 : bits_of(x) | 0x400000) >> 16);
+    return (x == x ? bits_of(x) + 0x8000 : bits_of(x) | 0x400000) >> 16;
 }
 
-PK_INLINE uint16_t lower_half(float x) { return (uint16_t)(x == x ? bits_of(x) : 0); }
+PK_INLINE uint32_t lower_half(float x) { return x == x ? bits_of(x) & 0xffff : 0; }
 
 /* As bfloat16, up or down by chance. */
-PK_INLINE uint16_t by_chance(float x, uint32_t random)
+PK_INLINE uint32_t by_chance(float x, uint32_t random)
 {
-    return (uint16_t)((x == x ? bits_of(x) + (random >> 16) : bits_of(x) | 0x400000) >> 16);
+    return (x == x ? bits_of(x) + (random >> 16) : bits_of(x) | 0x400000) >> 16;
 }
 
 /* ---- rounding by chance ---------------------------------------------------------------------- */
@@ -119,15 +119,16 @@ PK_INLINE void convert_some(conversion how, int kind, uint16_t *half, uint16_t *
                             numbers of)
 {
     if (how == LOAD_BOTH)
-        EACH(wide[i] = (real)joined(half[i], low[i]);)
+        EACH(wide[i] = (real)joined(half[i], (int16_t)low[i]);)
     else if (how == LOAD && kind == PK_BF16)
         EACH(wide[i] = (real)from_bf16(half[i]);)
     else if (how == LOAD)
         EACH(wide[i] = (real)from_f16(half[i]);)
     else if (how == STORE_BOTH)
-        EACH((half[i] = upper_half((float)wide[i]), low[i] = lower_half((float)wide[i]));)
+        EACH((half[i] = (uint16_t)upper_half((float)wide[i]),
+              low[i] = (uint16_t)lower_half((float)wide[i]));)
     else if (how == STORE_BY_CHANCE)
-        EACH(half[i] = by_chance((float)wide[i], of.start + i * of.stride);)
+        EACH(half[i] = (uint16_t)by_chance((float)wide[i], of.start + i * of.stride);)
     else if (kind == PK_BF16)
         EACH(half[i] = to_bf16((float)wide[i]);)
     else

@@ -20,8 +20,9 @@ enum {
 typedef struct piece {
     real *param, *grad, *state[PK_MAX_STATES], *ema; /* [n] each; NULL where there is none */
     size_t n;
-    const pk_tensor *narrow;  /* if its states are: where they are, with its number; else NULL */
-    size_t block;             /* and the index of the first block */
+    const pk_tensor *narrow;  /* if narrow.h steps it: where its narrow arrays are; else NULL */
+    size_t first;             /* and the index of the first element there */
+    int halves;               /* param and grad, too, where they are NULL; see in_halves */
     const struct piece *next; /* the tensor after this one, if it should be prefetched, else NULL */
     struct watched_sums *sums; /* watch.h: where what the step does is summed, or NULL */
     real rate;                 /* LAMB: replaces the rate of the context */
@@ -127,7 +128,8 @@ static void store_param(const pk_tensor *part, size_t block, const real *from)
 PK_INLINE void open_states(piece *p, const pk_tensor *t, size_t begin)
 {
     p->narrow = has_narrow_states(t) ? t : NULL;
-    p->block = begin / PK_BLOCK;
+    p->first = begin;
+    p->halves = 0;
     for (int s = 0; s < PK_MAX_STATES; s++)
         p->state[s] = t->state[s] && !p->narrow ? (real *)t->state[s] + begin : NULL;
 }
@@ -140,6 +142,26 @@ PK_INLINE const piece *open_native(piece *p, const pk_tensor *t, size_t begin, s
     p->grad = (real *)(uintptr_t)t->grad + begin;
     p->ema = t->ema ? (real *)t->ema + begin : NULL;
     open_states(p, t, begin);
+    return p;
+}
+
+/* Whether all arrays are native or in PK_BF16, as open_halves wants them. */
+PK_INLINE int in_halves(const pk_tensor *t)
+{
+    const int kinds = t->stored.param | t->stored.grad | t->stored.states | t->stored.copy;
+    return (kinds & ~PK_BF16) == 0 && !t->ema;
+}
+
+/* p, for a loop that converts in registers. */
+PK_INLINE const piece *open_halves(piece *p, const pk_tensor *t, size_t begin, size_t end)
+{
+    open_native(p, t, begin, end);
+    if (!is_stored_as_real(t->stored.param))
+        p->param = NULL;
+    if (!is_stored_as_real(t->stored.grad))
+        p->grad = NULL;
+    p->narrow = t;
+    p->halves = 1;
     return p;
 }
 
