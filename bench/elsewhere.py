@@ -1,8 +1,8 @@
 """The bars on a second machine: ``python -m bench.elsewhere RESULT.json ...``, on that machine.
 
 Takes files that ``python -m bench peers-1`` or ``peers-2`` wrote there, with ``--only`` as well;
-of a row that is in several, the last counts. Writes its section of docs/performance.md, which a new
-report keeps. Only the reasons are typed.
+of a row that is in several, the last counts. Writes a section of docs/performance.md for each kind
+of row that there is, which a new report keeps. Only the reasons are typed.
 """
 
 import json
@@ -71,15 +71,24 @@ def main():
     results = [json.loads(Path(file).read_text()) for file in sys.argv[1:]]
     if not results:
         sys.exit("bench.elsewhere: expected files of a part peers-N, got none")
-    told = [*lines(results)]
+    for title, narrow in ((report.ELSEWHERE, False), (report.ELSEWHERE_NARROW, True)):
+        rows = [
+            one | {"rows": [row for row in one["rows"] if (row["task"] == "narrow") == narrow]}
+            for one in results
+        ]
+        if told := [*lines(rows)]:
+            write(title, told, results)
+
+
+def write(title, told, results):
     heads = ["", "threads", "pyoptk", "wanted", "measured", "why not"]
     first = (
         f"{sum(line[-1] == 'met' for line in told)} of {len(told)} bars are met. "
         f"{report.where(results[-1])} Pieces of at most a minute, while all else on the machine "
         "stood still; other guests of its processor did not."
     )
-    text = "\n\n".join([report.ELSEWHERE, first, report.markdown(heads, told)])
-    report.put(report.ELSEWHERE, text)
+    text = "\n\n".join([title, first, report.markdown(heads, told)])
+    report.put(title, text)
     print(text)
 
 

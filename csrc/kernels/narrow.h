@@ -8,63 +8,15 @@
 #ifndef PK_NARROW_H
 #define PK_NARROW_H
 
-#include "codes.h"
+#include "blocks.h"
 #include "loop.h"
 
 #if PK_DTYPE_BITS == 32
-
-/* Memory is asked for this many elements ahead, because a block takes longer than the processor
- * looks ahead; its own prefetching alone gives three quarters of the speed. */
-enum { AHEAD = 2 * PK_BLOCK };
-
-/* One block of all states, and the arrays of its elements. */
-typedef struct {
-    real *param, *grad, *ema;
-    void *state[PK_MAX_STATES];
-    numbers numbers[PK_MAX_STATES + 1]; /* the last: of the parameter */
-    uint32_t base[PK_MAX_STATES];
-    uint16_t *half, *half_grad, *low, *copy; /* of 16 bits: param and grad, if those are NULL */
-    size_t n;
-} block;
-
-typedef struct {
-    _Alignas(CACHE_LINE) real param[PK_BLOCK], grad[PK_BLOCK], ema[PK_BLOCK];
-    uint32_t state[PK_MAX_STATES][PK_BLOCK / 2];
-} block_copies;
 
 /* The new states of a block of 8-bit codes. */
 typedef struct {
     _Alignas(CACHE_LINE) real state[PK_MAX_STATES][PK_BLOCK];
 } fresh_states;
-
-static __attribute__((noinline)) block block_at(const piece *t, size_t at, int reads, int positive)
-{
-    const pk_tensor *const of = t->narrow;
-    const size_t i = t->first + at, index = i / PK_BLOCK;
-    block b = {.param = t->param ? t->param + at : NULL,
-               .grad = t->grad ? t->grad + at : NULL,
-               .ema = t->ema ? t->ema + at : NULL,
-               .n = PK_BLOCK};
-    if (t->halves) {
-        b.half = element(of->param, i, PK_BF16);
-        b.low = element(of->low, i, PK_BF16);
-        b.copy = element(of->copy, i, PK_BF16);
-        b.half_grad = element(of->grad, i, PK_BF16);
-        if (of->stored.by_chance)
-            b.numbers[PK_MAX_STATES] = numbers_of(of->seed, of->step, index, PK_MAX_STATES);
-        else if (!has_narrow_states(of))
-            b.n = t->n; /* without random numbers there is no block */
-    }
-    for (int s = 0; s < PK_MAX_STATES; s++)
-        if (reads >> s & 1) {
-            b.state[s] = element(of->state[s], i, of->stored.states);
-            if (of->stored.states)
-                b.numbers[s] = numbers_of(of->seed, of->step, index, s);
-            if (of->stored.states == PK_8BIT)
-                b.base[s] = base_of(of->scale[s][index], positive >> s & 1);
-        }
-    return b;
-}
 
 /* The loop over a block: literals, and what passes from one vector to the next. */
 typedef struct {
@@ -92,52 +44,6 @@ static __attribute__((noinline)) void watch_vector(watched_sums *sums, vec befor
     add_vector(sums, before, g, after);
 }
 
-/* Parameters and gradients of 2 * WORDS elements, as `real`. */
-typedef struct {
-    _Alignas(CACHE_LINE) real param_copy[AT_ONCE], grad_copy[AT_ONCE];
-    real *param, *grad;
-} operands;
-
-/* Those of a block from element `at` on: arrays, or what is converted of 16 bits; and asks for what
- * will be. */
-PK_INLINE void open_operands(const block *b, size_t at, operands *x)
-{
-    const numbers none = {0, 0};
-    uint16_t *const half = b->half + at, *const low = b->low + at;
-    x->param = b->param + at;
-    x->grad = b->grad + at;
-    if (!b->param) {
-        __builtin_prefetch(half + AHEAD, 1);
-        x->param = x->param_copy;
-        if (b->low) {
-            __builtin_prefetch(low + AHEAD, 1);
-            convert_some(LOAD_BOTH, PK_BF16, half, low, x->param, none);
-        } else {
-            convert_some(LOAD, PK_BF16, half, NULL, x->param, none);
-        }
-    }
-    if (!b->grad) {
-        __builtin_prefetch(b->half_grad + at + AHEAD);
-        x->grad = x->grad_copy;
-        convert_some(LOAD, PK_BF16, b->half_grad + at, NULL, x->grad, none);
-    }
-}
-
-PK_INLINE void close_operands(const block *b, size_t at, operands *x)
-{
-    uint16_t *const half = b->half + at, *const low = b->low + at;
-    numbers of = b->numbers[PK_MAX_STATES];
-    of.start += (uint32_t)at * of.stride;
-    if (b->low)
-        convert_some(STORE_BOTH, PK_BF16, half, low, x->param, of);
-    else if (!b->param)
-        convert_some(STORE_BY_CHANCE, PK_BF16, half, NULL, x->param, of);
-    if (b->copy) {
-        __builtin_prefetch(b->copy + at + AHEAD, 1);
-        convert_some(STORE, PK_BF16, b->copy + at, NULL, x->param, of);
-    }
-}
-
 /* One step of elements at .. at + LANES - 1, whose codes are those with number j of the words; j is
  * 0 or 1. */
 PK_INLINE void step_lanes(const piece *t, const block *b, fresh_states *fresh, loop *l,
@@ -147,8 +53,10 @@ PK_INLINE void step_lanes(const piece *t, const block *b, fresh_states *fresh, l
     real *const grad = l->in_halves ? given->grad + at % AT_ONCE : b->grad + at;
     vectors x = {.p = load(param), .g = load(grad)};
     const vec before = x.p, g = x.g;
-    __builtin_prefetch(param + AHEAD, 1);
-    __builtin_prefetch(grad + AHEAD);
+    if (!l->in_halves) {
+        __builtin_prefetch(param + AHEAD, 1);
+        __builtin_prefetch(grad + AHEAD);
+    }
     for (int s = 0; s < PK_MAX_STATES; s++)
         if (l->reads >> s & 1)
             x.s[s] = decoded(b, l, s, at, j);
@@ -194,8 +102,8 @@ PK_INLINE void load_state_words(const block *b, loop *l, size_t at)
             __builtin_prefetch((const real *)b->state[s] + at + AHEAD, 1);
             __builtin_prefetch((const real *)b->state[s] + at + WORDS + AHEAD, 1);
         } else if (l->reads >> s & 1) {
-            const uint32_t *const words =
-                (const uint32_t *)b->state[s] + (l->bits == 8 ? at / GROUP * WORDS : (at - w) / 2) + w;
+            const uint32_t *const words = (const uint32_t *)b->state[s] +
+                                          (l->bits == 8 ? at / GROUP * WORDS : (at - w) / 2) + w;
             l->words[s] = load_words(words) >> (l->bits == 8 ? 16 * (uint32_t)half : 0);
             __builtin_prefetch(words + AHEAD / (l->bits == 8 ? 4 : 2), 1);
         }
@@ -261,44 +169,6 @@ static __attribute__((noinline)) void encode_states(const piece *t, size_t at, s
     }
 }
 
-/* The bytes that n elements of a state take. */
-PK_INLINE size_t bytes_of(size_t n, int bits8)
-{
-    return round_up(n, PK_CODE_GROUP) * (bits8 ? 1 : 2);
-}
-
-/* A block shorter than PK_BLOCK in copies that are filled up with zeros. */
-static __attribute__((noinline)) block copied(const block *b, size_t n, int bits8, block_copies *c)
-{
-    block copied = *b;
-    memset(c, 0, sizeof *c);
-    copied.param = memcpy(c->param, b->param, n * sizeof(real));
-    copied.grad = memcpy(c->grad, b->grad, n * sizeof(real));
-    copied.ema = b->ema ? memcpy(c->ema, b->ema, n * sizeof(real)) : NULL;
-    for (int s = 0; s < PK_MAX_STATES; s++)
-        if (b->state[s])
-            copied.state[s] = memcpy(c->state[s], b->state[s], bytes_of(n, bits8));
-    return copied;
-}
-
-static __attribute__((noinline)) void copy_block_back(const block *to, const block *from, size_t n,
-                                                      int bits8, int zero_grad)
-{
-    memcpy(to->param, from->param, n * sizeof(real));
-    if (to->ema)
-        memcpy(to->ema, from->ema, n * sizeof(real));
-    if (zero_grad)
-        memset(to->grad, 0, n * sizeof(real));
-    for (int s = 0; s < PK_MAX_STATES; s++) {
-        if (!to->state[s])
-            continue;
-        uint32_t *const words = from->state[s];
-        for (size_t i = n; !bits8 && i < round_up(n, GROUP); i++) /* perhaps -0 */
-            words[i / 32 * WORDS + i % WORDS] &= i / WORDS % 2 ? 0x0000ffff : 0xffff0000;
-        memcpy(to->state[s], words, bytes_of(n, bits8));
-    }
-}
-
 static __attribute__((noinline)) void watch_copies(watched_sums *sums, const block *before,
                                                    const block *after, size_t n)
 {
@@ -320,19 +190,22 @@ static __attribute__((noinline)) size_t update_blocks(block_step *step, int read
         const block b = block_at(&t, at, reads, positive);
         const size_t n = smaller(t.n - at, b.n);
         done = b.n;
-        const block whole = n < PK_BLOCK ? copied(&b, n, bits8, &copies) : b;
+        block filled;
+        const block *const whole = n < PK_BLOCK ? &filled : &b;
+        if (n < PK_BLOCK)
+            filled = copied(&b, n, bits8, &copies);
         if (n < PK_BLOCK)
             t.sums = NULL;
-        agreeing += step(&t, &whole, &fresh, k);
+        agreeing += step(&t, whole, &fresh, k);
         if (t.counting)
             continue;
         if (bits8)
-            encode_states(&t, at, n, &whole, &fresh, reads, positive);
+            encode_states(&t, at, n, whole, &fresh, reads, positive);
         if (n >= PK_BLOCK)
             continue;
         if (p->sums)
-            watch_copies(p->sums, &b, &whole, n);
-        copy_block_back(&b, &whole, n, bits8, k->zero_grad);
+            watch_copies(p->sums, &b, whole, n);
+        copy_block_back(&b, whole, n, bits8, k->zero_grad);
     }
     return agreeing;
 }
