@@ -29,7 +29,7 @@ def step(params, grads, *, optimizer, max_norm=None, dtype=torch.float32, **more
 
 
 def narrow(params, grads, *, optimizer, state_dtype="float32", master=None):
-    """States of float32, the others are worse; beside a master parameters and gradients in bfloat16.
+    """States of float32, the others are worse; beside a master, all else is bfloat16.
 
     What a step adds to such a parameter is rounded to the nearest: it keeps no rest.
     """

@@ -135,8 +135,8 @@ PK_INLINE void convert_some(conversion how, int kind, uint16_t *half, uint16_t *
         EACH(half[i] = to_f16((float)wide[i]);)
 }
 
-/* Between n numbers of 16 bits, of `kind`, with lower halves if it says so, and `wide`; by chance at
- * most one block, whose numbers these are.  The last ones are converted in copies. */
+/* Between n numbers of 16 bits, of `kind`, with lower halves if `how` says so, and `wide`; by
+ * chance at most one block, whose numbers these are.  The last ones are converted in copies. */
 static __attribute__((noinline)) void convert(conversion how, int kind, void *half, uint16_t *low,
                                               real *wide, size_t n, numbers of)
 {

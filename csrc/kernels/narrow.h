@@ -133,18 +133,17 @@ PK_INLINE void step_pair(const piece *t, const block *b, fresh_states *fresh, lo
 PK_INLINE size_t step_block(const piece *t, const block *whole, fresh_states *fresh, loop l,
                             const context *c, int variant, update_rule *rule)
 {
-    const block b = *whole;
     const size_t stride = l.all || l.in_halves ? 2 * WORDS : GROUP;
     vec_unsigned first[PK_MAX_STATES];
     context k = *c;
     size_t count = 0;
     k.variant = variant; /* perhaps a literal */
     for (int s = 0; s < PK_MAX_STATES; s++)
-        first[s] = first_numbers(b.numbers[s]);
-    for (size_t at = 0; at < (l.in_halves ? b.n : PK_BLOCK); at += stride) {
-        step_pair(t, &b, fresh, &l, at, first, &k, rule);
+        first[s] = first_numbers(whole->numbers[s]);
+    for (size_t at = 0; at < (l.in_halves ? whole->n : PK_BLOCK); at += stride) {
+        step_pair(t, whole, fresh, &l, at, first, &k, rule);
         if (!l.all && !l.in_halves)
-            step_pair(t, &b, fresh, &l, at + 2 * WORDS, first, &k, rule);
+            step_pair(t, whole, fresh, &l, at + 2 * WORDS, first, &k, rule);
     }
     for (int j = 0; l.all && j < LANES; j++)
         count -= (size_t)l.agree[j];

@@ -196,14 +196,16 @@ def _convert_masters(plan: Any, tree: Params, found: dict[str, Any]) -> None:
                 f"{low!r}; add it, as in {{**state, {master!r}: weights}}"
             )
         if wanted is None and kind:
+            name = master if given == "master" else low
             raise ValueError(
-                f"state: expected no {master if given == 'master' else low!r}, because 'stochastic' "
-                "keeps nothing but the parameters; leave it out if they may be rounded"
+                f"state: expected no {name!r}, because 'stochastic' keeps nothing but the "
+                "parameters; leave it out if they may be rounded"
             )
         if given == "master":
             check_value(np.empty(param.shape, np.float32), found[master], f"state[{master!r}]")
             if not param.flags.writeable:
-                raise ValueError(f"{_shown(tree, i)}: expected a writable array to set to {master!r}")
+                what = _shown(tree, i)
+                raise ValueError(f"{what}: expected a writable array to set to {master!r}")
             value = found.pop(master)
             if wanted:
                 found[low] = split_float32(value)[1]
