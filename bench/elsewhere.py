@@ -29,14 +29,9 @@ CALLS = (
     "calls, their checks and two new arrays take 3 us (with one row all takes 4 us); with products "
     "at their peak, 0.9 us for 8 rows, it would still be 2.3 times NumPy's speed"
 )
-CODES = "arithmetic: an element takes 0.68 ns of a core where all is in L2, one with float32 states 0.33"
-HALVES = (
-    "arithmetic: an element takes 0.72 ns of a core where all is in L2, one of float32 0.33, and L3 "
-    "holds 480 MB: more than these 180"
-)
-ONE_HALF = (
-    "arithmetic: an element takes 0.5 ns of a core in L2, one of float32 0.33; L3 holds 480 MB"
-)
+CODES = "arithmetic: an element takes 0.68 ns of a core in L2, one of float32 0.33"
+HALVES = "arithmetic: an element takes 0.72 ns of a core in L2, one of float32 0.33"
+ONE_HALF = "arithmetic: an element takes 0.5 ns of a core in L2, one of float32 0.33"
 NO_REST = (
     "it keeps no rest, and loses updates below a rounding: 22 bytes an element in place of 26, so "
     "that at one speed of memory it would take 0.85 times as long"
