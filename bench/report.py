@@ -32,12 +32,13 @@ multiply-adds in registers.
 `python -m bench --setup DIR && python -m bench --peers DIR` repeats all of it."""
 # accuracy.py and elsewhere.py write these sections.
 ELSEWHERE = "## The bars on a second machine"
+ELSEWHERE_NARROW = "## The bars of narrow steps on a second machine"
 ACCURACY = '## Accuracy of compute="bfloat16"'
 STATES = "## Accuracy of narrow states"
 TEXT = "## A text classifier by spaCy"
 TASKS = {
     "step": "Optimizer steps",
-    "narrow": "Steps with states of 16 or 8 bits; PyTorch and DeepSpeed: of float32",
+    "narrow": "Steps with narrow states or parameters; PyTorch: of float32, DeepSpeed: its states",
     "layer": "Recurrent layers, forward and backward with the gradient of the input",
     "scan": "A linear recurrence over time, forward and backward",
     "linear": "Dense layers, forward and backward with the gradient of the input",
@@ -242,7 +243,8 @@ def write(files):
         parts += model(one)
     file = DOCS / "performance.md"
     old = file.read_text() if file.exists() else ""
-    parts += filter(None, [section(old, name) for name in (ELSEWHERE, ACCURACY, STATES, TEXT)])
+    kept = (ELSEWHERE, ELSEWHERE_NARROW, ACCURACY, STATES, TEXT)
+    parts += filter(None, [section(old, name) for name in kept])
     file.write_text("\n\n".join(parts) + "\n")
     if results[0]["threads"] == 1:
         readme.write(README, file)

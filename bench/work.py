@@ -67,11 +67,16 @@ OTHER_LAYERS = (
 )
 NARROW = rows.LSTM[2:6]  # with compute="bfloat16"
 NARROW_LINEAR = ((128, 512, 512), (512, 1024, 1024))  # the same
-# Steps with narrow states; on one thread arithmetic limits those of 8 bits.
-NARROW_STEPS = {
-    "bfloat16": [(1.2, WIDE), (0.9, ROOF)],
-    "8bit": [(1.25, WIDE), (1.4, FUSED), (50, "bitsandbytes"), (0.75, ROOF)],
-}
+# Steps with narrow states and parameters; on one thread arithmetic limits states of 8 bits.  A copy
+# may take 1.12 times as long as the step without it: 0.89.
+NARROW_STEPS = (
+    ({"state_dtype": "bfloat16"}, (1.2, WIDE), (0.9, ROOF)),
+    ({"state_dtype": "8bit"}, (1.25, WIDE), (1.4, FUSED), (50, "bitsandbytes"), (0.75, ROOF)),
+    ({"master": "remainder"}, (1.05, FUSED), (1.5, DEEPSPEED), (0.9, ROOF)),
+    ({"master": "remainder", "state_dtype": "bfloat16"}, (1.4, FUSED), (0.9, ROOF)),
+    ({"master": "float32"}, (0.89, WIDE), (0.9, ROOF)),
+    ({"master": "stochastic"}, (0.9, ROOF)),
+)
 SCANS = ((100, 8, 64), (1_000, 8, 256), (1_000, 32, 512))  # T, B, D
 # An optimizer, and how many rows of a table of 50,000 x 64 its gradient has.
 SPARSE = tuple((name, count) for name in ("Adam", "SGD", "AdaGrad") for count in (512, 8192))
@@ -260,9 +265,9 @@ def peers():
         (1_000_000, (1.7, FUSED), (1.05, DEEPSPEED)), (10_000_000, *two), (50_000_000, *two),
     ):  # fmt: skip
         yield step("Adam", n) | {"bars": bars}
-    for n, (kind, bars) in itertools.product((10_000_000, 50_000_000), NARROW_STEPS.items()):
-        row = step("Adam", n, state_dtype=kind)
-        yield row | {"task": "narrow", "tolerance": 0.01, "bars": bars}
+    for n, (storage, *bars) in itertools.product((10_000_000, 50_000_000), NARROW_STEPS):
+        row = step("Adam", n, **storage)
+        yield row | {"task": "narrow", "tolerance": 0.02, "bars": bars}
     yield step("Adam", 1_000, count=1_000) | {"bars": [(11, FUSED), (11, DEEPSPEED)]}
     for optimizer, times in (("SGD", 0.97), ("RMSprop", 4), ("AdaGrad", 1.5)):
         yield step(optimizer, 1_000_000) | {"bars": [(times, *TORCH)]}

@@ -97,7 +97,8 @@ def load(path: Path, /, **parts: Any) -> dict[str, Any] | None:
 
     Everything is checked before anything is changed: the file, the names of the parts, and the
     names, shapes and dtypes within them. An object is checked by its ``check_state_dict(state)`` if
-    it has one; those that have none are loaded first, so that an error there is still in time.
+    it has one; those that have none are loaded first, so that an error there is still in time, and
+    arrays before the states that belong to them.
 
     Parameters
     ----------
@@ -140,7 +141,7 @@ def load(path: Path, /, **parts: Any) -> dict[str, Any] | None:
             check_value(part, found[key], key)
         checked[key] = hasattr(part, "check_state_dict") or not has_method
     check_targets({key: filled(part) for key, part in parts.items()})
-    for key in sorted(parts, key=checked.__getitem__):
+    for key in sorted(parts, key=lambda key: (checked[key], key not in plain)):
         if hasattr(parts[key], "load_state_dict"):
             parts[key].load_state_dict(found[key])
         else:

@@ -70,6 +70,35 @@ def test_a_step_equals_its_twin_bit_for_bit(name, master, isa, threads, rng):
         np.testing.assert_array_equal(opt.params[i], high)
 
 
+@pytest.mark.parametrize("wide_grads", [False, True])
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+@pytest.mark.parametrize("master", [None, *MASTERS])
+def test_a_plain_step_of_adam(master, kind, wide_grads, isa, threads, rng):
+    """With nothing but its rule; a watched step, which has another loop, has the same bits."""
+    starts = [rng.standard_normal(size).astype(np.float32) for size in SIZES]
+    if master:
+        starts = [bf16(start) for start in starts]
+    storage = {"state_dtype": kind, "dtype": "bfloat16", "master": master}
+    opt, watched = (pyoptk.Adam([s.copy() for s in starts], **storage) for _ in range(2))
+    watched.watch = True
+    grads = [[rng.standard_normal(size).astype(np.float32) for size in SIZES] for _ in range(2)]
+    for each in grads:
+        given = each if wide_grads else [bf16(grad) for grad in each]
+        opt.step(given)
+        watched.step(given)
+    for name, array in watched.state_dict().items():
+        np.testing.assert_array_equal(opt.state_dict()[name], array)
+    for one, other in zip(opt.params, watched.params, strict=True):
+        np.testing.assert_array_equal(one, other)
+    if kind == "float32" and master:
+        hyper = hyper_of(opt)
+        for i, start in enumerate(starts):
+            wide = [g[i] if wide_grads else reference.from_bfloat16(bf16(g[i])) for g in grads]
+            begin = reference.from_bfloat16(start)
+            expected, _ = stepped_by_twin("adam", begin, wide, hyper, master == "stochastic", i)
+            np.testing.assert_array_equal(opt.state_values("master")[i], expected)
+
+
 @pytest.mark.parametrize(("name", "kind"), STATES)
 def test_a_master_is_float32_training(name, kind, rng):
     """1,000 steps of all kinds of gradients, clipped and cautious, with every storage of states."""

@@ -11,7 +11,7 @@ start = torch.set_num_threads
 STEPS = runpy.run_path(str(Path(__file__).with_name("tensors.py")))["steps"]
 
 
-def narrow(params, grads, *, optimizer, state_dtype):
-    if (optimizer, state_dtype) != ("Adam", "8bit"):
+def narrow(params, grads, *, optimizer, **storage):
+    if (optimizer, storage) != ("Adam", {"state_dtype": "8bit"}):
         raise NotImplementedError
     return STEPS(bitsandbytes.optim.Adam8bit, params, grads)

@@ -12,12 +12,12 @@ LR = 1e-3
 start = torch.set_num_threads
 
 
-def step(params, grads, *, optimizer, max_norm=None, **more):
+def step(params, grads, *, optimizer, max_norm=None, dtype=torch.float32, **more):
     if optimizer not in ("Adam", "AdamW") or more:
         raise NotImplementedError
-    tensors = [torch.nn.Parameter(torch.tensor(p)) for p in params]
+    tensors = [torch.nn.Parameter(torch.tensor(p, dtype=dtype)) for p in params]
     for tensor, grad in zip(tensors, grads, strict=True):
-        tensor.grad = torch.tensor(grad)
+        tensor.grad = torch.tensor(grad, dtype=dtype)
     opt = DeepSpeedCPUAdam(tensors, lr=LR, adamw_mode=optimizer == "AdamW")
 
     def work():
@@ -25,9 +25,13 @@ def step(params, grads, *, optimizer, max_norm=None, **more):
             torch.nn.utils.clip_grad_norm_(tensors, max_norm)
         opt.step()
 
-    return work, lambda _: [t.detach() for t in tensors[:1]]
+    return work, lambda _: [t.detach().float() for t in tensors[:1]]
 
 
-def narrow(params, grads, *, optimizer, state_dtype):
-    """With states of float32: its others are of the dtype of the parameter."""
-    return step(params, grads, optimizer=optimizer)
+def narrow(params, grads, *, optimizer, state_dtype="float32", master=None):
+    """States of float32, the others are worse; beside a master, all else is bfloat16.
+
+    What a step adds to such a parameter is rounded to the nearest: it keeps no rest.
+    """
+    dtype = torch.bfloat16 if master else torch.float32
+    return step(params, grads, optimizer=optimizer, dtype=dtype)

@@ -1,12 +1,14 @@
-"""pyoptk's step with narrow states; and as another contender, its step with those of float32."""
+"""pyoptk's step with narrow arrays; and as another contender, its step with those of float32."""
 
-from functools import partial
+import runpy
 
 import pyoptk
+from pyoptk.duel.referee import OURS
+from pyoptk.reference import from_bfloat16
 
 PACKAGES = ("pyoptk",)
-LR = 1e-3
 WIDE = False
+STEP = runpy.run_path(str(OURS / "pyoptk.py"))["step"]
 
 
 def start(threads, wide=False):
@@ -16,6 +18,8 @@ def start(threads, wide=False):
     return ["narrow"] if wide else None
 
 
-def narrow(params, grads, *, optimizer, state_dtype):
-    opt = getattr(pyoptk, optimizer)(params, lr=LR, state_dtype="float32" if WIDE else state_dtype)
-    return partial(opt.step, grads), lambda _: params[:1]
+def narrow(params, grads, *, optimizer, **storage):
+    work, outcome = STEP(params, grads, optimizer=optimizer, **({} if WIDE else storage))
+    if WIDE or "master" not in storage:
+        return work, outcome
+    return work, lambda found: [from_bfloat16(param) for param in outcome(found)]

@@ -78,8 +78,8 @@ def loss(x, labels, targets, *, function):
     return work, list
 
 
-def narrow(params, grads, *, optimizer, state_dtype):
-    """Its fused step, with states of float32: its others are of the dtype of the parameter."""
+def narrow(params, grads, *, optimizer, **storage):
+    """Its fused step in float32: its other states are of the dtype of the parameter."""
     steps = runpy.run_path(str(Path(__file__).with_name("tensors.py")))["steps"]
     return steps(getattr(torch.optim, optimizer), params, grads, fused=True)
 

@@ -1,6 +1,6 @@
 /* Numbers of 16 bits, and float32 in two halves of 16, as `real` and back; the random bits by which
- * others are rounded.  A new format of parameters or gradients needs a case in load_as, one in
- * store_as, and a size in storage.h. */
+ * others are rounded.  A new format of parameters or gradients needs two cases in convert,
+ * and a size in storage.h. */
 #ifndef PK_FORMATS_H
 #define PK_FORMATS_H
 
@@ -56,60 +56,27 @@ PK_INLINE uint16_t to_f16(float x)
     return (uint16_t)(sign | (size < (127u + 16) << 23 ? finite : beyond));
 }
 
-/* ---- arrays ---------------------------------------------------------------------------------- */
-
-static void load_as(real *restrict to, const void *from, size_t n, int kind)
-{
-    const uint16_t *halves = from;
-    if (kind == PK_BF16) {
-        PK_SIMD
-        for (size_t i = 0; i < n; i++)
-            to[i] = (real)from_bf16(halves[i]);
-    } else {
-        PK_SIMD
-        for (size_t i = 0; i < n; i++)
-            to[i] = (real)from_f16(halves[i]);
-    }
-}
-
-static void store_as(void *to, const real *restrict from, size_t n, int kind)
-{
-    uint16_t *halves = to;
-    if (kind == PK_BF16) {
-        PK_SIMD
-        for (size_t i = 0; i < n; i++)
-            halves[i] = to_bf16((float)from[i]);
-    } else {
-        PK_SIMD
-        for (size_t i = 0; i < n; i++)
-            halves[i] = to_f16((float)from[i]);
-    }
-}
-
 /* A float32 from its upper half, rounded to the nearest (ties away from 0), and its lower one: read
  * as a signed number, that is the distance from the upper half.  If the upper half is 0, the caller
- * has set the parameter to 0, and the lower one is ignored. */
-static void load_both(real *restrict to, const uint16_t *high, const uint16_t *low, size_t n)
+ * has set the parameter to 0, and a negative distance is ignored. */
+PK_INLINE float joined(uint32_t high, int32_t low)
 {
-    PK_SIMD
-    for (size_t i = 0; i < n; i++) {
-        const uint32_t size = high[i] & 0x7fff, below = low[i] >= 0x8000 ? 0x10000 : 0;
-        const uint32_t rest = size == 0 && below ? 0 : low[i] - below;
-        to[i] = (real)float_of(((uint32_t)high[i] << 16) + rest);
-    }
+    const int32_t rest = (high & 0x7fff) == 0 && low < 0 ? 0 : low;
+    return float_of((high << 16) + (uint32_t)rest);
 }
 
 /* Exact, but for the payload of a NaN: rounded up it might be a number. */
-static void store_both(uint16_t *restrict high, uint16_t *restrict low, const real *restrict from,
-                       size_t n)
+PK_INLINE uint32_t upper_half(float x)
 {
-    PK_SIMD
-    for (size_t i = 0; i < n; i++) {
-        const float x = (float)from[i];
-        const uint32_t bits = bits_of(x);
-        high[i] = (uint16_t)((x == x ? bits + 0x8000 : bits | 0x400000) >> 16);
-        low[i] = (uint16_t)(x == x ? bits : 0);
-    }
+    return (x == x ? bits_of(x) + 0x8000 : bits_of(x) | 0x400000) >> 16;
+}
+
+PK_INLINE uint32_t lower_half(float x) { return x == x ? bits_of(x) & 0xffff : 0; }
+
+/* As bfloat16, up or down by chance. */
+PK_INLINE uint32_t by_chance(float x, uint32_t random)
+{
+    return (x == x ? bits_of(x) + (random >> 16) : bits_of(x) | 0x400000) >> 16;
 }
 
 /* ---- rounding by chance ---------------------------------------------------------------------- */
@@ -136,15 +103,69 @@ PK_INLINE numbers numbers_of(uint64_t seed, int64_t step, size_t block, int stat
     return (numbers){(uint32_t)both, (uint32_t)(both >> 32) | 1};
 }
 
-/* Stores at most one block as bfloat16, rounded with its random numbers. */
-static void store_by_chance(uint16_t *restrict to, const real *restrict from, size_t n, numbers of)
+/* ---- arrays ---------------------------------------------------------------------------------- */
+
+typedef enum { LOAD, LOAD_BOTH, STORE, STORE_BOTH, STORE_BY_CHANCE } conversion;
+
+/* For i < AT_ONCE, which compilers know: loops over what is left would be longer than the rest. */
+#define EACH(assignment)                                                                           \
+    PK_SIMD                                                                                        \
+    for (uint32_t i = 0; i < AT_ONCE; i++)                                                         \
+    assignment
+
+enum { AT_ONCE = 32 };
+
+PK_INLINE void convert_some(conversion how, int kind, uint16_t *half, uint16_t *low, real *wide,
+                            numbers of)
 {
-    PK_SIMD
-    for (uint32_t i = 0; i < (uint32_t)n; i++) {
-        const float x = (float)from[i];
-        const uint32_t bits = bits_of(x), up = bits + ((of.start + i * of.stride) >> 16);
-        to[i] = (uint16_t)((x == x ? up : bits | 0x400000) >> 16);
+    if (how == LOAD_BOTH)
+        EACH(wide[i] = (real)joined(half[i], (int16_t)low[i]);)
+    else if (how == LOAD && kind == PK_BF16)
+        EACH(wide[i] = (real)from_bf16(half[i]);)
+    else if (how == LOAD)
+        EACH(wide[i] = (real)from_f16(half[i]);)
+    else if (how == STORE_BOTH)
+        EACH((half[i] = (uint16_t)upper_half((float)wide[i]),
+              low[i] = (uint16_t)lower_half((float)wide[i]));)
+    else if (how == STORE_BY_CHANCE)
+        EACH(half[i] = (uint16_t)by_chance((float)wide[i], of.start + i * of.stride);)
+    else if (kind == PK_BF16)
+        EACH(half[i] = to_bf16((float)wide[i]);)
+    else
+        EACH(half[i] = to_f16((float)wide[i]);)
+}
+
+/* Between n numbers of 16 bits, of `kind`, with lower halves if `how` says so, and `wide`; by
+ * chance at most one block, whose numbers these are.  The last ones are converted in copies. */
+static __attribute__((noinline)) void convert(conversion how, int kind, void *half, uint16_t *low,
+                                              real *wide, size_t n, numbers of)
+{
+    struct {
+        uint16_t half[AT_ONCE], low[AT_ONCE];
+        real wide[AT_ONCE];
+    } copy;
+    const int loads = how <= LOAD_BOTH, both = how == LOAD_BOTH || how == STORE_BOTH;
+    uint16_t *h = half, *l = low;
+    for (; n >= AT_ONCE; n -= AT_ONCE, h += AT_ONCE, l += both ? AT_ONCE : 0, wide += AT_ONCE) {
+        convert_some(how, kind, h, l, wide, of);
+        of.start += AT_ONCE * of.stride;
     }
+    if (!n)
+        return;
+    memset(&copy, 0, sizeof copy);
+    if (loads)
+        memcpy(copy.half, h, n * sizeof *h);
+    if (loads && both)
+        memcpy(copy.low, l, n * sizeof *l);
+    if (!loads)
+        memcpy(copy.wide, wide, n * sizeof *wide);
+    convert_some(how, kind, copy.half, copy.low, copy.wide, of);
+    if (loads)
+        memcpy(wide, copy.wide, n * sizeof *wide);
+    if (!loads)
+        memcpy(h, copy.half, n * sizeof *h);
+    if (!loads && both)
+        memcpy(l, copy.low, n * sizeof *l);
 }
 
 #endif

@@ -1,71 +1,38 @@
 /* The loop of loop.h for states of 8 and 16 bits, block by block.  States are decoded in registers,
  * before the rule; what comes out of it is rounded there too if it is of 16 bits.  New states of 8
- * bits wait in L1 until the block is done and its scale is known.
+ * bits wait in L1 until the block is done and its scale is known.  Of the rule that `short_pays` in
+ * step_with there is a loop for parameters and gradients of 16 bits, too, where conversions take
+ * the time in which the divider is busy.
  *
  * The arithmetic of an element is that of loop.h. */
 #ifndef PK_NARROW_H
 #define PK_NARROW_H
 
-#include "codes.h"
+#include "blocks.h"
 #include "loop.h"
 
 #if PK_DTYPE_BITS == 32
-
-/* Memory is asked for this many elements ahead, because a block takes longer than the processor
- * looks ahead; its own prefetching alone gives three quarters of the speed. */
-enum { AHEAD = 2 * PK_BLOCK };
-
-/* One block of all states, and the arrays of its elements. */
-typedef struct {
-    real *param, *grad, *ema;
-    void *state[PK_MAX_STATES];
-    numbers numbers[PK_MAX_STATES];
-    uint32_t base[PK_MAX_STATES];
-} block;
-
-typedef struct {
-    _Alignas(CACHE_LINE) real param[PK_BLOCK], grad[PK_BLOCK], ema[PK_BLOCK];
-    uint32_t state[PK_MAX_STATES][PK_BLOCK / 2];
-} block_copies;
 
 /* The new states of a block of 8-bit codes. */
 typedef struct {
     _Alignas(CACHE_LINE) real state[PK_MAX_STATES][PK_BLOCK];
 } fresh_states;
 
-static __attribute__((noinline)) block block_at(const piece *t, size_t at, int reads, int positive)
-{
-    const pk_tensor *const of = t->narrow;
-    const size_t index = t->block + at / PK_BLOCK;
-    block b = {t->param ? t->param + at : NULL,
-               t->grad ? t->grad + at : NULL,
-               t->ema ? t->ema + at : NULL,
-               {NULL},
-               {{0, 0}},
-               {0}};
-    for (int s = 0; s < PK_MAX_STATES; s++)
-        if (reads >> s & 1) {
-            b.state[s] = element(of->state[s], index * PK_BLOCK, of->stored.states);
-            b.numbers[s] = numbers_of(of->seed, of->step, of->first_block + index, s);
-            if (of->stored.states == PK_8BIT)
-                b.base[s] = base_of(of->scale[s][index], positive >> s & 1);
-        }
-    return b;
-}
-
 /* The loop over a block: literals, and what passes from one vector to the next. */
 typedef struct {
-    int bits8, reads, positive, all, roots;
+    int bits, reads, positive, all, roots, in_halves;
     vec_unsigned words[PK_MAX_STATES];  /* of the states before the step */
     vec_unsigned halves[PK_MAX_STATES]; /* new states of 16 bits that wait for the other half */
     vec_unsigned random[PK_MAX_STATES];
     vec_bits agree;
 } loop;
 
-PK_INLINE vec decoded(const block *b, const loop *l, int s, int j)
+PK_INLINE vec decoded(const block *b, const loop *l, int s, size_t at, int j)
 {
     const vec_unsigned base = broadcast_bits(b->base[s]);
-    if (!l->bits8)
+    if (l->bits == 32)
+        return load((const real *)b->state[s] + at);
+    if (l->bits == 16)
         return decoded_half(l->words[s], j);
     if (l->positive >> s & 1)
         return decoded_positive(l->words[s], j, base);
@@ -79,19 +46,23 @@ static __attribute__((noinline)) void watch_vector(watched_sums *sums, vec befor
 
 /* One step of elements at .. at + LANES - 1, whose codes are those with number j of the words; j is
  * 0 or 1. */
-PK_INLINE void step_lanes(const piece *t, const block *b, fresh_states *fresh, loop *l, size_t at,
-                          int j, context k, update_rule *rule)
+PK_INLINE void step_lanes(const piece *t, const block *b, fresh_states *fresh, loop *l,
+                          const operands *given, size_t at, int j, context k, update_rule *rule)
 {
-    vectors x = {.p = load(b->param + at), .g = load(b->grad + at)};
+    real *const param = l->in_halves ? given->param + at % AT_ONCE : b->param + at;
+    real *const grad = l->in_halves ? given->grad + at % AT_ONCE : b->grad + at;
+    vectors x = {.p = load(param), .g = load(grad)};
     const vec before = x.p, g = x.g;
-    __builtin_prefetch(b->param + at + AHEAD, 1);
-    __builtin_prefetch(b->grad + at + AHEAD);
+    if (!l->in_halves) {
+        __builtin_prefetch(param + AHEAD, 1);
+        __builtin_prefetch(grad + AHEAD);
+    }
     for (int s = 0; s < PK_MAX_STATES; s++)
         if (l->reads >> s & 1)
-            x.s[s] = decoded(b, l, s, j);
+            x.s[s] = decoded(b, l, s, at, j);
     if (l->all && b->ema)
         x.ema = load(b->ema + at);
-    k.by_products = l->roots && j;
+    k.by_products = l->roots && j && !l->in_halves;
     x = l->all ? stepped(x, k, t->caution, rule) : rule(x, k);
     if (l->all && t->counting) {
         l->agree += x.agree;
@@ -102,8 +73,8 @@ PK_INLINE void step_lanes(const piece *t, const block *b, fresh_states *fresh, l
     for (int s = 0; s < PK_MAX_STATES; s++) {
         if (!(l->reads >> s & 1))
             continue;
-        if (l->bits8) {
-            store(fresh->state[s] + at, x.s[s]);
+        if (l->bits != 16) {
+            store((l->bits == 8 ? fresh->state[s] : (real *)b->state[s]) + at, x.s[s]);
             continue;
         }
         const vec_unsigned half = rounded_half(x.s[s], l->random[s]);
@@ -115,7 +86,7 @@ PK_INLINE void step_lanes(const piece *t, const block *b, fresh_states *fresh, l
         else
             l->halves[s] = half >> 16;
     }
-    store(b->param + at, x.p);
+    store(param, x.p);
     if (l->all && b->ema)
         store(b->ema + at, x.ema);
     if (l->all && k.zero_grad)
@@ -127,11 +98,14 @@ PK_INLINE void load_state_words(const block *b, loop *l, size_t at)
 {
     const size_t w = at % WORDS, half = at % GROUP / (2 * WORDS); /* of the words of 8-bit codes */
     for (int s = 0; s < PK_MAX_STATES; s++)
-        if (l->reads >> s & 1) {
-            const uint32_t *const words =
-                (const uint32_t *)b->state[s] + (l->bits8 ? at / GROUP * WORDS : (at - w) / 2) + w;
-            l->words[s] = load_words(words) >> (l->bits8 ? 16 * (uint32_t)half : 0);
-            __builtin_prefetch(words + AHEAD / (l->bits8 ? 4 : 2), 1);
+        if (l->bits == 32 && l->reads >> s & 1) {
+            __builtin_prefetch((const real *)b->state[s] + at + AHEAD, 1);
+            __builtin_prefetch((const real *)b->state[s] + at + WORDS + AHEAD, 1);
+        } else if (l->reads >> s & 1) {
+            const uint32_t *const words = (const uint32_t *)b->state[s] +
+                                          (l->bits == 8 ? at / GROUP * WORDS : (at - w) / 2) + w;
+            l->words[s] = load_words(words) >> (l->bits == 8 ? 16 * (uint32_t)half : 0);
+            __builtin_prefetch(words + AHEAD / (l->bits == 8 ? 4 : 2), 1);
         }
 }
 
@@ -139,13 +113,18 @@ PK_INLINE void load_state_words(const block *b, loop *l, size_t at)
 PK_INLINE void step_pair(const piece *t, const block *b, fresh_states *fresh, loop *l, size_t pair,
                          vec_unsigned *first, const context *k, update_rule *rule)
 {
+    operands x;
+    if (l->in_halves)
+        open_operands(b, pair, &x);
     for (uint32_t w = 0; w < WORDS; w += LANES) {
         for (int s = 0; s < PK_MAX_STATES; s++)
             l->random[s] = first[s] + w * b->numbers[s].stride;
         load_state_words(b, l, pair + w);
-        step_lanes(t, b, fresh, l, pair + w, 0, *k, rule);
-        step_lanes(t, b, fresh, l, pair + w + WORDS, 1, *k, rule);
+        step_lanes(t, b, fresh, l, &x, pair + w, 0, *k, rule);
+        step_lanes(t, b, fresh, l, &x, pair + w + WORDS, 1, *k, rule);
     }
+    if (l->in_halves)
+        close_operands(b, pair, &x);
     for (int s = 0; s < PK_MAX_STATES; s++)
         first[s] += 2 * WORDS * b->numbers[s].stride;
 }
@@ -154,18 +133,17 @@ PK_INLINE void step_pair(const piece *t, const block *b, fresh_states *fresh, lo
 PK_INLINE size_t step_block(const piece *t, const block *whole, fresh_states *fresh, loop l,
                             const context *c, int variant, update_rule *rule)
 {
-    const block b = *whole;
-    const size_t stride = l.all ? 2 * WORDS : GROUP;
+    const size_t stride = l.all || l.in_halves ? 2 * WORDS : GROUP;
     vec_unsigned first[PK_MAX_STATES];
     context k = *c;
     size_t count = 0;
     k.variant = variant; /* perhaps a literal */
     for (int s = 0; s < PK_MAX_STATES; s++)
-        first[s] = first_numbers(b.numbers[s]);
-    for (size_t at = 0; at < PK_BLOCK; at += stride) {
-        step_pair(t, &b, fresh, &l, at, first, &k, rule);
-        if (!l.all)
-            step_pair(t, &b, fresh, &l, at + 2 * WORDS, first, &k, rule);
+        first[s] = first_numbers(whole->numbers[s]);
+    for (size_t at = 0; at < (l.in_halves ? whole->n : PK_BLOCK); at += stride) {
+        step_pair(t, whole, fresh, &l, at, first, &k, rule);
+        if (!l.all && !l.in_halves)
+            step_pair(t, whole, fresh, &l, at + 2 * WORDS, first, &k, rule);
     }
     for (int j = 0; l.all && j < LANES; j++)
         count -= (size_t)l.agree[j];
@@ -182,49 +160,11 @@ static __attribute__((noinline)) void encode_states(const piece *t, size_t at, s
     for (int s = 0; s < PK_MAX_STATES; s++) {
         if (!(reads >> s & 1))
             continue;
-        float *const scale = t->narrow->scale[s] + t->block + at / PK_BLOCK;
+        float *const scale = t->narrow->scale[s] + (t->first + at) / PK_BLOCK;
         if (n < PK_BLOCK)
             memset(fresh->state[s] + n, 0, (PK_BLOCK - n) * sizeof(real));
         (positive >> s & 1 ? encode_positive : encode_signed)(fresh->state[s], b->state[s], scale,
                                                               b->numbers[s]);
-    }
-}
-
-/* The bytes that n elements of a state take. */
-PK_INLINE size_t bytes_of(size_t n, int bits8)
-{
-    return round_up(n, PK_CODE_GROUP) * (bits8 ? 1 : 2);
-}
-
-/* A block shorter than PK_BLOCK in copies that are filled up with zeros. */
-static __attribute__((noinline)) block copied(const block *b, size_t n, int bits8, block_copies *c)
-{
-    block copied = *b;
-    memset(c, 0, sizeof *c);
-    copied.param = memcpy(c->param, b->param, n * sizeof(real));
-    copied.grad = memcpy(c->grad, b->grad, n * sizeof(real));
-    copied.ema = b->ema ? memcpy(c->ema, b->ema, n * sizeof(real)) : NULL;
-    for (int s = 0; s < PK_MAX_STATES; s++)
-        if (b->state[s])
-            copied.state[s] = memcpy(c->state[s], b->state[s], bytes_of(n, bits8));
-    return copied;
-}
-
-static __attribute__((noinline)) void copy_block_back(const block *to, const block *from, size_t n,
-                                                      int bits8, int zero_grad)
-{
-    memcpy(to->param, from->param, n * sizeof(real));
-    if (to->ema)
-        memcpy(to->ema, from->ema, n * sizeof(real));
-    if (zero_grad)
-        memset(to->grad, 0, n * sizeof(real));
-    for (int s = 0; s < PK_MAX_STATES; s++) {
-        if (!to->state[s])
-            continue;
-        uint32_t *const words = from->state[s];
-        for (size_t i = n; !bits8 && i < round_up(n, GROUP); i++) /* perhaps -0 */
-            words[i / 32 * WORDS + i % WORDS] &= i / WORDS % 2 ? 0x0000ffff : 0xffff0000;
-        memcpy(to->state[s], words, bytes_of(n, bits8));
     }
 }
 
@@ -245,22 +185,26 @@ static __attribute__((noinline)) size_t update_blocks(block_step *step, int read
     fresh_states fresh;
     block_copies copies;
     piece t = *p;
-    for (size_t at = 0; at < t.n; at += PK_BLOCK) {
-        const size_t n = smaller(t.n - at, PK_BLOCK);
+    for (size_t at = 0, done; at < t.n; at += done) {
         const block b = block_at(&t, at, reads, positive);
-        const block whole = n < PK_BLOCK ? copied(&b, n, bits8, &copies) : b;
+        const size_t n = smaller(t.n - at, b.n);
+        done = b.n;
+        block filled;
+        const block *const whole = n < PK_BLOCK ? &filled : &b;
+        if (n < PK_BLOCK)
+            filled = copied(&b, n, bits8, &copies);
         if (n < PK_BLOCK)
             t.sums = NULL;
-        agreeing += step(&t, &whole, &fresh, k);
+        agreeing += step(&t, whole, &fresh, k);
         if (t.counting)
             continue;
         if (bits8)
-            encode_states(&t, at, n, &whole, &fresh, reads, positive);
-        if (n == PK_BLOCK)
+            encode_states(&t, at, n, whole, &fresh, reads, positive);
+        if (n >= PK_BLOCK)
             continue;
         if (p->sums)
-            watch_copies(p->sums, &b, &whole, n);
-        copy_block_back(&b, &whole, n, bits8, k->zero_grad);
+            watch_copies(p->sums, &b, whole, n);
+        copy_block_back(&b, whole, n, bits8, k->zero_grad);
     }
     return agreeing;
 }
@@ -273,14 +217,29 @@ PK_INLINE size_t step_with(const piece *t, const block *b, fresh_states *fresh, 
 {
     const int short_pays = LANES == 16 && roots == ROOTS_1_IN_4 && reads == STATES_01;
     const int all = !short_pays || !k->rule_only || b->ema || t->sums || t->counting;
-    loop l = {.reads = reads, .positive = positive, .roots = roots, .all = 1};
-    l.bits8 = 1;
+    loop l; /* the arrays are not set: to clear them takes as long as 40 elements */
+    l.reads = reads;
+    l.positive = positive;
+    l.roots = roots;
+    l.all = 1;
+    l.in_halves = 0;
+    l.agree = (vec_bits){0};
+    if (short_pays && t->halves) {
+        l.in_halves = 1;
+        l.all = 0;
+        l.bits = 16;
+        if (t->narrow->stored.states == PK_BF16)
+            return step_block(t, b, fresh, l, k, variant, rule);
+        l.bits = 32;
+        return step_block(t, b, fresh, l, k, variant, rule);
+    }
+    l.bits = 8;
     if (t->narrow->stored.states == PK_8BIT && all)
         return step_block(t, b, fresh, l, k, variant, rule);
     l.all = 0;
     if (t->narrow->stored.states == PK_8BIT)
         return step_block(t, b, fresh, l, k, variant, rule);
-    l.bits8 = 0;
+    l.bits = 16;
     if (!all)
         return step_block(t, b, fresh, l, k, variant, rule);
     l.all = 1;
@@ -303,12 +262,15 @@ PK_INLINE size_t step_with(const piece *t, const block *b, fresh_states *fresh, 
 
 PK_INLINE void read_block(const block *b, int state, int bits8, int positive, real *values)
 {
-    loop l = {.bits8 = bits8, .reads = 1 << state, .positive = positive << state};
+    loop l;
+    l.bits = bits8 ? 8 : 16;
+    l.reads = 1 << state;
+    l.positive = positive << state;
     for (size_t pair = 0; pair < PK_BLOCK; pair += 2 * WORDS)
         for (size_t at = pair; at < pair + WORDS; at += LANES) {
             load_state_words(b, &l, at);
-            store(values + at, decoded(b, &l, state, 0));
-            store(values + at + WORDS, decoded(b, &l, state, 1));
+            store(values + at, decoded(b, &l, state, at, 0));
+            store(values + at + WORDS, decoded(b, &l, state, at, 1));
         }
 }
 

@@ -1,6 +1,6 @@
 /* Arrays of other formats.  Among the files of the optimizers only this one, formats.h and codes.h
  * know element sizes and formats; sweep.h and norm.h call it.  The loops see a `piece`, whose
- * arrays are `real`, except perhaps its states, which narrow.h converts in registers.  Another
+ * arrays are `real`, except perhaps what blocks.h and narrow.h convert in the loop.  Another
  * array in another format is converted into a copy in L1 and back, STAGE elements at a time: no
  * loop and no rule knows of it.
  *
@@ -20,8 +20,9 @@ enum {
 typedef struct piece {
     real *param, *grad, *state[PK_MAX_STATES], *ema; /* [n] each; NULL where there is none */
     size_t n;
-    const pk_tensor *narrow;  /* if its states are: where they are, with its number; else NULL */
-    size_t block;             /* and the index of the first block */
+    const pk_tensor *narrow;  /* if narrow.h steps it: where its narrow arrays are; else NULL */
+    size_t first;             /* and the index of the first element there */
+    int halves;               /* param and grad, too, where they are NULL; see in_halves */
     const struct piece *next; /* the tensor after this one, if it should be prefetched, else NULL */
     struct watched_sums *sums; /* watch.h: where what the step does is summed, or NULL */
     real rate;                 /* LAMB: replaces the rate of the context */
@@ -94,7 +95,7 @@ PK_INLINE real *as_real(const void *array, size_t n, int kind, real *copy)
 {
     if (!array || is_stored_as_real(kind))
         return (real *)(uintptr_t)array;
-    load_as(copy, array, n, kind);
+    convert(LOAD, kind, (void *)(uintptr_t)array, NULL, copy, n, (numbers){0, 0});
     return copy;
 }
 
@@ -103,7 +104,7 @@ PK_INLINE real *param_as_real(const pk_tensor *part, real *copy)
 {
     if (!part->low || is_stored_as_real(part->stored.param))
         return as_real(part->param, part->n, part->stored.param, copy);
-    load_both(copy, part->param, part->low, part->n);
+    convert(LOAD_BOTH, PK_BF16, part->param, part->low, copy, part->n, (numbers){0, 0});
     return copy;
 }
 
@@ -111,23 +112,26 @@ PK_INLINE real *param_as_real(const pk_tensor *part, real *copy)
 static void store_param(const pk_tensor *part, const real *from)
 {
     size_t block = part->first_block;
-    if (part->low) {
-        store_both(part->param, part->low, from, part->n);
-    } else if (!part->stored.by_chance) {
-        store_as(part->param, from, part->n, part->stored.param);
-    } else {
-        uint16_t *const to = part->param;
-        for (size_t i = 0; i < part->n; i += PK_BLOCK)
-            store_by_chance(to + i, from + i, part->n - i < PK_BLOCK ? part->n - i : PK_BLOCK,
-                            numbers_of(part->seed, part->step, block++, PK_MAX_STATES));
+    real *const values = (real *)(uintptr_t)from;
+    const int kind = part->stored.param;
+    if (!part->stored.by_chance) {
+        convert(part->low ? STORE_BOTH : STORE, kind, part->param, part->low, values, part->n,
+                (numbers){0, 0});
+        return;
     }
+    uint16_t *const to = part->param;
+    for (size_t i = 0; i < part->n; i += PK_BLOCK)
+        convert(STORE_BY_CHANCE, kind, to + i, NULL, values + i,
+                part->n - i < PK_BLOCK ? part->n - i : PK_BLOCK,
+                numbers_of(part->seed, part->step, block++, PK_MAX_STATES));
 }
 
 /* The states of elements begin..end-1. */
 PK_INLINE void open_states(piece *p, const pk_tensor *t, size_t begin)
 {
     p->narrow = has_narrow_states(t) ? t : NULL;
-    p->block = begin / PK_BLOCK;
+    p->first = begin;
+    p->halves = 0;
     for (int s = 0; s < PK_MAX_STATES; s++)
         p->state[s] = t->state[s] && !p->narrow ? (real *)t->state[s] + begin : NULL;
 }
@@ -140,6 +144,26 @@ PK_INLINE const piece *open_native(piece *p, const pk_tensor *t, size_t begin, s
     p->grad = (real *)(uintptr_t)t->grad + begin;
     p->ema = t->ema ? (real *)t->ema + begin : NULL;
     open_states(p, t, begin);
+    return p;
+}
+
+/* Whether all arrays are native or in PK_BF16, as open_halves wants them. */
+PK_INLINE int in_halves(const pk_tensor *t)
+{
+    const int kinds = t->stored.param | t->stored.grad | t->stored.states | t->stored.copy;
+    return (kinds & ~PK_BF16) == 0 && !t->ema;
+}
+
+/* p, for a loop that converts in registers. */
+PK_INLINE const piece *open_halves(piece *p, const pk_tensor *t, size_t begin, size_t end)
+{
+    open_native(p, t, begin, end);
+    if (!is_stored_as_real(t->stored.param))
+        p->param = NULL;
+    if (!is_stored_as_real(t->stored.grad))
+        p->grad = NULL;
+    p->narrow = t;
+    p->halves = 1;
     return p;
 }
 
@@ -174,9 +198,9 @@ static void close_copies(const piece *p, const pk_tensor *t, size_t begin, int z
     if (p->param != part.param)
         store_param(&part, p->param);
     if (part.copy)
-        store_as(part.copy, p->param, part.n, part.stored.copy);
+        convert(STORE, part.stored.copy, part.copy, NULL, p->param, part.n, (numbers){0, 0});
     if (p->ema != part.ema)
-        store_as(part.ema, p->ema, part.n, part.stored.ema);
+        convert(STORE, part.stored.ema, part.ema, NULL, p->ema, part.n, (numbers){0, 0});
     if (zero_grad && p->grad != part.grad)
         memset((void *)(uintptr_t)part.grad, 0, part.n * size_as(part.stored.grad));
 }

@@ -54,6 +54,7 @@ typedef struct {
     const chunk_start *starts;   /* [chunks] */
     const optimizer *optimizer;
     update_function *narrow; /* its update of tensors with narrow states, or NULL */
+    int takes_halves;        /* whether that takes what open_halves opens, if rule_only */
     const char *configs;     /* an array of the optimizer's config, each beginning with pk_common */
     const double *rates;     /* [count], or NULL: the rate is in the context */
     size_t *agreeing;    /* [count] the number of agreeing elements of a cautious update, or NULL */
@@ -226,8 +227,15 @@ PK_INLINE size_t update_elements(const sweep *s, const pk_tensor *t, size_t begi
                                  piece *p, const context *k)
 {
     update_function *const update = has_narrow_states(t) ? s->narrow : s->optimizer->update;
-    return is_native(t) ? update(open_native(p, t, begin, end), k)
-                        : update_staged(update, t, begin, end, *p, k);
+    if (is_native(t))
+        return update(open_native(p, t, begin, end), k);
+    if (s->takes_halves && k->rule_only && !k->variant && !p->sums && !p->counting &&
+        in_halves(t)) {
+        const size_t blocks = begin + (end - begin) / PK_BLOCK * PK_BLOCK;
+        s->narrow(open_halves(p, t, begin, blocks), k);
+        begin = blocks;
+    }
+    return update_staged(update, t, begin, end, *p, k);
 }
 
 PK_INLINE void update_visit(const sweep *s, share of, const pk_tensor **prepared, context *k)

@@ -22,7 +22,7 @@ from ..checkpoint import check_arrays, check_mapping
 from ..params import Array, Arrays, Params
 from .hyper import Grads, Settings, Switch, Value, at_step, lrs_at_step, override
 from .like import settings_like
-from .narrow import Stored, as_stored, check_storage, dtypes_of
+from .narrow import Stored, as_stored, check_storage, dtypes_of, set_params
 from .watch import Watched
 
 if TYPE_CHECKING:
@@ -322,7 +322,8 @@ class Optimizer(Watched, Stored, Uncopied, Declared):
         """Load the state of an optimizer of the same class and parameters; copies the arrays.
 
         A hyper-parameter that is a schedule, here or in the saved optimizer, keeps its value here.
-        States that were saved with another `state_dtype` are stored as this optimizer has them.
+        States that were saved with another `state_dtype` or `master` are stored as this optimizer
+        has them; a "master" in `state` then sets the parameters, too (docs/semantics.md).
 
         Raises
         ------
@@ -331,13 +332,12 @@ class Optimizer(Watched, Stored, Uncopied, Declared):
             been changed then.
         """
         settings = self.check_state_dict(state)
-        state = as_stored(self, apart(state, self.state_dict().values()))
+        state = as_stored(self, given := apart(state, self.state_dict().values()))
         plan, named = self._plan, self._params.named
-        states = {
-            name: [state.get(key) for key in named(name, a)] for name, a in plan.states.items()
-        }
+        states = {name: [state.get(k) for k in named(name, a)] for name, a in plan.states.items()}
         hypers = at_step(state["calls"], settings.merged)
         plan.restore(hypers, settings, states, state["steps"], state["calls"], state["skipped"])
+        set_params(self, given)
 
     def check_state_dict(self, state: Mapping[str, Any]) -> Settings:
         """Raise what `load_state_dict` would raise; returns the settings that it would set."""

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from .. import _checks, _optim
 from .._held import NARROW, wide
 from .._places import words_of
+from ..checkpoint import check_value
 from ..params import Params
+from ..reference.halves import split_float32
 
 STATE_DTYPES = ("float32", "bfloat16", "8bit")
 MASTERS = ("float32", "remainder", "stochastic")
@@ -172,7 +174,63 @@ def as_stored(opt: Stored, state: Any) -> Any:
                     found[scale_key] = np.zeros_like(scales[i])
                 to = found[key], found.get(scale_key)
                 _optim.convert_state(opt._kernel, name, *to, values, seed, step, True, first)
+    _convert_masters(plan, tree, found)
     return found
+
+
+def _convert_masters(plan: Any, tree: Params, found: dict[str, Any]) -> None:
+    """Change what the state dict `found` has of masters to what the optimizer keeps.
+
+    The lower halves of parameters belong to those that the optimizer has now.
+    """
+    masters, lows = (list(tree.named(name, tree.arrays)) for name in ("master", "remainder"))
+    keeps = next((name for name in ("master", "remainder") if name in plan.states), None)
+    for i, (param, master, low) in enumerate(zip(tree.arrays, masters, lows, strict=True)):
+        kind = tree.held.kinds[i]
+        wanted = keeps if kind else None
+        given = "master" if master in found else "remainder" if low in found else None
+        if given == wanted:
+            continue
+        if given is None:
+            raise ValueError(
+                f"state: expected {master!r}, the parameter in float32, got neither that nor "
+                f"{low!r}; add it, as in {{**state, {master!r}: weights}}"
+            )
+        if wanted is None and kind:
+            name = master if given == "master" else low
+            raise ValueError(
+                f"state: expected no {name!r}, because 'stochastic' keeps nothing but the "
+                "parameters; leave it out if they may be rounded"
+            )
+        if given == "master":
+            check_value(np.empty(param.shape, np.float32), found[master], f"state[{master!r}]")
+            if not param.flags.writeable:
+                what = _shown(tree, i)
+                raise ValueError(f"{what}: expected a writable array to set to {master!r}")
+            value = found.pop(master)
+            if wanted:
+                found[low] = split_float32(value)[1]
+        elif kind == NARROW["bfloat16"]:
+            check_value(np.empty(param.shape, np.uint16), found[low], f"state[{low!r}]")
+            found[master] = wide(param, kind, np.ascontiguousarray(found.pop(low)))
+        else:
+            raise ValueError(
+                f"state: expected {master!r} for {_shown(tree, i)}, got {low!r}; of the bfloat16 "
+                "parameter it belongs to, pyoptk.reference.join_float32 makes that"
+            )
+
+
+def set_params(opt: Stored, state: Mapping[str, Any]) -> None:
+    """Set parameters to the masters of a state dict where the optimizer keeps none."""
+    tree = opt._params
+    if "master" in opt._plan.states:
+        return
+    with tree.held.locked("load_state_dict"):
+        for i, key in enumerate(tree.named("master", tree.arrays)):
+            if key in state and tree.held.kinds[i]:
+                tree.arrays[i].view(np.uint16)[...] = split_float32(state[key])[0]
+            elif key in state:
+                tree.arrays[i][...] = state[key]
 
 
 def kind_of_state(array: Any, scale: Any, shape: tuple[int, ...]) -> str | None:

@@ -1,0 +1,144 @@
+/* Blocks of the elements of a tensor, whose states or other arrays are narrow: where they are, and
+ * what takes their place where arrays are converted or too short. */
+#ifndef PK_BLOCKS_H
+#define PK_BLOCKS_H
+
+#include "codes.h"
+
+#if PK_DTYPE_BITS == 32
+
+/* Memory is asked for this many elements ahead, because a block takes longer than the processor
+ * looks ahead; its own prefetching alone gives three quarters of the speed. */
+enum { AHEAD = 2 * PK_BLOCK };
+
+/* One block of all states, and the arrays of its elements. */
+typedef struct {
+    real *param, *grad, *ema;
+    void *state[PK_MAX_STATES];
+    numbers numbers[PK_MAX_STATES + 1]; /* the last: of the parameter */
+    uint32_t base[PK_MAX_STATES];
+    uint16_t *half, *half_grad, *low, *copy; /* of 16 bits: param and grad, if those are NULL */
+    size_t n;
+} block;
+
+typedef struct {
+    _Alignas(CACHE_LINE) real param[PK_BLOCK], grad[PK_BLOCK], ema[PK_BLOCK];
+    uint32_t state[PK_MAX_STATES][PK_BLOCK / 2];
+} block_copies;
+
+static __attribute__((noinline)) block block_at(const piece *t, size_t at, int reads, int positive)
+{
+    const pk_tensor *const of = t->narrow;
+    const size_t i = t->first + at, index = i / PK_BLOCK, nth = of->first_block + index;
+    block b = {.param = t->param ? t->param + at : NULL,
+               .grad = t->grad ? t->grad + at : NULL,
+               .ema = t->ema ? t->ema + at : NULL,
+               .n = PK_BLOCK};
+    if (t->halves) {
+        b.half = element(of->param, i, PK_BF16);
+        b.low = element(of->low, i, PK_BF16);
+        b.copy = element(of->copy, i, PK_BF16);
+        b.half_grad = element(of->grad, i, PK_BF16);
+        if (of->stored.by_chance)
+            b.numbers[PK_MAX_STATES] = numbers_of(of->seed, of->step, nth, PK_MAX_STATES);
+        else if (!has_narrow_states(of))
+            b.n = t->n; /* without random numbers there is no block */
+    }
+    for (int s = 0; s < PK_MAX_STATES; s++)
+        if (reads >> s & 1) {
+            b.state[s] = element(of->state[s], i, of->stored.states);
+            if (of->stored.states)
+                b.numbers[s] = numbers_of(of->seed, of->step, nth, s);
+            if (of->stored.states == PK_8BIT)
+                b.base[s] = base_of(of->scale[s][index], positive >> s & 1);
+        }
+    return b;
+}
+
+/* Parameters and gradients of 2 * WORDS elements, as `real`. */
+typedef struct {
+    _Alignas(CACHE_LINE) real param_copy[AT_ONCE], grad_copy[AT_ONCE];
+    real *param, *grad;
+} operands;
+
+/* Those of a block from element `at` on: arrays, or what is converted of 16 bits; and asks for what
+ * will be. */
+PK_INLINE void open_operands(const block *b, size_t at, operands *x)
+{
+    const numbers none = {0, 0};
+    uint16_t *const half = element(b->half, at, PK_BF16), *const low = element(b->low, at, PK_BF16);
+    uint16_t *const half_grad = element(b->half_grad, at, PK_BF16);
+    x->param = b->param ? b->param + at : x->param_copy;
+    x->grad = b->grad ? b->grad + at : x->grad_copy;
+    __builtin_prefetch(b->param ? (void *)(x->param + AHEAD) : half + AHEAD, 1);
+    __builtin_prefetch(b->grad ? (void *)(x->grad + AHEAD) : half_grad + AHEAD);
+    if (low) {
+        __builtin_prefetch(low + AHEAD, 1);
+        convert_some(LOAD_BOTH, PK_BF16, half, low, x->param, none);
+    } else if (!b->param) {
+        convert_some(LOAD, PK_BF16, half, NULL, x->param, none);
+    }
+    if (b->param)
+        __builtin_prefetch(x->param + WORDS + AHEAD, 1);
+    if (b->grad)
+        __builtin_prefetch(x->grad + WORDS + AHEAD);
+    else
+        convert_some(LOAD, PK_BF16, half_grad, NULL, x->grad, none);
+}
+
+PK_INLINE void close_operands(const block *b, size_t at, operands *x)
+{
+    uint16_t *const half = element(b->half, at, PK_BF16), *const low = element(b->low, at, PK_BF16);
+    uint16_t *const copy = element(b->copy, at, PK_BF16);
+    numbers of = b->numbers[PK_MAX_STATES];
+    of.start += (uint32_t)at * of.stride;
+    if (low)
+        convert_some(STORE_BOTH, PK_BF16, half, low, x->param, of);
+    else if (!b->param)
+        convert_some(STORE_BY_CHANCE, PK_BF16, half, NULL, x->param, of);
+    if (copy) {
+        __builtin_prefetch(copy + AHEAD, 1);
+        convert_some(STORE, PK_BF16, copy, NULL, x->param, of);
+    }
+}
+
+/* The bytes that n elements of a state take. */
+PK_INLINE size_t bytes_of(size_t n, int bits8)
+{
+    return round_up(n, PK_CODE_GROUP) * (bits8 ? 1 : 2);
+}
+
+/* A block shorter than PK_BLOCK in copies that are filled up with zeros. */
+static __attribute__((noinline)) block copied(const block *b, size_t n, int bits8, block_copies *c)
+{
+    block copied = *b;
+    memset(c, 0, sizeof *c);
+    copied.param = memcpy(c->param, b->param, n * sizeof(real));
+    copied.grad = memcpy(c->grad, b->grad, n * sizeof(real));
+    copied.ema = b->ema ? memcpy(c->ema, b->ema, n * sizeof(real)) : NULL;
+    for (int s = 0; s < PK_MAX_STATES; s++)
+        if (b->state[s])
+            copied.state[s] = memcpy(c->state[s], b->state[s], bytes_of(n, bits8));
+    return copied;
+}
+
+static __attribute__((noinline)) void copy_block_back(const block *to, const block *from, size_t n,
+                                                      int bits8, int zero_grad)
+{
+    memcpy(to->param, from->param, n * sizeof(real));
+    if (to->ema)
+        memcpy(to->ema, from->ema, n * sizeof(real));
+    if (zero_grad)
+        memset(to->grad, 0, n * sizeof(real));
+    for (int s = 0; s < PK_MAX_STATES; s++) {
+        if (!to->state[s])
+            continue;
+        uint32_t *const words = from->state[s];
+        for (size_t i = n; !bits8 && i < round_up(n, GROUP); i++) /* perhaps -0 */
+            words[i / 32 * WORDS + i % WORDS] &= i / WORDS % 2 ? 0x0000ffff : 0xffff0000;
+        memcpy(to->state[s], words, bytes_of(n, bits8));
+    }
+}
+
+#endif
+#endif
