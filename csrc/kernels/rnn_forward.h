@@ -277,8 +277,7 @@ static void rnn_project(const rnn_job *job, size_t t, range rows, range columns)
             if (is_active)
                 h = zoned(job, ZONEOUT_H, t, b, at, h, load(h_at(job, t + 1, b) + at));
             rnn_put(job, t, b, at, smaller(job->R - at, LANES), h,
-                    is_active || job->s.repeat_last ? h : broadcast(0), 1,
-                    is_reset(job, t + 1, b));
+                    is_active || job->s.repeat_last ? h : broadcast(0), 1, is_reset(job, t + 1, b));
         }
     if (rounded(job->products))
         rnn_round_h(job, t + 1, rows, features.from, length(features));
