@@ -50,7 +50,7 @@ cdef enum: FEW = 8  # a backward pass takes 7
 
 
 cdef inline bint few_sorted(span *spans, Py_ssize_t n) noexcept nogil:
-    """Sort a few by address, faster than calls of a comparison; False, and nothing done, if many."""
+    """Sort a few by address, without calls of a comparison; False, and nothing done, if many."""
     cdef Py_ssize_t i, k
     cdef span one
     for i in range(1, n if n <= FEW else 1):
