@@ -117,13 +117,18 @@ enum { SPIN_NS = 50000 };
 /* Kernels need up to 600 KiB of stack on a worker; musl gives a thread 128 KiB. */
 enum { STACK_SIZE = 1 << 20 };
 
-/* A worker takes a bundle of consecutive chunks at a time.  The state of a job is one word, the
- * ticket: 20 bits for the number of the job, 8 for the limit of workers, 18 for the number of
- * bundles, 18 for the next bundle.  A worker takes a bundle by compare-and-swap, which fails if the
- * next job has begun.  Two words would be a race. */
-enum { BUNDLE_BITS = 18, LIMIT_BITS = 8, JOB_BITS = 20, MAX_BUNDLES = (1 << BUNDLE_BITS) - 1 };
+/* A thread takes a bundle of consecutive chunks at a time.  The state of a job is one word, the
+ * ticket: 22 bits for the number of the job, 8 for the limit of workers, 17 for the end of the
+ * bundles that are left, 17 for the first of them.  A thread takes one by compare-and-swap, which
+ * fails if the next job has begun.  Two words would be a race.
+ *
+ * The caller takes the first bundle.  If there are many, workers take the last: with two threads
+ * each then finds in its L2 what it had there in the last job.  Otherwise they take the first, too:
+ * what comes first is what a layer has used last.  The lowest bit of a job's number says which. */
+enum { BUNDLE_BITS = 17, LIMIT_BITS = 8, JOB_BITS = 22, MAX_BUNDLES = (1 << BUNDLE_BITS) - 1 };
+enum { MANY = 8 }; /* for each thread */
 #define NEXT(t) ((size_t)((t) & MAX_BUNDLES))
-#define BUNDLES(t) ((size_t)((t) >> BUNDLE_BITS & MAX_BUNDLES))
+#define END(t) ((size_t)((t) >> BUNDLE_BITS & MAX_BUNDLES))
 #define LIMIT(t) ((int)((t) >> 2 * BUNDLE_BITS & (PK_MAX_THREADS - 1)))
 #define JOB(t) ((uint32_t)((t) >> (2 * BUNDLE_BITS + LIMIT_BITS)))
 
@@ -144,11 +149,14 @@ const char *pk_threads_backend(void) { return "pool"; }
 
 static void take_bundles(uint32_t job)
 {
+    const int last = on_worker && job & 1;
     uint64_t t = atomic_load(&pool.ticket);
-    while (JOB(t) == job && NEXT(t) < BUNDLES(t)) {
-        if (!atomic_compare_exchange_weak(&pool.ticket, &t, t + 1))
+    while (JOB(t) == job && NEXT(t) < END(t)) {
+        const uint64_t rest = last ? t - ((uint64_t)1 << BUNDLE_BITS) : t + 1;
+        if (!atomic_compare_exchange_weak(&pool.ticket, &t, rest))
             continue;
-        const size_t first = NEXT(t) * pool.chunks_per_bundle, left = pool.chunks - first;
+        const size_t bundle = last ? END(t) - 1 : NEXT(t);
+        const size_t first = bundle * pool.chunks_per_bundle, left = pool.chunks - first;
         const size_t count = left < pool.chunks_per_bundle ? left : pool.chunks_per_bundle;
         for (size_t c = first; c < first + count; c++)
             pool.fn(pool.arg, c);
@@ -197,7 +205,9 @@ static void run(chunk_function *fn, void *arg, size_t chunks, int nthreads)
     pool.chunks = chunks;
     pool.chunks_per_bundle = per_bundle;
     atomic_store(&pool.done, 0);
-    const uint32_t job = (JOB(atomic_load(&pool.ticket)) + 1) & ((1 << JOB_BITS) - 1);
+    const uint32_t before = JOB(atomic_load(&pool.ticket)) | 1;
+    const uint32_t many = bundles >= MANY * (size_t)nthreads;
+    const uint32_t job = (before + 1 + many) & ((1 << JOB_BITS) - 1);
     const uint64_t head = (uint64_t)job << LIMIT_BITS | (uint64_t)(nthreads - 1);
     atomic_store(&pool.ticket, (head << BUNDLE_BITS | bundles) << BUNDLE_BITS);
     /* A worker first counts itself as a sleeper, then reads the ticket.  Here the ticket is written

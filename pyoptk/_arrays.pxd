@@ -1,6 +1,8 @@
 # What other compiled modules cimport from _arrays.
 
 from cpython.buffer cimport Py_buffer
+from cpython.list cimport PyList_SetItem
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint64_t
 
 from .capi cimport PK_F32, PK_F64, pk_dtype, pk_sequence
@@ -45,6 +47,25 @@ cdef struct span:
 
 
 cdef enum: FEW = 8  # a backward pass takes 7
+
+
+cdef inline bint few_sorted(span *spans, Py_ssize_t n) noexcept nogil:
+    """Sort a few by address, without calls of a comparison; False, and nothing done, if many."""
+    cdef Py_ssize_t i, k
+    cdef span one
+    for i in range(1, n if n <= FEW else 1):
+        one, k = spans[i], i
+        while k > 0 and spans[k - 1].begin > one.begin:
+            spans[k] = spans[k - 1]
+            k -= 1
+        spans[k] = one
+    return n <= FEW
+
+
+cdef inline void put_name(list names, Py_ssize_t i, str name) noexcept:
+    """names[i] = name, without a number of Python's, which the limited API would make."""
+    Py_INCREF(name)
+    PyList_SetItem(names, i, name)
 
 
 cdef class Buffers:

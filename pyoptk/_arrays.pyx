@@ -298,7 +298,7 @@ cdef class Buffers:
 
     cdef Py_buffer *add(self, str name, bint writable) except NULL:
         cdef Py_buffer *view = &self.held[self.n_held]
-        self.names[self.n_held] = name
+        put_name(self.names, self.n_held, name)
         self.n_held += 1
         view.readonly = not writable
         if view.itemsize != (self.itemsize or self.held.itemsize) and view.itemsize != 2:
@@ -359,7 +359,8 @@ cdef class Buffers:
                     else:
                         self.spans[n].end += (view.shape[axis] - 1) * view.strides[axis]
                 n += 1
-        qsort(self.spans, n, sizeof(span), by_address)
+        if not few_sorted(self.spans, n):
+            qsort(self.spans, n, sizeof(span), by_address)
         self.n_spans = n
         for n in range(self.n_spans):
             for i in range(n + 1, self.n_spans):

@@ -117,7 +117,7 @@ PK_INLINE vec rnn_dh(const rnn_job *job, size_t t, size_t b, size_t at, size_t l
                      const int rare)
 {
     vec dh = load(job->dh + b * job->Q + at);
-    if (rare)
+    if (rare && job->h_mask)
         dh += past_dropout(job, b, at);
     if (rare && job->s.resets)
         dh = past_reset(job, t + 1, b, dh, job->dh_resets + b * job->Q + at);
@@ -155,7 +155,7 @@ PK_INLINE void rnn_cell_backward(const rnn_job *job, size_t t, size_t b, place p
     };
     const cell_context context = rare ? noisy_context(job, t, b, p.unit) : context_of(job, p.unit);
     vec past_h = {0}, past_c = {0};
-    if (rare && !projected)
+    if (rare && !projected && draws(&job->s, ZONEOUT_H))
         past_h = past_zoneout(job, ZONEOUT_H, t, b, p.unit, &dh);
     if (rare && job->c_new) {
         past_c = past_zoneout(job, ZONEOUT_C, t, b, p.unit, &dc);

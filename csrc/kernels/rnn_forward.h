@@ -143,13 +143,14 @@ static void rnn_pre_activations(const rnn_job *job, size_t t, range rows, range 
                 a + (with_h.from - rows.from) * WIDTH + OF_H.first * n, WIDTH, NULL);
 }
 
-/* Stores a new state, and the output of step t, for some features. */
+/* Stores a new state, and the output of step t, for some features; `anew`: whether a reset
+ * follows. */
 PK_INLINE void rnn_put(const rnn_job *job, size_t t, size_t b, size_t at, size_t lanes, vec h,
-                       vec y, const int rare)
+                       vec y, const int rare, int anew)
 {
     store(h_at(job, t + 1, b) + at, h);
     if (rare && job->before && !rounded(job->products)) {
-        const vec next = is_reset(job, t + 1, b) ? load(job->reset_h + b * job->P_h + at) : h;
+        const vec next = anew ? load(job->reset_h + b * job->P_h + at) : h;
         store(h_before(job, t + 1, b) + at, dropped_h(job, b, at, next));
     }
     if (job->y.data)
@@ -187,15 +188,15 @@ PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel,
                 store(c_next + r * P_c + p.unit, state);
         }
     }
-    for (size_t b = rows.from, r = 0; b < rows.to; b++, r++)
+    for (size_t b = rows.from, r = 0; b < rows.to; b++, r++) {
+        const real *c_b = c_new ? c_new + b * P_c : c_next + r * P_c, *h_b = h_at(job, t, b);
+        const int anew = rare && is_reset(job, t + 1, b);
+        if (rare)
+            h_b = h_or_reset(job, t, b, h_b);
         for (size_t v = 0; v < vectors; v++) {
             const place p = place_of(job, panel, v);
             const size_t at = r * WIDTH + v * LANES;
-            const real *c_b = c_new ? c_new + b * P_c : c_next + r * P_c;
             const vec state = CELL_HAS_C ? load(c_b + p.unit) : (vec){0};
-            const real *h_b = h_at(job, t, b);
-            if (rare)
-                h_b = h_or_reset(job, t, b, h_b);
             /* past the end of the sequence h does not change */
             vec h = to_project ? (vec){0} : load(h_b + p.unit);
             vec y = job->s.repeat_last ? h : broadcast(0);
@@ -203,15 +204,16 @@ PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel,
                 rare ? noisy_context(job, t, b, p.unit) : context_of(job, p.unit);
             if (active(job, t, b)) {
                 y = cell_h(&context, a + at, gates ? gates + at : NULL, p.n, state, h);
-                if (rare && !to_project)
+                if (rare && !to_project && noise_p(&job->s, ZONEOUT_H) > 0)
                     y = zoned(job, ZONEOUT_H, t, b, p.unit, h, y);
                 h = y;
             }
             if (to_project)
                 store(s_at(job, t, b) + p.unit, h);
             else if (!again)
-                rnn_put(job, t, b, p.unit, p.lanes, h, y, rare);
+                rnn_put(job, t, b, p.unit, p.lanes, h, y, rare, anew);
         }
+    }
 }
 
 /* The same with all options, compiled once.  Inline, they would slow down the usual case. */
@@ -278,7 +280,7 @@ static void rnn_project(const rnn_job *job, size_t t, range rows, range columns)
             if (is_active)
                 h = zoned(job, ZONEOUT_H, t, b, at, h, load(h_at(job, t + 1, b) + at));
             rnn_put(job, t, b, at, smaller(job->R - at, LANES), h,
-                    is_active || job->s.repeat_last ? h : broadcast(0), 1);
+                    is_active || job->s.repeat_last ? h : broadcast(0), 1, is_reset(job, t + 1, b));
         }
     if (rounded(job->products))
         rnn_round_h(job, t + 1, rows, features.from, length(features));

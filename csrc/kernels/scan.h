@@ -1,17 +1,18 @@
-/* Linear recurrences over time, kernels of math.c.  A row is the B * D elements of an array at one
- * time step.  Columns do not depend on each other, so a chunk is a range of columns.  It goes
- * through time row by row, because memory is read fastest in order.  Where it goes back in time, it
- * takes the columns from the last to the first as well, or backward would take 1.7 times as
- * long. */
+/* Linear recurrences over time, kernels of math.c.  A row is the T-th part of an array: what its
+ * elements have at one time step.  Elements do not depend on each other, so a chunk is a range of
+ * columns, and it walks through time row by row, because memory is read fastest in order.  Where
+ * time goes down, columns and elements do so as well: else backward takes 1.7 times as long.
+ * Processors follow such a walk badly, so backward asks for the next row: 0.7 times as long. */
 #ifndef PK_SCAN_H
 #define PK_SCAN_H
 
 #include "vec.h"
 
 enum {
-    SCAN_COLUMNS = 8192 / sizeof(real),   /* in a chunk: L1 holds its rows of one step */
-    SCAN_LINE = ALIGNMENT / sizeof(real), /* so that no cache line is written by two threads */
-    SCAN_SERIAL_BELOW = 1 << 15           /* elements: some 10 microseconds */
+    SCAN_COLUMNS = 8192 / sizeof(real),   /* of a chunk: L1 holds its rows of one step */
+    SCAN_LINE = ALIGNMENT / sizeof(real), /* two threads do not write one cache line */
+    SCAN_SERIAL_BELOW = 1 << 15,          /* elements: some 10 microseconds */
+    SCAN_ROWS = 5                         /* that a step of backward reads and writes in memory */
 };
 
 typedef struct {
@@ -100,11 +101,14 @@ static void scan_forward_chunk(void *arg, size_t chunk)
     restore_denormals(mode);
 }
 
-/* `carry` comes in as the part of the gradient of the state after the step that is from later
- * steps, and goes out as the gradient of the state before it. */
+/* `carry` is the gradient of the state after the step that comes from later ones, then that of the
+ * state before it.  `soon` are the rows of the step that follows. */
 PK_INLINE void scan_backward_vector(const real *a, const real *before, const real *dh, real *da,
-                                    real *db, real *carry, size_t i, size_t n)
+                                    real *db, real *carry, const real *const soon[SCAN_ROWS],
+                                    size_t i, size_t n)
 {
+    for (int k = 0; k < SCAN_ROWS; k++)
+        __builtin_prefetch(soon[k] + i);
     const vec u = load_n(dh + i, n) + load_n(carry + i, n), back = load_n(a + i, n) * u;
     store_n(da + i, u * load_n(before + i, n), n);
     store_n(db + i, u, n);
@@ -128,8 +132,13 @@ static void scan_backward_chunk(void *arg, size_t chunk)
             const real *before = scan_before(j, s, p);
             real *da = row_at(j->da, t, p.b) + p.d, *db = row_at(j->db, t, p.b) + p.d;
             real *carry = carried + (p.b * scan->D + p.d - begin);
+            const size_t next = scan_time(scan, s > 0 ? s - 1 : 0);
+            const real *const soon[SCAN_ROWS] = {
+                row_at(scan->a, next, p.b) + p.d, row_at(j->dh, next, p.b) + p.d,
+                row_at(j->h, scan_time(scan, s > 1 ? s - 2 : 0), p.b) + p.d,
+                row_at(j->da, next, p.b) + p.d, row_at(j->db, next, p.b) + p.d};
             if (before) {
-                SCAN_VECTORS(p.n, down, scan_backward_vector, a, before, dh, da, db, carry);
+                SCAN_VECTORS(p.n, down, scan_backward_vector, a, before, dh, da, db, carry, soon);
             } else {
                 PK_SIMD
                 for (size_t i = 0; i < p.n; i++) {
