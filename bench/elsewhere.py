@@ -20,7 +20,7 @@ MOVES = (
     "without float32 weights, moves half as many bytes; against its autocast it is 1.2 to 1.4. "
     "Nine other ways: decisions.md"
 )
-SMALL = (
+ROUNDED = (
     "with one thread products take 72 us at what L2 gives, 3 MB read and 1.5 written 169 at what "
     "L3 gives: together 0.22 of this roof, which takes 53, and with two threads 148"
 )
@@ -59,7 +59,7 @@ REASONS = {
     "8bit states": CODES,
     "10,000,000 elements, bfloat16": ONE_HALF,
     "512 rows, 1024 to 1024, compute": MOVES,
-    "128 rows, 512 to 512, compute": SMALL,
+    "128 rows, 512 to 512, compute": ROUNDED,
     "compute=bfloat16": PAIRS,
     "Linear and ReLU, 8 rows": CALLS,
     "Linear and ReLU, 32 rows, 64": CALLS,

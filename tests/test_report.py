@@ -70,7 +70,7 @@ def test_parts_can_be_named_and_unknown_ones_are_refused(monkeypatch, tmp_path, 
 
 def test_every_bar_is_about_a_row_that_is_measured():
     found = [(row["label"], bar) for row in work.peers() for bar in row["bars"]]
-    assert len(found) == 99
+    assert len(found) == 115
     assert {peer for _, (times, *peers) in found for peer in peers} <= {
         entry.name for entry in environments.peers(environments.pythons(None, {}))
     }
