@@ -15,7 +15,7 @@ from .. import _checks, checkpoint
 from .._held import quietly
 from ..optim.base import Optimizer, Uncopied
 from ..optim.hyper import Grads
-from ..optim.narrow import dtypes_of
+from ..optim.narrow import dtypes_of, set_params
 from ..optim.stateful import at_once
 from ..params import Arrays, Params
 from .arguments import (
@@ -30,7 +30,7 @@ from .arguments import (
 )
 from .exchange import Exchange
 from .shards import GRAIN, Array
-from .states import BLOCK, as_ours, made_of_parts, of_pieces, whole_states
+from .states import BLOCK, as_ours, made_of_parts, of_pieces, whole_states, with_our_masters
 from .transport import exchange_of
 
 # What is computed over all ranks, and therefore not by the optimizer of a shard.
@@ -355,7 +355,8 @@ class Sharded(Uncopied):
         if self._alone:
             self._shadow.load_state_dict(state)
             return
-        shadow, pieces = self._shadow, self._exchange.pieces
+        shadow, pieces, given = self._shadow, self._exchange.pieces, state
+        state = with_our_masters(state, shadow, self._tree)
         shadow.load_state_dict(self._numbers_of(as_ours(state, shadow, self._tree)))
         own = of_pieces(state, self._tree, pieces, self.optimizer)
         own["steps"] = np.array([*(state["steps"][piece.param] for piece in pieces), 0])
@@ -366,6 +367,7 @@ class Sharded(Uncopied):
         for pattern, group in self._settings()["groups"].items():
             own |= {f"groups.{pattern}.{n}": v for n, v in group.items() if not callable(v)}
         self.optimizer.load_state_dict(own)
+        set_params(shadow._plan, self._tree, given)
 
     def _numbers_of(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """A state with the shadow's arrays, which have no elements."""

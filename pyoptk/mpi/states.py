@@ -14,7 +14,7 @@ import numpy as np
 
 from .._places import words_of
 from ..optim.base import Optimizer
-from ..optim.narrow import kind_of_state
+from ..optim.narrow import convert_masters, kind_of_state
 from ..params import Params
 from .shards import Array, Piece
 
@@ -50,9 +50,17 @@ def whole_states(shadow: Optimizer, tree: Params) -> dict[str, Array]:
     return found
 
 
+def with_our_masters(state: Mapping[str, Any], shadow: Optimizer, tree: Params) -> dict[str, Any]:
+    """A state whose masters and remainders are those that our `master` has."""
+    found = dict(state)
+    if tree.arrays[0].dtype != np.float64:
+        convert_masters(shadow._plan, tree, found)
+    return found
+
+
 def as_ours(state: Mapping[str, Any], shadow: Optimizer, tree: Params) -> dict[str, Any]:
     """A state in which states of another `state_dtype` stand as if they were of ours, unfilled."""
-    found, ours = dict(state), whole_states(shadow, tree)
+    found, ours = with_our_masters(state, shadow, tree), whole_states(shadow, tree)
     for name in shadow._plan.states:
         keys = zip(tree.named(name, tree.arrays), tree.named(f"{name}_scale", tree.arrays),
                    strict=True)  # fmt: skip

@@ -337,7 +337,7 @@ class Optimizer(Watched, Stored, Uncopied, Declared):
         states = {name: [state.get(k) for k in named(name, a)] for name, a in plan.states.items()}
         hypers = at_step(state["calls"], settings.merged)
         plan.restore(hypers, settings, states, state["steps"], state["calls"], state["skipped"])
-        set_params(self, given)
+        set_params(plan, self._params, given)
 
     def check_state_dict(self, state: Mapping[str, Any]) -> Settings:
         """Raise what `load_state_dict` would raise; returns the settings that it would set."""

@@ -174,11 +174,11 @@ def as_stored(opt: Stored, state: Any) -> Any:
                     found[scale_key] = np.zeros_like(scales[i])
                 to = found[key], found.get(scale_key)
                 _optim.convert_state(opt._kernel, name, *to, values, seed, step, True, first)
-    _convert_masters(plan, tree, found)
+    convert_masters(plan, tree, found)
     return found
 
 
-def _convert_masters(plan: Any, tree: Params, found: dict[str, Any]) -> None:
+def convert_masters(plan: Any, tree: Params, found: dict[str, Any]) -> None:
     """Change what the state dict `found` has of masters to what the optimizer keeps.
 
     The lower halves of parameters belong to those that the optimizer has now.
@@ -220,10 +220,9 @@ def _convert_masters(plan: Any, tree: Params, found: dict[str, Any]) -> None:
             )
 
 
-def set_params(opt: Stored, state: Mapping[str, Any]) -> None:
+def set_params(plan: Any, tree: Params, state: Mapping[str, Any]) -> None:
     """Set parameters to the masters of a state dict where the optimizer keeps none."""
-    tree = opt._params
-    if "master" in opt._plan.states:
+    if "master" in plan.states:
         return
     with tree.held.locked("load_state_dict"):
         for i, key in enumerate(tree.named("master", tree.arrays)):

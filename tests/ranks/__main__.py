@@ -69,9 +69,16 @@ RESUMED = {  # from whose files
     "8 bits": "8 bits",
     "8 bits from 32": "adam",
     "remainder": "remainder",
+    "a master from halves": "remainder",
     "by chance": "by chance",
 }
 CASES["8 bits from 32"] = pyoptk.Adam, 8, {"state_dtype": "8bit"}, None
+CASES["a master from halves"] = (
+    pyoptk.AdamW,
+    8,
+    CASES["remainder"][2] | {"master": "float32"},
+    None,
+)
 
 
 def stored(numbers, dtype):
