@@ -227,6 +227,9 @@ PK_INLINE size_t step_with(const piece *t, const block *b, fresh_states *fresh, 
     if (short_pays && t->halves) {
         l.in_halves = 1;
         l.all = 0;
+        l.bits = 8;
+        if (t->narrow->stored.states == PK_8BIT)
+            return step_block(t, b, fresh, l, k, variant, rule);
         l.bits = 16;
         if (t->narrow->stored.states == PK_BF16)
             return step_block(t, b, fresh, l, k, variant, rule);

@@ -147,10 +147,10 @@ PK_INLINE const piece *open_native(piece *p, const pk_tensor *t, size_t begin, s
     return p;
 }
 
-/* Whether all arrays are native or in PK_BF16, as open_halves wants them. */
+/* Whether all arrays but the states are native or in PK_BF16, as open_halves wants them. */
 PK_INLINE int in_halves(const pk_tensor *t)
 {
-    const int kinds = t->stored.param | t->stored.grad | t->stored.states | t->stored.copy;
+    const int kinds = t->stored.param | t->stored.grad | t->stored.copy;
     return (kinds & ~PK_BF16) == 0 && !t->ema;
 }
 
