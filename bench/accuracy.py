@@ -122,6 +122,14 @@ class AdamOfHalves:
         self.adam = pyoptk.Adam(self.halves, dtype="bfloat16", **settings)
         self.spread()
 
+    @property
+    def lr(self):
+        return self.adam.lr
+
+    @lr.setter
+    def lr(self, value):  # the forecaster's schedule
+        self.adam.lr = value
+
     def spread(self):
         for name, half in self.halves.items():
             self.params[name].view(np.uint32)[...] = half.astype(np.uint32) << 16
