@@ -111,8 +111,8 @@ cdef class Plan:
             for slot, name in used:
                 state, scales = self.states[name][i], self.states.get(f"{name}_scale")
                 scale, narrow = scales and scales[i], state.dtype != dtype
-                whole = state.view(dtype) if narrow else state
-                memory = held.hold(whole, held.label(name, i), scale).buf
+                memory = held.hold(state.view(dtype) if narrow else state, held.label(name, i),
+                                   scale).buf
                 if name == "ema":
                     self.tensors[i].ema = memory
                     held.begin_average(&self.tensors[i])
@@ -179,17 +179,19 @@ cdef class Plan:
         for g in range(self.n_groups):
             self.common(g).lr = self.common(self.n_groups + g).lr
 
-    def restore(self, list hypers, settings, dict states, steps, calls, skipped):
-        """Set everything that a checkpoint holds; the caller has checked it."""
+    def restore(self, list hypers, settings, dict states, steps, calls, skipped, list writes):
+        """Set everything that a checkpoint holds, and arrays; the caller has checked all."""
         cdef int64_t i, calls_ = calls, skipped_ = skipped
         cdef list steps_ = steps.tolist()
-        _lock = self.held.lock("load_state_dict", True)
+        _lock = self.held.lock("load_state_dict", not writes)
         self.take_hypers(hypers, settings)
         for i in range(self.count):
             self.tensors[i].step = steps_[i]
             for name, arrays in self.states.items():
                 if arrays[i] is not None:
                     arrays[i][...] = states[name][i]
+        for array, values in writes:
+            array[...] = values
         self.calls, self.skipped = calls_, skipped_
 
     def steps(self):
@@ -283,8 +285,7 @@ cdef class Plan:
               "a narrow state_dtype" if self.tensors[i].stored.states else None)
         _checks.check_takes_rows(name, grad, _ROWS.values(), self.row, on)
 
-    cdef int look_for_nonfinite(self, const pk_tensor *tensors, size_t count,
-                                bint skips) except -1:
+    cdef int look_for_nonfinite(self, const pk_tensor *tensors, size_t count, bint skips) except -1:
         """Returns 1 if the step must be skipped because a gradient is not finite; may raise."""
         cdef size_t i
         cdef double norm
@@ -347,12 +348,11 @@ cdef class Plan:
         cdef size_t i, g, begin = 0, end, count = self.count
         cdef pk_tensor *tensors = self.tensors
         cdef bint sparse
-        cdef void *scaled = self.common(self.n_groups)
+        cdef void *scaled = self.common(self.n_groups), *parts = NULL
         cdef double clip = 1, scale = self.common(0).grad_scale * factor
         cdef const pk_optim_kernels *kernels = optim_table(self.dtype)
         cdef Watch watch = self.watch
         cdef pk_watched *told = NULL
-        cdef void *parts = NULL
         try:
             check_fits("grad_scale", scale, self.dtype)
             sparse = self.take_all(ordered)

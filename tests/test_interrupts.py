@@ -117,6 +117,11 @@ def restore(model, n):
     model.top.load_state_dict(model.saved[n % 2])
 
 
+def restore_masters(model, n):
+    masters = {f"master.{key}": n + 0 * param for key, param in model.fitted.params.items()}
+    model.fitted_opt.load_state_dict({**model.fitted_opt.state_dict(), **masters, "calls": n})
+
+
 def assign(model, n):
     model.opt.lr = 1 / (1 + n)
 
@@ -188,10 +193,8 @@ def restore_model(model, n):
 
 
 def fit(model, n):
-    """One step, of which no order is drawn.
-
-    An exception between the first and the last bytecode of a `with` can leave fit's own handler of
-    Ctrl-C behind.
+    """One step. An exception between the first and the last bytecode of a `with` can leave fit's
+    own handler of Ctrl-C behind.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     loss, y = pyoptk.losses.mse, DY[0, :, :1]
@@ -259,6 +262,7 @@ ROWS = {
     "assignment": (assign, alone, {}),
     "assignment of groups": (assign_groups, alone, {}),
     "load_state_dict": (restore, alone, {}),
+    "load_state_dict, masters": (restore_masters, alone, {}),
     "averaged": (swapped, alone, {}),
     "Accumulation.step": (step, accumulation, {}),
     "Accumulation.step, weights": (weighted, accumulation, {"zero_grad": True}),

@@ -66,6 +66,33 @@ def test_a_checkpoint_loads_with_another_master(of, to, ending, tmp_path, rng):
     np.testing.assert_array_equal(other.state["m"]["a"], one.state["m"]["a"])
 
 
+@pytest.mark.parametrize("to", ["float32", "remainder"])
+def test_masters_of_what_is_float32_here_are_parameters(to, rng):
+    """Of two parameters in halves, one is in float32 in the optimizer that loads."""
+    wide = rng.standard_normal((2, 700)).astype(np.float32)
+    halves = dict(zip("ab", reference.split_float32(wide)[0], strict=True))
+    one = pyoptk.Adam(halves, master="float32", dtype="bfloat16")
+    for key, row in zip("ab", wide, strict=True):
+        one.state["master"][key][...] = row
+    params = {"a": np.zeros(700, U16), "b": np.zeros(700, F32)}
+    other = pyoptk.Adam(params, master=to, dtype="bfloat16")
+    other.load_state_dict(one.state_dict())
+    np.testing.assert_array_equal(list(other.state_values("master").values()), wide)
+    np.testing.assert_array_equal(params["b"], wide[1])
+
+
+@pytest.mark.parametrize(("of", "to"), [("float32", None), ("remainder", "float32")])
+def test_what_has_to_do_with_parameters_is_refused_while_they_are_averages(of, to):
+    opt, state = with_master(to), with_master(of).state_dict()
+    opt = pyoptk.AdamW(opt.params, master=to, dtype=to and "bfloat16", ema_decay=0.9)
+    state["ema.a"] = np.zeros(700, F32)
+    before = {key: np.copy(value) for key, value in opt.state_dict().items()}
+    with opt.averaged(), pytest.raises(RuntimeError, match=r"within averaged\(\)"):
+        opt.load_state_dict(state)
+    for key, value in opt.state_dict().items():
+        np.testing.assert_array_equal(value, before[key])
+
+
 WIDE = pyoptk.Adam(np.zeros(6, np.float32)).state_dict()
 
 
@@ -88,6 +115,10 @@ REFUSED = {
     "load halves": (
         loading(None, remainder=np.zeros(6, U16)),
         "state: expected 'master' for params of float32, got 'remainder'; of the bfloat16 param",
+    ),
+    "load both": (
+        loading("remainder", master=np.zeros(6, F32), remainder=np.zeros(6, U16)),
+        "state: expected .* names, got 'master' too",
     ),
     "load a shape": (
         loading("remainder", master=np.zeros(5, F32)),

@@ -158,7 +158,7 @@ def test_averages_come_back_into_an_array_made_read_only_within():
         lambda plan: plan.check([{}]),
         lambda plan: plan.set_lr([]),
         lambda plan: plan.run_step([], 1.0, False),
-        lambda plan: plan.restore([], None, {"velocity": []}, np.zeros(0, int), 0, 0),
+        lambda plan: plan.restore([], None, {"velocity": []}, np.zeros(0, int), 0, 0, []),
         lambda plan: _plan.Plan(plan.held, "sgd", [7, 0], [{}], None, {}),
         lambda plan: _plan.Plan(plan.held, "sgd", [], [{}], None, {}),
         lambda plan: _held.Averaged(plan.held, []),

@@ -15,7 +15,7 @@ from .. import _checks, checkpoint
 from .._held import quietly
 from ..optim.base import Optimizer, Uncopied
 from ..optim.hyper import Grads
-from ..optim.narrow import dtypes_of, set_params
+from ..optim.narrow import dtypes_of
 from ..optim.stateful import at_once
 from ..params import Arrays, Params
 from .arguments import (
@@ -355,8 +355,10 @@ class Sharded(Uncopied):
         if self._alone:
             self._shadow.load_state_dict(state)
             return
-        shadow, pieces, given = self._shadow, self._exchange.pieces, state
-        state = with_our_masters(state, shadow, self._tree)
+        shadow, pieces = self._shadow, self._exchange.pieces
+        state, writes = with_our_masters(state, shadow, self._tree)
+        if writes:  # not within averaged()
+            self.optimizer._params.held.locked("load_state_dict")
         shadow.load_state_dict(self._numbers_of(as_ours(state, shadow, self._tree)))
         own = of_pieces(state, self._tree, pieces, self.optimizer)
         own["steps"] = np.array([*(state["steps"][piece.param] for piece in pieces), 0])
@@ -367,7 +369,7 @@ class Sharded(Uncopied):
         for pattern, group in self._settings()["groups"].items():
             own |= {f"groups.{pattern}.{n}": v for n, v in group.items() if not callable(v)}
         self.optimizer.load_state_dict(own)
-        set_params(shadow._plan, self._tree, given)
+        at_once([partial(array.__setitem__, ..., values) for array, values in writes])
 
     def _numbers_of(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """A state with the shadow's arrays, which have no elements."""

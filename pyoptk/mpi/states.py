@@ -50,17 +50,18 @@ def whole_states(shadow: Optimizer, tree: Params) -> dict[str, Array]:
     return found
 
 
-def with_our_masters(state: Mapping[str, Any], shadow: Optimizer, tree: Params) -> dict[str, Any]:
-    """A state whose masters and remainders are those that our `master` has."""
+def with_our_masters(
+    state: Mapping[str, Any], shadow: Optimizer, tree: Params
+) -> tuple[dict[str, Any], list[tuple[Array, Array]]]:
+    """A state whose masters and remainders are those that our `master` has, and what is written."""
     found = dict(state)
-    if tree.arrays[0].dtype != np.float64:
-        convert_masters(shadow._plan, tree, found)
-    return found
+    is_wide = tree.arrays[0].dtype == np.float64
+    return found, [] if is_wide else convert_masters(shadow._plan, tree, found)
 
 
 def as_ours(state: Mapping[str, Any], shadow: Optimizer, tree: Params) -> dict[str, Any]:
     """A state in which states of another `state_dtype` stand as if they were of ours, unfilled."""
-    found, ours = with_our_masters(state, shadow, tree), whole_states(shadow, tree)
+    (found, _), ours = with_our_masters(state, shadow, tree), whole_states(shadow, tree)
     for name in shadow._plan.states:
         keys = zip(tree.named(name, tree.arrays), tree.named(f"{name}_scale", tree.arrays),
                    strict=True)  # fmt: skip

@@ -22,7 +22,7 @@ from ..checkpoint import check_arrays, check_mapping
 from ..params import Array, Arrays, Params
 from .hyper import Grads, Settings, Switch, Value, at_step, lrs_at_step, override
 from .like import settings_like
-from .narrow import Stored, as_stored, check_storage, dtypes_of, set_params
+from .narrow import Stored, as_stored, check_storage, dtypes_of
 from .watch import Watched
 
 if TYPE_CHECKING:
@@ -332,17 +332,17 @@ class Optimizer(Watched, Stored, Uncopied, Declared):
             been changed then.
         """
         settings = self.check_state_dict(state)
-        state = as_stored(self, given := apart(state, self.state_dict().values()))
+        state, writes = as_stored(self, apart(state, self.state_dict().values()))
         plan, named = self._plan, self._params.named
         states = {name: [state.get(k) for k in named(name, a)] for name, a in plan.states.items()}
         hypers = at_step(state["calls"], settings.merged)
-        plan.restore(hypers, settings, states, state["steps"], state["calls"], state["skipped"])
-        set_params(plan, self._params, given)
+        counts = state["steps"], state["calls"], state["skipped"]
+        plan.restore(hypers, settings, states, *counts, writes)
 
     def check_state_dict(self, state: Mapping[str, Any]) -> Settings:
         """Raise what `load_state_dict` would raise; returns the settings that it would set."""
         check_mapping(state, "state")
-        state = as_stored(self, state)
+        state, _ = as_stored(self, state)
         settings = self._settings()
         expected = {k: v for k, v in self.state_dict().items() if k not in settings}
         check_arrays(expected, {k: v for k, v in state.items() if k not in settings}, "state")

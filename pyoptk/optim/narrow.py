@@ -138,14 +138,15 @@ def as_numbers(opt: Stored, name: str, i: int) -> NDArray[Any]:
     return values
 
 
-def as_stored(opt: Stored, state: Any) -> Any:
+def as_stored(opt: Stored, state: Any) -> tuple[Any, list[tuple[Any, Any]]]:
     """A state dict with its states as this optimizer stores them: float32, bfloat16 or 8 bits.
 
-    Anything else stays as it is, and the checks refuse it.
+    Anything else stays as it is, and the checks refuse it. The second result is what loading it
+    writes to parameters, as from `convert_masters`.
     """
     plan, tree = opt._plan, opt._params
     if not isinstance(state, Mapping) or tree.arrays[0].dtype == np.float64:
-        return state
+        return state, []
     found = dict(state)
     names = [name for name, _, _ in _optim.ROWS[opt._kernel].states if name in plan.states]
     for name in names:
@@ -174,62 +175,65 @@ def as_stored(opt: Stored, state: Any) -> Any:
                     found[scale_key] = np.zeros_like(scales[i])
                 to = found[key], found.get(scale_key)
                 _optim.convert_state(opt._kernel, name, *to, values, seed, step, True, first)
-    convert_masters(plan, tree, found)
-    return found
+    return found, convert_masters(plan, tree, found)
 
 
-def convert_masters(plan: Any, tree: Params, found: dict[str, Any]) -> None:
+def convert_masters(plan: Any, tree: Params, found: dict[str, Any]) -> list[tuple[Any, Any]]:
     """Change what the state dict `found` has of masters to what the optimizer keeps.
 
-    The lower halves of parameters belong to those that the optimizer has now.
+    Returns what loading it writes to parameters: arrays, and their new elements. The lower halves
+    of parameters belong to those that the optimizer has now.
     """
     masters, lows = (list(tree.named(name, tree.arrays)) for name in ("master", "remainder"))
     keeps = next((name for name in ("master", "remainder") if name in plan.states), None)
-    for i, (param, master, low) in enumerate(zip(tree.arrays, masters, lows, strict=True)):
-        kind = tree.held.kinds[i]
-        wanted = keeps if kind else None
-        given = "master" if master in found else "remainder" if low in found else None
-        if given == wanted:
-            continue
-        if given is None:
-            raise ValueError(
-                f"state: expected {master!r}, the parameter in float32, got neither that nor "
-                f"{low!r}; add it, as in {{**state, {master!r}: weights}}"
-            )
-        if wanted is None and kind:
-            name = master if given == "master" else low
-            raise ValueError(
-                f"state: expected no {name!r}, because 'stochastic' keeps nothing but the "
-                "parameters; leave it out if they may be rounded"
-            )
-        if given == "master":
-            check_value(np.empty(param.shape, np.float32), found[master], f"state[{master!r}]")
-            if not param.flags.writeable:
-                what = _shown(tree, i)
-                raise ValueError(f"{what}: expected a writable array to set to {master!r}")
-            value = found.pop(master)
-            if wanted:
-                found[low] = split_float32(value)[1]
-        elif kind == NARROW["bfloat16"]:
-            check_value(np.empty(param.shape, np.uint16), found[low], f"state[{low!r}]")
-            found[master] = wide(param, kind, np.ascontiguousarray(found.pop(low)))
-        else:
-            raise ValueError(
-                f"state: expected {master!r} for {_shown(tree, i)}, got {low!r}; of the bfloat16 "
-                "parameter it belongs to, pyoptk.reference.join_float32 makes that"
-            )
+    wanted = [keeps if kind else None for kind in tree.held.kinds]
+    given = ["master" if m in found else "remainder" if low in found else None
+             for m, low in zip(masters, lows, strict=True)]  # fmt: skip
+    if given == wanted:
+        return []
+    writes: list[tuple[Any, Any]] = []
+    with tree.held.locked("load_state_dict"):  # not within averaged()
+        for i, (master, low) in enumerate(zip(masters, lows, strict=True)):
+            if given[i] != wanted[i] and not (master in found and low in found):
+                _convert_master(tree, i, master, low, wanted[i], found, writes)
+    return writes
 
 
-def set_params(plan: Any, tree: Params, state: Mapping[str, Any]) -> None:
-    """Set parameters to the masters of a state dict where the optimizer keeps none."""
-    if "master" in plan.states:
-        return
-    with tree.held.locked("load_state_dict"):
-        for i, key in enumerate(tree.named("master", tree.arrays)):
-            if key in state and tree.held.kinds[i]:
-                tree.arrays[i].view(np.uint16)[...] = split_float32(state[key])[0]
-            elif key in state:
-                tree.arrays[i][...] = state[key]
+def _convert_master(
+    tree: Params, i: int, master: str, low: str, wanted: str | None, found: dict[str, Any],
+    writes: list[tuple[Any, Any]],
+) -> None:  # fmt: skip
+    """Let the state of parameter i have the entry `wanted` in the place of what it has."""
+    param, kind = tree.arrays[i], tree.held.kinds[i]
+    if master not in found and low not in found:
+        raise ValueError(
+            f"state: expected {master!r}, the parameter in float32, got neither that nor "
+            f"{low!r}; add it, as in {{**state, {master!r}: weights}}"
+        )
+    if wanted is None and kind:
+        name = master if master in found else low
+        raise ValueError(
+            f"state: expected no {name!r}, because 'stochastic' keeps nothing but the "
+            "parameters; leave it out if they may be rounded"
+        )
+    if master in found:
+        check_value(np.empty(param.shape, np.float32), found[master], f"state[{master!r}]")
+        if not param.flags.writeable:
+            what = _shown(tree, i)
+            raise ValueError(f"{what}: expected a writable array to set to {master!r}")
+        value = found.pop(master)
+        if wanted:
+            value, found[low] = split_float32(value)
+            param = param.view(np.uint16)
+        writes.append((param, np.array(value)))
+    elif kind == NARROW["bfloat16"]:
+        check_value(np.empty(param.shape, np.uint16), found[low], f"state[{low!r}]")
+        found[master] = wide(param, kind, np.ascontiguousarray(found.pop(low)))
+    else:
+        raise ValueError(
+            f"state: expected {master!r} for {_shown(tree, i)}, got {low!r}; of the bfloat16 "
+            "parameter it belongs to, pyoptk.reference.join_float32 makes that"
+        )
 
 
 def kind_of_state(array: Any, scale: Any, shape: tuple[int, ...]) -> str | None:
