@@ -1,4 +1,4 @@
-"""libpyoptk, its instruction sets and threads.
+"""libpyoptk, its instruction sets and threads; for pyoptk.mpi, copies and sums of pieces of arrays.
 
 The C library is linked into this module alone; the other compiled ones call it through the pointers
 that _core.pxd declares, and take the guards of their objects with `_Lock`.

@@ -1,6 +1,6 @@
 """The bare kernels that are functions of arrays, with linear recurrences (pyoptk/scan.py builds on
 them), and the roof of the benchmarks. For layers in Python: changes of several objects that no
-exception can interrupt. For pyoptk.mpi: copies of pieces of arrays.
+exception can interrupt.
 """
 import numpy as _np
 

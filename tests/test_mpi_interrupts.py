@@ -1,5 +1,7 @@
 """An exception at any moment leaves a `Sharded` of one process as before a call or after it."""
 
+import mmap
+import os
 import random
 
 import numpy as np
@@ -8,6 +10,7 @@ from alarm import Alarm, Stop, needs_timer
 
 import pyoptk
 from pyoptk import mpi
+from pyoptk.mpi import memory
 
 EXCEPTIONS, MOST = 60, 10  # of each row; calls in a try
 GRADS = {"w": np.array([1.0, 2.0]), "b": np.ones(3)}
@@ -58,3 +61,22 @@ def test_a_call_has_happened_wholly_or_not_at_all(call, micro):
             kept.append(stop)
         assert state(opt) in states[len(done) : len(done) + 2]
         call(opt)  # and it goes on
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="no files in memory here")
+def test_what_cannot_be_mapped_leaves_no_file_open_and_is_read_otherwise(monkeypatch):
+    own = mpi.shared(np.ones(3))
+    _, segments = memory.segments()
+    addresses = np.array([own.ctypes.data])
+    assert memory.View(os.getpid(), segments).of(addresses)[1] == 0
+
+    def refused(*_, **__):
+        raise OSError("no memory")
+
+    monkeypatch.setattr(mmap, "mmap", refused)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="no memory"):
+        mpi.shared(np.ones(3))
+    found = memory.View(os.getpid(), segments).of(addresses)
+    assert (found[0].tolist(), found[1]) == (addresses.tolist(), os.getpid())
+    assert len(os.listdir("/proc/self/fd")) == before

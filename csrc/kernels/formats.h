@@ -1,6 +1,6 @@
 /* Numbers of 16 bits, and float32 in two halves of 16, as `real` and back; the random bits by which
- * others are rounded.  A new format of parameters or gradients needs two cases in convert,
- * and a size in storage.h. */
+ * others are rounded.  A new format of parameters or gradients needs two cases in
+ * convert_some, and a size in storage.h. */
 #ifndef PK_FORMATS_H
 #define PK_FORMATS_H
 

@@ -1,8 +1,8 @@
 /* The loop of loop.h for states of 8 and 16 bits, block by block.  States are decoded in registers,
  * before the rule; what comes out of it is rounded there too if it is of 16 bits.  New states of 8
- * bits wait in L1 until the block is done and its scale is known.  Of the rule that `short_pays` in
- * step_with there is a loop for parameters and gradients of 16 bits, too, where conversions take
- * the time in which the divider is busy.
+ * bits wait in L1 until the block is done and its scale is known.  Rules for which `short_pays` in
+ * step_with have a loop for parameters and gradients of 16 bits, too, where conversions take the
+ * time in which the divider is busy.
  *
  * The arithmetic of an element is that of loop.h. */
 #ifndef PK_NARROW_H
@@ -93,7 +93,8 @@ PK_INLINE void step_lanes(const piece *t, const block *b, fresh_states *fresh, l
         store(b->grad + at, broadcast(0));
 }
 
-/* Loads the words of elements at .. at + LANES - 1 and at + WORDS .., codes 0 and 1 then. */
+/* Loads the words of elements at .. at + LANES - 1 and at + WORDS .., codes 0 and 1 then; states of
+ * float32 are only prefetched. */
 PK_INLINE void load_state_words(const block *b, loop *l, size_t at)
 {
     const size_t w = at % WORDS, half = at % GROUP / (2 * WORDS); /* of the words of 8-bit codes */

@@ -1,6 +1,6 @@
-/* Arrays of other formats.  Among the files of the optimizers only this one, formats.h and codes.h
- * know element sizes and formats; sweep.h and norm.h call it.  The loops see a `piece`, whose
- * arrays are `real`, except perhaps what blocks.h and narrow.h convert in the loop.  Another
+/* Arrays of other formats.  Among the files of the optimizers only this one, formats.h, codes.h,
+ * blocks.h and narrow.h know element sizes and formats; sweep.h and norm.h call it.  The loops see
+ * a `piece`, whose arrays are `real`, except perhaps what narrow.h converts in the loop.  Another
  * array in another format is converted into a copy in L1 and back, STAGE elements at a time: no
  * loop and no rule knows of it.
  *

@@ -1,8 +1,9 @@
 """Training on several processes or machines: `Sharded`, an optimizer of which each rank has a part.
 
 Needs mpi4py and an MPI library (``pip install 'pyoptk[mpi]' mpich``); `import pyoptk` does not load
-it. The files: sharded.py has the class; exchange.py adds; transport.py sends and gathers;
-shards.py says who owns what; arguments.py checks; files.py writes checkpoints.
+it. The files: sharded.py has the class; exchange.py adds; transport.py sends and gathers; memory.py
+has what ranks of one machine share; duplicates.py the communicators; shards.py says who owns what;
+states.py divides states; arguments.py checks; files.py writes checkpoints.
 
 The sum. A step takes the gradients of `micro` micro-batches, whatever the number of ranks; each
 rank brings some of them, `Sharded.mine`. They are leaves of one fixed binary tree. A rank adds up

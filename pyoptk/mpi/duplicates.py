@@ -22,6 +22,7 @@ class _Duplicates:
     def __init__(self, comm: Any) -> None:
         self._first = comm.Dup()  # to agree which to take
         self.every: list[Any] = []
+        self.lost: list[Any] = []  # messages that MPI may still read and write
         self.taken: list[bool] = []  # by this rank
 
     def take(self) -> int:
@@ -44,7 +45,8 @@ class _Duplicates:
 class Duplicate:
     """`comm`, a duplicate that is this object's until it is collected. Collective.
 
-    `flying` is not empty while messages are on their way: then it is never used again.
+    `flying` is not empty while messages are on their way: then it is never used again, and their
+    buffers stay.
     """
 
     def __init__(self, of: Any) -> None:
@@ -62,5 +64,9 @@ class Duplicate:
         self.flying: list[Any] = []
 
     def __del__(self) -> None:
-        if "flying" in vars(self) and not self.flying:
+        if "flying" not in vars(self):
+            return
+        if self.flying:
+            self._all.lost.append(self.flying)
+        else:
             self._all.taken[self._k] = False

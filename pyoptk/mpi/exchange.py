@@ -97,7 +97,7 @@ class Exchange:
         return self._bucket + GRAIN
 
     def _prepare(self) -> None:
-        """For several ranks: what `move` has to do for each bucket."""
+        """For several ranks: what `move` needs to know of the arrays."""
         from mpi4py import MPI
 
         self._mpi: Any = MPI

@@ -19,14 +19,29 @@ from ..optim.narrow import dtypes_of
 from ..params import Arrays, Params
 
 Segment = tuple[int, int, int]  # file descriptor, address, bytes
-_segments: dict[int, tuple[weakref.ref[mmap.mmap], Segment]] = {}
+
+
+class _File:
+    """A file in memory, closed with this object."""
+
+    def __init__(self) -> None:
+        self.number = os.memfd_create("pyoptk")
+
+    def __del__(self) -> None:
+        if "number" in vars(self):
+            os.close(self.number)
+
+
+_segments: dict[int, tuple[weakref.ref[mmap.mmap], _File, Segment]] = {}
 
 
 def shared(arrays: Arrays) -> Any:
     """Copies of arrays, in memory that `Sharded` of other ranks on this machine reads directly.
 
-    For parameters, and for gradients that stay where they are, made before the `Sharded`: reading
-    is faster then, and results are the same. Not collective. Elsewhere than on Linux, plain copies.
+    For parameters, and for gradients that stay where they are. Make both before the `Sharded`:
+    reading is faster then, and results are the same. Not collective. A call takes two file
+    descriptors here and one in each rank of the machine. After `os.fork` a child still writes to
+    the same memory. Elsewhere than on Linux the result is a plain copy.
 
     Parameters
     ----------
@@ -54,13 +69,12 @@ def shared(arrays: Arrays) -> Any:
     if not hasattr(os, "memfd_create"):
         return tree.like([array.copy() for array in tree.arrays])
     sizes = [-(-array.nbytes // LINE) * LINE for array in tree.arrays]
-    file = os.memfd_create("pyoptk")
-    size = sum(sizes) + mmap.PAGESIZE
-    os.ftruncate(file, size)
-    memory = mmap.mmap(file, size)
-    weakref.finalize(memory, _forget, file)
+    file, size = _File(), sum(sizes) + mmap.PAGESIZE
+    os.ftruncate(file.number, size)
+    memory = mmap.mmap(file.number, size)
+    weakref.finalize(memory, _segments.pop, file.number, None)
     flat, at, copies = np.frombuffer(memory, np.uint8), 0, []
-    _segments[file] = weakref.ref(memory), (file, flat.ctypes.data, size)
+    _segments[file.number] = weakref.ref(memory), file, (file.number, flat.ctypes.data, size)
     for array, room in zip(tree.arrays, sizes, strict=True):
         copy = flat[at : at + array.nbytes].view(array.dtype).reshape(array.shape)
         copy[...] = array
@@ -69,14 +83,9 @@ def shared(arrays: Arrays) -> Any:
     return tree.like(copies)
 
 
-def _forget(file: int) -> None:
-    del _segments[file]
-    os.close(file)
-
-
 def segments() -> tuple[list[mmap.mmap], list[Segment]]:
-    """Those of this process, and what keeps them: else an address may be used again."""
-    found = [(memory(), segment) for memory, segment in [*_segments.values()]]
+    """The memory of this process's segments, which keeps them, and where they are."""
+    found = [(memory(), segment) for memory, _, segment in [*_segments.values()]]
     kept = [(memory, segment) for memory, segment in found if memory is not None]
     return [memory for memory, _ in kept], [segment for _, segment in kept]
 
@@ -89,12 +98,12 @@ class View:
         for file, begin, size in given:
             try:
                 here = os.open(f"/proc/{process}/fd/{file}", os.O_RDONLY)
-            except OSError:
+                try:
+                    memory = mmap.mmap(here, size, prot=mmap.PROT_READ)
+                finally:
+                    os.close(here)
+            except (OSError, ValueError):
                 continue
-            try:
-                memory = mmap.mmap(here, size, prot=mmap.PROT_READ)
-            finally:
-                os.close(here)
             array = np.frombuffer(memory, np.uint8)
             self._maps.append((begin, begin + size, array.ctypes.data - begin, array))
 

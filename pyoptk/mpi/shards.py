@@ -61,7 +61,7 @@ class Bucket(NamedTuple):
 
 
 def table(pieces: Iterable[Piece], items: NDArray[np.intp], room: int) -> NDArray[np.intp]:
-    """What `_products.move` takes: pieces of arrays with elements of so many bytes.
+    """What `_core.move` takes: pieces of arrays with elements of so many bytes.
 
     `room`: the bytes of one in the room.
     """

@@ -4,7 +4,8 @@ Between machines, buckets travel as soon as their gradients are there. Processes
 each other's memory, if the system lets them: nothing travels before `finish`; then each takes what
 it needs from where it is, one part of its pieces after the other, adds it up and steps it. They
 wait for each other until all gradients are there, all parts are stepped, all parameters are read.
-What lies in memory.py's segments is read where it is; all else is copied first, piece by piece.
+What lies in memory.py's segments is read where it is; what else other ranks have is copied first,
+256 KiB at a time.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from .memory import View, segments
 from .shards import GRAIN, Array, Sums
 
 _IN_FLIGHT = 2  # buckets
-_AT_ONCE = 1 << 18
+_AT_ONCE = 1 << 18  # bytes
 
 
 class Messages(Exchange):

@@ -269,8 +269,25 @@ def many(comm, folder):
         mpi.Sharded(pyoptk.SGD, np.zeros(1), within, micro=1, lr=1.0)
     assert count == len(kept[-1]._all.every) > len(kept)
     kept.clear()
+    dropped(within)
     within.Free()
     return count
+
+
+def dropped(comm):
+    """What is on its way to a `Sharded` that was dropped arrives in memory that nobody else has."""
+    os.environ["PYOPTK_MPI_MESSAGES"] = "1"
+    opt = mpi.Sharded(pyoptk.SGD, np.zeros(9000), comm, micro=2, lr=1.0)
+    size, fresh = opt._exchange._shard.size, []
+    if comm.rank:
+        opt.add(np.full(9000, 7.0))
+        del opt
+        fresh = [np.zeros(size) for _ in range(30)]
+    comm.Barrier()
+    if not comm.rank:
+        opt.add(np.full(9000, 3.0))
+    comm.Barrier()
+    assert not np.any(fresh)
 
 
 def wrong(comm, folder):
