@@ -74,10 +74,10 @@ enum { PER = 1, TAKES_ALL = 0, PRODUCT_K = K_BLOCK, PRODUCT_ROWS = ROW_BLOCK };
 PK_INLINE vec rounded_vec(vec v)
 {
     const vec_unsigned bits = (vec_unsigned)v, one = (vec_unsigned){0} + 1;
-    const vec_unsigned nearest = (bits + 0x7fff + (bits >> 16 & one)) & 0xffff0000u;
-    const vec_unsigned sign = bits & 0x80000000u;
-    const vec number = pick(vec_abs(v) >= broadcast(REAL_MIN), (vec)nearest, (vec)sign);
-    return pick(v == v, number, (vec)((bits | 0x400000u) & 0xffff0000u));
+    const vec_unsigned number = (vec_unsigned)(v == v);
+    const vec_unsigned small = (vec_unsigned)(vec_abs(v) < broadcast(REAL_MIN));
+    const vec_unsigned up = number & (0x7fff + (bits >> 16 & one)), quiet = ~number & 0x400000u;
+    return (vec)(((bits + up) | quiet) & 0xffff0000u & ~(small & 0x7fffffffu));
 }
 
 PK_INLINE void round_row(real *to, const real *from, size_t n)
