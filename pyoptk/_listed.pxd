@@ -51,6 +51,16 @@ cdef inline bint is_counter(const Seen *a) noexcept:
     return a.code == FLOAT and (a.bits == 32 or a.bits == 64) and size_of_seen(a) == 1
 
 
+cdef inline bint is_counted(const pk_tensor *t, bint counts) noexcept:
+    """Whether its steps are counted: always if `counts`, and where rounding depends on it."""
+    return counts or t.stored.states != PK_NATIVE or t.stored.by_chance
+
+
+cdef inline Py_ssize_t n_keys(const pk_tensor *t, int n_states, bint counts) noexcept:
+    """What a dict of states has, besides a master."""
+    return n_states * (2 if t.stored.states == PK_8BIT else 1) + is_counted(t, counts)
+
+
 cdef inline size_t n_blocks(size_t n) noexcept:
     return (n + PK_BLOCK - 1) // PK_BLOCK
 
@@ -159,7 +169,7 @@ cdef inline int check_gradients(const pk_tensor *tensors, Beside *beside, size_t
     return 0
 
 
-cdef inline dict state_of(states, p, Py_ssize_t *at, bint makes=True):
+cdef inline dict state_of(states, p, Py_ssize_t *at, bint makes):
     """The states of a parameter, made if there are none, or None.
 
     Looks first where they are if it is the next with states: PyTorch computes the hash of a tensor
@@ -201,8 +211,10 @@ cdef inline void count_steps(const Beside *beside, size_t count) noexcept:
                 (<float *> beside[i].counter)[0] += 1
 
 
-cdef inline int forget(dict state, int master, list before) except -1:
-    """Remove what belongs to another `master` than this; `before` is what `restore` takes."""
+cdef inline int forget(dict state, const pk_tensor *t, list before) except -1:
+    """Remove what belongs to another `master` than this tensor's; `before` is that of `restore`."""
+    cdef int master = (COPIED if t.stored.copy != PK_NATIVE else HALVED
+                       if t.stored.param != PK_NATIVE and not t.stored.by_chance else NO_MASTER)
     for key, its in (("master", COPIED), ("remainder", HALVED)):
         if key in state and master != its:
             before.append((state, dict(state)))

@@ -16,8 +16,8 @@ from ._arrays cimport Buffers
 from ._core cimport _Lock, clip_coefficient, num_threads, optim_table
 from ._listed cimport (
     BY_CHANCE, COPIED, NO_MASTER, Beside, check_gradients, copy_all, count_steps, counted, forget,
-    is_counter, is_like, is_state, keep_at, mark_of, n_blocks, restore, state_of, step_itself,
-    storage_of, written_by,
+    is_counted, is_counter, is_like, is_state, keep_at, mark_of, n_blocks, n_keys, restore,
+    state_of, step_itself, storage_of, written_by,
 )
 from ._optim cimport Row, check_fits, row_named
 from ._sparse cimport room_for
@@ -223,7 +223,6 @@ cdef class Stepper:
     cdef int take(self, dict group, dict hyper, p, grad) except -1:
         """Add a parameter to the list of its dtype."""
         cdef Seen param, given
-        cdef pk_tensor *t
         cdef dict state = None
         cdef int kind, of_grad, n_kept = <int> self.n_kept
         self.see(p, &param, "")
@@ -245,7 +244,7 @@ cdef class Stepper:
             if whole is not p:
                 self.copies.append((p, whole))
         cdef _Listed listed = self.doubles if param.bits == 64 else self.singles
-        t = &listed.tensors[listed.count]
+        cdef pk_tensor *t = &listed.tensors[listed.count]
         memset(t, 0, sizeof(pk_tensor))
         step_itself(t, &param)
         t.grad, t.n, t.stored.grad = address_of(&given), size_of_seen(&param), of_grad
@@ -255,24 +254,24 @@ cdef class Stepper:
             t.stored.states = self.narrow
         self.grads.append(grad)
         if self.n_states or kind != PK_NATIVE:
-            state = state_of(self.states, p, &self.at)
+            state = state_of(self.states, p, &self.at, True)
         elif len(<dict> self.states):  # with a master of the time when the parameter was narrow
             state = state_of(self.states, p, &self.at, False)
-        if state is not None:
-            if not self.take_states(state, whole, &param, t):
-                self.before.append((state, dict(state)))
-                self.begins += self.tools.made(
-                    state, self.row, self.keys, hyper, whole, group, t.stored.states, self.nth,
-                    self.loaded or {}, self.name())
-                self.n_kept = n_kept  # and all anew
-                step_itself(t, &param)
-                self.take_states(state, whole, &param, t)
+        if state is not None and not self.take_states(state, whole, &param, t):
+            self.before.append((state, dict(state)))
+            self.begins += self.tools.made(
+                state, self.row, self.keys, hyper, whole, group, t.stored.states, self.nth,
+                self.loaded or {}, self.name())
+            self.n_kept = n_kept  # and all anew
+            step_itself(t, &param)
+            self.take_states(state, whole, &param, t)
         self.keep(whole)
         listed.beside[listed.count].counter = NULL
         listed.beside[listed.count].place = self.place
-        if self.counts or t.stored.states != PK_NATIVE or t.stored.by_chance:
-            self.take_counter(state_of(self.states, p, &self.at) if state is None else state, t,
-                              &listed.beside[listed.count])
+        if is_counted(t, self.counts):
+            if state is None:
+                state = state_of(self.states, p, &self.at, True)
+            self.take_counter(state, t, &listed.beside[listed.count])
         listed.count += 1
         return 0
 
@@ -288,8 +287,8 @@ cdef class Stepper:
         cdef bint found = True, narrow = t.stored.param != PK_NATIVE and not t.stored.by_chance
         if narrow:
             found = self.take_master(state, whole, param, t)
-        if found and len(state) > self.n_states + self.counts + narrow:
-            forget(state, self.master if narrow else NO_MASTER, self.before)
+        if found and len(state) > narrow + n_keys(t, self.n_states, self.counts):
+            forget(state, t, self.before)
         for slot in range(3):
             if self.wanted[slot] != NULL and not self.take_state(state, slot, whole, param, t):
                 t.step, found = 1, False
@@ -356,6 +355,7 @@ cdef class Stepper:
         if type(value) is not self.Tensor or not is_counter(&seen):
             self.before.append((state, dict(state)))
             value = self.tools.counter(state, 0 if self.counts else t.step - 1)
+            forget(state, t, self.before)
             self.see(value, &seen, "step")
         beside.counter, beside.wide = address_of(&seen), seen.bits == 64
         steps = counted(beside)

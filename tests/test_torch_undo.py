@@ -76,6 +76,16 @@ def test_a_master_that_a_float32_model_has_carried_along_is_made_anew(now):
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam"])
+@pytest.mark.parametrize("master", ["remainder", "stochastic"])
+def test_the_first_step_drops_what_belongs_to_another_master(name, master):
+    (p,) = tensors_of(BF16, (50,))
+    opt = getattr(ours, name)([p], master=master)
+    opt.state[p]["master"] = p.detach().float()
+    train(opt, [p], 1)
+    assert "master" not in opt.state[p]
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
 def test_a_step_of_a_wide_parameter_drops_the_master(name):
     ps = tensors_of(BF16, (50, 3))
     opt = getattr(ours, name)(ps, lr=0.5, master="float32")
