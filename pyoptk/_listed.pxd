@@ -13,13 +13,18 @@ from .capi cimport (
     PK_8BIT, PK_BF16, PK_BLOCK, PK_CODE_GROUP, PK_F16, PK_F32, PK_MAX_STATES, PK_NATIVE, pk_dtype,
     pk_tensor,
 )
-from .dlpack cimport BFLOAT, FLOAT, UINT, Seen, is_flat, same_order, same_shape
+from .dlpack cimport (
+    BFLOAT, FLOAT, UINT, Seen, address_of, is_flat, same_order, same_shape, size_of_seen,
+)
 
 cdef enum:              # the arrays of a tensor: its states, their scales, and
     REMAINDER = 6
     MASTER
     PARAM               # the parameter itself
     ARRAYS
+
+cdef enum:              # how narrow parameters of a group are stepped: MASTERS of torch/tensors.py
+    NO_MASTER, COPIED, HALVED, BY_CHANCE
 
 cdef struct Beside:     # what belongs to a tensor of a list besides what the kernel takes
     void *counter       # where PyTorch counts its steps; NULL: nowhere
@@ -34,6 +39,26 @@ cdef inline int storage_of(const Seen *a) noexcept:
     if a.bits == 16:
         return PK_F16 if a.code == FLOAT else PK_BF16 if a.code == BFLOAT else -1
     return PK_NATIVE if a.code == FLOAT and (a.bits == 32 or a.bits == 64) else -1
+
+
+cdef inline void step_itself(pk_tensor *t, const Seen *param) noexcept:
+    """List a parameter as what is stepped, without a master or a remainder."""
+    t.param, t.copy, t.low = address_of(param), NULL, NULL
+    t.stored.param, t.stored.copy = <unsigned char> storage_of(param), PK_NATIVE
+
+
+cdef inline bint is_counter(const Seen *a) noexcept:
+    return a.code == FLOAT and (a.bits == 32 or a.bits == 64) and size_of_seen(a) == 1
+
+
+cdef inline bint is_counted(const pk_tensor *t, bint counts) noexcept:
+    """Whether its steps are counted: always if `counts`, and where rounding depends on it."""
+    return counts or t.stored.states != PK_NATIVE or t.stored.by_chance
+
+
+cdef inline Py_ssize_t n_keys(const pk_tensor *t, int n_states, bint counts) noexcept:
+    """What a dict of states has, besides a master."""
+    return n_states * (2 if t.stored.states == PK_8BIT else 1) + is_counted(t, counts)
 
 
 cdef inline size_t n_blocks(size_t n) noexcept:
@@ -144,10 +169,11 @@ cdef inline int check_gradients(const pk_tensor *tensors, Beside *beside, size_t
     return 0
 
 
-cdef inline dict state_of(states, p, Py_ssize_t *at):
-    """The states of a parameter; looks first where they are if it is the next with states.
+cdef inline dict state_of(states, p, Py_ssize_t *at, bint makes):
+    """The states of a parameter, made if there are none, or None.
 
-    PyTorch computes the hash of a tensor in Python.
+    Looks first where they are if it is the next with states: PyTorch computes the hash of a tensor
+    in Python.
     """
     cdef PyObject *found
     cdef PyObject *key
@@ -156,6 +182,8 @@ cdef inline dict state_of(states, p, Py_ssize_t *at):
         at[0] = next
     else:
         found = PyDict_GetItemWithError(<dict> states, p)
+        if found == NULL and not makes:
+            return None
     return <dict?> (states[p] if found == NULL else <object> found)
 
 
@@ -172,12 +200,39 @@ cdef inline double counted(const Beside *beside) noexcept:
     return (<double *> beside.counter)[0] if beside.wide else (<float *> beside.counter)[0]
 
 
-cdef inline void count_steps(const pk_tensor *tensors, const Beside *beside, size_t count) noexcept:
+cdef inline void count_steps(const Beside *beside, size_t count) noexcept:
     """Write to PyTorch's counters."""
     cdef size_t i
     for i in range(count):
         if beside[i].counter != NULL:
             if beside[i].wide:
-                (<double *> beside[i].counter)[0] = <double> tensors[i].step
+                (<double *> beside[i].counter)[0] += 1
             else:
-                (<float *> beside[i].counter)[0] = <float> tensors[i].step
+                (<float *> beside[i].counter)[0] += 1
+
+
+cdef inline int forget(dict state, const pk_tensor *t, list before) except -1:
+    """Remove what belongs to another `master` than this tensor's; `before` is that of `restore`."""
+    cdef int master = (COPIED if t.stored.copy != PK_NATIVE else HALVED
+                       if t.stored.param != PK_NATIVE and not t.stored.by_chance else NO_MASTER)
+    for key, its in (("master", COPIED), ("remainder", HALVED)):
+        if key in state and master != its:
+            before.append((state, dict(state)))
+            del state[key]
+    return 0
+
+
+cdef inline int restore(list before) except -1:
+    """Let dicts of states be as they were. No Python code runs, so that nothing interrupts it."""
+    if before is not None:
+        for state, had in reversed(before):
+            (<dict> state).clear()
+            (<dict> state).update(had)
+    return 0
+
+
+cdef inline int copy_all(list pairs) except -1:
+    """Copy tensors to tensors, without an interruption."""
+    for target, source in pairs:
+        target.copy_(source)
+    return 0

@@ -1,8 +1,10 @@
+from collections.abc import MutableMapping
 from types import ModuleType
 from typing import Any, final
 
 @final
 class Stepper:
+    loaded: MutableMapping[int, Any] | None
     def __new__(
         cls, which: str, keys: tuple[str, ...], counts: bool, tools: ModuleType
     ) -> Stepper: ...

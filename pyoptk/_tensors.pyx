@@ -8,7 +8,6 @@ from cpython.exc cimport PyErr_Clear
 from cpython.list cimport PyList_SetSlice, PyList_Size
 from cpython.mem cimport PyMem_Free
 from cpython.object cimport PyObject
-from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.math cimport INFINITY, sqrt
 from libc.stdint cimport int64_t, uint16_t, uint64_t
 from libc.string cimport memset
@@ -16,8 +15,9 @@ from libc.string cimport memset
 from ._arrays cimport Buffers
 from ._core cimport _Lock, clip_coefficient, num_threads, optim_table
 from ._listed cimport (
-    Beside, check_gradients, count_steps, counted, is_like, is_state, keep_at, mark_of, n_blocks,
-    state_of, storage_of, written_by,
+    BY_CHANCE, COPIED, NO_MASTER, Beside, check_gradients, copy_all, count_steps, counted, forget,
+    is_counted, is_counter, is_like, is_state, keep_at, mark_of, n_blocks, n_keys, restore,
+    state_of, step_itself, storage_of, written_by,
 )
 from ._optim cimport Row, check_fits, row_named
 from ._sparse cimport room_for
@@ -25,14 +25,9 @@ from .capi cimport (
     PK_8BIT, PK_F16, PK_F32, PK_F64, PK_MAX_STATES, PK_NATIVE, pk_common, pk_dtype, pk_tensor,
 )
 from .dlpack cimport (
-    CPU, FLOAT, INT, Exchange, Seen, address_of, is_dense, is_flat, same_order, same_shape,
-    size_of_seen,
+    CPU, FLOAT, INT, Exchange, Seen, address_of, exchange_of, is_dense, is_flat, same_order,
+    same_shape, size_of_seen,
 )
-
-cdef enum:              # how narrow parameters of a group are stepped: tools.MASTERS
-    NO_MASTER, COPIED, HALVED, BY_CHANCE
-
-# ---- the tensors of one dtype -------------------------------------------------------------------
 
 cdef class _Listed:
     """What a step changes of one dtype."""
@@ -90,12 +85,10 @@ cdef class _Listed:
 
     cdef void step(self, Row row, const void *configs) noexcept:
         kernels = optim_table(self.dtype)
-        count_steps(self.tensors, self.beside, self.count)
+        count_steps(self.beside, self.count)
         with nogil:
             kernels.step(row.which, self.tensors, self.count, configs, self.scratch, num_threads())
 
-
-# ---- steps --------------------------------------------------------------------------------------
 
 cdef class Stepper:
     """What the steps of one optimizer need besides its groups and states.
@@ -106,8 +99,8 @@ cdef class Stepper:
     """
     cdef Row row
     cdef tuple keys
-    cdef PyObject *wanted[3]      # those that the group has; else NULL
-    cdef bint counts, has_states  # whether there is one of them
+    cdef PyObject *wanted[3]      # those that the group has, n_states of them; else NULL
+    cdef int counts, n_states
     cdef tuple names_of_states    # keys, filled up to PK_MAX_STATES, then those of other arrays
     cdef object tools, Tensor, Parameter, increment_version
     cdef const Exchange *exchange
@@ -126,18 +119,17 @@ cdef class Stepper:
     cdef list kept                # the other tensors of the step, and of the last one
     cdef Py_ssize_t n_kept        # which of them are the step's
     cdef object held              # tools.held of `kept`; None when that has changed
-    cdef list made                # pairs of a dict and keys: states that were missing, or []
+    cdef list before              # pairs of a dict of states that changes and a copy of it
+    cdef list begins              # pairs: what is copied to where right before the sweep
     cdef list copies              # pairs of a parameter and a dense copy that the step changes
+    cdef public object loaded     # masters by id that came from a checkpoint, or None
 
     def __cinit__(self, str which, tuple keys, bint counts, tools):
         self.row, self.keys, self.counts = row_named(which), keys, counts
         self.names_of_states = tools.names_of_states(keys, PK_MAX_STATES)
         self.tools, self.Tensor, self.Parameter = tools, tools.Tensor, tools.Parameter
         self.increment_version = tools.increment_version
-        self.exchange = <const Exchange *> PyCapsule_GetPointer(
-            tools.Tensor.__dlpack_c_exchange_api__, "dlpack_exchange_api")
-        if self.exchange.major != 1 or self.exchange.see == NULL:
-            raise ImportError(f"torch: expected DLPack 1's functions, got {self.exchange.major}'s")
+        self.exchange = exchange_of(tools.Tensor)
         self.singles, self.doubles, self.kept = _Listed(True), _Listed(False), []
 
     def __dealloc__(self):
@@ -168,16 +160,17 @@ cdef class Stepper:
             self.collect(optimizer, hypers)
             return self.run(hypers, scale, max_norm)
         except BaseException:
-            self.tools.undo(self.made)
+            restore(self.before)
             raise
         finally:
-            self.groups = self.states = self.grads = self.copies = self.made = None
+            self.groups = self.states = self.grads = self.copies = self.begins = self.before = None
 
     cdef int collect(self, optimizer, list hypers) except -1:
         """List the tensors of a step; makes states that are missing."""
         cdef size_t most = 0
         self.groups, self.states = optimizer.param_groups, optimizer.state
-        self.grads, self.copies, self.made = [], [], []
+        self.grads, self.copies, self.begins, self.before = [], [], [], []
+        self.loaded = self.loaded or None
         self.at = self.n_kept = self.nth = 0
         for group in self.groups:
             most += len(group["params"])
@@ -204,19 +197,16 @@ cdef class Stepper:
     cdef int want(self, dict hyper) except -1:
         """PyTorch's name for each state of a group; none for those that it does not need."""
         cdef int slot
-        names, self.has_states = self.row.state_names(hyper), False
+        names, self.n_states = self.row.state_names(hyper), 0
         for slot in range(3):
             self.wanted[slot] = (NULL if slot >= len(self.keys) or names[slot] is None
                                  else <PyObject *> self.keys[slot])
-            self.has_states |= self.wanted[slot] != NULL
+            self.n_states += self.wanted[slot] != NULL
         return 0
-
-    cdef str label(self, Py_ssize_t group, Py_ssize_t place):
-        return self.tools.name_of(self.groups, group, place)
 
     cdef str name(self, str what=""):
         """The name of what is looked at: a parameter, its .grad, or one of its states."""
-        name = self.label(self.group, self.place)
+        name = self.tools.name_of(self.groups, self.group, self.place)
         return f"the {what} of {name}" if what and what[0] != "." else name + what
 
     cdef int see(self, tensor, Seen *seen, str what) except -1:
@@ -233,9 +223,8 @@ cdef class Stepper:
     cdef int take(self, dict group, dict hyper, p, grad) except -1:
         """Add a parameter to the list of its dtype."""
         cdef Seen param, given
-        cdef pk_tensor *t
         cdef dict state = None
-        cdef int kind, of_grad
+        cdef int kind, of_grad, n_kept = <int> self.n_kept
         self.see(p, &param, "")
         self.see(grad, &given, ".grad")
         kind, of_grad = storage_of(&param), storage_of(&given)
@@ -255,32 +244,34 @@ cdef class Stepper:
             if whole is not p:
                 self.copies.append((p, whole))
         cdef _Listed listed = self.doubles if param.bits == 64 else self.singles
-        t = &listed.tensors[listed.count]
+        cdef pk_tensor *t = &listed.tensors[listed.count]
         memset(t, 0, sizeof(pk_tensor))
-        t.param, t.grad, t.n = address_of(&param), address_of(&given), size_of_seen(&param)
-        t.group, t.seed, t.step = self.group, self.nth, 2 if self.has_states else 1
-        t.stored.param, t.stored.grad = <unsigned char> kind, <unsigned char> of_grad
+        step_itself(t, &param)
+        t.grad, t.n, t.stored.grad = address_of(&given), size_of_seen(&param), of_grad
+        t.group, t.seed, t.step = self.group, self.nth, 2 if self.n_states else 1
         t.stored.by_chance = kind != PK_NATIVE and self.master == BY_CHANCE
         if param.bits != 64 and size_of_seen(&param) >= self.least:
             t.stored.states = self.narrow
-        self.keep(whole)
         self.grads.append(grad)
-        if self.has_states or kind != PK_NATIVE:
-            state = state_of(self.states, p, &self.at)
-            if not self.take_states(state, whole, &param, t):
-                names, other = self.tools.made(
-                    state, self.row, self.keys, hyper, p, whole, group, t.stored.states, self.nth)
-                self.made.append((state, names))
-                if other is not whole:
-                    self.see(other, &param, "")
-                    t.param = address_of(&param)
-                    self.copies.append((p, other))
-                self.take_states(state, other, &param, t)
+        if self.n_states or kind != PK_NATIVE:
+            state = state_of(self.states, p, &self.at, True)
+        elif len(<dict> self.states):  # with a master of the time when the parameter was narrow
+            state = state_of(self.states, p, &self.at, False)
+        if state is not None and not self.take_states(state, whole, &param, t):
+            self.before.append((state, dict(state)))
+            self.begins += self.tools.made(
+                state, self.row, self.keys, hyper, whole, group, t.stored.states, self.nth,
+                self.loaded or {}, self.name())
+            self.n_kept = n_kept  # and all anew
+            step_itself(t, &param)
+            self.take_states(state, whole, &param, t)
+        self.keep(whole)
         listed.beside[listed.count].counter = NULL
         listed.beside[listed.count].place = self.place
-        if self.counts or t.stored.states != PK_NATIVE or t.stored.by_chance:
-            self.take_counter(state_of(self.states, p, &self.at) if state is None else state, t,
-                              &listed.beside[listed.count])
+        if is_counted(t, self.counts):
+            if state is None:
+                state = state_of(self.states, p, &self.at, True)
+            self.take_counter(state, t, &listed.beside[listed.count])
         listed.count += 1
         return 0
 
@@ -293,11 +284,11 @@ cdef class Stepper:
 
     cdef bint take_states(self, dict state, whole, const Seen *param, pk_tensor *t) except -1:
         """Find the memory of the states and of a master; returns whether all are there."""
-        cdef bint found = True
-        if t.stored.param != PK_NATIVE and not t.stored.by_chance:
+        cdef bint found = True, narrow = t.stored.param != PK_NATIVE and not t.stored.by_chance
+        if narrow:
             found = self.take_master(state, whole, param, t)
-        elif self.master != NO_MASTER and ("master" in state or "remainder" in state):
-            self.made.append((state, []))  # of another master: tools.settle drops it
+        if found and len(state) > narrow + n_keys(t, self.n_states, self.counts):
+            forget(state, t, self.before)
         for slot in range(3):
             if self.wanted[slot] != NULL and not self.take_state(state, slot, whole, param, t):
                 t.step, found = 1, False
@@ -312,9 +303,12 @@ cdef class Stepper:
         if value is None:
             return False
         self.see(value, &seen, key)
-        if seen.bits != (32 if copied else 16) or seen.code != (FLOAT if copied else INT):
+        if (seen.bits != (32 if copied else 16) or seen.code != (FLOAT if copied else INT)
+                or self.loaded is not None
+                and self.tools.found(state, key, whole, self.loaded, self.name()) is None):
             return False  # PyTorch has loaded it, and perhaps stepped its parameter
         if not is_like(&seen, seen.code, seen.bits, param):
+            self.before.append((state, dict(state)))
             value = self.tools.reordered(state, key, whole, self.name(key))
             self.see(value, &seen, key)
         self.keep(value)
@@ -335,6 +329,7 @@ cdef class Stepper:
             return False
         self.see(value, &seen, key)
         if not is_state(&seen, param, t):
+            self.before.append((state, dict(state)))
             value = self.tools.refitted(state, self.row.name, slot, key, whole, self.name(key),
                                         t.stored.states, self.nth)
             self.see(value, &seen, key)
@@ -353,18 +348,21 @@ cdef class Stepper:
     cdef int take_counter(self, dict state, pk_tensor *t, Beside *beside) except -1:
         cdef Seen seen
         cdef double steps
+        cdef bint begins = not self.counts and self.n_states and t.step == 1
         value = state.get("step")
-        if type(value) is not self.Tensor:  # what does not count has taken a step if it has states
+        if type(value) is self.Tensor:
+            self.see(value, &seen, "step")
+        if type(value) is not self.Tensor or not is_counter(&seen):
+            self.before.append((state, dict(state)))
             value = self.tools.counter(state, 0 if self.counts else t.step - 1)
-        self.see(value, &seen, "step")
-        if seen.code != FLOAT or seen.bits != 32 and seen.bits != 64 or size_of_seen(&seen) != 1:
-            value = self.tools.counter(state, 0)
+            forget(state, t, self.before)
             self.see(value, &seen, "step")
         beside.counter, beside.wide = address_of(&seen), seen.bits == 64
         steps = counted(beside)
         if not 0 <= steps < 2.0**62:
             raise ValueError(f"{self.name('step')}: expected a number of steps, got {steps}")
-        t.step = <int64_t> steps + 1
+        if not begins:  # a state that is new takes its first step, whatever the counter says
+            t.step = <int64_t> steps + 1
         self.keep(value)
         return 0
 
@@ -392,9 +390,11 @@ cdef class Stepper:
                 scale *= clip_coefficient(norm, most, 1e-6)
         for g in range(n):
             (<pk_common *> (<char *> self.configs + g * size)).grad_scale = scale
+        self.copies = self.tools.targets(self.copies, self.groups)
         self.increment_version(self.kept)  # now, while all this is in the cache
+        self.before = []  # from here on nothing raises, and no Python code runs
+        copy_all(self.begins)
         self.singles.step(self.row, self.configs)
         self.doubles.step(self.row, self.configs)
-        if self.copies or self.made:
-            self.tools.settle(self.copies, self.made)
+        copy_all(self.copies)
         return None if max_norm is None else norm

@@ -1,5 +1,6 @@
 # DLPack 1.3, as far as _tensors uses it: what tensors of another library tell about their memory.
 
+from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
@@ -28,6 +29,15 @@ cdef struct Exchange:   # DLPackExchangeAPI
     void *to_object
     int (*see)(void *tensor, Seen *seen) noexcept  # -1: an exception is set
     void *stream
+
+
+cdef inline const Exchange *exchange_of(type) except NULL:
+    """The functions that a type of tensor has."""
+    cdef const Exchange *found = <const Exchange *> PyCapsule_GetPointer(
+        type.__dlpack_c_exchange_api__, "dlpack_exchange_api")
+    if found.major != 1 or found.see == NULL:
+        raise ImportError(f"torch: expected DLPack 1's functions, got {found.major}'s")
+    return found
 
 
 cdef inline int64_t size_of_seen(const Seen *a) noexcept:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import KW_ONLY
 from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -60,9 +61,10 @@ class TorchOptimizer(Declared, _Clipping, torch.optim.Optimizer):
         ``torch.nn.utils.clip_grad_norm_`` does to those of the same parameters; gradients stay as
         they are. For all groups; may be assigned. `grad_norm` tells the norm before.
     state_dtype, min_8bit_size
-        As in `pyoptk.Optimizer`: how the states of all but float64 parameters are stored,
-        "float32", "bfloat16" or "8bit". May differ between groups, and change: the next step
-        converts. Narrow states are tensors of uint8, those of 8 bits with their scales beside them.
+        As in `pyoptk.Optimizer`: how states are stored, "float32", "bfloat16" or "8bit". Only
+        "float32", which leaves theirs float64, for a group that has parameters of float64. May
+        differ between groups, and change: the next step converts. Narrow states are tensors of
+        uint8, those of 8 bits with their scales beside them.
     master : {"float32", "remainder", "stochastic"}
         As in `pyoptk.Optimizer`: how parameters of bfloat16 and float16 are stepped; must be given
         where there are any, and is without effect on others. "float32": the state "master" has the
@@ -85,8 +87,8 @@ class TorchOptimizer(Declared, _Clipping, torch.optim.Optimizer):
     ------
     TypeError, ValueError
         For a parameter or hyper-parameter that no step can take. A step raises the same for
-        gradients, sparse ones included, and for tensors that overlap; nothing has been changed
-        then.
+        gradients, sparse ones included, and for tensors that overlap. Neither parameters nor
+        states have changed then, nor after an interruption.
     """
 
     _kernel: ClassVar[str]
@@ -196,23 +198,44 @@ class TorchOptimizer(Declared, _Clipping, torch.optim.Optimizer):
         """Load what `state_dict` returned, here or by the optimizer's namesake in `torch.optim`.
 
         Hyper-parameters become those of the checkpoint, but states stay stored as they are here:
-        the next step converts them.
+        the next step converts them. A master of float32 that its parameter is not rounded from is
+        made anew by the first step.
         """
         kept = ("state_dtype", "min_8bit_size", "master")
         before = [{name: group[name] for name in kept} for group in self.param_groups]
-        super().load_state_dict(state_dict)
+        given = [state_dict]  # and then what hooks make of it
+        hooks = (
+            self.register_load_state_dict_pre_hook(lambda _, last: given.append(last)),
+            self.register_load_state_dict_post_hook(
+                lambda _: self._keep(before, given[-1]), prepend=True
+            ),
+        )
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _keep(self, before: list[dict[str, Any]], state_dict: dict[str, Any]) -> None:
+        """Give states the dtype that they were saved with, and groups how states are stored here.
+
+        PyTorch has given all states the dtype of their parameters.
+        """
         for group, own in zip(self.param_groups, before, strict=True):
             group.update(own)
-        # PyTorch has given all states the dtype of their parameters.
         saved = [i for group in state_dict["param_groups"] for i in group["params"]]
         params = [p for group in self.param_groups for p in group["params"]]
+        loaded = WeakValueDictionary[int, torch.Tensor]()
         for i, p in zip(saved, params, strict=True):
             narrow = p.dtype in tensors.HALVES
             for name, value in state_dict["state"].get(i, {}).items():
                 if name in tensors.BESIDE and not narrow:
                     self.state[p].pop(name, None)  # of a parameter that was narrow there
                 elif tensors.keeps_dtype(name, value, narrow):
-                    self.state[p][name] = value.to(p.device, copy=True)
+                    kept = self.state[p][name] = value.to(p.device, copy=True)
+                    if name in tensors.BESIDE:
+                        loaded[id(kept)] = kept
+        self._stepper.loaded = loaded
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -26,6 +27,7 @@ MASTERS = {None: 0, "float32": 1, "remainder": 2, "stochastic": 3}
 # By `master`, what belongs to a narrow parameter besides its states, and its dtype.
 _BESIDE = {"float32": ("master", torch.float32), "remainder": ("remainder", torch.int16)}
 BESIDE = tuple(name for name, _ in _BESIDE.values())
+Loaded = MutableMapping[int, Tensor]  # by id, what a checkpoint had that no step has looked at yet
 
 
 def name_of(groups: list[dict[str, Any]], group: int, place: int) -> str:
@@ -123,23 +125,23 @@ def arranged(p: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def made(
-    state: dict[str, Any], row: Any, keys: tuple[str, ...], hyper: dict[str, Any], p: Tensor,
-    whole: Tensor, group: dict[str, Any], kind: int, seed: int,
-) -> tuple[list[str], Tensor]:  # fmt: skip
+    state: dict[str, Any], row: Any, keys: tuple[str, ...], hyper: dict[str, Any], whole: Tensor,
+    group: dict[str, Any], kind: int, seed: int, loaded: Loaded, label: str,
+) -> list[tuple[Tensor, Tensor]]:  # fmt: skip
     """Make what is missing of the states, as it is before the first step; also a master.
 
     Their memory is NumPy's: where arrays begin changes the speed of a step, see _places.py. Returns
-    their names and `whole`, or in its place the copy that is to be stepped.
+    pairs of a tensor and what is to be copied to it when the step begins.
     """
     pairs = zip(row.state_names(hyper), keys, strict=False)  # PyTorch may have fewer
     missing = {ours: key for ours, key in pairs if ours and state.get(key) is None}
     dtype, halves = np.dtype("f8" if whole.dtype == torch.float64 else "f4"), whole.dtype in HALVES
     at = 0 if halves else whole.data_ptr()
     beside, its_dtype = _BESIDE.get(hyper["master"] if halves else "", ("", None))
-    master = hyper["master"] if beside and found(state, beside) is None else None
+    is_new = beside and found(state, beside, whole, loaded, label) is None
     place: list[tuple[int, tuple[int, ...]]] = [(at, (whole.numel(),))]
+    master = hyper["master"] if is_new else None
     arrays = states_for(place, list(missing), dtype, _KINDS[kind], 0, master, [int(halves)])
-    names = []
     for ours, key in missing.items():
         array, scale = arrays[ours][0], arrays.get(f"{ours}_scale", [None])[0]
         if key == "sum":
@@ -149,47 +151,68 @@ def made(
             state[key] = torch.from_numpy(array.view(np.uint8))
         else:
             state[key] = torch.from_numpy(array).as_strided(whole.shape, whole.stride())
-        names.append(key)
         if scale is not None:
             state[f"{key}_scale"] = torch.from_numpy(scale)
-            names.append(f"{key}_scale")
-    if master is not None:
+    copies = []
+    if is_new:
         value = torch.from_numpy(arrays[beside][0].view(f"i{its_dtype.itemsize}")).view(its_dtype)
         state[beside] = value.as_strided(whole.shape, whole.stride())
-        names.append(beside)
-        whole = begin_master(state, beside, p, whole)
-    return names, whole
+        copies = begin_master(state, beside, whole, loaded, label)
+    for key in BESIDE:
+        if key != beside:
+            state.pop(key, None)
+    return copies
 
 
-def found(state: dict[str, Any], name: str) -> Tensor | None:
-    """The master or the remainder among the states, if a step has left it as it is.
+def found(state: dict[str, Any], key: str, p: Tensor, loaded: Loaded, label: str) -> Tensor | None:
+    """The master or the remainder among the states, if it is that of its parameter.
 
-    `torch.optim` makes all states bfloat16, and does not change this one when it takes a step.
+    `torch.optim` makes all states bfloat16, or float32 for a model of float32, and does not change
+    this one when it takes a step: one of `loaded` has to be what the parameter was rounded from.
     """
-    value: Tensor | None = state.get(name)
-    return value if value is not None and value.dtype == dict(_BESIDE.values())[name] else None
+    if state.get(key) is None:
+        return None
+    value: Any = state[key]
+    name = f"the {key} of {label}"
+    check_type(value, name)
+    if value.layout is not torch.strided or value.device.type != "cpu":
+        refuse(value, name)
+    if value.dtype != dict(_BESIDE.values())[key]:
+        return None
+    if value.shape != p.shape:
+        refuse_shape(value, p, name)
+    if key == "master" and id(value) in loaded:
+        rounded, here = value.detach().to(p.dtype).float(), p.detach().float()
+        tiny = torch.finfo(torch.float32).tiny  # denormal numbers are zero to a kernel
+        same = (rounded == here) | ((rounded - here).abs() < tiny) | (here.isnan() & value.isnan())
+        if not same.all():
+            return None
+        del loaded[id(value)]
+    result: Tensor = value
+    return result
 
 
-def begin_master(state: dict[str, Any], name: str, p: Tensor, whole: Tensor) -> Tensor:
+def begin_master(
+    state: dict[str, Any], key: str, whole: Tensor, loaded: Loaded, label: str
+) -> list[tuple[Tensor, Tensor]]:
     """Let what was made for a parameter begin at its number, which the other one may tell.
 
-    Returns `whole`, or the copy with the upper halves of a master, which is to be stepped.
+    Returns what `made` does: the upper halves of a master go to the parameter.
     """
-    before = found(state, BESIDE[name == "master"])
+    other = BESIDE[key == "master"]
+    before = found(state, other, whole, loaded, label)
     if before is None:
-        if name == "master":
-            state[name].copy_(whole)
-        return whole
-    before = reordered({"": before}, "", whole, name)
-    if name == "master":
+        if key == "master":
+            state[key].copy_(whole)
+        return []
+    before = reordered({"": before}, "", whole, f"the {other} of {label}")
+    if key == "master":
         halves = (flat(x.view(torch.int16)).numpy().view(np.uint16) for x in (whole, before))
-        flat(state[name]).copy_(torch.from_numpy(join_float32(*halves)))
-        return whole
+        flat(state[key]).copy_(torch.from_numpy(join_float32(*halves)))
+        return []
     high, low = (torch.from_numpy(x.view(np.int16)) for x in split_float32(flat(before).numpy()))
-    whole = whole.clone() if whole is p else whole
-    flat(whole.view(torch.int16)).copy_(high)
-    flat(state[name]).copy_(low)
-    return whole
+    flat(state[key]).copy_(low)
+    return [(flat(whole.detach().view(torch.int16)), high)]
 
 
 def flat(tensor: Tensor) -> Tensor:
@@ -268,7 +291,10 @@ def held(tensors: list[Tensor]) -> Any:
 
 
 def counter(state: dict[str, Any], start: int) -> Tensor:
-    """The tensor that counts the steps, made of the number that is there, or of `start`."""
+    """The tensor that counts the steps, made of the number that is there, or of `start`.
+
+    What does not count otherwise has taken a step if it has states.
+    """
     double = torch.get_default_dtype() == torch.float64
     state["step"] = torch.tensor(
         float(state.get("step", start)), dtype=torch.float64 if double else torch.float32
@@ -277,19 +303,44 @@ def counter(state: dict[str, Any], start: int) -> Tensor:
     return value
 
 
-@torch.no_grad()
-def settle(copies: list[tuple[Tensor, Tensor]], made: list[tuple[dict[str, Any], Any]]) -> None:
-    """After a step, write back what it has copied, and drop what belongs to another `master`."""
-    for p, whole in copies:
-        p.copy_(whole)
-    for state, names in made:
-        for beside, other in (BESIDE, BESIDE[::-1]):
-            if beside in names or not names:
-                state.pop(other, None)
+def targets(
+    copies: list[tuple[Tensor, Tensor]], groups: list[dict[str, Any]]
+) -> list[tuple[Tensor, Tensor]]:
+    """What a step has to copy back: pairs of a tensor and what is copied to it.
+
+    Raises if a parameter that is not dense shares an element with another one, or has one twice.
+    """
+    if not copies:
+        return copies
+    params = [
+        (*extent(p), p, name_of(groups, i, k))
+        for i, group in enumerate(groups)
+        for k, p in enumerate(group["params"])
+        if p.grad is not None and p.numel()
+    ]
+    for p, _ in copies:
+        first, end = extent(p)
+        near = [other for other in params if other[0] < end and first < other[1]]
+        if not near:
+            continue
+        first = min(other[0] for other in near)
+        mask = np.zeros(max(other[1] for other in near) - first, np.uint8)
+        for at, _, q, name in near:
+            size = q.element_size()
+            shape, strides = (*q.shape, size), (*(size * step for step in q.stride()), 1)
+            view: Any = np.ndarray(shape, np.uint8, mask, at - first, strides)
+            before = np.count_nonzero(mask)
+            view[...] = 1
+            if np.count_nonzero(mask) != before + view.size:
+                raise ValueError(
+                    f"{name}: expected memory of its own, got a tensor that overlaps "
+                    + ("itself" if len(near) == 1 else "another parameter or itself")
+                )
+    return [(p.detach(), whole) for p, whole in copies]
 
 
-def undo(made: list[tuple[dict[str, Any], Any]]) -> None:
-    """Remove the states that a refused step has made."""
-    for state, names in made:
-        for name in names:
-            del state[name]
+def extent(p: Tensor) -> tuple[int, int]:
+    """The addresses where the elements of a tensor begin and end."""
+    at, size = p.data_ptr(), p.element_size()
+    last = sum((n - 1) * step for n, step in zip(p.shape, p.stride(), strict=True))
+    return at, at + size * (last + 1)
