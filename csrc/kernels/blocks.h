@@ -1,5 +1,6 @@
-/* Blocks of the elements of a tensor, whose states or other arrays are narrow: where they are, and
- * what takes their place where arrays are converted or too short. */
+/* Blocks of a tensor whose states, parameter or gradient are narrow: where the arrays of a block
+ * are, copies for a last block that is shorter, and the conversion of 16-bit parameters and
+ * gradients.  narrow.h includes it. */
 #ifndef PK_BLOCKS_H
 #define PK_BLOCKS_H
 
@@ -7,18 +8,19 @@
 
 #if PK_DTYPE_BITS == 32
 
-/* Memory is asked for this many elements ahead, because a block takes longer than the processor
- * looks ahead; its own prefetching alone gives three quarters of the speed. */
+/* Elements from what is computed to what is prefetched.  A block takes longer than the processor
+ * looks ahead: with its own prefetching alone a step has three quarters of the speed. */
 enum { AHEAD = 2 * PK_BLOCK };
 
-/* One block of all states, and the arrays of its elements. */
+/* One block of all states, and the arrays of its elements; or a whole piece, if nothing is rounded
+ * by chance and so no random numbers begin anew at a block. */
 typedef struct {
     real *param, *grad, *ema;
     void *state[PK_MAX_STATES];
     numbers numbers[PK_MAX_STATES + 1]; /* the last: of the parameter */
     uint32_t base[PK_MAX_STATES];
     uint16_t *half, *half_grad, *low, *copy; /* of 16 bits: param and grad, if those are NULL */
-    size_t n;
+    size_t n;                                /* elements */
 } block;
 
 typedef struct {
@@ -42,7 +44,7 @@ static __attribute__((noinline)) block block_at(const piece *t, size_t at, int r
         if (of->stored.by_chance)
             b.numbers[PK_MAX_STATES] = numbers_of(of->seed, of->step, nth, PK_MAX_STATES);
         else if (!has_narrow_states(of))
-            b.n = t->n; /* without random numbers there is no block */
+            b.n = t->n; /* no random numbers: the whole piece at once */
     }
     for (int s = 0; s < PK_MAX_STATES; s++)
         if (reads >> s & 1) {
@@ -61,8 +63,8 @@ typedef struct {
     real *param, *grad;
 } operands;
 
-/* Those of a block from element `at` on: arrays, or what is converted of 16 bits; and asks for what
- * will be. */
+/* Those of a block from element `at` on, in its arrays or converted to copies; prefetches those of
+ * a later block. */
 PK_INLINE void open_operands(const block *b, size_t at, operands *x)
 {
     const numbers none = {0, 0};

@@ -107,7 +107,8 @@ PK_INLINE numbers numbers_of(uint64_t seed, int64_t step, size_t block, int stat
 
 typedef enum { LOAD, LOAD_BOTH, STORE, STORE_BOTH, STORE_BY_CHANCE } conversion;
 
-/* For i < AT_ONCE, which compilers know: loops over what is left would be longer than the rest. */
+/* Assigns for i < AT_ONCE, a constant: with a variable count, compilers add loops for the remainder
+ * that are longer than the loop itself. */
 #define EACH(assignment)                                                                           \
     PK_SIMD                                                                                        \
     for (uint32_t i = 0; i < AT_ONCE; i++)                                                         \

@@ -22,7 +22,7 @@ typedef struct piece {
     size_t n;
     const pk_tensor *narrow;  /* if narrow.h steps it: where its narrow arrays are; else NULL */
     size_t first;             /* and the index of the first element there */
-    int halves;               /* param and grad, too, where they are NULL; see in_halves */
+    int halves;               /* whether those are param and grad, if NULL; see in_halves */
     const struct piece *next; /* the tensor after this one, if it should be prefetched, else NULL */
     struct watched_sums *sums; /* watch.h: where what the step does is summed, or NULL */
     real rate;                 /* LAMB: replaces the rate of the context */

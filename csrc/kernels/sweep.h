@@ -54,7 +54,7 @@ typedef struct {
     const chunk_start *starts;   /* [chunks] */
     const optimizer *optimizer;
     update_function *narrow; /* its update of tensors with narrow states, or NULL */
-    int takes_halves;        /* whether that takes what open_halves opens, if rule_only */
+    int takes_halves;        /* whether `narrow` takes a piece of open_halves, if rule_only */
     const char *configs;     /* an array of the optimizer's config, each beginning with pk_common */
     const double *rates;     /* [count], or NULL: the rate is in the context */
     size_t *agreeing;    /* [count] the number of agreeing elements of a cautious update, or NULL */
