@@ -3,11 +3,13 @@
 import copy
 import itertools
 import pickle
+import random
 import signal
 import sys
 
 import numpy as np
 import pytest
+from alarm import Alarm, Stop, needs_timer
 from small_models import Dense, Recurrent, data, flat, mse
 
 import pyoptk
@@ -273,3 +275,29 @@ def test_there_is_no_bar_without_tqdm(capsys, monkeypatch):
     model = Dense()
     pyoptk.fit(model, mse, pyoptk.SGD(model.params), *data(), epochs=1)
     assert capsys.readouterr().err == ""
+
+
+@needs_timer
+def test_training_goes_on_after_an_exception_and_ends_with_the_best_weights():
+    rng = random.Random(1)
+    x, y = np.linspace(-1, 1, 8, dtype="f4")[:, None], np.ones((8, 1), "f4")
+    for _ in range(60):
+        model = pyoptk.layers.Sequential(pyoptk.layers.Linear(1, 1))
+        lr = pyoptk.schedules.ReduceOnPlateau(1.5, factor=0.9, patience=0)  # too high for long
+        opt = pyoptk.SGD(model.params, lr)
+        running = pyoptk.training(
+            model, pyoptk.losses.mse, opt, x, y, validation=(x, y), epochs=6, progress=False
+        )
+        rows = []
+        for seconds in (rng.uniform(1e-6, 2e-3), 9):
+            try:
+                with Alarm(seconds):
+                    rows.extend(running)
+            except Stop:
+                pass
+        found = running.history
+        assert {len(column) for column in found.values()} == {6}
+        assert opt.steps["0.weight"] >= 6
+        loss, _ = pyoptk.losses.mse(model.forward(x, train=False), y)
+        assert loss == min(found["val_loss"]) < found["val_loss"][-1]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
