@@ -37,7 +37,7 @@ def lines(title, series, *, x_title, y_title, note="", x_ticks=()):
             named[one.name] = (one.points[-1][1], line)
     least, most = axes.get_ylim()
     axes.yaxis.set_major_locator(LogLocator(subs=(1,) if most / least > 1e3 else (1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:,g}")
     axes.xaxis.set_major_formatter(EngFormatter())
     if x_ticks:
         axes.set_xticks(x_ticks)
