@@ -71,13 +71,14 @@ PK_INLINE vec product_in_registers(vec sum, vec a, vec b)
 enum { PER = 1, TAKES_ALL = 0, PRODUCT_K = K_BLOCK, PRODUCT_ROWS = ROW_BLOCK };
 #define panel_of_pairs NULL
 
+/* A fraction of 1 to 2, plus 1.5 * 2^16, is rounded at the last of 8 bits; then it is multiplied by
+ * its power of two, which is 0 for a denormal number and infinity for itself. */
 PK_INLINE vec rounded_vec(vec v)
 {
-    const vec_unsigned bits = (vec_unsigned)v, one = (vec_unsigned){0} + 1;
-    const vec_unsigned number = (vec_unsigned)(v == v);
-    const vec_unsigned small = (vec_unsigned)(vec_abs(v) < broadcast(REAL_MIN));
-    const vec_unsigned up = number & (0x7fff + (bits >> 16 & one)), quiet = ~number & 0x400000u;
-    return (vec)(((bits + up) | quiet) & 0xffff0000u & ~(small & 0x7fffffffu));
+    const vec_unsigned bits = (vec_unsigned)v;
+    const vec fraction = (vec)((bits & 0x807fffffu) | 0x3f800000u), large = broadcast(98304);
+    const vec power = (vec)(bits & 0x7f800000u);
+    return (vec)((vec_bits)(((fraction + large) - large) * power) | (v != v));
 }
 
 PK_INLINE void round_row(real *to, const real *from, size_t n)
