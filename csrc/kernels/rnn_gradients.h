@@ -289,6 +289,7 @@ static void rnn_round_da(void *arg, size_t panel)
     }
 }
 
+/* The same for all panels. */
 static void rnn_round_da_of(const rnn_run *run, const rnn_job *job)
 {
     rnn_sums of = {run, job, run->steps, 1, 1};
