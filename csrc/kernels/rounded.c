@@ -155,7 +155,7 @@ static void round_rows(real *to, size_t ldt, const real *from, size_t ldf, size_
         round_right(to, from + k * ldf, k + 1 < K ? from + (k + 1) * ldf : NULL, n, ldt);
 }
 
-/* As pack_columns, of `depth` values of each row.  They are rounded first: pairs are half as much to
+/* As pack_columns, of `depth` values of each row, rounded first: pairs are half as much to
  * transpose. */
 static void pack_rounded_columns(real *to, size_t ldt, const real *from, size_t ldf, size_t rows,
                                  size_t depth)
