@@ -46,24 +46,38 @@ def row_of(rng, name, cell, **options):
     return arguments, call
 
 
-@pytest.mark.parametrize(
-    ("x", "rounded"),
-    [
-        (1 + 2**-8, 1.0),  # ties
-        (1 + 3 * 2**-8, 1 + 2**-6),
-        (-1 - 2**-8 - 2**-20, -1 - 2**-7),
-        (3.4028235e38, np.inf),
-        (-np.inf, -np.inf),
-        (np.nan, np.nan),
-        (2.0**-126, 2.0**-126),
-        (2.0**-126 - 2.0**-149, 0.0),
-        (-0.0, -0.0),
-    ],
-)
+ROUNDED = [  # a number, and the twin's
+    (1 + 2**-8, 1.0),  # ties
+    (1 + 3 * 2**-8, 1 + 2**-6),
+    (-1 - 2**-8 - 2**-20, -1 - 2**-7),
+    (3.4028235e38, np.inf),
+    (-np.inf, -np.inf),
+    (np.nan, np.nan),
+    (2.0**-126, 2.0**-126),
+    (2.0**-126 - 2.0**-149, 0.0),
+    (-0.0, -0.0),
+]
+
+
+@pytest.mark.parametrize(("x", "rounded"), ROUNDED)
 def test_twin_rounds_to_nearest(x, rounded):
     found = reference.bfloat16(np.array([x], np.float32))
     np.testing.assert_array_equal(found, np.array([rounded], np.float32))
     assert np.signbit(found[0]) == np.signbit(np.float32(rounded))
+
+
+@pytest.mark.parametrize("operand", ["x", "w", "dy"])
+def test_kernels_round_as_the_twin(rng, any_set, operand):
+    """Products with 1, of numbers of all magnitudes."""
+    any_bits = rng.integers(2**32, size=5000, dtype=np.uint32).view(np.float32)
+    numbers = np.append(np.float32([x for x, _ in ROUNDED]), any_bits)[:, None]
+    layer = pyoptk.layers.Linear(1, len(numbers) if operand == "w" else 1, compute="bfloat16")
+    layer.params["weight"][...] = numbers if operand == "w" else 1
+    layer.params["bias"][...] = 0
+    ones = np.ones_like(numbers[:1] if operand == "w" else numbers)
+    y = layer.forward(numbers if operand == "x" else ones)
+    found = layer.backward(numbers) if operand == "dy" else y.reshape(-1, 1)
+    np.testing.assert_array_equal(found, reference.bfloat16(numbers))
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -5,7 +5,7 @@
  * rows are multiplied by dot products along the rows of w, in place.  The products of backward need
  * no transposition: dx = dA w reads w along its rows, and dw = dA^T x reads dA with swapped
  * strides. dA is the gradient of x w^T + b.  With rounded products, x and dA are copied, too:
- * rounded, dA also as dA^T. */
+ * rounded, and where elements are pairs dA also as dA^T. */
 #ifndef PK_LINEAR_H
 #define PK_LINEAR_H
 

@@ -55,8 +55,9 @@ static void linear_round_dA(const linear_job *job, size_t chunk, size_t chunks)
         if (!is_dy)
             linear_dA(job, r, r + rows, place, row);
         linear_sum(job->sums + block * row, l->O, dA, ld, rows, 0);
-        how->lay_rows((real *)how->laid(job->rows, job->K, r).a, job->K, dA, (ptrdiff_t)ld, rows,
-                      l->O);
+        if (how->per > 1) /* else dA_t has the same elements */
+            how->lay_rows((real *)how->laid(job->rows, job->K, r).a, job->K, dA, (ptrdiff_t)ld,
+                          rows, l->O);
         real *const pairs = how->lay_columns ? place : job->dA_t + r / how->per * row;
         how->round_rows(pairs, row, dA, ld, rows, l->O);
         for (size_t k = 0, n = elements_of(how, rows); how->lay_columns && k < n; k += LANES)
@@ -132,9 +133,11 @@ static void linear_dx(const linear_job *job, size_t n, size_t end, size_t split,
     const pk_linear_gradients *g = job->gradients;
     const size_t M = job->layer->M, from = part_of(job, M, split, job->splits),
                  to = part_of(job, M, split + 1, job->splits);
-    const operand left = rounded(job->products)
-                             ? job->products->laid(job->rows, job->K, from)
-                             : strided(job->dA + from * job->dA_row, (ptrdiff_t)job->dA_row, 1);
+    const rounding *how = rounded(job->products);
+    const size_t row = how ? dA_t_row(job->layer) : job->dA_row;
+    const operand left = how && how->per > 1
+                             ? how->laid(job->rows, job->K, from)
+                             : strided((how ? job->dA_t : job->dA) + from * row, (ptrdiff_t)row, 1);
     product(to - from, end - n, job->K, left, right, (real *)g->dx + from * g->lddx + n, g->lddx,
             ZEROS);
 }

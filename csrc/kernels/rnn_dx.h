@@ -51,16 +51,24 @@ PK_INLINE right_operand weight_rows(const rnn_job *job, columns of, const real *
     return rounded_panels(job->products, packed, elements_in(job, of));
 }
 
+/* Whether dA is rounded in place before dx, which then reads it as it is.  Elements must be values,
+ * and rows without gaps, because the gradients of biases are summed first. */
+PK_INLINE int is_rounded_before_dx(const rnn_job *job)
+{
+    const rounding *how = rounded(job->products);
+    return how && how->per == 1 && !job->s.lengths;
+}
+
 /* c[rows, N] = begin + dA times w, over `depth` elements of k from k on, for N columns and for
- * `rows` rows from row b of step t on. */
+ * `rows` rows from row b of step t on.  `as_it_is`: dA needs no rounding. */
 __attribute__((noinline)) static void rnn_da_block(const rnn_job *job, columns of, size_t k,
                                                    size_t depth, size_t t, size_t b, size_t rows,
                                                    size_t N, right_operand w, real *c, size_t ldc,
-                                                   const real *begin)
+                                                   const real *begin, int as_it_is)
 {
     const operand da = da_at(job, of, k, t, b);
     w = rows_from(w, k);
-    if (!rounded(job->products)) {
+    if (as_it_is) {
         product(rows, N, depth, da, w, c, ldc, begin);
         return;
     }
@@ -84,7 +92,8 @@ static void rnn_da_product(const rnn_job *job, columns of, size_t t, range rows,
 {
     for (size_t k = 0, depth; k < elements_in(job, of); k += depth) {
         depth = da_block(job, of, k);
-        rnn_da_block(job, of, k, depth, t, rows.from, length(rows), N, w, c, ldc, k ? NULL : begin);
+        rnn_da_block(job, of, k, depth, t, rows.from, length(rows), N, w, c, ldc, k ? NULL : begin,
+                     !rounded(job->products));
     }
 }
 
@@ -123,6 +132,7 @@ static void rnn_dx(void *arg, size_t task)
     const range rows = {0, B};
     const int equally_far = of->run->count == 1 && job->dx.t_stride == (ptrdiff_t)(B * row);
     const right_operand w = weight_rows(job, OF_X, job->packed_w_ih, job->w.w_ih, I);
+    const int as_it_is = !rounded(job->products) || is_rounded_before_dx(job);
     const fp_mode mode = flush_denormals();
     for (size_t k = 0, depth; k < elements_in(job, OF_X); k += depth) {
         depth = da_block(job, OF_X, k);
@@ -131,7 +141,7 @@ static void rnn_dx(void *arg, size_t task)
             const int is_new = k == 0 && is_new_dx(of, t);
             together = equally_far ? steps_together(job, t, to, rows) : 1;
             rnn_da_block(job, OF_X, k, depth, t, live.from, length(live) * together, I, w,
-                         row_at(job->dx, t, live.from), row, is_new ? ZEROS : NULL);
+                         row_at(job->dx, t, live.from), row, is_new ? ZEROS : NULL, as_it_is);
             for (size_t b = 0; b < B && is_new; b++)
                 if (b < live.from || b >= live.to)
                     memset(row_at(job->dx, t, b), 0, I * sizeof(real));

@@ -289,6 +289,13 @@ static void rnn_round_da(void *arg, size_t panel)
     }
 }
 
+/* The same for all panels. */
+static void rnn_round_da_of(const rnn_run *run, const rnn_job *job)
+{
+    rnn_sums of = {run, job, run->steps, 1, 1};
+    pk_parallel(rnn_round_da, &of, panels_in(job->s.H) + projects(&job->s), run->nthreads);
+}
+
 /* GRADIENT_WIDTH columns of a weight for a group of panels.  Tasks: dw_ih, then dw_hh, of h and of
  * s, then biases, then dw_hr. */
 static void rnn_gradient_task(void *arg, size_t task)
@@ -337,6 +344,9 @@ static void rnn_gradients_of(const rnn_run *run)
 {
     const size_t threads = (size_t)run->nthreads, width = GRADIENT_WIDTH;
     const size_t half = run->count > 1 ? run->jobs->s.T / 2 : 0; /* see is_new_dx */
+    for (size_t i = 0; i < run->count; i++)
+        if (is_rounded_before_dx(run->jobs + i))
+            rnn_round_da_of(run, run->jobs + i);
     rnn_dx_of(run, (range){run->steps.from > half ? run->steps.from : half, run->steps.to});
     rnn_dx_of(run, (range){run->steps.from, smaller(run->steps.to, half)});
     for (size_t i = 0; i < run->count; i++) {
@@ -350,8 +360,8 @@ static void rnn_gradients_of(const rnn_run *run)
             of.groups = smaller(panels, 1 + 4 * threads / parts);
         if (job->s.lengths)
             pk_parallel(rnn_close_gaps, &of, panels + projects(&job->s), run->nthreads);
-        if (rounded(job->products))
-            pk_parallel(rnn_round_da, &of, panels + projects(&job->s), run->nthreads);
+        if (rounded(job->products) && !is_rounded_before_dx(job))
+            rnn_round_da_of(run, job);
         pk_parallel(rnn_gradient_task, &of, parts * of.groups, run->nthreads);
     }
 }

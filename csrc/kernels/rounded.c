@@ -50,6 +50,13 @@ PK_INLINE void round_row(real *to, const real *from, size_t n)
     }
 }
 
+/* The pairs of n <= 2 * LANES adjacent elements. */
+PK_INLINE vec rounded_part(const real *from, size_t n)
+{
+    const size_t first = smaller(n, LANES);
+    return pairs_in_both(load_n(from, first), load_n(from + LANES, n - first));
+}
+
 /* The pairs of elements of two vectors. */
 PK_INLINE vec rounded_pair(vec first, vec second)
 {
@@ -71,13 +78,14 @@ PK_INLINE vec product_in_registers(vec sum, vec a, vec b)
 enum { PER = 1, TAKES_ALL = 0, PRODUCT_K = K_BLOCK, PRODUCT_ROWS = ROW_BLOCK };
 #define panel_of_pairs NULL
 
+/* A fraction of 1 to 2, plus 1.5 * 2^16, is rounded at the last of 8 bits; then it is multiplied by
+ * its power of two, which is 0 for a denormal number and infinity for itself. */
 PK_INLINE vec rounded_vec(vec v)
 {
-    const vec_unsigned bits = (vec_unsigned)v, one = (vec_unsigned){0} + 1;
-    const vec_unsigned number = (vec_unsigned)(v == v);
-    const vec_unsigned small = (vec_unsigned)(vec_abs(v) < broadcast(REAL_MIN));
-    const vec_unsigned up = number & (0x7fff + (bits >> 16 & one)), quiet = ~number & 0x400000u;
-    return (vec)(((bits + up) | quiet) & 0xffff0000u & ~(small & 0x7fffffffu));
+    const vec_unsigned bits = (vec_unsigned)v;
+    const vec fraction = (vec)((bits & 0x807fffffu) | 0x3f800000u), large = broadcast(98304);
+    const vec power = (vec)(bits & 0x7f800000u);
+    return (vec)((vec_bits)(((fraction + large) - large) * power) | (v != v));
 }
 
 PK_INLINE void round_row(real *to, const real *from, size_t n)
@@ -89,6 +97,8 @@ PK_INLINE void round_row(real *to, const real *from, size_t n)
         store_part(to + i, rounded_vec(load_part(from + i, n - i)), n - i);
 }
 
+PK_INLINE vec rounded_part(const real *from, size_t n) { return rounded_vec(load_n(from, n)); }
+
 PK_INLINE vec rounded_pair(vec first, vec second)
 {
     (void)second;
@@ -98,6 +108,9 @@ PK_INLINE vec rounded_pair(vec first, vec second)
 PK_INLINE vec product_in_registers(vec sum, vec a, vec b) { return sum + a * b; }
 
 #endif
+
+/* The number of elements that n values take. */
+PK_INLINE size_t elements(size_t n) { return (n + PER - 1) / PER; }
 
 static void round_left(real *to, size_t ldt, const real *from, ptrdiff_t ldf, size_t rows, size_t n)
 {
@@ -134,46 +147,41 @@ static void round_right(real *to, const real *first, const real *second, size_t 
 
 static void round_rows(real *to, size_t ldt, const real *from, size_t ldf, size_t K, size_t n)
 {
+    if (PER == 1 && n == ldt && n == ldf) { /* all rows are one */
+        round_row(to, from, K * n);
+        return;
+    }
     for (size_t k = 0; k < K; k += PER, to += ldt)
         round_right(to, from + k * ldf, k + 1 < K ? from + (k + 1) * ldf : NULL, n, ldt);
 }
 
-#ifdef PK_PAIRS
-/* As pack_columns, of `depth` elements of each row. */
-static void pairs_of_columns(real *to, size_t ldt, const real *from, size_t ldf, size_t rows,
-                             size_t depth)
+/* As pack_columns, of `depth` values of each row, rounded first: pairs are half as much to
+ * transpose. */
+static void pack_rounded_columns(real *to, size_t ldt, const real *from, size_t ldf, size_t rows,
+                                 size_t depth)
 {
-    for (size_t k = 0; k < depth; k += 2 * LANES, from += 2 * LANES) {
-        const size_t n = smaller(depth - k, 2 * LANES), first = smaller(n, LANES);
+    for (size_t k = 0; k < depth; k += PER * LANES, from += PER * LANES) {
+        const size_t n = smaller(depth - k, PER * LANES);
         vec tile[LANES];
         for (size_t r = 0; r < LANES; r++)
-            tile[r] = r < rows ? pairs_in_both(load_n(from + r * ldf, first),
-                                               load_n(from + r * ldf + LANES, n - first))
-                               : (vec){0};
+            tile[r] = r < rows ? rounded_part(from + r * ldf, n) : (vec){0};
         transpose(tile);
-        for (size_t i = 0; i < (n + 1) / 2; i++, to += ldt)
+        for (size_t i = 0; i < elements(n); i++, to += ldt)
             store(to, tile[i]);
     }
 }
-#endif
 
 static void gate_columns(real *to, size_t ldt, const real *w, size_t H, size_t N, size_t unit,
                          size_t units, const size_t *gates, size_t count)
 {
-#ifdef PK_PAIRS
-    /* Pairs of a row of w are adjacent: rounded first, they are half as much to transpose. */
-    enum { DEPTH = 64 }; /* pairs at a time, so that the written cache lines stay in L1 */
+    enum { DEPTH = 64 }; /* elements at a time, so that the written cache lines stay in L1 */
     if (count * units < ldt)
-        memset(to, 0, (N + 1) / 2 * ldt * sizeof *to);
-    for (size_t k = 0; k < N; k += 2 * DEPTH, to += DEPTH * ldt)
+        memset(to, 0, elements(N) * ldt * sizeof *to);
+    for (size_t k = 0; k < N; k += PER * DEPTH, to += DEPTH * ldt)
         for (size_t j = 0; j < count; j++)
             for (size_t u = 0; u < units; u += LANES)
-                pairs_of_columns(to + j * units + u, ldt, w + (gates[j] * H + unit + u) * N + k, N,
-                                 smaller(units - u, LANES), smaller(N - k, 2 * DEPTH));
-#else
-    PK_PRODUCTS.packing.gate_columns(to, ldt, w, H, N, unit, units, gates, count);
-    round_rows(to, ldt, to, ldt, N, ldt);
-#endif
+                pack_rounded_columns(to + j * units + u, ldt, w + (gates[j] * H + unit + u) * N + k,
+                                     N, smaller(units - u, LANES), smaller(N - k, PER * DEPTH));
 }
 
 static void gate_rows(real *to, const real *w, size_t H, size_t N, size_t column, size_t unit,

@@ -91,7 +91,9 @@ PK_INLINE void group_of(const int rows, const int cols, const stretch *s, size_t
     const ptrdiff_t c_row = (ptrdiff_t)(ldc * sizeof *c), row = (ptrdiff_t)(ldb * sizeof *c);
     real *const c_2 = c + SIDE * ldc;
     const real *const begin_2 = begin + SIDE * ldb;
-    for (size_t r = 0; begin != c && r < (size_t)rows * SIDE; r++)
+    /* Large products, whose left-hand side is laid in groups, leave L2 no time for a prefetch. */
+    const int is_laid = s->a_row == (ptrdiff_t)(SIDE * sizeof *c);
+    for (size_t r = 0; !is_laid && begin != c && r < (size_t)rows * SIDE; r++)
         for (size_t j = 0; j < (size_t)cols * SIDE; j += SIDE)
             __builtin_prefetch(c + r * ldc + j, 1);
     _tile_loadd(0, begin, row);
