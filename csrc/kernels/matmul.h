@@ -34,8 +34,8 @@ enum {
     /* Rows of a panel at a time.  A large tile reads them from L2 as fast as from L1, and reads and
      * writes c less often. */
     PRODUCT_K = PK_TILE_ROWS == 6 ? MOST_K : K_BLOCK,
-    ROW_BLOCK = 48,       /* rows of the left-hand side that use such a block before it changes */
-    MOST_ROWS = 64,       /* the largest result of row_block_of */
+    ROW_BLOCK = 48, /* rows of the left-hand side that use such a block before it changes */
+    MOST_ROWS = 64, /* the largest result of row_block_of */
 };
 
 /* A left-hand side: element (r, k) is a[r * row + k * col].  Along k it may consist of segments of

@@ -176,7 +176,8 @@ PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel,
 {
     const size_t vectors = vectors_of(job, panel), P_c = CELL_HAS_C ? job->P_c : 0;
     const int to_project = rare && projects(&job->s);
-    real *const c_new = CELL_HAS_C && rare ? job->c_new : NULL, *next = rnn_next(job, t, rows.from, rare);
+    real *const c_new = CELL_HAS_C && rare ? job->c_new : NULL,
+                *next = rnn_next(job, t, rows.from, rare);
     const int zones = rare && !to_project && noise_p(&job->s, ZONEOUT_H) > 0;
     const int drops = rare && draws(&job->s, DROPOUT);
     for (size_t b = rows.from, r = 0; b < rows.to; b++, r++) {
