@@ -116,12 +116,13 @@ PK_INLINE void multiply(vec acc[TILE_ROWS][COLS], const int rows, const int cols
                         const real *a, ptrdiff_t row, ptrdiff_t col, const real *b, size_t b_row)
 {
     enum { UNROLLED = 4 };
-    const int is_large = !PAIRS && rows * cols >= 12;
-    /* Hidden from compilers, which would make copies of the loops, and mix steps of k. */
+    const int is_large = !PAIRS && PK_TILE_ROWS == 6 && rows * cols >= 12;
+#if PK_TILE_ROWS == 6 /* hidden from compilers, which would make copies of the loops */
     __asm__("" : "+r"(col));
+#endif
     for (; is_large && depth >= UNROLLED; depth -= UNROLLED)
         for (int k = 0; k < UNROLLED; k++, a += col, b += b_row) {
-            __asm__("" : "+r"(a), "+r"(b));
+            __asm__("" : "+r"(a), "+r"(b)); /* so that steps of k are not mixed */
             __builtin_prefetch(a + 8 * col);
             multiply_once(acc, rows, cols, a, row, b);
         }
@@ -143,7 +144,7 @@ typedef struct {
 } term;
 
 /* A tile of c: c = begin + the sum of the terms, with the rows of left-hand sides from `row` on.
- * If many rows use the same right-hand side, K must be <= K_BLOCK for it to stay in L1. */
+ * If many rows use the same right-hand side, K must be <= PRODUCT_K for it to stay in the cache. */
 typedef struct {
     const term *terms;
     size_t count, row;
