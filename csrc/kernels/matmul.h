@@ -29,10 +29,13 @@ enum {
     COLS = 4,             /* vectors in a row of a panel */
     WIDTH = COLS * LANES, /* elements in a row of a panel */
     TILE_ROWS = PK_TILE_ROWS,
-    K_BLOCK = 128,        /* rows of a panel at a time: 32 KiB, most of the L1 cache */
-    ROW_BLOCK = 48,       /* rows of the left-hand side that use such a block before it changes */
+    K_BLOCK = 128,        /* rows of a panel: 32 KiB, most of the L1 cache */
     MOST_K = 4 * K_BLOCK, /* the largest result of k_block_of */
-    MOST_ROWS = 64,       /* the largest result of row_block_of */
+    /* Rows of a panel at a time.  A large tile reads them from L2 as fast as from L1, and reads and
+     * writes c less often. */
+    PRODUCT_K = PK_TILE_ROWS == 6 ? MOST_K : K_BLOCK,
+    ROW_BLOCK = 48, /* rows of the left-hand side that use such a block before it changes */
+    MOST_ROWS = 64, /* the largest result of row_block_of */
 };
 
 /* A left-hand side: element (r, k) is a[r * row + k * col].  Along k it may consist of segments of
@@ -46,7 +49,7 @@ typedef struct {
 
 PK_INLINE operand strided(const real *a, ptrdiff_t row, ptrdiff_t col)
 {
-    return (operand){a, row, col, K_BLOCK, K_BLOCK * col};
+    return (operand){a, row, col, PRODUCT_K, PRODUCT_K * col};
 }
 
 /* A right-hand side: rows are `row` elements apart, panels of WIDTH columns `panel` elements.  It
@@ -90,22 +93,42 @@ PK_INLINE vec multiplied(vec acc, const real *a, vec b)
 PK_INLINE vec multiplied(vec acc, const real *a, vec b) { return acc + broadcast(*a) * b; }
 #endif
 
-/* acc[r][j] += sum over k < depth of a[r * row + k * col] * b[k * b_row + j]; rows and cols are
- * literals. */
+/* acc[r][j] += a[r * row] * b[j]; rows and cols are literals.  The smaller side stays in registers:
+ * there are just enough. */
+PK_INLINE void multiply_once(vec acc[TILE_ROWS][COLS], const int rows, const int cols,
+                             const real *a, ptrdiff_t row, const real *b)
+{
+    vec held[COLS];
+    for (int j = 0; j < cols && cols < rows; j++)
+        held[j] = load(b + j * LANES);
+    for (int r = 0; r < rows && cols < rows; r++)
+        for (int j = 0; j < cols; j++)
+            acc[r][j] = multiplied(acc[r][j], a + r * row, held[j]);
+    for (int j = 0; j < cols && cols >= rows; j++) {
+        const vec b_j = load(b + j * LANES);
+        for (int r = 0; r < rows; r++)
+            acc[r][j] = multiplied(acc[r][j], a + r * row, b_j);
+    }
+}
+
+/* acc[r][j] += sum over k < depth of a[r * row + k * col] * b[k * b_row + j] */
 PK_INLINE void multiply(vec acc[TILE_ROWS][COLS], const int rows, const int cols, size_t depth,
                         const real *a, ptrdiff_t row, ptrdiff_t col, const real *b, size_t b_row)
 {
-    for (size_t k = 0; k < depth; k++, b += b_row) {
-        const real *a_k = a + (ptrdiff_t)k * col;
-#ifdef PK_PAIRS /* hidden from compilers: for col = 1 they would make another copy, no faster */
-        __asm__("" : "+r"(a_k));
+    enum { UNROLLED = 4 };
+    const int is_large = !PAIRS && PK_TILE_ROWS == 6 && rows * cols >= 12;
+#if PK_TILE_ROWS == 6 /* hidden from compilers, which would make copies of the loops */
+    __asm__("" : "+r"(col));
 #endif
-        __builtin_prefetch(a_k + 8 * col); /* each k is another cache line if a is transposed */
-        for (int j = 0; j < cols; j++) {
-            const vec b_j = load(b + j * LANES);
-            for (int r = 0; r < rows; r++)
-                acc[r][j] = multiplied(acc[r][j], a_k + r * row, b_j);
+    for (; is_large && depth >= UNROLLED; depth -= UNROLLED)
+        for (int k = 0; k < UNROLLED; k++, a += col, b += b_row) {
+            __asm__("" : "+r"(a), "+r"(b)); /* so that steps of k are not mixed */
+            __builtin_prefetch(a + 8 * col);
+            multiply_once(acc, rows, cols, a, row, b);
         }
+    for (; depth > 0; depth--, a += col, b += b_row) {
+        __builtin_prefetch(a + 8 * col); /* each k is another cache line if a is transposed */
+        multiply_once(acc, rows, cols, a, row, b);
     }
 }
 
@@ -121,7 +144,7 @@ typedef struct {
 } term;
 
 /* A tile of c: c = begin + the sum of the terms, with the rows of left-hand sides from `row` on.
- * If many rows use the same right-hand side, K must be <= K_BLOCK for it to stay in L1. */
+ * If many rows use the same right-hand side, K must be <= PRODUCT_K for it to stay in the cache. */
 typedef struct {
     const term *terms;
     size_t count, row;
@@ -135,11 +158,14 @@ PK_INLINE void add_term(vec acc[TILE_ROWS][COLS], const int rows, const int cols
 {
     const size_t depth = t->left.depth, parts = PAIRS ? 1 : t->right.parts;
     const real *a = t->left.a + (ptrdiff_t)row * t->left.row, *b = t->right.b;
-    for (size_t k = 0; k < t->K; k += depth, a += t->left.segment)
-        for (size_t part = 0, n = smaller(depth, t->K - k) / parts; part < parts; part++)
+    for (size_t k = 0, n; k < t->K; k += depth, a += t->left.segment, b += n * t->right.row) {
+        n = smaller(depth, t->K - k);
+        if (parts != 1) /* a division would delay the first loads */
+            n /= parts;
+        for (size_t part = 0; part < parts; part++)
             multiply(acc, rows, cols, n, a + (ptrdiff_t)(part * n) * t->left.col, t->left.row,
-                     t->left.col, b + k / parts * t->right.row + part * t->right.part,
-                     t->right.row);
+                     t->left.col, b + part * t->right.part, t->right.row);
+    }
 }
 
 PK_INLINE void product_of(const int rows, const int cols, const tile *t)
@@ -180,12 +206,13 @@ PK_INLINE void product_tile(size_t rows, size_t cols, const tile *t)
     }
 }
 
-/* The number of rows of the next tile, of M rows left.  With pairs there are no tiles of 3 or 5
- * rows, which would only be more code. */
+/* The number of rows of the next tile, of M rows left: tiles have about as many rows each, because
+ * small ones wait for their own sums.  With pairs there are no tiles of 3 or 5 rows, which would
+ * only be more code. */
 PK_INLINE size_t next_rows(size_t M)
 {
-    const size_t rows = smaller(M, TILE_ROWS);
-    return PAIRS && rows > 1 ? rows & ~(size_t)1 : rows;
+    const size_t tiles = (M + TILE_ROWS - 1) / TILE_ROWS, rows = (M + tiles - 1) / tiles;
+    return PAIRS && rows > 1 ? smaller(M, TILE_ROWS) & ~(size_t)1 : rows;
 }
 
 /* c[M, width] = begin + the sum of the terms, tile by tile.  Inline for callers with many small
@@ -242,7 +269,7 @@ typedef struct {
     size_t per;                /* values in an element */
     panel_product *panel;      /* NULL: that of products.c */
     int takes_all;             /* whether `panel` takes any M, and widths of several panels */
-    size_t k_block, row_block; /* K_BLOCK and ROW_BLOCK of that product */
+    size_t k_block, row_block; /* PRODUCT_K and ROW_BLOCK of that product */
     /* Rounds a left-hand side: `rows` rows of n values, ldf apart, to rows ldt apart. */
     void (*round_left)(real *to, size_t ldt, const real *from, ptrdiff_t ldf, size_t rows,
                        size_t n);
@@ -281,11 +308,11 @@ PK_INLINE const rounding *rounding_of(const pk_products *products)
     return found && found->vector_bytes != PK_VECTOR_BYTES ? found->narrow : found;
 }
 
-/* K_BLOCK and ROW_BLOCK of these products. */
+/* PRODUCT_K and ROW_BLOCK of these products. */
 PK_INLINE size_t k_block_of(const void *products)
 {
     const rounding *how = rounded(products);
-    return how ? how->k_block : K_BLOCK;
+    return how ? how->k_block : PRODUCT_K;
 }
 PK_INLINE size_t row_block_of(const void *products)
 {

@@ -90,11 +90,11 @@ static void rnn_again(const rnn_job *job, range steps, size_t i, int phase, rang
 
 /* ---- the recurrence -------------------------------------------------------------------------- */
 
-/* d is the gradient of a state before step t.  Returns what passes to the step before: 0 at a
- * reset.  There, with reset_to_initial, d is added to `sum`. */
-PK_INLINE vec past_reset(const rnn_job *job, size_t t, size_t b, vec d, real *sum)
+/* d is the gradient of a state before a step; `anew`: whether a reset is there.  Returns what
+ * passes to the step before: 0 at a reset.  There, with reset_to_initial, d is added to `sum`. */
+PK_INLINE vec past_reset(const rnn_job *job, int anew, vec d, real *sum)
 {
-    if (!is_reset(job, t, b))
+    if (!anew)
         return d;
     if (job->s.reset_to_initial)
         store(sum, load(sum) + d);
@@ -112,15 +112,15 @@ __attribute__((noinline)) static vec past_dropout(const rnn_job *job, size_t b, 
     return dh;
 }
 
-/* The gradient of some features of h after step t: dy plus dh. */
+/* The gradient of some features of h after step t: dy plus dh; `anew`: whether a reset follows. */
 PK_INLINE vec rnn_dh(const rnn_job *job, size_t t, size_t b, size_t at, size_t lanes,
-                     const int rare)
+                     const int rare, int anew)
 {
     vec dh = load(job->dh + b * job->Q + at);
     if (rare && job->h_mask)
         dh += past_dropout(job, b, at);
-    if (rare && job->s.resets)
-        dh = past_reset(job, t + 1, b, dh, job->dh_resets + b * job->Q + at);
+    if (rare)
+        dh = past_reset(job, anew, dh, job->dh_resets + b * job->Q + at);
     if (job->dy.data && (active(job, t, b) || job->s.repeat_last))
         dh += load_n(row_at(job->dy, t, b) + at, lanes);
     return dh;
@@ -128,32 +128,35 @@ PK_INLINE vec rnn_dh(const rnn_job *job, size_t t, size_t b, size_t at, size_t l
 
 /* For some units of a row: replaces the gates by dA, and dc by the gradient of c_prev.  Leaves in
  * dh the part of the gradient of h_prev that does not pass through w_hh; the product is added
- * later.  `rare`: whether there are options of job->rare.  With a projection the gradient of m is
- * known, and m is computed again. */
-PK_INLINE void rnn_cell_backward(const rnn_job *job, size_t t, size_t b, place p, const int rare)
+ * later.  `rare`: whether there are options of job->rare; `anew`, `next_anew`: whether there are
+ * resets before and after the step.  With a projection the gradient of m is known, and m is
+ * computed again. */
+PK_INLINE void rnn_cell_backward(const rnn_job *job, size_t t, size_t b, place p, const int rare,
+                                 int anew, int next_anew)
 {
     real *gates = gates_at(job, p.panel, t, b) + p.vector * LANES;
-    const int resets = rare && job->s.resets, projected = rare && projects(&job->s);
+    const int projected = rare && projects(&job->s);
     real *dh_b = projected ? job->ds + b * job->Q_c + p.unit : job->dh + b * job->Q + p.unit;
     real *dc_b = CELL_HAS_C ? job->dc + b * job->P_c + p.unit : NULL;
-    vec dh = projected ? load(dh_b) : rnn_dh(job, t, b, p.unit, p.lanes, rare);
+    vec dh = projected ? load(dh_b) : rnn_dh(job, t, b, p.unit, p.lanes, rare, next_anew);
     vec dc = dc_b ? load(dc_b) : (vec){0};
-    if (resets && dc_b)
-        dc = past_reset(job, t + 1, b, dc, job->dc_resets + b * job->P_c + p.unit);
+    if (rare && dc_b)
+        dc = past_reset(job, next_anew, dc, job->dc_resets + b * job->P_c + p.unit);
     if (!active(job, t, b)) {
         memset(gates, 0, (VECTORS == 1 ? WIDTH : LANES) * sizeof *gates);
         store(dh_b, dh);
         return;
     }
-    const real *h_prev = h_at(job, t, b), *c_prev = c_before(job, t, b);
+    const real *h_prev = anew ? job->reset_h + b * job->P_h : h_at(job, t, b);
+    const real *c_prev = anew ? job->reset_c + b * job->P_c : c_before(job, t, b);
     cell_states states = {
-        .h_prev = projected ? dh : load((rare ? h_or_reset(job, t, b, h_prev) : h_prev) + p.unit),
+        .h_prev = projected ? dh : load(h_prev + p.unit),
         .h = projected ? dh : load(h_at(job, t + 1, b) + p.unit),
-        .c_prev =
-            CELL_HAS_C ? load((rare ? c_or_reset(job, t, b, c_prev) : c_prev) + p.unit) : (vec){0},
+        .c_prev = CELL_HAS_C ? load(c_prev + p.unit) : (vec){0},
         .c = CELL_HAS_C ? load(c_behind(job, t, b) + p.unit) : (vec){0},
     };
-    const cell_context context = rare ? noisy_context(job, t, b, p.unit) : context_of(job, p.unit);
+    const cell_context context = rare && draws(&job->s, DROPOUT) ? noisy_context(job, t, b, p.unit)
+                                                                 : context_of(job, p.unit);
     vec past_h = {0}, past_c = {0};
     if (rare && !projected && draws(&job->s, ZONEOUT_H))
         past_h = past_zoneout(job, ZONEOUT_H, t, b, p.unit, &dh);
@@ -175,9 +178,11 @@ PK_INLINE void rnn_cells_backward(const rnn_job *job, size_t t, range rows, rang
                                   const int rare)
 {
     for (size_t panel = panels.from; panel < panels.to; panel++)
-        for (size_t b = rows.from; b < rows.to; b++)
+        for (size_t b = rows.from; b < rows.to; b++) {
+            const int anew = rare && is_reset(job, t, b), next = rare && is_reset(job, t + 1, b);
             for (size_t v = 0; v < vectors_of(job, panel); v++)
-                rnn_cell_backward(job, t, b, place_of(job, panel, v), rare);
+                rnn_cell_backward(job, t, b, place_of(job, panel, v), rare, anew, next);
+        }
 }
 
 /* With a projection: the gradient of h after step t, which passes to m, is now known. */
@@ -185,7 +190,8 @@ static void rnn_h_backward(const rnn_job *job, size_t t, range rows, range featu
 {
     for (size_t b = rows.from; b < rows.to; b++)
         for (size_t at = features.from; at < features.to; at += LANES) {
-            vec dh = rnn_dh(job, t, b, at, smaller(job->R - at, LANES), 1), past = dh;
+            const int anew = is_reset(job, t + 1, b);
+            vec dh = rnn_dh(job, t, b, at, smaller(job->R - at, LANES), 1, anew), past = dh;
             if (active(job, t, b))
                 past = past_zoneout(job, ZONEOUT_H, t, b, at, &dh);
             else
@@ -317,7 +323,8 @@ static void rnn_finish_dh0(const rnn_job *job)
         const size_t widths[] = {job->P_h, job->P_c};
         for (size_t i = 0; i < 1 + CELL_HAS_C; i++)
             for (size_t at = 0; at < widths[i]; at += LANES) {
-                const vec past = past_reset(job, 0, b, load(d[i] + at), sums[i] + at);
+                const int anew = is_reset(job, 0, b);
+                const vec past = past_reset(job, anew, load(d[i] + at), sums[i] + at);
                 store(d[i] + at, past + load(sums[i] + at));
             }
     }

@@ -30,7 +30,8 @@ PK_INLINE size_t da_block(const rnn_job *job, columns of, size_t k)
 {
     const size_t depth = elements_of(job->products, of.count * UNITS);
     const size_t whole = job->s.H / UNITS * depth;
-    const size_t end = smaller(k + K_BLOCK / depth * depth, elements_in(job, of));
+    const size_t most = rounded(job->products) ? K_BLOCK : PRODUCT_K;
+    const size_t end = smaller(k + most / depth * depth, elements_in(job, of));
     return (of.first > 0 && k < whole ? smaller(end, whole) : end) - k;
 }
 

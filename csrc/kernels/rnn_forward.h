@@ -67,16 +67,19 @@ PK_INLINE right_operand packed_w_hh(const rnn_job *job, size_t panel)
         w_ih + job->s.I * packed_row(OF_X), packed_row(OF_H), 0, 1, 0, job->products};
 }
 
-/* Returns the bias, with which the products with x begin.  If x does not enter all columns, copies
- * the bias to each row of a instead and returns NULL. */
+/* Returns the bias of the columns that x enters, with which the products with x begin.  Copies that
+ * of the others to each row of a. */
 PK_INLINE const real *begin_at_bias(const rnn_job *job, size_t panel, real *a, size_t rows)
 {
     const real *bias = packed_panel(job, panel);
-    if (OF_X.count == CELL_COLUMNS)
-        return bias;
-    for (size_t r = 0; r < rows; r++)
-        memcpy(a + r * WIDTH, bias, WIDTH * sizeof *a);
-    return NULL;
+    const size_t n = units_of(panel, job->s.H), first = OF_X.first * n, end = CELL_COLUMNS * n;
+    for (size_t r = 0; r < rows && OF_X.count < CELL_COLUMNS; r++, a += WIDTH) {
+        for (size_t i = 0; i < first; i += LANES) /* the products write to what is too much */
+            store(a + i, load(bias + i));
+        for (size_t i = first + OF_X.count * n; i < end; i += LANES)
+            store(a + i, load(bias + i));
+    }
+    return bias + first;
 }
 
 /* The products of one panel for some steps: a[rows, WIDTH] += s_t w, where s is x with w_ih, or h
@@ -143,15 +146,21 @@ static void rnn_pre_activations(const rnn_job *job, size_t t, range rows, range 
                 a + (with_h.from - rows.from) * WIDTH + OF_H.first * n, WIDTH, NULL);
 }
 
-/* Stores a new state, and the output of step t, for some features; `anew`: whether a reset
- * follows. */
+/* Where h after step t is stored once more, as it enters products, from row b on; NULL: nowhere. */
+PK_INLINE real *rnn_next(const rnn_job *job, size_t t, size_t b, const int rare)
+{
+    return rare && job->before && !rounded(job->products) ? h_before(job, t + 1, b) : NULL;
+}
+
+/* Stores a new state, and the output of step t, for some features; `next`: a row of rnn_next;
+ * `anew`: whether a reset follows. */
 PK_INLINE void rnn_put(const rnn_job *job, size_t t, size_t b, size_t at, size_t lanes, vec h,
-                       vec y, const int rare, int anew)
+                       vec y, real *next, int anew)
 {
     store(h_at(job, t + 1, b) + at, h);
-    if (rare && job->before && !rounded(job->products)) {
-        const vec next = anew ? load(job->reset_h + b * job->P_h + at) : h;
-        store(h_before(job, t + 1, b) + at, dropped_h(job, b, at, next));
+    if (next) {
+        const vec entering = anew ? load(job->reset_h + b * job->P_h + at) : h;
+        store(next + at, dropped_h(job, b, at, entering));
     }
     if (job->y.data)
         store_n(row_at(job->y, t, b) + at, y, lanes);
@@ -167,7 +176,10 @@ PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel,
 {
     const size_t vectors = vectors_of(job, panel), P_c = CELL_HAS_C ? job->P_c : 0;
     const int to_project = rare && projects(&job->s);
-    real *const c_new = rare ? job->c_new : NULL;
+    real *const c_new = CELL_HAS_C && rare ? job->c_new : NULL,
+                *next = rnn_next(job, t, rows.from, rare);
+    const int zones = rare && !to_project && noise_p(&job->s, ZONEOUT_H) > 0;
+    const int drops = rare && draws(&job->s, DROPOUT);
     for (size_t b = rows.from, r = 0; b < rows.to; b++, r++) {
         const real *c_b = rare ? c_or_reset(job, t, b, c + r * P_c) : c + r * P_c;
         for (size_t v = 0; v < vectors; v++) {
@@ -175,7 +187,7 @@ PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel,
             const size_t at = r * WIDTH + v * LANES;
             vec state = CELL_HAS_C ? load(c_b + p.unit) : (vec){0};
             const cell_context context =
-                rare ? noisy_context(job, t, b, p.unit) : context_of(job, p.unit);
+                drops ? noisy_context(job, t, b, p.unit) : context_of(job, p.unit);
             const vec before = state;
             if (active(job, t, b))
                 state = cell_c(&context, a + at, gates ? gates + at : NULL, p.n, state);
@@ -201,18 +213,19 @@ PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel,
             vec h = to_project ? (vec){0} : load(h_b + p.unit);
             vec y = job->s.repeat_last ? h : broadcast(0);
             const cell_context context =
-                rare ? noisy_context(job, t, b, p.unit) : context_of(job, p.unit);
+                drops ? noisy_context(job, t, b, p.unit) : context_of(job, p.unit);
             if (active(job, t, b)) {
                 y = cell_h(&context, a + at, gates ? gates + at : NULL, p.n, state, h);
-                if (rare && !to_project && noise_p(&job->s, ZONEOUT_H) > 0)
+                if (zones)
                     y = zoned(job, ZONEOUT_H, t, b, p.unit, h, y);
                 h = y;
             }
             if (to_project)
                 store(s_at(job, t, b) + p.unit, h);
             else if (!again)
-                rnn_put(job, t, b, p.unit, p.lanes, h, y, rare, anew);
+                rnn_put(job, t, b, p.unit, p.lanes, h, y, next, anew);
         }
+        next = next ? next + job->P_before : NULL;
     }
 }
 
@@ -280,7 +293,8 @@ static void rnn_project(const rnn_job *job, size_t t, range rows, range columns)
             if (is_active)
                 h = zoned(job, ZONEOUT_H, t, b, at, h, load(h_at(job, t + 1, b) + at));
             rnn_put(job, t, b, at, smaller(job->R - at, LANES), h,
-                    is_active || job->s.repeat_last ? h : broadcast(0), 1, is_reset(job, t + 1, b));
+                    is_active || job->s.repeat_last ? h : broadcast(0), rnn_next(job, t, b, 1),
+                    is_reset(job, t + 1, b));
         }
     if (rounded(job->products))
         rnn_round_h(job, t + 1, rows, features.from, length(features));

@@ -12,7 +12,7 @@ typedef uint16_t halves __attribute__((vector_size(PK_VECTOR_BYTES)));
 typedef real half_vector __attribute__((vector_size(PK_VECTOR_BYTES / 2), aligned(4), may_alias));
 /* Pairs are multiplied so fast that to read and write c more often costs more than to have the
  * right-hand side in L2. */
-enum { PER = 2, PRODUCT_K = 4 * K_BLOCK };
+enum { PER = 2 };
 
 #ifdef PK_TILE_REGISTERS
 #define panel_of_pairs panel_of_tiles
@@ -75,7 +75,7 @@ PK_INLINE vec product_in_registers(vec sum, vec a, vec b)
 
 #else
 
-enum { PER = 1, TAKES_ALL = 0, PRODUCT_K = K_BLOCK, PRODUCT_ROWS = ROW_BLOCK };
+enum { PER = 1, TAKES_ALL = 0, PRODUCT_ROWS = ROW_BLOCK };
 #define panel_of_pairs NULL
 
 /* A fraction of 1 to 2, plus 1.5 * 2^16, is rounded at the last of 8 bits; then it is multiplied by
