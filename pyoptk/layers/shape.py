@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import _checks
 from .._bound import Array
+from .._core import new_array
 from .._sequences import check_lengths, plain
 from .base import FLOATS, Layer, gradient
 
@@ -67,8 +68,9 @@ class Last(Layer):
         _checks.check_switches(need_dx=need_dx, accumulate=accumulate)
         shape, batch_first, picked, y = self._due()
         dy = gradient(dy, y)
-        dx = np.zeros(shape, y.dtype) if need_dx else None
+        dx = new_array(shape, y.dtype) if need_dx else None
         if dx is not None:
+            dx.fill(0)
             steps = dx.swapaxes(0, 1) if batch_first else dx
             for steps_at, y_at in picked:
                 steps[steps_at] = dy[y_at]

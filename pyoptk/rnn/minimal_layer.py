@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _checks, kernels
 from .._arguments import Declared
-from .._arrays import new_array
+from .._core import new_array
 from .._bound import Array, Bound, views
 from .._held import quietly
 from .._products import Guard, put_gradients
