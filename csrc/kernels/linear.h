@@ -23,7 +23,7 @@ enum {
     LAID_ROWS = 64, /* rows of x or dA that are rounded or multiplied together */
     PANELS_TOGETHER = 4,
     PART_ROWS = LAID_ROWS / 2,
-    LEFT_BYTES = 1 << 20, /* of a left-hand side in L2 */
+    L2_SHARE = 1 << 20, /* bytes of an operand that stays in L2 */
 };
 
 typedef struct {
@@ -272,17 +272,18 @@ static int prefers_dots(const pk_linear *l)
 /* Divides the panels of `products` right-hand sides between threads.  A chunk may pack a group of
  * panels, multiply all rows, and pack the next group into the same memory: what is packed is then
  * in L2 of the core that multiplies it, and no thread waits for others to pack.  Products that take
- * all rows and panels do so if there is a group for every thread, others if the left-hand side, of
- * K elements a row, stays in L2, and enough groups keep threads equally busy. */
-static void linear_share(linear_job *job, int threads, size_t products, size_t K)
+ * all rows and panels do so if there is a group for every thread, others if x and y stay in L2, and
+ * enough groups keep threads equally busy. */
+static void linear_share(linear_job *job, int threads, size_t products)
 {
+    const pk_linear *l = job->layer;
     const int all = takes_all(job->products);
     job->each = all ? PANELS_TOGETHER : 1;
     job->groups = (job->panels + job->each - 1) / job->each;
     job->shared = job->groups * products;
     const size_t least = all ? (size_t)threads : threads > 1 ? 3 * (size_t)threads : 1;
-    const int fits = all || (!rounded(job->products) && job->layer->M >= LAID_ROWS &&
-                             times(job->layer->M, K) <= LEFT_BYTES / sizeof(real));
+    const int fits = all || (!rounded(job->products) && l->M >= LAID_ROWS &&
+                             times(l->M, l->I > l->O ? l->I : l->O) <= L2_SHARE / sizeof(real));
     job->at_once = fits && job->shared >= least;
     job->chunks = threads > 1 ? smaller(job->shared, (all ? 2 : 4) * (size_t)threads) : 1;
 }
@@ -308,7 +309,7 @@ static void linear_forward(const pk_linear *l, int nthreads)
         job.rows = job.bias + job.panels * WIDTH;
         job.blocks = (l->M + LAID_ROWS - 1) / LAID_ROWS;
     }
-    linear_share(&job, threads, 1, l->I);
+    linear_share(&job, threads, 1);
     const size_t row_blocks = (l->M + job.row_block - 1) / job.row_block;
     pk_parallel(linear_pack, &job, job.blocks + (job.at_once ? 0 : job.panels), threads);
     if (job.at_once)

@@ -228,7 +228,7 @@ static void linear_backward(const pk_linear *l, const pk_linear_gradients *g, in
     linear_job job = {.layer = l, .gradients = g, .panels = panels_of(l->I), .splits = 1};
     job.products = rounding_of(l->products);
     job.K = elements_of(job.products, l->O);
-    linear_share(&job, threads, g->dx ? 2 : 1, l->O);
+    linear_share(&job, threads, g->dx ? 2 : 1);
     if (threads > 1 && !job.at_once) /* enough parts that no thread waits long for another */
         job.splits = 1 + 2 * (size_t)threads / (job.groups + 1);
     job.dw_splits = job.splits;
