@@ -23,7 +23,6 @@ enum {
     LAID_ROWS = 64, /* rows of x or dA that are rounded or multiplied together */
     PANELS_TOGETHER = 4,
     PART_ROWS = LAID_ROWS / 2,
-    L2_SHARE = 1 << 20, /* bytes of an operand that stays in L2 */
 };
 
 typedef struct {
@@ -31,8 +30,8 @@ typedef struct {
     const pk_linear_gradients *gradients;          /* NULL: forward */
     real *w, *x, *bias, *dA;                       /* packed, packed, padded, [M, O] */
     size_t dA_row, panels, splits, chunks, blocks; /* blocks: of rows, that backward prepares */
-    size_t each, groups, shared;                   /* panels that are multiplied together, groups of
-                                                    * them, and those of all products */
+    size_t each, groups, shared; /* panels that are multiplied together; groups of them, of all
+                                  * products */
     /* Only with rounded products: x or dA, of K elements, and dA^T, as left-hand sides; sums over
      * blocks of rows of dA, [blocks, O]. */
     const rounding *products;
@@ -165,8 +164,8 @@ __attribute__((noinline)) static void linear_part(const linear_job *job, size_t 
     linear_activate(l, r, rows, o, width, z, ldz);
 }
 
-/* Asks for a left-hand side in the order of memory.  The tiles' loads, six rows at a time, would wait
- * for most of its lines: a quarter of the first panel's time. */
+/* Asks for a left-hand side in the order of memory.  The loads of a tile, six rows at a time, would
+ * wait for most of its lines: almost half of the first panel's time. */
 static void prefetch_rows_of(const void *x, size_t rows, size_t width, size_t ld)
 {
     for (size_t r = 0; r < rows; r++)
