@@ -12,9 +12,9 @@
 #include <string.h>
 
 enum {
-    PK_LARGE = 1 << 14,            /* bytes; below, NumPy's allocator is faster */
-    PK_MOST_KEPT = 1 << 26,        /* bytes of all that is kept, */
-    PK_MOST_OF_ONE = 1 << 25,      /* and of one piece */
+    PK_LARGE = 1 << 14,       /* bytes; below, NumPy's allocator is faster */
+    PK_MOST_KEPT = 1 << 26,   /* bytes of all that is kept, */
+    PK_MOST_OF_ONE = 1 << 25, /* and of one piece */
     PK_PLACES = 64,
     PK_LINE = 64, /* bytes of a cache line, by which memory is aligned; more than there are kinds */
 };

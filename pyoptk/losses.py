@@ -88,8 +88,7 @@ def _is_plainly_apart(out: Array, y: Array, target: Array) -> bool:
 def _gradient(like: Array, out: Array | None, **given: Any) -> Array:
     """Where the gradient goes: a new array, or `out`, which may overlap no argument."""
     if out is None:
-        new: Array = new_like(like)
-        return new
+        return new_like(like)
     if type(out) is not np.ndarray or out.dtype != like.dtype or out.shape != like.shape:
         error = TypeError if getattr(out, "dtype", None) != like.dtype else ValueError
         raise error(f"out: expected {like.dtype} {like.shape} like y, got {described(out)}")

@@ -113,7 +113,7 @@ def test_a_refused_call_leaves_numpys_memory_as_it_was():
         pyoptk._core.new_array((1 << 40, 1 << 40), np.dtype("f4"))
     with pytest.raises(MemoryError):
         pyoptk._core.new_array((1 << 44,), np.dtype("f8"))
-    with pytest.raises(ValueError, match="^x: "):
+    with pytest.raises(ValueError, match=r"^x: "):
         layer.forward(np.zeros((64, 65), np.float32))
     assert handler_of(np.empty(1 << 20)) != OURS
 
