@@ -41,9 +41,9 @@ SMALL = (
     "would still take 0.9 of the time"
 )
 LARGE = (
-    "of 3.15 ms with one thread products take 2.27, near what the micro-kernel reaches from L1, and "
-    "cells 0.7, where this asks for 2.8 in all; with two, gradients of weights read half of dA from "
-    "the other core. Sigmoids without divisions, or workers that wait longer: no faster"
+    "of 3.15 ms with one thread products take 2.27, near what the micro-kernel reaches from L1, "
+    "and cells 0.7, where this asks for 2.8 in all; with two, gradients of weights read half of dA "
+    "from the other core. Sigmoids without divisions, or workers that wait longer: no faster"
 )
 CODES = "arithmetic: an element takes 0.68 ns of a core in L2, one of float32 0.33"
 HALVES = "arithmetic: an element takes 0.72 ns of a core in L2, one of float32 0.33"
