@@ -25,7 +25,15 @@ except ModuleNotFoundError as error:
     ) from error
 
 from . import kernels, optim, scan
-from ._core import get_num_threads, isa, isas, set_num_threads, threads_backend, use_isa
+from ._core import (
+    get_num_threads,
+    isa,
+    isas,
+    release_memory,
+    set_num_threads,
+    threads_backend,
+    use_isa,
+)
 from ._sparse import SparseRows
 from .checkpoint import load, save
 from .optim import *
@@ -60,6 +68,7 @@ __all__ = [
     "lr_range_test",
     "minGRU",
     "minLSTM",
+    "release_memory",
     "save",
     "schedules",
     "set_num_threads",

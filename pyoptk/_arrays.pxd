@@ -18,7 +18,6 @@ cdef bint borrow(array, Py_buffer *view, bint writable, bint strided) noexcept
 cdef int acquire(array, Py_buffer *view, str name, bint writable, bint strided) except -1
 cdef int acquire_narrow(array, Py_buffer *view, str name, tuple shape, str like,
                         str writer) except -1
-cpdef object new_array(tuple shape, dtype)
 cdef object contiguous(array)
 cdef tuple shape_of(Py_buffer *view)
 cdef str described_view(Py_buffer *view)

@@ -13,12 +13,13 @@ from cpython.buffer cimport (
     Py_buffer, PyBuffer_IsContiguous, PyBuffer_Release, PyBUF_FORMAT, PyBUF_STRIDES,
     PyObject_GetBuffer,
 )
-from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport qsort
 from libc.string cimport memset
 
+from ._core cimport give_memory, take_memory
 from .capi cimport (
     NPY_ARRAY_ALIGNED, NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE,
     PyArray_CHKFLAGS, PyArray_DATA, PyArray_DESCR, PyArray_DIMS, PyArray_NDIM, PyArray_STRIDES,
@@ -189,14 +190,6 @@ cdef pk_sequence sequence_of(Py_buffer *view) noexcept:
     return s
 
 
-cpdef object new_array(tuple shape, dtype):
-    """A new array; its elements are not set."""
-    try:
-        return _np.empty(shape, dtype)
-    except ValueError:  # more bytes than there are addresses
-        raise MemoryError(f"no array of {_np.dtype(dtype)} {shape}") from None
-
-
 cdef object contiguous(array):
     """The array itself, or a C-contiguous copy where it is strided and nothing else is wrong."""
     cdef PyArrayObject *a = <PyArrayObject *> <PyObject *> array
@@ -270,7 +263,7 @@ cdef class Buffers:
             PyMem_Free(self.held)
         while self.blocks != NULL:
             block, self.blocks = self.blocks, (<void **> self.blocks)[0]
-            PyMem_Free(block)
+            give_memory(block)
 
     cdef int reserve(self, Py_ssize_t room) except -1:
         """Make room for so many arrays; call this before the first is taken."""
@@ -393,8 +386,10 @@ cdef class Buffers:
         cdef size_t whole = size + 16
         cdef char *block = NULL
         if whole > size:  # a kernel says SIZE_MAX if it would be more
-            block = <char *> (PyMem_Calloc(1, whole) if zeroed else PyMem_Malloc(whole))
+            block = <char *> take_memory(whole)
         if block == NULL:
             raise MemoryError(f"no {size} bytes of scratch memory")
+        if zeroed:
+            memset(block, 0, whole)
         (<void **> block)[0], self.blocks = self.blocks, block
         return block + 16

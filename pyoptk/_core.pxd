@@ -1,4 +1,4 @@
-# What other compiled modules cimport from _core: the functions of libpyoptk, guards.
+# What other compiled modules cimport from _core: the functions of libpyoptk, memory, guards.
 
 from .capi cimport (
     pk_cell_id, pk_cell_kernels, pk_dense_kernels, pk_dtype, pk_field, pk_math_kernels,
@@ -14,6 +14,11 @@ cdef double (*clip_coefficient)(double norm, double max_norm, double eps) noexce
 cdef int (*num_threads)() noexcept nogil
 cdef const pk_optimizer **optimizers
 cdef const pk_field *common_fields
+
+cdef void *(*take_memory)(size_t size) noexcept nogil
+cdef void (*give_memory)(void *memory) noexcept nogil
+cpdef object new_array(tuple shape, dtype)
+cpdef object new_like(like)
 
 
 cdef class _Lock:

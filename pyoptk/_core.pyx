@@ -1,18 +1,21 @@
-"""libpyoptk, its instruction sets and threads; for pyoptk.mpi, copies and sums of pieces of arrays.
+"""libpyoptk, its instruction sets and threads; memory of results; for pyoptk.mpi, copies and sums.
 
 The C library is linked into this module alone; the other compiled ones call it through the pointers
 that _core.pxd declares, and take the guards of their objects with `_Lock`.
 """
 import os as _os
 
+import numpy as _np
+
 from ._checks import check_integer
 
 from cpython.object cimport PyObject
+from cpython.pycapsule cimport PyCapsule_New
 from libc.string cimport memcpy
 
 from .capi cimport (
-    PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, PK_VERSION, PyArray_DATA, PyArrayObject,
-    pk_bf16_products, pk_cell,
+    PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, PK_VERSION, PyArray_DATA, PyArray_DESCR,
+    PyArray_DIMS, PyArray_NDIM, PyArrayObject, pk_bf16_products, pk_cell,
     pk_clip_coefficient, pk_common_fields, pk_dense, pk_isa, pk_isa_at, pk_math, pk_num_threads,
     pk_optim, pk_optimizers, pk_set_num_threads, pk_threads_backend, pk_use_isa,
 )
@@ -152,6 +155,68 @@ def set_num_threads(n=None):
 def threads_backend():
     """What runs the threads: "pool", "openmp" or "none", chosen when the package was built."""
     return pk_threads_backend().decode("ascii")
+
+
+# ---- memory of large results, which later ones take again ---------------------------------------
+
+cdef extern from "../memory.h":  # beside the headers of the C API
+    enum: PK_LARGE
+    void *pk_take_memory(size_t size) noexcept nogil
+    void pk_give_memory(void *memory) noexcept nogil
+    size_t pk_release_memory(Py_ssize_t most) noexcept nogil
+
+cdef extern from *:
+    """
+    #include <numpy/arrayobject.h>
+    static PyDataMem_Handler pk_handler = {
+        "pyoptk", 1, {NULL, pk_malloc, pk_calloc, pk_realloc, pk_free}};
+    """
+    void *pk_handler
+    PyObject *PyDataMem_DefaultHandler
+    object PyDataMem_SetHandler(object handler)
+    int _import_array() except -1
+
+take_memory, give_memory = pk_take_memory, pk_give_memory
+_import_array()
+cdef object _handler = PyCapsule_New(&pk_handler, b"mem_handler", NULL)
+cdef object _f64 = _np.dtype("f8"), _empty = _np.empty, _empty_like = _np.empty_like
+
+
+cpdef object new_array(tuple shape, dtype):
+    """A new array; its elements are not set. The memory of a large one was that of a result."""
+    cdef double size = 8 if dtype is _f64 else 4
+    for n in shape:
+        size *= <double> n
+    if size < PK_LARGE:
+        return _empty(shape, dtype)
+    before = PyDataMem_SetHandler(_handler)
+    try:
+        if before is not <object> PyDataMem_DefaultHandler:  # the caller's
+            PyDataMem_SetHandler(before)
+        return _empty(shape, dtype)
+    except ValueError:  # more bytes than there are addresses
+        raise MemoryError(f"no array of {_np.dtype(dtype)} {shape}") from None
+    finally:
+        PyDataMem_SetHandler(before)
+
+
+cpdef object new_like(like):
+    """A new array of the shape and dtype of a C-contiguous one."""
+    cdef PyArrayObject *array = <PyArrayObject *> <PyObject *> like
+    cdef Py_ssize_t size = 8 if PyArray_DESCR(array) == <void *> _f64 else 4
+    cdef int i
+    for i in range(PyArray_NDIM(array)):
+        size *= PyArray_DIMS(array)[i]
+    return _empty_like(like) if size < PK_LARGE else new_array(like.shape, like.dtype)
+
+
+def release_memory():
+    """Give back to the system's allocator the memory that is kept for results; its bytes.
+
+    A result of a layer or of a loss of 16 KiB or more takes the memory of one of that size that
+    nothing refers to any more, if there is one. At most 64 MiB and 64 pieces are kept.
+    """
+    return pk_release_memory(0)
 
 
 # ---- pieces of arrays, by address ---------------------------------------------------------------

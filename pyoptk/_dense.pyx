@@ -12,15 +12,15 @@ from cpython.object cimport PyObject
 from libc.float cimport FLT_MAX
 from libc.string cimport memset
 
-from ._arrays cimport Buffers, check_shape, dtype_of, new_array, switch
-from ._core cimport bf16_products, dense_table, num_threads
+from ._arrays cimport Buffers, check_shape, dtype_of, switch
+from ._core cimport bf16_products, dense_table, new_array, new_like, num_threads
 from .capi cimport (
     NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_GELU, PyArray_CHKFLAGS, PyArray_CLEARFLAGS,
     PyArray_DESCR, PyArray_DIMS, PyArray_NDIM, PyArrayObject, pk_activation, pk_layer_norm,
     pk_layer_norm_gradients, pk_linear, pk_linear_gradients,
 )
 
-cdef object _ndarray = _np.ndarray, _empty_like = _np.empty_like
+cdef object _ndarray = _np.ndarray
 
 # In the order of pk_activation.
 ACTIVATIONS = ("none", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu",
@@ -183,7 +183,7 @@ def linear_rows(dict own, x, train):
     y, z = new_array((count(rows), outputs), own["dtype"]), None
     cdef bint of_z = activation in NEED_Z
     if keep and of_z:
-        z = _empty_like(y)
+        z = new_like(y)
     forward_of(rows, params["weight"], params.get("bias"), y, z, activation, slope,
                own.get("compute"))
     if rows is not x:
@@ -209,7 +209,7 @@ def linear_rows_backward(dict own, dy, need_dx, accumulate):
         if _np.shape(dy) != y.shape:
             raise ValueError(f"dy: expected shape {y.shape} as y has, got {_np.shape(dy)}")
     if wanted:
-        dx = _empty_like(rows)
+        dx = new_like(rows)
     backward_of(dy_rows, rows, params["weight"], matrix(y), z, dx, grads["weight"],
                 grads.get("bias"), activation, slope, accumulate, own.get("compute"))
     own["_kept"] = None

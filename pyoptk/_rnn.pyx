@@ -15,10 +15,9 @@ from cpython.object cimport PyObject
 from libc.string cimport memcpy, memset
 
 from ._arrays cimport (
-    Buffers, borrow, check_adjacent, check_shape, is_adjacent, new_array, sequence_of, shape_of,
-    switch,
+    Buffers, borrow, check_adjacent, check_shape, is_adjacent, sequence_of, shape_of, switch,
 )
-from ._core cimport _Lock, bf16_products, cell_table, math_table, num_threads
+from ._core cimport _Lock, bf16_products, cell_table, math_table, new_array, num_threads
 from ._stack cimport Stack
 from .capi cimport (
     PyArray_DATA, PyArray_DIMS, PyArray_NDIM, PyArrayObject, pk_cell_kernels, pk_rnn_layer,

@@ -11,8 +11,8 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int64_t, uint8_t, uintptr_t
 from libc.string cimport memset
 
-from ._arrays cimport Buffers, borrow, check_shape, is_adjacent, new_array, size_of
-from ._core cimport bf16_products, cell_table, math_table, num_threads
+from ._arrays cimport Buffers, borrow, check_shape, is_adjacent, size_of
+from ._core cimport bf16_products, cell_table, math_table, new_array, num_threads
 from .capi cimport (
     PK_F32, PK_F64, PK_GRU, PK_GRU_BEFORE, PK_GRU_NORMED, PK_LSTM, PK_LSTM_COUPLED, PK_LSTM_NORMED,
     PK_RNN, PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING, PyArray_DATA, PyArrayObject,

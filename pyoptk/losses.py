@@ -34,6 +34,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import kernels
 from ._checks import advice, check_switch, described
+from ._core import new_like
 from ._elsewhere import check_names
 from ._held import quietly
 from ._sequences import check_lengths, only_read, plain
@@ -43,7 +44,7 @@ __all__ = ["bce_with_logits", "cross_entropy", "huber", "mae", "mse"]
 
 Array = NDArray[np.floating[Any]]
 Loss = tuple[float, Array]
-_ndarray, _empty_like, _f32, _f64 = np.ndarray, np.empty_like, np.dtype("f4"), np.dtype("f8")
+_ndarray, _f32, _f64 = np.ndarray, np.dtype("f4"), np.dtype("f8")
 
 
 def _output(y: Any) -> Array:
@@ -87,7 +88,7 @@ def _is_plainly_apart(out: Array, y: Array, target: Array) -> bool:
 def _gradient(like: Array, out: Array | None, **given: Any) -> Array:
     """Where the gradient goes: a new array, or `out`, which may overlap no argument."""
     if out is None:
-        return np.empty_like(like)
+        return new_like(like)
     if type(out) is not np.ndarray or out.dtype != like.dtype or out.shape != like.shape:
         error = TypeError if getattr(out, "dtype", None) != like.dtype else ValueError
         raise error(f"out: expected {like.dtype} {like.shape} like y, got {described(out)}")
@@ -184,7 +185,7 @@ def cross_entropy(
         and target.shape == shape[:1]
         and y.flags.c_contiguous
     ):
-        dy = _empty_like(y) if out is None else out
+        dy = new_like(y) if out is None else out
         if out is not None and not _is_plainly_apart(out, y, target):
             dy = _gradient(y, out, y=y, target=target)
         loss = kernels.softmax_cross_entropy(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _checks
-from ._arrays import new_array
+from ._core import new_array
 from ._held import quietly
 from ._products import linear_scan_backward as _backward
 from ._products import linear_scan_forward as _forward

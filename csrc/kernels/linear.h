@@ -30,7 +30,8 @@ typedef struct {
     const pk_linear_gradients *gradients;          /* NULL: forward */
     real *w, *x, *bias, *dA;                       /* packed, packed, padded, [M, O] */
     size_t dA_row, panels, splits, chunks, blocks; /* blocks: of rows, that backward prepares */
-    size_t groups;                                 /* of panels that are multiplied together */
+    size_t each, groups, shared; /* panels that are multiplied together; groups of them, of all
+                                  * products */
     /* Only with rounded products: x or dA, of K elements, and dA^T, as left-hand sides; sums over
      * blocks of rows of dA, [blocks, O]. */
     const rounding *products;
@@ -123,20 +124,27 @@ static real *linear_z(const pk_linear *l, size_t r, size_t o)
 }
 static size_t z_row(const pk_linear *l) { return l->z ? l->O : l->ldy; }
 
+/* At most `rows` rows of the panel that is packed in w. */
+static void linear_panel(const linear_job *job, size_t r, size_t rows, size_t o, const real *w)
+{
+    const pk_linear *l = job->layer;
+    const size_t width = smaller(l->O - o, WIDTH);
+    const operand x = job->rows ? job->products->laid(job->rows, job->K, r)
+                                : strided((const real *)l->x + r * l->ldx, (ptrdiff_t)l->ldx, 1);
+    real *const z = linear_z(l, r, o);
+    rows = smaller(l->M - r, rows);
+    product(rows, width, job->K, x, rounded_panels(job->products, w, job->K), z, z_row(l),
+            job->bias + o);
+    linear_activate(l, r, rows, o, width, z, z_row(l));
+}
+
 /* A block of rows of a panel. */
 static void linear_block(void *arg, size_t task)
 {
     const linear_job *job = arg;
-    const pk_linear *l = job->layer;
     const size_t r = task / job->panels * job->row_block, o = task % job->panels * WIDTH;
-    const size_t rows = smaller(l->M - r, job->row_block), width = smaller(l->O - o, WIDTH);
-    const operand x = job->rows ? job->products->laid(job->rows, job->K, r)
-                                : strided((const real *)l->x + r * l->ldx, (ptrdiff_t)l->ldx, 1);
-    real *const z = linear_z(l, r, o);
     const fp_mode mode = flush_denormals();
-    product(rows, width, job->K, x, rounded_panels(job->products, job->w + o * l->I, job->K), z,
-            z_row(l), job->bias + o);
-    linear_activate(l, r, rows, o, width, z, z_row(l));
+    linear_panel(job, r, job->row_block, o, job->w + o * job->layer->I);
     restore_denormals(mode);
 }
 
@@ -156,20 +164,33 @@ __attribute__((noinline)) static void linear_part(const linear_job *job, size_t 
     linear_activate(l, r, rows, o, width, z, ldz);
 }
 
+/* Asks for a left-hand side in the order of memory.  The loads of a tile, six rows at a time, would
+ * wait for most of its lines: almost half of the first panel's time. */
+static void prefetch_rows_of(const void *x, size_t rows, size_t width, size_t ld)
+{
+    for (size_t r = 0; r < rows; r++)
+        for (size_t k = 0; k < width; k += ALIGNMENT / sizeof(real))
+            __builtin_prefetch((const real *)x + r * ld + k, 0, 2);
+}
+
 /* All rows for a chunk of the groups of panels, each packed into the memory of the first one. */
 static void linear_chunk(void *arg, size_t chunk)
 {
-    enum { MOST = PANELS_TOGETHER * WIDTH };
     const linear_job *job = arg;
     const pk_linear *l = job->layer;
-    size_t o = pk_chunk_begin(job->groups, chunk, job->chunks) * MOST;
-    const size_t end = smaller(pk_chunk_begin(job->groups, chunk + 1, job->chunks) * MOST, l->O);
+    const size_t most = job->each * WIDTH;
+    size_t o = pk_chunk_begin(job->groups, chunk, job->chunks) * most;
+    const size_t end = smaller(pk_chunk_begin(job->groups, chunk + 1, job->chunks) * most, l->O);
     const fp_mode mode = flush_denormals();
-    for (real *w = job->w + o * l->I; o < end; o += MOST) {
-        const size_t width = smaller(end - o, MOST);
+    if (!takes_all(job->products))
+        prefetch_rows_of(l->x, l->M, l->I, l->ldx);
+    for (real *w = job->w + o * l->I; o < end; o += most) {
+        const size_t width = smaller(end - o, most);
         for (size_t n = 0; n < width; n += WIDTH)
             linear_pack_outputs(job, w + n * job->K, o + n);
-        for (size_t r = 0; r < l->M; r += PART_ROWS)
+        if (!takes_all(job->products))
+            linear_panel(job, 0, l->M, o, w);
+        for (size_t r = 0; takes_all(job->products) && r < l->M; r += PART_ROWS)
             linear_part(job, r, o, width, rounded_panels(job->products, w, job->K));
     }
     restore_denormals(mode);
@@ -220,18 +241,21 @@ static void linear_few_rows(void *arg, size_t chunk)
 {
     const linear_job *job = arg;
     const pk_linear *l = job->layer;
-    const size_t groups = (l->O + LANES - 1) / LANES;
-    const size_t from = pk_chunk_begin(groups, chunk, job->chunks) * LANES;
-    const size_t to = smaller(pk_chunk_begin(groups, chunk + 1, job->chunks) * LANES, l->O);
+    const size_t groups = (l->O + LANES - 1) / LANES, part = chunk / job->chunks;
+    const size_t from = pk_chunk_begin(groups, chunk % job->chunks, job->chunks) * LANES;
+    const size_t to =
+        smaller(pk_chunk_begin(groups, chunk % job->chunks + 1, job->chunks) * LANES, l->O);
+    const size_t first = pk_chunk_begin(l->M, part, job->splits),
+                 end = pk_chunk_begin(l->M, part + 1, job->splits);
     const fp_mode mode = flush_denormals();
     for (size_t o = from; o < to; o += LANES) {
-        size_t r = 0;
-        for (; r + DOT_ROWS <= l->M; r += DOT_ROWS)
+        size_t r = first;
+        for (; r + DOT_ROWS <= end; r += DOT_ROWS)
             linear_dots(l, DOT_ROWS, r, o);
-        for (; r < l->M; r++)
+        for (; r < end; r++)
             linear_dots(l, 1, r, o);
     }
-    linear_activate(l, 0, l->M, from, to - from, linear_z(l, 0, from), z_row(l));
+    linear_activate(l, first, end - first, from, to - from, linear_z(l, first, from), z_row(l));
     restore_denormals(mode);
 }
 
@@ -244,20 +268,24 @@ static int prefers_dots(const pk_linear *l)
     return 20 * l->M * l->O <= l->I * (l->O + l->M * zeros / 10);
 }
 
-/* Divides the panels of `products` right-hand sides between threads.  Products that take all rows
- * and panels wait for memory.  So, if there is a group for every thread, a chunk packs a group of
- * panels, multiplies all rows, and packs the next group into the same memory. */
+/* Divides the panels of `products` right-hand sides between threads.  A chunk may pack a group of
+ * panels, multiply all rows, and pack the next group into the same memory: what is packed is then
+ * in L2 of the core that multiplies it, and no thread waits for others to pack.  Products that take
+ * all rows and panels do so if there is a group for every thread, others if x and y stay in L2, and
+ * enough groups keep threads equally busy. */
 static void linear_share(linear_job *job, int threads, size_t products)
 {
-    job->groups = job->panels;
-    if (!takes_all(job->products))
-        return;
-    job->groups = (job->panels + PANELS_TOGETHER - 1) / PANELS_TOGETHER;
-    job->at_once = job->groups * products >= (size_t)threads;
-    job->chunks = threads > 1 ? smaller(job->groups * products, 2 * (size_t)threads) : 1;
+    const pk_linear *l = job->layer;
+    const int all = takes_all(job->products);
+    job->each = all ? PANELS_TOGETHER : 1;
+    job->groups = (job->panels + job->each - 1) / job->each;
+    job->shared = job->groups * products;
+    const size_t least = all ? (size_t)threads : threads > 1 ? 3 * (size_t)threads : 1;
+    const int fits = all || (!rounded(job->products) && l->M >= LAID_ROWS &&
+                             times(l->M, l->I > l->O ? l->I : l->O) <= L2_SHARE / sizeof(real));
+    job->at_once = fits && job->shared >= least;
+    job->chunks = threads > 1 ? smaller(job->shared, (all ? 2 : 4) * (size_t)threads) : 1;
 }
-
-PK_INLINE int is_at_once(const linear_job *job) { return takes_all(job->products) && job->at_once; }
 
 static void linear_forward(const pk_linear *l, int nthreads)
 {
@@ -267,7 +295,8 @@ static void linear_forward(const pk_linear *l, int nthreads)
     job.row_block = row_block_of(job.products);
     if (!rounded(job.products) && prefers_dots(l)) {
         job.chunks = smaller((size_t)threads, (l->O + LANES - 1) / LANES);
-        pk_parallel(linear_few_rows, &job, job.chunks, threads);
+        job.splits = smaller((size_t)threads / job.chunks, l->M / DOT_ROWS + 1); /* of the rows */
+        pk_parallel(linear_few_rows, &job, job.chunks * job.splits, threads);
         return;
     }
     job.bias = job.w + job.panels * WIDTH * l->I;
@@ -281,8 +310,8 @@ static void linear_forward(const pk_linear *l, int nthreads)
     }
     linear_share(&job, threads, 1);
     const size_t row_blocks = (l->M + job.row_block - 1) / job.row_block;
-    pk_parallel(linear_pack, &job, job.blocks + (is_at_once(&job) ? 0 : job.panels), threads);
-    if (is_at_once(&job))
+    pk_parallel(linear_pack, &job, job.blocks + (job.at_once ? 0 : job.panels), threads);
+    if (job.at_once)
         pk_parallel(linear_chunk, &job, job.chunks, threads);
     else
         pk_parallel(linear_block, &job, row_blocks * job.panels, threads);

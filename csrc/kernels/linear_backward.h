@@ -103,12 +103,12 @@ static void linear_prepare(void *arg, size_t task)
 {
     const linear_job *job = arg;
     const pk_linear *l = job->layer;
-    const size_t r = task * ROW_BLOCK;
+    const size_t r = task * job->row_block;
     if (task < job->prepared) {
         if (rounded(job->products))
             linear_round_dA(job, task, job->prepared);
         else
-            linear_dA(job, r, smaller(r + ROW_BLOCK, l->M), job->dA + r * l->O, l->O);
+            linear_dA(job, r, smaller(r + job->row_block, l->M), job->dA + r * l->O, l->O);
         return;
     }
     const size_t panel = (task - job->prepared) % job->panels, n = panel * WIDTH;
@@ -166,9 +166,8 @@ static void linear_product(const linear_job *job, size_t group, size_t split, re
     const pk_linear *l = job->layer;
     const pk_linear_gradients *g = job->gradients;
     const int of_w = group < job->groups;
-    const size_t each = job->groups < job->panels ? PANELS_TOGETHER : 1;
-    const size_t panel = (of_w ? group : group - job->groups) * each, n = panel * WIDTH;
-    const size_t end = smaller(n + each * WIDTH, l->I), rows = of_w ? l->O : l->M;
+    const size_t panel = (of_w ? group : group - job->groups) * job->each, n = panel * WIDTH;
+    const size_t end = smaller(n + job->each * WIDTH, l->I), rows = of_w ? l->O : l->M;
     const size_t K = of_w ? l->M : l->O, ld = of_w ? l->ldx : l->I;
     const void *const in = of_w ? l->x : l->w;
     if (!(of_w ? g->dw : g->dx))
@@ -188,18 +187,18 @@ static void linear_product(const linear_job *job, size_t group, size_t split, re
 /* A chunk of all groups; the panels of each are packed into the memory of the first one. */
 static void linear_groups(const linear_job *job, size_t chunk)
 {
-    enum { MOST = PANELS_TOGETHER * WIDTH };
     const pk_linear *l = job->layer;
-    const size_t groups = job->groups, first = pk_chunk_begin(2 * groups, chunk, job->chunks),
-                 end = pk_chunk_begin(2 * groups, chunk + 1, job->chunks);
-    real *const w = job->w + (first < groups ? 0 : first - groups) * MOST * l->O;
+    const size_t groups = job->groups, first = pk_chunk_begin(job->shared, chunk, job->chunks),
+                 end = pk_chunk_begin(job->shared, chunk + 1, job->chunks),
+                 most = job->each * WIDTH;
+    real *const w = job->w + (first < groups ? 0 : first - groups) * most * l->O;
     for (size_t group = first; group < end; group++)
-        linear_product(job, group, 0, group < groups ? job->x + first * MOST * l->M : w);
+        linear_product(job, group, 0, group < groups ? job->x + first * most * l->M : w);
 }
 
 static size_t linear_products_of(const linear_job *job)
 {
-    return is_at_once(job) ? job->chunks : job->groups * (job->dw_splits + job->splits);
+    return job->at_once ? job->chunks : job->groups * (job->dw_splits + job->splits);
 }
 
 /* Tasks: products, then db */
@@ -216,7 +215,7 @@ static void linear_gradients(void *arg, size_t task)
         linear_sum((real *)g->db + o, smaller(l->O - o, WIDTH),
                    (is_rounded ? job->sums : job->dA) + o, is_rounded ? dA_t_row(l) : job->dA_row,
                    is_rounded ? job->blocks : l->M, g->accumulate);
-    } else if (is_at_once(job))
+    } else if (job->at_once)
         linear_groups(job, task);
     else if (task < of_dw) /* all groups of a part, so that memory is written in order */
         linear_product(job, task % job->groups, task / job->groups, NULL);
@@ -232,18 +231,19 @@ static void linear_backward(const pk_linear *l, const pk_linear_gradients *g, in
     linear_job job = {.layer = l, .gradients = g, .panels = panels_of(l->I), .splits = 1};
     job.products = rounding_of(l->products);
     job.K = elements_of(job.products, l->O);
-    linear_share(&job, threads, 2);
-    if (threads > 1 && !is_at_once(&job)) /* enough parts that no thread waits long for another */
+    linear_share(&job, threads, g->dx ? 2 : 1);
+    if (threads > 1 && !job.at_once) /* enough parts that no thread waits long for another */
         job.splits = 1 + 2 * (size_t)threads / (job.groups + 1);
     job.dw_splits = job.splits;
-    if (l->M < LAID_ROWS && !is_at_once(&job) && job.dw_splits <= l->O / ROW_BLOCK)
+    if (l->M < LAID_ROWS && !job.at_once && job.dw_splits <= l->O / ROW_BLOCK)
         job.dw_splits = l->O / ROW_BLOCK; /* because their products wait for memory */
     job.x = align(l->scratch);
     job.w = job.x + job.panels * WIDTH * l->M;
     job.place = job.w + job.panels * WIDTH * l->O;
     job.dA = identity ? (real *)g->dy : job.place; /* read only */
     job.dA_row = identity ? g->lddy : l->O;
-    job.prepared = identity ? 0 : (l->M + ROW_BLOCK - 1) / ROW_BLOCK;
+    job.row_block = smaller(ROW_BLOCK, l->M / (2 * (size_t)threads) + 1); /* of dA */
+    job.prepared = identity ? 0 : (l->M + job.row_block - 1) / job.row_block;
     if (rounded(job.products)) {
         job.blocks = (l->M + LAID_ROWS - 1) / LAID_ROWS;
         job.prepared = threads > 1 ? smaller(job.blocks, 2 * (size_t)threads) : job.blocks > 0;
@@ -252,7 +252,7 @@ static void linear_backward(const pk_linear *l, const pk_linear_gradients *g, in
         job.dA_t = align(job.rows + laid_size(l->M, job.K));
     }
     pk_parallel(linear_prepare, &job,
-                job.prepared + (is_at_once(&job) ? 0 : job.panels * (g->dx ? 2 : 1)), threads);
+                job.prepared + (job.at_once ? 0 : job.panels * (g->dx ? 2 : 1)), threads);
     pk_parallel(linear_gradients, &job, linear_products_of(&job) + (g->db ? panels_of(l->O) : 0),
                 threads);
 }

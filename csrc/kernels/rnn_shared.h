@@ -6,8 +6,6 @@
 
 #include "matmul.h"
 
-enum { L2_SHARE = 1 << 20 }; /* bytes that probably stay in the L2 cache of a core */
-
 /* from..to-1: steps, batch rows, panels, or groups of WIDTH columns */
 typedef struct {
     size_t from, to;

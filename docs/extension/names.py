@@ -10,7 +10,10 @@ from pyoptk.optim import adam, classic
 
 LAYERS = ("LSTM", "GRU", "RNN", "minGRU", "minLSTM")
 FILES = ("save", "load")
-MACHINE = ("get_num_threads", "set_num_threads", "threads_backend", "isa", "isas", "use_isa")
+MACHINE = (
+    "get_num_threads", "set_num_threads", "threads_backend", "isa", "isas", "use_isa",
+    "release_memory",
+)  # fmt: skip
 AROUND = ("Accumulation", "Lookahead", "SWA", "LossScaler")
 
 

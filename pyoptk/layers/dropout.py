@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import _checks, kernels
 from .._bound import Array
+from .._core import new_array
 from .base import Layer, floats, gradient
 
 
@@ -46,7 +47,7 @@ class Dropout(Layer):
         if not _checks.check_switch("train", train):
             return x
         x = floats("x", x)
-        mask, y = (self.p, self.seed, self.dropout_calls), np.empty(x.shape, x.dtype)
+        mask, y = (self.p, self.seed, self.dropout_calls), new_array(x.shape, x.dtype)
         _drop(x, y, *mask)
         # In one call, so that no exception comes between.
         self.__dict__.update(_kept=(mask, y), dropout_calls=(self.dropout_calls + 1) % 2**64)
@@ -59,7 +60,7 @@ class Dropout(Layer):
         _checks.check_switches(need_dx=need_dx, accumulate=accumulate)
         mask, y = self._due()
         dy = gradient(dy, y)
-        dx = np.empty(dy.shape, dy.dtype) if need_dx else None
+        dx = new_array(dy.shape, dy.dtype) if need_dx else None
         if dx is not None:
             _drop(dy, dx, *mask)
         self._kept = None

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from .. import _checks
-from .._arrays import new_array
 from .._bound import Array
+from .._core import new_array
 from .._dense import rows_of
 from .._products import put_all
 from .._sequences import plain

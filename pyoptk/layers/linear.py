@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike
 
 from .. import _checks
 from .._bound import Array
+from .._core import new_array
 from .._dense import (
     ACTIVATIONS,
     NEED_Z,
@@ -139,7 +140,7 @@ class Activation(Layer):
         """
         _checks.check_switch("train", train)
         x = floats("x", x)
-        y, one = np.empty(x.shape, x.dtype), np.ones((1, 1), x.dtype)
+        y, one = new_array(x.shape, x.dtype), np.ones((1, 1), x.dtype)
         options: Any = {"activation": self.activation, "slope": self.slope}
         linear_forward(x.reshape(-1, 1), one, None, y.reshape(-1, 1), **options)
         if train:
@@ -157,7 +158,7 @@ class Activation(Layer):
         if not need_dx:
             self._kept = None
             return None
-        dx, z, one = np.empty(x.shape, x.dtype), x.reshape(-1, 1), np.ones((1, 1), x.dtype)
+        dx, z, one = new_array(x.shape, x.dtype), x.reshape(-1, 1), np.ones((1, 1), x.dtype)
         linear_backward(
             dy.reshape(-1, 1), z, one, y.reshape(-1, 1),
             z if options["activation"] in NEED_Z else None, dx=dx.reshape(-1, 1), **options,

@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike
 
 from .. import _checks, kernels
 from .._bound import Array
+from .._core import new_like
 from .._dense import rows_of
 from .._products import finish
 from .base import Layer
@@ -45,7 +46,7 @@ class LayerNorm(Layer):
         """y like x [..., N], which is not copied: do not change it before `backward`."""
         _checks.check_switch("train", train)
         rows = rows_of("x", x, self.dtype, self.size)
-        y = np.empty(rows.shape, self.dtype)
+        y = new_like(rows)
         mean, scale = np.empty((2, len(rows)), self.dtype)
         params = self.params
         kernels.layer_norm_forward(
@@ -64,7 +65,7 @@ class LayerNorm(Layer):
         rows, mean, scale, shape = self._due()
         if (given := np.shape(dy)) != shape:
             raise ValueError(f"dy: expected shape {shape} as y has, got {given}")
-        dx = np.empty(rows.shape, self.dtype) if _checks.check_switch("need_dx", need_dx) else None
+        dx = new_like(rows) if _checks.check_switch("need_dx", need_dx) else None
         grads = self.grads
         finish(
             self.__dict__, kernels.layer_norm_backward,

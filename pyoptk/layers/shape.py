@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import _checks
 from .._bound import Array
+from .._core import new_array
 from .._sequences import check_lengths, plain
 from .base import FLOATS, Layer, gradient
 
@@ -41,23 +42,29 @@ class Last(Layer):
         T, B, H = steps.shape
         if self.bidirectional and H % 2:
             raise ValueError(f"x: expected as many features each way, got shape {x.shape}")
-        last = np.full(B, T) if lengths is None else check_lengths(lengths, B, T)
+        last = None if lengths is None else check_lengths(lengths, B, T)
         y = np.zeros((B, H), x.dtype)
-        picked = self._picked(last, H)
+        picked = self._picked(last, H) if T else []
         for steps_at, y_at in picked:
             y[y_at] = steps[steps_at]
         if train:
             self._kept = x.shape, self.batch_first, picked, y
         return y
 
-    def _picked(self, last: NDArray[np.int64], H: int) -> list[tuple[Any, Any]]:
+    def _picked(self, last: NDArray[np.int64] | None, H: int) -> list[tuple[Any, Any]]:
         """Indices of the selected elements, in x [T, B, H] and in y, for each direction."""
-        (some,) = np.nonzero(last)
-        at, half = last[some] - 1, slice(H // 2 if self.bidirectional else H)
+        at: Any
+        some: Any
+        at, some, first = -1, slice(None), 0  # a view, where sequences have no lengths
+        if last is not None:
+            (some,) = np.nonzero(last)
+            at = last[some] - 1
+            first = 0 * at
+        half = slice(H // 2 if self.bidirectional else H)
         places = [((at, some, half), (some, half))]
         if self.bidirectional:
             rest = slice(H // 2, None)
-            places += [((0 * at, some, rest), (some, rest))]
+            places += [((first, some, rest), (some, rest))]
         return places
 
     def backward(
@@ -67,8 +74,9 @@ class Last(Layer):
         _checks.check_switches(need_dx=need_dx, accumulate=accumulate)
         shape, batch_first, picked, y = self._due()
         dy = gradient(dy, y)
-        dx = np.zeros(shape, y.dtype) if need_dx else None
+        dx = new_array(shape, y.dtype) if need_dx else None
         if dx is not None:
+            dx.fill(0)
             steps = dx.swapaxes(0, 1) if batch_first else dx
             for steps_at, y_at in picked:
                 steps[steps_at] = dy[y_at]

@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _checks, kernels
 from .._arguments import Declared
-from .._arrays import new_array
 from .._bound import Array, Bound, views
+from .._core import new_array
 from .._held import quietly
 from .._products import Guard, put_gradients
 from .._sequences import check_lengths, check_resets, only_read
