@@ -16,6 +16,9 @@ cdef const pk_optimizer **optimizers
 cdef const pk_field *common_fields
 
 
+cdef object new_matrix(Py_ssize_t rows, Py_ssize_t columns, dtype)
+
+
 cdef class _Lock:
     cdef int *guard
 

@@ -13,14 +13,19 @@ from libc.float cimport FLT_MAX
 from libc.string cimport memset
 
 from ._arrays cimport Buffers, check_shape, dtype_of, new_array, switch
-from ._core cimport bf16_products, dense_table, num_threads
+from ._core cimport bf16_products, dense_table, new_matrix, num_threads
 from .capi cimport (
-    NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_GELU, PyArray_CHKFLAGS, PyArray_CLEARFLAGS,
-    PyArray_DESCR, PyArray_DIMS, PyArray_NDIM, PyArrayObject, pk_activation, pk_layer_norm,
-    pk_layer_norm_gradients, pk_linear, pk_linear_gradients,
+    NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_F32, PK_F64, PK_GELU, PyArray_CHKFLAGS,
+    PyArray_CLEARFLAGS, PyArray_DATA, PyArray_DESCR, PyArray_DIMS, PyArray_NDIM, PyArrayObject,
+    pk_activation, pk_dtype, pk_layer_norm, pk_layer_norm_gradients, pk_linear,
+    pk_linear_gradients,
 )
 
+cdef extern from *:
+    object PyObject_GenericGetDict(object, void *)
+
 cdef object _ndarray = _np.ndarray, _empty_like = _np.empty_like
+cdef object _f32 = _np.dtype("f4"), _f64 = _np.dtype("f8")
 
 # In the order of pk_activation.
 ACTIVATIONS = ("none", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu",
@@ -174,9 +179,152 @@ cdef object matrix(y):
         y.reshape(-1, y.shape[y.ndim - 1]))
 
 
-def linear_rows(dict own, x, train):
-    """The output for x [..., I]; `own` are the attributes of the layer."""
-    cdef bint keep = switch("train", train)
+# Few rows: no more multiply-adds than this, and no more elements of an array. The GIL is kept, as
+# releasing it would take longer than it can delay other threads.
+cdef enum: QUICK = 1 << 17, QUICK_ELEMENTS = 1 << 13, ROOM = 48 << 10
+
+
+cdef inline void *plain(array, void *dtype, int axes, Py_ssize_t rows, Py_ssize_t columns,
+                        int flags) noexcept:
+    """The data of an array that is exactly that, C-contiguous and aligned; else NULL."""
+    cdef PyArrayObject *a = <PyArrayObject *> <PyObject *> array
+    if (type(array) is not _ndarray or PyArray_DESCR(a) != dtype or PyArray_NDIM(a) != axes
+            or PyArray_DIMS(a)[0] != rows or axes == 2 and PyArray_DIMS(a)[1] != columns
+            or not PyArray_CHKFLAGS(a, NPY_ARRAY_CARRAY_RO | flags)
+            or <size_t> PyArray_DATA(a) & 7):
+        return NULL
+    return PyArray_DATA(a)
+
+
+cdef bint quick_layer(dict own, pk_linear *layer, x, activation, slope, pk_dtype *dtype) except -1:
+    """Whether these are usual arguments and few rows, for which one look is enough."""
+    cdef object descr = own["dtype"], params = own["params"]
+    cdef PyArrayObject *a = <PyArrayObject *> <PyObject *> x
+    cdef void *of = <void *> <PyObject *> descr
+    cdef size_t M, I = own["inputs"], O = own["outputs"]
+    if type(x) is not _ndarray or PyArray_NDIM(a) != 2 or own["compute"] is not None:
+        return False
+    M = PyArray_DIMS(a)[0]
+    if M > QUICK_ELEMENTS or M * I > QUICK_ELEMENTS or M * O > QUICK_ELEMENTS or M * I * O > QUICK:
+        return False
+    bias = (<dict> params).get("bias")
+    memset(layer, 0, sizeof(layer[0]))
+    layer.M, layer.I, layer.O, layer.ldx, layer.ldy = M, I, O, I, O
+    layer.x, layer.w = plain(x, of, 2, M, I, 0), plain((<dict> params)["weight"], of, 2, O, I, 0)
+    layer.b = NULL if bias is None else plain(bias, of, 1, O, 0, 0)
+    if (layer.x == NULL or layer.w == NULL or layer.b == NULL and bias is not None
+            or type(activation) is not str or activation not in CODES):
+        return False
+    layer.activation, layer.slope = <pk_activation> <int> CODES[activation], at_least_zero("slope", slope)
+    dtype[0] = PK_F32 if descr is _f32 else PK_F64
+    return descr is _f32 or descr is _f64
+
+
+cdef object quick_forward(dict own, x, bint keep):
+    """`rows_forward` for usual arguments and few rows, else None."""
+    cdef pk_linear layer
+    cdef pk_dtype dtype
+    cdef char room[ROOM]
+    activation, slope, z = own["activation"], own["slope"], None
+    if not quick_layer(own, &layer, x, activation, slope, &dtype):
+        return None
+    kernels = dense_table(dtype)
+    if kernels.linear_scratch_size(&layer) > ROOM:
+        return None
+    layer.scratch = room
+    y = new_matrix(layer.M, layer.O, own["dtype"])
+    layer.y = PyArray_DATA(<PyArrayObject *> <PyObject *> y)
+    if keep and layer.activation >= PK_GELU:
+        z = new_matrix(layer.M, layer.O, own["dtype"])
+        layer.z = PyArray_DATA(<PyArrayObject *> <PyObject *> z)
+    kernels.linear_forward(&layer, 1)
+    if keep:
+        if layer.activation and z is None:  # backward reads y
+            PyArray_CLEARFLAGS(<PyArrayObject *> <PyObject *> y, NPY_ARRAY_WRITEABLE)
+        own["_kept"] = x, y, z, activation, slope
+    return y
+
+
+cdef inline bint meet(const void *a, size_t n, const void *b, size_t m) noexcept:
+    return <const char *> a < <const char *> b + m and <const char *> b < <const char *> a + n
+
+
+cdef bint written(const pk_linear *l, const pk_linear_gradients *g, size_t item, const void *to,
+                  size_t n) noexcept:
+    """Whether these bytes meet an array that backward reads."""
+    cdef size_t of_y = item * l.M * l.O
+    n *= item
+    return (meet(to, n, l.x, item * l.M * l.I) or meet(to, n, l.w, item * l.O * l.I)
+            or meet(to, n, l.y, of_y) or meet(to, n, g.dy, of_y)
+            or l.z != NULL and meet(to, n, l.z, of_y))
+
+
+cdef object quick_backward(dict own, dy, bint wanted, bint accumulate):
+    """`rows_backward` for usual arguments and few rows, else False."""
+    cdef pk_linear layer
+    cdef pk_linear_gradients g
+    cdef pk_dtype dtype
+    cdef char room[ROOM]
+    cdef size_t item, of_y, of_w
+    cdef void *of
+    kept = own["_kept"]
+    if type(kept) is not tuple or len(<tuple> kept) != 5:
+        return False
+    x, y, z, activation, slope = <tuple> kept
+    if not quick_layer(own, &layer, x, activation, slope, &dtype):
+        return False
+    kernels, grads, dx = dense_table(dtype), own["grads"], None
+    bias = (<dict> grads).get("bias")
+    of = PyArray_DESCR(<PyArrayObject *> <PyObject *> x)
+    layer.y = plain(y, of, 2, layer.M, layer.O, 0)
+    layer.z = NULL if z is None else plain(z, of, 2, layer.M, layer.O, 0)
+    g.dy = plain(dy, of, 2, layer.M, layer.O, 0)
+    g.dw = plain((<dict> grads)["weight"], of, 2, layer.O, layer.I, NPY_ARRAY_WRITEABLE)
+    g.db = NULL if bias is None else plain(bias, of, 1, layer.O, 0, NPY_ARRAY_WRITEABLE)
+    item = 4 if dtype == PK_F32 else 8
+    of_y, of_w = item * layer.M * layer.O, item * layer.O * layer.I
+    if (layer.y == NULL or g.dy == NULL or g.dw == NULL or (g.db == NULL) != (bias is None)
+            or (layer.z == NULL) == (layer.activation >= PK_GELU)
+            or kernels.linear_scratch_size(&layer) > ROOM):
+        return False
+    if (written(&layer, &g, item, g.dw, layer.O * layer.I)
+            or g.db != NULL and (written(&layer, &g, item, g.db, layer.O)
+                                 or meet(g.dw, of_w, g.db, item * layer.O))):
+        return False
+    g.dx = NULL
+    if wanted:
+        dx = new_matrix(layer.M, layer.I, own["dtype"])
+        g.dx = PyArray_DATA(<PyArrayObject *> <PyObject *> dx)
+    layer.scratch = room
+    g.lddy, g.lddx, g.accumulate = layer.O, layer.I, accumulate
+    kernels.linear_backward(&layer, &g, 1)
+    own["_kept"] = None
+    return dx
+
+
+cdef class LinearPasses:
+    """`forward` and `backward` of `layers.Linear`."""
+
+    def forward(self, x, *, train=True):
+        """y [..., O] for x [..., I], which is not copied: do not change it before `backward`.
+
+        With `train` and an activation whose gradient is computed from y (all but "gelu",
+        "gelu_tanh", "silu" and "softplus"), y is read-only.
+        """
+        cdef dict own = PyObject_GenericGetDict(self, NULL)
+        cdef bint keep = switch("train", train)
+        y = quick_forward(own, x, keep)
+        return rows_forward(own, x, keep) if y is None else y
+
+    def backward(self, dy, *, need_dx=True, accumulate=False):
+        """The gradient of x, or None; fills `grads`, or adds to them if `accumulate`."""
+        cdef dict own = PyObject_GenericGetDict(self, NULL)
+        cdef bint wanted = switch("need_dx", need_dx), add = switch("accumulate", accumulate)
+        dx = quick_backward(own, dy, wanted, add)
+        return rows_backward(own, dy, wanted, add) if dx is False else dx
+
+
+cdef object rows_forward(dict own, x, bint keep):
     params, outputs = own["params"], own["outputs"]
     activation, slope = own["activation"], own["slope"]
     rows = rows_of("x", x, own["dtype"], own["inputs"])
@@ -195,9 +343,7 @@ def linear_rows(dict own, x, train):
     return y
 
 
-def linear_rows_backward(dict own, dy, need_dx, accumulate):
-    """The gradient of x, or None, for the gradient of what `linear_rows` returned."""
-    cdef bint wanted = switch("need_dx", need_dx)
+cdef object rows_backward(dict own, dy, bint wanted, bint accumulate):
     params, grads = own["params"], own["grads"]
     dy_rows, kept, dx = rows_of("dy", dy, own["dtype"], own["outputs"]), own.get("_kept"), None
     if kept is None:

@@ -20,10 +20,14 @@ enum {
     DOT_ROWS = 2, /* 8 in 16 */
 #endif
     DOT_COLS = LANES < 4 ? LANES : 4,
+    PER = 8 / sizeof(real),           /* elements of x that lie together in `linear_lanes` */
+    EIGHTS = PK_VECTOR_BYTES / 8,     /* the rows that it takes */
     LAID_ROWS = 64, /* rows of x or dA that are rounded or multiplied together */
     PANELS_TOGETHER = 4,
     PART_ROWS = LAID_ROWS / 2,
 };
+
+typedef int64_t eight_bytes __attribute__((vector_size(PK_VECTOR_BYTES)));
 
 typedef struct {
     const pk_linear *layer;
@@ -235,6 +239,116 @@ static void linear_few_rows(void *arg, size_t chunk)
     restore_denormals(mode);
 }
 
+/* w[0] and, if PER is 2, w[1], again and again. */
+PK_INLINE vec repeated(const real *w)
+{
+    int64_t eight;
+    memcpy(&eight, w, sizeof eight);
+    return (vec)((eight_bytes){0} + eight);
+}
+
+/* sums[j] += repeated elements k..k+n*PER-1 of row j of w, times those of x */
+PK_INLINE void linear_lanes_sums(vec sums[LANES], const real *w, size_t row, const real *x,
+                                 size_t n)
+{
+    const real *w_j[LANES / 4 + 1];
+    for (size_t j = 0; j < LANES; j += 4)
+        w_j[j / 4] = w + j * row;
+    for (size_t k = 0; k < n; k++) {
+        const vec x_k = load(x + k * LANES);
+        for (size_t j = 0; j < LANES; j++)
+            sums[j] += repeated(w_j[j / 4] + j % 4 * row + k * PER) * x_k;
+    }
+}
+
+#if PK_VECTOR_BYTES * 8 / PK_DTYPE_BITS == 16
+#define PK_EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define PK_ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#elif PK_VECTOR_BYTES * 8 / PK_DTYPE_BITS == 8
+#define PK_EVEN 0, 2, 4, 6, 8, 10, 12, 14
+#define PK_ODD 1, 3, 5, 7, 9, 11, 13, 15
+#elif PK_VECTOR_BYTES * 8 / PK_DTYPE_BITS == 4
+#define PK_EVEN 0, 2, 4, 6
+#define PK_ODD 1, 3, 5, 7
+#else
+#define PK_EVEN 0, 2
+#define PK_ODD 1, 3
+#endif
+PK_INLINE void sums_over_rows(vec v[LANES])
+{
+    int n = LANES;
+    if (PER == 2) {
+        n /= 2;
+        for (int i = 0; i < n; i++)
+            v[i] = __builtin_shufflevector(v[2 * i], v[2 * i + 1], PK_EVEN) +
+                   __builtin_shufflevector(v[2 * i], v[2 * i + 1], PK_ODD);
+    }
+    for (int moved = 1; moved < n; moved *= 2) {
+        vec next[LANES];
+        for (int i = 0; i < n / 2; i++) {
+            next[i] = __builtin_shufflevector(v[2 * i], v[2 * i + 1], PK_EVEN);
+            next[i + n / 2] = __builtin_shufflevector(v[2 * i], v[2 * i + 1], PK_ODD);
+        }
+        for (int i = 0; i < n; i++)
+            v[i] = next[i];
+    }
+}
+
+static void linear_lanes(void *arg, size_t chunk)
+{
+    const linear_job *job = arg;
+    const pk_linear *l = job->layer;
+    const size_t groups = (l->O + LANES - 1) / LANES;
+    const size_t from = pk_chunk_begin(groups, chunk, job->chunks) * LANES;
+    const size_t to = smaller(pk_chunk_begin(groups, chunk + 1, job->chunks) * LANES, l->O);
+    const fp_mode mode = flush_denormals();
+    for (size_t o = from; o < to; o += LANES) {
+        const size_t first = smaller(o, l->O - LANES), n = smaller(to - o, LANES);
+        const real *const w = (const real *)l->w + first * l->I;
+        vec sums[LANES];
+        for (int j = 0; j < LANES; j++)
+            sums[j] = (vec){0};
+        linear_lanes_sums(sums, w, l->I, job->x, l->I / PER);
+        if (l->I % PER) {
+            real last[2 * LANES];
+            for (size_t j = 0; j < LANES; j++) {
+                last[2 * j] = w[j * l->I + l->I - 1];
+                last[2 * j + 1] = 0;
+            }
+            linear_lanes_sums(sums, last, 2, job->x + l->I / PER * LANES, 1);
+        }
+        sums_over_rows(sums);
+        for (size_t r = 0; r < l->M; r++) {
+            const vec z = sums[r] + (l->b ? load((const real *)l->b + first) : (vec){0});
+            real *const to_z = linear_z(l, r, o);
+            if (n == LANES) {
+                store(to_z, z);
+            } else {
+                real all[LANES];
+                store(all, z);
+                memcpy(to_z, all + (o - first), n * sizeof(real));
+            }
+        }
+    }
+    linear_activate(l, 0, l->M, from, to - from, linear_z(l, 0, from), z_row(l));
+    restore_denormals(mode);
+}
+
+static void linear_lay_x(const pk_linear *l, real *to)
+{
+    const size_t n = l->I / PER;
+    for (size_t r = 0; r < EIGHTS; r++) {
+        const real *const x = (const real *)l->x + r * l->ldx;
+        for (size_t k = 0; k < n; k++)
+            for (size_t i = 0; i < PER; i++)
+                to[k * LANES + r * PER + i] = r < l->M ? x[k * PER + i] : 0;
+        if (l->I % PER) {
+            to[n * LANES + 2 * r] = r < l->M ? x[l->I - 1] : 0;
+            to[n * LANES + 2 * r + 1] = 0;
+        }
+    }
+}
+
 /* Whether dot products are faster.  Besides multiply-adds, a dot product costs some 20 times as
  * much for each output as packing for each weight.  Ten columns of zeros in the last vector of a
  * tile cost as much for each row as packing. */
@@ -268,6 +382,13 @@ static void linear_forward(const pk_linear *l, int nthreads)
     if (!rounded(job.products) && prefers_dots(l)) {
         job.chunks = smaller((size_t)threads, (l->O + LANES - 1) / LANES);
         pk_parallel(linear_few_rows, &job, job.chunks, threads);
+        return;
+    }
+    if (!rounded(job.products) && l->M <= EIGHTS && l->O >= LANES) {
+        job.x = job.w;
+        linear_lay_x(l, job.x);
+        job.chunks = smaller((size_t)threads, (l->O + LANES - 1) / LANES);
+        pk_parallel(linear_lanes, &job, job.chunks, threads);
         return;
     }
     job.bias = job.w + job.panels * WIDTH * l->I;

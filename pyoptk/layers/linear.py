@@ -13,10 +13,9 @@ from .._bound import Array
 from .._dense import (
     ACTIVATIONS,
     NEED_Z,
+    LinearPasses,
     linear_backward,
     linear_forward,
-    linear_rows,
-    linear_rows_backward,
 )
 from ..rnn.weights import INITIALIZERS
 from .base import Layer, floats, gradient
@@ -27,7 +26,7 @@ def _check_activation(activation: Any, slope: Any, choices: tuple[Any, ...]) -> 
     return _checks.float32_number("slope", slope)
 
 
-class Linear(Layer):
+class Linear(Layer, LinearPasses):
     """``y = f(x @ weight.T + bias)``, a dense layer with its activation.
 
     Parameters
@@ -98,21 +97,7 @@ class Linear(Layer):
             limit = math.sqrt(6 / (inputs + outputs))
             self.params["weight"][...] = rng.uniform(-limit, limit, (outputs, inputs))
 
-    def forward(self, x: Array, *, train: bool = True) -> Array:
-        """y [..., O] for x [..., I], which is not copied: do not change it before `backward`.
-
-        With `train` and an activation whose gradient is computed from y (all but "gelu",
-        "gelu_tanh", "silu" and "softplus"), y is read-only.
-        """
-        y: Array = linear_rows(self.__dict__, x, train)
-        return y
-
-    def backward(
-        self, dy: Array, *, need_dx: bool = True, accumulate: bool = False
-    ) -> Array | None:
-        """The gradient of x, or None; fills `grads`, or adds to them if `accumulate`."""
-        dx: Array | None = linear_rows_backward(self.__dict__, dy, need_dx, accumulate)
-        return dx
+    forward, backward = LinearPasses.forward, LinearPasses.backward
 
     def _after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
         return *(shape[:-1] if shape else (...,)), self.outputs
