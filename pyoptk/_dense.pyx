@@ -23,6 +23,9 @@ from .capi cimport (
 
 cdef extern from *:
     object PyObject_GenericGetDict(object, void *)
+    object PyTuple_Pack(Py_ssize_t, ...)
+    PyObject *PyTuple_GetItem(object, Py_ssize_t)  # borrowed
+    Py_ssize_t PyTuple_Size(object)
 
 cdef object _ndarray = _np.ndarray, _empty_like = _np.empty_like
 cdef object _f32 = _np.dtype("f4"), _f64 = _np.dtype("f8")
@@ -184,64 +187,87 @@ cdef object matrix(y):
 cdef enum: QUICK = 1 << 17, QUICK_ELEMENTS = 1 << 13, ROOM = 48 << 10
 
 
-cdef inline void *plain(array, void *dtype, int axes, Py_ssize_t rows, Py_ssize_t columns,
-                        int flags) noexcept:
-    """The data of an array that is exactly that, C-contiguous and aligned; else NULL."""
-    cdef PyArrayObject *a = <PyArrayObject *> <PyObject *> array
-    if (type(array) is not _ndarray or PyArray_DESCR(a) != dtype or PyArray_NDIM(a) != axes
-            or PyArray_DIMS(a)[0] != rows or axes == 2 and PyArray_DIMS(a)[1] != columns
-            or not PyArray_CHKFLAGS(a, NPY_ARRAY_CARRAY_RO | flags)
-            or <size_t> PyArray_DATA(a) & 7):
-        return NULL
-    return PyArray_DATA(a)
+cdef class Usual:
+    """What the passes of few rows need of a `Linear`, looked up once.
+
+    The layer forgets it when its arrays move and when an attribute is set.
+    """
+    cdef object dtype, weight, bias, dweight, dbias, activation, slope
+    cdef pk_linear layer
+    cdef pk_dtype kind
+    cdef Py_ssize_t itemsize
+    cdef bint fits
+
+    def __cinit__(self, dict own):
+        params, grads = own["params"], own["grads"]
+        self.dtype, self.activation, self.slope = own["dtype"], own["activation"], own["slope"]
+        self.weight, self.bias = params["weight"], params.get("bias")
+        self.dweight, self.dbias = grads["weight"], grads.get("bias")
+        self.fits = (self.activation in CODES and type(self.slope) is float
+                     and own.get("compute") is None and (self.dtype is _f32 or self.dtype is _f64))
+        if self.fits:
+            self.layer.activation = <pk_activation> <int> CODES[self.activation]
+            self.layer.slope = at_least_zero("slope", self.slope)
+            self.layer.I = self.layer.ldx = own["inputs"]
+            self.layer.O = self.layer.ldy = own["outputs"]
+            self.kind = PK_F32 if self.dtype is _f32 else PK_F64
+            self.itemsize = 4 if self.kind == PK_F32 else 8
+
+    cdef void *plain(self, array, int axes, Py_ssize_t rows, Py_ssize_t columns,
+                     int flags) noexcept:
+        """The data of an array that is exactly that, C-contiguous and aligned; else NULL."""
+        cdef PyArrayObject *a = <PyArrayObject *> <PyObject *> array
+        if (type(array) is not _ndarray or PyArray_DESCR(a) != <void *> self.dtype
+                or PyArray_NDIM(a) != axes or PyArray_DIMS(a)[0] != rows
+                or axes == 2 and PyArray_DIMS(a)[1] != columns
+                or not PyArray_CHKFLAGS(a, NPY_ARRAY_CARRAY_RO | flags)
+                or <Py_ssize_t> PyArray_DATA(a) & (self.itemsize - 1)):
+            return NULL
+        return PyArray_DATA(a)
+
+    cdef bint begin(self, pk_linear *layer, x) noexcept:
+        """Whether x and the parameters are as usual, and rows are few."""
+        cdef PyArrayObject *a = <PyArrayObject *> <PyObject *> x
+        cdef size_t M, I = self.layer.I, O = self.layer.O
+        if not self.fits or type(x) is not _ndarray or PyArray_NDIM(a) != 2:
+            return False
+        M = PyArray_DIMS(a)[0]
+        if (M > QUICK_ELEMENTS or M * I > QUICK_ELEMENTS or M * O > QUICK_ELEMENTS
+                or M * I * O > QUICK):
+            return False
+        layer[0] = self.layer
+        layer.M, layer.x = M, self.plain(x, 2, M, I, 0)
+        layer.w = self.plain(self.weight, 2, O, I, 0)
+        layer.b = NULL if self.bias is None else self.plain(self.bias, 1, O, 0, 0)
+        return (layer.x != NULL and layer.w != NULL and (layer.b == NULL) == (self.bias is None)
+                and dense_table(self.kind).linear_scratch_size(layer) <= ROOM)
 
 
-cdef bint quick_layer(dict own, pk_linear *layer, x, activation, slope, pk_dtype *dtype) except -1:
-    """Whether these are usual arguments and few rows, for which one look is enough."""
-    cdef object descr = own["dtype"], params = own["params"]
-    cdef PyArrayObject *a = <PyArrayObject *> <PyObject *> x
-    cdef void *of = <void *> <PyObject *> descr
-    cdef size_t M, I = own["inputs"], O = own["outputs"]
-    if type(x) is not _ndarray or PyArray_NDIM(a) != 2 or own["compute"] is not None:
-        return False
-    M = PyArray_DIMS(a)[0]
-    if M > QUICK_ELEMENTS or M * I > QUICK_ELEMENTS or M * O > QUICK_ELEMENTS or M * I * O > QUICK:
-        return False
-    bias = (<dict> params).get("bias")
-    memset(layer, 0, sizeof(layer[0]))
-    layer.M, layer.I, layer.O, layer.ldx, layer.ldy = M, I, O, I, O
-    layer.x, layer.w = plain(x, of, 2, M, I, 0), plain((<dict> params)["weight"], of, 2, O, I, 0)
-    layer.b = NULL if bias is None else plain(bias, of, 1, O, 0, 0)
-    if (layer.x == NULL or layer.w == NULL or layer.b == NULL and bias is not None
-            or type(activation) is not str or activation not in CODES):
-        return False
-    layer.activation, layer.slope = <pk_activation> <int> CODES[activation], at_least_zero("slope", slope)
-    dtype[0] = PK_F32 if descr is _f32 else PK_F64
-    return descr is _f32 or descr is _f64
+cdef Usual usual_of(dict own):
+    usual = own["_usual"]
+    if usual is None:
+        own["_usual"] = usual = Usual(own)
+    return usual
 
 
 cdef object quick_forward(dict own, x, bint keep):
     """`rows_forward` for usual arguments and few rows, else None."""
+    cdef Usual usual = usual_of(own)
     cdef pk_linear layer
-    cdef pk_dtype dtype
     cdef char room[ROOM]
-    activation, slope, z = own["activation"], own["slope"], None
-    if not quick_layer(own, &layer, x, activation, slope, &dtype):
+    if not usual.begin(&layer, x):
         return None
-    kernels = dense_table(dtype)
-    if kernels.linear_scratch_size(&layer) > ROOM:
-        return None
-    layer.scratch = room
-    y = new_matrix(layer.M, layer.O, own["dtype"])
-    layer.y = PyArray_DATA(<PyArrayObject *> <PyObject *> y)
+    z, y = None, new_matrix(layer.M, layer.O, usual.dtype)
+    layer.y, layer.scratch = PyArray_DATA(<PyArrayObject *> <PyObject *> y), room
     if keep and layer.activation >= PK_GELU:
-        z = new_matrix(layer.M, layer.O, own["dtype"])
+        z = new_matrix(layer.M, layer.O, usual.dtype)
         layer.z = PyArray_DATA(<PyArrayObject *> <PyObject *> z)
-    kernels.linear_forward(&layer, 1)
+    dense_table(usual.kind).linear_forward(&layer, 1)
     if keep:
         if layer.activation and z is None:  # backward reads y
             PyArray_CLEARFLAGS(<PyArrayObject *> <PyObject *> y, NPY_ARRAY_WRITEABLE)
-        own["_kept"] = x, y, z, activation, slope
+        own["_kept"] = PyTuple_Pack(5, <PyObject *> x, <PyObject *> y, <PyObject *> z,
+                                    <PyObject *> usual.activation, <PyObject *> usual.slope)
     return y
 
 
@@ -249,9 +275,9 @@ cdef inline bint meet(const void *a, size_t n, const void *b, size_t m) noexcept
     return <const char *> a < <const char *> b + m and <const char *> b < <const char *> a + n
 
 
-cdef bint written(const pk_linear *l, const pk_linear_gradients *g, size_t item, const void *to,
-                  size_t n) noexcept:
-    """Whether these bytes meet an array that backward reads."""
+cdef bint meets_read(const pk_linear *l, const pk_linear_gradients *g, size_t item, const void *to,
+                     size_t n) noexcept:
+    """Whether n elements from `to` on meet an array that backward reads."""
     cdef size_t of_y = item * l.M * l.O
     n *= item
     return (meet(to, n, l.x, item * l.M * l.I) or meet(to, n, l.w, item * l.O * l.I)
@@ -261,43 +287,39 @@ cdef bint written(const pk_linear *l, const pk_linear_gradients *g, size_t item,
 
 cdef object quick_backward(dict own, dy, bint wanted, bint accumulate):
     """`rows_backward` for usual arguments and few rows, else False."""
+    cdef Usual usual = usual_of(own)
     cdef pk_linear layer
     cdef pk_linear_gradients g
-    cdef pk_dtype dtype
     cdef char room[ROOM]
-    cdef size_t item, of_y, of_w
-    cdef void *of
-    kept = own["_kept"]
-    if type(kept) is not tuple or len(<tuple> kept) != 5:
+    cdef size_t item = usual.itemsize
+    kept, dx = own["_kept"], None
+    if type(kept) is not tuple or PyTuple_Size(kept) != 5:
         return False
-    x, y, z, activation, slope = <tuple> kept
-    if not quick_layer(own, &layer, x, activation, slope, &dtype):
+    x, y, z = (<object> PyTuple_GetItem(kept, 0), <object> PyTuple_GetItem(kept, 1),
+               <object> PyTuple_GetItem(kept, 2))
+    if (PyTuple_GetItem(kept, 3) != <PyObject *> usual.activation
+            or PyTuple_GetItem(kept, 4) != <PyObject *> usual.slope
+            or not usual.begin(&layer, x)):
         return False
-    kernels, grads, dx = dense_table(dtype), own["grads"], None
-    bias = (<dict> grads).get("bias")
-    of = PyArray_DESCR(<PyArrayObject *> <PyObject *> x)
-    layer.y = plain(y, of, 2, layer.M, layer.O, 0)
-    layer.z = NULL if z is None else plain(z, of, 2, layer.M, layer.O, 0)
-    g.dy = plain(dy, of, 2, layer.M, layer.O, 0)
-    g.dw = plain((<dict> grads)["weight"], of, 2, layer.O, layer.I, NPY_ARRAY_WRITEABLE)
-    g.db = NULL if bias is None else plain(bias, of, 1, layer.O, 0, NPY_ARRAY_WRITEABLE)
-    item = 4 if dtype == PK_F32 else 8
-    of_y, of_w = item * layer.M * layer.O, item * layer.O * layer.I
-    if (layer.y == NULL or g.dy == NULL or g.dw == NULL or (g.db == NULL) != (bias is None)
+    layer.y = usual.plain(y, 2, layer.M, layer.O, 0)
+    layer.z = NULL if z is None else usual.plain(z, 2, layer.M, layer.O, 0)
+    g.dy = usual.plain(dy, 2, layer.M, layer.O, 0)
+    g.dw = usual.plain(usual.dweight, 2, layer.O, layer.I, NPY_ARRAY_WRITEABLE)
+    g.db = NULL if usual.dbias is None else (
+        usual.plain(usual.dbias, 1, layer.O, 0, NPY_ARRAY_WRITEABLE))
+    if (layer.y == NULL or g.dy == NULL or g.dw == NULL or (g.db == NULL) != (usual.dbias is None)
             or (layer.z == NULL) == (layer.activation >= PK_GELU)
-            or kernels.linear_scratch_size(&layer) > ROOM):
-        return False
-    if (written(&layer, &g, item, g.dw, layer.O * layer.I)
-            or g.db != NULL and (written(&layer, &g, item, g.db, layer.O)
-                                 or meet(g.dw, of_w, g.db, item * layer.O))):
+            or meets_read(&layer, &g, item, g.dw, layer.O * layer.I)
+            or g.db != NULL and (meets_read(&layer, &g, item, g.db, layer.O)
+                                 or meet(g.dw, item * layer.O * layer.I, g.db, item * layer.O))):
         return False
     g.dx = NULL
     if wanted:
-        dx = new_matrix(layer.M, layer.I, own["dtype"])
+        dx = new_matrix(layer.M, layer.I, usual.dtype)
         g.dx = PyArray_DATA(<PyArrayObject *> <PyObject *> dx)
     layer.scratch = room
     g.lddy, g.lddx, g.accumulate = layer.O, layer.I, accumulate
-    kernels.linear_backward(&layer, &g, 1)
+    dense_table(usual.kind).linear_backward(&layer, &g, 1)
     own["_kept"] = None
     return dx
 

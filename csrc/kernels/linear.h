@@ -239,7 +239,20 @@ static void linear_few_rows(void *arg, size_t chunk)
     restore_denormals(mode);
 }
 
-/* w[0] and, if PER is 2, w[1], again and again. */
+/* Lays EIGHTS rows of x, zeros from row M on, with the same 8 bytes of all rows together. */
+static void linear_lay_x(const pk_linear *l, real *to)
+{
+    const size_t M = l->M, n = l->I / PER;
+    if (M < EIGHTS)
+        memset(to, 0, n * PK_VECTOR_BYTES);
+    for (size_t r = 0; r < M; r++, to += PER) {
+        const real *const x = (const real *)l->x + r * l->ldx;
+        for (size_t k = 0; k < n; k++)
+            memcpy(to + k * LANES, x + k * PER, 8);
+    }
+}
+
+/* 8 bytes, again and again. */
 PK_INLINE vec repeated(const real *w)
 {
     int64_t eight;
@@ -247,106 +260,46 @@ PK_INLINE vec repeated(const real *w)
     return (vec)((eight_bytes){0} + eight);
 }
 
-/* sums[j] += repeated elements k..k+n*PER-1 of row j of w, times those of x */
-PK_INLINE void linear_lanes_sums(vec sums[LANES], const real *w, size_t row, const real *x,
-                                 size_t n)
-{
-    const real *w_j[LANES / 4 + 1];
-    for (size_t j = 0; j < LANES; j += 4)
-        w_j[j / 4] = w + j * row;
-    for (size_t k = 0; k < n; k++) {
-        const vec x_k = load(x + k * LANES);
-        for (size_t j = 0; j < LANES; j++)
-            sums[j] += repeated(w_j[j / 4] + j % 4 * row + k * PER) * x_k;
-    }
-}
-
-#if PK_VECTOR_BYTES * 8 / PK_DTYPE_BITS == 16
-#define PK_EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
-#define PK_ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
-#elif PK_VECTOR_BYTES * 8 / PK_DTYPE_BITS == 8
-#define PK_EVEN 0, 2, 4, 6, 8, 10, 12, 14
-#define PK_ODD 1, 3, 5, 7, 9, 11, 13, 15
-#elif PK_VECTOR_BYTES * 8 / PK_DTYPE_BITS == 4
-#define PK_EVEN 0, 2, 4, 6
-#define PK_ODD 1, 3, 5, 7
-#else
-#define PK_EVEN 0, 2
-#define PK_ODD 1, 3
-#endif
-PK_INLINE void sums_over_rows(vec v[LANES])
-{
-    int n = LANES;
-    if (PER == 2) {
-        n /= 2;
-        for (int i = 0; i < n; i++)
-            v[i] = __builtin_shufflevector(v[2 * i], v[2 * i + 1], PK_EVEN) +
-                   __builtin_shufflevector(v[2 * i], v[2 * i + 1], PK_ODD);
-    }
-    for (int moved = 1; moved < n; moved *= 2) {
-        vec next[LANES];
-        for (int i = 0; i < n / 2; i++) {
-            next[i] = __builtin_shufflevector(v[2 * i], v[2 * i + 1], PK_EVEN);
-            next[i + n / 2] = __builtin_shufflevector(v[2 * i], v[2 * i + 1], PK_ODD);
-        }
-        for (int i = 0; i < n; i++)
-            v[i] = next[i];
-    }
-}
-
-static void linear_lanes(void *arg, size_t chunk)
+/* Up to EIGHTS rows, LANES outputs at a time: a lane has a row and, if PER is 2, every other k.  So
+ * w is read in place, and only x and the sums are transposed. */
+static void linear_few_lanes(void *arg, size_t chunk)
 {
     const linear_job *job = arg;
     const pk_linear *l = job->layer;
-    const size_t groups = (l->O + LANES - 1) / LANES;
+    const size_t groups = (l->O + LANES - 1) / LANES, I = l->I;
     const size_t from = pk_chunk_begin(groups, chunk, job->chunks) * LANES;
     const size_t to = smaller(pk_chunk_begin(groups, chunk + 1, job->chunks) * LANES, l->O);
     const fp_mode mode = flush_denormals();
     for (size_t o = from; o < to; o += LANES) {
         const size_t first = smaller(o, l->O - LANES), n = smaller(to - o, LANES);
-        const real *const w = (const real *)l->w + first * l->I;
+        const real *w[LANES / 4 + 1]; /* every fourth row, so that addresses stay in registers */
         vec sums[LANES];
-        for (int j = 0; j < LANES; j++)
+        for (size_t j = 0; j < LANES; j++) {
             sums[j] = (vec){0};
-        linear_lanes_sums(sums, w, l->I, job->x, l->I / PER);
-        if (l->I % PER) {
-            real last[2 * LANES];
-            for (size_t j = 0; j < LANES; j++) {
-                last[2 * j] = w[j * l->I + l->I - 1];
-                last[2 * j + 1] = 0;
-            }
-            linear_lanes_sums(sums, last, 2, job->x + l->I / PER * LANES, 1);
+            w[j / 4] = (const real *)l->w + (first + j / 4 * 4) * I;
         }
-        sums_over_rows(sums);
+        for (size_t k = 0; k < I / PER; k++) {
+            const vec x_k = load(job->x + k * LANES);
+            for (size_t j = 0; j < LANES; j++)
+                sums[j] += repeated(w[j / 4] + j % 4 * I + k * PER) * x_k;
+        }
+        sums_over_lanes(sums);
+        const vec bias = l->b ? load((const real *)l->b + first) : (vec){0};
         for (size_t r = 0; r < l->M; r++) {
-            const vec z = sums[r] + (l->b ? load((const real *)l->b + first) : (vec){0});
-            real *const to_z = linear_z(l, r, o);
-            if (n == LANES) {
-                store(to_z, z);
-            } else {
-                real all[LANES];
-                store(all, z);
-                memcpy(to_z, all + (o - first), n * sizeof(real));
-            }
+            real *const z = linear_z(l, r, o), whole[LANES];
+            store(n == LANES ? z : whole, sums[r] + bias);
+            if (n < LANES) /* the first of them are done */
+                memcpy(z, whole + (o - first), n * sizeof *z);
         }
     }
     linear_activate(l, 0, l->M, from, to - from, linear_z(l, 0, from), z_row(l));
     restore_denormals(mode);
 }
 
-static void linear_lay_x(const pk_linear *l, real *to)
+static int prefers_lanes(const pk_linear *l)
 {
-    const size_t n = l->I / PER;
-    for (size_t r = 0; r < EIGHTS; r++) {
-        const real *const x = (const real *)l->x + r * l->ldx;
-        for (size_t k = 0; k < n; k++)
-            for (size_t i = 0; i < PER; i++)
-                to[k * LANES + r * PER + i] = r < l->M ? x[k * PER + i] : 0;
-        if (l->I % PER) {
-            to[n * LANES + 2 * r] = r < l->M ? x[l->I - 1] : 0;
-            to[n * LANES + 2 * r + 1] = 0;
-        }
-    }
+    return l->M <= EIGHTS && l->M > (l->I < 128 ? 1 : EIGHTS / 2) && l->O >= LANES &&
+           l->I % PER == 0;
 }
 
 /* Whether dot products are faster.  Besides multiply-adds, a dot product costs some 20 times as
@@ -379,16 +332,13 @@ static void linear_forward(const pk_linear *l, int nthreads)
     linear_job job = {.layer = l, .w = align(l->scratch), .panels = panels_of(l->O)};
     job.products = rounding_of(l->products);
     job.row_block = row_block_of(job.products);
-    if (!rounded(job.products) && prefers_dots(l)) {
-        job.chunks = smaller((size_t)threads, (l->O + LANES - 1) / LANES);
-        pk_parallel(linear_few_rows, &job, job.chunks, threads);
-        return;
-    }
-    if (!rounded(job.products) && l->M <= EIGHTS && l->O >= LANES) {
+    const int lanes = prefers_lanes(l);
+    if (!rounded(job.products) && (lanes || prefers_dots(l))) {
         job.x = job.w;
-        linear_lay_x(l, job.x);
+        if (lanes)
+            linear_lay_x(l, job.x);
         job.chunks = smaller((size_t)threads, (l->O + LANES - 1) / LANES);
-        pk_parallel(linear_lanes, &job, job.chunks, threads);
+        pk_parallel(lanes ? linear_few_lanes : linear_few_rows, &job, job.chunks, threads);
         return;
     }
     job.bias = job.w + job.panels * WIDTH * l->I;

@@ -223,6 +223,70 @@ static void linear_gradients(void *arg, size_t task)
     restore_denormals(mode);
 }
 
+/* From half of EIGHTS to EIGHTS rows, and weights that stay in L1: dA, dw and dx without packing.
+ * Columns are whole vectors, the last of which may overlap. */
+enum { MOST_OUTPUTS = 256, dA_ROW = MOST_OUTPUTS + LANES }; /* not a power of two */
+
+static int takes_eights(const pk_linear *l, const pk_linear_gradients *g)
+{
+    return !rounded(l->products) && l->M > EIGHTS / 2 && l->M <= EIGHTS && g->dw &&
+           l->I >= LANES && l->O <= MOST_OUTPUTS && l->I * l->O <= 1 << 14 &&
+           !(g->accumulate && l->I % LANES);
+}
+
+/* dw and, if `with_dx`, a literal, dx, in the LANES columns from i on. */
+PK_INLINE void linear_columns(const linear_job *job, const real *dA, const int with_dx, size_t i)
+{
+    const pk_linear *l = job->layer;
+    const pk_linear_gradients *g = job->gradients;
+    const size_t I = l->I, O = l->O;
+    const int accumulate = g->accumulate;
+    const real *w = (const real *)l->w + i;
+    real *dw = (real *)g->dw + i;
+    vec x[EIGHTS], dx[EIGHTS];
+    for (size_t r = 0; r < EIGHTS; r++) {
+        x[r] = r < l->M ? load((const real *)l->x + r * l->ldx + i) : (vec){0};
+        dx[r] = (vec){0};
+    }
+    for (size_t o = 0; o < O; o++, w += I, dw += I) {
+        vec sum = accumulate ? load(dw) : (vec){0};
+        const vec w_o = with_dx ? load(w) : sum;
+        for (int r = 0; r < EIGHTS; r++) {
+            const vec a = broadcast(dA[r * dA_ROW + o]);
+            sum += a * x[r];
+            if (with_dx)
+                dx[r] += a * w_o;
+        }
+        store(dw, sum);
+    }
+    for (size_t r = 0; with_dx && r < l->M; r++)
+        store((real *)g->dx + r * g->lddx + i, dx[r]);
+}
+
+__attribute__((noinline)) static void linear_eights(const linear_job *job)
+{
+    const pk_linear *l = job->layer;
+    const pk_linear_gradients *g = job->gradients;
+    _Alignas(ALIGNMENT) real dA[EIGHTS * dA_ROW];
+    const fp_mode mode = flush_denormals();
+    if (l->activation)
+        linear_dA(job, 0, l->M, dA, dA_ROW);
+    for (size_t r = 0; r < EIGHTS; r++) {
+        if (r >= l->M)
+            memset(dA + r * dA_ROW, 0, l->O * sizeof(real));
+        else if (!l->activation)
+            memcpy(dA + r * dA_ROW, (const real *)g->dy + r * g->lddy, l->O * sizeof(real));
+    }
+    for (size_t i = 0; i < l->I; i += LANES)
+        if (g->dx)
+            linear_columns(job, dA, 1, smaller(i, l->I - LANES));
+        else
+            linear_columns(job, dA, 0, smaller(i, l->I - LANES));
+    if (g->db)
+        linear_sum(g->db, l->O, dA, dA_ROW, l->M, g->accumulate);
+    restore_denormals(mode);
+}
+
 static void linear_backward(const pk_linear *l, const pk_linear_gradients *g, int nthreads)
 {
     const int threads = linear_threads(l, nthreads), identity = l->activation == PK_IDENTITY;
@@ -241,6 +305,10 @@ static void linear_backward(const pk_linear *l, const pk_linear_gradients *g, in
     job.dA = identity ? (real *)g->dy : job.place; /* read only */
     job.dA_row = identity ? g->lddy : l->O;
     job.prepared = identity ? 0 : (l->M + ROW_BLOCK - 1) / ROW_BLOCK;
+    if (takes_eights(l, g)) {
+        linear_eights(&job);
+        return;
+    }
     if (rounded(job.products)) {
         job.blocks = (l->M + LAID_ROWS - 1) / LAID_ROWS;
         job.prepared = threads > 1 ? smaller(job.blocks, 2 * (size_t)threads) : job.blocks > 0;

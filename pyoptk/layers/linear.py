@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -66,6 +66,7 @@ class Linear(Layer, LinearPasses):
     """
 
     compute: str | None = None  # of layers that were pickled without one
+    _usual: Any = None  # of the compiled passes, see there
 
     def __init__(
         self,
@@ -98,6 +99,15 @@ class Linear(Layer, LinearPasses):
             self.params["weight"][...] = rng.uniform(-limit, limit, (outputs, inputs))
 
     forward, backward = LinearPasses.forward, LinearPasses.backward
+
+    if not TYPE_CHECKING:
+
+        def __setattr__(self, name, value):
+            super().__setattr__(name, value)
+            self.__dict__["_usual"] = None
+
+    def _fresh(self) -> dict[str, Any]:
+        return super()._fresh() | {"_usual": None}
 
     def _after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
         return *(shape[:-1] if shape else (...,)), self.outputs
