@@ -1,4 +1,4 @@
-"""The bare kernels of linear layers and normalization, and the passes of `layers.Linear`.
+"""The bare kernels of linear layers, and the passes of `layers.Linear`.
 
 pyoptk/kernels.py shows the kernels; pyoptk_dense.h has the formulas. Each function takes its arrays
 and its numbers, then calls a kernel.
@@ -8,24 +8,20 @@ import numpy as _np
 from ._checks import NO_FORWARD as _NO_FORWARD, as_rows, check_choice, check_compute, number
 
 from cpython.buffer cimport Py_buffer
+from cpython.list cimport PyList_GetItem
 from cpython.object cimport PyObject
+from cpython.tuple cimport PyTuple_GetItem, PyTuple_Pack, PyTuple_Size
 from libc.float cimport FLT_MAX
 from libc.string cimport memset
 
 from ._arrays cimport Buffers, check_shape, dtype_of, new_array, switch
 from ._core cimport bf16_products, dense_table, new_matrix, num_threads
 from .capi cimport (
-    NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_F32, PK_F64, PK_GELU, PyArray_CHKFLAGS,
-    PyArray_CLEARFLAGS, PyArray_DATA, PyArray_DESCR, PyArray_DIMS, PyArray_NDIM, PyArrayObject,
-    pk_activation, pk_dtype, pk_layer_norm, pk_layer_norm_gradients, pk_linear,
-    pk_linear_gradients,
+    NPY_ARRAY_CARRAY_RO, NPY_ARRAY_OWNDATA, NPY_ARRAY_WRITEABLE, PK_F32, PK_F64, PK_GELU,
+    PyArray_CHKFLAGS, PyArray_CLEARFLAGS, PyArray_DATA, PyArray_DESCR, PyArray_DIMS,
+    PyArray_ENABLEFLAGS, PyArray_NDIM, PyArrayObject, PyObject_GenericGetDict, pk_activation,
+    pk_dtype, pk_is_unshared, pk_linear, pk_linear_gradients,
 )
-
-cdef extern from *:
-    object PyObject_GenericGetDict(object, void *)
-    object PyTuple_Pack(Py_ssize_t, ...)
-    PyObject *PyTuple_GetItem(object, Py_ssize_t)  # borrowed
-    Py_ssize_t PyTuple_Size(object)
 
 cdef object _ndarray = _np.ndarray, _empty_like = _np.empty_like
 cdef object _f32 = _np.dtype("f4"), _f64 = _np.dtype("f8")
@@ -193,6 +189,8 @@ cdef class Usual:
     The layer forgets it when its arrays move and when an attribute is set.
     """
     cdef object dtype, weight, bias, dweight, dbias, activation, slope
+    cdef list results  # the last two y, the last two dx
+    cdef int turn
     cdef pk_linear layer
     cdef pk_dtype kind
     cdef Py_ssize_t itemsize
@@ -201,6 +199,7 @@ cdef class Usual:
     def __cinit__(self, dict own):
         params, grads = own["params"], own["grads"]
         self.dtype, self.activation, self.slope = own["dtype"], own["activation"], own["slope"]
+        self.results = [None] * 4
         self.weight, self.bias = params["weight"], params.get("bias")
         self.dweight, self.dbias = grads["weight"], grads.get("bias")
         self.fits = (self.activation in CODES and type(self.slope) is float
@@ -224,6 +223,20 @@ cdef class Usual:
                 or <Py_ssize_t> PyArray_DATA(a) & (self.itemsize - 1)):
             return NULL
         return PyArray_DATA(a)
+
+    cdef object result(self, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t columns):
+        """A new array, or one of an earlier call that nobody but this object has any more."""
+        cdef PyObject *array
+        cdef Py_ssize_t i
+        for i in range(first, first + 2):
+            array = PyList_GetItem(self.results, i)
+            if pk_is_unshared(array):
+                PyArray_ENABLEFLAGS(<PyArrayObject *> array, NPY_ARRAY_WRITEABLE)
+                if self.plain(<object> array, 2, rows, columns, NPY_ARRAY_OWNDATA) != NULL:
+                    return <object> array
+        self.turn ^= 1
+        self.results[first + self.turn] = made = new_matrix(rows, columns, self.dtype)
+        return made
 
     cdef bint begin(self, pk_linear *layer, x) noexcept:
         """Whether x and the parameters are as usual, and rows are few."""
@@ -257,7 +270,7 @@ cdef object quick_forward(dict own, x, bint keep):
     cdef char room[ROOM]
     if not usual.begin(&layer, x):
         return None
-    z, y = None, new_matrix(layer.M, layer.O, usual.dtype)
+    y, z = usual.result(0, layer.M, layer.O), None
     layer.y, layer.scratch = PyArray_DATA(<PyArrayObject *> <PyObject *> y), room
     if keep and layer.activation >= PK_GELU:
         z = new_matrix(layer.M, layer.O, usual.dtype)
@@ -315,7 +328,7 @@ cdef object quick_backward(dict own, dy, bint wanted, bint accumulate):
         return False
     g.dx = NULL
     if wanted:
-        dx = new_matrix(layer.M, layer.I, usual.dtype)
+        dx = usual.result(2, layer.M, layer.I)
         g.dx = PyArray_DATA(<PyArrayObject *> <PyObject *> dx)
     layer.scratch = room
     g.lddy, g.lddx, g.accumulate = layer.O, layer.I, accumulate
@@ -382,110 +395,3 @@ cdef object rows_backward(dict own, dy, bint wanted, bint accumulate):
                 grads.get("bias"), activation, slope, accumulate, own.get("compute"))
     own["_kept"] = None
     return dx if dx is None or dy_rows is dy else dx.reshape(*_np.shape(dy)[:-1], own["inputs"])
-
-
-# ---- normalization ------------------------------------------------------------------------------
-
-cdef int norm_of(Buffers arrays, pk_layer_norm *norm, x, gain, mean, scale, bint forward,
-                 bint rms) except -1:
-    cdef Py_buffer *of_x = arrays.matrix("x", x, False, 1)
-    memset(norm, 0, sizeof(norm[0]))
-    norm.M, norm.N, norm.x, norm.rms = of_x.shape[0], of_x.shape[1], of_x.buf, rms
-    norm.gain = arrays.like("gain", gain, False, norm.N)
-    if not rms:
-        norm.mean = needed(arrays, "mean", mean, forward, norm.M)
-    norm.scale = needed(arrays, "scale", scale, forward, norm.M)
-    return 0
-
-
-cdef int norm_forward(x, gain, bias, y, mean, scale, eps, bint rms) except -1:
-    cdef Buffers arrays = Buffers()
-    cdef pk_layer_norm norm
-    norm_of(arrays, &norm, x, gain, mean, scale, True, rms)
-    norm.bias = arrays.like("bias", bias, False, norm.N)
-    norm.y = needed(arrays, "y", y, True, norm.M, norm.N)
-    norm.eps = at_least_zero("eps", eps)
-    arrays.check_apart()
-    kernels = dense_table(dtype_of(arrays.held))
-    with nogil:
-        kernels.layer_norm_forward(&norm, num_threads())
-    return 0
-
-
-cdef int norm_backward(dy, x, gain, mean, scale, dx, dgain, dbias, accumulate, bint rms) except -1:
-    cdef Buffers arrays = Buffers()
-    cdef pk_layer_norm norm
-    cdef pk_layer_norm_gradients grads
-    norm_of(arrays, &norm, x, gain, mean, scale, False, rms)
-    grads.dy = needed(arrays, "dy", dy, dx is dy, norm.M, norm.N)
-    grads.dx = (<void *> grads.dy if dx is dy else
-                arrays.like("dx", dx, True, norm.M, norm.N))
-    grads.dgain = arrays.like("dgain", dgain, True, norm.N)
-    grads.dbias = arrays.like("dbias", dbias, True, norm.N)
-    grads.accumulate = switch("accumulate", accumulate)
-    arrays.check_apart()
-    kernels = dense_table(dtype_of(arrays.held))
-    grads.scratch = arrays.scratch(kernels.layer_norm_scratch_size(&norm), False)
-    with nogil:
-        kernels.layer_norm_backward(&norm, &grads, num_threads())
-    return 0
-
-
-def layer_norm_forward(x, gain, bias, y, mean, scale, *, eps=1e-5):
-    """y = (x - mean) * scale * gain + bias, row by row; changes `y`, `mean` and `scale`.
-
-    `mean` is that of a row, `scale` is ``1 / sqrt(variance + eps)`` with the variance divided by N
-    (Ba et al. 2016).
-
-    Parameters
-    ----------
-    x, y : arrays [M, N]
-        float32 or float64, C-contiguous, y apart from the others.
-    gain, bias : arrays [N] or None
-    mean, scale : arrays [M]
-        `layer_norm_backward` needs them.
-    eps : float
-        >= 0; 1e-5 as in PyTorch (Keras has 1e-3).
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not that; the message names it, and nothing has changed.
-    """
-    norm_forward(x, gain, bias, y, mean, scale, eps, False)
-
-
-def layer_norm_backward(dy, x, gain, mean, scale, *, dx=None, dgain=None, dbias=None,
-                        accumulate=False):
-    """The gradients of `layer_norm_forward`, from `dy`; changes `dx`, `dgain`, `dbias` if given.
-
-    Parameters
-    ----------
-    dy : array [M, N]
-        The gradient of `y`.
-    x, gain, mean, scale : arrays
-        As `layer_norm_forward` left them.
-    dx, dgain, dbias : arrays [M, N], [N], [N], optional
-        `dx` may be `dy`.
-    accumulate : bool
-        Add to `dgain` and `dbias` instead of overwriting them.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `layer_norm_forward`.
-    """
-    norm_backward(dy, x, gain, mean, scale, dx, dgain, dbias, accumulate, False)
-
-
-def rms_norm_forward(x, gain, y, scale, *, eps=1e-5):
-    """y = x * scale * gain, scale = 1 / sqrt(mean(x**2) + eps) of a row; changes `y` and `scale`.
-
-    Zhang & Sennrich (2019); else as `layer_norm_forward`.
-    """
-    norm_forward(x, gain, None, y, None, scale, eps, True)
-
-
-def rms_norm_backward(dy, x, gain, scale, *, dx=None, dgain=None, accumulate=False):
-    """The gradients of `rms_norm_forward`; else as `layer_norm_backward`."""
-    norm_backward(dy, x, gain, None, scale, dx, dgain, None, accumulate, True)

@@ -239,17 +239,15 @@ static void linear_few_rows(void *arg, size_t chunk)
     restore_denormals(mode);
 }
 
-/* Lays EIGHTS rows of x, zeros from row M on, with the same 8 bytes of all rows together. */
+/* Lays EIGHTS rows of x, the last one repeated, with the same 8 bytes of all rows together. */
 static void linear_lay_x(const pk_linear *l, real *to)
 {
-    const size_t M = l->M, n = l->I / PER;
-    if (M < EIGHTS)
-        memset(to, 0, n * PK_VECTOR_BYTES);
-    for (size_t r = 0; r < M; r++, to += PER) {
-        const real *const x = (const real *)l->x + r * l->ldx;
-        for (size_t k = 0; k < n; k++)
-            memcpy(to + k * LANES, x + k * PER, 8);
-    }
+    const real *x[EIGHTS];
+    for (size_t r = 0; r < EIGHTS; r++)
+        x[r] = (const real *)l->x + smaller(r, l->M - 1) * l->ldx;
+    for (size_t k = 0, n = l->I / PER; k < n; k++)
+        for (size_t r = 0; r < EIGHTS; r++)
+            memcpy(to + k * LANES + r * PER, x[r] + k * PER, 8);
 }
 
 /* 8 bytes, again and again. */
