@@ -20,9 +20,9 @@ enum {
     DOT_ROWS = 2, /* 8 in 16 */
 #endif
     DOT_COLS = LANES < 4 ? LANES : 4,
-    PER = 8 / sizeof(real),           /* elements of x that lie together in `linear_lanes` */
-    EIGHTS = PK_VECTOR_BYTES / 8,     /* the rows that it takes */
-    LAID_ROWS = 64, /* rows of x or dA that are rounded or multiplied together */
+    PER = 8 / sizeof(real),       /* elements of x that lie together in `linear_lanes` */
+    EIGHTS = PK_VECTOR_BYTES / 8, /* the rows that it takes */
+    LAID_ROWS = 64,               /* rows of x or dA that are rounded or multiplied together */
     PANELS_TOGETHER = 4,
     PART_ROWS = LAID_ROWS / 2,
 };
@@ -296,8 +296,8 @@ static void linear_few_lanes(void *arg, size_t chunk)
 
 static int prefers_lanes(const pk_linear *l)
 {
-    return l->M <= EIGHTS && l->M > (l->I < 128 ? 1 : EIGHTS / 2) && l->O >= LANES &&
-           l->I % PER == 0;
+    return PK_VECTOR_BYTES >= 32 && l->M <= EIGHTS && l->M > (l->I < 128 ? 1 : EIGHTS / 2) &&
+           l->O >= LANES && l->I % PER == 0;
 }
 
 /* Whether dot products are faster.  Besides multiply-adds, a dot product costs some 20 times as

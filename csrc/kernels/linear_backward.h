@@ -229,9 +229,8 @@ enum { MOST_OUTPUTS = 256, dA_ROW = MOST_OUTPUTS + LANES }; /* not a power of tw
 
 static int takes_eights(const pk_linear *l, const pk_linear_gradients *g)
 {
-    return !rounded(l->products) && l->M > EIGHTS / 2 && l->M <= EIGHTS && g->dw &&
-           l->I >= LANES && l->O <= MOST_OUTPUTS && l->I * l->O <= 1 << 14 &&
-           !(g->accumulate && l->I % LANES);
+    return !rounded(l->products) && l->M > EIGHTS / 2 && l->M <= EIGHTS && g->dw && l->I >= LANES &&
+           l->O <= MOST_OUTPUTS && l->I * l->O <= 1 << 14 && !(g->accumulate && l->I % LANES);
 }
 
 /* dw and, if `with_dx`, a literal, dx, in the LANES columns from i on. */
