@@ -183,7 +183,7 @@ cdef object matrix(y):
 cdef enum: QUICK = 1 << 17, QUICK_ELEMENTS = 1 << 13, ROOM = 48 << 10
 
 
-cdef class Usual:
+cdef class _Usual:
     """What the passes of few rows need of a `Linear`, looked up once.
 
     The layer forgets it when its arrays move and when an attribute is set.
@@ -256,16 +256,16 @@ cdef class Usual:
                 and dense_table(self.kind).linear_scratch_size(layer) <= ROOM)
 
 
-cdef Usual usual_of(dict own):
+cdef _Usual usual_of(dict own):
     usual = own["_usual"]
     if usual is None:
-        own["_usual"] = usual = Usual(own)
+        own["_usual"] = usual = _Usual(own)
     return usual
 
 
 cdef object quick_forward(dict own, x, bint keep):
     """`rows_forward` for usual arguments and few rows, else None."""
-    cdef Usual usual = usual_of(own)
+    cdef _Usual usual = usual_of(own)
     cdef pk_linear layer
     cdef char room[ROOM]
     if not usual.begin(&layer, x):
@@ -300,7 +300,7 @@ cdef bint meets_read(const pk_linear *l, const pk_linear_gradients *g, size_t it
 
 cdef object quick_backward(dict own, dy, bint wanted, bint accumulate):
     """`rows_backward` for usual arguments and few rows, else False."""
-    cdef Usual usual = usual_of(own)
+    cdef _Usual usual = usual_of(own)
     cdef pk_linear layer
     cdef pk_linear_gradients g
     cdef char room[ROOM]

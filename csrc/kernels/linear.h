@@ -1,11 +1,11 @@
 /* Linear layers, y = f(x w^T + b): forward, a kernel of dense.c, and what linear_backward.h shares
  * with it.
  *
- * Forward transposes w into panels, which costs as much as the products of ten rows.  So a few long
- * rows are multiplied by dot products along the rows of w, in place.  The products of backward need
- * no transposition: dx = dA w reads w along its rows, and dw = dA^T x reads dA with swapped
- * strides. dA is the gradient of x w^T + b.  With rounded products, x and dA are copied, too:
- * rounded, dA also as dA^T. */
+ * Forward transposes w into panels, which costs as much as the products of ten rows.  So a few rows
+ * are laid in the lanes of vectors and multiplied with w in place, or, if they are fewer and long,
+ * by dot products along the rows of w.  The products of backward need no transposition: dx = dA w
+ * reads w along its rows, and dw = dA^T x reads dA with swapped strides. dA is the gradient of
+ * x w^T + b.  With rounded products, x and dA are copied, too: rounded, dA also as dA^T. */
 #ifndef PK_LINEAR_H
 #define PK_LINEAR_H
 
@@ -20,14 +20,16 @@ enum {
     DOT_ROWS = 2, /* 8 in 16 */
 #endif
     DOT_COLS = LANES < 4 ? LANES : 4,
-    PER = 8 / sizeof(real),       /* elements of x that lie together in `linear_lanes` */
-    EIGHTS = PK_VECTOR_BYTES / 8, /* the rows that it takes */
-    LAID_ROWS = 64,               /* rows of x or dA that are rounded or multiplied together */
+    /* Whether a few rows are laid in the lanes of vectors, LANE_ROWS of them, two elements of each;
+     * elsewhere it is no faster, or would only be more code. */
+    IN_LANES = sizeof(real) == 4 && PK_VECTOR_BYTES >= 32,
+    LANE_ROWS = LANES / 2,
+    LAID_ROWS = 64, /* rows of x or dA that are rounded or multiplied together */
     PANELS_TOGETHER = 4,
     PART_ROWS = LAID_ROWS / 2,
 };
 
-typedef int64_t eight_bytes __attribute__((vector_size(PK_VECTOR_BYTES)));
+typedef int64_t vec_pairs __attribute__((vector_size(PK_VECTOR_BYTES)));
 
 typedef struct {
     const pk_linear *layer;
@@ -239,27 +241,27 @@ static void linear_few_rows(void *arg, size_t chunk)
     restore_denormals(mode);
 }
 
-/* Lays EIGHTS rows of x, the last one repeated, with the same 8 bytes of all rows together. */
+/* Lays LANE_ROWS rows of x, the last one repeated, the same pair of elements of all together. */
 static void linear_lay_x(const pk_linear *l, real *to)
 {
-    const real *x[EIGHTS];
-    for (size_t r = 0; r < EIGHTS; r++)
+    const real *x[LANE_ROWS];
+    for (size_t r = 0; r < LANE_ROWS; r++)
         x[r] = (const real *)l->x + smaller(r, l->M - 1) * l->ldx;
-    for (size_t k = 0, n = l->I / PER; k < n; k++)
-        for (size_t r = 0; r < EIGHTS; r++)
-            memcpy(to + k * LANES + r * PER, x[r] + k * PER, 8);
+    for (size_t k = 0; k < l->I / 2; k++)
+        for (size_t r = 0; r < LANE_ROWS; r++)
+            memcpy(to + k * LANES + 2 * r, x[r] + 2 * k, 2 * sizeof *to);
 }
 
-/* 8 bytes, again and again. */
-PK_INLINE vec repeated(const real *w)
+/* A pair of elements in all pairs of lanes. */
+PK_INLINE vec broadcast_pair(const real *w)
 {
-    int64_t eight;
-    memcpy(&eight, w, sizeof eight);
-    return (vec)((eight_bytes){0} + eight);
+    int64_t pair;
+    memcpy(&pair, w, sizeof pair);
+    return (vec)((vec_pairs){0} + pair);
 }
 
-/* Up to EIGHTS rows, LANES outputs at a time: a lane has a row and, if PER is 2, every other k.  So
- * w is read in place, and only x and the sums are transposed. */
+/* Up to LANE_ROWS rows, LANES outputs at a time: a lane has a row and every other k.  So w is
+ * read in place, and only x and the sums are transposed. */
 static void linear_few_lanes(void *arg, size_t chunk)
 {
     const linear_job *job = arg;
@@ -276,12 +278,12 @@ static void linear_few_lanes(void *arg, size_t chunk)
             sums[j] = (vec){0};
             w[j / 4] = (const real *)l->w + (first + j / 4 * 4) * I;
         }
-        for (size_t k = 0; k < I / PER; k++) {
+        for (size_t k = 0; k < I / 2; k++) {
             const vec x_k = load(job->x + k * LANES);
             for (size_t j = 0; j < LANES; j++)
-                sums[j] += repeated(w[j / 4] + j % 4 * I + k * PER) * x_k;
+                sums[j] += broadcast_pair(w[j / 4] + j % 4 * I + 2 * k) * x_k;
         }
-        sums_over_lanes(sums);
+        sums_of_pairs(sums);
         const vec bias = l->b ? load((const real *)l->b + first) : (vec){0};
         for (size_t r = 0; r < l->M; r++) {
             real *const z = linear_z(l, r, o), whole[LANES];
@@ -296,8 +298,8 @@ static void linear_few_lanes(void *arg, size_t chunk)
 
 static int prefers_lanes(const pk_linear *l)
 {
-    return PK_VECTOR_BYTES >= 32 && l->M <= EIGHTS && l->M > (l->I < 128 ? 1 : EIGHTS / 2) &&
-           l->O >= LANES && l->I % PER == 0;
+    return IN_LANES && l->M <= LANE_ROWS && l->M > (l->I < 128 ? 1 : LANE_ROWS / 2) &&
+           l->O >= LANES && l->I % 2 == 0;
 }
 
 /* Whether dot products are faster.  Besides multiply-adds, a dot product costs some 20 times as

@@ -223,14 +223,15 @@ static void linear_gradients(void *arg, size_t task)
     restore_denormals(mode);
 }
 
-/* From half of EIGHTS to EIGHTS rows, and weights that stay in L1: dA, dw and dx without packing.
- * Columns are whole vectors, the last of which may overlap. */
+/* Up to LANE_ROWS rows, more than half of them, and weights that stay in L1: nothing is packed, and
+ * dw and dx share what they read of dA.  Columns are whole vectors, the last of which overlap. */
 enum { MOST_OUTPUTS = 256, dA_ROW = MOST_OUTPUTS + LANES }; /* not a power of two */
 
-static int takes_eights(const pk_linear *l, const pk_linear_gradients *g)
+static int is_small(const pk_linear *l, const pk_linear_gradients *g)
 {
-    return !rounded(l->products) && l->M > EIGHTS / 2 && l->M <= EIGHTS && g->dw && l->I >= LANES &&
-           l->O <= MOST_OUTPUTS && l->I * l->O <= 1 << 14 && !(g->accumulate && l->I % LANES);
+    return IN_LANES && !rounded(l->products) && l->M > LANE_ROWS / 2 && l->M <= LANE_ROWS &&
+           g->dw && l->I >= LANES && l->O <= MOST_OUTPUTS && l->I * l->O <= 1 << 14 &&
+           !(g->accumulate && l->I % LANES);
 }
 
 /* dw and, if `with_dx`, a literal, dx, in the LANES columns from i on. */
@@ -242,15 +243,15 @@ PK_INLINE void linear_columns(const linear_job *job, const real *dA, const int w
     const int accumulate = g->accumulate;
     const real *w = (const real *)l->w + i;
     real *dw = (real *)g->dw + i;
-    vec x[EIGHTS], dx[EIGHTS];
-    for (size_t r = 0; r < EIGHTS; r++) {
+    vec x[LANE_ROWS], dx[LANE_ROWS];
+    for (size_t r = 0; r < LANE_ROWS; r++) {
         x[r] = r < l->M ? load((const real *)l->x + r * l->ldx + i) : (vec){0};
         dx[r] = (vec){0};
     }
     for (size_t o = 0; o < O; o++, w += I, dw += I) {
         vec sum = accumulate ? load(dw) : (vec){0};
         const vec w_o = with_dx ? load(w) : sum;
-        for (int r = 0; r < EIGHTS; r++) {
+        for (int r = 0; r < LANE_ROWS; r++) {
             const vec a = broadcast(dA[r * dA_ROW + o]);
             sum += a * x[r];
             if (with_dx)
@@ -262,15 +263,15 @@ PK_INLINE void linear_columns(const linear_job *job, const real *dA, const int w
         store((real *)g->dx + r * g->lddx + i, dx[r]);
 }
 
-__attribute__((noinline)) static void linear_eights(const linear_job *job)
+__attribute__((noinline)) static void linear_small(const linear_job *job)
 {
     const pk_linear *l = job->layer;
     const pk_linear_gradients *g = job->gradients;
-    _Alignas(ALIGNMENT) real dA[EIGHTS * dA_ROW];
+    _Alignas(ALIGNMENT) real dA[LANE_ROWS * dA_ROW];
     const fp_mode mode = flush_denormals();
     if (l->activation)
         linear_dA(job, 0, l->M, dA, dA_ROW);
-    for (size_t r = 0; r < EIGHTS; r++) {
+    for (size_t r = 0; r < LANE_ROWS; r++) {
         if (r >= l->M)
             memset(dA + r * dA_ROW, 0, l->O * sizeof(real));
         else if (!l->activation)
@@ -304,8 +305,8 @@ static void linear_backward(const pk_linear *l, const pk_linear_gradients *g, in
     job.dA = identity ? (real *)g->dy : job.place; /* read only */
     job.dA_row = identity ? g->lddy : l->O;
     job.prepared = identity ? 0 : (l->M + ROW_BLOCK - 1) / ROW_BLOCK;
-    if (takes_eights(l, g)) {
-        linear_eights(&job);
+    if (is_small(l, g)) {
+        linear_small(&job);
         return;
     }
     if (rounded(job.products)) {

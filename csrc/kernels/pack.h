@@ -55,18 +55,14 @@ PK_INLINE vec sums_of_lanes(vec v[LANES])
     return v[0];
 }
 
-/* LANES vectors become PK_VECTOR_BYTES / 8: v[r][j] = element r of v[j], or, where elements have 4
- * bytes, the sum of elements 2 r and 2 r + 1.  Each round separates even and odd elements of pairs
- * of vectors. */
-PK_INLINE void sums_over_lanes(vec v[LANES])
+/* LANES vectors become half as many: v[r][j] = the sum of elements 2 r and 2 r + 1 of v[j].  Each
+ * round separates even and odd elements of pairs of vectors. */
+PK_INLINE void sums_of_pairs(vec v[LANES])
 {
-    int n = LANES;
-    if (sizeof(real) == 4) {
-        n /= 2;
-        for (int i = 0; i < n; i++)
-            v[i] = __builtin_shufflevector(v[2 * i], v[2 * i + 1], PK_EVEN) +
-                   __builtin_shufflevector(v[2 * i], v[2 * i + 1], PK_ODD);
-    }
+    const int n = LANES / 2;
+    for (int i = 0; i < n; i++)
+        v[i] = __builtin_shufflevector(v[2 * i], v[2 * i + 1], PK_EVEN) +
+               __builtin_shufflevector(v[2 * i], v[2 * i + 1], PK_ODD);
     for (int moved = 1; moved < n; moved *= 2) {
         vec next[LANES];
         for (int i = 0; i < n / 2; i++) {
