@@ -21,6 +21,9 @@ cpdef object new_array(tuple shape, dtype)
 cpdef object new_like(like)
 
 
+cdef object new_matrix(Py_ssize_t rows, Py_ssize_t columns, dtype)
+
+
 cdef class _Lock:
     cdef int *guard
 

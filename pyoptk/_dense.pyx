@@ -1,4 +1,4 @@
-"""The bare kernels of linear layers and normalization, and the passes of `layers.Linear`.
+"""The bare kernels of linear layers, and the passes of `layers.Linear`.
 
 pyoptk/kernels.py shows the kernels; pyoptk_dense.h has the formulas. Each function takes its arrays
 and its numbers, then calls a kernel.
@@ -8,19 +8,23 @@ import numpy as _np
 from ._checks import NO_FORWARD as _NO_FORWARD, as_rows, check_choice, check_compute, number
 
 from cpython.buffer cimport Py_buffer
+from cpython.list cimport PyList_GetItem
 from cpython.object cimport PyObject
+from cpython.tuple cimport PyTuple_GetItem, PyTuple_Pack, PyTuple_Size
 from libc.float cimport FLT_MAX
 from libc.string cimport memset
 
 from ._arrays cimport Buffers, check_shape, dtype_of, switch
-from ._core cimport bf16_products, dense_table, new_array, new_like, num_threads
+from ._core cimport bf16_products, dense_table, new_array, new_like, new_matrix, num_threads
 from .capi cimport (
-    NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_GELU, PyArray_CHKFLAGS, PyArray_CLEARFLAGS,
-    PyArray_DESCR, PyArray_DIMS, PyArray_NDIM, PyArrayObject, pk_activation, pk_layer_norm,
-    pk_layer_norm_gradients, pk_linear, pk_linear_gradients,
+    NPY_ARRAY_CARRAY_RO, NPY_ARRAY_OWNDATA, NPY_ARRAY_WRITEABLE, PK_F32, PK_F64, PK_GELU,
+    PyArray_CHKFLAGS, PyArray_CLEARFLAGS, PyArray_DATA, PyArray_DESCR, PyArray_DIMS,
+    PyArray_ENABLEFLAGS, PyArray_NDIM, PyArrayObject, PyObject_GenericGetDict, pk_activation,
+    pk_dtype, pk_is_unshared, pk_linear, pk_linear_gradients,
 )
 
 cdef object _ndarray = _np.ndarray
+cdef object _f32 = _np.dtype("f4"), _f64 = _np.dtype("f8")
 
 # In the order of pk_activation.
 ACTIVATIONS = ("none", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu",
@@ -174,9 +178,188 @@ cdef object matrix(y):
         y.reshape(-1, y.shape[y.ndim - 1]))
 
 
-def linear_rows(dict own, x, train):
-    """The output for x [..., I]; `own` are the attributes of the layer."""
-    cdef bint keep = switch("train", train)
+# Few rows: no more multiply-adds than this, and no more elements of an array. The GIL is kept, as
+# releasing it would take longer than it can delay other threads.
+cdef enum: QUICK = 1 << 17, QUICK_ELEMENTS = 1 << 13, ROOM = 48 << 10
+
+
+cdef class _Usual:
+    """What the passes of few rows need of a `Linear`, looked up once.
+
+    The layer forgets it when its arrays move and when an attribute is set.
+    """
+    cdef object dtype, weight, bias, dweight, dbias, activation, slope
+    cdef list results  # the last two y, the last two dx
+    cdef int turn
+    cdef pk_linear layer
+    cdef pk_dtype kind
+    cdef Py_ssize_t itemsize
+    cdef bint fits
+
+    def __cinit__(self, dict own):
+        params, grads = own["params"], own["grads"]
+        self.dtype, self.activation, self.slope = own["dtype"], own["activation"], own["slope"]
+        self.results = [None] * 4
+        self.weight, self.bias = params["weight"], params.get("bias")
+        self.dweight, self.dbias = grads["weight"], grads.get("bias")
+        self.fits = (self.activation in CODES and type(self.slope) is float
+                     and own.get("compute") is None and (self.dtype is _f32 or self.dtype is _f64))
+        if self.fits:
+            self.layer.activation = <pk_activation> <int> CODES[self.activation]
+            self.layer.slope = at_least_zero("slope", self.slope)
+            self.layer.I = self.layer.ldx = own["inputs"]
+            self.layer.O = self.layer.ldy = own["outputs"]
+            self.kind = PK_F32 if self.dtype is _f32 else PK_F64
+            self.itemsize = 4 if self.kind == PK_F32 else 8
+
+    cdef void *plain(self, array, int axes, Py_ssize_t rows, Py_ssize_t columns,
+                     int flags) noexcept:
+        """The data of an array that is exactly that, C-contiguous and aligned; else NULL."""
+        cdef PyArrayObject *a = <PyArrayObject *> <PyObject *> array
+        if (type(array) is not _ndarray or PyArray_DESCR(a) != <void *> self.dtype
+                or PyArray_NDIM(a) != axes or PyArray_DIMS(a)[0] != rows
+                or axes == 2 and PyArray_DIMS(a)[1] != columns
+                or not PyArray_CHKFLAGS(a, NPY_ARRAY_CARRAY_RO | flags)
+                or <Py_ssize_t> PyArray_DATA(a) & (self.itemsize - 1)):
+            return NULL
+        return PyArray_DATA(a)
+
+    cdef object result(self, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t columns):
+        """A new array, or one of an earlier call that nobody but this object has any more."""
+        cdef PyObject *array
+        cdef Py_ssize_t i
+        for i in range(first, first + 2):
+            array = PyList_GetItem(self.results, i)
+            if pk_is_unshared(array):
+                PyArray_ENABLEFLAGS(<PyArrayObject *> array, NPY_ARRAY_WRITEABLE)
+                if self.plain(<object> array, 2, rows, columns, NPY_ARRAY_OWNDATA) != NULL:
+                    return <object> array
+        self.turn ^= 1
+        self.results[first + self.turn] = made = new_matrix(rows, columns, self.dtype)
+        return made
+
+    cdef bint begin(self, pk_linear *layer, x) noexcept:
+        """Whether x and the parameters are as usual, and rows are few."""
+        cdef PyArrayObject *a = <PyArrayObject *> <PyObject *> x
+        cdef size_t M, I = self.layer.I, O = self.layer.O
+        if not self.fits or type(x) is not _ndarray or PyArray_NDIM(a) != 2:
+            return False
+        M = PyArray_DIMS(a)[0]
+        if (M > QUICK_ELEMENTS or M * I > QUICK_ELEMENTS or M * O > QUICK_ELEMENTS
+                or M * I * O > QUICK):
+            return False
+        layer[0] = self.layer
+        layer.M, layer.x = M, self.plain(x, 2, M, I, 0)
+        layer.w = self.plain(self.weight, 2, O, I, 0)
+        layer.b = NULL if self.bias is None else self.plain(self.bias, 1, O, 0, 0)
+        return (layer.x != NULL and layer.w != NULL and (layer.b == NULL) == (self.bias is None)
+                and dense_table(self.kind).linear_scratch_size(layer) <= ROOM)
+
+
+cdef _Usual usual_of(dict own):
+    usual = own["_usual"]
+    if usual is None:
+        own["_usual"] = usual = _Usual(own)
+    return usual
+
+
+cdef object quick_forward(dict own, x, bint keep):
+    """`rows_forward` for usual arguments and few rows, else None."""
+    cdef _Usual usual = usual_of(own)
+    cdef pk_linear layer
+    cdef char room[ROOM]
+    if not usual.begin(&layer, x):
+        return None
+    y, z = usual.result(0, layer.M, layer.O), None
+    layer.y, layer.scratch = PyArray_DATA(<PyArrayObject *> <PyObject *> y), room
+    if keep and layer.activation >= PK_GELU:
+        z = new_matrix(layer.M, layer.O, usual.dtype)
+        layer.z = PyArray_DATA(<PyArrayObject *> <PyObject *> z)
+    dense_table(usual.kind).linear_forward(&layer, 1)
+    if keep:
+        if layer.activation and z is None:  # backward reads y
+            PyArray_CLEARFLAGS(<PyArrayObject *> <PyObject *> y, NPY_ARRAY_WRITEABLE)
+        own["_kept"] = PyTuple_Pack(5, <PyObject *> x, <PyObject *> y, <PyObject *> z,
+                                    <PyObject *> usual.activation, <PyObject *> usual.slope)
+    return y
+
+
+cdef inline bint meet(const void *a, size_t n, const void *b, size_t m) noexcept:
+    return <const char *> a < <const char *> b + m and <const char *> b < <const char *> a + n
+
+
+cdef bint meets_read(const pk_linear *l, const pk_linear_gradients *g, size_t item, const void *to,
+                     size_t n) noexcept:
+    """Whether n elements from `to` on meet an array that backward reads."""
+    cdef size_t of_y = item * l.M * l.O
+    n *= item
+    return (meet(to, n, l.x, item * l.M * l.I) or meet(to, n, l.w, item * l.O * l.I)
+            or meet(to, n, l.y, of_y) or meet(to, n, g.dy, of_y)
+            or l.z != NULL and meet(to, n, l.z, of_y))
+
+
+cdef object quick_backward(dict own, dy, bint wanted, bint accumulate):
+    """`rows_backward` for usual arguments and few rows, else False."""
+    cdef _Usual usual = usual_of(own)
+    cdef pk_linear layer
+    cdef pk_linear_gradients g
+    cdef char room[ROOM]
+    cdef size_t item = usual.itemsize
+    kept, dx = own["_kept"], None
+    if type(kept) is not tuple or PyTuple_Size(kept) != 5:
+        return False
+    x, y, z = (<object> PyTuple_GetItem(kept, 0), <object> PyTuple_GetItem(kept, 1),
+               <object> PyTuple_GetItem(kept, 2))
+    if (PyTuple_GetItem(kept, 3) != <PyObject *> usual.activation
+            or PyTuple_GetItem(kept, 4) != <PyObject *> usual.slope
+            or not usual.begin(&layer, x)):
+        return False
+    layer.y = usual.plain(y, 2, layer.M, layer.O, 0)
+    layer.z = NULL if z is None else usual.plain(z, 2, layer.M, layer.O, 0)
+    g.dy = usual.plain(dy, 2, layer.M, layer.O, 0)
+    g.dw = usual.plain(usual.dweight, 2, layer.O, layer.I, NPY_ARRAY_WRITEABLE)
+    g.db = NULL if usual.dbias is None else (
+        usual.plain(usual.dbias, 1, layer.O, 0, NPY_ARRAY_WRITEABLE))
+    if (layer.y == NULL or g.dy == NULL or g.dw == NULL or (g.db == NULL) != (usual.dbias is None)
+            or (layer.z == NULL) == (layer.activation >= PK_GELU)
+            or meets_read(&layer, &g, item, g.dw, layer.O * layer.I)
+            or g.db != NULL and (meets_read(&layer, &g, item, g.db, layer.O)
+                                 or meet(g.dw, item * layer.O * layer.I, g.db, item * layer.O))):
+        return False
+    g.dx = NULL
+    if wanted:
+        dx = usual.result(2, layer.M, layer.I)
+        g.dx = PyArray_DATA(<PyArrayObject *> <PyObject *> dx)
+    layer.scratch = room
+    g.lddy, g.lddx, g.accumulate = layer.O, layer.I, accumulate
+    dense_table(usual.kind).linear_backward(&layer, &g, 1)
+    own["_kept"] = None
+    return dx
+
+
+cdef class LinearPasses:
+    """`forward` and `backward` of `layers.Linear`."""
+
+    def forward(self, x, *, train=True):
+        """y [..., O] for x [..., I], which is not copied: do not change it before `backward`.
+
+        With `train` and an activation whose gradient is computed from y (all but "gelu",
+        "gelu_tanh", "silu" and "softplus"), y is read-only.
+        """
+        cdef dict own = PyObject_GenericGetDict(self, NULL)
+        cdef bint keep = switch("train", train)
+        y = quick_forward(own, x, keep)
+        return rows_forward(own, x, keep) if y is None else y
+
+    def backward(self, dy, *, need_dx=True, accumulate=False):
+        """The gradient of x, or None; fills `grads`, or adds to them if `accumulate`."""
+        cdef dict own = PyObject_GenericGetDict(self, NULL)
+        cdef bint wanted = switch("need_dx", need_dx), add = switch("accumulate", accumulate)
+        dx = quick_backward(own, dy, wanted, add)
+        return rows_backward(own, dy, wanted, add) if dx is False else dx
+
+
+cdef object rows_forward(dict own, x, bint keep):
     params, outputs = own["params"], own["outputs"]
     activation, slope = own["activation"], own["slope"]
     rows = rows_of("x", x, own["dtype"], own["inputs"])
@@ -195,9 +378,7 @@ def linear_rows(dict own, x, train):
     return y
 
 
-def linear_rows_backward(dict own, dy, need_dx, accumulate):
-    """The gradient of x, or None, for the gradient of what `linear_rows` returned."""
-    cdef bint wanted = switch("need_dx", need_dx)
+cdef object rows_backward(dict own, dy, bint wanted, bint accumulate):
     params, grads = own["params"], own["grads"]
     dy_rows, kept, dx = rows_of("dy", dy, own["dtype"], own["outputs"]), own.get("_kept"), None
     if kept is None:
@@ -214,110 +395,3 @@ def linear_rows_backward(dict own, dy, need_dx, accumulate):
                 grads.get("bias"), activation, slope, accumulate, own.get("compute"))
     own["_kept"] = None
     return dx if dx is None or dy_rows is dy else dx.reshape(*_np.shape(dy)[:-1], own["inputs"])
-
-
-# ---- normalization ------------------------------------------------------------------------------
-
-cdef int norm_of(Buffers arrays, pk_layer_norm *norm, x, gain, mean, scale, bint forward,
-                 bint rms) except -1:
-    cdef Py_buffer *of_x = arrays.matrix("x", x, False, 1)
-    memset(norm, 0, sizeof(norm[0]))
-    norm.M, norm.N, norm.x, norm.rms = of_x.shape[0], of_x.shape[1], of_x.buf, rms
-    norm.gain = arrays.like("gain", gain, False, norm.N)
-    if not rms:
-        norm.mean = needed(arrays, "mean", mean, forward, norm.M)
-    norm.scale = needed(arrays, "scale", scale, forward, norm.M)
-    return 0
-
-
-cdef int norm_forward(x, gain, bias, y, mean, scale, eps, bint rms) except -1:
-    cdef Buffers arrays = Buffers()
-    cdef pk_layer_norm norm
-    norm_of(arrays, &norm, x, gain, mean, scale, True, rms)
-    norm.bias = arrays.like("bias", bias, False, norm.N)
-    norm.y = needed(arrays, "y", y, True, norm.M, norm.N)
-    norm.eps = at_least_zero("eps", eps)
-    arrays.check_apart()
-    kernels = dense_table(dtype_of(arrays.held))
-    with nogil:
-        kernels.layer_norm_forward(&norm, num_threads())
-    return 0
-
-
-cdef int norm_backward(dy, x, gain, mean, scale, dx, dgain, dbias, accumulate, bint rms) except -1:
-    cdef Buffers arrays = Buffers()
-    cdef pk_layer_norm norm
-    cdef pk_layer_norm_gradients grads
-    norm_of(arrays, &norm, x, gain, mean, scale, False, rms)
-    grads.dy = needed(arrays, "dy", dy, dx is dy, norm.M, norm.N)
-    grads.dx = (<void *> grads.dy if dx is dy else
-                arrays.like("dx", dx, True, norm.M, norm.N))
-    grads.dgain = arrays.like("dgain", dgain, True, norm.N)
-    grads.dbias = arrays.like("dbias", dbias, True, norm.N)
-    grads.accumulate = switch("accumulate", accumulate)
-    arrays.check_apart()
-    kernels = dense_table(dtype_of(arrays.held))
-    grads.scratch = arrays.scratch(kernels.layer_norm_scratch_size(&norm), False)
-    with nogil:
-        kernels.layer_norm_backward(&norm, &grads, num_threads())
-    return 0
-
-
-def layer_norm_forward(x, gain, bias, y, mean, scale, *, eps=1e-5):
-    """y = (x - mean) * scale * gain + bias, row by row; changes `y`, `mean` and `scale`.
-
-    `mean` is that of a row, `scale` is ``1 / sqrt(variance + eps)`` with the variance divided by N
-    (Ba et al. 2016).
-
-    Parameters
-    ----------
-    x, y : arrays [M, N]
-        float32 or float64, C-contiguous, y apart from the others.
-    gain, bias : arrays [N] or None
-    mean, scale : arrays [M]
-        `layer_norm_backward` needs them.
-    eps : float
-        >= 0; 1e-5 as in PyTorch (Keras has 1e-3).
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not that; the message names it, and nothing has changed.
-    """
-    norm_forward(x, gain, bias, y, mean, scale, eps, False)
-
-
-def layer_norm_backward(dy, x, gain, mean, scale, *, dx=None, dgain=None, dbias=None,
-                        accumulate=False):
-    """The gradients of `layer_norm_forward`, from `dy`; changes `dx`, `dgain`, `dbias` if given.
-
-    Parameters
-    ----------
-    dy : array [M, N]
-        The gradient of `y`.
-    x, gain, mean, scale : arrays
-        As `layer_norm_forward` left them.
-    dx, dgain, dbias : arrays [M, N], [N], [N], optional
-        `dx` may be `dy`.
-    accumulate : bool
-        Add to `dgain` and `dbias` instead of overwriting them.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `layer_norm_forward`.
-    """
-    norm_backward(dy, x, gain, mean, scale, dx, dgain, dbias, accumulate, False)
-
-
-def rms_norm_forward(x, gain, y, scale, *, eps=1e-5):
-    """y = x * scale * gain, scale = 1 / sqrt(mean(x**2) + eps) of a row; changes `y` and `scale`.
-
-    Zhang & Sennrich (2019); else as `layer_norm_forward`.
-    """
-    norm_forward(x, gain, None, y, None, scale, eps, True)
-
-
-def rms_norm_backward(dy, x, gain, scale, *, dx=None, dgain=None, accumulate=False):
-    """The gradients of `rms_norm_forward`; else as `layer_norm_backward`."""
-    norm_backward(dy, x, gain, None, scale, dx, dgain, None, accumulate, True)

@@ -50,3 +50,38 @@ def bce_with_logits(
     weights: _Array | None = None,
     scale: float = 1.0,
 ) -> float: ...
+def layer_norm_forward(
+    x: _Array,
+    gain: _Array | None,
+    bias: _Array | None,
+    y: _Array,
+    mean: _Array,
+    scale: _Array,
+    *,
+    eps: float = 1e-5,
+) -> None: ...
+def layer_norm_backward(
+    dy: _Array,
+    x: _Array,
+    gain: _Array | None,
+    mean: _Array,
+    scale: _Array,
+    *,
+    dx: _Array | None = None,
+    dgain: _Array | None = None,
+    dbias: _Array | None = None,
+    accumulate: bool = False,
+) -> None: ...
+def rms_norm_forward(
+    x: _Array, gain: _Array | None, y: _Array, scale: _Array, *, eps: float = 1e-5
+) -> None: ...
+def rms_norm_backward(
+    dy: _Array,
+    x: _Array,
+    gain: _Array | None,
+    scale: _Array,
+    *,
+    dx: _Array | None = None,
+    dgain: _Array | None = None,
+    accumulate: bool = False,
+) -> None: ...

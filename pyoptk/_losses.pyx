@@ -1,6 +1,6 @@
-"""The bare kernels of losses; pyoptk_dense.h has the formulas.
+"""The bare kernels of losses and normalization; pyoptk_dense.h has the formulas.
 
-pyoptk/kernels.py shows them; losses.py, which takes sequences, calls them.
+pyoptk/kernels.py shows them; losses.py, which takes sequences, and layers call them.
 """
 import numpy as _np
 
@@ -13,11 +13,13 @@ from libc.float cimport FLT_MAX, FLT_MIN
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-from ._arrays cimport Buffers, check_like, dtype_of, size_of
+from ._arrays cimport Buffers, check_like, dtype_of, size_of, switch
 from ._core cimport dense_table, num_threads
+from ._dense cimport at_least_zero, needed
 from .capi cimport (
     PK_ABSOLUTE, PK_HUBER, PK_LOGISTIC, PK_SQUARED, PyArray_DATA, PyArray_DESCR, PyArray_DIMS,
-    PyArray_NDIM, PyArrayObject, pk_cross_entropy, pk_elementwise_loss, pk_loss,
+    PyArray_NDIM, PyArrayObject, pk_cross_entropy, pk_elementwise_loss, pk_layer_norm,
+    pk_layer_norm_gradients, pk_loss,
 )
 
 cdef object _ndarray = _np.ndarray, _i64 = _np.dtype("i8")
@@ -199,3 +201,110 @@ def bce_with_logits(x, target, dx=None, *, pos_weight=1.0, weights=None, scale=1
     """
     pos_weight = number("pos_weight", pos_weight, 0, FLT_MAX, "a number >= 0 that float32 can hold")
     return elementwise(PK_LOGISTIC, x, target, dx, weights, pos_weight, scale)
+
+
+# ---- normalization ------------------------------------------------------------------------------
+
+cdef int norm_of(Buffers arrays, pk_layer_norm *norm, x, gain, mean, scale, bint forward,
+                 bint rms) except -1:
+    cdef Py_buffer *of_x = arrays.matrix("x", x, False, 1)
+    memset(norm, 0, sizeof(norm[0]))
+    norm.M, norm.N, norm.x, norm.rms = of_x.shape[0], of_x.shape[1], of_x.buf, rms
+    norm.gain = arrays.like("gain", gain, False, norm.N)
+    if not rms:
+        norm.mean = needed(arrays, "mean", mean, forward, norm.M)
+    norm.scale = needed(arrays, "scale", scale, forward, norm.M)
+    return 0
+
+
+cdef int norm_forward(x, gain, bias, y, mean, scale, eps, bint rms) except -1:
+    cdef Buffers arrays = Buffers()
+    cdef pk_layer_norm norm
+    norm_of(arrays, &norm, x, gain, mean, scale, True, rms)
+    norm.bias = arrays.like("bias", bias, False, norm.N)
+    norm.y = needed(arrays, "y", y, True, norm.M, norm.N)
+    norm.eps = at_least_zero("eps", eps)
+    arrays.check_apart()
+    kernels = dense_table(dtype_of(arrays.held))
+    with nogil:
+        kernels.layer_norm_forward(&norm, num_threads())
+    return 0
+
+
+cdef int norm_backward(dy, x, gain, mean, scale, dx, dgain, dbias, accumulate, bint rms) except -1:
+    cdef Buffers arrays = Buffers()
+    cdef pk_layer_norm norm
+    cdef pk_layer_norm_gradients grads
+    norm_of(arrays, &norm, x, gain, mean, scale, False, rms)
+    grads.dy = needed(arrays, "dy", dy, dx is dy, norm.M, norm.N)
+    grads.dx = (<void *> grads.dy if dx is dy else
+                arrays.like("dx", dx, True, norm.M, norm.N))
+    grads.dgain = arrays.like("dgain", dgain, True, norm.N)
+    grads.dbias = arrays.like("dbias", dbias, True, norm.N)
+    grads.accumulate = switch("accumulate", accumulate)
+    arrays.check_apart()
+    kernels = dense_table(dtype_of(arrays.held))
+    grads.scratch = arrays.scratch(kernels.layer_norm_scratch_size(&norm), False)
+    with nogil:
+        kernels.layer_norm_backward(&norm, &grads, num_threads())
+    return 0
+
+
+def layer_norm_forward(x, gain, bias, y, mean, scale, *, eps=1e-5):
+    """y = (x - mean) * scale * gain + bias, row by row; changes `y`, `mean` and `scale`.
+
+    `mean` is that of a row, `scale` is ``1 / sqrt(variance + eps)`` with the variance divided by N
+    (Ba et al. 2016).
+
+    Parameters
+    ----------
+    x, y : arrays [M, N]
+        float32 or float64, C-contiguous, y apart from the others.
+    gain, bias : arrays [N] or None
+    mean, scale : arrays [M]
+        `layer_norm_backward` needs them.
+    eps : float
+        >= 0; 1e-5 as in PyTorch (Keras has 1e-3).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not that; the message names it, and nothing has changed.
+    """
+    norm_forward(x, gain, bias, y, mean, scale, eps, False)
+
+
+def layer_norm_backward(dy, x, gain, mean, scale, *, dx=None, dgain=None, dbias=None,
+                        accumulate=False):
+    """The gradients of `layer_norm_forward`, from `dy`; changes `dx`, `dgain`, `dbias` if given.
+
+    Parameters
+    ----------
+    dy : array [M, N]
+        The gradient of `y`.
+    x, gain, mean, scale : arrays
+        As `layer_norm_forward` left them.
+    dx, dgain, dbias : arrays [M, N], [N], [N], optional
+        `dx` may be `dy`.
+    accumulate : bool
+        Add to `dgain` and `dbias` instead of overwriting them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `layer_norm_forward`.
+    """
+    norm_backward(dy, x, gain, mean, scale, dx, dgain, dbias, accumulate, False)
+
+
+def rms_norm_forward(x, gain, y, scale, *, eps=1e-5):
+    """y = x * scale * gain, scale = 1 / sqrt(mean(x**2) + eps) of a row; changes `y` and `scale`.
+
+    Zhang & Sennrich (2019); else as `layer_norm_forward`.
+    """
+    norm_forward(x, gain, None, y, None, scale, eps, True)
+
+
+def rms_norm_backward(dy, x, gain, scale, *, dx=None, dgain=None, accumulate=False):
+    """The gradients of `rms_norm_forward`; else as `layer_norm_backward`."""
+    norm_backward(dy, x, gain, None, scale, dx, dgain, None, accumulate, True)

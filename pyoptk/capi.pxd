@@ -276,11 +276,25 @@ cdef extern from * nogil:
         pass
     enum:
         NPY_ARRAY_CARRAY_RO  # C-contiguous and aligned
-        NPY_ARRAY_ALIGNED, NPY_ARRAY_WRITEABLE
+        NPY_ARRAY_ALIGNED, NPY_ARRAY_OWNDATA, NPY_ARRAY_WRITEABLE
     int PyArray_CHKFLAGS(PyArrayObject *array, int flags) noexcept
+    void PyArray_ENABLEFLAGS(PyArrayObject *array, int flags) noexcept
     void PyArray_CLEARFLAGS(PyArrayObject *array, int flags) noexcept
     int PyArray_NDIM(PyArrayObject *array) noexcept
     Py_ssize_t *PyArray_DIMS(PyArrayObject *array) noexcept
     Py_ssize_t *PyArray_STRIDES(PyArrayObject *array) noexcept
     void *PyArray_DATA(PyArrayObject *array) noexcept
     void *PyArray_DESCR(PyArrayObject *array) noexcept
+
+# Of Python: the __dict__ of an object; whether the caller's reference to an array is the only one.
+cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED
+    #define pk_is_unshared(array) 0
+    #else
+    #define pk_is_unshared(array) \
+        (Py_REFCNT(array) == 1 && !((PyArrayObject_fields *)(array))->weakreflist)
+    #endif
+    """
+    object PyObject_GenericGetDict(object, void *)
+    bint pk_is_unshared(void *array) noexcept

@@ -11,15 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._dense import (
+from ._dense import linear_backward, linear_forward
+from ._losses import (
+    bce_with_logits,
+    huber,
     layer_norm_backward,
     layer_norm_forward,
-    linear_backward,
-    linear_forward,
+    mae,
+    mse,
     rms_norm_backward,
     rms_norm_forward,
+    softmax_cross_entropy,
 )
-from ._losses import bce_with_logits, huber, mae, mse, softmax_cross_entropy
 from ._optim import global_norm, kernel
 from ._products import (
     dropout,

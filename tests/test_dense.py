@@ -12,8 +12,9 @@ from pyoptk._dense import ACTIVATIONS
 
 NEED_Z = ("gelu", "gelu_tanh", "silu", "softplus")
 SIZES = [
-    (0, 3, 4), (1, 0, 5), (1, 1, 1), (1, 64, 64), (3, 20, 33), (8, 64, 64), (11, 130, 70),
-    (12, 130, 70), (50, 17, 10), (60, 150, 129),
+    (0, 3, 4), (1, 0, 5), (1, 1, 1), (1, 64, 64), (3, 20, 33), (4, 66, 75), (7, 66, 75),
+    (8, 0, 20), (8, 64, 64), (8, 512, 150), (11, 130, 70), (12, 130, 70), (50, 17, 10),
+    (60, 150, 129),
 ]  # fmt: skip
 
 
@@ -99,8 +100,9 @@ def differences(f, array, h=1e-6):
     return found
 
 
-def test_bits_depend_on_no_number_of_threads(dtype, rng):
-    arrays = case(rng, dtype, 200, 90, 130)
+@pytest.mark.parametrize("size", [(200, 90, 130), (8, 512, 150), (4, 1024, 133)], ids=str)
+def test_bits_depend_on_no_number_of_threads(size, dtype, isa, rng):
+    arrays = case(rng, dtype, *size)
     runs = []
     for n in (1, 2, 3):
         pyoptk.set_num_threads(n)

@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -236,3 +237,82 @@ def test_what_another_forward_left_is_refused():
         layer._kept = kept
         with pytest.raises(TypeError, match=r"^_kept: expected what forward of this layer"):
             layer.backward(np.ones((5, 2), np.float32))
+
+
+# ---- few rows, for which the passes of Linear take results of earlier calls that nobody has ------
+
+FEW = rng().standard_normal((8, 20)).astype(np.float32)
+HELD = {
+    "array": lambda y: y,
+    "view": lambda y: y[:2, 1:],
+    "memory": memoryview,
+    "weak reference": weakref.ref,
+    "cycle": lambda y: (parts := [y]).append(parts) or parts,
+}
+
+
+@pytest.mark.parametrize("which", ["y", "dx"])
+@pytest.mark.parametrize("how", HELD)
+def test_a_result_that_is_held_stays_as_it_is(how, which):
+    layer, held, before = Linear(20, 20, "relu", rng=rng()), [], []
+
+    def call(x):
+        y = layer.forward(x)
+        result = {"y": y, "dx": layer.backward(np.ones_like(y))}[which]
+        held.append(HELD[how](result))
+        before.append(result.copy())
+
+    for i in range(5):
+        call(FEW + i)
+    for kept, was in zip(held, before, strict=True):
+        if how == "weak reference":
+            if kept() is None:
+                continue
+            kept = kept()
+        kept = kept[0] if how == "cycle" else np.asarray(kept)
+        np.testing.assert_array_equal(kept, was[:2, 1:] if how == "view" else was)
+
+
+@pytest.mark.parametrize("f", [None, "relu", "gelu"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_few_rows_have_the_bits_of_the_general_passes(f, bias, dtype):
+    layer, x = Linear(20, 33, f, bias=bias, dtype=dtype, rng=rng()), FEW.astype(dtype)
+    found = []
+    for rows in (x, x[None], x[:, ::-1].copy()[:, ::-1]):  # two of them are not as usual
+        for accumulate in (False, True):
+            y = layer.forward(rows)
+            dx = layer.backward(np.cos(y), accumulate=accumulate)
+        found.append([y.ravel(), dx.ravel(), layer.flat_grads.copy()])
+    for other in found[1:]:
+        for one, two in zip(found[0], other, strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
+OVERLAPS = {  # what x or dy is, and the gradient that it meets
+    "x": lambda grads: (grads["weight"], FEW[:8, :8], "dw"),
+    "dy": lambda grads: (FEW[:8, :8], grads["weight"], "dw"),
+    "dy, the bias": lambda grads: (FEW[:1, :8], grads["bias"][None], "db"),
+}
+
+
+@pytest.mark.parametrize("which", OVERLAPS)
+def test_few_rows_that_overlap_a_gradient_are_refused(which):
+    layer = Linear(8, 8, "tanh", rng=rng())
+    layer.flat_grads[:] = 0.5
+    x, dy, name = OVERLAPS[which](layer.grads)
+    layer.forward(np.ascontiguousarray(x) if x.base is FEW else x)
+    with pytest.raises(ValueError, match=f"^{name}: expected memory of its own"):
+        layer.backward(np.ascontiguousarray(dy) if dy.base is FEW else dy)
+    assert (layer.flat_grads == 0.5).all()
+
+
+def test_few_rows_see_what_has_changed_since_the_last_call():
+    layer = Linear(20, 20, "relu", rng=rng())
+    first = layer.forward(FEW)
+    layer.activation = "none"
+    np.testing.assert_array_equal(np.maximum(layer.forward(FEW), 0), first)
+    model = Sequential(layer)
+    model.flat_params[:] = 0
+    assert not layer.forward(FEW).any()
+    layer.backward(FEW)
+    assert np.any(model.flat_grads)

@@ -225,6 +225,70 @@ static void linear_gradients(void *arg, size_t task)
     restore_denormals(mode);
 }
 
+/* Up to LANE_ROWS rows, more than half of them, and weights that stay in L1: nothing is packed, and
+ * dw and dx share what they read of dA.  Columns are whole vectors, the last of which overlap. */
+enum { MOST_OUTPUTS = 256, dA_ROW = MOST_OUTPUTS + LANES }; /* not a power of two */
+
+static int is_small(const pk_linear *l, const pk_linear_gradients *g)
+{
+    return IN_LANES && !rounded(l->products) && l->M > LANE_ROWS / 2 && l->M <= LANE_ROWS &&
+           g->dw && l->I >= LANES && l->O <= MOST_OUTPUTS && l->I * l->O <= 1 << 14 &&
+           !(g->accumulate && l->I % LANES);
+}
+
+/* dw and, if `with_dx`, a literal, dx, in the LANES columns from i on. */
+PK_INLINE void linear_columns(const linear_job *job, const real *dA, const int with_dx, size_t i)
+{
+    const pk_linear *l = job->layer;
+    const pk_linear_gradients *g = job->gradients;
+    const size_t I = l->I, O = l->O;
+    const int accumulate = g->accumulate;
+    const real *w = (const real *)l->w + i;
+    real *dw = (real *)g->dw + i;
+    vec x[LANE_ROWS], dx[LANE_ROWS];
+    for (size_t r = 0; r < LANE_ROWS; r++) {
+        x[r] = r < l->M ? load((const real *)l->x + r * l->ldx + i) : (vec){0};
+        dx[r] = (vec){0};
+    }
+    for (size_t o = 0; o < O; o++, w += I, dw += I) {
+        vec sum = accumulate ? load(dw) : (vec){0};
+        const vec w_o = with_dx ? load(w) : sum;
+        for (int r = 0; r < LANE_ROWS; r++) {
+            const vec a = broadcast(dA[r * dA_ROW + o]);
+            sum += a * x[r];
+            if (with_dx)
+                dx[r] += a * w_o;
+        }
+        store(dw, sum);
+    }
+    for (size_t r = 0; with_dx && r < l->M; r++)
+        store((real *)g->dx + r * g->lddx + i, dx[r]);
+}
+
+__attribute__((noinline)) static void linear_small(const linear_job *job)
+{
+    const pk_linear *l = job->layer;
+    const pk_linear_gradients *g = job->gradients;
+    _Alignas(ALIGNMENT) real dA[LANE_ROWS * dA_ROW];
+    const fp_mode mode = flush_denormals();
+    if (l->activation)
+        linear_dA(job, 0, l->M, dA, dA_ROW);
+    for (size_t r = 0; r < LANE_ROWS; r++) {
+        if (r >= l->M)
+            memset(dA + r * dA_ROW, 0, l->O * sizeof(real));
+        else if (!l->activation)
+            memcpy(dA + r * dA_ROW, (const real *)g->dy + r * g->lddy, l->O * sizeof(real));
+    }
+    for (size_t i = 0; i < l->I; i += LANES)
+        if (g->dx)
+            linear_columns(job, dA, 1, smaller(i, l->I - LANES));
+        else
+            linear_columns(job, dA, 0, smaller(i, l->I - LANES));
+    if (g->db)
+        linear_sum(g->db, l->O, dA, dA_ROW, l->M, g->accumulate);
+    restore_denormals(mode);
+}
+
 static void linear_backward(const pk_linear *l, const pk_linear_gradients *g, int nthreads)
 {
     const int threads = linear_threads(l, nthreads), identity = l->activation == PK_IDENTITY;
@@ -244,6 +308,10 @@ static void linear_backward(const pk_linear *l, const pk_linear_gradients *g, in
     job.dA_row = identity ? g->lddy : l->O;
     job.row_block = smaller(ROW_BLOCK, l->M / (2 * (size_t)threads) + 1); /* of dA */
     job.prepared = identity ? 0 : (l->M + job.row_block - 1) / job.row_block;
+    if (is_small(l, g)) {
+        linear_small(&job);
+        return;
+    }
     if (rounded(job.products)) {
         job.blocks = (l->M + LAID_ROWS - 1) / LAID_ROWS;
         job.prepared = threads > 1 ? smaller(job.blocks, 2 * (size_t)threads) : job.blocks > 0;

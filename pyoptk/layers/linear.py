@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -14,10 +14,9 @@ from .._core import new_array
 from .._dense import (
     ACTIVATIONS,
     NEED_Z,
+    LinearPasses,
     linear_backward,
     linear_forward,
-    linear_rows,
-    linear_rows_backward,
 )
 from ..rnn.weights import INITIALIZERS
 from .base import Layer, floats, gradient
@@ -28,7 +27,7 @@ def _check_activation(activation: Any, slope: Any, choices: tuple[Any, ...]) -> 
     return _checks.float32_number("slope", slope)
 
 
-class Linear(Layer):
+class Linear(Layer, LinearPasses):
     """``y = f(x @ weight.T + bias)``, a dense layer with its activation.
 
     Parameters
@@ -68,6 +67,7 @@ class Linear(Layer):
     """
 
     compute: str | None = None  # of layers that were pickled without one
+    _usual: Any = None  # of the compiled passes, see there
 
     def __init__(
         self,
@@ -99,21 +99,16 @@ class Linear(Layer):
             limit = math.sqrt(6 / (inputs + outputs))
             self.params["weight"][...] = rng.uniform(-limit, limit, (outputs, inputs))
 
-    def forward(self, x: Array, *, train: bool = True) -> Array:
-        """y [..., O] for x [..., I], which is not copied: do not change it before `backward`.
+    forward, backward = LinearPasses.forward, LinearPasses.backward
 
-        With `train` and an activation whose gradient is computed from y (all but "gelu",
-        "gelu_tanh", "silu" and "softplus"), y is read-only.
-        """
-        y: Array = linear_rows(self.__dict__, x, train)
-        return y
+    if not TYPE_CHECKING:
 
-    def backward(
-        self, dy: Array, *, need_dx: bool = True, accumulate: bool = False
-    ) -> Array | None:
-        """The gradient of x, or None; fills `grads`, or adds to them if `accumulate`."""
-        dx: Array | None = linear_rows_backward(self.__dict__, dy, need_dx, accumulate)
-        return dx
+        def __setattr__(self, name, value):
+            super().__setattr__(name, value)
+            self.__dict__["_usual"] = None
+
+    def _fresh(self) -> dict[str, Any]:
+        return super()._fresh() | {"_usual": None}
 
     def _after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
         return *(shape[:-1] if shape else (...,)), self.outputs
