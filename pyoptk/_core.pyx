@@ -7,14 +7,16 @@ import os as _os
 
 from ._checks import check_integer
 
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from libc.string cimport memcpy
 
 from .capi cimport (
-    PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, PK_VERSION, PyArray_DATA, PyArrayObject,
+    PK_F32, PK_F64, PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, PK_VERSION, PyArray_DATA, PyArrayObject,
     pk_bf16_products, pk_cell,
     pk_clip_coefficient, pk_common_fields, pk_dense, pk_isa, pk_isa_at, pk_math, pk_num_threads,
-    pk_optim, pk_optimizers, pk_set_num_threads, pk_threads_backend, pk_use_isa,
+    pk_optim, pk_optim_kernels, pk_optimizers, pk_parallel, pk_set_num_threads, pk_tensor,
+    pk_threads_backend, pk_use_isa, pk_watched, pk_which,
 )
 
 cdef extern from *:  # GCC's and Clang's
@@ -162,64 +164,33 @@ cdef extern from *:
     #ifdef __linux__
     #include <sys/syscall.h>
     #include <unistd.h>
-    static long pk_read_process(long pid, const pk_span *to, const pk_span *from, long count)
+    static long pk_reach(long process, int writes, const pk_span *here, const pk_span *there, long n)
     {
-        return syscall(SYS_process_vm_readv, pid, to, count, from, count, 0L);
+        const long call = writes ? SYS_process_vm_writev : SYS_process_vm_readv;
+        return syscall(call, process, here, n, there, n, 0L);
     }
     #else
-    #define pk_read_process(pid, to, from, count) (-1L)
+    #define pk_reach(process, writes, here, there, n) (-1L)
     #endif
-    #define PK_ADD(real)                                                             \\
-        typedef real vec __attribute__((vector_size(16), aligned(sizeof(real)), may_alias)); \\
-        for (; n >= 64; n -= 64, out += 64, a += 64, b += 64) {                      \\
-            vec *to = (vec *)out;                                                    \\
-            const vec *x = (const vec *)a, *y = (const vec *)b;                      \\
-            __builtin_prefetch(a + 1024);                                            \\
-            __builtin_prefetch(b + 1024);                                            \\
-            to[0] = x[0] + y[0], to[1] = x[1] + y[1];                                \\
-            to[2] = x[2] + y[2], to[3] = x[3] + y[3];                                \\
-        }                                                                            \\
-        for (size_t i = 0; i < n / sizeof(real); i++)                                \\
-            ((real *)out)[i] = ((const real *)a)[i] + ((const real *)b)[i]
-    static void pk_add(char *out, const char *a, const char *b, size_t n, int is_double)
-    {
-        if (is_double) {
-            PK_ADD(double);
-        } else {
-            PK_ADD(float);
-        }
-    }
     """
     ctypedef struct pk_span:
         void *at
         size_t size
-    long pk_read_process(long pid, const pk_span *to, const pk_span *from_, long count)
-    void pk_add(char *out, const char *a, const char *b, size_t size, bint is_double)
-
-
-ctypedef struct span:  # of a piece
-    Py_ssize_t array, begin, room, at, size
-
-
-cdef enum:
-    MOST_BYTES = 1 << 30
+    long pk_reach(long process, bint writes, const pk_span *here, const pk_span *there,
+                  long n) noexcept nogil
 
 
 cdef Py_ssize_t *numbers(array) noexcept:
     return <Py_ssize_t *> PyArray_DATA(<PyArrayObject *> <PyObject *> array)
 
 
-def move(table, rows, to, Py_ssize_t room, Py_ssize_t process):
+def move(table, rows, to, Py_ssize_t room):
     """Copy pieces of arrays to others, or into one room, or from there if `rows` is None.
 
     `table` is intp [n, 4], for each piece: its array, its first byte there and in the room, bytes.
-    `rows` and `to`, intp, are the addresses of the arrays; those of `rows` may be in another
-    `process`, 0 for this one. Raises OSError if that cannot be read; else nothing is checked.
+    `rows` and `to`, intp, are the addresses of the arrays. Nothing is checked.
     """
-    cdef pk_span here[64]
-    cdef pk_span there[64]
     cdef Py_ssize_t *piece = numbers(table)
-    cdef Py_ssize_t k = 0, total = 0, left, size
     cdef char *source
     cdef char *target
     for _ in range(len(table)):
@@ -228,82 +199,202 @@ def move(table, rows, to, Py_ssize_t room, Py_ssize_t process):
             source = <char *> (numbers(rows)[piece[0]] + piece[1])
         if to is not None:
             target = <char *> (numbers(to)[piece[0]] + piece[1])
-        left = piece[3]
-        if process == 0:
-            memcpy(target, source, left)
-            left = 0
-        while left > 0:  # Linux reads at most 2 GiB in a call
-            size = min(left, MOST_BYTES - total)
-            here[k].at, there[k].at = target, source
-            here[k].size = there[k].size = size
-            target, source, left = target + size, source + size, left - size
-            total += size
-            k += 1
-            if k == 64 or total == MOST_BYTES:
-                k = read_spans(process, here, there, k, total)
-                total = 0
+        memcpy(target, source, piece[3])
         piece += 4
-    read_spans(process, here, there, k, total)
 
 
-cdef Py_ssize_t read_spans(Py_ssize_t process, pk_span *here, pk_span *there, Py_ssize_t count,
-                           Py_ssize_t total) except -1:
-    if count and pk_read_process(process, here, there, count) != total:
-        raise OSError("expected to read the memory of another process, got an error")
-    return 0
+def reach(Py_ssize_t process, bint writes, Py_ssize_t here, Py_ssize_t there, size_t size):
+    """Whether so many bytes could be copied from another process's memory, or to it if `writes`."""
+    cdef pk_span own = pk_span(<void *> here, size), other = pk_span(<void *> there, size)
+    return pk_reach(process, writes, &own, &other, 1) == <long> size
 
 
-def add_up(table, list places, processes, merges, Py_ssize_t out, bint double, scratch,
-           Py_ssize_t most):
-    """Write to `out` sums of pieces of arrays, by a tree whose leaves are in several processes.
+cdef enum:
+    PART_BYTES = 1 << 17    # of sums; they stay in the cache meanwhile
+    MOST = 64               # pieces in a part
+    DEPTH = 40              # of a tree of less than 2**31 leaves
+    SERIAL_BELOW = 1 << 15  # elements for each thread
+    ROW = PART_BYTES + MOST * 64 + 4096  # bytes: a part, whose pieces are aligned
 
-    `table` is as for `move`, `out` the room. For each leaf, in the order of the tree, `places` has
-    the addresses of the arrays, `processes` says where they are, and `merges` how many sums are
-    complete after it. `most` bytes are read and added at a time, and stay in the cache meanwhile;
-    `scratch` has so many for each leaf. Raises OSError as `move` does.
+PART, AT_ONCE = PART_BYTES, MOST
+
+
+cdef bint copied(Py_ssize_t process, bint writes, const pk_span *here, const pk_span *there,
+                 Py_ssize_t n) noexcept nogil:
+    """Copy spans from another process, or to it; 0: what this one sees. Whether that worked."""
+    cdef Py_ssize_t s, total = 0
+    for s in range(n):
+        total += here[s].size
+        if process == 0:
+            memcpy(there[s].at if writes else here[s].at, here[s].at if writes else there[s].at,
+                   here[s].size)
+    return process == 0 or n == 0 or pk_reach(process, writes, here, there, n) == total
+
+
+cdef bint add_up(const sweep *w, const piece *first, Py_ssize_t n, char *room,
+                 const Py_ssize_t *at, char **outs) noexcept nogil:
+    """The sums of the pieces of a part, whose places in a row of `room` are `at`.
+
+    A term that is in another process, or a sum that is not the last, is in the row of its depth.
     """
-    cdef pk_span here[64]
-    cdef pk_span there[64]
-    cdef span spans[64]
-    cdef char *terms[64]
-    cdef Py_ssize_t leaves[64]  # the first of each term
-    cdef Py_ssize_t *piece = numbers(table)
-    cdef Py_ssize_t *process = numbers(processes)
-    cdef Py_ssize_t *merge = numbers(merges)
-    cdef char *rows = <char *> numbers(scratch)
-    cdef Py_ssize_t left = len(table), n_leaves = len(places), done = 0, n, total, i, s, d
+    cdef pk_span here[MOST]
+    cdef pk_span there[MOST]
+    cdef char *terms[DEPTH][MOST]
     cdef char *target
-    while left:
-        n = total = 0
-        while left and n < 64 and total < most:
-            spans[n].array, spans[n].begin = piece[0], piece[1] + done
-            spans[n].room, spans[n].at = piece[2] + done, total
-            spans[n].size = min(piece[3] - done, most - total)
-            total += spans[n].size
-            done += spans[n].size
-            n += 1
-            if done == piece[3]:
-                piece, left, done = piece + 4, left - 1, 0
-        for i in range(n_leaves):
-            for s in range(n if process[i] else 0):
-                here[s].at = rows + i * most + spans[s].at
-                there[s].at = <char *> (numbers(places[i])[spans[s].array] + spans[s].begin)
-                here[s].size = there[s].size = spans[s].size
-            if process[i]:
-                read_spans(process[i], here, there, n, total)
+    cdef Py_ssize_t i, s, d = 0
+    for i in range(w.n_leaves):
         for s in range(n):
-            d = 0
-            for i in range(n_leaves):
-                terms[d], leaves[d] = rows + i * most + spans[s].at, i
-                if not process[i]:
-                    terms[d] = <char *> (numbers(places[i])[spans[s].array] + spans[s].begin)
-                d += 1
-                for _ in range(merge[i]):
-                    d -= 1
-                    target = rows + leaves[d - 1] * most + spans[s].at
-                    if d == 1:
-                        target = <char *> (out + spans[s].room)
-                    pk_add(target, terms[d - 1], terms[d], spans[s].size, double)
-                    terms[d - 1] = target
-            if n_leaves == 1:
-                memcpy(<char *> (out + spans[s].room), terms[0], spans[s].size)
+            here[s].at = room + d * ROW + at[s]
+            there[s].at = <char *> (w.places[i * w.n_arrays + first[s].array]
+                                    + first[s].begin * w.item)
+            here[s].size = there[s].size = first[s].size * w.item
+            terms[d][s] = <char *> (here[s].at if w.processes[i] else there[s].at)
+        if w.processes[i] and not copied(w.processes[i], False, here, there, n):
+            return False
+        d += 1
+        for _ in range(w.merges[i]):
+            d -= 1
+            for s in range(n):
+                target = outs[s] if d == 1 else room + (d - 1) * ROW + at[s]
+                w.add(terms[d - 1][s], terms[d][s], target, first[s].size)
+                terms[d - 1][s] = target
+    if w.n_leaves == 1:
+        for s in range(n):
+            memcpy(outs[s], terms[0][s], here[s].size)
+    return True
+
+
+cdef bint pushed(const sweep *w, const piece *first, Py_ssize_t n) noexcept nogil:
+    """Copy these pieces of the parameters to the other ranks."""
+    cdef pk_span here[MOST]
+    cdef pk_span there[MOST]
+    cdef Py_ssize_t r, s
+    for r in range(w.n_others):
+        for s in range(n):
+            here[s].at = <char *> (w.params[first[s].array] + first[s].begin * first[s].item)
+            there[s].at = <char *> (w.targets[r * w.n_arrays + first[s].array]
+                                    + first[s].begin * first[s].item)
+            here[s].size = there[s].size = first[s].size * first[s].item
+        if not copied(w.writers[r], True, here, there, n):
+            return False
+    return True
+
+
+cdef bint ran(const sweep *w, Py_ssize_t k, char *room) noexcept nogil:
+    """Part k: add up, step, push, as far as that is wanted. Whether that worked."""
+    cdef Py_ssize_t at[MOST]
+    cdef char *outs[MOST]
+    cdef Py_ssize_t begin = w.ends[k - 1] if k else 0, n = w.ends[k] - begin, s, to = 0
+    cdef const piece *first = w.pieces + begin
+    for s in range(n):  # like the parameter in its cache line, and at another place in its page
+        if s == 0:
+            to = (w.params[first.array] + 2048) % 4096
+        to += (w.params[first[s].array] + first[s].begin * first[s].item - to) % 64
+        at[s], outs[s] = to, room + to
+        if w.whole != NULL:
+            outs[s] = w.whole + first[s].at * w.item
+        to += first[s].size * w.item
+        if w.kernels != NULL and w.tensors[begin + s].grad != NULL:
+            w.tensors[begin + s].grad = outs[s]
+    if w.adds and not add_up(w, first, n, room + ROW, at, outs):
+        return False
+    if w.kernels != NULL:
+        w.kernels.watched_step(w.which, w.tensors + begin, n, w.configs, NULL,
+                               w.told and w.told + begin, w.watched, w.inner)
+    return not w.pushes or pushed(w, first, n)
+
+
+cdef void run_parts(void *arg, size_t chunk) noexcept nogil:
+    cdef sweep *w = <sweep *> arg
+    cdef Py_ssize_t k
+    for k in range(chunk * w.n_parts // w.chunks, (chunk + 1) * w.n_parts // w.chunks):
+        if not ran(w, k, w.rooms + chunk * w.room_size):
+            w.failed = True
+            return
+
+
+cdef class Pieces:
+    """The pieces of a rank, part by part, where ranks reach each other's memory.
+
+    A part is added up, stepped and pushed to the other ranks while it is in the cache. In no call
+    does a signal handler run. All arrays are intp, kept, and may be filled anew before a call.
+
+    Parameters
+    ----------
+    table : [pieces, 5]
+        Of each: its array, its first element and how many, the bytes of an element of the
+        parameter, and its first element in a room for all sums.
+    ends : [parts]
+        The pieces before its end.
+    merges, processes, places : [leaves], [leaves], [leaves, arrays]
+        Of the tree of the sum, in its order: how many sums are complete after a leaf, where it is,
+        0 for what this process sees, and the addresses of its arrays.
+    params, writers, targets : [arrays], [others], [others, arrays]
+        The addresses of the parameters; where the other ranks are, and those of their parameters.
+    item : int
+        The bytes of an element of a sum, which is of float32 or of float64.
+    """
+
+    def __cinit__(self, table, ends, merges, processes, places, params, writers, targets,
+                  Py_ssize_t item):
+        cdef Py_ssize_t i, d = 0, deepest = 0
+        self.kept = table, ends, merges, processes, places, params, writers, targets
+        self.w.pieces, self.w.ends = <piece *> numbers(table), numbers(ends)
+        self.w.merges, self.w.processes = numbers(merges), numbers(processes)
+        self.w.places, self.w.params = numbers(places), numbers(params)
+        self.w.writers, self.w.targets = numbers(writers), numbers(targets)
+        self.w.n_parts = len(ends)
+        self.w.n_leaves, self.w.n_arrays = len(merges), len(params)
+        self.w.n_others, self.w.item = len(writers), item
+        self.elements = sum([row[2] for row in table.tolist()])
+        for i in range(self.w.n_leaves):
+            d += 1
+            deepest = max(deepest, d)
+            d -= self.w.merges[i]
+        self.w.room_size = (1 + deepest) * ROW
+
+    def __dealloc__(self):
+        PyMem_Free(self.memory)
+
+    cdef int run(self, pk_watched *told) except -1:
+        """Run all parts, on several threads if a step is not watched."""
+        cdef Py_ssize_t most = min(pk_num_threads(), self.elements // SERIAL_BELOW)
+        self.w.chunks, self.w.inner, self.w.failed = max(min(most, self.w.n_parts), 1), 1, False
+        self.w.told = told
+        self.w.add = pk_math(PK_F64 if self.w.item == 8 else PK_F32).add
+        if told != NULL:
+            self.w.chunks, self.w.inner = 1, pk_num_threads()
+        if self.w.chunks > self.n_rooms:
+            PyMem_Free(self.memory)
+            self.n_rooms = 0
+            self.memory = <char *> PyMem_Malloc(self.w.chunks * self.w.room_size + 4096)
+            if self.memory == NULL:
+                raise MemoryError
+            self.n_rooms = self.w.chunks
+            self.w.rooms = self.memory + (-<Py_ssize_t> self.memory) % 4096
+        with nogil:
+            pk_parallel(run_parts, &self.w, self.w.chunks, self.w.chunks)
+        if self.w.failed:
+            raise OSError("expected to reach the memory of another process, got an error")
+        return 0
+
+    def add_up(self, Py_ssize_t whole):
+        """Write all sums to the room at this address, from where the next step takes them."""
+        self.w.whole, self.w.adds, self.w.kernels, self.w.pushes = <char *> whole, True, NULL, False
+        self.run(NULL)
+
+    def push(self):
+        """Copy the pieces of the parameters to the other ranks."""
+        self.w.adds, self.w.kernels, self.w.pushes = False, NULL, True
+        self.run(NULL)
+
+    cdef int step(self, const pk_optim_kernels *kernels, pk_which which, pk_tensor *tensors,
+                  const void *configs, pk_watched *told, void *watched) except -1:
+        """Add up, if `add_up` did not, step, and push. A tensor without grad has none."""
+        self.w.adds, self.w.pushes = self.w.whole == NULL, True
+        self.w.kernels, self.w.which, self.w.tensors = kernels, which, tensors
+        self.w.configs, self.w.watched = configs, watched
+        try:
+            return self.run(told)
+        finally:
+            self.w.whole = NULL

@@ -97,9 +97,9 @@ class View:
         self._process, self._maps = process, []
         for file, begin, size in given:
             try:
-                here = os.open(f"/proc/{process}/fd/{file}", os.O_RDONLY)
+                here = os.open(f"/proc/{process}/fd/{file}", os.O_RDWR)
                 try:
-                    memory = mmap.mmap(here, size, prot=mmap.PROT_READ)
+                    memory = mmap.mmap(here, size)
                 finally:
                     os.close(here)
             except (OSError, ValueError):
