@@ -60,8 +60,8 @@ class Sharded(Uncopied):
         What a step uses. For the mean the sum is multiplied by ``1 / micro``.
     bucket : int
         Elements that travel together, at least 4,096. Two buckets are the memory that `Sharded`
-        needs beside the states, the shard's gradient, 256 KiB for each sum of the tree, and, for a
-        rank with k > 1 micro-batches, about ``log2(k)`` gradients.
+        needs beside the states, the shard's gradient, and, for a rank with k > 1 micro-batches,
+        about ``log2(k)`` gradients. On one machine a thread takes some 256 KiB instead of buckets.
     **settings
         Hyper-parameters of the optimizer, the same on every rank; each is an attribute, too, to be
         assigned on every rank. `cautious` and `max_norm_per_array` are refused. `state_dtype` and
