@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, Self
 
 VERSION: str
 
@@ -26,6 +26,6 @@ class Pieces:
         writers: Any,
         targets: Any,
         item: int,
-    ) -> Pieces: ...
+    ) -> Self: ...
     def add_up(self, whole: int) -> None: ...
     def push(self) -> None: ...

@@ -12,11 +12,11 @@ from cpython.object cimport PyObject
 from libc.string cimport memcpy
 
 from .capi cimport (
-    PK_F32, PK_F64, PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, PK_VERSION, PyArray_DATA, PyArrayObject,
-    pk_bf16_products, pk_cell,
-    pk_clip_coefficient, pk_common_fields, pk_dense, pk_isa, pk_isa_at, pk_math, pk_num_threads,
-    pk_optim, pk_optim_kernels, pk_optimizers, pk_parallel, pk_set_num_threads, pk_tensor,
-    pk_threads_backend, pk_use_isa, pk_watched, pk_which,
+    PK_F32, PK_F64, PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, PK_VERSION, PyArray_DATA,
+    PyArrayObject, pk_bf16_products, pk_cell, pk_clip_coefficient, pk_common_fields, pk_dense,
+    pk_isa, pk_isa_at, pk_math, pk_num_threads, pk_optim, pk_optim_kernels, pk_optimizers,
+    pk_parallel, pk_set_num_threads, pk_tensor, pk_threads_backend, pk_use_isa, pk_watched,
+    pk_which,
 )
 
 cdef extern from *:  # GCC's and Clang's
@@ -164,7 +164,8 @@ cdef extern from *:
     #ifdef __linux__
     #include <sys/syscall.h>
     #include <unistd.h>
-    static long pk_reach(long process, int writes, const pk_span *here, const pk_span *there, long n)
+    static long pk_reach(long process, int writes, const pk_span *here, const pk_span *there,
+                         long n)
     {
         const long call = writes ? SYS_process_vm_writev : SYS_process_vm_readv;
         return syscall(call, process, here, n, there, n, 0L);
@@ -376,7 +377,6 @@ cdef class Pieces:
             pk_parallel(run_parts, &self.w, self.w.chunks, self.w.chunks)
         if self.w.failed:
             raise OSError("expected to reach the memory of another process, got an error")
-        return 0
 
     def add_up(self, Py_ssize_t whole):
         """Write all sums to the room at this address, from where the next step takes them."""

@@ -345,7 +345,8 @@ class Sharded(Uncopied):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load a whole state, of any number of ranks or of the optimizer itself. Not collective.
 
-        An exception at any moment finds it loaded or not. ``pyoptk.load(path, params=params, opt=opt)`` calls it: do that on every rank.
+        ``pyoptk.load(path, params=params, opt=opt)`` calls it: do that on every rank. An exception
+        at any moment finds all of the state loaded or nothing.
 
         Raises
         ------

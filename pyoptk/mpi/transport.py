@@ -170,6 +170,7 @@ class Near(Exchange):
 
     _whole: list[Array] | None = None  # the sums of all pieces, for a norm
     _open = False  # whether others may read and write here
+    near: Pieces
 
     @property
     def _longest(self) -> int:
@@ -193,11 +194,11 @@ class Near(Exchange):
         sizes = [piece.end - piece.begin for piece in self.pieces]
         items = [self._bytes[piece.param] for piece in self.pieces]
         ends = accumulate(map(len, shards.parts(self.pieces, self._longest, AT_ONCE)))
-        rooms = [(p.param, p.begin) for p in self.pieces]
-        table = [(*at, *rest) for at, *rest in zip(rooms, sizes, items,
-                                                   accumulate([0, *sizes]))]
+        begins = [(piece.param, piece.begin) for piece in self.pieces]
+        starts = [*accumulate([0, *sizes])][:-1]
+        rows = zip(begins, sizes, items, starts, strict=True)
         self.near = Pieces(
-            np.array(table, np.intp).reshape(-1, 5),
+            np.array([(*begin, *rest) for begin, *rest in rows], np.intp).reshape(-1, 5),
             np.array([*ends], np.intp),
             np.array([merged for _, merged in steps], np.intp),
             self._processes,
