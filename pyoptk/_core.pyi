@@ -1,5 +1,7 @@
 from typing import Any, Self
 
+from typing_extensions import disjoint_base
+
 VERSION: str
 
 def isa() -> str: ...
@@ -14,6 +16,7 @@ def reach(process: int, writes: bool, here: int, there: int, size: int) -> bool:
 PART: int
 AT_ONCE: int
 
+@disjoint_base
 class Pieces:
     def __new__(
         cls,

@@ -17,7 +17,7 @@ from .._held import quietly
 from ..optim.base import Optimizer, Uncopied
 from ..optim.hyper import Grads
 from ..optim.narrow import dtypes_of
-from ..optim.stateful import at_once
+from ..optim.stateful import Restoring, at_once
 from ..params import Arrays, Params
 from .arguments import (
     PieceName,
@@ -365,15 +365,15 @@ class Sharded(Uncopied):
         own = of_pieces(state, self._tree, pieces, self.optimizer)
         own["steps"] = np.array([*(state["steps"][piece.param] for piece in pieces), 0])
         own |= {name: state[name] for name in ("calls", "skipped")}
-        hyper, groups = ours[1].hyper, self._settings(ours[1].groups)["groups"]
-        for name, value in hyper.items():
+        for name, value in ours[1].hyper.items():
             if name not in _OURS and not callable(value):
                 own[f"hyper.{name}"] = value
-        for pattern, group in groups.items():
+        for pattern, group in self._settings(ours[1].groups)["groups"].items():
             own |= {f"groups.{pattern}.{n}": v for n, v in group.items() if not callable(v)}
-        calls = [partial(array.__setitem__, ..., values) for array, values in writes]
         loaded = ((shadow, ours), (self.optimizer, self.optimizer._loaded(own)))
-        at_once([*(partial(one._plan.restore, *state) for one, state in loaded), *calls])
+        calls: list[Any] = [partial(one._plan.restore, *values) for one, values in loaded]
+        writing = [partial(array.__setitem__, ..., values) for array, values in writes]
+        Restoring([*calls, partial(at_once, writing)]).__exit__()  # all, whatever is raised
 
     def _numbers_of(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """A state with the shadow's arrays, which have no elements."""
