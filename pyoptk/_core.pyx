@@ -289,8 +289,8 @@ cdef bint ran(const sweep *w, Py_ssize_t k, char *room) noexcept nogil:
     cdef const piece *first = w.pieces + begin
     for s in range(n):  # like the parameter in its cache line, and at another place in its page
         if s == 0:
-            to = (w.params[first.array] + 2048) % 4096
-        to += (w.params[first[s].array] + first[s].begin * first[s].item - to) % 64
+            to = (w.params[first.array] + 2048) % 4096 & -64
+        to += (w.params[first[s].array] + first[s].begin * first[s].item - to) % 64 & -w.item
         at[s], outs[s] = to, room + to
         if w.whole != NULL:
             outs[s] = w.whole + first[s].at * w.item

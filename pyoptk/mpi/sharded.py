@@ -371,8 +371,8 @@ class Sharded(Uncopied):
         for pattern, group in self._settings(ours[1].groups)["groups"].items():
             own |= {f"groups.{pattern}.{n}": v for n, v in group.items() if not callable(v)}
         loaded = ((shadow, ours), (self.optimizer, self.optimizer._loaded(own)))
-        calls: list[Any] = [partial(one._plan.restore, *values) for one, values in loaded]
-        writing = [partial(array.__setitem__, ..., values) for array, values in writes]
+        calls = [partial(one._plan.restore, *values) for one, values in loaded]
+        writing: list[Any] = [partial(array.__setitem__, ..., values) for array, values in writes]
         Restoring([*calls, partial(at_once, writing)]).__exit__()  # all, whatever is raised
 
     def _numbers_of(self, state: Mapping[str, Any]) -> dict[str, Any]:
