@@ -1,9 +1,10 @@
 """What a step on one rank and on two costs: ``python -m bench.ranks`` writes docs/mpi.md's table.
 
-Beside it, by turns and on all ranks at once: for one rank the plain optimizer; for two, a plain
-step of arrays like those of the rank's shard, and one copy of the gradients that a rank sends and
-of the parameters that it gets. Ranks wait by spinning: figures mean something only on a quiet
-machine, a core for each, best with ``chrt -f 1``.
+Beside it, by turns and on all ranks at once: for one rank the plain optimizer; for two, a copy of
+the gradients that a rank sends, a plain step of arrays like those of the rank's shard, and a copy
+of the parameters that it gets, by memcpy, an array at a time, each between arrays of its own that
+nothing else touches. Ranks wait by spinning: figures mean something only on a quiet machine, a core
+for each, best with ``chrt -f 1``.
 ``mpiexec -n 2 python -m bench.ranks`` prints the figures of a single number of ranks.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import pyoptk
+from pyoptk._core import move
 from pyoptk.duel import machine
 from pyoptk.mpi import Sharded, shared
 
@@ -48,16 +50,22 @@ def measure(comm, count, n):
     opt = Sharded(pyoptk.Adam, params, comm, micro=ranks)
     share = [np.ones(n, np.float32) for _ in range(count)]
     if ranks > 1:
-        share = [np.ones(end - begin, np.float32) for _, begin, end, _ in opt._exchange.pieces]
+        owned: dict[int, int] = {}
+        for param, begin, end, _ in opt._exchange.pieces:
+            owned[param] = owned.get(param, 0) + end - begin
+        share = [np.ones(size, np.float32) for size in owned.values()]
     plain, given = pyoptk.Adam(share), [np.ones_like(param) for param in share]
-    source = np.ones(count * n - count * n // ranks, np.float32)
-    target = np.empty_like(source)
+    travels = [[np.ones_like(part) for part in share] for _ in range(4)]  # as much as the shard
+    at = [np.array([part.ctypes.data for part in parts]) for parts in travels]
+    table = np.array([(i, 0, 0, part.nbytes) for i, part in enumerate(share)], np.intp)
 
     def least():
+        if ranks == 1:
+            plain.step(given)
+            return
+        move(table, at[0], at[1], 0)
         plain.step(given)
-        if ranks > 1:
-            np.copyto(target, source)
-            np.copyto(target, source)
+        move(table, at[2], at[3], 0)
 
     own, room = shared(params), shared(grads)
     near = Sharded(pyoptk.Adam, own, comm, micro=ranks)

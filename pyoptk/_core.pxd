@@ -12,6 +12,7 @@ cdef const pk_cell_kernels *(*cell_table)(pk_cell_id, pk_dtype) noexcept nogil
 cdef const pk_products *(*bf16_products)() noexcept nogil
 cdef double (*clip_coefficient)(double norm, double max_norm, double eps) noexcept nogil
 cdef int (*num_threads)() noexcept nogil
+cdef void (*parallel)(void (*fn)(void *, size_t) noexcept nogil, void *, size_t, int) noexcept nogil
 cdef const pk_optimizer **optimizers
 cdef const pk_field *common_fields
 
@@ -19,8 +20,6 @@ cdef void *(*take_memory)(size_t size) noexcept nogil
 cdef void (*give_memory)(void *memory) noexcept nogil
 cpdef object new_array(tuple shape, dtype)
 cpdef object new_like(like)
-
-
 cdef object new_matrix(Py_ssize_t rows, Py_ssize_t columns, dtype)
 
 

@@ -1,4 +1,4 @@
-"""libpyoptk, its instruction sets and threads; memory of results; for pyoptk.mpi, copies and sums.
+"""libpyoptk, its instruction sets and threads; memory of results.
 
 The C library is linked into this module alone; the other compiled ones call it through the pointers
 that _core.pxd declares, and take the guards of their objects with `_Lock`.
@@ -18,7 +18,7 @@ from .capi cimport (
     PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, PK_VERSION, PyArray_DATA, PyArray_DESCR,
     PyArray_DIMS, PyArray_NDIM, PyArrayObject, pk_bf16_products, pk_cell,
     pk_clip_coefficient, pk_common_fields, pk_dense, pk_isa, pk_isa_at, pk_math, pk_num_threads,
-    pk_optim, pk_optimizers, pk_set_num_threads, pk_threads_backend, pk_use_isa,
+    pk_optim, pk_optimizers, pk_parallel, pk_set_num_threads, pk_threads_backend, pk_use_isa,
 )
 
 cdef extern from "numpy/arrayobject.h":
@@ -34,7 +34,7 @@ cdef extern from *:  # GCC's and Clang's
 
 optim_table, math_table, dense_table = pk_optim, pk_math, pk_dense
 cell_table, bf16_products = pk_cell, pk_bf16_products
-clip_coefficient, num_threads = pk_clip_coefficient, pk_num_threads
+clip_coefficient, num_threads, parallel = pk_clip_coefficient, pk_num_threads, pk_parallel
 optimizers, common_fields = pk_optimizers, pk_common_fields
 
 
@@ -231,158 +231,3 @@ def release_memory():
     nothing refers to any more, if there is one. At most 64 MiB and 64 pieces are kept.
     """
     return pk_release_memory(0)
-
-
-# ---- pieces of arrays, by address ---------------------------------------------------------------
-
-cdef extern from *:
-    """
-    typedef struct { void *at; size_t size; } pk_span; /* struct iovec */
-    #ifdef __linux__
-    #include <sys/syscall.h>
-    #include <unistd.h>
-    static long pk_read_process(long pid, const pk_span *to, const pk_span *from, long count)
-    {
-        return syscall(SYS_process_vm_readv, pid, to, count, from, count, 0L);
-    }
-    #else
-    #define pk_read_process(pid, to, from, count) (-1L)
-    #endif
-    #define PK_ADD(real)                                                             \\
-        typedef real vec __attribute__((vector_size(16), aligned(sizeof(real)), may_alias)); \\
-        for (; n >= 64; n -= 64, out += 64, a += 64, b += 64) {                      \\
-            vec *to = (vec *)out;                                                    \\
-            const vec *x = (const vec *)a, *y = (const vec *)b;                      \\
-            __builtin_prefetch(a + 1024);                                            \\
-            __builtin_prefetch(b + 1024);                                            \\
-            to[0] = x[0] + y[0], to[1] = x[1] + y[1];                                \\
-            to[2] = x[2] + y[2], to[3] = x[3] + y[3];                                \\
-        }                                                                            \\
-        for (size_t i = 0; i < n / sizeof(real); i++)                                \\
-            ((real *)out)[i] = ((const real *)a)[i] + ((const real *)b)[i]
-    static void pk_add(char *out, const char *a, const char *b, size_t n, int is_double)
-    {
-        if (is_double) {
-            PK_ADD(double);
-        } else {
-            PK_ADD(float);
-        }
-    }
-    """
-    ctypedef struct pk_span:
-        void *at
-        size_t size
-    long pk_read_process(long pid, const pk_span *to, const pk_span *from_, long count)
-    void pk_add(char *out, const char *a, const char *b, size_t size, bint is_double)
-
-
-ctypedef struct span:  # of a piece
-    Py_ssize_t array, begin, room, at, size
-
-
-cdef enum:
-    MOST_BYTES = 1 << 30
-
-
-cdef Py_ssize_t *numbers(array) noexcept:
-    return <Py_ssize_t *> PyArray_DATA(<PyArrayObject *> <PyObject *> array)
-
-
-def move(table, rows, to, Py_ssize_t room, Py_ssize_t process):
-    """Copy pieces of arrays to others, or into one room, or from there if `rows` is None.
-
-    `table` is intp [n, 4], for each piece: its array, its first byte there and in the room, bytes.
-    `rows` and `to`, intp, are the addresses of the arrays; those of `rows` may be in another
-    `process`, 0 for this one. Raises OSError if that cannot be read; else nothing is checked.
-    """
-    cdef pk_span here[64]
-    cdef pk_span there[64]
-    cdef Py_ssize_t *piece = numbers(table)
-    cdef Py_ssize_t k = 0, total = 0, left, size
-    cdef char *source
-    cdef char *target
-    for _ in range(len(table)):
-        source = target = <char *> (room + piece[2])
-        if rows is not None:
-            source = <char *> (numbers(rows)[piece[0]] + piece[1])
-        if to is not None:
-            target = <char *> (numbers(to)[piece[0]] + piece[1])
-        left = piece[3]
-        if process == 0:
-            memcpy(target, source, left)
-            left = 0
-        while left > 0:  # Linux reads at most 2 GiB in a call
-            size = min(left, MOST_BYTES - total)
-            here[k].at, there[k].at = target, source
-            here[k].size = there[k].size = size
-            target, source, left = target + size, source + size, left - size
-            total += size
-            k += 1
-            if k == 64 or total == MOST_BYTES:
-                k = read_spans(process, here, there, k, total)
-                total = 0
-        piece += 4
-    read_spans(process, here, there, k, total)
-
-
-cdef Py_ssize_t read_spans(Py_ssize_t process, pk_span *here, pk_span *there, Py_ssize_t count,
-                           Py_ssize_t total) except -1:
-    if count and pk_read_process(process, here, there, count) != total:
-        raise OSError("expected to read the memory of another process, got an error")
-    return 0
-
-
-def add_up(table, list places, processes, merges, Py_ssize_t out, bint double, scratch,
-           Py_ssize_t most):
-    """Write to `out` sums of pieces of arrays, by a tree whose leaves are in several processes.
-
-    `table` is as for `move`, `out` the room. For each leaf, in the order of the tree, `places` has
-    the addresses of the arrays, `processes` says where they are, and `merges` how many sums are
-    complete after it. `most` bytes are read and added at a time, and stay in the cache meanwhile;
-    `scratch` has so many for each leaf. Raises OSError as `move` does.
-    """
-    cdef pk_span here[64]
-    cdef pk_span there[64]
-    cdef span spans[64]
-    cdef char *terms[64]
-    cdef Py_ssize_t leaves[64]  # the first of each term
-    cdef Py_ssize_t *piece = numbers(table)
-    cdef Py_ssize_t *process = numbers(processes)
-    cdef Py_ssize_t *merge = numbers(merges)
-    cdef char *rows = <char *> numbers(scratch)
-    cdef Py_ssize_t left = len(table), n_leaves = len(places), done = 0, n, total, i, s, d
-    cdef char *target
-    while left:
-        n = total = 0
-        while left and n < 64 and total < most:
-            spans[n].array, spans[n].begin = piece[0], piece[1] + done
-            spans[n].room, spans[n].at = piece[2] + done, total
-            spans[n].size = min(piece[3] - done, most - total)
-            total += spans[n].size
-            done += spans[n].size
-            n += 1
-            if done == piece[3]:
-                piece, left, done = piece + 4, left - 1, 0
-        for i in range(n_leaves):
-            for s in range(n if process[i] else 0):
-                here[s].at = rows + i * most + spans[s].at
-                there[s].at = <char *> (numbers(places[i])[spans[s].array] + spans[s].begin)
-                here[s].size = there[s].size = spans[s].size
-            if process[i]:
-                read_spans(process[i], here, there, n, total)
-        for s in range(n):
-            d = 0
-            for i in range(n_leaves):
-                terms[d], leaves[d] = rows + i * most + spans[s].at, i
-                if not process[i]:
-                    terms[d] = <char *> (numbers(places[i])[spans[s].array] + spans[s].begin)
-                d += 1
-                for _ in range(merge[i]):
-                    d -= 1
-                    target = rows + leaves[d - 1] * most + spans[s].at
-                    if d == 1:
-                        target = <char *> (out + spans[s].room)
-                    pk_add(target, terms[d - 1], terms[d], spans[s].size, double)
-                    terms[d - 1] = target
-            if n_leaves == 1:
-                memcpy(<char *> (out + spans[s].room), terms[0], spans[s].size)

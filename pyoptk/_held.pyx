@@ -234,12 +234,16 @@ cdef class Held(Buffers):
                                f"is within averaged()")
         return lock
 
-    def locked(self, str what):
-        """`lock` for Python, a context manager; raises if a parameter was replaced or resized."""
+    def locked(self, str what, bint known=False):
+        """`lock` for Python, a context manager; raises if a parameter was replaced or resized.
+
+        `known`: nobody else has the arrays.
+        """
         cdef Py_ssize_t i
         cdef _Lock lock = self.lock(what)
-        self.check_entries()
-        for i in range(self.count):
+        if not known:
+            self.check_entries()
+        for i in range(0 if known else self.count):
             self.check_array(i, False)
         return lock
 

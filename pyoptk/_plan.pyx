@@ -15,10 +15,11 @@ from ._core cimport clip_coefficient, num_threads, optim_table
 from ._held cimport Held
 from ._optim cimport Row, Watch, at_least_zero, check_fits, limit, param_of, row_named, set_narrow
 from ._optim import ROWS as _ROWS
+from ._pieces cimport Pieces
 from ._sparse cimport SparseRows, _Touched, check_rows_like, room_for
 from .capi cimport (
-    NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_F32, PK_NATIVE,
-    pk_common, pk_dtype, pk_optim_kernels, pk_tensor, pk_watched,
+    NPY_ARRAY_CARRAY_RO, NPY_ARRAY_WRITEABLE, PK_F32, PK_NATIVE, pk_common, pk_dtype,
+    pk_optim_kernels, pk_tensor, pk_watched,
 )
 
 
@@ -26,13 +27,13 @@ cdef class Plan:
     """The parameters, states and hyper-parameters of an optimizer.
 
     `which` is a name in pyoptk.kernels; `group_of` says for each parameter which of `hypers`, dicts
-    of numbers, it uses; unused ones come last. `start` has the values of states before
-    step 1, by their names in C. `settings`, from which `hypers` were made, are replaced in the same
-    call. `states` has for each state in use, by name, an array for each parameter;
-    "ema" is one if `ema_decay` is given. `calls` counts the steps, `skipped` those that
-    `on_nonfinite` left undone. `state_dtype` and `least` are `_places.states_for`'s; `master` says
-    how narrow parameters are stepped (`Held.add_master`). `parts`: for each parameter the seed of
-    its rounding, its first block in the array that it is part of, and the elements of that array.
+    of numbers, it uses; unused ones come last. `start` has the values of states before step 1, by
+    their names in C. `settings`, from which `hypers` were made, are replaced in the same call.
+    `states` has for each state in use, by name, an array for each parameter; "ema" is one if
+    `ema_decay` is given. `calls` counts the steps, `skipped` those that `on_nonfinite` left undone.
+    `state_dtype` and `least` are `_places.states_for`'s; `master` says how narrow parameters are
+    stepped (`Held.add_master`). `parts`: for each parameter the seed of its rounding, its first
+    block in the array that it is part of, and the elements of that array.
     """
     cdef readonly Held held
     cdef Row row
@@ -40,7 +41,8 @@ cdef class Plan:
     cdef size_t n_groups, config_size, count, scratch_size
     cdef pk_dtype dtype
     cdef double max_norm, max_norm_eps, norm
-    cdef bint knows_norm, per_array, zero_grad, ema_from_first_step
+    cdef readonly bint zero_grad
+    cdef bint knows_norm, per_array, ema_from_first_step
     cdef str on_nonfinite
     cdef pk_tensor *tensors
     cdef Buffers grads     # of the current step; with their names
@@ -215,15 +217,16 @@ cdef class Plan:
             self.grads.release()
         return ordered
 
-    cdef bint take_all(self, list ordered) except -1:
-        """Take the gradients until `grads.release`; returns whether some are rows."""
+    cdef bint take_all(self, list ordered, bint brought=False) except -1:
+        """Take gradients until `grads.release`, if not `brought`; returns whether some are rows."""
         cdef Py_ssize_t i
         cdef bint sparse = False
         cdef pk_tensor *tensor
         for i in range(self.count):
             tensor = &self.tensors[i]
             tensor.grad, tensor.stored.grad = NULL, PK_NATIVE
-            if ordered[i] is None:
+            if brought or ordered[i] is None:
+                tensor.grad = NULL if ordered[i] is None else tensor.param
                 memset(&self.grads.held[i], 0, sizeof(Py_buffer))
                 self.grads.n_held = i + 1
             else:
@@ -309,7 +312,7 @@ cdef class Plan:
         """Take one step. Changes every parameter that has a gradient, and its state."""
         _lock = self.held.lock("step")
         self.held.check_entries()
-        self.take_step(self.held.in_order(grads), 1, False, None, None)
+        self.take_step(self.held.in_order(grads), 1, False, None)
 
     cdef void clip_arrays(self, const pk_tensor *tensors, size_t count, double scale) noexcept:
         """Scale each gradient by its own norm: a parameter is a group, whose rows are adjacent."""
@@ -325,27 +328,27 @@ cdef class Plan:
                 scale * clip_coefficient(norm, self.max_norm, self.max_norm_eps))
             begin = end
 
-    def run_step(self, list ordered not None, double factor, bint skips, each=None, list ends=None):
+    def run_step(self, list ordered not None, double factor, bint skips, Pieces pieces=None):
         """`take_step` for wrappers, within `held.locked`."""
         if len(ordered) != self.count or not self.held.busy:
             raise RuntimeError("run_step: expected a list from `checked`, within `locked`")
-        return self.take_step(ordered, factor, skips, each, ends)
+        return self.take_step(ordered, factor, skips, pieces)
 
     def count_step(self, const char *given):
         """Count a step that the caller took, of each parameter whose byte in `given` is 1."""
         cdef Py_ssize_t i
         for i in range(self.count):
-            self.tensors[i].step += given[i] and self.tensors[i].step < INT64_MAX
+            if given[i] and self.tensors[i].step < INT64_MAX:
+                self.tensors[i].step += 1
         self.calls += self.calls < INT64_MAX
 
-    cdef bint take_step(self, list ordered, double factor, bint skips, each, list ends) except -1:
+    cdef bint take_step(self, list ordered, double factor, bint skips, Pieces pieces) except -1:
         """Take a step with `grad_scale` times `factor`; returns whether it was taken.
 
         `skips`: skip it if a gradient is not finite, whatever `on_nonfinite` says. No signal
-        handler runs between the first change and the last, except in `each`: called with k, it
-        fills the gradients of the tensors before ends[k], which are stepped next.
+        handler runs between the first change and the last. `pieces` steps the tensors.
         """
-        cdef size_t i, g, begin = 0, end, count = self.count
+        cdef size_t i, g, count = self.count
         cdef pk_tensor *tensors = self.tensors
         cdef bint sparse
         cdef void *scaled = self.common(self.n_groups), *parts = NULL
@@ -355,7 +358,7 @@ cdef class Plan:
         cdef pk_watched *told = NULL
         try:
             check_fits("grad_scale", scale, self.dtype)
-            sparse = self.take_all(ordered)
+            sparse = self.take_all(ordered, pieces is not None)
             if sparse:
                 self.touched.list_rows(kernels, tensors, ordered)
                 tensors, count = self.touched.tensors, self.touched.count
@@ -374,23 +377,21 @@ cdef class Plan:
                 watch.prepare(self.held, kernels, tensors, count, scale)
                 told, parts = <pk_watched *> watch.memory(), watch.scratch()
             for i in range(self.count):
-                self.tensors[i].step += (self.tensors[i].grad != NULL
-                                         and self.tensors[i].step < INT64_MAX)
-            if sparse:
-                for g in range(count):
-                    tensors[g].step += tensors[g].step < INT64_MAX
+                if self.tensors[i].grad and self.tensors[i].step < INT64_MAX:
+                    self.tensors[i].step += 1
+            for g in range(count if sparse else 0):
+                tensors[g].step += tensors[g].step < INT64_MAX
             memcpy(scaled, self.configs, self.n_groups * self.config_size)
             for g in range(self.n_groups):
                 self.common(self.n_groups + g).grad_scale = scale * clip
             if self.per_array and self.max_norm < INFINITY:
                 self.clip_arrays(tensors, count, scale)
-            for i, end in enumerate([count] if each is None else ends):
-                if each is not None:
-                    each(i)
+            if pieces is None:
                 with nogil:
-                    kernels.watched_step(self.row.which, &tensors[begin], end - begin, scaled,
-                                         self.scratch, told and &told[begin], parts, num_threads())
-                begin = end
+                    kernels.watched_step(self.row.which, tensors, count, scaled, self.scratch,
+                                         told, parts, num_threads())
+            else:
+                pieces.step(kernels, self.row.which, tensors, scaled, told, parts)
             for i in range(self.count if self.ema_from_first_step else 0):
                 if self.tensors[i].grad and self.tensors[i].ema and self.tensors[i].step == 1:
                     self.held.begin_average(&self.tensors[i])

@@ -166,6 +166,7 @@ cdef extern from "pyoptk.h" nogil:
         void (*exp)(const void *, void *, size_t) noexcept nogil
         void (*sigmoid)(const void *, void *, size_t) noexcept nogil
         void (*tanh)(const void *, void *, size_t) noexcept nogil
+        void (*add)(const void *, const void *, void *, size_t) noexcept nogil
         void (*dropout)(size_t, size_t, size_t, pk_sequence, pk_sequence,
                         const pk_dropout_config *, int) noexcept nogil
         void (*matmul)(size_t, size_t, size_t, const void *, size_t, const void *, size_t, void *,
@@ -264,6 +265,7 @@ cdef extern from "pyoptk.h" nogil:
     const char *pk_isa_at(int i, int *usable) noexcept
     int pk_num_threads() noexcept
     void pk_set_num_threads(int n) noexcept
+    void pk_parallel(void (*fn)(void *, size_t) noexcept nogil, void *, size_t, int) noexcept nogil
     const char *pk_threads_backend() noexcept
 
 # NumPy's macros read an array's fields directly: five times faster than the buffer protocol.

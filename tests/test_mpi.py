@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from alarm import needs_timer
 from ranks import __main__ as jobs
 
 import pyoptk
@@ -47,7 +48,7 @@ def found(tmp_path_factory):
     """What the jobs found, by name and number of ranks; 0: in this process, without MPI."""
     folder = tmp_path_factory.mktemp("ranks")
     jobs.main("bits", folder, True)
-    for names in ("bits,memory", "resume,wrong"):
+    for names in ("bits,memory,load", "resume,wrong"):
         for ranks in RANKS:
             done = run(ranks, names if ranks > 1 else names.removesuffix(",wrong"), folder)
             assert done.returncode == 0, done.stderr
@@ -270,6 +271,13 @@ def test_bits_do_not_depend_on_the_number_of_ranks(name, ranks, found):
 def test_a_checkpoint_resumes_on_any_number_of_ranks(name, saved, found):
     wanted = found["resume"][0][f"{name}-1"]
     assert [found["resume"][r][f"{name}-{saved}"] for r in (0, *RANKS)] == [wanted] * 5
+
+
+@needs_mpi
+@needs_timer
+@pytest.mark.parametrize("ranks", RANKS)
+def test_an_exception_while_a_state_is_loaded_leaves_all_of_it_or_nothing(ranks, found):
+    assert found["load"][ranks] == 0
 
 
 @needs_mpi

@@ -1,16 +1,21 @@
-"""An exception at any moment leaves a `Sharded` of one process as before a call or after it."""
+"""An exception at any moment leaves a `Sharded` of one process as before a call or after it.
+
+Also what ranks do where they cannot reach each other.
+"""
 
 import mmap
 import os
 import random
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from alarm import Alarm, Stop, needs_timer
 
 import pyoptk
-from pyoptk import mpi
-from pyoptk.mpi import memory
+from pyoptk import _core, mpi
+from pyoptk.mpi import memory, transport
 
 EXCEPTIONS, MOST = 60, 10  # of each row; calls in a try
 GRADS = {"w": np.array([1.0, 2.0]), "b": np.ones(3)}
@@ -80,3 +85,37 @@ def test_what_cannot_be_mapped_leaves_no_file_open_and_is_read_otherwise(monkeyp
     found = memory.View(os.getpid(), segments).of(addresses)
     assert (found[0].tolist(), found[1]) == (addresses.tolist(), os.getpid())
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_buffers_of_messages_that_have_begun_are_kept_whatever_is_raised():
+    def begin(message, room):
+        if message == "refused":
+            raise Stop
+        return f"request of {message}"
+
+    messages = [("first", np.ones(2)), ("refused", np.ones(3)), ("third", np.ones(4))]
+    exchange = transport.Messages.__new__(transport.Messages)
+    exchange.flying, exchange._comm = [], SimpleNamespace(Ialltoallv=begin)
+    with pytest.raises(Stop):
+        exchange._begin(messages, bool)
+    assert exchange.flying == [(["request of first"], bool, messages)]
+
+
+NOBODY = 2**22 + 1  # more than the number of any process on Linux
+
+
+@pytest.mark.parametrize(("process", "works"), [(0, True), (os.getpid(), True), (NOBODY, False)])
+def test_pieces_are_pushed_or_an_error_says_that_they_could_not_be(process, works):
+    if process and sys.platform != "linux":
+        works = False
+    own, other = np.arange(6.0), np.zeros(6)
+    numbers = [[(0, 1, 3, 8, 0), (0, 5, 1, 8, 3)], [2], [0], [0], [[own.ctypes.data]]]
+    numbers += [[own.ctypes.data], [process], [[other.ctypes.data]]]
+    pieces = _core.Pieces(*(np.array(some, np.intp) for some in numbers), 8)
+    if works:
+        pieces.push()
+        assert other.tolist() == [0, 1, 2, 3, 0, 5]
+        return
+    with pytest.raises(OSError, match="expected to reach the memory of another process"):
+        pieces.push()
+    assert not other.any()

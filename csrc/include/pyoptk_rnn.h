@@ -218,6 +218,7 @@ typedef struct {
     void (*exp)(const void *x, void *y, size_t n);
     void (*sigmoid)(const void *x, void *y, size_t n);
     void (*tanh)(const void *x, void *y, size_t n);
+    void (*add)(const void *x, const void *y, void *z, size_t n); /* z = x + y; z may be either */
 
     /* y = x / (1 - p), or 0 for a dropped element (Srivastava et al. 2014), with the rounded p.
      * The mask depends only on the config: Philox4x32-10 (Salmon et al. 2011).  Same bits on every

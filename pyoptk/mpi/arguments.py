@@ -89,13 +89,15 @@ def adding(
 ) -> tuple[list[Callable[[], Any]], list[tuple[int, Any, Array]]]:
     """The calls that add gradients, all of functions in C.
 
+    `zeroes`: for each gradient whether it is set to zero, or empty if none is.
     Also what they add, if it has to be looked at one by one: the number of the parameter, the
     gradient, and the same as it is added. What to set to zero after the step comes to `to_zero`.
     """
     every = None if to_zero is None else _every(tree, grads)
-    if every and to_zero is not None and (calls := exchange.adding_all(every, True in zeroes)):
-        zeroed = [grad for grad, zero in zip(every, zeroes, strict=True) if zero]
+    if every and to_zero is not None and (calls := exchange.adding_all(every, bool(zeroes))):
+        zeroed = [grad for grad, zero in zip(every, zeroes, strict=False) if zero]
         return [*calls, partial(to_zero.extend, zeroed)], []
+    zeroes = zeroes or [False] * len(exchange.seen)
     most = len(exchange.mine)
     entries = _entries(tree, grads)
     given = [(i, one, as_array(tree, i, one, zeroes[i], exchange.dtype)) for i, one in entries]

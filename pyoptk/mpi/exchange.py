@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _optim
+from .._pieces import Pieces
 from ..optim.stateful import at_once
 from ..params import Params
 from . import shards
@@ -68,7 +69,9 @@ class Exchange:
         self.rank: int = 0 if comm is None else comm.rank
         self.size: int = 1 if comm is None else comm.size
         self._tree, self._comm, self._bucket = tree, comm, bucket
-        self.flying: list[tuple[list[Any], Callable[[], Any]]] = []  # what to wait for, then do
+        # What to wait for, then do, and what has to live until then:
+        self.flying: list[tuple[list[Any], Callable[[], Any], list[Any]]] = []
+        self.located = -1  # which of `levels` `_at` is certainly right for
         self._rows = [array.reshape(-1) for array in tree.arrays]
         self.dtype = np.dtype(np.float32) if any(tree.held.kinds) else self._rows[0].dtype
         leaves = [shards.leaves_of(rank, self.size, micro) for rank in range(self.size)]
@@ -175,15 +178,16 @@ class Exchange:
             partial(vars(self).__setitem__, "begun", True),
             partial(self.levels.__setitem__, depth, grads),
             partial(self.given.fill, True),
+            partial(vars(self).__setitem__, "located", depth),
         ]
 
     # ---- several ranks ---------------------------------------------------------------------------
 
     # What the classes of transport.py do, all ranks at once:
     finish: Any  # (whole): the sums of this rank's pieces, until `begin`; if not whole, then
-    arrive: Any  # (k) puts those of part k there
+    near: Pieces | None = None  # brings them part by part, or None if sums are always whole
     gather: Any  # changes the parameters in place to those of the ranks that own them
-    ends: list[int] | None = None  # of the parts; None if sums are always whole
+    settle: Any  # the same after a step with `near`
     own: Any = None  # whose the communicator is
 
     def send(self) -> None:

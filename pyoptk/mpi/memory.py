@@ -36,10 +36,10 @@ _segments: dict[int, tuple[weakref.ref[mmap.mmap], _File, Segment]] = {}
 
 
 def shared(arrays: Arrays) -> Any:
-    """Copies of arrays, in memory that `Sharded` of other ranks on this machine reads directly.
+    """Copies of arrays, in memory that `Sharded` of other ranks on this machine reaches directly.
 
     For parameters, and for gradients that stay where they are. Make both before the `Sharded`:
-    reading is faster then, and results are the same. Not collective. A call takes two file
+    steps are faster then, and results are the same. Not collective. A call takes two file
     descriptors here and one in each rank of the machine. After `os.fork` a child still writes to
     the same memory. Elsewhere than on Linux the result is a plain copy.
 
@@ -97,9 +97,9 @@ class View:
         self._process, self._maps = process, []
         for file, begin, size in given:
             try:
-                here = os.open(f"/proc/{process}/fd/{file}", os.O_RDONLY)
+                here = os.open(f"/proc/{process}/fd/{file}", os.O_RDWR)
                 try:
-                    memory = mmap.mmap(here, size, prot=mmap.PROT_READ)
+                    memory = mmap.mmap(here, size)
                 finally:
                     os.close(here)
             except (OSError, ValueError):

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks, checkpoint
+from .._pieces import Pieces
 from .._held import quietly
 from ..optim.base import Optimizer, Uncopied
 from ..optim.hyper import Grads
 from ..optim.narrow import dtypes_of
-from ..optim.stateful import at_once
+from ..optim.stateful import Restoring, at_once
 from ..params import Arrays, Params
 from .arguments import (
     PieceName,
@@ -59,8 +60,8 @@ class Sharded(Uncopied):
         What a step uses. For the mean the sum is multiplied by ``1 / micro``.
     bucket : int
         Elements that travel together, at least 4,096. Two buckets are the memory that `Sharded`
-        needs beside the states, the shard's gradient, 256 KiB for each sum of the tree, and, for a
-        rank with k > 1 micro-batches, about ``log2(k)`` gradients.
+        needs beside the states, the shard's gradient, and, for a rank with k > 1 micro-batches,
+        about ``log2(k)`` gradients. On one machine a thread takes some 256 KiB instead of buckets.
     **settings
         Hyper-parameters of the optimizer, the same on every rank; each is an attribute, too, to be
         assigned on every rank. `cautious` and `max_norm_per_array` are refused. `state_dtype` and
@@ -140,7 +141,7 @@ class Sharded(Uncopied):
         if not self._alone:
             pieces = self._exchange.pieces
             parts = [(p.param, p.begin // BLOCK, self._rows[p.param].size) for p in pieces]
-            own = settings | _OURS | self._settings()
+            own = settings | _OURS | self._settings(self._shadow.groups)
             self.optimizer = made_of_parts(optimizer_class, self._views(), [*parts, (0, 0, 0)], own)
 
     def _views(self) -> dict[PieceName, Array]:
@@ -160,12 +161,11 @@ class Sharded(Uncopied):
         )[:0]
         return views
 
-    def _settings(self) -> dict[str, Any]:
-        """The patterns of the shadow, for the names of pieces."""
-        given = self._shadow.groups or {}
+    def _settings(self, given: Any) -> dict[str, Any]:
+        """The patterns of groups of the shadow, for the names of pieces."""
         groups = {
             f"*<{k}>*": {name: value for name, value in own.items() if name not in _OURS}
-            for k, own in enumerate(given.values())
+            for k, own in enumerate((given or {}).values())
         }
         return {"groups": groups, "no_decay": (), "decay_mask": ["*<decay>*"]}
 
@@ -204,7 +204,7 @@ class Sharded(Uncopied):
 
     def _adding(self, grads: Grads) -> tuple[list[Any], list[tuple[int, Any, Array]]]:
         """The calls that add gradients, and what they add: see `adding`."""
-        zeroes = self._shadow._plan.zeroes()
+        zeroes = self._shadow._plan.zeroes() if self._shadow._plan.zero_grad else []
         to_zero = None if self._alone else self._to_zero  # else the optimizer does it
         return adding(self._exchange, self._tree, grads, zeroes, to_zero)
 
@@ -234,13 +234,14 @@ class Sharded(Uncopied):
         if self._alone:
             self._step_alone(grads)
             return
+        self._exchange.located = -1  # gradients may have changed since
         if grads is not None:
             self.add(grads)
         self._check_complete(self._exchange.seen)
         self.optimizer._prepare(self.optimizer._plan, self.optimizer._plan.settings)
         try:
             quietly(self._take_step)
-            self._exchange.gather()
+            self._exchange.settle()
             for grad in self._to_zero:
                 grad[...] = 0
         finally:
@@ -282,8 +283,7 @@ class Sharded(Uncopied):
         shadow, exchange = self._shadow, self._exchange
         scale, clip = self._factor * shadow.value("grad_scale"), 1.0
         most, heed = shadow.value("max_norm"), shadow.hyper["on_nonfinite"]
-        whole = most is not None or heed != "propagate" or exchange.ends is None
-        sums = exchange.finish(whole)
+        sums = exchange.finish(most is not None or heed != "propagate")
         self._norm = None
         if most is not None or heed != "propagate":
             norm, norms = exchange.norm(sums)
@@ -301,15 +301,16 @@ class Sharded(Uncopied):
         if not exchange.given.all():
             pieces = zip(exchange.pieces, sums, strict=True)
             grads[:-1] = [one if exchange.given[p.param] else None for p, one in pieces]
-        each = None if whole else exchange.arrive
-        self._run(grads, scale * clip, (), (), each, exchange.ends)
+        self._run(grads, scale * clip, (), (), exchange.near)
         shadow._prepare(shadow._plan, shadow._plan.settings)
         shadow._plan.count_step(exchange.given.tobytes())
 
-    def _run(self, grads: list[Any], factor: float, first: Any, then: Any, *parts: Any) -> None:
+    def _run(
+        self, grads: list[Any], factor: float, first: Any, then: Any, near: Pieces | None = None
+    ) -> None:
         plan = self.optimizer._plan
-        with plan.held.locked("step"):
-            at_once([*first, partial(plan.run_step, grads, factor, False, *parts), *then])
+        with plan.held.locked("step", not self._alone):
+            at_once([*first, partial(plan.run_step, grads, factor, False, near), *then])
 
     # ---- looking and loading ---------------------------------------------------------------------
 
@@ -344,7 +345,8 @@ class Sharded(Uncopied):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load a whole state, of any number of ranks or of the optimizer itself. Not collective.
 
-        ``pyoptk.load(path, params=params, opt=opt)`` calls it: do that on every rank.
+        ``pyoptk.load(path, params=params, opt=opt)`` calls it: do that on every rank. An exception
+        at any moment finds all of the state loaded or nothing.
 
         Raises
         ------
@@ -359,17 +361,19 @@ class Sharded(Uncopied):
         state, writes = with_our_masters(state, shadow, self._tree)
         if writes:  # not within averaged()
             self.optimizer._params.held.locked("load_state_dict")
-        shadow.load_state_dict(self._numbers_of(as_ours(state, shadow, self._tree)))
+        ours = shadow._loaded(self._numbers_of(as_ours(state, shadow, self._tree)))
         own = of_pieces(state, self._tree, pieces, self.optimizer)
         own["steps"] = np.array([*(state["steps"][piece.param] for piece in pieces), 0])
         own |= {name: state[name] for name in ("calls", "skipped")}
-        for name, value in shadow.hyper.items():
+        for name, value in ours[1].hyper.items():
             if name not in _OURS and not callable(value):
                 own[f"hyper.{name}"] = value
-        for pattern, group in self._settings()["groups"].items():
+        for pattern, group in self._settings(ours[1].groups)["groups"].items():
             own |= {f"groups.{pattern}.{n}": v for n, v in group.items() if not callable(v)}
-        self.optimizer.load_state_dict(own)
-        at_once([partial(array.__setitem__, ..., values) for array, values in writes])
+        loaded = ((shadow, ours), (self.optimizer, self.optimizer._loaded(own)))
+        calls = [partial(one._plan.restore, *values) for one, values in loaded]
+        writing: list[Any] = [partial(array.__setitem__, ..., values) for array, values in writes]
+        Restoring([*calls, partial(at_once, writing)]).__exit__()  # all, whatever is raised
 
     def _numbers_of(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """A state with the shadow's arrays, which have no elements."""
@@ -390,7 +394,7 @@ class Sharded(Uncopied):
         refuse(name, value)
         setattr(self._shadow, name, value)
         if name not in _OURS and not self._alone:
-            setattr(self.optimizer, name, self._settings().get(name, value))
+            setattr(self.optimizer, name, self._settings(self._shadow.groups).get(name, value))
 
     def __repr__(self) -> str:
         return f"Sharded({self._shadow!r}, rank {self._exchange.rank} of {self._exchange.size})"

@@ -61,7 +61,7 @@ class Bucket(NamedTuple):
 
 
 def table(pieces: Iterable[Piece], items: NDArray[np.intp], room: int) -> NDArray[np.intp]:
-    """What `_core.move` takes: pieces of arrays with elements of so many bytes.
+    """What `_pieces.move` takes: pieces of arrays with elements of so many bytes.
 
     `room`: the bytes of one in the room.
     """
@@ -80,20 +80,17 @@ def cut(pieces: Iterable[Piece], most: int) -> Iterator[Piece]:
             yield Piece(param, begin, min(begin + most, last), at + begin - first)
 
 
-def parts(pieces: Iterable[Piece], most: int) -> list[list[Piece]]:
-    """Pieces by parts of so many elements, if none is larger; `at` is their place in the part.
-
-    A large piece is alone, so that it need not be copied.
-    """
+def parts(pieces: Iterable[Piece], most: int, count: int) -> list[list[Piece]]:
+    """Pieces by parts of so many elements and pieces, if none is larger."""
     found: list[list[Piece]] = []
-    at = most
+    filled = most
     for piece in pieces:
         size = piece.end - piece.begin
-        if at + size > most or size > ALONE:
+        if filled + size > most or len(found[-1]) == count:
             found.append([])
-            at = 0
-        found[-1].append(piece._replace(at=at))
-        at = most if size > ALONE else at + size
+            filled = 0
+        found[-1].append(piece)
+        filled += size
     return found
 
 

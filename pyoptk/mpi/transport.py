@@ -1,15 +1,16 @@
 """How sums and parameters come from other ranks: `Messages` and, on one machine, `Near`.
 
 Between machines, buckets travel as soon as their gradients are there. Processes of one machine read
-each other's memory, if the system lets them: nothing travels before `finish`; then each takes what
-it needs from where it is, one part of its pieces after the other, adds it up and steps it. They
-wait for each other until all gradients are there, all parts are stepped, all parameters are read.
-What lies in memory.py's segments is read where it is; what else other ranks have is copied first,
-256 KiB at a time.
+and write each other's memory, if the system lets them: nothing travels before `finish`; then each
+takes what it needs from where it is, one part of its pieces after the other, adds it up, steps it,
+and writes it to the parameters of the others, while it is in the cache. They wait for each other
+twice, until all gradients are there and until all parts are written. What lies in memory.py's
+segments is read and written where it is; what else other ranks have is copied by the system.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from .._core import add_up, move
+from .._pieces import AT_ONCE, PART, Pieces, move, reach
+from ..optim.stateful import at_once
 from ..params import Params
 from . import shards
 from .duplicates import Duplicate
@@ -27,7 +29,6 @@ from .memory import View, segments
 from .shards import GRAIN, Array, Sums
 
 _IN_FLIGHT = 2  # buckets
-_AT_ONCE = 1 << 18  # bytes
 
 
 class Messages(Exchange):
@@ -80,12 +81,19 @@ class Messages(Exchange):
     def _send(self, k: int, shard: Array) -> None:
         """Begin to send bucket k, whose sums will be in `shard`."""
         found: Sums = {}
-        requests = [self._send_sums(k, t, found, shard) for t in range(self._rounds)]
-        self.flying.append((requests, partial(shards.add_up, self._root, found, shard)))
+        messages = [self._sums(k, t, found, shard) for t in range(self._rounds)]
+        self._begin(messages, partial(shards.add_up, self._root, found, shard))
         self._next = k + 1
 
-    def _send_sums(self, k: int, t: int, found: Sums, shard: Array) -> Any:
-        """Begin to send sum t of each rank; `found` says where this rank's part of it will be.
+    def _begin(self, messages: list[Any], then: Callable[[], Any]) -> None:
+        """Begin to send, which keeps the buffers until they have landed, whatever is raised."""
+        requests: list[Any] = []
+        self.flying.append((requests, then, messages))
+        # One call of a function in C: no exception arrives between a message and its request.
+        requests.extend(itertools.starmap(self._comm.Ialltoallv, messages))
+
+    def _sums(self, k: int, t: int, found: Sums, shard: Array) -> tuple[Any, Any]:
+        """The message with sum t of each rank; `found` says where this rank's part of it will be.
 
         What comes from a single rank comes to its place.
         """
@@ -104,7 +112,7 @@ class Messages(Exchange):
         for r, nodes in enumerate(self._covers):
             if senders[r] and r != rank:
                 found[nodes[t]] = room[at[r] : at[r + 1]], True
-        return self._comm.Ialltoallv((out, (give, bucket.starts)), (room, (take, at[:-1])))
+        return (out, (give, bucket.starts)), (room, (take, at[:-1]))
 
     def _joined(self, k: int, t: int) -> Array:
         """The elements of bucket k of sum t side by side: where they are, if they are so there."""
@@ -112,16 +120,15 @@ class Messages(Exchange):
         if len(bucket.params) == 1:
             return bucket.whole(self.levels[t])
         room = self._room("sums", k, t, bucket.size)
-        move(self._of_all[k], self._at[t], None, room.ctypes.data, 0)
+        move(self._of_all[k], self._at[t], None, room.ctypes.data)
         return room
 
     def _land(self, most: int = 0) -> None:
         """Wait for what was sent first, until only so much is on its way."""
         while len(self.flying) > most:
-            requests, then = self.flying.pop(0)
-            for request in requests:
+            for request in self.flying[0][0]:
                 request.Wait()
-            then()
+            self.flying.pop(0)[1]()
 
     def _room(self, what: str, k: int, t: int, size: int) -> Array:
         """Memory for so many elements, kept from step to step."""
@@ -130,6 +137,9 @@ class Messages(Exchange):
         if room is None or room.size < size:
             room = self._buffers[key] = np.empty(size, self.dtype)
         return room[:size]
+
+    def settle(self) -> None:
+        self.gather()
 
     def gather(self) -> None:
         for k in range(len(self._buckets)):
@@ -145,105 +155,118 @@ class Messages(Exchange):
         else:
             room = self._room("params", k, 0, -(-bucket.size // self._item))
             whole = room.view(np.uint8)
-            move(self._of_this[k], self._params, None, whole.ctypes.data, 0)
+            move(self._of_this[k], self._params, None, whole.ctypes.data)
         give = [bucket.counts[rank] * (r != rank) for r in range(self.size)]
         take = [n * (r != rank) for r, n in enumerate(bucket.counts)]
         own = whole, (give, [bucket.starts[rank]] * self.size)
-        request = self._comm.Ialltoallv(own, (whole, (take, bucket.starts)))
         then: Callable[[], Any] = bool  # nothing
         if len(bucket.params) > 1:
-            then = partial(move, self._of_others[k], None, self._params, whole.ctypes.data, 0)
-        self.flying.append(([request], then))
+            then = partial(move, self._of_others[k], None, self._params, whole.ctypes.data)
+        self._begin([(own, (whole, (take, bucket.starts)))], then)
 
 
 class Near(Exchange):
-    """Reads sums and parameters from the memory of the other ranks."""
+    """Reads gradients from the memory of the other ranks, and writes parameters there."""
 
     _whole: list[Array] | None = None  # the sums of all pieces, for a norm
+    _open = False  # whether others may read and write here
+    near: Pieces
 
     @property
     def _longest(self) -> int:
-        """The elements of a part."""
-        return max(self._bucket // GRAIN * GRAIN, GRAIN)
+        """The elements of a part, at most."""
+        return min(self._bucket // GRAIN * GRAIN, PART // self.dtype.itemsize)
 
     def _prepare(self) -> None:
         super()._prepare()
         self._kept, own = segments()
         given = self._comm.allgather((os.getpid(), self._params, own))
         self._seen = [View(process, theirs) for process, _, theirs in given]
-        self._each = [
-            view.of(params) for view, (_, params, _) in zip(self._seen, given, strict=True)
-        ]
-        self._owned = [shards.table(pieces, self._bytes, 0) for pieces in self.owned]
-        self._told = np.zeros((self._rounds + 1, len(self._rows)), np.intp)
-        self._every = np.zeros((self.size, *self._told.shape), np.intp)
-        self._parts = shards.parts(self.pieces, self._longest)
-        self.ends = [*accumulate(map(len, self._parts))]
-        self._sizes = [sum(p.end - p.begin for p in part) for part in self._parts]
-        self._space = np.empty(max(self._sizes, default=0), self.dtype)
-        self._views = [
-            self._space[p.at : p.at + p.end - p.begin] for part in self._parts for p in part
-        ]
-        self._tables = [shards.table(part, self._items, self._item) for part in self._parts]
+        self._seen[self.rank] = View(0, [])
+        others = [r for r in range(self.size) if r != self.rank]
+        found = [self._seen[r].of(given[r][1]) for r in others]
         nodes = {node: (r, t) for r, some in enumerate(self._covers) for t, node in enumerate(some)}
         steps = shards.steps(self._root, nodes)
         self._leaves = [nodes[node] for node, _ in steps]
-        self._complete = np.array([merged for _, merged in steps], np.intp)
-        self._scratch = np.empty((len(steps), _AT_ONCE), np.uint8)
+        self._writers = np.array([process for _, process in found], np.intp)
+        self._processes = np.zeros(len(steps), np.intp)
+        self._places = np.zeros((len(steps), len(self._rows)), np.intp)
+        sizes = [piece.end - piece.begin for piece in self.pieces]
+        items = [self._bytes[piece.param] for piece in self.pieces]
+        ends = accumulate(map(len, shards.parts(self.pieces, self._longest, AT_ONCE)))
+        begins = [(piece.param, piece.begin) for piece in self.pieces]
+        starts = [*accumulate([0, *sizes])][:-1]
+        rows = zip(begins, sizes, items, starts, strict=True)
+        self.near = Pieces(
+            np.array([(*begin, *rest) for begin, *rest in rows], np.intp).reshape(-1, 5),
+            np.array([*ends], np.intp),
+            np.array([merged for _, merged in steps], np.intp),
+            self._processes,
+            self._places,
+            self._params,
+            self._writers,
+            np.array([places for places, _ in found], np.intp),
+            self._item,
+        )
+        self._told = np.zeros((self._rounds + 1, len(self._rows)), np.intp)
+        self._every = np.zeros((self.size, *self._told.shape), np.intp)
+        self._news, self._new = np.zeros(self.size, np.bool_), np.zeros(1, np.bool_)
+        space = np.empty(self._longest, self.dtype)
+        self._views = [space[:size] for size in sizes]  # `near` brings others
+
+    def begin(self) -> None:
+        self.settle()  # after an error
+        super().begin()
 
     def finish(self, whole: bool) -> list[Array]:
-        for t in range(len(self._covers[self.rank])):
-            self._locate(t)
-            self._told[t] = self._at[t]
-        self._told[-1] = self.given
-        self._comm.Allgather(self._told, self._every)  # from here on the others read
-        np.any(self._every[:, -1], 0, self.given)
-        found = [
-            (self._at[t], 0) if r == self.rank else self._seen[r].of(self._every[r, t])
-            for r, t in self._leaves
-        ]
-        self._sources = [places for places, _ in found]
-        self._processes = np.array([process for _, process in found], np.intp)
+        many = len(self._covers[self.rank])
+        for t in range(many):
+            if t != self.located:
+                self._locate(t)
+        known = (self._told[:many] == self._at[:many]).all() and (not many or self.given.all())
+        self._new[0] = not known
+        opened = partial(vars(self).__setitem__, "_open", True)
+        at_once([partial(self._comm.Allgather, self._new, self._news), opened])
+        if self._news.any():
+            self._look()
+        else:
+            self.given.fill(True)
         if not whole:
             return self._views
         if self._whole is None:
-            self._shard = np.empty(sum(self._sizes), self.dtype)
+            self._shard = np.empty(sum(view.size for view in self._views), self.dtype)
             self._whole = self._cut(self._shard)
-        for k, end in enumerate(accumulate(self._sizes)):
-            self._add_up(k, self._shard[end - self._sizes[k] : end])
+        self.near.add_up(self._shard.ctypes.data)
         return self._whole
 
-    def arrive(self, k: int) -> None:
-        self._add_up(k, self._space)
+    def _look(self) -> None:
+        """Find out where the gradients of all ranks are, if not where they were."""
+        many = len(self._covers[self.rank])
+        self._told[:many], self._told[-1] = self._at[:many], self.given
+        self._comm.Allgather(self._told, self._every)
+        np.any(self._every[:, -1], 0, self.given)
+        for k, (r, t) in enumerate(self._leaves):
+            self._places[k], self._processes[k] = self._seen[r].of(self._every[r, t])
 
-    def _add_up(self, k: int, out: Array) -> None:
-        """The sums of all ranks, of part k."""
-        add_up(
-            self._tables[k], self._sources, self._processes, self._complete, out.ctypes.data,
-            self._item == 8, self._scratch, _AT_ONCE,
-        )  # fmt: skip
+    def settle(self) -> None:
+        if self._open:
+            at_once([self._comm.Barrier, partial(vars(self).__setitem__, "_open", False)])
 
     def gather(self) -> None:
         self._comm.Barrier()
-        for rank, (params, process) in enumerate(self._each):
-            if rank != self.rank:
-                move(self._owned[rank], params, self._params, 0, process)
-        self._comm.Barrier()  # until then the others read
+        self.near.push()
+        self._comm.Barrier()
 
 
-def _reads_others(comm: Any) -> bool:
-    """Whether each rank can read the memory of all others."""
-    own = np.frombuffer(os.urandom(64), np.intp)
-    found, table = np.empty_like(own), np.array([[0, 0, 0, 64]], np.intp)
-    works = True
-    for process, address, wanted in comm.allgather((os.getpid(), own.ctypes.data, own.tobytes())):
-        try:
-            if works:
-                move(table, np.array([address], np.intp), None, found.ctypes.data, process)
-                works = found.tobytes() == wanted
-        except OSError:
-            works = False
-    return all(comm.allgather(works))
+def _reaches_others(comm: Any) -> bool:
+    """Whether each rank can read and write the memory of all others."""
+    own, echo = np.frombuffer(os.urandom(64), np.intp), np.zeros((comm.size, 8), np.intp)
+    found, at, works = np.empty_like(own), comm.rank * own.nbytes, True
+    for process, told, to in comm.allgather((os.getpid(), own.ctypes.data, echo.ctypes.data)):
+        works = works and reach(process, False, found.ctypes.data, told, own.nbytes)
+        works = works and reach(process, True, found.ctypes.data, to + at, own.nbytes)
+    every = comm.allgather(works)  # and all have written
+    return all(comm.allgather(all(every) and bool((echo == own).all())))
 
 
 def exchange_of(tree: Params, comm: Any, micro: int, bucket: int) -> Exchange:
@@ -252,7 +275,7 @@ def exchange_of(tree: Params, comm: Any, micro: int, bucket: int) -> Exchange:
         return Exchange(tree, comm, micro, bucket)
     own = Duplicate(comm)
     far = own.comm.allgather(os.environ.get("PYOPTK_MPI_MESSAGES"))
-    near = not any(far) and _reads_others(own.comm)
+    near = not any(far) and _reaches_others(own.comm)
     exchange = (Near if near else Messages)(tree, own.comm, micro, bucket)
     own.flying = exchange.flying
     exchange.own = own

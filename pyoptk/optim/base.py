@@ -1,8 +1,7 @@
 """`Optimizer`, the base class of all optimizers.
 
-The constructor acquires the memory of the parameters once. `Optimizer.step` then checks the
-gradients and runs one compiled sweep over the whole model. Defaults are PyTorch's; where libraries
-differ, a keyword selects the formula (docs/semantics.md).
+The constructor acquires the memory of the parameters. `step` checks the gradients and runs one
+compiled sweep over the model. Defaults are PyTorch's; a keyword selects other formulas.
 """
 
 from __future__ import annotations
@@ -331,13 +330,16 @@ class Optimizer(Watched, Stored, Uncopied, Declared):
             If a name is missing or unknown, or an array has another shape or dtype; nothing has
             been changed then.
         """
+        self._plan.restore(*self._loaded(state))
+
+    def _loaded(self, state: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What `Plan.restore` takes; raises what `check_state_dict` would raise."""
         settings = self.check_state_dict(state)
         state, writes = as_stored(self, apart(state, self.state_dict().values()))
         plan, named = self._plan, self._params.named
         states = {name: [state.get(k) for k in named(name, a)] for name, a in plan.states.items()}
-        hypers = at_step(state["calls"], settings.merged)
         counts = state["steps"], state["calls"], state["skipped"]
-        plan.restore(hypers, settings, states, *counts, writes)
+        return at_step(state["calls"], settings.merged), settings, states, *counts, writes
 
     def check_state_dict(self, state: Mapping[str, Any]) -> Settings:
         """Raise what `load_state_dict` would raise; returns the settings that it would set."""
@@ -349,10 +351,8 @@ class Optimizer(Watched, Stored, Uncopied, Declared):
         _checks.check_state(self._kernel, state)
         settings |= {k: state[k] for k, v in settings.items() if k in state and not callable(v)}
         hyper = {name: settings[f"hyper.{name}"] for name in self.hyper}
-        groups = {
-            pattern: {name: settings[f"groups.{pattern}.{name}"] for name in own}
-            for pattern, own in self._plan.settings.groups.items()
-        }
+        given = self._plan.settings.groups.items()
+        groups = {p: {name: settings[f"groups.{p}.{name}"] for name in own} for p, own in given}
         new = Settings.of(self._kinds, hyper, groups)
         self._plan.check(at_step(state["calls"], new.merged))
         return new

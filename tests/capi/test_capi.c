@@ -342,6 +342,19 @@ static void test_layers_with_the_stack_they_ask_for(void)
     pthread_attr_destroy(&attr);
 }
 
+static void test_arrays_are_added_in_place_too(void)
+{
+    enum { N = 53 };
+    float x[N], y[N];
+    for (size_t n = 0; n <= N; n++) {
+        for (size_t i = 0; i < N; i++)
+            x[i] = (float)i, y[i] = 0.5f;
+        pk_math(PK_F32)->add(x, y, x, n);
+        for (size_t i = 0; i < N; i++)
+            CHECK(x[i] == (float)i + (i < n ? 0.5f : 0));
+    }
+}
+
 int main(void)
 {
     test_tables_are_there_before_any_call();
@@ -368,6 +381,7 @@ int main(void)
         test_threads_do_not_change_the_bits();
         test_touched_rows_come_once_and_in_order();
         test_scans();
+        test_arrays_are_added_in_place_too();
         test_rounding_keeps_what_is_not_finite();
         test_layers_with_the_stack_they_ask_for();
     }
