@@ -44,9 +44,9 @@ LARGE = (
     "one thread: products alone take 2.35 ms, at 188 GFLOP/s, the most that the micro-kernel "
     "reaches from L1, and cells 0.7; sigmoids without divisions were no faster"
 )
-CODES = "arithmetic: an element takes 0.68 ns of a core in L2, one of float32 0.33"
-HALVES = "arithmetic: an element takes 0.72 ns of a core in L2, one of float32 0.33"
-ONE_HALF = "arithmetic: an element takes 0.5 ns of a core in L2, one of float32 0.33"
+CODES = "arithmetic: an element takes 0.52 ns of a core in L2, one of float32 0.32"
+HALVES = "arithmetic: an element takes 0.54 ns of a core in L2, one of float32 0.32"
+ONE_HALF = "arithmetic: an element takes 0.36 to 0.41 ns of a core in L2, one of float32 0.32"
 NO_REST = (
     "it keeps no rest, and loses updates below a rounding: 22 bytes an element in place of 26, so "
     "that at one speed of memory it would take 0.85 times as long"
