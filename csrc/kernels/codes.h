@@ -227,5 +227,16 @@ static __attribute__((noinline)) void encode_signed(const real *x, uint32_t *wor
     encode_block(x, words, base, of, 0);
 }
 
+/* The words of one block, and its scale. */
+static __attribute__((noinline)) void encode_values(const real *x, uint32_t *words, float *scale,
+                                                    numbers of, int positive)
+{
+    *scale = scale_for(largest_of(x), positive);
+    if (bits_of(*scale) >= 0x7f800000) /* all codes are 1 */
+        memset(words, 1, PK_BLOCK);
+    else
+        (positive ? encode_positive : encode_signed)(x, words, base_of(*scale, positive), of);
+}
+
 #endif
 #endif

@@ -329,12 +329,7 @@ PK_INLINE void write_block(const block *b, int state, int bits8, int positive, c
 {
     const numbers of = b->numbers[state];
     if (bits8) {
-        *scale = scale_for(largest_of(values), positive);
-        if (bits_of(*scale) >= 0x7f800000)
-            memset(b->state[state], 1, PK_BLOCK);
-        else
-            (positive ? encode_positive : encode_signed)(values, b->state[state],
-                                                         base_of(*scale, positive), of);
+        encode_values(values, b->state[state], scale, of, positive);
         return;
     }
     for (uint32_t i = 0; i < PK_BLOCK / 2; i += LANES) {
