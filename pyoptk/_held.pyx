@@ -108,6 +108,10 @@ cdef class Held(Buffers):
         self.kinds = [self.kind_of(array) for array in arrays]
         self.itemsize = 4 if any(self.kinds) else 0
         for i in range(self.count):
+            if narrow and not self.kinds[i] and getattr(arrays[i], "dtype", None) == "uint16":
+                raise TypeError(f"{self.label('params', i)}: expected float32, float64, float16 or "
+                                f"bfloat16, got {_checks.described(arrays[i])}; dtype='bfloat16' "
+                                f"takes it as bfloat16")
             self.hold(arrays[i], self.label("params", i), None, self.kinds[i])
         self.check_apart()
         self.dtype = PK_F32 if self.itemsize else dtype_of(self.held)

@@ -345,9 +345,8 @@ cdef class Plan:
     cdef bint take_step(self, list ordered, double factor, bint skips, Pieces pieces) except -1:
         """Take a step with `grad_scale` times `factor`; returns whether it was taken.
 
-        `skips`: skip it if a gradient is not finite, whatever `on_nonfinite` says. No signal
-        handler runs between the first change and the last. `pieces` steps the tensors.
-        """
+        `skips`: skip it if a gradient is not finite, whatever `on_nonfinite` says. `pieces` steps
+        the tensors. No signal handler runs between the first change and the last."""
         cdef size_t i, g, count = self.count
         cdef pk_tensor *tensors = self.tensors
         cdef bint sparse

@@ -59,8 +59,8 @@ PK_INLINE vectors adam_rule(vectors x, context k)
 }
 
 LOOPS(adam, LOOP(AMSGRAD, STATES_012, ROOTS_1_IN_4); LOOP(0, STATES_01, ROOTS_1_IN_4))
-NARROW(adam, blocks, 0, STATES_01, ROOTS_1_IN_4)
-NARROW(adam, amsgrad, AMSGRAD, STATES_012, ROOTS_1_IN_4)
+NARROW(adam, blocks, 0, STATES_01, ROOTS_1_IN_4, LANES == 16)
+NARROW(adam, amsgrad, AMSGRAD, STATES_012, ROOTS_1_IN_4, 0)
 
 /* ---- NAdam ----------------------------------------------------------------------------------- */
 
@@ -106,7 +106,7 @@ PK_INLINE vectors nadam_rule(vectors x, context k)
 }
 
 LOOPS(nadam, LOOP(0, STATES_01, ROOTS_1_IN_4))
-NARROW(nadam, blocks, 0, STATES_01, ROOTS_1_IN_4)
+NARROW(nadam, blocks, 0, STATES_01, ROOTS_1_IN_4, 0)
 
 /* ---- RAdam ----------------------------------------------------------------------------------- */
 
@@ -177,7 +177,7 @@ PK_INLINE vectors lion_rule(vectors x, context k)
 }
 
 LOOPS(lion, LOOP(0, STATE_0, NO_ROOTS))
-NARROW(lion, blocks, 0, STATE_0, NO_ROOTS)
+NARROW(lion, blocks, 0, STATE_0, NO_ROOTS, 0)
 
 /* ---- AdaBelief ------------------------------------------------------------------------------- */
 

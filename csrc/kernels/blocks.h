@@ -20,7 +20,8 @@ typedef struct {
     numbers numbers[PK_MAX_STATES + 1]; /* the last: of the parameter */
     uint32_t base[PK_MAX_STATES];
     uint16_t *half, *half_grad, *low, *copy; /* of 16 bits: param and grad, if those are NULL */
-    size_t n;                                /* elements */
+    size_t at, n;                            /* its first element in the piece; elements */
+    size_t more;                             /* whole blocks after it in the piece */
 } block;
 
 typedef struct {
@@ -28,33 +29,41 @@ typedef struct {
     uint32_t state[PK_MAX_STATES][PK_BLOCK / 2];
 } block_copies;
 
-static __attribute__((noinline)) block block_at(const piece *t, size_t at, int reads, int positive)
+/* Fills in *b by its address and field by field: a vector that is loaded right after its parts were
+ * stored waits until all stores before are in the cache, and with it the block waits for the whole
+ * block before. */
+static __attribute__((noinline)) void open_block(block *b, const piece *t, size_t at, int reads,
+                                                 int positive)
 {
     const pk_tensor *const of = t->narrow;
     const size_t i = t->first + at, index = i / PK_BLOCK, nth = of->first_block + index;
-    block b = {.param = t->param ? t->param + at : NULL,
-               .grad = t->grad ? t->grad + at : NULL,
-               .ema = t->ema ? t->ema + at : NULL,
-               .n = PK_BLOCK};
+    const uint64_t stream = stream_of(of->seed, of->step);
+    b->param = t->param ? t->param + at : NULL;
+    b->grad = t->grad ? t->grad + at : NULL;
+    b->ema = t->ema ? t->ema + at : NULL;
+    b->half = b->low = b->copy = b->half_grad = NULL;
+    b->at = at;
+    b->n = PK_BLOCK;
     if (t->halves) {
-        b.half = element(of->param, i, PK_BF16);
-        b.low = element(of->low, i, PK_BF16);
-        b.copy = element(of->copy, i, PK_BF16);
-        b.half_grad = element(of->grad, i, PK_BF16);
+        b->half = element(of->param, i, PK_BF16);
+        b->low = element(of->low, i, PK_BF16);
+        b->copy = element(of->copy, i, PK_BF16);
+        b->half_grad = element(of->grad, i, PK_BF16);
         if (of->stored.by_chance)
-            b.numbers[PK_MAX_STATES] = numbers_of(of->seed, of->step, nth, PK_MAX_STATES);
+            b->numbers[PK_MAX_STATES] = numbers_in(stream, nth, PK_MAX_STATES);
         else if (!has_narrow_states(of))
-            b.n = t->n; /* no random numbers: the whole piece at once */
+            b->n = t->n; /* no random numbers: the whole piece at once */
     }
-    for (int s = 0; s < PK_MAX_STATES; s++)
-        if (reads >> s & 1) {
-            b.state[s] = element(of->state[s], i, of->stored.states);
-            if (of->stored.states)
-                b.numbers[s] = numbers_of(of->seed, of->step, nth, s);
-            if (of->stored.states == PK_8BIT)
-                b.base[s] = base_of(of->scale[s][index], positive >> s & 1);
-        }
-    return b;
+    for (int s = 0; s < PK_MAX_STATES; s++) {
+        b->state[s] = NULL;
+        if (!(reads >> s & 1))
+            continue;
+        b->state[s] = element(of->state[s], i, of->stored.states);
+        if (of->stored.states)
+            b->numbers[s] = numbers_in(stream, nth, s);
+        if (of->stored.states == PK_8BIT)
+            b->base[s] = base_of(of->scale[s][index], positive >> s & 1);
+    }
 }
 
 /* Parameters and gradients of 2 * WORDS elements, as `real`. */
@@ -139,6 +148,74 @@ static __attribute__((noinline)) void copy_block_back(const block *to, const blo
         for (size_t i = n; !bits8 && i < round_up(n, GROUP); i++) /* perhaps -0 */
             words[i / 32 * WORDS + i % WORDS] &= i / WORDS % 2 ? 0x0000ffff : 0xffff0000;
         memcpy(to->state[s], words, bytes_of(n, bits8));
+    }
+}
+
+/* ---- new states of 8 bits -------------------------------------------------------------------- */
+
+/* Those of a block, and how they are encoded. */
+typedef struct {
+    _Alignas(CACHE_LINE) real state[PK_MAX_STATES][PK_BLOCK];
+    uint32_t nowhere[PK_BLOCK / 4];
+    uint32_t *words[PK_MAX_STATES];
+    uint32_t largest[PK_MAX_STATES], base[PK_MAX_STATES];
+    numbers numbers[PK_MAX_STATES];
+    int waits; /* the loop over the next block encodes them */
+} new_states;
+
+/* Those of the block that is stepped, and of the block before. */
+typedef struct {
+    new_states two[2], *now, *last;
+} fresh_states;
+
+/* Nothing of a block before. */
+PK_INLINE void forget_states(fresh_states *f, int bits8)
+{
+    f->now = &f->two[0];
+    f->last = &f->two[1];
+    if (bits8)
+        memset(f->last, 0, sizeof *f->last);
+    for (int s = 0; s < PK_MAX_STATES; s++)
+        f->last->words[s] = f->last->nowhere;
+}
+
+static __attribute__((noinline)) void encode_states(new_states *last, int reads, int positive)
+{
+    for (int s = 0; last->waits && s < PK_MAX_STATES; s++)
+        if (reads >> s & 1)
+            (positive >> s & 1 ? encode_positive : encode_signed)(last->state[s], last->words[s],
+                                                                  last->base[s], last->numbers[s]);
+    last->waits = 0;
+}
+
+/* After the step of block b, of n elements: settles the scales of its new states, which are now
+ * those of the block before.  Encodes them if the loop did not ask them to wait. */
+static __attribute__((noinline)) void next_states(fresh_states *f, const piece *t, const block *b,
+                                                  size_t n, int reads, int positive)
+{
+    new_states *const now = f->now;
+    for (int s = 0; s < PK_MAX_STATES; s++) {
+        if (!(reads >> s & 1))
+            continue;
+        if (n < PK_BLOCK)
+            memset(now->state[s] + n, 0, (PK_BLOCK - n) * sizeof(real));
+        const uint32_t largest = now->waits ? now->largest[s] : largest_of(now->state[s]);
+        const float scale = scale_for(largest, positive >> s & 1);
+        t->narrow->scale[s][(t->first + b->at) / PK_BLOCK] = scale;
+        now->words[s] = b->state[s];
+        now->numbers[s].start = b->numbers[s].start;
+        now->numbers[s].stride = b->numbers[s].stride;
+        now->base[s] = base_of(scale, positive >> s & 1);
+        if (bits_of(scale) >= 0x7f800000) {
+            memset(b->state[s], 1, PK_BLOCK);
+            now->words[s] = now->nowhere;
+        }
+    }
+    f->now = f->last;
+    f->last = now;
+    if (!now->waits) {
+        now->waits = 1;
+        encode_states(now, reads, positive);
     }
 }
 

@@ -29,6 +29,7 @@ enum {
     BELOW_SIGNED = 15
 };
 
+typedef uint8_t vec_bytes __attribute__((vector_size(PK_VECTOR_BYTES)));
 typedef vec_unsigned vec_unsigned_unaligned __attribute__((aligned(4), may_alias));
 
 PK_INLINE vec_unsigned broadcast_bits(uint32_t x) { return x + (vec_unsigned){0}; }
@@ -118,70 +119,123 @@ PK_INLINE float scale_for(uint32_t largest, int positive)
     return float_of((exponent < LEAST_SCALE ? LEAST_SCALE : exponent) << MANTISSA);
 }
 
-/* The largest magnitude of a block, as bits, so that a NaN is the largest. */
-PK_INLINE uint32_t largest_of(const real *x)
+PK_INLINE vec_unsigned larger_bits(vec_unsigned a, vec_unsigned b)
 {
-    vec_unsigned largest[2] = {{0}};
-    for (size_t i = 0; i < PK_BLOCK; i += 2 * LANES)
-        for (int half = 0; half < 2; half++) {
-            const vec_unsigned bits = (vec_unsigned)load(x + i + half * LANES) & 0x7fffffff;
-            for (int l = 0; l < LANES; l++)
-                largest[half][l] = bits[l] > largest[half][l] ? bits[l] : largest[half][l];
-        }
-    uint32_t most = 0;
-    for (int l = 0; l < LANES; l++) {
-        most = largest[0][l] > most ? largest[0][l] : most;
-        most = largest[1][l] > most ? largest[1][l] : most;
-    }
+    uint32_t larger[LANES];
+    PK_SIMD
+    for (int l = 0; l < LANES; l++)
+        larger[l] = a[l] > b[l] ? a[l] : b[l];
+    return load_words(larger);
+}
+
+PK_INLINE uint32_t largest_lane(vec_unsigned x)
+{
+    uint32_t lanes[LANES], most = 0;
+    store_words(lanes, x);
+    for (int l = 0; l < LANES; l++)
+        most = lanes[l] > most ? lanes[l] : most;
     return most;
 }
 
-/* The words of one block, and its scale. */
-PK_INLINE void encode_block(const real *x, uint32_t *words, float *scale, numbers of, int positive)
+/* The largest magnitude of a block, as bits, so that a NaN is the largest. */
+PK_INLINE uint32_t largest_of(const real *x)
 {
-    *scale = scale_for(largest_of(x), positive);
-    if (bits_of(*scale) >= 0x7f800000) {
-        for (size_t w = 0; w < PK_BLOCK / 4; w++)
-            words[w] = 0x01010101;
-        return;
+    const vec_unsigned magnitude = broadcast_bits(0x7fffffff);
+    vec_unsigned even = {0}, odd = {0};
+    for (size_t i = 0; i < PK_BLOCK; i += 2 * LANES) {
+        even = larger_bits(even, (vec_unsigned)load(x + i) & magnitude);
+        odd = larger_bits(odd, (vec_unsigned)load(x + i + LANES) & magnitude);
     }
-    const uint32_t base = base_of(*scale, positive);
-    const vec_unsigned bases = broadcast_bits(base);
-    const vec offset = broadcast(float_of(base)),
-              least = broadcast(float_of(base + (1 << DROPPED)));
-    const vec_unsigned stride = broadcast_bits(WORDS * of.stride);
-    const vec_unsigned signs = broadcast_bits(0x80000000), top = broadcast_bits(0xff000000);
-    vec_unsigned first = first_numbers(of);
-    for (size_t at = 0; at < PK_BLOCK; at += GROUP) {
-        for (uint32_t w = 0; w < WORDS; w += LANES) {
-            vec_unsigned random = first + w * of.stride, codes = {0};
-            for (int j = 0; j < 4; j++, random += stride) {
-                const vec v = load(x + at + (size_t)j * WORDS + w);
-                const vec y = positive ? larger_of(v, least) : vec_abs(v) + offset;
-                vec_unsigned bits = (vec_unsigned)y - bases + (random >> (32 - DROPPED));
-                if (positive)
-                    bits = (vec_unsigned)chosen((vec_bits)(v != 0), (vec)bits, (vec){0});
-                bits <<= 24 - DROPPED;
-                if (!positive)
-                    bits = merged(signs, (vec_unsigned)v, bits);
-                codes = merged(top, bits, codes >> 8);
-            }
-            store_words(words + at / 4 + w, codes);
-        }
-        first += 4 * stride;
-    }
+    return largest_lane(larger_bits(even, odd));
 }
 
-static __attribute__((noinline)) void encode_positive(const real *x, uint32_t *words, float *scale,
+/* How a block of a state is encoded. */
+typedef struct {
+    vec edge;            /* of a positive state the least number, else the offset */
+    vec_bits none;       /* what becomes code 0 */
+    vec_unsigned bases;  /* what is subtracted from four codes at once */
+    vec_unsigned random; /* of the next elements */
+    vec_unsigned stride, group_stride;
+    uint32_t lane_stride;
+} encoder;
+
+PK_INLINE encoder encoder_of(uint32_t base, numbers of, int positive)
+{
+    return (encoder){.edge = broadcast(float_of(base + (positive ? 1 << DROPPED : 0))),
+                     .none = (vec_bits)broadcast_bits(base),
+                     .bases = broadcast_bits((base >> DROPPED & 0xff) * 0x01010101),
+                     .random = first_numbers(of),
+                     .stride = broadcast_bits(WORDS * of.stride),
+                     .group_stride = broadcast_bits(GROUP * of.stride),
+                     .lane_stride = of.stride};
+}
+
+/* x rounded by chance, as a float: its code begins at bit DROPPED, but is too large by that of the
+ * base.  One of a signed state has the sign of x. */
+PK_INLINE vec_unsigned rounded_code(const encoder *e, vec x, vec_unsigned random, int positive)
+{
+    const vec_unsigned signs = broadcast_bits(0x80000000);
+    const vec_unsigned chance = random >> (32 - DROPPED);
+    if (!positive)
+        return (vec_unsigned)(x + (vec)merged(signs, (vec_unsigned)x, (vec_unsigned)e->edge)) +
+               chance;
+    const vec_unsigned sum = (vec_unsigned)larger_of(x, e->edge) + chance;
+    return (vec_unsigned)chosen((vec_bits)(x != 0), (vec)sum, (vec)e->none);
+}
+
+/* The codes of four vectors that are WORDS elements apart. */
+PK_INLINE vec_unsigned encoded(const encoder *e, const real *x, vec_unsigned random, int positive)
+{
+    const vec_unsigned upper = broadcast_bits(0xffff0000), signs = broadcast_bits(0x80808080);
+    vec_unsigned at[4];
+    for (size_t j = 0; j < 4; j++, random += e->stride)
+        at[j] = rounded_code(e, load(x + j * WORDS), random, positive);
+    const vec_unsigned even = merged(upper, at[2], at[0] >> 16), /* upper halves of 0 and 2 */
+        odd = merged(upper, at[3], at[1] >> 16);
+    const vec_unsigned bytes = merged(broadcast_bits(0xff00ff00), odd << 4, even >> 4);
+    const vec_unsigned codes = (vec_unsigned)((vec_bytes)bytes - (vec_bytes)e->bases);
+    if (positive)
+        return codes;
+    return merged(signs, merged(broadcast_bits(0x80008000), odd, even >> 8), codes);
+}
+
+/* The words of GROUP elements; the random numbers go on to those of the next. */
+PK_INLINE void encode_group(encoder *e, const real *x, uint32_t *words, int positive)
+{
+    for (uint32_t w = 0; w < WORDS; w += LANES)
+        store_words(words + w, encoded(e, x + w, e->random + w * e->lane_stride, positive));
+    e->random += e->group_stride;
+}
+
+/* The words of one block. */
+PK_INLINE void encode_block(const real *x, uint32_t *words, uint32_t base, numbers of, int positive)
+{
+    encoder e = encoder_of(base, of, positive);
+    for (size_t at = 0; at < PK_BLOCK; at += GROUP)
+        encode_group(&e, x + at, words + at / 4, positive);
+}
+
+static __attribute__((noinline)) void encode_positive(const real *x, uint32_t *words, uint32_t base,
                                                       numbers of)
 {
-    encode_block(x, words, scale, of, 1);
+    encode_block(x, words, base, of, 1);
 }
 
-static __attribute__((noinline)) void encode_signed(const real *x, uint32_t *words, float *scale,
+static __attribute__((noinline)) void encode_signed(const real *x, uint32_t *words, uint32_t base,
                                                     numbers of)
 {
-    encode_block(x, words, scale, of, 0);
+    encode_block(x, words, base, of, 0);
+}
+
+/* The words of one block, and its scale. */
+static __attribute__((noinline)) void encode_values(const real *x, uint32_t *words, float *scale,
+                                                    numbers of, int positive)
+{
+    *scale = scale_for(largest_of(x), positive);
+    if (bits_of(*scale) >= 0x7f800000) /* all codes are 1 */
+        memset(words, 1, PK_BLOCK);
+    else
+        (positive ? encode_positive : encode_signed)(x, words, base_of(*scale, positive), of);
 }
 
 #endif

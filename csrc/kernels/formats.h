@@ -95,11 +95,16 @@ PK_INLINE uint64_t mixed(uint64_t x) /* the output of SplitMix64 (Steele, Lea & 
     return x ^ x >> 31;
 }
 
-PK_INLINE numbers numbers_of(uint64_t seed, int64_t step, size_t block, int state)
+#define PK_GOLDEN 0x9E3779B97F4A7C15u /* 2^64 divided by the golden ratio */
+
+PK_INLINE uint64_t stream_of(uint64_t seed, int64_t step)
 {
-    const uint64_t golden = 0x9E3779B97F4A7C15;
-    const uint64_t stream = mixed(seed + (uint64_t)step * golden);
-    const uint64_t both = mixed(stream + (4 * (uint64_t)block + (uint64_t)state + 1) * golden);
+    return mixed(seed + (uint64_t)step * PK_GOLDEN);
+}
+
+PK_INLINE numbers numbers_in(uint64_t stream, size_t block, int state)
+{
+    const uint64_t both = mixed(stream + (4 * (uint64_t)block + (uint64_t)state + 1) * PK_GOLDEN);
     return (numbers){(uint32_t)both, (uint32_t)(both >> 32) | 1};
 }
 

@@ -43,7 +43,7 @@ static void watched_step(pk_which which, const pk_tensor *tensors, size_t count,
     int cautious = 0;
     sweep s = {.optimizer = &optimizers[which],
                .narrow = narrow_updates[which],
-               .takes_halves = LANES == 16 && which == PK_ADAM, /* as short_pays in narrow.h */
+               .takes_halves = LANES == 16 && which == PK_ADAM, /* as NARROW(adam, ...) says */
                .configs = configs,
                .watched = watched,
                .parts = watched_scratch};

@@ -45,7 +45,7 @@ LOOPS(sgd, LOOP(0, 0, NO_ROOTS); LOOP(HAS_MOMENTUM, STATE_0, NO_ROOTS);
       LOOP(HAS_MOMENTUM | IS_FIRST_STEP, STATE_0, NO_ROOTS);
       LOOP(HAS_MOMENTUM | IS_FIRST_STEP | NESTEROV, STATE_0, NO_ROOTS))
 /* No literal: its branches cost less than three more loops. */
-NARROW(sgd, blocks, k->variant, STATE_0, NO_ROOTS)
+NARROW(sgd, blocks, k->variant, STATE_0, NO_ROOTS, 0)
 
 /* ---- AdaGrad --------------------------------------------------------------------------------- */
 
@@ -65,7 +65,7 @@ PK_INLINE vectors adagrad_rule(vectors x, context k)
 }
 
 LOOPS(adagrad, LOOP(0, STATE_0, ROOTS_2_IN_4))
-NARROW(adagrad, blocks, 0, STATE_0, ROOTS_2_IN_4)
+NARROW(adagrad, blocks, 0, STATE_0, ROOTS_2_IN_4, 0)
 
 /* ---- RMSprop --------------------------------------------------------------------------------- */
 
@@ -107,8 +107,8 @@ PK_INLINE vectors rmsprop_rule(vectors x, context k)
 LOOPS(rmsprop, LOOP(0, STATE_0, ROOTS_2_IN_4); LOOP(HAS_MOMENTUM, STATES_02, ROOTS_2_IN_4);
       LOOP(CENTERED, STATES_01, ROOTS_2_IN_4);
       LOOP(CENTERED | HAS_MOMENTUM, STATES_012, ROOTS_2_IN_4))
-NARROW(rmsprop, blocks, 0, STATE_0, ROOTS_2_IN_4)
-NARROW(rmsprop, pushed, HAS_MOMENTUM, STATES_02, ROOTS_2_IN_4)
+NARROW(rmsprop, blocks, 0, STATE_0, ROOTS_2_IN_4, 0)
+NARROW(rmsprop, pushed, HAS_MOMENTUM, STATES_02, ROOTS_2_IN_4, 0)
 
 /* ---- Adadelta -------------------------------------------------------------------------------- */
 

@@ -120,10 +120,11 @@ static void store_param(const pk_tensor *part, const real *from)
         return;
     }
     uint16_t *const to = part->param;
+    const uint64_t stream = stream_of(part->seed, part->step);
     for (size_t i = 0; i < part->n; i += PK_BLOCK)
         convert(STORE_BY_CHANCE, kind, to + i, NULL, values + i,
                 part->n - i < PK_BLOCK ? part->n - i : PK_BLOCK,
-                numbers_of(part->seed, part->step, block++, PK_MAX_STATES));
+                numbers_in(stream, block++, PK_MAX_STATES));
 }
 
 /* The states of elements begin..end-1. */

@@ -58,7 +58,7 @@ static void test_codes_are_near_and_keep_what_is_not_0(void)
         for (uint32_t stride = 1; stride < 1 << 30; stride = 5 * stride + 2) {
             const numbers of = {stride * 77, stride};
             pk_tensor t = {.n = N, .state = {words}, .scale = {&scale}, .stored.states = PK_8BIT};
-            encode_block(x, words, &scale, of, positive);
+            encode_values(x, words, &scale, of, positive);
             read_state(&t, 0, positive, back);
             int good = 1;
             for (int i = 0; i < N; i++) {
@@ -73,10 +73,10 @@ static void test_codes_are_near_and_keep_what_is_not_0(void)
         }
     }
     x[3] = NAN;
-    encode_signed(x, words, &scale, (numbers){1, 1});
+    encode_values(x, words, &scale, (numbers){1, 1}, 0);
     CHECK(isnan(scale) && words[63] == 0x01010101);
     memset(x, 0, sizeof x);
-    encode_positive(x, words, &scale, (numbers){~0u, ~0u});
+    encode_values(x, words, &scale, (numbers){~0u, ~0u}, 1);
     for (int i = 0; i < N / 4; i++)
         CHECK(words[i] == 0);
 }
