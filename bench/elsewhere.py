@@ -26,8 +26,8 @@ ROUNDED = (
 )
 KERNEL = (
     "products take 85% of the time and have since come from 150 to 182 to 230 GFLOP/s (share now: "
-    "0.70 to 0.74); with all at the 0.97 that an assembly loop reaches it would be 0.82 to 0.87: "
-    "parts and what was tried in decisions.md"
+    "0.76 to 0.77; two threads 0.62 to 0.70); with all at the 0.97 that an assembly loop reaches "
+    "it would be 0.82 to 0.87: parts and what was tried in decisions.md"
 )
 PAIRS = (
     "a product from L2 reaches 2.8 of the 3.8 TFLOP/s of this roof at best, and cells, which stay "
