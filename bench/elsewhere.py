@@ -26,8 +26,8 @@ ROUNDED = (
 )
 KERNEL = (
     "products take 85% of the time and have since come from 150 to 182 to 230 GFLOP/s (share now: "
-    "0.70 to 0.74); with all at the 0.97 that an assembly loop reaches it would be 0.82 to 0.87: "
-    "parts and what was tried in decisions.md"
+    "0.76 to 0.77; two threads 0.62 to 0.70); with all at the 0.97 that an assembly loop reaches "
+    "it would be 0.82 to 0.87: parts and what was tried in decisions.md"
 )
 PAIRS = (
     "this roof is that of tiles; of vdpbf16ps in registers, 124 GFLOP/s here, one thread reaches "

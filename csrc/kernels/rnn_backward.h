@@ -155,8 +155,7 @@ PK_INLINE void rnn_cell_backward(const rnn_job *job, size_t t, size_t b, place p
         .c_prev = CELL_HAS_C ? load(c_prev + p.unit) : (vec){0},
         .c = CELL_HAS_C ? load(c_behind(job, t, b) + p.unit) : (vec){0},
     };
-    const cell_context context = rare && draws(&job->s, DROPOUT) ? noisy_context(job, t, b, p.unit)
-                                                                 : context_of(job, p.unit);
+    const cell_context context = rare ? noisy_context(job, t, b, p.unit) : context_of(job, p.unit);
     vec past_h = {0}, past_c = {0};
     if (rare && !projected && draws(&job->s, ZONEOUT_H))
         past_h = past_zoneout(job, ZONEOUT_H, t, b, p.unit, &dh);

@@ -179,7 +179,6 @@ PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel,
     real *const c_new = CELL_HAS_C && rare ? job->c_new : NULL,
                 *next = rnn_next(job, t, rows.from, rare);
     const int zones = rare && !to_project && noise_p(&job->s, ZONEOUT_H) > 0;
-    const int drops = rare && draws(&job->s, DROPOUT);
     for (size_t b = rows.from, r = 0; b < rows.to; b++, r++) {
         const real *c_b = rare ? c_or_reset(job, t, b, c + r * P_c) : c + r * P_c;
         for (size_t v = 0; v < vectors; v++) {
@@ -187,7 +186,7 @@ PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel,
             const size_t at = r * WIDTH + v * LANES;
             vec state = CELL_HAS_C ? load(c_b + p.unit) : (vec){0};
             const cell_context context =
-                drops ? noisy_context(job, t, b, p.unit) : context_of(job, p.unit);
+                rare ? noisy_context(job, t, b, p.unit) : context_of(job, p.unit);
             const vec before = state;
             if (active(job, t, b))
                 state = cell_c(&context, a + at, gates ? gates + at : NULL, p.n, state);
@@ -213,7 +212,7 @@ PK_INLINE void rnn_cells(const rnn_job *job, size_t t, range rows, size_t panel,
             vec h = to_project ? (vec){0} : load(h_b + p.unit);
             vec y = job->s.repeat_last ? h : broadcast(0);
             const cell_context context =
-                drops ? noisy_context(job, t, b, p.unit) : context_of(job, p.unit);
+                rare ? noisy_context(job, t, b, p.unit) : context_of(job, p.unit);
             if (active(job, t, b)) {
                 y = cell_h(&context, a + at, gates ? gates + at : NULL, p.n, state, h);
                 if (zones)

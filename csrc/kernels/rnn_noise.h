@@ -112,13 +112,17 @@ PK_INLINE real dropout_scale(const pk_rnn_shape *s)
     return (real)((UINT16_MAX + 1.0) / (UINT16_MAX + 1 - below));
 }
 
-/* The context of a cell where the candidate is dropped. */
+/* The context of a cell where the candidate may be dropped. */
 PK_INLINE cell_context noisy_context(const rnn_job *job, size_t t, size_t b, size_t unit)
 {
     cell_context context = context_of(job, unit);
     context.drops = 1;
-    context.mask = ~drawn(job, DROPOUT, t, b, unit);
-    context.factor = broadcast(dropout_scale(&job->s));
+    context.mask = ~(vec_bits){0};
+    context.factor = broadcast(1);
+    if (draws(&job->s, DROPOUT)) {
+        context.mask = ~drawn(job, DROPOUT, t, b, unit);
+        context.factor = broadcast(dropout_scale(&job->s));
+    }
     return context;
 }
 
