@@ -200,14 +200,14 @@ cdef class _Usual:
         self.weight, self.bias = params["weight"], params.get("bias")
         self.dweight, self.dbias = grads["weight"], grads.get("bias")
         self.fits = (type(self.activation) is str and self.activation in CODES
-                     and type(self.slope) is float and 0 <= self.slope < FLT_MAX
+                     and type(self.slope) is float and 0 <= <double> self.slope < FLT_MAX
                      and self.weight.shape == (own["outputs"], own["inputs"])
                      and own.get("compute") is None and (self.dtype is _f32 or self.dtype is _f64))
         if self.fits:
             self.layer.activation = <pk_activation> <int> CODES[self.activation]
             self.layer.slope = self.slope
-            self.layer.O, self.layer.I = self.weight.shape
-            self.layer.ldx, self.layer.ldy = self.layer.I, self.layer.O
+            self.layer.I = self.layer.ldx = own["inputs"]
+            self.layer.O = self.layer.ldy = own["outputs"]
             self.kind = PK_F32 if self.dtype is _f32 else PK_F64
             self.itemsize = 4 if self.kind == PK_F32 else 8
 
