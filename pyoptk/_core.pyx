@@ -192,7 +192,8 @@ cdef extern from *:
 
 take_memory, give_memory = pk_take_memory, pk_give_memory
 cdef object _handler = PyCapsule_New(&pk_handler, b"mem_handler", NULL)
-cdef object _f64 = _np.dtype("f8"), _empty = _np.empty, _empty_like = _np.empty_like
+cdef object _ndarray = _np.ndarray, _f64 = _np.dtype("f8")
+cdef object _empty = _np.empty, _empty_like = _np.empty_like
 
 
 cpdef object new_array(tuple shape, dtype):
@@ -216,8 +217,11 @@ cpdef object new_array(tuple shape, dtype):
 cpdef object new_like(like):
     """A new array of the shape and dtype of a C-contiguous one."""
     cdef PyArrayObject *array = <PyArrayObject *> <PyObject *> like
-    cdef Py_ssize_t size = 8 if PyArray_DESCR(array) == <void *> _f64 else 4
+    cdef Py_ssize_t size
     cdef int i
+    if type(like) is not _ndarray:
+        return _empty_like(like)
+    size = 8 if PyArray_DESCR(array) == <void *> _f64 else 4
     for i in range(PyArray_NDIM(array)):
         size *= PyArray_DIMS(array)[i]
     return _empty_like(like) if size < PK_LARGE else new_array(like.shape, like.dtype)

@@ -184,10 +184,7 @@ cdef enum: QUICK = 1 << 17, QUICK_ELEMENTS = 1 << 13, ROOM = 48 << 10
 
 
 cdef class _Usual:
-    """What the passes of few rows need of a `Linear`, looked up once.
-
-    The layer forgets it when its arrays move and when an attribute is set.
-    """
+    """What passes of few rows look up once: until the arrays move, or an attribute is set."""
     cdef object dtype, weight, bias, dweight, dbias, activation, slope
     cdef list results  # the last two y, the last two dx
     cdef int turn
@@ -202,15 +199,20 @@ cdef class _Usual:
         self.results = [None] * 4
         self.weight, self.bias = params["weight"], params.get("bias")
         self.dweight, self.dbias = grads["weight"], grads.get("bias")
-        self.fits = (self.activation in CODES and type(self.slope) is float
+        self.fits = (type(self.activation) is str and self.activation in CODES
+                     and type(self.slope) is float and 0 <= <double> self.slope < FLT_MAX
+                     and self.weight.shape == (own["outputs"], own["inputs"])
                      and own.get("compute") is None and (self.dtype is _f32 or self.dtype is _f64))
         if self.fits:
             self.layer.activation = <pk_activation> <int> CODES[self.activation]
-            self.layer.slope = at_least_zero("slope", self.slope)
+            self.layer.slope = self.slope
             self.layer.I = self.layer.ldx = own["inputs"]
             self.layer.O = self.layer.ldy = own["outputs"]
             self.kind = PK_F32 if self.dtype is _f32 else PK_F64
             self.itemsize = 4 if self.kind == PK_F32 else 8
+
+    def __reduce__(self):  # a copy of the attributes of a layer has none
+        return type(None), ()
 
     cdef void *plain(self, array, int axes, Py_ssize_t rows, Py_ssize_t columns,
                      int flags) noexcept:
@@ -257,7 +259,7 @@ cdef class _Usual:
 
 
 cdef _Usual usual_of(dict own):
-    usual = own["_usual"]
+    usual = own.get("_usual")
     if usual is None:
         own["_usual"] = usual = _Usual(own)
     return usual
@@ -305,7 +307,7 @@ cdef object quick_backward(dict own, dy, bint wanted, bint accumulate):
     cdef pk_linear_gradients g
     cdef char room[ROOM]
     cdef size_t item = usual.itemsize
-    kept, dx = own["_kept"], None
+    kept, dx = own.get("_kept"), None
     if type(kept) is not tuple or PyTuple_Size(kept) != 5:
         return False
     x, y, z = (<object> PyTuple_GetItem(kept, 0), <object> PyTuple_GetItem(kept, 1),

@@ -121,6 +121,9 @@ CHANGES = {
     "seed": (Dropout(0.5, seed=1), "seed", 2),
     "activation": (Linear(3, 2, "tanh", rng=rng()), "activation", "relu"),
     "slope": (Linear(3, 2, "leaky_relu", rng=rng()), "slope", 0.7),
+    "slope, refused": (Linear(3, 2, "leaky_relu", rng=rng()), "slope", -1.0),
+    "activation, refused": (Linear(3, 2, "relu", rng=rng()), "activation", ["relu"]),
+    "inputs, refused": (Linear(3, 2, "relu", rng=rng()), "inputs", -1),
     "alone": (Activation("tanh"), "activation", "relu"),
     "alone, slope": (Activation("leaky_relu"), "slope", 0.7),
     "bidirectional": (Last(), "batch_first", True),
@@ -316,3 +319,57 @@ def test_few_rows_see_what_has_changed_since_the_last_call():
     assert not layer.forward(FEW).any()
     layer.backward(FEW)
     assert np.any(model.flat_grads)
+
+
+UNUSUAL = {  # what is set, and what forward says
+    "activation": (["relu"], "^activation: expected one of none, relu"),
+    "slope": (-1.0, "^slope: expected a number >= 0"),
+    "inputs": (-1, r"^x: expected float32 \(..., -1\)"),
+    "outputs": (2**70, "no array of float32"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_settings_that_do_not_fit_are_refused_by_name(name):
+    layer, (value, message) = Linear(20, 20, "leaky_relu"), UNUSUAL[name]
+    setattr(layer, name, value)
+    with pytest.raises((TypeError, ValueError, MemoryError), match=message):
+        layer.forward(FEW)
+
+
+def test_a_layer_without_what_forward_keeps_asks_for_one():
+    layer = Linear(20, 20)
+    layer.forward(FEW)
+    del layer._kept
+    with pytest.raises(RuntimeError, match=r"^backward: expected a forward"):
+        layer.backward(FEW)
+
+
+def test_attributes_of_a_layer_can_be_copied_after_a_call():
+    class Plain(Linear):
+        def __getstate__(self):
+            return dict(self.__dict__)
+
+    layer = Plain(20, 20, rng=rng())
+    y = layer.forward(FEW)
+    for own in (copy.deepcopy(layer.__dict__), pickle.loads(pickle.dumps(layer.__dict__))):
+        assert own["_usual"] is None
+    other = copy.deepcopy(layer)
+    layer.flat_params[:] = 0
+    np.testing.assert_array_equal(other.forward(FEW), y)
+
+
+def test_a_layer_makes_its_instance_together_with_other_classes():
+    class Counted:
+        def __new__(cls, *_, **__):
+            made = super().__new__(cls)
+            made.__dict__["count"] = 1
+            return made
+
+    class OneLinear(Linear, Counted):
+        pass
+
+    class Own(pyoptk.layers.Layer, Counted, Exception):
+        pass
+
+    assert OneLinear(3, 2).count == Own().count == 1

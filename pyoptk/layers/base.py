@@ -65,7 +65,7 @@ class Layer(Bound):
         known = inspect.signature(cls.__init__).parameters
         if all(known[name].kind != inspect.Parameter.VAR_KEYWORD for name in known):
             check_names(keywords, [*known][1:])
-        return object.__new__(cls)  # whatever compiled base it may have
+        return super().__new__(cls)
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -27,7 +27,16 @@ def _check_activation(activation: Any, slope: Any, choices: tuple[Any, ...]) -> 
     return _checks.float32_number("slope", slope)
 
 
-class Linear(Layer, LinearPasses):
+class _Passes(LinearPasses):
+    __slots__ = ()
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        """Go on to the next class, as a compiled one does not."""
+        made: Self = super(LinearPasses, cls).__new__(cls)
+        return made
+
+
+class Linear(Layer, _Passes):
     """``y = f(x @ weight.T + bias)``, a dense layer with its activation.
 
     Parameters
