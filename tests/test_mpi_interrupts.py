@@ -14,7 +14,7 @@ import pytest
 from alarm import Alarm, Stop, needs_timer
 
 import pyoptk
-from pyoptk import _core, mpi
+from pyoptk import _pieces, mpi
 from pyoptk.mpi import memory, transport
 
 EXCEPTIONS, MOST = 60, 10  # of each row; calls in a try
@@ -101,6 +101,22 @@ def test_buffers_of_messages_that_have_begun_are_kept_whatever_is_raised():
     assert exchange.flying == [(["request of first"], bool, messages)]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="processes do not reach each other here")
+@pytest.mark.parametrize("is_rank", [True, False])
+def test_nothing_is_written_to_a_process_that_only_has_the_number_of_a_rank(is_rank):
+    """As in containers, whose processes all have the number 1."""
+    token, room, found = np.arange(8), np.zeros((2, 8), np.intp), []
+
+    def allgather(given):
+        found.append(given)
+        wanted = token.tobytes() if is_rank else bytes(64)
+        other = os.getpid(), token.ctypes.data, room.ctypes.data, wanted
+        return [given, other if len(found) == 1 else given]
+
+    transport._reaches_others(SimpleNamespace(rank=0, size=2, allgather=allgather))
+    assert (found[1], room.tolist()) == (is_rank, [token.tolist() if is_rank else [0] * 8, [0] * 8])
+
+
 NOBODY = 2**22 + 1  # more than the number of any process on Linux
 
 
@@ -111,7 +127,7 @@ def test_pieces_are_pushed_or_an_error_says_that_they_could_not_be(process, work
     own, other = np.arange(6.0), np.zeros(6)
     numbers = [[(0, 1, 3, 8, 0), (0, 5, 1, 8, 3)], [2], [0], [0], [[own.ctypes.data]]]
     numbers += [[own.ctypes.data], [process], [[other.ctypes.data]]]
-    pieces = _core.Pieces(*(np.array(some, np.intp) for some in numbers), 8)
+    pieces = _pieces.Pieces(*(np.array(some, np.intp) for some in numbers), 8)
     if works:
         pieces.push()
         assert other.tolist() == [0, 1, 2, 3, 0, 5]
