@@ -233,6 +233,10 @@ cdef class Pieces:
         self.w.whole, self.w.adds, self.w.kernels, self.w.pushes = <char *> whole, True, NULL, False
         self.run(NULL)
 
+    def forget(self):
+        """Let the next step add up, whatever came of the one that `add_up` was called for."""
+        self.w.whole = NULL
+
     def push(self):
         """Copy the pieces of the parameters to the other ranks."""
         self.w.adds, self.w.kernels, self.w.pushes = False, NULL, True
@@ -244,7 +248,4 @@ cdef class Pieces:
         self.w.adds, self.w.pushes = self.w.whole == NULL, True
         self.w.kernels, self.w.which, self.w.tensors = kernels, which, tensors
         self.w.configs, self.w.watched = configs, watched
-        try:
-            return self.run(told)
-        finally:
-            self.w.whole = NULL
+        return self.run(told)

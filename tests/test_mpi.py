@@ -337,8 +337,9 @@ def test_errors_are_raised_on_all_ranks(case, message, ranks, found):
 
 
 @needs_mpi
-def test_an_exception_in_one_rank_ends_all_with_its_message(tmp_path):
-    done = run(3, "crash", tmp_path)
+@pytest.mark.parametrize("job", ["crash", "crash_looking", "crash_norm"])
+def test_an_exception_in_one_rank_ends_all_with_its_message(job, tmp_path):
+    done = run(3, job, tmp_path)
     assert done.returncode != 0
     assert "ValueError: the data of this rank are wrong" in done.stderr
 

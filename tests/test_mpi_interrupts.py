@@ -101,6 +101,22 @@ def test_buffers_of_messages_that_have_begun_are_kept_whatever_is_raised():
     assert exchange.flying == [(["request of first"], bool, messages)]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="processes do not reach each other here")
+@pytest.mark.parametrize("is_rank", [True, False])
+def test_nothing_is_written_to_a_process_that_only_has_the_number_of_a_rank(is_rank):
+    """As in containers, whose processes all have the number 1."""
+    token, room, found = np.arange(8), np.zeros((2, 8), np.intp), []
+
+    def allgather(given):
+        found.append(given)
+        wanted = token.tobytes() if is_rank else bytes(64)
+        other = os.getpid(), token.ctypes.data, room.ctypes.data, wanted
+        return [given, other if len(found) == 1 else given]
+
+    transport._reaches_others(SimpleNamespace(rank=0, size=2, allgather=allgather))
+    assert (found[1], room.tolist()) == (is_rank, [token.tolist() if is_rank else [0] * 8, [0] * 8])
+
+
 NOBODY = 2**22 + 1  # more than the number of any process on Linux
 
 

@@ -148,11 +148,13 @@ PK_INLINE const piece *open_native(piece *p, const pk_tensor *t, size_t begin, s
     return p;
 }
 
-/* Whether all arrays but the states are native or in PK_BF16, as open_halves wants them. */
+/* Whether all arrays but the states are native or in PK_BF16, as open_halves wants them, and the
+ * parameter is not rounded to the nearest, which those loops do not do. */
 PK_INLINE int in_halves(const pk_tensor *t)
 {
     const int kinds = t->stored.param | t->stored.grad | t->stored.copy;
-    return (kinds & ~PK_BF16) == 0 && !t->ema;
+    const int to_nearest = t->stored.param && !t->low && !t->stored.by_chance;
+    return (kinds & ~PK_BF16) == 0 && !t->ema && !to_nearest;
 }
 
 /* p, for a loop that converts in registers. */

@@ -193,6 +193,10 @@ class Exchange:
     def send(self) -> None:
         """Send what is complete."""
 
+    def _together(self, call: Callable[[], Any], last: Callable[[], bool]) -> None:
+        """Call what all ranks call; `last`: whether none of these calls follows before the step."""
+        call()
+
     def _locate(self, t: int, params: Any = slice(None)) -> None:
         """Set `_at`[t] where the sums number t of these parameters are."""
         self._tree.held.addresses(self.levels[t], self._at[t])
@@ -215,19 +219,24 @@ class Exchange:
         scaled = 0  # by this power of two, where squares of float64 are no normal numbers
         if _root(squares) != norm and not math.isnan(norm):
             scaled = -1080 if norm > 1 else 1080
-        every = self._all(np.ldexp(squares, -scaled))
+        every = self._all(np.ldexp(squares, -scaled), self._fits)
         total, wanted = _root(every), 0
-        if self.dtype == np.float64 and not (1e-140 < total < math.inf):
+        if not self._fits(every):
             wanted = -1080 if total > 1 else 1080
-            every = self._all(np.ldexp(squares, wanted - scaled))
+            every = self._all(np.ldexp(squares, wanted - scaled), lambda _: True)
             total = _root(every) / math.ldexp(1.0, wanted // 2)
         edges = accumulate([0, *(-(-row.size // GRAIN) for row in self._rows)])
         return total, [_root(every[a:b]) for a, b in itertools.pairwise(edges)]
 
-    def _all(self, squares: Array) -> Array:
-        """Those of all ranks, in the order of the model."""
+    def _fits(self, every: Array) -> bool:
+        """Whether the norm is that of these squares, and not of others, scaled."""
+        return self.dtype != np.float64 or bool(1e-140 < _root(every) < math.inf)
+
+    def _all(self, squares: Array, last: Callable[[Array], bool]) -> Array:
+        """Those of all ranks, in the order of the model; `last`: whether no others are wanted."""
         every = np.empty(self._order.size)
-        self._comm.Allgatherv(squares, [every, (self._blocks, None)])
+        call = partial(self._comm.Allgatherv, squares, [every, (self._blocks, None)])
+        self._together(call, lambda: last(every[self._order]))
         return every[self._order]
 
     def from_first(self, value: Any) -> Any:

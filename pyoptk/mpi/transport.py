@@ -169,7 +169,8 @@ class Near(Exchange):
     """Reads gradients from the memory of the other ranks, and writes parameters there."""
 
     _whole: list[Array] | None = None  # the sums of all pieces, for a norm
-    _open = False  # whether others may read and write here
+    _opened: Callable[[], bool] = bool  # whether others write here; `bool` says no
+    _placed = False  # whether `_places` are those of `_told`
     near: Pieces
 
     @property
@@ -218,19 +219,28 @@ class Near(Exchange):
         self.settle()  # after an error
         super().begin()
 
+    def _together(self, call: Callable[[], Any], last: Callable[[], bool]) -> None:
+        """Call what all ranks call; if it was the last such call, others write here from then on.
+
+        No exception arrives between, and none waits for ranks that wait for this one.
+        """
+        noted = [partial(vars(self).__setitem__, "_opened", some) for some in (bool, last)]
+        at_once([noted[0], call, noted[1]])
+
     def finish(self, whole: bool) -> list[Array]:
         many = len(self._covers[self.rank])
         for t in range(many):
             if t != self.located:
                 self._locate(t)
         known = (self._told[:many] == self._at[:many]).all() and (not many or self.given.all())
-        self._new[0] = not known
-        opened = partial(vars(self).__setitem__, "_open", True)
-        at_once([partial(self._comm.Allgather, self._new, self._news), opened])
+        self._new[0] = not (known and self._placed)
+        exchanged = partial(self._comm.Allgather, self._new, self._news)
+        self._together(exchanged, lambda: not (whole or self._news.any()))
         if self._news.any():
-            self._look()
+            self._look(whole)
         else:
             self.given.fill(True)
+        self.near.forget()
         if not whole:
             return self._views
         if self._whole is None:
@@ -239,18 +249,20 @@ class Near(Exchange):
         self.near.add_up(self._shard.ctypes.data)
         return self._whole
 
-    def _look(self) -> None:
+    def _look(self, whole: bool) -> None:
         """Find out where the gradients of all ranks are, if not where they were."""
-        many = len(self._covers[self.rank])
+        many, self._placed = len(self._covers[self.rank]), False
         self._told[:many], self._told[-1] = self._at[:many], self.given
-        self._comm.Allgather(self._told, self._every)
+        exchanged = partial(self._comm.Allgather, self._told, self._every)
+        self._together(exchanged, lambda: not whole)
         np.any(self._every[:, -1], 0, self.given)
         for k, (r, t) in enumerate(self._leaves):
             self._places[k], self._processes[k] = self._seen[r].of(self._every[r, t])
+        self._placed = True
 
     def settle(self) -> None:
-        if self._open:
-            at_once([self._comm.Barrier, partial(vars(self).__setitem__, "_open", False)])
+        if self._opened():
+            self._together(self._comm.Barrier, bool)
 
     def gather(self) -> None:
         self._comm.Barrier()
@@ -259,11 +271,16 @@ class Near(Exchange):
 
 
 def _reaches_others(comm: Any) -> bool:
-    """Whether each rank can read and write the memory of all others."""
+    """Whether each rank can read and write the memory of all others.
+
+    A rank elsewhere may have the number of a process here, to which nothing is written.
+    """
     own, echo = np.frombuffer(os.urandom(64), np.intp), np.zeros((comm.size, 8), np.intp)
     found, at, works = np.empty_like(own), comm.rank * own.nbytes, True
-    for process, told, to in comm.allgather((os.getpid(), own.ctypes.data, echo.ctypes.data)):
+    given = os.getpid(), own.ctypes.data, echo.ctypes.data, own.tobytes()
+    for process, told, to, wanted in comm.allgather(given):
         works = works and reach(process, False, found.ctypes.data, told, own.nbytes)
+        works = works and found.tobytes() == wanted
         works = works and reach(process, True, found.ctypes.data, to + at, own.nbytes)
     every = comm.allgather(works)  # and all have written
     return all(comm.allgather(all(every) and bool((echo == own).all())))

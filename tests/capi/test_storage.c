@@ -216,6 +216,29 @@ static void test_a_narrow_gradient_is_zeroed_and_a_narrow_parameter_moves(void)
     CHECK(good);
 }
 
+/* Without lower halves, and not by chance: a step over what it holds, rounded to the nearest. */
+static void test_a_parameter_of_16_bits_alone_is_rounded_to_the_nearest(void)
+{
+    pk_adam_config config = {
+        .common = PK_COMMON_DEFAULTS, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8};
+    int same = 1;
+    begin();
+    for (int i = 0; i < LONG; i++)
+        narrow_p[i] = to_bf16(p[0][i]);
+    for (int step = 1; step <= 3; step++) {
+        const pk_tensor whole = {p[0], g, {m[0], v[0]}, .n = LONG, .step = step};
+        pk_tensor narrow = {narrow_p, g, {m[1], v[1]}, .n = LONG, .step = step};
+        narrow.stored.param = PK_BF16;
+        for (int i = 0; i < LONG; i++)
+            p[0][i] = from_bf16(narrow_p[i]);
+        pk_optim(PK_F32)->step(PK_ADAM, &whole, 1, &config, NULL, 1);
+        pk_optim(PK_F32)->step(PK_ADAM, &narrow, 1, &config, NULL, 2);
+        for (int i = 0; i < LONG; i++)
+            same &= narrow_p[i] == to_bf16(p[0][i]);
+    }
+    CHECK(same);
+}
+
 /* A parameter in two halves is a float32 one, which a copy beside it follows. */
 static void test_two_halves_and_a_copy_follow_a_float32_parameter(void)
 {
@@ -300,6 +323,7 @@ int main(void)
         test_narrow_states_are_rounded_after_each_step(PK_BF16);
         test_narrow_states_are_rounded_after_each_step(PK_8BIT);
         test_a_narrow_gradient_is_zeroed_and_a_narrow_parameter_moves();
+        test_a_parameter_of_16_bits_alone_is_rounded_to_the_nearest();
         test_two_halves_and_a_copy_follow_a_float32_parameter();
         test_a_parameter_rounded_by_chance_keeps_its_mean();
     }

@@ -12,6 +12,7 @@ import pickle
 import random
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -68,23 +69,11 @@ CASES = {
 SHARED = ("one", "some None", "six", "remainder")
 STEPS = 4
 NARROW = ("bfloat16", np.float16)
-RESUMED = {  # from whose files
-    "clip": "clip",
-    "ema": "ema",
-    "schedule": "schedule",
-    "8 bits": "8 bits",
-    "8 bits from 32": "adam",
-    "remainder": "remainder",
-    "a master from halves": "remainder",
-    "by chance": "by chance",
-}
+RESUMED = {name: name for name in ("clip", "ema", "schedule", "8 bits", "remainder", "by chance")}
+RESUMED |= {"8 bits from 32": "adam", "a master from halves": "remainder"}  # from whose files
 CASES["8 bits from 32"] = pyoptk.Adam, 8, {"state_dtype": "8bit"}, None
-CASES["a master from halves"] = (
-    pyoptk.AdamW,
-    8,
-    CASES["remainder"][2] | {"master": "float32"},
-    None,
-)
+WITH_MASTER = CASES["remainder"][2] | {"master": "float32"}
+CASES["a master from halves"] = pyoptk.AdamW, 8, WITH_MASTER, None
 
 
 def stored(numbers, dtype):
@@ -347,20 +336,29 @@ def wrong(comm, folder):
             spoiled.add(gradients(1, k + 3 - spoiled.mine[0], np.float32, np.nan))
         refused("raise", spoiled.step)
         assert digest(spoiled._tree.arrays) == before
-        for k in spoiled.mine:  # the micro-batches were dropped
+        spoiled.on_nonfinite, spoiled.max_norm = "propagate", None
+        for k in spoiled.mine:  # the micro-batches and their sums were dropped
             spoiled.add(gradients(1, k, np.float32))
         spoiled.step()
         assert spoiled.steps == dict.fromkeys(SHAPES, 1)
+        assert all(np.isfinite(array).all() for array in spoiled._tree.arrays)
     assert rank == spoiled._exchange.rank
     return told
 
 
-def crash(comm, folder):
-    """One rank raises in the middle; without `-m mpi4py` the others would wait for ever."""
-    opt = made(comm, "adam", params_of())
-    if comm.rank == comm.size - 1:
+def crash(comm, folder, where="finish"):
+    """One rank raises in a step; without `-m mpi4py` the others would wait for ever."""
+    opt = made(comm, "clip", params_of())
+
+    def wrong(*_):
         raise ValueError("the data of this rank are wrong")
-    train(comm, "adam", range(1), opt, np.float32)
+
+    if comm.rank == comm.size - 1:
+        setattr(opt._exchange, where, wrong)
+    train(comm, "clip", range(1), opt, np.float32)
+
+
+crash_looking, crash_norm = partial(crash, where="_look"), partial(crash, where="norm")
 
 
 def kill(comm, folder):
