@@ -12,10 +12,9 @@ from ._checks import check_integer
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.ref cimport Py_INCREF
-from libc.string cimport memcpy
 
 from .capi cimport (
-    PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, PK_VERSION, PyArray_DATA, PyArray_DESCR,
+    PK_ISA_UNKNOWN, PK_ISA_UNUSABLE, PK_MAX_THREADS, PK_VERSION, PyArray_DESCR,
     PyArray_DIMS, PyArray_NDIM, PyArrayObject, pk_bf16_products, pk_cell,
     pk_clip_coefficient, pk_common_fields, pk_dense, pk_isa, pk_isa_at, pk_math, pk_num_threads,
     pk_optim, pk_optimizers, pk_parallel, pk_set_num_threads, pk_threads_backend, pk_use_isa,

@@ -59,6 +59,7 @@ def kernels_of_the_library():
     helpers |= {"padded", "sizes", "partition", "forward", "backward"}  # of all cells
     helpers |= {"read_state", "write_state", "read_param", "write_param"}
     helpers |= {"step", "watched_step"}  # of all optimizers, and of all cells
+    helpers |= {"add"}  # of gradients of ranks; bench/ranks.py measures their steps
     (ids,) = re.findall(r"typedef enum \{([^}]*)\} pk_cell_id;", header)
     cells = [cell.lower() for cell in re.findall(r"PK_(\w+)", ids) if cell != "N_CELLS"]
     of_cells = {f"{cell}_{part}" for cell in cells for part in ("forward", "backward", "step")}

@@ -14,7 +14,7 @@ import pytest
 from alarm import Alarm, Stop, needs_timer
 
 import pyoptk
-from pyoptk import _core, mpi
+from pyoptk import _pieces, mpi
 from pyoptk.mpi import memory, transport
 
 EXCEPTIONS, MOST = 60, 10  # of each row; calls in a try
@@ -111,7 +111,7 @@ def test_pieces_are_pushed_or_an_error_says_that_they_could_not_be(process, work
     own, other = np.arange(6.0), np.zeros(6)
     numbers = [[(0, 1, 3, 8, 0), (0, 5, 1, 8, 3)], [2], [0], [0], [[own.ctypes.data]]]
     numbers += [[own.ctypes.data], [process], [[other.ctypes.data]]]
-    pieces = _core.Pieces(*(np.array(some, np.intp) for some in numbers), 8)
+    pieces = _pieces.Pieces(*(np.array(some, np.intp) for some in numbers), 8)
     if works:
         pieces.push()
         assert other.tolist() == [0, 1, 2, 3, 0, 5]

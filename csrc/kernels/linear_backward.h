@@ -291,8 +291,12 @@ __attribute__((noinline)) static void linear_small(const linear_job *job)
 
 static void linear_backward(const pk_linear *l, const pk_linear_gradients *g, int nthreads)
 {
-    const int threads = linear_threads(l, nthreads), identity = l->activation == PK_IDENTITY;
     linear_job job = {.layer = l, .gradients = g, .panels = panels_of(l->I), .splits = 1};
+    if (is_small(l, g)) {
+        linear_small(&job);
+        return;
+    }
+    const int threads = linear_threads(l, nthreads), identity = l->activation == PK_IDENTITY;
     job.products = rounding_of(l->products);
     job.K = elements_of(job.products, l->O);
     linear_share(&job, threads, g->dx ? 2 : 1);
@@ -308,10 +312,6 @@ static void linear_backward(const pk_linear *l, const pk_linear_gradients *g, in
     job.dA_row = identity ? g->lddy : l->O;
     job.row_block = smaller(ROW_BLOCK, l->M / (2 * (size_t)threads) + 1); /* of dA */
     job.prepared = identity ? 0 : (l->M + job.row_block - 1) / job.row_block;
-    if (is_small(l, g)) {
-        linear_small(&job);
-        return;
-    }
     if (rounded(job.products)) {
         job.blocks = (l->M + LAID_ROWS - 1) / LAID_ROWS;
         job.prepared = threads > 1 ? smaller(job.blocks, 2 * (size_t)threads) : job.blocks > 0;

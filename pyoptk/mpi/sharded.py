@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks, checkpoint
-from .._pieces import Pieces
 from .._held import quietly
+from .._pieces import Pieces
 from ..optim.base import Optimizer, Uncopied
 from ..optim.hyper import Grads
 from ..optim.narrow import dtypes_of
