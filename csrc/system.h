@@ -1,5 +1,5 @@
-/* What threads.c asks of the operating system: how many cores there are, a clock, a lock with a
- * condition, and threads.  POSIX and Windows. */
+/* What threads.c asks of the operating system: how many cores there are and the size of their L2, a
+ * clock, a lock with a condition, and threads.  POSIX and Windows. */
 #ifndef PK_SYSTEM_H
 #define PK_SYSTEM_H
 
@@ -123,6 +123,16 @@ static inline int available_cores(void)
     return cores < 1 ? 1 : cores;
 }
 #endif
+
+/* The bytes of the L2 cache of a core; 0 if the C library does not say. */
+static inline long l2_size(void)
+{
+#ifdef _SC_LEVEL2_CACHE_SIZE
+    return sysconf(_SC_LEVEL2_CACHE_SIZE);
+#else
+    return 0;
+#endif
+}
 
 #if defined(PK_POOL) || defined(PK_OPENMP)
 /* ---- a clock, a lock, a condition ------------------------------------------------------------ */

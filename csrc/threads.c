@@ -1,4 +1,4 @@
-/* pk_parallel, through which kernels use several cores, and the number of threads.  The build
+/* pk_parallel, through which kernels use several cores, the number of threads, and L2.  The build
  * chooses one of three backends: our own pool (PK_POOL), OpenMP (PK_OPENMP), or none.  Kernels call
  * pk_parallel; the binding calls the rest.  You may change a backend without touching another file.
  *
@@ -51,6 +51,17 @@ int pk_num_threads(void)
 }
 
 void pk_set_num_threads(int n) { atomic_store(&chosen, within_limits(n)); }
+
+size_t pk_l2_share(void)
+{
+    static atomic_size_t share; /* 0: not yet looked up, which takes a microsecond or more */
+    size_t bytes = atomic_load_explicit(&share, memory_order_relaxed);
+    if (!bytes) {
+        bytes = l2_size() >= 2 * PK_L2_SHARE ? 3 * PK_L2_SHARE / 2 : PK_L2_SHARE;
+        atomic_store(&share, bytes);
+    }
+    return bytes;
+}
 
 /* ---- the backends ---------------------------------------------------------------------------- */
 

@@ -18,6 +18,8 @@ cdef const pk_field *common_fields
 
 cdef void *(*take_memory)(size_t size) noexcept nogil
 cdef void (*give_memory)(void *memory) noexcept nogil
+cdef size_t (*room_of)(size_t size) noexcept nogil
+cdef void *(*aligned)(void *begin, size_t size) noexcept nogil
 cpdef object new_array(tuple shape, dtype)
 cpdef object new_like(like)
 cdef object new_matrix(Py_ssize_t rows, Py_ssize_t columns, dtype)

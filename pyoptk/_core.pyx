@@ -179,6 +179,8 @@ cdef extern from "../memory.h":  # beside the headers of the C API
     void *pk_take_memory(size_t size) noexcept nogil
     void pk_give_memory(void *memory) noexcept nogil
     size_t pk_release_memory(Py_ssize_t most) noexcept nogil
+    size_t pk_room_of(size_t size) noexcept nogil
+    void *pk_aligned(void *begin, size_t size) noexcept nogil
 
 cdef extern from *:
     """
@@ -191,6 +193,7 @@ cdef extern from *:
     object PyDataMem_SetHandler(object handler)
 
 take_memory, give_memory = pk_take_memory, pk_give_memory
+room_of, aligned = pk_room_of, pk_aligned
 cdef object _handler = PyCapsule_New(&pk_handler, b"mem_handler", NULL)
 cdef object _ndarray = _np.ndarray, _f64 = _np.dtype("f8")
 cdef object _empty = _np.empty, _empty_like = _np.empty_like

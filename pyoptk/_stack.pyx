@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t, uint8_t, uintptr_t
 from libc.string cimport memset
 
 from ._arrays cimport Buffers, borrow, check_shape, is_adjacent, size_of
-from ._core cimport bf16_products, cell_table, math_table, new_array, num_threads
+from ._core cimport aligned, bf16_products, cell_table, math_table, new_array, num_threads, room_of
 from .capi cimport (
     PK_F32, PK_F64, PK_GRU, PK_GRU_BEFORE, PK_GRU_NORMED, PK_LSTM, PK_LSTM_COUPLED, PK_LSTM_NORMED,
     PK_RNN, PK_SAVE_FULL, PK_SAVE_MINIMAL, PK_SAVE_NOTHING, PyArray_DATA, PyArrayObject,
@@ -173,14 +173,14 @@ cdef class Stack:
 
     cdef void *get(self, elements) except NULL:
         """New memory on a cache line, not initialized. `elements` is an int of any size."""
-        size = elements * self.itemsize + 64
-        cdef void *raw = PyMem_Malloc(size) if size < 2**63 else NULL
+        size = elements * self.itemsize
+        cdef void *raw = PyMem_Malloc(size + room_of(size)) if size < 2**62 else NULL
         if raw == NULL:
             raise MemoryError(f"no {size} bytes for T {self.T}, B {self.B}, I {self.I} and "
                               f"H {self.H}")
         self.owned.append(<uintptr_t> raw)
         self.nbytes += size
-        return <char *> raw + (64 - <uintptr_t> raw % 64)
+        return aligned(raw, size)
 
     cdef pk_sequence new_between(self) except *:
         cdef pk_sequence s

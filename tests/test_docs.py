@@ -281,7 +281,8 @@ def test_the_table_of_defaults_is_that_of_the_code():
 # document, what it says, what the C sources say
 FIGURES = [
     ("docs/decisions.md", "48 rows of one panel", r"\bROW_BLOCK = 48\b"),
-    ("docs/decisions.md", "exceed 1 MiB", r"\bL2_SHARE = 1 << 20\b"),
+    ("docs/decisions.md", "exceed 1 MiB", r"\bPK_L2_SHARE = 1 << 20\b"),
+    ("docs/decisions.md", "or 1.5 MiB where L2 has 2", r">= 2 \* PK_L2_SHARE \? 3 \* PK_L2_"),
     ("docs/decisions.md", "some 512 rows", r"\+ 512 / \("),
     ("docs/decisions.md", "fewer than 32 rows in all", r"\bROWS_WORTH_PACKING = 32\b"),
     (

@@ -15,7 +15,8 @@ from pyoptk.layers import Activation, Dropout, Last, LayerNorm, Linear
 handler_of = getattr(np, "_core", None) or np.core
 handler_of = handler_of.multiarray.get_handler_name
 KEPT, LARGE, OURS = 1 << 26, 1 << 14, "pyoptk"  # csrc/memory.h
-SIZES = [(2, 3), (63, 64), (64, 64), (65, 64), (5, 40, 40), (300, 1000)]
+HUGE = 1 << 21  # a page
+SIZES = [(2, 3), (63, 64), (64, 64), (65, 64), (5, 40, 40), (300, 1000), (600, 1000)]
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +47,7 @@ def test_a_result_is_an_ordinary_array(shape, dtype):
     assert y.flags.owndata
     assert y.flags.carray
     assert not large or address(y) % 64 == 0
+    assert y.nbytes < HUGE or sys.platform != "linux" or address(y) % HUGE == 0
     assert handler_of(np.empty(shape, dtype)) != OURS
     y[...] = 1
     for other in (y.copy(), pickle.loads(pickle.dumps(y)), y.reshape(-1).view()):

@@ -28,6 +28,7 @@ MEMORY = {
     "RNN, three layers": ({"cell": "RNN tanh", "num_layers": 3}, 3 + 1 / np.sqrt(T) + 2),
     "two minimal": ({"num_layers": 2, "save": "minimal"}, 2 + 7 / np.sqrt(T) + 1),
 }
+PADDED = {"normed": 1}  # arrays of 2 MiB or more, which begin at a huge page
 
 
 def without_cell(options):
@@ -52,7 +53,8 @@ def test_a_training_step_needs_the_memory_that_is_documented(row, isa):
     below = max(w.shape[1] for name, w in lstm.params.items() if name.startswith("weight_ih"))
     packed = D * 4 * H * (1 + below + H + 2 * 64 + below + H) * 4 + 512 * 64 * 4
     states = 12 * lstm.num_layers * D * B * H * 4
-    assert documented <= peak <= documented + packed + states + 20_000
+    unused = PADDED.get(row, 0) * 5 * 2**19
+    assert documented <= peak <= documented + packed + states + unused + 20_000
 
 
 @pytest.mark.parametrize("row", MEMORY)

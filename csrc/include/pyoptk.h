@@ -66,6 +66,11 @@ void pk_parallel(void (*fn)(void *arg, size_t chunk), void *arg, size_t chunks, 
 /* In fn: whether this thread is a worker, with 1 MiB of stack, and not a thread of the program. */
 int pk_on_worker(void);
 
+/* Bytes that probably stay in the L2 cache of a core: 1.5 MiB if it has 2 or more, else 1 MiB.  No
+ * result depends on it, so C programs need not ask. */
+enum { PK_L2_SHARE = 1 << 20 };
+size_t pk_l2_share(void);
+
 /* The first element of chunk c of n elements in `chunks` chunks; that of chunk `chunks` is n. */
 static inline size_t pk_chunk_begin(size_t n, size_t c, size_t chunks)
 {

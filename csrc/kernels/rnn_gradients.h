@@ -356,8 +356,8 @@ static void rnn_gradients_of(const rnn_run *run)
         const size_t of_w_hh = (1 + CELL_HAS_S) * round_up(job->R, width) / width;
         const size_t of_w_hr = projects(&job->s) ? round_up(job->s.H, width) / width : 0;
         const size_t parts = round_up(job->s.I, width) / width + of_w_hh + 1 + of_w_hr;
-        if (threads > 1)
-            of.groups = smaller(panels, 1 + 4 * threads / parts);
+        if (threads > 1) /* each part has as many tasks for every thread */
+            of.groups = smaller(panels, round_up(1 + 4 * threads / parts, threads));
         if (job->s.lengths)
             pk_parallel(rnn_close_gaps, &of, panels + projects(&job->s), run->nthreads);
         if (rounded(job->products) && !is_rounded_before_dx(job))

@@ -20,8 +20,8 @@ static size_t steps_of_block(const pk_rnn_shape *s)
     const size_t columns = OF_X.count * s->I + (OF_H.count + OF_S.count) * R;
     const size_t weights = times(times(H, elements_of(s->products, columns)), sizeof(real));
     const size_t cached =
-        takes_all(rounding_of(s->products)) ? 8 * (size_t)L2_SHARE : (size_t)L2_SHARE;
-    if ((weights < cached && s->B >= 2 * TILE_ROWS) || s->B >= 512)
+        takes_all(rounding_of(s->products)) ? 8 * (size_t)L2_SHARE : pk_l2_share();
+    if ((weights <= cached && s->B >= 2 * TILE_ROWS) || s->B >= 512)
         return 1;
     return smaller(1 + 512 / (s->B + 1), s->T ? s->T : 1);
 }

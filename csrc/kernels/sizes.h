@@ -13,7 +13,8 @@ PK_INLINE size_t times(size_t a, size_t b)
 
 PK_INLINE size_t plus(size_t a, size_t b) { return a > SIZE_MAX - b ? SIZE_MAX : a + b; }
 
-enum { L2_SHARE = 1 << 20 }; /* bytes that probably stay in the L2 cache of a core */
+/* Bytes that probably stay in the L2 cache of a core; pk_l2_share may know more. */
+enum { L2_SHARE = PK_L2_SHARE };
 
 /* Bytes of scratch memory that holds so many elements after align(). */
 #define PK_SCRATCH_BYTES(elements) plus(times(elements, sizeof(real)), ALIGNMENT)

@@ -187,6 +187,7 @@ static void test_a_forked_child_can_go_on(void)
 static void test_number_of_threads(void)
 {
     const int preset = pk_num_threads();
+    CHECK(pk_l2_share() == PK_L2_SHARE || pk_l2_share() == 3 * PK_L2_SHARE / 2);
     CHECK(preset >= 1);
     pk_set_num_threads(3);
     CHECK(pk_num_threads() == 3);
