@@ -25,9 +25,9 @@ ROUNDED = (
     "L3 gives: together 0.22 of this roof, which takes 53, and with two threads 148"
 )
 KERNEL = (
-    "products take 85% of the time and have since come from 150 to 182 to 230 GFLOP/s (share now: "
-    "0.76 to 0.77; two threads 0.62 to 0.70); with all at the 0.97 that an assembly loop reaches "
-    "it would be 0.82 to 0.87: parts and what was tried in decisions.md"
+    "products take 85% of the time, at 182 to 230 GFLOP/s; the share is 0.76 to 0.77 while the "
+    "processor's other guests are calm, 0.63 to 0.70 while they are not; with all products at the "
+    "0.97 that an assembly loop reaches it would be 0.82 to 0.87: decisions.md"
 )
 PAIRS = (
     "this roof is that of tiles; of vdpbf16ps in registers, 124 GFLOP/s here, one thread reaches "
