@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 # Other libraries' names of an argument or attribute, and ours: the first that the object has.
-_ELSEWHERE = {
+_ELSEWHERE: dict[str, tuple[str, ...]] = {
     "learning_rate": ("lr",), "eta": ("lr",), "step_size": ("lr",), "stepsize": ("lr",),
     "alpha": ("rho", "lr"), "decay": ("rho", "weight_decay"), "smoothing_constant": ("rho",),
     "betas": ("beta1 and beta2",), "b1": ("beta1",), "b2": ("beta2",), "beta_1": ("beta1",),
@@ -17,7 +17,10 @@ _ELSEWHERE = {
     "param_groups": ("groups",), "mask": ("decay_mask",), "nesterovs_momentum": ("nesterov",),
     "units": ("hidden_size", "outputs"), "n_hidden": ("hidden_size",),
     "input_dim": ("input_size", "rows"),
-    "time_major": ("batch_first",), "parameters": ("params",), "named_parameters": ("params",),
+    "time_major": ("batch_first",), "layout": ("batch_first",), "input_forget": ("coupled",),
+    "linear_before_reset": ("reset_after",), "activations": ("nonlinearity",),
+    "clip": (),  # ONNX's is not cell_clip
+    "parameters": ("params",), "named_parameters": ("params",),
     "weights": ("params",), "trainable_variables": ("params",), "get_weights": ("state_dict",),
     "set_weights": ("load_state_dict",), "update": ("step",), "minimize": ("step",),
     "apply_gradients": ("step",), "variables": ("state",), "validation_data": ("validation",),
@@ -37,7 +40,8 @@ def question(name: str, known: Iterable[str]) -> str:
     """For error messages: which of the known names is meant, or an empty string."""
     from difflib import get_close_matches  # here, because it takes 2 ms
 
-    meant = _meant(name, known) or get_close_matches(name, known, 1)
+    similar = [] if _ELSEWHERE.get(name) == () else get_close_matches(name, known, 1)
+    meant = _meant(name, known) or similar
     return f"; did you mean {meant[0]}?" if meant else ""
 
 

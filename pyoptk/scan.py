@@ -68,7 +68,7 @@ def linear_scan(
     """
     if out is not None and out is not a and out is not b and isinstance(b, np.ndarray):
         check_array("out", out, b.dtype, b.shape)
-    a, b, h0 = only_read("a", a), only_read("b", b), only_read("h0", h0)
+    a, b, h0 = only_read("a", a), only_read("b", b), _start(h0)
     h = _like("b", b) if out is None else out
     _forward(a, b, h, h0, reverse=reverse, resets=resets)
     return h
@@ -113,9 +113,8 @@ def linear_scan_backward(
     """
     if out is not None and (not isinstance(out, tuple | list) or len(out) != 2):
         raise TypeError(f"out: expected two arrays or None, got {_checks.described(out)}")
-    dh, a, h, h0 = (
-        only_read(name, one) for name, one in (("dh", dh), ("a", a), ("h", h), ("h0", h0))
-    )
+    dh, a, h = (only_read(name, one) for name, one in (("dh", dh), ("a", a), ("h", h)))
+    h0 = _start(h0)
     da, db = (_like("a", a), _like("dh", dh)) if out is None else out
     dh0 = None if h0 is None else _like("h0", h0)
     _backward(a, h, dh, da, db, h0, dh0, reverse=reverse, resets=resets)
@@ -204,6 +203,12 @@ def discounted_returns(
     if last is not None:
         check_array("last", last, rewards.dtype, rewards.shape[1:])
     return _sum_backwards(discount, rewards, last)
+
+
+def _start(h0: Any) -> Any:
+    """h0 in the order of memory that kernels take."""
+    h0 = only_read("h0", h0)
+    return h0.copy("C") if isinstance(h0, np.ndarray) and not h0.flags.c_contiguous else h0
 
 
 def _sum_backwards(a: Array, b: Array, last: Array | None = None) -> Array:

@@ -69,7 +69,7 @@ def fill_from_torch(layers: Layers, state: Mapping[str, Any]) -> None:
         if mine.keys() != other.keys():
             raise ValueError(f"state: expected {', '.join(mine)}, got {', '.join(other.values())}")
         pairs |= {other[name]: mine[name] for name in mine}
-    arrays = {name: array_of(state[name]) for name in pairs}
+    arrays = {name: array_of(state[name], f"state[{name!r}]") for name in pairs}
     check_arrays({name: own[mine] for name, mine in pairs.items()}, arrays, "state")
     fill_arrays({name: own[mine] for name, mine in pairs.items()}, arrays)
 

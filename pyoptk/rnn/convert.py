@@ -62,7 +62,7 @@ class ConvertedLayer(Layer[State]):
         if not isinstance(prefix, str):
             raise TypeError(f"prefix: expected a str, got {prefix!r}")
         arrays = {
-            name.removeprefix(prefix): array_of(array)
+            name.removeprefix(prefix): array_of(array, f"state[{name!r}]")
             for name, array in state.items()
             if name.startswith(prefix)
         }
@@ -110,7 +110,8 @@ class ConvertedLayer(Layer[State]):
         kernel, recurrent, bias : arrays [I, G * H], [H, G * H], [G * H], or lists of such
             As ``get_weights()`` returns them; the bias of a GRU is [2, 3H], but [3H] with the
             keyword ``reset_after=False``, which is also Keras's. A list has an array for each layer
-            or, if `bidirectional`, two: forward, backward. Without bias None.
+            or, if `bidirectional`, two: forward, backward. Without bias None. A bias [8H], or [6H]
+            of a GRU, is that of CuDNNLSTM or CuDNNGRU; all three are then taken as those have them.
 
         Raises
         ------
@@ -124,6 +125,7 @@ class ConvertedLayer(Layer[State]):
         if rest:
             raise ValueError(f"kernel: expected two arrays for each layer, got {2 * L + rest}")
         layer = cls._of(given["kernel"][0], I, H, L, bool(biases), bidirectional, settings)
+        layer._unpack_cudnn(given)
         check_like(layer.to_keras(), given)
         layer.flat_params[:] = 0  # there is no second bias
         for i, part in enumerate(layer._parts()):
@@ -193,6 +195,22 @@ class ConvertedLayer(Layer[State]):
         ]
         return bare(Ws), bare(Rs), bare(Bs)
 
+    def _unpack_cudnn(self, given: dict[str, list[Array]]) -> None:
+        """Change weights of CuDNNLSTM or CuDNNGRU, which their bias tells, to those of LSTM or GRU.
+
+        Keras does the same when it loads a file: cuDNN has a gate as [H, I] in memory.
+        """
+        H, G, biases = self.hidden_size, self.gates, given.get("bias", [])
+        for i, bias in enumerate(biases if self.cell in ("lstm", "gru") else []):
+            kernel, recurrent = given["kernel"][i], given["recurrent"][i]
+            shapes = kernel.shape[1:], recurrent.shape, bias.shape
+            if shapes == ((G * H,), (H, G * H), (2 * G * H,)):
+                turned = [k.reshape(H, len(k)).T for k in np.hsplit(kernel, G)]
+                given["kernel"][i] = np.hstack(turned)
+                given["recurrent"][i] = np.hstack([k.T for k in np.hsplit(recurrent, G)])
+                both = bias.reshape(2, G * H)
+                biases[i] = both if self.keras_biases == 2 else both.sum(0)
+
     def check_default(self, library: str, names: tuple[str, ...]) -> None:
         for name in names:
             default, value = type(self)._arguments[name].default, getattr(self, name)
@@ -254,15 +272,19 @@ def bare(arrays: list[Array]) -> Any:
     return arrays if len(arrays) > 1 else arrays[0] if arrays else None
 
 
-def array_of(weight: Any) -> Array:
+def array_of(weight: Any, name: str) -> Array:
     """A weight as an array; also a parameter of PyTorch's."""
-    return np.asarray(weight.detach() if hasattr(weight, "detach") else weight)
+    try:
+        return np.asarray(weight.detach() if hasattr(weight, "detach") else weight)
+    except (RuntimeError, TypeError, ValueError) as error:  # such as a tensor of bfloat16
+        got = f"{getattr(weight, 'dtype', type(weight).__name__)} ({error})"
+        raise TypeError(f"{name}: expected what numpy.asarray takes, got {got}") from None
 
 
 def lists(**given: Any) -> dict[str, list[Array]]:
     """Lists of arrays, equally many of each."""
     lists = {
-        name: [array_of(a) for a in (some if isinstance(some, list | tuple) else [some])]
+        name: [array_of(a, name) for a in (some if isinstance(some, list | tuple) else [some])]
         for name, some in given.items()
     }
     first, count = next((name, len(arrays)) for name, arrays in lists.items())
