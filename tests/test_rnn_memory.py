@@ -24,11 +24,14 @@ MEMORY = {
         {"cell": "LSTM normed", "save": "minimal"},
         2 + (12 + (3 * 16 + 6) / H) / np.sqrt(T),
     ),
+    "GRU": ({"cell": "GRU"}, 5),
+    "GRU before, minimal": ({"cell": "GRU before", "save": "minimal"}, 1 + 5 / np.sqrt(T)),
+    "GRU normed": ({"cell": "GRU normed"}, 11 + (16 + 6) / H),
     "RNN": ({"cell": "RNN tanh"}, 1 + 1 / np.sqrt(T)),
     "RNN, three layers": ({"cell": "RNN tanh", "num_layers": 3}, 3 + 1 / np.sqrt(T) + 2),
     "two minimal": ({"num_layers": 2, "save": "minimal"}, 2 + 7 / np.sqrt(T) + 1),
 }
-PADDED = {"normed": 1}  # arrays of 2 MiB or more, which begin at a huge page
+PADDED = {"normed": 1, "GRU normed": 1}  # arrays of 2 MiB or more, which begin at a huge page
 
 
 def without_cell(options):

@@ -123,9 +123,9 @@ class LSTM(ConvertedLayer[tuple[Array, Array]]):
     as much for each layer but the last if bidirectional; as much again with dropout; and the packed
     weights of the largest layer. With ``save="minimal"`` the first is
     L D (T+1) B P + (L+5) D B P sqrt(T), or somewhat more with few rows. A projection needs
-    D T B (P + R) more, with "minimal" sqrt(T) instead of T. With `layer_norm` the first is
-    14 L D (T+1) B P, or with "minimal" 2 L D (T+1) B P + 12 D B P sqrt(T), and its rows are an odd
-    number of cache lines long. This memory stays for the
+    D T B (P + R) more, R rounded up to a multiple of 64 at most, with "minimal" sqrt(T) instead
+    of T. With `layer_norm` the first is 14 L D (T+1) B P, or with "minimal" 2 L D (T+1) B P +
+    12 D B P sqrt(T), and its rows are an odd number of cache lines long. This memory stays for the
     next call with the same T and B; then only outputs are new arrays, and with `out` not even `y`
     and `dx`.
 
@@ -305,7 +305,8 @@ class GRU(ConvertedLayer[Array]):
     A training step keeps 5 L D (T+1) B P elements for backward, with P = H rounded up to whole
     vectors; with ``save="minimal"`` L D (T+1) B P, and some 4 D B P sqrt(T) for the gates of a
     window of steps. Between layers it needs what an `LSTM` needs. With ``reset_after=False`` there
-    is T B P more for backward, or with "minimal" B P sqrt(T).
+    is T B P more for backward, or with "minimal" B P sqrt(T). With `layer_norm` the first is
+    11 L D (T+1) B P, or with "minimal" L D (T+1) B P + 10 D B P sqrt(T).
 
     Examples
     --------
