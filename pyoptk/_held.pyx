@@ -340,13 +340,16 @@ cdef class Held(Buffers):
 
 
 cdef class Averaged:
-    """Context manager: within it the parameters have the values of `others`, and no step runs."""
-    cdef Held held
+    """Context manager: within it the parameters have the values of `others`, and no step runs.
+
+    `whole`: of whose parameters they are parts; all of these are restored.
+    """
+    cdef Held held, whole
     cdef Buffers averages
     cdef list saved
 
-    def __cinit__(self, Held held not None, list others):
-        self.held = held
+    def __cinit__(self, Held held not None, list others, Held whole=None):
+        self.held, self.whole = held, held if whole is None else whole
         if len(others) != held.count:
             raise ValueError("averages: expected one for each parameter")
         self.averages = self.taken(others)
@@ -364,19 +367,20 @@ cdef class Averaged:
 
     def __enter__(self):
         _lock = self.held.lock("averaged")
-        self.held.check_entries()
-        for i in range(self.held.count):
-            self.held.check_array(i, True)
-        self.saved = [_np.array(array) for array in self.held.arrays]
-        self.held.averaging = True
+        self.whole.check_entries()
+        for i in range(self.whole.count):
+            self.whole.check_array(i, True)
+        self.saved = [_np.array(array) for array in self.whole.arrays]
+        self.held.averaging = self.whole.averaging = True
         self.fill(self.averages)
 
     def __exit__(self, *error):
         cdef Py_ssize_t i
+        cdef Held whole = self.whole
         if self.saved is not None:
-            for i in range(self.held.count):
-                memcpy(self.held.held[i].buf, data_of(self.saved[i]), self.held.held[i].len)
-            self.held.averaging, self.saved = False, None
+            for i in range(whole.count):
+                memcpy(whole.held[i].buf, data_of(self.saved[i]), whole.held[i].len)
+            self.held.averaging, whole.averaging, self.saved = False, False, None
 
     def __del__(self):
         self.__exit__()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import accumulate
@@ -21,6 +23,7 @@ from .._pieces import Pieces
 from ..optim.stateful import at_once
 from ..params import Params
 from . import shards
+from .arguments import ADDRESS, digests
 from .shards import GRAIN, Array
 
 
@@ -62,6 +65,9 @@ class Exchange:
     given: NDArray[np.bool_]
     levels: list[list[Any]]
     begun: bool
+    broken = agreed = False  # by an exception; by one that all ranks raise
+    token: int  # of the settings, and of how many steps were taken
+    _settings: Any = None
     _rows: list[Array]
     _at: NDArray[np.intp]  # addresses of `levels`
 
@@ -124,16 +130,40 @@ class Exchange:
         """Raise, on all ranks, unless they have the same; then take the parameters of rank 0."""
         if self.size == 1:
             return
+        self.compare(digests)
+        for row in self._rows:
+            self._comm.Bcast(row.view(np.uint16) if row.itemsize == 2 else row)
+
+    def compare(self, digests: dict[str, str]) -> None:
+        """Raise, on all ranks, unless they have the same."""
         every = self._comm.allgather(digests)
         for name in dict.fromkeys(name for one in every for name in one):
             others = [r for r, one in enumerate(every) if one.get(name) != every[0].get(name)]
             if others:
+                self.agreed = True
                 raise ValueError(
                     f"{name}: expected the same on all ranks, got another on rank "
                     f"{', '.join(map(str, others))} than on rank 0"
                 )
-        for row in self._rows:
-            self._comm.Bcast(row.view(np.uint16) if row.itemsize == 2 else row)
+
+    def is_like(self, other: Exchange) -> bool:
+        """Whether both are of the same ranks, in the same order. Not collective."""
+        if self.size == 1 or other.size == 1:
+            return self.size == other.size
+        return self._mpi.Comm.Compare(self._comm, other._comm) <= self._mpi.CONGRUENT
+
+    def note(self, plan: Any) -> None:
+        """Note what has to be the same on all ranks in a step; `finish` compares it."""
+        if plan.settings is not self._settings:
+            self._settings = plan.settings
+            text = re.sub(ADDRESS, "", repr(self._settings[:2]))
+            self._crc = zlib.crc32(text.encode())
+        self._calls, self.token = plan.calls, self._crc ^ plan.calls
+
+    def compare_notes(self) -> None:
+        """Raise, on all ranks, an error that names what differs."""
+        hyper, groups = self._settings[:2]
+        self.compare(digests(**hyper, groups=groups, calls=self._calls))
 
     # ---- the sum ---------------------------------------------------------------------------------
 
@@ -182,6 +212,21 @@ class Exchange:
         ]
 
     # ---- several ranks ---------------------------------------------------------------------------
+
+    def __enter__(self) -> None:
+        """Begin something in which ranks wait for each other, if an exception has ended no other.
+
+        Such an exception is of one rank, which does not wait for the others.
+        """
+        self.agreed = False
+        if self.broken:
+            raise RuntimeError(
+                "Sharded: expected ranks that have all done the same, got an exception that ended "
+                "an exchange before; make a new one on all ranks, and load a checkpoint"
+            )
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.broken = kind is not None and not self.agreed
 
     # What the classes of transport.py do, all ranks at once:
     finish: Any  # (whole): the sums of this rank's pieces, until `begin`; if not whole, then
