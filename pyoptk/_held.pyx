@@ -238,18 +238,18 @@ cdef class Held(Buffers):
                                f"is within averaged()")
         return lock
 
-    def locked(self, str what, bint known=False):
-        """`lock` for Python, a context manager; raises if a parameter was replaced or resized.
-
-        `known`: nobody else has the arrays.
-        """
-        cdef Py_ssize_t i
-        cdef _Lock lock = self.lock(what)
-        if not known:
-            self.check_entries()
-        for i in range(0 if known else self.count):
-            self.check_array(i, False)
+    def locked(self, str what, bint known=False, bint within_averaged=False):
+        """`lock` for Python, a context manager; `look`s unless nobody else has the arrays."""
+        cdef _Lock lock = self.lock(what, within_averaged)
+        known or self.look()
         return lock
+
+    def look(self, bytes given=None):
+        """Raise if a parameter was replaced or resized, or, if its byte is 1, is read-only."""
+        cdef Py_ssize_t i
+        self.check_entries()
+        for i in range(self.count):
+            self.check_array(i, given is not None and given[i])
 
     cdef entries_now(self):
         """The caller's dict or list; if it is nested, a flat dict of its arrays."""

@@ -60,7 +60,7 @@ def check_class(optimizer_class: Any) -> None:
 
 def check_comm(comm: Any) -> None:
     """Raise unless this is None or a communicator that can be used, of one group of ranks."""
-    mpi = sys.modules.get("mpi4py.MPI")
+    mpi: Any = sys.modules.get("mpi4py.MPI")
     kinds = () if mpi is None else mpi.Intracomm
     if comm is not None and (not isinstance(comm, kinds) or comm == mpi.COMM_NULL):
         freed = " without ranks, which was freed or never made" if isinstance(comm, kinds) else ""

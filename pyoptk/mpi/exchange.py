@@ -23,7 +23,7 @@ from .._pieces import Pieces
 from ..optim.stateful import at_once
 from ..params import Params
 from . import shards
-from .arguments import ADDRESS, digests
+from .arguments import ADDRESS, digests, label
 from .shards import GRAIN, Array
 
 
@@ -89,6 +89,7 @@ class Exchange:
         self.levels = [[None] * len(self._rows) for _ in range(max(self._depths))]
         self._rooms = [list(level) for level in self.levels]  # for sums, kept from step to step
         self._at = np.zeros((len(self.levels), len(self._rows)), np.intp)
+        self._apart = self._at.copy()
         sizes = [row.size for row in self._rows]
         self._buckets = shards.divide(sizes, self.size, bucket) if self.size > 1 else []
         shards_of = [[p for b in self._buckets for p in b.shards[r]] for r in range(self.size)]
@@ -148,9 +149,10 @@ class Exchange:
 
     def is_like(self, other: Exchange) -> bool:
         """Whether both are of the same ranks, in the same order. Not collective."""
-        if self.size == 1 or other.size == 1:
+        if other is self or self.size == 1 or other.size == 1:
             return self.size == other.size
-        return self._mpi.Comm.Compare(self._comm, other._comm) <= self._mpi.CONGRUENT
+        found = self._mpi.Comm.Compare(self._comm, other._comm)
+        return bool(found in (self._mpi.IDENT, self._mpi.CONGRUENT))
 
     def note(self, plan: Any) -> None:
         """Note what has to be the same on all ranks in a step; `finish` compares it."""
@@ -219,6 +221,8 @@ class Exchange:
         Such an exception is of one rank, which does not wait for the others.
         """
         self.agreed = False
+        if self._comm is not None and not self._comm:
+            raise RuntimeError("comm: expected a communicator, got one that was freed since")
         if self.broken:
             raise RuntimeError(
                 "Sharded: expected ranks that have all done the same, got an exception that ended "
@@ -247,6 +251,27 @@ class Exchange:
         self._tree.held.addresses(self.levels[t], self._at[t])
         if not self._at[t][params].all():
             raise ValueError("grads: expected the arrays that were added, got another shape")
+        self._check_apart(t)
+
+    def _check_apart(self, t: int) -> None:
+        """Raise if one of the sums number t overlaps a parameter: it is an array of the caller."""
+        begins = self._at[t]
+        if (begins == self._apart[t]).all():
+            return  # they are where they were
+        sizes = np.array([row.size for row in self._rows])
+        params = np.flatnonzero(sizes)
+        params = params[np.argsort(self._params[params])]
+        ends = self._params[params] + (sizes * self._bytes)[params]
+        last = np.searchsorted(self._params[params], begins + sizes * self._item) - 1
+        found = np.flatnonzero((begins > 0) & (sizes > 0) & (last >= 0))  # `last` begins before it
+        found = found[ends[last[found]] > begins[found]]
+        if found.size:
+            i = int(found[0])
+            raise ValueError(
+                f"{label(self._tree, i)}: expected memory of its own, got an array that overlaps "
+                "a parameter"
+            )
+        self._apart[t] = begins
 
     def _cut(self, pieces: Array) -> list[Array]:
         """Each piece of this rank in an array of all."""

@@ -63,13 +63,13 @@ class Sharded(Uncopied):
     mine : range
         Which of the micro-batches 0..micro-1 this rank brings; empty if there are more ranks.
     optimizer : Optimizer
-        That of this rank's shard, with its part of the states. With several ranks no
-        hyper-parameter can be assigned to it.
+        That of this rank's shard, with its part of the states. Assign to the `Sharded` instead.
 
     Raises
     ------
     TypeError, ValueError
-        As from the optimizer; and, on all ranks, if an argument differs between them.
+        As from the optimizer; and, on all ranks, if an argument differs between them. `step`
+        compares what was assigned since.
 
     Examples
     --------
@@ -112,9 +112,8 @@ class Sharded(Uncopied):
         bucket = _checks.check_integer("bucket", bucket, GRAIN, 2**40, f"an integer >= {GRAIN:,}")
         _checks.check_choice("reduction", reduction, ("mean", "sum"))
         self._tree = Params(params, dtypes_of(settings.get("dtype")))
-        self._rows = [array.reshape(-1) for array in self._tree.arrays]
         self._exchange = exchange_of(self._tree, comm, micro, bucket)
-        self._alone = self._exchange.size == 1
+        self._alone, self._rows = self._exchange.size == 1, self._exchange._rows
         shown: Any = self._tree.like([row[:0] for row in self._rows])
         if self._alone:  # a generator is used up
             shown = self._tree.arrays if isinstance(params, Iterator) else params
@@ -193,6 +192,10 @@ class Sharded(Uncopied):
         TypeError, ValueError
             For a gradient that does not fit or comes once too often; nothing has been added then.
         """
+        with self._tree.held.locked("add", True, True):
+            self._add(grads)
+
+    def _add(self, grads: Grads) -> None:
         quietly(at_once, self._adding(grads)[0])
         quietly(self._exchange.send)
 
@@ -217,41 +220,40 @@ class Sharded(Uncopied):
         TypeError, ValueError
             As from `add`.
         RuntimeError
-            If gradients of this rank are missing.
+            If gradients of this rank are missing; in one of two threads at once.
         FloatingPointError
             On all ranks, for ``on_nonfinite="raise"``; the micro-batches are dropped.
         """
-        plain = self._alone and len(self.mine) == 1 and self._factor == 1
+        plain = self._alone and len(self.mine) == self._factor == 1
         if plain and grads is not None and not self._exchange.begun:
             self.optimizer.step(grads)
             return
-        if self._alone:
-            self._step_alone(grads)
-            return
+        with self._tree.held.locked("step", True):
+            (self._step_alone if self._alone else self._step_together)(grads)
+
+    def _step_together(self, last: Grads) -> None:
         self._exchange.located = -1  # gradients may have changed since
-        if grads is not None:
-            self.add(grads)
-        self._check_complete(self._exchange.seen)
+        if last is not None:
+            self._add(last)
+        self._check_complete(self._exchange.seen, self._exchange.given.tobytes())
         self.optimizer._prepare(self.optimizer._plan, self.optimizer._plan.settings)
         try:
             with self._exchange:
                 quietly(self._take_step)
                 self._exchange.settle()
-            for grad in self._to_zero:
-                grad[...] = 0
+            at_once([partial(grad.__setitem__, ..., 0) for grad in self._to_zero])
         finally:
             self._to_zero.clear()
             self._exchange.begin()
 
-    def _check_complete(self, seen: NDArray[np.intp]) -> None:
+    def _check_complete(self, seen: NDArray[np.intp], given: bytes) -> None:
         """Raise unless there are all micro-batches of this rank, for the arrays of the caller."""
         if (least := seen.min()) < len(self.mine):
             raise RuntimeError(
                 f"step: expected {len(self.mine)} micro-batches of this rank before it, got "
                 f"{least} of {arguments.label(self._tree, int(seen.argmin()))}"
             )
-        with self._tree.held.locked("step"):
-            pass  # no entry was replaced
+        self._tree.held.look(given)
 
     def _step_alone(self, last: Grads) -> None:
         """Add, step, and forget the micro-batches: no exception arrives in between."""
@@ -263,7 +265,7 @@ class Sharded(Uncopied):
             seen[i] += 1
             given[i] = given[i] or grad is not None
             sums[i] = array if sums[i] is None else sums[i]  # the sum will be in the first one
-        self._check_complete(seen)
+        self._check_complete(seen, bytes(given))
         self.optimizer._prepare(self.optimizer._plan, self.optimizer._plan.settings)
         grads = [one if some else None for one, some in zip(sums, given, strict=True)]
         drop = exchange.beginning()

@@ -238,6 +238,8 @@ class Near(Exchange):
         for t in range(many):
             if t != self.located:
                 self._locate(t)
+            else:
+                self._check_apart(t)
         known = (self._told[:many] == self._at[:many]).all() and (not many or self.given.all())
         self._new[0] = 2 * self.token + (not (known and self._placed))
         exchanged = partial(self._comm.Allgather, self._new, self._news)
