@@ -236,7 +236,8 @@ class Sharded(Uncopied):
         if last is not None:
             self._add(last)
         self._check_complete(self._exchange.seen, self._exchange.given.tobytes())
-        self.optimizer._prepare(self.optimizer._plan, self.optimizer._plan.settings)
+        for one in (self.optimizer, self._shadow):
+            one._prepare(one._plan, one._plan.settings)
         try:
             with self._exchange:
                 quietly(self._take_step)
@@ -301,7 +302,6 @@ class Sharded(Uncopied):
             pieces = zip(exchange.pieces, sums, strict=True)
             grads[:-1] = [one if exchange.given[p.param] else None for p, one in pieces]
         self._run(grads, scale * clip, (), (), exchange.near)
-        shadow._prepare(shadow._plan, shadow._plan.settings)
         shadow._plan.count_step(exchange.given.tobytes())
 
     def _run(
