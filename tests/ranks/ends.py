@@ -7,12 +7,17 @@ them, the run would hang. In the other jobs it ends the run.
 import os
 import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from mpi4py import MPI
 
 import pyoptk
 from pyoptk import mpi
+
+sys.path.append(str(Path(__file__).parents[2]))  # last, as in tests/test_mpi.py
+
+from bench import ranks as figures
 
 WORLD = MPI.COMM_WORLD
 LAST = WORLD.size - 1
@@ -42,7 +47,7 @@ def told(call):
     """What the call raises."""
     try:
         call()
-    except Exception as error:
+    except (AttributeError, RuntimeError, TypeError, ValueError, Stop) as error:
         return f"{type(error).__name__}: {error}"
     raise AssertionError("no error")
 
@@ -168,6 +173,8 @@ def alone():
     if before is not None:
         assert len(os.listdir("/proc/self/fd")) == before
     assert copy["w"].flags.owndata
+    figures.ROUNDS = 1
+    assert [len(times) for pair in figures.measure(WORLD, 2, 1000) for times in pair] == [1] * 4
 
 
 def crash_averaged(way=""):
