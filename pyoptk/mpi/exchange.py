@@ -98,6 +98,8 @@ class Exchange:
         self._order = shards.blocks_of(self.owned, sizes)  # and how many each rank has
         self._blocks = [sum(-(-(p.end - p.begin) // GRAIN) for p in some) for some in self.owned]
         if self.size > 1:
+            arrays = zip(tree.names, tree.arrays, strict=True)
+            self.compare(digests(params=[(name, a.shape, a.dtype.name) for name, a in arrays]))
             self._prepare()
         self.begin()
 

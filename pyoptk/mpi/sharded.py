@@ -124,11 +124,9 @@ class Sharded(Uncopied):
             arguments.refuse(name, value)
         self._factor = 1 / micro if reduction == "mean" else 1.0
         self._to_zero, self._norm, self._nothing = [], None, np.empty(0, self._exchange.dtype)
-        arrays = zip(self._tree.names, self._tree.arrays, strict=True)
         self._exchange.agree(arguments.digests(
             optimizer_class=optimizer_class.__qualname__, micro=micro, reduction=reduction,
-            params=[(name, a.shape, a.dtype.name) for name, a in arrays], bucket=bucket,
-            **settings,
+            bucket=bucket, **settings,
         ))  # fmt: skip
         if not self._alone:
             pieces = self._exchange.pieces

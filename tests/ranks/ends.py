@@ -142,6 +142,8 @@ def refuse():
     opt = made(params, micro=WORLD.size)
     params["b"].flags.writeable = False
     assert told(partial(step, opt)).startswith("ValueError: params['b']: expected a writable array")
+    params = {**arrays(), "d": np.ones(3, np.float32)} if IS_LAST else arrays()
+    assert told(partial(made, params)).startswith("ValueError: params: expected the same on all")
     within = WORLD.Dup()
     opt = made(comm=within)
     alone = made(comm=MPI.COMM_SELF)
