@@ -16,11 +16,19 @@ def test_a_rank_in_an_error_waits_for_no_other_and_wrong_uses_are_refused(ranks)
 
 
 @needs_mpi
-@pytest.mark.parametrize("job", ["crash_averaged", "crash_averaged_messages", "crash_sent"])
-def test_an_exception_in_one_rank_ends_those_that_wait_for_it(job):
-    done = start(2, "-m", "mpi4py", JOBS, job)
+@pytest.mark.parametrize(
+    ("job", "message"),
+    [
+        ("crash_averaged", "Stop: the data of this rank are wrong"),
+        ("crash_sent", "Stop: the data of this rank are wrong"),
+        ("demo", "pyoptk: error: the data.csv: No such file or directory"),
+    ],
+)
+def test_an_exception_in_one_rank_ends_those_that_wait_for_it(job, message):
+    options = ("-m", "mpi4py") if job != "demo" else ()
+    done = start(2, *options, JOBS, job)
     assert done.returncode != 0
-    assert "Stop: the data of this rank are wrong" in done.stderr
+    assert message in done.stderr
 
 
 @needs_mpi

@@ -14,6 +14,8 @@ from mpi4py import MPI
 
 import pyoptk
 from pyoptk import mpi
+from pyoptk.__main__ import main
+from pyoptk.demo import parallel
 
 sys.path.append(str(Path(__file__).parents[2]))  # last, as in tests/test_mpi.py
 
@@ -179,8 +181,13 @@ def alone():
     assert [len(times) for pair in figures.measure(WORLD, 2, 1000) for times in pair] == [1] * 4
 
 
-def crash_averaged(way=""):
-    os.environ["PYOPTK_MPI_MESSAGES"] = way
+def demo():
+    """Only the last rank lacks the file."""
+    parallel.WAIT = 0.1
+    sys.exit(main(["demo", "--mpi", "--no-plot", *["--data", "the data.csv"] * IS_LAST]))
+
+
+def crash_averaged():
     opt = made()
     with opt.averaged():
         stop()
@@ -193,8 +200,6 @@ def crash_sent():
     step(opt)
     step(opt)
 
-
-crash_averaged_messages = partial(crash_averaged, "1")
 
 if __name__ == "__main__":
     globals()[sys.argv[1]]()
