@@ -59,13 +59,12 @@ def check_class(optimizer_class: Any) -> None:
 
 
 def check_comm(comm: Any) -> None:
-    """Raise unless this is None or a communicator that can be used, of one group of ranks."""
-    mpi: Any = sys.modules.get("mpi4py.MPI")
-    kinds = () if mpi is None else mpi.Intracomm
-    if comm is not None and (not isinstance(comm, kinds) or comm == mpi.COMM_NULL):
-        freed = " without ranks, which was freed or never made" if isinstance(comm, kinds) else ""
+    """Raise unless this is None or a communicator of one group of ranks."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    if comm is not None and not (mpi and isinstance(comm, mpi.Intracomm) and comm):
         raise TypeError(
-            f"comm: expected an mpi4py.MPI.Intracomm or None, got {type(comm).__name__}{freed}"
+            "comm: expected an mpi4py.MPI.Intracomm that was not freed, or None, got "
+            f"{type(comm).__name__}"
         )
 
 

@@ -150,7 +150,7 @@ class Exchange:
                 )
 
     def is_like(self, other: Exchange) -> bool:
-        """Whether both are of the same ranks, in the same order. Not collective."""
+        """Whether both are of the same ranks, in the same order."""
         if other is self or self.size == 1 or other.size == 1:
             return self.size == other.size
         found = self._mpi.Comm.Compare(self._comm, other._comm)
@@ -218,17 +218,14 @@ class Exchange:
     # ---- several ranks ---------------------------------------------------------------------------
 
     def __enter__(self) -> None:
-        """Begin something in which ranks wait for each other, if an exception has ended no other.
-
-        Such an exception is of one rank, which does not wait for the others.
-        """
+        """Begin what ranks do together, if no exception of one rank has ended that before."""
         self.agreed = False
         if self._comm is not None and not self._comm:
             raise RuntimeError("comm: expected a communicator, got one that was freed since")
         if self.broken:
             raise RuntimeError(
-                "Sharded: expected ranks that have all done the same, got an exception that ended "
-                "an exchange before; make a new one on all ranks, and load a checkpoint"
+                "Sharded: expected ranks that have all done the same, got an exception before; "
+                "make a new one on all ranks, and load a checkpoint"
             )
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -86,11 +86,10 @@ def shared(arrays: Arrays) -> Any:
 
 
 def _is_alone() -> bool:
-    """Whether there is certainly one rank: nobody else reads then, and pages may be large."""
-    mpi = sys.modules.get("mpi4py.MPI")
-    if mpi is None or not mpi.Is_initialized() or mpi.Is_finalized():
-        return False
-    return bool(mpi.COMM_WORLD.size == 1)
+    """Whether nobody else will read; ordinary memory may have large pages."""
+    mpi: Any = sys.modules.get("mpi4py.MPI")
+    known = mpi and mpi.Is_initialized() and not mpi.Is_finalized()
+    return bool(known and mpi.COMM_WORLD.size == 1)
 
 
 def segments() -> tuple[list[mmap.mmap], list[Segment]]:

@@ -25,8 +25,7 @@ Part = tuple[int, int, int]
 def _refused(optimizer: Any, name: str, value: Any) -> None:
     if name == "groups" or name in optimizer.hyper:
         raise AttributeError(
-            f"{name}: expected to be assigned to the Sharded, which knows all of it, got an "
-            "assignment to the optimizer of a shard"
+            f"{name}: expected to be assigned to the Sharded, got the optimizer of its shard"
         )
     assign(optimizer, name, value)
 
