@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import pyoptk
-from pyoptk._core import move
+from pyoptk._pieces import move
 from pyoptk.duel import machine
 from pyoptk.mpi import Sharded, shared
 

@@ -238,18 +238,18 @@ cdef class Held(Buffers):
                                f"is within averaged()")
         return lock
 
-    def locked(self, str what, bint known=False):
-        """`lock` for Python, a context manager; raises if a parameter was replaced or resized.
-
-        `known`: nobody else has the arrays.
-        """
-        cdef Py_ssize_t i
-        cdef _Lock lock = self.lock(what)
-        if not known:
-            self.check_entries()
-        for i in range(0 if known else self.count):
-            self.check_array(i, False)
+    def locked(self, str what, bint known=False, bint within_averaged=False):
+        """`lock` for Python, a context manager; `look`s unless nobody else has the arrays."""
+        cdef _Lock lock = self.lock(what, within_averaged)
+        known or self.look()
         return lock
+
+    def look(self, bytes given=None):
+        """Raise if a parameter was replaced or resized, or, if its byte is 1, is read-only."""
+        cdef Py_ssize_t i
+        self.check_entries()
+        for i in range(self.count):
+            self.check_array(i, given is not None and given[i])
 
     cdef entries_now(self):
         """The caller's dict or list; if it is nested, a flat dict of its arrays."""
@@ -340,13 +340,16 @@ cdef class Held(Buffers):
 
 
 cdef class Averaged:
-    """Context manager: within it the parameters have the values of `others`, and no step runs."""
-    cdef Held held
+    """Context manager: within it the parameters have the values of `others`, and no step runs.
+
+    `whole`: of whose parameters they are parts; all of these are restored.
+    """
+    cdef Held held, whole
     cdef Buffers averages
     cdef list saved
 
-    def __cinit__(self, Held held not None, list others):
-        self.held = held
+    def __cinit__(self, Held held not None, list others, Held whole=None):
+        self.held, self.whole = held, held if whole is None else whole
         if len(others) != held.count:
             raise ValueError("averages: expected one for each parameter")
         self.averages = self.taken(others)
@@ -364,19 +367,20 @@ cdef class Averaged:
 
     def __enter__(self):
         _lock = self.held.lock("averaged")
-        self.held.check_entries()
-        for i in range(self.held.count):
-            self.held.check_array(i, True)
-        self.saved = [_np.array(array) for array in self.held.arrays]
-        self.held.averaging = True
+        self.whole.check_entries()
+        for i in range(self.whole.count):
+            self.whole.check_array(i, True)
+        self.saved = [_np.array(array) for array in self.whole.arrays]
+        self.held.averaging = self.whole.averaging = True
         self.fill(self.averages)
 
     def __exit__(self, *error):
         cdef Py_ssize_t i
+        cdef Held whole = self.whole
         if self.saved is not None:
-            for i in range(self.held.count):
-                memcpy(self.held.held[i].buf, data_of(self.saved[i]), self.held.held[i].len)
-            self.held.averaging, self.saved = False, None
+            for i in range(whole.count):
+                memcpy(whole.held[i].buf, data_of(self.saved[i]), whole.held[i].len)
+            self.held.averaging, whole.averaging, self.saved = False, False, None
 
     def __del__(self):
         self.__exit__()

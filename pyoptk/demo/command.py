@@ -10,7 +10,7 @@ from pathlib import Path
 import pyoptk
 
 from . import forecast, linear, mlp
-from .parallel import world
+from .parallel import end_all, says, world
 from .parts import DemoError
 
 FORECAST_ONLY = ["data", "column", "season", "missing", "decimal"]
@@ -26,9 +26,13 @@ def main(options: argparse.Namespace) -> int:
         _run(options)
     except DemoError as error:
         message = " ".join(str(error).splitlines())
-        if options.comm is None or options.comm.rank == 0:
-            print(f"pyoptk: error: {message}", file=sys.stderr)
+        if options.comm is None or says(options.comm):
+            print(f"pyoptk: error: {message}", file=sys.stderr, flush=True)
         return 2
+    except BaseException:
+        if options.comm is not None:
+            end_all(1)
+        raise
     return 0
 
 

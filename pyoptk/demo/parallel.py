@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from .forecaster import LR, MAX_NORM, Forecaster
 from .parts import Array, DemoError
 
 MICRO = 4  # micro-batches of a step; more ranks than that only help to step
+WAIT = 1.0  # seconds, for other ranks with an error
 
 
 def world(threads: int | None) -> Any:
@@ -25,7 +27,30 @@ def world(threads: int | None) -> Any:
     if threads is None:
         here = MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED)
         pyoptk.set_num_threads(max(1, pyoptk.get_num_threads() // here.size))
-    return MPI.COMM_WORLD
+    return MPI.COMM_WORLD.Dup()
+
+
+def says(comm: Any) -> bool:
+    """Whether this rank is to print its error: rank 0 if all have one, else those that have.
+
+    In the latter case all ranks end when this one does.
+    """
+    from mpi4py import MPI
+
+    every, until = MPI.COMM_WORLD.Ibarrier(), time.monotonic() + WAIT
+    while not every.Test():
+        if time.monotonic() > until:
+            end_all(2)
+            return True
+        time.sleep(WAIT / 100)
+    return bool(comm.rank == 0)
+
+
+def end_all(status: int) -> None:
+    """Let all ranks end with this one."""
+    from mpi4py import run
+
+    run.set_abort_status(status)
 
 
 class ParallelForecaster(Forecaster):

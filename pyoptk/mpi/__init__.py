@@ -24,8 +24,8 @@ what they need from each other in `step`. Sums of squares over blocks of 4,096
 elements are gathered and added in the order of the model, for the norm. Each rank steps its shard;
 then the parameters are gathered.
 
-Failure. When one rank raises, the others wait for it. With ``mpiexec -n 4 python -m mpi4py
-train.py`` an exception ends all ranks, with its message.
+Failure. When one rank raises, the others wait for it, and it waits for none. With ``mpiexec -n 4
+python -m mpi4py train.py`` an exception ends all ranks, with its message.
 """
 
 from .files import save

@@ -8,17 +8,22 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from .. import _checks
 from ..optim.base import Optimizer
 from ..params import Params, listed
-from .exchange import Exchange
 from .shards import Array
+
+if TYPE_CHECKING:
+    from .exchange import Exchange
+
+ADDRESS = r" at 0x\w+"  # in the representation of a function
 
 _REFUSED = {
     "cautious": "its mean is over a whole array",
@@ -53,6 +58,16 @@ def check_class(optimizer_class: Any) -> None:
         )
 
 
+def check_comm(comm: Any) -> None:
+    """Raise unless this is None or a communicator of one group of ranks."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    if comm is not None and not (mpi and isinstance(comm, mpi.Intracomm) and comm):
+        raise TypeError(
+            "comm: expected an mpi4py.MPI.Intracomm that was not freed, or None, got "
+            f"{type(comm).__name__}"
+        )
+
+
 def refuse(name: str, value: Any) -> None:
     """Raise if this hyper-parameter, or one in `groups`, needs whole arrays."""
     if name == "groups" and isinstance(value, Mapping):
@@ -65,7 +80,7 @@ def refuse(name: str, value: Any) -> None:
 
 def digests(**arguments: Any) -> dict[str, str]:
     """A hash of each; of a function without a representation, only its name counts."""
-    texts = {name: re.sub(r" at 0x\w+", "", repr(value)) for name, value in arguments.items()}
+    texts = {name: re.sub(ADDRESS, "", repr(value)) for name, value in arguments.items()}
     return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
 
 

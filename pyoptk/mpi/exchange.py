@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import accumulate
@@ -21,6 +23,7 @@ from .._pieces import Pieces
 from ..optim.stateful import at_once
 from ..params import Params
 from . import shards
+from .arguments import ADDRESS, digests, label
 from .shards import GRAIN, Array
 
 
@@ -62,6 +65,9 @@ class Exchange:
     given: NDArray[np.bool_]
     levels: list[list[Any]]
     begun: bool
+    broken = agreed = False  # by an exception; by one that all ranks raise
+    token: int  # of the settings, and of how many steps were taken
+    _settings: Any = None
     _rows: list[Array]
     _at: NDArray[np.intp]  # addresses of `levels`
 
@@ -83,6 +89,7 @@ class Exchange:
         self.levels = [[None] * len(self._rows) for _ in range(max(self._depths))]
         self._rooms = [list(level) for level in self.levels]  # for sums, kept from step to step
         self._at = np.zeros((len(self.levels), len(self._rows)), np.intp)
+        self._apart = self._at.copy()
         sizes = [row.size for row in self._rows]
         self._buckets = shards.divide(sizes, self.size, bucket) if self.size > 1 else []
         shards_of = [[p for b in self._buckets for p in b.shards[r]] for r in range(self.size)]
@@ -91,6 +98,8 @@ class Exchange:
         self._order = shards.blocks_of(self.owned, sizes)  # and how many each rank has
         self._blocks = [sum(-(-(p.end - p.begin) // GRAIN) for p in some) for some in self.owned]
         if self.size > 1:
+            arrays = zip(tree.names, tree.arrays, strict=True)
+            self.compare(digests(params=[(name, a.shape, a.dtype.name) for name, a in arrays]))
             self._prepare()
         self.begin()
 
@@ -124,16 +133,41 @@ class Exchange:
         """Raise, on all ranks, unless they have the same; then take the parameters of rank 0."""
         if self.size == 1:
             return
+        self.compare(digests)
+        for row in self._rows:
+            self._comm.Bcast(row.view(np.uint16) if row.itemsize == 2 else row)
+
+    def compare(self, digests: dict[str, str]) -> None:
+        """Raise, on all ranks, unless they have the same."""
         every = self._comm.allgather(digests)
         for name in dict.fromkeys(name for one in every for name in one):
             others = [r for r, one in enumerate(every) if one.get(name) != every[0].get(name)]
             if others:
+                self.agreed = True
                 raise ValueError(
                     f"{name}: expected the same on all ranks, got another on rank "
                     f"{', '.join(map(str, others))} than on rank 0"
                 )
-        for row in self._rows:
-            self._comm.Bcast(row.view(np.uint16) if row.itemsize == 2 else row)
+
+    def is_like(self, other: Exchange) -> bool:
+        """Whether both are of the same ranks, in the same order."""
+        if other is self or self.size == 1 or other.size == 1:
+            return self.size == other.size
+        found = self._mpi.Comm.Compare(self._comm, other._comm)
+        return bool(found in (self._mpi.IDENT, self._mpi.CONGRUENT))
+
+    def note(self, plan: Any) -> None:
+        """Note what has to be the same on all ranks in a step; `finish` compares it."""
+        if plan.settings is not self._settings:
+            self._settings = plan.settings
+            text = re.sub(ADDRESS, "", repr(self._settings[:2]))
+            self._crc = zlib.crc32(text.encode())
+        self._calls, self.token = plan.calls, self._crc ^ plan.calls
+
+    def compare_notes(self) -> None:
+        """Raise, on all ranks, an error that names what differs."""
+        hyper, groups = self._settings[:2]
+        self.compare(digests(**hyper, groups=groups, calls=self._calls))
 
     # ---- the sum ---------------------------------------------------------------------------------
 
@@ -183,6 +217,20 @@ class Exchange:
 
     # ---- several ranks ---------------------------------------------------------------------------
 
+    def __enter__(self) -> None:
+        """Begin what ranks do together, if no exception of one rank has ended that before."""
+        self.agreed = False
+        if self._comm is not None and not self._comm:
+            raise RuntimeError("comm: expected a communicator, got one that was freed since")
+        if self.broken:
+            raise RuntimeError(
+                "Sharded: expected ranks that have all done the same, got an exception before; "
+                "make a new one on all ranks, and load a checkpoint"
+            )
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.broken = kind is not None and not self.agreed
+
     # What the classes of transport.py do, all ranks at once:
     finish: Any  # (whole): the sums of this rank's pieces, until `begin`; if not whole, then
     near: Pieces | None = None  # brings them part by part, or None if sums are always whole
@@ -202,6 +250,27 @@ class Exchange:
         self._tree.held.addresses(self.levels[t], self._at[t])
         if not self._at[t][params].all():
             raise ValueError("grads: expected the arrays that were added, got another shape")
+        self._check_apart(t)
+
+    def _check_apart(self, t: int) -> None:
+        """Raise if one of the sums number t overlaps a parameter: it is an array of the caller."""
+        begins = self._at[t]
+        if (begins == self._apart[t]).all():
+            return  # they are where they were
+        sizes = np.array([row.size for row in self._rows])
+        params = np.flatnonzero(sizes)
+        params = params[np.argsort(self._params[params])]
+        ends = self._params[params] + (sizes * self._bytes)[params]
+        last = np.searchsorted(self._params[params], begins + sizes * self._item) - 1
+        found = np.flatnonzero((begins > 0) & (sizes > 0) & (last >= 0))  # `last` begins before it
+        found = found[ends[last[found]] > begins[found]]
+        if found.size:
+            i = int(found[0])
+            raise ValueError(
+                f"{label(self._tree, i)}: expected memory of its own, got an array that overlaps "
+                "a parameter"
+            )
+        self._apart[t] = begins
 
     def _cut(self, pieces: Array) -> list[Array]:
         """Each piece of this rank in an array of all."""

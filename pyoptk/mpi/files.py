@@ -39,6 +39,10 @@ def save(path: str | os.PathLike[str], /, **parts: Any) -> None:
     if not sharded:
         raise ValueError("parts: expected a Sharded among them, got none; use pyoptk.save")
     exchange = next(iter(sharded.values()))._exchange
+    for name, part in sharded.items():
+        if not exchange.is_like(part._exchange):
+            first = next(iter(sharded))
+            raise ValueError(f"{name}: expected the communicator of {first}, got another")
     if exchange.size == 1:
         checkpoint.save(path, **parts | {name: part.optimizer for name, part in sharded.items()})
         return
@@ -47,13 +51,15 @@ def save(path: str | os.PathLike[str], /, **parts: Any) -> None:
     error: Exception | None = None
     with contextlib.ExitStack() as stack:
         spool: Any = None
+        for part in sharded.values():
+            stack.enter_context(part._exchange)
         try:
             if writes:
                 spool = stack.enter_context(tempfile.TemporaryFile(dir=folder))
         except OSError as cause:
             error = cause  # the other ranks send all the same
         places: dict[str, dict[str, Any]] = {}
-        for name, part in sharded.items():
+        for name, part in sorted(sharded.items()):
             places[name], error = _gather(part, spool, error)
         try:
             if writes and error is None:
@@ -61,7 +67,7 @@ def save(path: str | os.PathLike[str], /, **parts: Any) -> None:
                                                  for n, part in sharded.items()})  # fmt: skip
         except (ImportError, OSError, RuntimeError, TypeError, ValueError) as cause:
             error = cause
-    error = exchange.from_first(error)
+        error = exchange.from_first(error)
     if error is not None:
         raise error
 

@@ -12,26 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks, checkpoint
-from .._held import quietly
+from .._held import Averaged, quietly
 from .._pieces import Pieces
 from ..optim.base import Optimizer, Uncopied
 from ..optim.hyper import Grads
 from ..optim.narrow import dtypes_of
 from ..optim.stateful import Restoring, at_once
 from ..params import Arrays, Params
-from .arguments import (
-    PieceName,
-    adding,
-    check_class,
-    digests,
-    label,
-    piece_name,
-    refuse,
-    refuse_nonfinite,
-)
+from . import arguments, states
 from .exchange import Exchange
 from .shards import GRAIN, Array
-from .states import BLOCK, as_ours, made_of_parts, of_pieces, whole_states, with_our_masters
 from .transport import exchange_of
 
 # What is computed over all ranks, and therefore not by the optimizer of a shard.
@@ -53,7 +43,7 @@ class Sharded(Uncopied):
     params : array, or sequence or dict of arrays, nested or not
         As for the optimizer, on every rank. Changed in place: at first to those of rank 0.
     comm : mpi4py.MPI.Comm or None
-        None: this process alone, without MPI. To be freed after this object, if at all.
+        An intracommunicator, to be freed after this object, if at all. None: this process alone.
     micro : int
         Micro-batches of a step, over all ranks. The order of additions depends on it.
     reduction : {"mean", "sum"}
@@ -73,12 +63,13 @@ class Sharded(Uncopied):
     mine : range
         Which of the micro-batches 0..micro-1 this rank brings; empty if there are more ranks.
     optimizer : Optimizer
-        That of this rank's shard, with its part of the states.
+        That of this rank's shard, with its part of the states. Assign to the `Sharded` instead.
 
     Raises
     ------
     TypeError, ValueError
-        As from the optimizer; and, on all ranks, if an argument differs between them.
+        As from the optimizer; and, on all ranks, if an argument differs between them. `step`
+        compares what was assigned since.
 
     Examples
     --------
@@ -115,36 +106,36 @@ class Sharded(Uncopied):
         bucket: int = 1 << 20,
         **settings: Any,
     ) -> None:
-        check_class(optimizer_class)
+        arguments.check_class(optimizer_class)
+        arguments.check_comm(comm)
         micro = _checks.check_integer("micro", micro, 1, 2**31, "an integer >= 1")
         bucket = _checks.check_integer("bucket", bucket, GRAIN, 2**40, f"an integer >= {GRAIN:,}")
         _checks.check_choice("reduction", reduction, ("mean", "sum"))
         self._tree = Params(params, dtypes_of(settings.get("dtype")))
-        self._rows = [array.reshape(-1) for array in self._tree.arrays]
         self._exchange = exchange_of(self._tree, comm, micro, bucket)
-        self._alone = self._exchange.size == 1
+        self._alone, self._rows = self._exchange.size == 1, self._exchange._rows
         shown: Any = self._tree.like([row[:0] for row in self._rows])
         if self._alone:  # a generator is used up
             shown = self._tree.arrays if isinstance(params, Iterator) else params
         parts = [(i, 0, row.size) for i, row in enumerate(self._rows)]
-        self._shadow = self.optimizer = made_of_parts(optimizer_class, shown, parts, settings)
+        self._shadow = states.made_of_parts(optimizer_class, shown, parts, settings)
+        self.optimizer = self._shadow
         for name, value in (*self._shadow.hyper.items(), ("groups", self._shadow.groups)):
-            refuse(name, value)
+            arguments.refuse(name, value)
         self._factor = 1 / micro if reduction == "mean" else 1.0
         self._to_zero, self._norm, self._nothing = [], None, np.empty(0, self._exchange.dtype)
-        arrays = zip(self._tree.names, self._tree.arrays, strict=True)
-        self._exchange.agree(digests(
+        self._exchange.agree(arguments.digests(
             optimizer_class=optimizer_class.__qualname__, micro=micro, reduction=reduction,
-            params=[(name, a.shape, a.dtype.name) for name, a in arrays], bucket=bucket,
-            **settings,
+            bucket=bucket, **settings,
         ))  # fmt: skip
         if not self._alone:
             pieces = self._exchange.pieces
-            parts = [(p.param, p.begin // BLOCK, self._rows[p.param].size) for p in pieces]
+            parts = [(p.param, p.begin // states.BLOCK, self._rows[p.param].size) for p in pieces]
             own = settings | _OURS | self._settings(self._shadow.groups)
-            self.optimizer = made_of_parts(optimizer_class, self._views(), [*parts, (0, 0, 0)], own)
+            cls, parts = states.of_shard(optimizer_class), [*parts, (0, 0, 0)]
+            self.optimizer = states.made_of_parts(cls, self._views(), parts, own)
 
-    def _views(self) -> dict[PieceName, Array]:
+    def _views(self) -> dict[arguments.PieceName, Array]:
         """The pieces of this rank, and one without elements that every pattern finds.
 
         The latter is of 16 bits, if any parameter is, so that there is something for `master`.
@@ -154,9 +145,9 @@ class Sharded(Uncopied):
         for i, begin, end, _ in self._exchange.pieces:
             patterns, decays = shadow._kinds[shadow._of[i]]
             groups = [k for k, pattern in enumerate(every) if pattern in patterns]
-            name = piece_name(f"{i}:{begin}", groups, decays, repr(keys[i]))
+            name = arguments.piece_name(f"{i}:{begin}", groups, decays, repr(keys[i]))
             views[name] = self._rows[i][begin:end]
-        views[piece_name("none", range(len(every)), True, "None")] = min(
+        views[arguments.piece_name("none", range(len(every)), True, "None")] = min(
             self._rows, key=lambda row: row.itemsize
         )[:0]
         return views
@@ -199,14 +190,18 @@ class Sharded(Uncopied):
         TypeError, ValueError
             For a gradient that does not fit or comes once too often; nothing has been added then.
         """
+        with self._tree.held.locked("add", True, True):
+            self._add(grads)
+
+    def _add(self, grads: Grads) -> None:
         quietly(at_once, self._adding(grads)[0])
-        self._exchange.send()
+        quietly(self._exchange.send)
 
     def _adding(self, grads: Grads) -> tuple[list[Any], list[tuple[int, Any, Array]]]:
         """The calls that add gradients, and what they add: see `adding`."""
         zeroes = self._shadow._plan.zeroes() if self._shadow._plan.zero_grad else []
         to_zero = None if self._alone else self._to_zero  # else the optimizer does it
-        return adding(self._exchange, self._tree, grads, zeroes, to_zero)
+        return arguments.adding(self._exchange, self._tree, grads, zeroes, to_zero)
 
     # ---- stepping --------------------------------------------------------------------------------
 
@@ -223,40 +218,41 @@ class Sharded(Uncopied):
         TypeError, ValueError
             As from `add`.
         RuntimeError
-            If gradients of this rank are missing.
+            If gradients of this rank are missing; in one of two threads at once.
         FloatingPointError
             On all ranks, for ``on_nonfinite="raise"``; the micro-batches are dropped.
         """
-        plain = self._alone and len(self.mine) == 1 and self._factor == 1
+        plain = self._alone and len(self.mine) == self._factor == 1
         if plain and grads is not None and not self._exchange.begun:
             self.optimizer.step(grads)
             return
-        if self._alone:
-            self._step_alone(grads)
-            return
+        with self._tree.held.locked("step", True):
+            (self._step_alone if self._alone else self._step_together)(grads)
+
+    def _step_together(self, last: Grads) -> None:
         self._exchange.located = -1  # gradients may have changed since
-        if grads is not None:
-            self.add(grads)
-        self._check_complete(self._exchange.seen)
-        self.optimizer._prepare(self.optimizer._plan, self.optimizer._plan.settings)
+        if last is not None:
+            self._add(last)
+        self._check_complete(self._exchange.seen, self._exchange.given.tobytes())
+        for one in (self.optimizer, self._shadow):
+            one._prepare(one._plan, one._plan.settings)
         try:
-            quietly(self._take_step)
-            self._exchange.settle()
-            for grad in self._to_zero:
-                grad[...] = 0
+            with self._exchange:
+                quietly(self._take_step)
+                self._exchange.settle()
+            at_once([partial(grad.__setitem__, ..., 0) for grad in self._to_zero])
         finally:
             self._to_zero.clear()
             self._exchange.begin()
 
-    def _check_complete(self, seen: NDArray[np.intp]) -> None:
+    def _check_complete(self, seen: NDArray[np.intp], given: bytes) -> None:
         """Raise unless there are all micro-batches of this rank, for the arrays of the caller."""
         if (least := seen.min()) < len(self.mine):
             raise RuntimeError(
                 f"step: expected {len(self.mine)} micro-batches of this rank before it, got "
-                f"{least} of {label(self._tree, int(seen.argmin()))}"
+                f"{least} of {arguments.label(self._tree, int(seen.argmin()))}"
             )
-        with self._tree.held.locked("step"):
-            pass  # no entry was replaced
+        self._tree.held.look(given)
 
     def _step_alone(self, last: Grads) -> None:
         """Add, step, and forget the micro-batches: no exception arrives in between."""
@@ -268,7 +264,7 @@ class Sharded(Uncopied):
             seen[i] += 1
             given[i] = given[i] or grad is not None
             sums[i] = array if sums[i] is None else sums[i]  # the sum will be in the first one
-        self._check_complete(seen)
+        self._check_complete(seen, bytes(given))
         self.optimizer._prepare(self.optimizer._plan, self.optimizer._plan.settings)
         grads = [one if some else None for one, some in zip(sums, given, strict=True)]
         drop = exchange.beginning()
@@ -283,6 +279,7 @@ class Sharded(Uncopied):
         shadow, exchange = self._shadow, self._exchange
         scale, clip = self._factor * shadow.value("grad_scale"), 1.0
         most, heed = shadow.value("max_norm"), shadow.hyper["on_nonfinite"]
+        exchange.note(shadow._plan)
         sums = exchange.finish(most is not None or heed != "propagate")
         self._norm = None
         if most is not None or heed != "propagate":
@@ -290,7 +287,8 @@ class Sharded(Uncopied):
             self._norm = scale * norm
             if heed != "propagate" and not math.isfinite(self._norm):
                 if heed == "raise":
-                    refuse_nonfinite(self._tree, norms)
+                    exchange.agreed = True
+                    arguments.refuse_nonfinite(self._tree, norms)
                 for opt in (shadow, self.optimizer):
                     opt._plan.skipped += 1
                 return
@@ -302,7 +300,6 @@ class Sharded(Uncopied):
             pieces = zip(exchange.pieces, sums, strict=True)
             grads[:-1] = [one if exchange.given[p.param] else None for p, one in pieces]
         self._run(grads, scale * clip, (), (), exchange.near)
-        shadow._prepare(shadow._plan, shadow._plan.settings)
         shadow._plan.count_step(exchange.given.tobytes())
 
     def _run(
@@ -317,18 +314,18 @@ class Sharded(Uncopied):
     def averaged(self) -> contextlib.AbstractContextManager[None]:
         """Within ``with opt.averaged():`` the parameters are their moving averages, on all ranks.
 
-        They change in place. At the end they are restored bit for bit. A step within is refused.
+        They change in place. Each rank keeps a copy, and at the end, also by an exception, restores
+        them bit for bit without the others. A step within is refused.
         """
         return self.optimizer.averaged() if self._alone else self._averaged_everywhere()
 
     @contextlib.contextmanager
     def _averaged_everywhere(self) -> Iterator[None]:
-        try:
-            with self.optimizer.averaged():
+        own, averages = self.optimizer._params.held, self.optimizer._averages()
+        with Averaged(own, averages, self._tree.held):
+            with self._exchange:
                 self._exchange.gather()
-                yield
-        finally:
-            self._exchange.gather()
+            yield
 
     def check_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raise what `load_state_dict` would raise."""
@@ -336,8 +333,8 @@ class Sharded(Uncopied):
         if self._alone:
             self._shadow.check_state_dict(state)
             return
-        state = as_ours(state, self._shadow, self._tree)
-        expected = whole_states(self._shadow, self._tree)
+        state = states.as_ours(state, self._shadow, self._tree)
+        expected = states.whole_states(self._shadow, self._tree)
         found = {key: array for key, array in state.items() if key in expected}
         checkpoint.check_arrays(expected, found, "state")
         self._shadow.check_state_dict(self._numbers_of(state))
@@ -358,11 +355,11 @@ class Sharded(Uncopied):
             self._shadow.load_state_dict(state)
             return
         shadow, pieces = self._shadow, self._exchange.pieces
-        state, writes = with_our_masters(state, shadow, self._tree)
+        state, writes = states.with_our_masters(state, shadow, self._tree)
         if writes:  # not within averaged()
             self.optimizer._params.held.locked("load_state_dict")
-        ours = shadow._loaded(self._numbers_of(as_ours(state, shadow, self._tree)))
-        own = of_pieces(state, self._tree, pieces, self.optimizer)
+        ours = shadow._loaded(self._numbers_of(states.as_ours(state, shadow, self._tree)))
+        own = states.of_pieces(state, self._tree, pieces, self.optimizer)
         own["steps"] = np.array([*(state["steps"][piece.param] for piece in pieces), 0])
         own |= {name: state[name] for name in ("calls", "skipped")}
         for name, value in ours[1].hyper.items():
@@ -391,10 +388,11 @@ class Sharded(Uncopied):
         if name in Sharded.__annotations__:
             super().__setattr__(name, value)
             return
-        refuse(name, value)
+        arguments.refuse(name, value)
         setattr(self._shadow, name, value)
         if name not in _OURS and not self._alone:
-            setattr(self.optimizer, name, self._settings(self._shadow.groups).get(name, value))
+            own = self._settings(self._shadow.groups).get(name, value)
+            states.assign(self.optimizer, name, own)
 
     def __repr__(self) -> str:
         return f"Sharded({self._shadow!r}, rank {self._exchange.rank} of {self._exchange.size})"

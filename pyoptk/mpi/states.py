@@ -22,6 +22,24 @@ BLOCK, GROUP = 256, 64  # elements
 Part = tuple[int, int, int]
 
 
+def _refused(optimizer: Any, name: str, value: Any) -> None:
+    if name == "groups" or name in optimizer.hyper:
+        raise AttributeError(
+            f"{name}: expected to be assigned to the Sharded, got the optimizer of its shard"
+        )
+    assign(optimizer, name, value)
+
+
+def of_shard(optimizer_class: Any) -> Any:
+    """The class of an optimizer of a shard: hyper-parameters are set by `assign` alone."""
+    return type(optimizer_class.__name__, (optimizer_class,), {"__setattr__": _refused})
+
+
+def assign(optimizer: Any, name: str, value: Any) -> None:
+    """Set what the class `of_shard` refuses."""
+    super(type(optimizer), optimizer).__setattr__(name, value)
+
+
 def made_of_parts(optimizer_class: Any, params: Any, parts: list[Part], settings: Any) -> Any:
     """An optimizer of parts of arrays: of each the array's number, first block and elements."""
     made = optimizer_class.__new__(optimizer_class)

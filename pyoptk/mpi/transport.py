@@ -59,24 +59,30 @@ class Messages(Exchange):
         self._buffers: dict[tuple[str, int, int], Array] = {}
 
     def begin(self) -> None:
-        self._land()  # after an error
         super().begin()
         self._next = 0
 
     def finish(self, whole: bool) -> list[Array]:
         self.send()
         self._land()
-        self._comm.Allreduce(self._mpi.IN_PLACE, self.given, self._mpi.LOR)
+        n, token = self.given.size, np.array([self.token, ~self.token])
+        bits = np.unpackbits(token.view(np.uint8)).view(np.bool_)
+        told = np.concatenate([self.given, bits])
+        self._comm.Allreduce(self._mpi.IN_PLACE, told, self._mpi.LOR)
+        self.given[:] = told[:n]
+        if np.logical_and(*told[n:].reshape(2, -1)).any():  # a bit is set, and on another rank not
+            self.compare_notes()
         return self._views
 
     def send(self) -> None:
         """Send the buckets that are complete, in the same order on all ranks."""
-        while self._next < len(self._buckets):
-            k = self._next
-            if self.seen[self._buckets[k].params].min() < len(self.mine):
-                break
-            self._land(_IN_FLIGHT - 1)
-            self._send(k, self._shard[self._begins[k] : self._begins[k + 1]])
+        with self:
+            while self._next < len(self._buckets):
+                k = self._next
+                if self.seen[self._buckets[k].params].min() < len(self.mine):
+                    break
+                self._land(_IN_FLIGHT - 1)
+                self._send(k, self._shard[self._begins[k] : self._begins[k + 1]])
 
     def _send(self, k: int, shard: Array) -> None:
         """Begin to send bucket k, whose sums will be in `shard`."""
@@ -211,7 +217,7 @@ class Near(Exchange):
         )
         self._told = np.zeros((self._rounds + 1, len(self._rows)), np.intp)
         self._every = np.zeros((self.size, *self._told.shape), np.intp)
-        self._news, self._new = np.zeros(self.size, np.bool_), np.zeros(1, np.bool_)
+        self._news, self._new = np.zeros(self.size, np.int64), np.zeros(1, np.int64)
         space = np.empty(self._longest, self.dtype)
         self._views = [space[:size] for size in sizes]  # `near` brings others
 
@@ -232,14 +238,18 @@ class Near(Exchange):
         for t in range(many):
             if t != self.located:
                 self._locate(t)
+            else:
+                self._check_apart(t)
         known = (self._told[:many] == self._at[:many]).all() and (not many or self.given.all())
-        self._new[0] = not (known and self._placed)
+        self._new[0] = 2 * self.token + (not (known and self._placed))
         exchanged = partial(self._comm.Allgather, self._new, self._news)
-        self._together(exchanged, lambda: not (whole or self._news.any()))
-        if self._news.any():
-            self._look(whole)
-        else:
+        self._together(exchanged, lambda: not (whole or np.any(self._news != 2 * self.token)))
+        if (self._news == 2 * self.token).all():
             self.given.fill(True)
+        else:
+            if (self._news // 2 != self.token).any():
+                self.compare_notes()
+            self._look(whole)
         self.near.forget()
         if not whole:
             return self._views
@@ -265,9 +275,7 @@ class Near(Exchange):
             self._together(self._comm.Barrier, bool)
 
     def gather(self) -> None:
-        self._comm.Barrier()
-        self.near.push()
-        self._comm.Barrier()
+        at_once([self._comm.Barrier, self.near.push, self._comm.Barrier])
 
 
 def _reaches_others(comm: Any) -> bool:
