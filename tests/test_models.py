@@ -124,8 +124,22 @@ def test_prediction_goes_in_batches_and_keeps_nothing():
         def forward(self, x, *, train=True):
             return x.mean(0)
 
-    mean = Sequential(pyoptk.RNN(2, 3, rng=rng()), Mean(), Linear(3, 1, rng=rng()))
-    np.testing.assert_array_equal(mean.predict(x, batch_size=3), mean.forward(x, train=False))
+    class Heads(Layer):
+        def forward(self, x, *, train=True):
+            return x.reshape(len(x), 3, 1)
+
+    class Squeeze(Layer):
+        def forward(self, x, *, train=True):
+            return x[..., 0]
+
+    # Rows are on the first axis, on the first of three, and on the second of two.
+    for own in ([Mean(), Linear(3, 1, rng=rng())], [Last(), Heads()], [Squeeze()]):
+        odd = Sequential(pyoptk.RNN(2, 3, rng=rng()), *own)
+        for steps_, rows in ((4, 7), (3, 6), (1, 3)):  # as many steps as rows in a batch, too
+            some = np.resize(x, (steps_, rows, 2))
+            for size in (1, 3, 7):
+                expected = odd.forward(some, train=False)
+                np.testing.assert_allclose(odd.predict(some, batch_size=size), expected, rtol=1e-6)
     with pytest.raises(ValueError, match="batch_size: expected an integer >= 1"):
         steps.predict(x, batch_size=0)
 
