@@ -11,6 +11,7 @@ import pyoptk
 from pyoptk.layers import (
     Activation,
     Dropout,
+    Embedding,
     Flatten,
     Last,
     Layer,
@@ -201,6 +202,7 @@ def test_a_model_without_parameters_and_one_of_other_shapes():
     assert model.backward(np.ones((2, 12), np.float32), need_dx=False) is None
     assert model.flat_params.size == 0
     assert "(B, ...)" in repr(model)
+    assert "(B, ...)" in repr(Sequential(Embedding(5, 4), Flatten()))  # of [B] or [B, T]
 
 
 def test_gradients_of_x_are_not_made_where_nobody_asks():
