@@ -310,6 +310,9 @@ REFUSED = {
         Linear(1, 1), Sequential(Activation("relu"))
     ).forward(np.ones((3, 2, 1), np.float32), lengths=[1, 2]),
     "layers: expected at least one, got none": lambda: Sequential(),
+    r"layers\[0\]: expected an object with params, got <class .*Linear'>": lambda: Sequential(
+        Linear
+    ),
     r"layers\[1\]: expected an object with params, got str": lambda: Sequential(Linear(1, 1), "x"),
     "layers: expected one dtype, got float32 and float64": lambda: Sequential(
         Linear(1, 1), Linear(1, 1, dtype=float)
