@@ -262,6 +262,7 @@ TIME_MAJOR = {"model": RNN, "optimizer": pyoptk.SGD(RNN.params)}
         ({"validation": [X, Y]}, r"^validation: expected batches \(x, y\) or .*, got float64 \(6"),
         ({"validation": []}, r"^validation: expected at least one batch in an epoch, got none"),
         ({"x": [*X.tolist()[:5], [1]]}, r"^x: expected an array, got a ragged sequence"),
+        ({"x": {"left": X}}, r"^x: expected an array, got dict"),
         ({"x": np.ma.array(X)}, r"^x: expected an array, got a masked array"),
         ({"y": np.ma.array(Y)}, r"^y: expected an array, got a masked array"),
         ({"validation": (X, np.ma.array(Y))}, r"^validation.y: expected an array, got a masked"),
