@@ -79,6 +79,11 @@ FILES = {
     "comments": (table(wave(), comment="# a, b\n#\n\n") + "# the end\n", []),
     "blanks": (table([f"  {cell}\t " for cell in wave()]), []),
     "separators at the ends": (PLAIN.replace("\n", ",\n"), []),
+    "Excel's first line": ("sep=;\n" + table(wave(), separator=";"), []),
+    "emptied rows at the end": (
+        table(wave(), [str(np.datetime64("2000-01") + k) for k in range(120)]) + ",\n,\n",
+        [],
+    ),
     "no-break space": (table([cell + "\u00a0" for cell in wave()]), []),
 }
 
@@ -119,6 +124,8 @@ def test_what_can_be_read_in_two_ways_has_an_option(decimal, value, capsys):
     assert call("demo", "--no-plot", "--data", "own.csv") == 2
     wanted = "own.csv, line 2, column 'x': '1.234' can be read in two ways: choose with --decimal"
     assert wanted in capsys.readouterr().err
+    ((_, said),) = read(text.replace(";", "\t")).notes
+    assert said == "'1.234' is read with a decimal point; if it separates thousands: --decimal ,"
 
 
 @pytest.mark.parametrize("sentinel", ["-99.99", "-99.990", "-999900e-4", "closed", "-9999.50"])

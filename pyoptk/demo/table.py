@@ -131,6 +131,8 @@ def _split(pandas: Any, path: Path, text: str) -> Cells:
     if re.fullmatch("sep=.", every[0]):  # for Excel
         every[0] = ""
     kept = [k for k, line in enumerate(every) if line.strip() and not line.startswith("#")]
+    while kept and not every[kept[-1]].strip(" ,;\t"):  # rows that were emptied in a spreadsheet
+        kept.pop()
     if not kept:
         raise DemoError(f"{path}, line 1: expected a header, got nothing")
     counts = {s: {every[k].count(s) for k in kept[:2]} for s in ";\t"}
