@@ -166,6 +166,23 @@ def test_columns_named_year_and_month_are_dates():
     assert data.gaps() == [MONTHLY[3]]
 
 
+@pytest.mark.parametrize(
+    ("names", "every"),
+    [
+        (("year", "Month"), dates("%Y %B")),
+        (("Day", "Month", "Year"), dates("%d %b %Y")),
+        (("Date", "Time"), dates("%d.%m.%Y 6:00")),
+        (("Date", "Time"), [time.replace("T", " ") for time in HOURS]),
+    ],
+    ids=["months by name", "days and months by name", "days and a time", "hours"],
+)
+def test_dates_may_stand_in_several_columns(names, every):
+    rows = [(*date.split(), value) for date, value in zip(every, wave(), strict=True)]
+    data = read([(*names, "x"), *shuffled(rows)])
+    assert [word for word, _ in data.notes] == ["order"]
+    np.testing.assert_array_equal(data.values, [float(value) for value in wave()])
+
+
 def test_dates_beside_the_index_of_a_data_frame_are_found():
     rows = [(str(k), date, value) for k, (date, value) in enumerate(shuffled(ROWS))]
     assert read([("", "day", "x"), *rows]).labels == DAILY

@@ -1,8 +1,9 @@
 """The rows of a table in the order of time: sorted by their dates, each once, none left out.
 
-`table.py` calls `arrange`. Dates stand in columns named year, month and day, or in the first column
-beside the values, or in a later one that is in order. Where day and month could be exchanged, the
-reading in which the rows are in order counts, and of two such readings the one with even steps.
+`table.py` calls `arrange`. Dates stand in columns named year, month and day, or date and time, or
+in the first column beside the values, or in a later one that is in order. Where day and month could
+be exchanged, the reading in which the rows are in order counts, and of two such readings the one
+with even steps.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ DAYS = ["%Y %m %d", "%d %m %Y", "%m %d %Y", "%d %m %y", "%m %d %y", "%Y %m", "%m
 DAYS += ["%YM%m", "%b %Y", "%Y %b", "%b %y", "%d %b %Y", "%d %b %y", "%b %d %Y"]
 ZONE = r":[0-9]{2}[0-9:.]*(Z|[+-][0-9]{2}(?::?[0-9]{2})?)$"
 TIMES = ["", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p"]
+PARTS = (("day", "month", "year"), ("month", "year"), ("date", "time"))  # columns of a date
 WEEKDAY = r"^(?:[Mm]on|[Tt]ue|[Ww]ed|[Tt]hu|[Ff]ri|[Ss]at|[Ss]un)[a-z]*\W+"
 NUMBER = r"[+-]?[0-9]+(?:\.[0-9]*)?"
 YEARS = np.array(["1500", "2500"], "M8[Y]")  # four digits outside are not years
@@ -116,16 +118,22 @@ def _mixed(labels: list[str]) -> bool:
 def _dated(pandas: Any, cells: Cells, others: Sequence[int]) -> Dated | None:
     names = [cells.header[k].lower() for k in others]
     if len(cells.frame) and {"year", "month"} <= set(names):
-        parts = pandas.DataFrame(
+        numbers = pandas.DataFrame(
             {name: cells.frame[k] for name, k in zip(names, others, strict=True)}
         )
-        parts = parts.assign(**{"day": "1"} | {name: parts[name] for name in names})
-        built = pandas.to_datetime(parts[["year", "month", "day"]], errors="coerce")
+        numbers = numbers.assign(**{"day": "1"} | {name: numbers[name] for name in names})
+        built = pandas.to_datetime(numbers[["year", "month", "day"]], errors="coerce")
         if built.notna().all():
             shown = built.dt.strftime("%Y-%m-%d" if "day" in names else "%Y-%m")
             return Dated(others[names.index("year")], list(shown), built.to_numpy("M8[us]"))
-    for k in others:
-        text, first = cells.frame[k], k == others[0]
+    texts = [(k, cells.frame[k], k == others[0]) for k in others]
+    for parts in PARTS:
+        if set(parts) <= set(names):
+            columns = [others[names.index(part)] for part in parts]
+            joined = cells.frame[columns].agg(" ".join, axis=1)
+            texts.insert(0, (columns[0], joined, True))
+            break
+    for k, text, first in texts:
         digits = text.str.fullmatch(NUMBER).all()
         found, odd = _readings(pandas, text) if first or not digits else ([], None)
         if first and not found and odd is not None:
