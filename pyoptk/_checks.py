@@ -19,9 +19,8 @@ from ._elsewhere import question
 # What is expected, in words; a function that converts the value or raises TypeError; a function
 # that tells whether the result is allowed.
 Rule = tuple[str, Callable[[Any], Any], Callable[[Any], Any]]
-NO_FORWARD = (
-    "backward: expected a forward with train=True before it, got none since the last backward"
-)
+NO_FORWARD = "backward: expected a forward with train=True before it, got none since the last "
+NO_FORWARD += "backward; where two come before, run the second on .shared()"
 
 
 def real(value: Any) -> float:

@@ -48,6 +48,7 @@ def replace(path: Path, fill: Callable[[IO[bytes]], bool]) -> bool:
 
     Returns whether the file was replaced.
     """
+    check_type(path)
     path = os.path.realpath(os.fsdecode(path))  # the file behind a link, not the link
     folder = os.path.dirname(path)
     _remove_abandoned(folder)
@@ -100,10 +101,15 @@ def pour(array: NDArray[Any], write: Callable[[bytes], object], crc: int) -> int
     return crc
 
 
-def suffix(path: Path, what: str = "path") -> str:
-    """The format of the file at `path`; raise if there is none, or if a package is missing."""
+def check_type(path: Any, what: str = "path") -> None:
+    """Raise a TypeError unless it can be a path."""
     if not isinstance(path, str | bytes | os.PathLike):
         raise TypeError(f"{what}: expected str, bytes or os.PathLike, got {type(path).__name__}")
+
+
+def suffix(path: Path, what: str = "path") -> str:
+    """The format of the file at `path`; raise if there is none, or if a package is missing."""
+    check_type(path, what)
     name = os.fsdecode(path)
     ending = os.path.splitext(name)[1].lower()
     if ending not in (".npz", ".safetensors"):

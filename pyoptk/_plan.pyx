@@ -40,9 +40,9 @@ cdef class Plan:
     cdef char *configs     # [2 * n_groups]: those in use, then new ones that are being checked
     cdef size_t n_groups, config_size, count, scratch_size
     cdef pk_dtype dtype
-    cdef double max_norm, max_norm_eps, norm
-    cdef readonly bint zero_grad
-    cdef bint knows_norm, per_array, ema_from_first_step
+    cdef double max_norm, max_norm_eps
+    cdef public double norm  # of the last step's gradients; -1 if there is none
+    cdef readonly bint zero_grad, knows_norm, per_array, ema_from_first_step
     cdef str on_nonfinite
     cdef pk_tensor *tensors
     cdef Buffers grads     # of the current step; with their names

@@ -23,6 +23,8 @@ def plain(name: str, value: Any, expected: str) -> NDArray[Any]:
         raise TypeError(
             f"{name}: expected {expected}, got a masked array, whose mask would have no effect"
         )
+    if isinstance(value, dict | set):
+        raise TypeError(f"{name}: expected {expected}, got {described(value)}")
     try:
         given = np.asarray(value)
     except (ValueError, Warning):

@@ -16,6 +16,15 @@ USABLE = [
     name for name, usable in pyoptk.isas().items() if usable and name not in ("amx", "avx512bf16")
 ]
 
+# Each of them, and each number of threads on the widest: of a product that tests the same paths.
+PLACES = [(name, n) for k, name in enumerate(USABLE) for n in ((1, 2) if k == 0 else (1 + k % 2,))]
+everywhere = pytest.mark.parametrize(  # on top of others, so that it changes first
+    ("isa", "threads"),
+    PLACES,
+    indirect=True,
+    ids=[f"{name}-{n}thread{'s' * (n > 1)}" for name, n in PLACES],
+)
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a shell's background jobs
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -40,6 +40,7 @@ SMALL = {
     "forecaster": rows.forecaster(3),
     "mlp": rows.mlp(4),
 }
+EVERY_ROW = list(work.kernels())
 TORCH_ALONE = ("packed", "stack")  # is as far as others get
 
 
@@ -111,9 +112,9 @@ def test_a_part_runs_the_rows_whose_labels_say_so(only, tmp_path):
     assert {tuple(row["errors"]) for row in result["rows"]} == {()}
 
 
-@pytest.mark.parametrize("kernel", sorted({row["kernel"] for row in work.kernels()}))
+@pytest.mark.parametrize("kernel", sorted({row["kernel"] for row in EVERY_ROW}))
 def test_every_row_says_how_much_work_is_in_it(kernel):
-    found = [row for row in work.kernels() if row["kernel"] == kernel]
+    found = [row for row in EVERY_ROW if row["kernel"] == kernel]
     for dtype in ("float32", "float64"):
         small, *_, large = (row for row in found if row["sizes"]["dtype"] == dtype)
         (amount,) = {"bytes", "flop"} & small.keys()
@@ -261,8 +262,7 @@ def test_of_several_ways_to_do_a_task_the_quickest_is_taken(tmp_path):
     file = tmp_path / "work.py"
     file.write_text(
         "import functools, time\nPACKAGES = ()\n"
-        "def way(name, seconds):\n"
-        "    return lambda: time.sleep(seconds), lambda _: [name]\n"
+        "def way(name, seconds): return lambda: time.sleep(seconds), lambda _: [name]\n"
         "def step(**given):\n"
         "    return [functools.partial(way, *some) for some in ((1, 0.01), (2, 1e-4), (3, 0.01))]\n"
     )

@@ -1,7 +1,10 @@
 """Cautious updates: against the twins, the authors' formula and its consequences."""
 
+import functools
+
 import numpy as np
 import pytest
+from conftest import everywhere
 from optim_rows import COMMON, ROWS, SETTINGS, by_twin, data, hyper_of
 
 import pyoptk
@@ -15,13 +18,26 @@ CAUTIOUS = [
 ]
 
 
-@pytest.mark.parametrize("common", ["decoupled", "all"])
-@pytest.mark.parametrize(("name", "settings"), CAUTIOUS, ids=repr)
-def test_every_kernel_equals_its_twin_bit_for_bit(name, settings, common, dtype, isa, threads, rng):
+@functools.lru_cache(maxsize=1)  # the next test has the same, but for instruction set and threads
+def outcomes_of(name, settings, common, dtype):
+    """Parameters, gradients, and what the twin makes of them, for several sizes."""
+    rng, found = np.random.default_rng(20), []
+    options = {"lr": 0.01, "cautious": True, **dict(settings), **COMMON[common]}
+    hyper = hyper_of(ROWS[name][0](np.zeros(1, dtype), **options))
     for size in (0, 1, 7, 1009, 40_003):
         param, grads = data(rng, size, dtype, 3)
+        found.append((param, grads, by_twin(name, param, grads, hyper)))
+    return found
+
+
+@everywhere
+@pytest.mark.parametrize("common", ["decoupled", "all"])
+@pytest.mark.parametrize(("name", "settings"), CAUTIOUS, ids=repr)
+def test_every_kernel_equals_its_twin_bit_for_bit(name, settings, common, dtype, isa, threads):
+    key = name, tuple(settings.items()), common, dtype
+    for param, grads, (expected, states) in outcomes_of(*key):
+        size = param.size
         opt = ROWS[name][0](param.copy(), lr=0.01, cautious=True, **settings, **COMMON[common])
-        expected, states = by_twin(name, param, grads, hyper_of(opt))
         for grad in grads:
             opt.step(grad)
         np.testing.assert_array_equal(opt.params, expected, err_msg=f"{size} elements")

@@ -53,8 +53,6 @@ def test_dates_of_any_spelling_are_read_and_turned_round(spelling, where):
     [
         [f"d{k}" for k in range(120)],
         [f"{k % 12 + 1:02}-01" for k in range(120)],
-        [f"{k * 7919 % 120}" for k in range(120)],
-        [f"{1000 + k * 7919 % 120}" for k in range(120)],
         [f"{2000 + k // 12}" for k in range(120)],
         ["Mon", "Tue", "Wed"] * 40,
         ["", "2020-01-01"] * 60,
@@ -64,6 +62,15 @@ def test_dates_of_any_spelling_are_read_and_turned_round(spelling, where):
 def test_labels_without_an_order_stay_as_they_are(labels):
     data = read([("day", "x"), *zip(labels, wave(), strict=True)])
     assert data.notes == []
+    assert data.labels == labels
+
+
+@pytest.mark.parametrize("label", ["{}", "{:04}", "week {}", "2001-W{:03}", "2001.{:03}"])
+def test_different_labels_in_no_order_stay_as_they_are_and_that_is_said(label):
+    labels = [label.format(k * 7919 % 120) for k in range(120)]
+    data = read([("day", "x"), *zip(labels, wave(), strict=True)])
+    said = "as in the file; column 'day' is in no order and is not read as dates; if it should be,"
+    assert data.notes == [("order", f"{said} sort the rows")]
     assert data.labels == labels
 
 
@@ -131,11 +138,49 @@ def test_an_added_row_is_named_as_the_others():
         assert read([("day", "x"), *rows[:50], *rows[51:]]).labels == labels
 
 
+HOUR, DAY = np.timedelta64(60, "m"), np.timedelta64(1440, "m")
+AT = np.datetime64("1999-10-01T23:00")
+ZONED = {  # the distance of rows, the offset of each from UTC in hours, what stands after the last
+    "hours": (HOUR, [2] * 120, "1999-10-07T01:00"),
+    "hours of two zones": (HOUR, [1] * 60 + [2] * 60, "1999-10-06T23:00Z"),
+    "days": (DAY, [-3] * 120, "2000-01-29"),
+    "days by the clock of two zones": (DAY, [1] * 60 + [2] * 60, "2000-01-30"),
+}
+
+
+@pytest.mark.parametrize("rows", ZONED)
+def test_later_rows_have_the_clock_of_the_file_or_say_that_it_is_utc(rows):
+    step, offsets, later = ZONED[rows]
+    by_clock = [AT + k * step + hours * HOUR for k, hours in enumerate(offsets)]
+    if "clock" in rows:
+        by_clock = [AT + HOUR + k * step for k in range(120)]
+    labels = [f"{t}:00{h:+03}:00" for t, h in zip(by_clock, offsets, strict=True)]
+    data = read([("day", "x"), *zip(labels, wave(), strict=True)])
+    assert (data.notes, data.later(1)) == ([], later)
+
+
 def test_columns_named_year_and_month_are_dates():
     rows = [(*month.split("-"), value) for month, value in zip(MONTHLY, wave(), strict=True)]
     data = read([("Year", "Month", "x"), *rows[:3], *rows[4:]])
     assert data.labels == MONTHLY
     assert data.gaps() == [MONTHLY[3]]
+
+
+@pytest.mark.parametrize(
+    ("names", "every"),
+    [
+        (("year", "Month"), dates("%Y %B")),
+        (("Day", "Month", "Year"), dates("%d %b %Y")),
+        (("Date", "Time"), dates("%d.%m.%Y 6:00")),
+        (("Date", "Time"), [time.replace("T", " ") for time in HOURS]),
+    ],
+    ids=["months by name", "days and months by name", "days and a time", "hours"],
+)
+def test_dates_may_stand_in_several_columns(names, every):
+    rows = [(*date.split(), value) for date, value in zip(every, wave(), strict=True)]
+    data = read([(*names, "x"), *shuffled(rows)])
+    assert [word for word, _ in data.notes] == ["order"]
+    np.testing.assert_array_equal(data.values, [float(value) for value in wave()])
 
 
 def test_dates_beside_the_index_of_a_data_frame_are_found():

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from conftest import everywhere
 
 import pyoptk
 from pyoptk import kernels, reference
@@ -35,6 +36,7 @@ def both_ways(module, x, w, b, dy, activation, accumulate=False):
     return [y, dx, dw, db]
 
 
+@everywhere
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("activation", ["none", "relu", "silu"])
 def test_linear_equals_its_twin(size, activation, dtype, isa, threads, rng):
@@ -134,6 +136,7 @@ def norm_both_ways(module, x, gain, bias, dy, rms, accumulate=False):
     return [y, dx, dgain, dbias]
 
 
+@everywhere
 @pytest.mark.parametrize("rms", [False, True])
 @pytest.mark.parametrize("size", [(0, 3), (1, 1), (7, 10), (40, 64), (70, 333)], ids=str)
 def test_normalization_equals_its_twin(size, rms, dtype, isa, threads, rng):
@@ -190,6 +193,7 @@ def cross_entropy_case(rng, dtype, M, C, options):
     return x, target, options
 
 
+@everywhere
 @pytest.mark.parametrize("options", CROSS_ENTROPY, ids=str)
 @pytest.mark.parametrize("size", [(0, 3), (1, 1), (7, 10), (33, 16), (20, 1000)], ids=str)
 def test_cross_entropy_equals_its_twin(size, options, dtype, isa, threads, rng):
@@ -235,6 +239,7 @@ ELEMENTWISE = [
 ]  # fmt: skip
 
 
+@everywhere
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("row", ELEMENTWISE, ids=str)
 @pytest.mark.parametrize("shape", [(), (0,), (5,), (7, 1), (40, 33), (3, 5, 700)], ids=str)

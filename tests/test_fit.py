@@ -96,7 +96,7 @@ def test_a_share_for_validation_is_the_last_rows():
         return mse(y, target)
 
     model = Dense()
-    pyoptk.fit(model, rows, pyoptk.SGD(model.params), x, y, epochs=1, validation=0.3)
+    pyoptk.fit(model, rows, pyoptk.SGD(model.params), x, y, epochs=1, validation=np.float32(0.3))
     assert [len(part) for part in kept] == [7, 3]
     np.testing.assert_array_equal(kept[1], y[7:])
     np.testing.assert_array_equal(np.sort(kept[0], 0), np.sort(y[:7], 0))
@@ -246,6 +246,9 @@ TIME_MAJOR = {"model": RNN, "optimizer": pyoptk.SGD(RNN.params)}
         ({"metrics": ["f1"]}, r"^metrics\[0\]: expected one of accuracy, got 'f1'"),
         ({"metrics": [mse, 3]}, r"^metrics\[1\]: expected 'accuracy' or a function, got 3"),
         ({"metrics": [mse, mse]}, r"^metrics\[1\]: expected a name of its own, got 'mse' again"),
+        ({"metrics": [lambda y, t: None]}, r"^metrics: expected a number of <lambda>, got NoneTy"),
+        ({"metrics": [lambda y, t: t]}, r"^metrics: expected a number of <lambda>, got float64"),
+        ({"loss": lambda y, t: (t, t)}, r"^loss: expected \(value, gradient\), the value a number"),
         ({"patience": 0}, r"^patience: expected an integer >= 1, got 0"),
         ({"best": 1}, r"^best: expected True or False, got 1"),
         ({"rng": 3}, r"^rng: expected a numpy.random.Generator or None, got int"),
@@ -259,6 +262,7 @@ TIME_MAJOR = {"model": RNN, "optimizer": pyoptk.SGD(RNN.params)}
         ({"validation": [X, Y]}, r"^validation: expected batches \(x, y\) or .*, got float64 \(6"),
         ({"validation": []}, r"^validation: expected at least one batch in an epoch, got none"),
         ({"x": [*X.tolist()[:5], [1]]}, r"^x: expected an array, got a ragged sequence"),
+        ({"x": {"left": X}}, r"^x: expected an array, got dict"),
         ({"x": np.ma.array(X)}, r"^x: expected an array, got a masked array"),
         ({"y": np.ma.array(Y)}, r"^y: expected an array, got a masked array"),
         ({"validation": (X, np.ma.array(Y))}, r"^validation.y: expected an array, got a masked"),

@@ -55,10 +55,11 @@ def test_best_false_keeps_the_last_weights():
     np.testing.assert_array_equal(flat(model), after[1])
 
 
-def test_a_callback_that_returns_true_ends_it():
+@pytest.mark.parametrize("true", [True, np.bool_(True)])
+def test_a_callback_that_returns_true_ends_it(true):
     x, y = data()
     model = Dense()
-    stop = [lambda row: row["epoch"] == 2]
+    stop = [lambda row: true if row["epoch"] == 2 else 1]
     history = pyoptk.fit(model, mse, pyoptk.SGD(model.params), x, y, callbacks=stop)
     assert history["epoch"] == [1, 2]
     assert history.stopped == "stopped by a callback after epoch 2"

@@ -24,6 +24,8 @@ def test_a_history_prints_as_a_small_table_and_is_data(tmp_path):
     assert [line.split()[0] for line in lines[4:7]] == ["4", "...", "33"]
     history.stopped = "stopped"
     assert str(history).endswith("\nstopped")
+    with pytest.raises(TypeError, match=r"^path: expected str, bytes or os.PathLike, got NoneT"):
+        history.to_csv(None)
     history.to_csv(tmp_path / "history.csv")
     table = np.genfromtxt(tmp_path / "history.csv", delimiter=",", names=True)
     for name, values in history.items():

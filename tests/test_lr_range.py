@@ -45,12 +45,15 @@ def test_a_range_test_leaves_everything_as_it_was(loss, steps):
     x, y = data()
     model, rng = Dense(), np.random.default_rng(5)
     lr = pyoptk.schedules.cosine(0.1, 50)
-    opt = pyoptk.Adam(model.params, lr, groups={"b*": {"lr": 0.2}, "w1": {"lr": lambda t: 0.3}})
-    top = pyoptk.Lookahead(opt, k=2)
+    opt = pyoptk.Adam(
+        model.params, lr, max_norm=1.0, groups={"b*": {"lr": 0.2}, "w1": {"lr": lambda t: 0.3}}
+    )
+    top, opt.watch = pyoptk.Lookahead(opt, k=2), True
     pyoptk.fit(model, mse, top, x, y, epochs=2, batch_size=8, rng=rng)
 
     def state():
         whole = [model.params, model.grads, opt.state_dict(), top.state_dict()]
+        whole += [opt.watch, opt.watched, opt.grad_norm]
         return pickle.dumps(copy.deepcopy([*whole, rng.bit_generator.state]))
 
     before, groups = state(), opt.groups

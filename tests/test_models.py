@@ -11,6 +11,7 @@ import pyoptk
 from pyoptk.layers import (
     Activation,
     Dropout,
+    Embedding,
     Flatten,
     Last,
     Layer,
@@ -124,8 +125,22 @@ def test_prediction_goes_in_batches_and_keeps_nothing():
         def forward(self, x, *, train=True):
             return x.mean(0)
 
-    mean = Sequential(pyoptk.RNN(2, 3, rng=rng()), Mean(), Linear(3, 1, rng=rng()))
-    np.testing.assert_array_equal(mean.predict(x, batch_size=3), mean.forward(x, train=False))
+    class Heads(Layer):
+        def forward(self, x, *, train=True):
+            return x.reshape(len(x), 3, 1)
+
+    class Squeeze(Layer):
+        def forward(self, x, *, train=True):
+            return x[..., 0]
+
+    # Rows are on the first axis, on the first of three, and on the second of two.
+    for own in ([Mean(), Linear(3, 1, rng=rng())], [Last(), Heads()], [Squeeze()]):
+        odd = Sequential(pyoptk.RNN(2, 3, rng=rng()), *own)
+        for steps_, rows in ((4, 7), (3, 6), (1, 3)):  # as many steps as rows in a batch, too
+            some = np.resize(x, (steps_, rows, 2))
+            for size in (1, 3, 7):
+                expected = odd.forward(some, train=False)
+                np.testing.assert_allclose(odd.predict(some, batch_size=size), expected, rtol=1e-6)
     with pytest.raises(ValueError, match="batch_size: expected an integer >= 1"):
         steps.predict(x, batch_size=0)
 
@@ -187,6 +202,7 @@ def test_a_model_without_parameters_and_one_of_other_shapes():
     assert model.backward(np.ones((2, 12), np.float32), need_dx=False) is None
     assert model.flat_params.size == 0
     assert "(B, ...)" in repr(model)
+    assert "(B, ...)" in repr(Sequential(Embedding(5, 4), Flatten()))  # of [B] or [B, T]
 
 
 def test_gradients_of_x_are_not_made_where_nobody_asks():
@@ -220,7 +236,7 @@ def test_backward_goes_with_the_last_forward_that_came_to_its_end():
     model.forward(x)
     model.forward(x, train=False)
     model.backward(dy)
-    with pytest.raises(RuntimeError, match="backward: expected a forward with train=True"):
+    with pytest.raises(RuntimeError, match=r"train=True before it, .* on .shared\(\)"):
         model.backward(dy)
     model.forward(x)
     with pytest.raises(ValueError, match=r"^dy: expected"):
@@ -294,6 +310,9 @@ REFUSED = {
         Linear(1, 1), Sequential(Activation("relu"))
     ).forward(np.ones((3, 2, 1), np.float32), lengths=[1, 2]),
     "layers: expected at least one, got none": lambda: Sequential(),
+    r"layers\[0\]: expected an object with params, got <class .*Linear'>": lambda: Sequential(
+        Linear
+    ),
     r"layers\[1\]: expected an object with params, got str": lambda: Sequential(Linear(1, 1), "x"),
     "layers: expected one dtype, got float32 and float64": lambda: Sequential(
         Linear(1, 1), Linear(1, 1, dtype=float)

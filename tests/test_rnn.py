@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import CELLS, NORMED
+from conftest import CELLS, NORMED, everywhere
 from rnn_rows import (
     PER_ROW,
     arrays_of,
@@ -14,7 +14,6 @@ from rnn_rows import (
     inputs_of,
     layer_of,
     loss_of,
-    on_every_isa,
     torch_layer,
     torch_results,
     width_of,
@@ -36,7 +35,7 @@ SHAPES = [
 ]
 
 
-@on_every_isa
+@everywhere
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_forward_and_backward_equal_the_twin(shape, cell, dtype, isa, threads, rng):
     arguments = case(rng, shape, dtype, cell)
@@ -46,6 +45,7 @@ def test_forward_and_backward_equal_the_twin(shape, cell, dtype, isa, threads, r
 MIXED = [3, 9, 0, 1, 9, 5, 2]
 
 
+@everywhere
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize(
     ("lengths", "hidden"), [(MIXED, 37), ([0] * 7, 37), ([9] * 7, 37), (MIXED, 260)], ids=str

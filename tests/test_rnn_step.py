@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import NORMED, USABLE
+from conftest import NORMED, USABLE, everywhere
 from rnn_rows import arrays_of, case, each, twins_of, width_of
 
 import pyoptk
@@ -18,6 +18,7 @@ SHAPES = [
 ]
 
 
+@everywhere
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_steps_equal_the_twin_and_forward(shape, cell, dtype, isa, threads, rng):
     B, I, H, L = shape

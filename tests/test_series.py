@@ -79,6 +79,11 @@ FILES = {
     "comments": (table(wave(), comment="# a, b\n#\n\n") + "# the end\n", []),
     "blanks": (table([f"  {cell}\t " for cell in wave()]), []),
     "separators at the ends": (PLAIN.replace("\n", ",\n"), []),
+    "Excel's first line": ("sep=;\n" + table(wave(), separator=";"), []),
+    "emptied rows at the end": (
+        table(wave(), [str(np.datetime64("2000-01") + k) for k in range(120)]) + ",\n,\n",
+        [],
+    ),
     "no-break space": (table([cell + "\u00a0" for cell in wave()]), []),
 }
 
@@ -119,12 +124,14 @@ def test_what_can_be_read_in_two_ways_has_an_option(decimal, value, capsys):
     assert call("demo", "--no-plot", "--data", "own.csv") == 2
     wanted = "own.csv, line 2, column 'x': '1.234' can be read in two ways: choose with --decimal"
     assert wanted in capsys.readouterr().err
+    ((_, said),) = read(text.replace(";", "\t")).notes
+    assert said == "'1.234' is read with a decimal point; if it separates thousands: --decimal ,"
 
 
-@pytest.mark.parametrize("sentinel", ["-99.99", "-99.990", "-999900e-4", "closed"])
+@pytest.mark.parametrize("sentinel", ["-99.99", "-99.990", "-999900e-4", "closed", "-9999.50"])
 def test_a_cell_can_be_said_to_be_missing(sentinel):
     cells = swapped(wave(), r7=sentinel, r9="NA")
-    data = read(table(cells), missing=["-99.99", "closed"])
+    data = read(table(cells), missing=["-99.99", "closed", "-9,999.5"])
     assert data.gaps() == ["d7", "d9"]
     assert data.notes == [("missing", "by --missing: 1")]
 
@@ -206,6 +213,7 @@ def test_a_column_may_be_named_by_a_number(header, column, first):
 
 
 NAMED = "own.csv, column 'x': "
+OPEN = "own.csv, line 3: expected a quote that ends, got one that is open at the end"
 # text of the file or cells of its column x, further arguments, the one line that is printed
 WRONG_DATA = {
     "missing file": (None, (), "own.csv: No such file or directory"),
@@ -227,7 +235,7 @@ WRONG_DATA = {
             " Compressed file ended before the end-of-stream marker was reached"
         ),
     ),
-    "open quote": (b'day,x\nd1,1\nd2,"2\nd3,3', (), "own.csv, line 4: unexpected end of data"),
+    "open quote": (b'day,x\nd1,1\nd2,"2\nd3,3', (), OPEN),
     "one cell too few": (
         PLAIN.replace("d7,", "d7 ").encode(),
         (),

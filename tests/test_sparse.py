@@ -5,6 +5,7 @@ import doctest
 
 import numpy as np
 import pytest
+from conftest import everywhere
 from optim_rows import COMMON, ROWS, SETTINGS, hyper_of
 
 import pyoptk
@@ -32,6 +33,7 @@ def by_twin(name, param, states, grad, step, hyper):
         array[rows] = part
 
 
+@everywhere
 @pytest.mark.parametrize("common", ["decoupled", "all"])
 @pytest.mark.parametrize(("name", "settings"), SPARSE, ids=repr)
 def test_touched_rows_equal_the_twin_and_others_stay(

@@ -1,5 +1,6 @@
 """How many threads kernels use; safety with Python threads, forks and signals."""
 
+import json
 import multiprocessing
 import os
 import pickle
@@ -24,11 +25,11 @@ def _default_threads_afterwards():
     pyoptk.set_num_threads(None)
 
 
-def output_of(code, **environment):
+def output_of(code, *arguments, **environment):
     """The output of `code` in a new process with these environment variables."""
     ours = ("PYOPTK_NUM_THREADS", "OMP_NUM_THREADS")
     clean = {k: v for k, v in os.environ.items() if k not in ours}
-    command = [sys.executable, "-P", "-c", code]
+    command = [sys.executable, "-P", "-c", code, *arguments]
     return subprocess.check_output(command, env=clean | environment, text=True).strip()
 
 
@@ -68,22 +69,34 @@ WORDS |= {"9" * 30: 256, "-" + "9" * 30: 6, "\u0664": 6}
 LISTS = {"4,2": 4, " 4 , 2": 4, "4,": 4, "4,x": 4, "300,2": 256}
 
 
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [
-        ({"PYOPTK_NUM_THREADS": "5"}, 5),
-        ({"OMP_NUM_THREADS": "6"}, 6),
-        ({"OMP_NUM_THREADS": "4,2"}, 4),
-        ({"PYOPTK_NUM_THREADS": "5", "OMP_NUM_THREADS": "6"}, 5),
-        ({"PYOPTK_NUM_THREADS": "many", "OMP_NUM_THREADS": "6"}, 6),
-        ({"PYOPTK_NUM_THREADS": "-1", "OMP_NUM_THREADS": "6"}, 6),
-        *(({"PYOPTK_NUM_THREADS": text, "OMP_NUM_THREADS": "6"}, n) for text, n in WORDS.items()),
-        *(({"OMP_NUM_THREADS": text, "PYOPTK_NUM_THREADS": ""}, n) for text, n in LISTS.items()),
-    ],
-)
-def test_environment_sets_the_default(environment, expected):
-    said = output_of("import pyoptk; print(pyoptk.get_num_threads())", **environment)
-    assert said == str(expected)
+ENVIRONMENTS = [
+    ({"PYOPTK_NUM_THREADS": "5"}, 5),
+    ({"OMP_NUM_THREADS": "6"}, 6),
+    ({"OMP_NUM_THREADS": "4,2"}, 4),
+    ({"PYOPTK_NUM_THREADS": "5", "OMP_NUM_THREADS": "6"}, 5),
+    ({"PYOPTK_NUM_THREADS": "many", "OMP_NUM_THREADS": "6"}, 6),
+    ({"PYOPTK_NUM_THREADS": "-1", "OMP_NUM_THREADS": "6"}, 6),
+    *(({"PYOPTK_NUM_THREADS": text, "OMP_NUM_THREADS": "6"}, n) for text, n in WORDS.items()),
+    *(({"OMP_NUM_THREADS": text, "PYOPTK_NUM_THREADS": ""}, n) for text, n in LISTS.items()),
+]
+# Each in a child that imports pyoptk anew; a process for each would import NumPy as often.
+IN_CHILDREN = """
+import json, os, sys, numpy
+for environment in json.loads(sys.argv[1]):
+    if os.fork() == 0:
+        os.environ.update(environment)
+        import pyoptk
+        print(pyoptk.get_num_threads(), flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+def test_environment_sets_the_default():
+    environments = [environment for environment, _ in ENVIRONMENTS]
+    said = map(int, output_of(IN_CHILDREN, json.dumps(environments)).split())
+    assert list(zip(environments, said, strict=True)) == ENVIRONMENTS
+    assert output_of("import pyoptk; print(pyoptk.get_num_threads())", **environments[0]) == "5"
 
 
 def test_default_is_what_the_process_may_use():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import everywhere
 
 import pyoptk
 from pyoptk import kernels, schedules
@@ -162,6 +163,7 @@ def test_any_number_may_be_a_function_of_the_step():
 # ---- within the sweep ----------------------------------------------------------------------------
 
 
+@everywhere
 @pytest.mark.parametrize("size", [1, 7, 1009, 100_003])
 @pytest.mark.parametrize(
     ("cls", "settings"),

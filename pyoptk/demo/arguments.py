@@ -18,10 +18,10 @@ SERIES = """\
 --data takes a CSV file, .gz as well, with a header line and one row per step in time. Cells are
 separated by ',' ';' or tabs; the decimal sign is '.' or ','; thousands may be separated. Lines that
 begin with # are comments. Rows are sorted by their dates, which stand in the first column or in
-columns named year and month; rows that stand there twice are used once. A cell that is empty or one
-of NA, nan, null, ? and . is a gap, and so is a row that the dates lack. Gaps of up to a quarter of
-a season are interpolated; rows without a value at either end are cut off. The report says all that
-was done. Files are read by pandas: python -m pip install pandas
+columns named year and month, or date and time; rows that stand there twice are used once. A cell
+that is empty or one of NA, nan, null, ? and . is a gap, and so is a row that the dates lack. Gaps
+of up to a quarter of a season are interpolated; rows without a value at either end are cut off. The
+report says all that was done. Files are read by pandas: python -m pip install pandas
 
 example: python -m pyoptk demo --data sales.csv --column units --season 12 --ahead 12
 """

@@ -1,8 +1,9 @@
 """The rows of a table in the order of time: sorted by their dates, each once, none left out.
 
-`table.py` calls `arrange`. Dates stand in columns named year, month and day, or in the first column
-beside the values, or in a later one that is in order. Where day and month could be exchanged, the
-reading in which the rows are in order counts, and of two such readings the one with even steps.
+`table.py` calls `arrange`. Dates stand in columns named year, month and day, or date and time, or
+in the first column beside the values, or in a later one that is in order. Where day and month could
+be exchanged, the reading in which the rows are in order counts, and of two such readings the one
+with even steps.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
 
 # After `_plain`: one blank between the parts, names of months in three letters.
 DAYS = ["%Y %m %d", "%d %m %Y", "%m %d %Y", "%d %m %y", "%m %d %y", "%Y %m", "%m %Y", "%Y%m"]
-DAYS += ["%b %Y", "%Y %b", "%b %y", "%d %b %Y", "%d %b %y", "%b %d %Y"]
+DAYS += ["%YM%m", "%b %Y", "%Y %b", "%b %y", "%d %b %Y", "%d %b %y", "%b %d %Y"]
+ZONE = r":[0-9]{2}[0-9:.]*(Z|[+-][0-9]{2}(?::?[0-9]{2})?)$"
 TIMES = ["", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p"]
+PARTS = (("day", "month", "year"), ("month", "year"), ("date", "time"))  # columns of a date
 WEEKDAY = r"^(?:[Mm]on|[Tt]ue|[Ww]ed|[Tt]hu|[Ff]ri|[Ss]at|[Ss]un)[a-z]*\W+"
 NUMBER = r"[+-]?[0-9]+(?:\.[0-9]*)?"
 YEARS = np.array(["1500", "2500"], "M8[Y]")  # four digits outside are not years
@@ -63,6 +67,7 @@ class Dated:
     at: int
     labels: list[str]
     times: Times
+    zone: str = ""  # of labels of times, where the file has several
 
 
 def arrange(pandas: Any, cells: Cells, at: int, values: NDArray[np.float64], notes: Notes) -> Rows:
@@ -83,6 +88,11 @@ def arrange(pandas: Any, cells: Cells, at: int, values: NDArray[np.float64], not
         elif _falling(labels):
             how = f"as in the file, from '{labels[0]}' to '{labels[-1]}'"
             notes.append(("order", f"{how}; if that is newest first, turn it round"))
+        elif _mixed(labels):
+            how = f"as in the file; column '{cells.header[others[0]]}' is in no order"
+            notes.append(
+                ("order", f"{how} and is not read as dates; if it should be, sort the rows")
+            )
     return Rows(taken, cells.lines[taken], [labels[k] for k in taken], None)
 
 
@@ -94,22 +104,36 @@ def _falling(labels: list[str]) -> bool:
     return same and all(a > b for a, b in pairwise(keys))
 
 
+def _mixed(labels: list[str]) -> bool:
+    """Whether different labels, all with numbers, are in no order: not even by the last number."""
+    keys = [[int(one) for one in re.findall("[0-9]+", label)] for label in labels]
+    if not all(keys) or len({*labels}) < len(labels):
+        return False
+    return all(any(a > b for a, b in pairwise(some)) for some in (keys, [k[::-1] for k in keys]))
+
+
 # ---- dates --------------------------------------------------------------------------------------
 
 
 def _dated(pandas: Any, cells: Cells, others: Sequence[int]) -> Dated | None:
     names = [cells.header[k].lower() for k in others]
     if len(cells.frame) and {"year", "month"} <= set(names):
-        parts = pandas.DataFrame(
+        numbers = pandas.DataFrame(
             {name: cells.frame[k] for name, k in zip(names, others, strict=True)}
         )
-        parts = parts.assign(**{"day": "1"} | {name: parts[name] for name in names})
-        built = pandas.to_datetime(parts[["year", "month", "day"]], errors="coerce")
+        numbers = numbers.assign(**{"day": "1"} | {name: numbers[name] for name in names})
+        built = pandas.to_datetime(numbers[["year", "month", "day"]], errors="coerce")
         if built.notna().all():
             shown = built.dt.strftime("%Y-%m-%d" if "day" in names else "%Y-%m")
             return Dated(others[names.index("year")], list(shown), built.to_numpy("M8[us]"))
-    for k in others:
-        text, first = cells.frame[k], k == others[0]
+    texts = [(k, cells.frame[k], k == others[0]) for k in others]
+    for parts in PARTS:
+        if set(parts) <= set(names):
+            columns = [others[names.index(part)] for part in parts]
+            joined = cells.frame[columns].agg(" ".join, axis=1)
+            texts.insert(0, (columns[0], joined, True))
+            break
+    for k, text, first in texts:
         digits = text.str.fullmatch(NUMBER).all()
         found, odd = _readings(pandas, text) if first or not digits else ([], None)
         if first and not found and odd is not None:
@@ -126,7 +150,9 @@ def _dated(pandas: Any, cells: Cells, others: Sequence[int]) -> Dated | None:
             )
         # Repeated years, with the month in another column, only tell the direction.
         if found and (not digits or 2 * np.unique(found[0]).size > text.size):
-            return Dated(k, list(text), found[0])
+            several = np.unique(_offsets(text)).size > 1
+            in_utc = several and np.array_equal(_in_utc(pandas, text, "ISO8601"), found[0])
+            return Dated(k, list(text), found[0], "Z" * in_utc)
     return None
 
 
@@ -139,16 +165,35 @@ def _readings(pandas: Any, text: Any) -> tuple[list[Times], int | None]:
     odd, fewest = None, FEW * len(text)
     plain, ways = _plain(text), [day + time for day, time in product(DAYS, TIMES)]
     for source, way in ((text, "ISO8601"), *((plain, way) for way in ways)):
-        options = {"format": way, "errors": "coerce", "utc": True}
-        if pandas.to_datetime(source.iloc[:1], **options).isna().any():
+        if np.isnat(_in_utc(pandas, source.iloc[:1], way)).any():
             continue  # most formats fail at the first cell
-        times = pandas.to_datetime(source, **options).dt.tz_localize(None).to_numpy("M8[us]")
+        times = _by_clock(text, _in_utc(pandas, source, way))
         none = ~((times >= YEARS[0]) & (times < YEARS[1]))  # also if it is no time
         if 0 < none.sum() < fewest:
             odd, fewest = int(none.argmax()), none.sum()
         if len(none) and not none.any() and not any(np.array_equal(times, x) for x in found):
             found.append(times)
     return found, odd
+
+
+def _in_utc(pandas: Any, text: Any, way: str) -> Times:
+    times = pandas.to_datetime(text, format=way, errors="coerce", utc=True)
+    found: Times = times.dt.tz_localize(None).to_numpy("M8[us]")
+    return found
+
+
+def _offsets(text: Any) -> NDArray[np.timedelta64]:
+    """The difference of each time's zone from UTC; 0 where there is none."""
+    zones = text.str.extract(ZONE, expand=False).fillna("Z").str.replace(":", "")
+    minutes = [0 if z == "Z" else int(z[:3]) * 60 + int(z[0] + (z[3:] or "0")) for z in zones]
+    return np.array(minutes, "m8[m]")
+
+
+def _by_clock(text: Any, times: Times) -> Times:
+    """Times in UTC as the clocks of their zones show them, unless only UTC is evenly spaced."""
+    offsets = _offsets(text)
+    several = np.unique(offsets).size > 1
+    return times if several and _share_missing(times) < 1 else times + offsets
 
 
 def _plain(text: Any) -> Any:
@@ -210,6 +255,8 @@ def _complete(cells: Cells, dated: Dated, taken: NDArray[np.intp], notes: Notes)
     """The rows, and among them those that the file lacks."""
     grid, even = _grid(dated.times[taken]), _share_missing(dated.times) <= MOST_ADDED
     label = grid[1] if grid and even else None
+    if label and dated.zone:
+        label = partial(_with_zone, label, dated.zone)
     positions = grid[0] if grid and even else np.arange(taken.size)
     if taken.size > 1 and not even:
         notes.append(("spacing", "uneven; each row counts as one step"))
@@ -226,6 +273,10 @@ def _complete(cells: Cells, dated: Dated, taken: NDArray[np.intp], notes: Notes)
             ("added", f"{added.size} row{'s' * (added.size > 1)} that the file lacks: {some}")
         )
     return Rows(rows, cells.lines[before], labels, label)
+
+
+def _with_zone(label: Callable[[int], str], zone: str, k: int) -> str:
+    return label(k) + zone * ("T" in label(k))
 
 
 def listed(words: Sequence[str]) -> str:

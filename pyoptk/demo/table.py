@@ -100,7 +100,7 @@ def _text(path: Path, notes: dates.Notes) -> str:
         data = path.read_bytes()
         if data.startswith(b"\x1f\x8b"):
             data = gzip.decompress(data)
-    except (EOFError, zlib.error) as error:
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DemoError(f"{path}: damaged gzip file: {error}") from error
     except OSError as error:
         raise DemoError(f"{path}: {error.strerror or error}") from error
@@ -128,7 +128,11 @@ def _text(path: Path, notes: dates.Notes) -> str:
 def _split(pandas: Any, path: Path, text: str) -> Cells:
     """The cells of all lines but blank ones and comments, which begin with #."""
     every = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    if re.fullmatch("sep=.", every[0]):  # for Excel
+        every[0] = ""
     kept = [k for k, line in enumerate(every) if line.strip() and not line.startswith("#")]
+    while kept and not every[kept[-1]].strip(" ,;\t"):  # rows that were emptied in a spreadsheet
+        kept.pop()
     if not kept:
         raise DemoError(f"{path}, line 1: expected a header, got nothing")
     counts = {s: {every[k].count(s) for k in kept[:2]} for s in ";\t"}
@@ -140,7 +144,7 @@ def _split(pandas: Any, path: Path, text: str) -> Cells:
             skipinitialspace=True,
         )  # fmt: skip
     except pandas.errors.ParserError as error:
-        raise DemoError(_parser_error(path, kept, str(error))) from error
+        raise DemoError(_parser_error(path, every, kept, str(error))) from error
     # Quoted cells may hold ends of lines.
     within = frame.apply(lambda cells: cells.str.count("\n").fillna(0)).sum(axis=1)
     starts = np.arange(len(frame)) + (within.cumsum() - within).to_numpy(int)
@@ -159,8 +163,11 @@ def _split(pandas: Any, path: Path, text: str) -> Cells:
     return Cells(path, separator, [header[k] for k in used], int(lines[0]), lines[1:], frame)
 
 
-def _parser_error(path: Path, kept: list[int], message: str) -> str:
+def _parser_error(path: Path, every: list[str], kept: list[int], message: str) -> str:
     """A line about pandas' error, which counts the lines that it was given."""
+    if message.startswith("unexpected end of data"):
+        line = max((k for k in kept if every[k].count('"') % 2), default=kept[-1]) + 1
+        return f"{path}, line {line}: expected a quote that ends, got one that is open at the end"
     found = re.fullmatch(r"Expected (\d+) fields in line (\d+), saw (\d+).*", message, re.DOTALL)
     if found is None:
         return f"{path}, line {kept[-1] + 1}: {' '.join(message.split())}"
@@ -207,6 +214,12 @@ def _pattern(decimal: str) -> str:
     return rf"[+-]?(?:(?:{whole})(?:\{decimal}[0-9]*)?|\{decimal}[0-9]+)(?:[eE][+-]?[0-9]+)?"
 
 
+def _plain(number: str, decimal: str) -> str:
+    """What matches `_pattern`, as Python writes it."""
+    groups = f"[{SPACES}{'.' if decimal == ',' else ','}]"
+    return re.sub(groups, "", number).replace(",", ".")
+
+
 def _numbers(
     cells: Cells, at: int, missing: Sequence[str], given: str | None, notes: dates.Notes
 ) -> NDArray[np.float64]:
@@ -214,16 +227,15 @@ def _numbers(
     text = cells.frame[at]
     said = text.isin(missing)
     gaps = text.str.lower().isin(GAPS) | said
-    decimal = given or _decimal_sign(cells, at, text[~gaps])
+    decimal = given or _decimal_sign(cells, at, text[~gaps], notes)
     wrong = (~(gaps | text.str.fullmatch(_pattern(decimal)))).to_numpy(bool)
     if wrong.any():
         row = int(wrong.argmax())
         number = "number" if decimal == "." else "number with a decimal comma"
         raise DemoError(f"{cells.place(row, at)}: expected a {number}, got {_shown(text[row])}")
-    groups = f"[{SPACES}{'.' if decimal == ',' else ','}]"
-    plain = text.str.replace(groups, "", regex=True).str.replace(",", ".").mask(gaps, "nan")
+    plain = text.map(lambda cell: _plain(cell, decimal)).mask(gaps, "nan")
     values: NDArray[np.float64] = plain.to_numpy().astype(np.float64)
-    numbers = [float(word) for word in missing if re.fullmatch(_pattern("."), word)]
+    numbers = [float(_plain(word, ".")) for word in missing if re.fullmatch(_pattern("."), word)]
     sentinels = np.isin(values, numbers)
     large = np.abs(values) > LARGEST
     if large.any():
@@ -240,7 +252,7 @@ def _numbers(
     return np.where(sentinels, np.nan, values)
 
 
-def _decimal_sign(cells: Cells, at: int, text: Any) -> str:
+def _decimal_sign(cells: Cells, at: int, text: Any, notes: dates.Notes) -> str:
     """The decimal sign that fits the most cells; of two that fit as many, the likely one."""
     fits = {sign: int(text.str.fullmatch(_pattern(sign)).sum()) for sign in ".,"}
     if fits["."] != fits[","]:
@@ -254,7 +266,11 @@ def _decimal_sign(cells: Cells, at: int, text: Any) -> str:
             f"{cells.place(signs.index[0], at)}: {_shown(signs.iloc[0])} can be read in two ways:"
             " choose with --decimal . or --decimal ,"
         )
-    return LIKELY[cells.separator, either]
+    likely = LIKELY[cells.separator, either]
+    if (cells.separator, either) == ("\t", "."):
+        read = f"{_shown(signs.iloc[0])} is read with a decimal point"
+        notes.append(("numbers", f"{read}; if it separates thousands: --decimal ,"))
+    return likely
 
 
 def _shown(cell: str) -> str:

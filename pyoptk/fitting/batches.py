@@ -175,14 +175,14 @@ def with_validation(
     """What to train on, and what to validate on, from the argument `validation`."""
     if validation is None:
         return train, None
-    if isinstance(validation, float):
+    if isinstance(validation, float | np.floating):
         if not isinstance(train, Rows):
             raise TypeError(
                 f"validation: expected (x, y) or batches, because x is batches, got {validation}"
             )
         if not 0 < validation < 1:
             raise ValueError(f"validation: expected a share in (0, 1), got {validation}")
-        return train.split(validation)
+        return train.split(float(validation))
     if isinstance(validation, tuple) and len(validation) in (2, 3):
         x, y, lengths = (*validation, None)[:3]
         return train, Rows("validation", x, y, lengths, axis, size)

@@ -127,7 +127,8 @@ class Training:
             self._saved.write(self._model, self._rng)
         self._stop_without_progress()
         for callback in limits["callbacks"]:
-            if callback(row) is True:
+            told = callback(row)
+            if told is True or (isinstance(told, np.bool_) and told):
                 history.stopped = f"stopped by a callback after epoch {epoch}"
 
     def _stop_without_progress(self) -> None:

@@ -45,6 +45,14 @@ def accuracy(
     return float(np.count_nonzero(right) / (np.count_nonzero(counts) or 1))
 
 
+def number(expected: str, value: Any) -> float:
+    """What a loss or metric returned as a float; a TypeError that says what was expected."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{expected}, got {_checks.described(value)}") from None
+
+
 class Scored:
     """A loss or metric that gets the lengths of sequences if it takes them.
 
@@ -102,7 +110,8 @@ class Means:
     def add(self, loss: float, y: Any, target: Any, lengths: Any, rows: int) -> None:
         for name, metric in self.metrics:
             value = metric(y, target, lengths)
-            self.sums[name] += rows * float(value[0] if isinstance(value, tuple) else value)
+            value = value[0] if isinstance(value, tuple) and value else value
+            self.sums[name] += rows * number(f"metrics: expected a number of {name}", value)
         self.loss += loss * rows
         self.rows += rows
         self.steps += 1

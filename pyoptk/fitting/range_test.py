@@ -128,6 +128,9 @@ class _PutBack(Restoring):
                 load()  # so that errors are raised before any training
                 self.calls.append(load)
         self.calls.append(partial(setattr, bits, "state", bits.state))
+        plan = self.opt._plan  # what it tells about its last step
+        self.calls.append(partial(_tell_again, plan, plan.norm, plan.watch))
+        plan.watch = None
 
     def set_lr(self, lr: float, base: float) -> None:
         """The lr of the optimizer, and in proportion that of groups."""
@@ -140,6 +143,10 @@ class _PutBack(Restoring):
         }
         if self.groups:
             self.opt.groups = own
+
+
+def _tell_again(plan: Any, norm: float, watch: Any) -> None:
+    plan.norm, plan.watch = norm, watch
 
 
 def _copied(state: Any) -> Any:
@@ -173,7 +180,8 @@ def lr_range_test(
     The learning rate grows by the same factor in each step (Smith 2017, section 3.3; on a
     logarithmic axis). The test ends early where the loss is four times as high as its lowest mean,
     not finite, or after Ctrl-C. Parameters, gradients, the states and step counts of
-    optimizer and wrappers, and `rng` are then as before, also after an exception.
+    optimizer and wrappers, what its `grad_norm` and `watched` tell, and `rng` are then as before,
+    also after an exception.
 
     Parameters
     ----------

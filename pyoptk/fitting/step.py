@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import _checks
 from ..optim import LossScaler
-from .metrics import Scored
+from .metrics import Scored, number
 
 
 class Step:
@@ -67,7 +67,7 @@ class Step:
         except (TypeError, ValueError):
             got = _checks.described(found)
             raise TypeError(f"loss: expected (value, gradient), got {got}") from None
-        return y, float(value), dy
+        return y, number("loss: expected (value, gradient), the value a number", value), dy
 
     def backward(self, dy: Any) -> None:
         """Change the parameters in place."""

@@ -45,8 +45,8 @@ def check_layers(layers: tuple[Any, ...]) -> None:
     order: bool | None = None
     for i, layer in enumerate(layers):
         for name in NEEDED:
-            if not hasattr(layer, name):
-                kind = type(layer).__name__
+            if isinstance(layer, type) or not hasattr(layer, name):
+                kind = layer if isinstance(layer, type) else type(layer).__name__
                 raise TypeError(f"layers[{i}]: expected an object with {name}, got {kind}")
         for method, names in KEYWORDS.items():
             known = inspect.signature(getattr(layer, method)).parameters

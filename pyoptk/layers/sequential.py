@@ -276,8 +276,11 @@ class Sequential(Movable):
             some = None if all_lengths is None else all_lengths[part]
             rows = x[:, part] if axis else x[part]
             parts.append(self.forward(rows, lengths=some, train=False))
-        # Without the axis of time, sequences come first.
-        return np.concatenate(parts, axis=axis if parts[0].ndim > 2 else 0)
+        if len(parts) == 1 or not axis:
+            return np.concatenate(parts)
+        # A layer may take the axis of time away or put others there: another number of rows tells.
+        other = self.forward(x[:, : 1 + (batch_size == 1)], train=False).shape
+        return np.concatenate(parts, int(np.argmax(np.not_equal(parts[0].shape, other))))
 
     def __getitem__(self, index: int) -> Any:
         return self.layers[index]

@@ -116,5 +116,5 @@ class Flatten(Layer):
         return dx if need_dx else None
 
     def _after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
-        known = shape and all(isinstance(size, int) for size in shape[1:])
+        known = shape and shape[0] is not ... and all(isinstance(n, int) for n in shape[1:])
         return ("B", math.prod(shape[1:]) if known else ...)
