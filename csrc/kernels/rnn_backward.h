@@ -329,6 +329,16 @@ static void rnn_finish_dh0(const rnn_job *job)
     }
 }
 
+/* The steps of a run if the gates of all steps are kept: so many that dA is still in the L2 cache
+ * when products read it.  All steps, if a block of a product is too much for that. */
+static size_t steps_of_run(const rnn_job *job, size_t count)
+{
+    const size_t row = times(count * WIDTH * sizeof(real), panels_in(job->s.H));
+    const size_t fit = L2_SHARE / 2 / row, rows = fit > MOST_K ? fit : MOST_K;
+    const size_t runs = 2 * fit < MOST_K ? 0 : times(job->s.T, job->s.B) / rows;
+    return runs > 1 ? (job->s.T + runs - 1) / runs : job->window;
+}
+
 static void rnn_backward(const pk_rnn_layer *layers, const pk_rnn_gradients *gradients,
                          size_t count, int nthreads)
 {
@@ -336,7 +346,8 @@ static void rnn_backward(const pk_rnn_layer *layers, const pk_rnn_gradients *gra
     for (size_t i = 0; i < count; i++)
         jobs[i] = rnn_backward_job(layers + i, gradients + i);
     const int again = computes_again(&jobs->s);
-    const size_t panels = panels_in(jobs->s.H), window = jobs->window;
+    const size_t panels = panels_in(jobs->s.H);
+    const size_t steps = again ? jobs->window : steps_of_run(jobs, count);
     const size_t of_w_ih = jobs->dx.data ? round_up(jobs->s.I, WIDTH) / WIDTH : 0;
     size_t to = jobs->s.T;
     rnn_run run = rnn_run_of(jobs, count, nthreads);
@@ -348,7 +359,7 @@ static void rnn_backward(const pk_rnn_layer *layers, const pk_rnn_gradients *gra
     if (again)
         pk_parallel(rnn_pack_forward, &run, count * panels, run.nthreads);
     do {
-        run.steps = (range){to > window ? (to - 1) / window * window : 0, to};
+        run.steps = (range){to > steps ? (to - 1) / steps * steps : 0, to};
         if (again && rounded(jobs->products))
             pk_parallel(rnn_round_x, &run, count * length(run.steps), run.nthreads);
         if (again && jobs->before)
