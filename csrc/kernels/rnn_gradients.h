@@ -169,8 +169,8 @@ __attribute__((noinline)) static void rnn_narrow_gradient(const rnn_sums *sums, 
     size_t k0 = 0;
     do { /* once even with no terms, to set the result */
         const size_t depth = smaller(total - k0, DEPTH);
-        const operand left = in_place ? strided(element_at(g, k0), 1, g->right.b_stride)
-                                      : strided(packed, 1, LANES);
+        const operand left =
+            in_place ? strided(element_at(g, k0), 1, g->right.b_stride) : strided(packed, 1, LANES);
         for (size_t k = 0; k < depth && !in_place; k++)
             pack_element(job, g, &walk, packed + k * LANES, 0, 0, N, LANES);
         for (size_t panel = panels.from; panel < panels.to; panel++) {

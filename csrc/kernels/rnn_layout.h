@@ -128,9 +128,11 @@ typedef struct {
     int wants_dh0;
 } rnn_job;
 
-/* The states before and after a step, for the gradient of a cell. */
+/* The states before and after a step, for the gradient of a cell.  If `rare`, h may be another than
+ * the cell has computed; else c is 0 without a limit for it. */
 typedef struct {
     vec h_prev, h, c_prev, c;
+    int rare;
 } cell_states;
 
 /* What a cell knows besides its arrays.  The peepholes of a vector's units are `row` apart; NULL:
