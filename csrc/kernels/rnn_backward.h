@@ -1,7 +1,7 @@
 /* The backward pass of a recurrent layer: goes back step by step, replaces the gates by dA and
  * carries dh and dc.  From dA, rnn_gradients.h then computes dx and the gradients of the weights.
- * If forward did not keep the gates of all steps, this is done window by window.  rnn_backward is a
- * kernel of the table (rnn_passes.h). */
+ * This is done for a run of steps at a time: a window, if forward did not keep the gates of all
+ * steps.  rnn_backward is a kernel of the table (rnn_passes.h). */
 #ifndef PK_RNN_BACKWARD_H
 #define PK_RNN_BACKWARD_H
 
@@ -338,7 +338,7 @@ static size_t steps_of_run(const rnn_job *job, size_t count)
     const size_t row = times(count * WIDTH * sizeof(real), panels_in(job->s.H));
     const size_t fit = L2_SHARE / 2 / row, rows = fit > MOST_K ? fit : MOST_K;
     const size_t runs = 2 * fit < MOST_K ? 0 : times(job->s.T, job->s.B) / rows;
-    return runs > 1 ? (job->s.T + runs - 1) / runs : job->window;
+    return runs > 1 ? (job->s.T + runs - 1) / runs : job->window; /* which is T, or 1 */
 }
 
 static void rnn_backward(const pk_rnn_layer *layers, const pk_rnn_gradients *gradients,
@@ -349,7 +349,7 @@ static void rnn_backward(const pk_rnn_layer *layers, const pk_rnn_gradients *gra
         jobs[i] = rnn_backward_job(layers + i, gradients + i);
     const int again = computes_again(&jobs->s);
     const size_t panels = panels_in(jobs->s.H);
-    const size_t steps = again ? jobs->window : steps_of_run(jobs, count);
+    const size_t steps = keeps_gates(&jobs->s) ? steps_of_run(jobs, count) : jobs->window;
     const size_t of_w_ih = jobs->dx.data ? round_up(jobs->s.I, WIDTH) / WIDTH : 0;
     size_t to = jobs->s.T;
     rnn_run run = rnn_run_of(jobs, count, nthreads);

@@ -335,14 +335,15 @@ static void rnn_gradient_task(void *arg, size_t task)
     const pk_sequence h = {job->h, (ptrdiff_t)(B * job->P_h), (ptrdiff_t)job->P_h};
     const range steps = sums->run->steps;
     const pk_sequence s = {job->s_rows, (ptrdiff_t)(B * job->P_c), (ptrdiff_t)job->P_c};
+    const size_t from_s = job->s_steps ? steps.from - steps.from % job->s_steps : 0;
     const range with_h = steps_with_h(job, steps);
     const range rows = {pk_chunk_begin(R, group, sums->groups),
                         pk_chunk_begin(R, group + 1, sums->groups)};
     const size_t from_h = with_h.from;
     const rnn_weight of_x = {OF_X, job->dw.w_ih, I, job->x, 0, 0, steps, from_h, {0, 0}};
     const rnn_weight of_h = {OF_H, job->dw.w_hh, R, h, 0, 1, with_h, from_h, {0, 0}};
-    const rnn_weight of_s = {OF_S, job->dw.w_hh, R, s, steps.from, 0, with_h, from_h, {0, 0}};
-    const rnn_weight of_m = {{0}, job->dw.w_hr, job->s.H, s, steps.from, 0, steps, from_h, rows};
+    const rnn_weight of_s = {OF_S, job->dw.w_hh, R, s, from_s, 0, with_h, from_h, {0, 0}};
+    const rnn_weight of_m = {{0}, job->dw.w_hr, job->s.H, s, from_s, 0, steps, from_h, rows};
     const size_t biases = of_w_ih + (1 + CELL_HAS_S) * of_w_hh;
     const rnn_weight *w = part < of_w_ih ? &of_x : part < of_w_ih + of_w_hh ? &of_h : &of_s;
     size_t column = (part < of_w_ih ? part : (part - of_w_ih) % of_w_hh) * width;
@@ -362,8 +363,8 @@ static void rnn_gradient_task(void *arg, size_t task)
 }
 
 /* dx and all weight gradients from the dA of the steps of a run.  Tasks own elements of the
- * results, so that one thread sums each element, in an order that does not depend on rows or
- * windows. */
+ * results, so that one thread sums each element, in an order that does not depend on how many
+ * threads there are. */
 static void rnn_gradients_of(const rnn_run *run)
 {
     const size_t threads = (size_t)run->nthreads, width = GRADIENT_WIDTH;
