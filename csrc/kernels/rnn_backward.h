@@ -336,8 +336,9 @@ static void rnn_finish_dh0(const rnn_job *job)
 static size_t steps_of_run(const rnn_job *job, size_t count)
 {
     const size_t row = times(count * WIDTH * sizeof(real), panels_in(job->s.H));
-    const size_t fit = L2_SHARE / 2 / row, rows = fit > MOST_K ? fit : MOST_K;
-    const size_t runs = 2 * fit < MOST_K ? 0 : times(job->s.T, job->s.B) / rows;
+    const size_t fit = L2_SHARE / 2 / row;
+    const size_t block = MOST_K * (rounded(job->products) ? job->products->per : 1);
+    const size_t runs = 2 * fit < block ? 0 : job->s.T * job->s.B / (fit > block ? fit : block);
     return runs > 1 ? (job->s.T + runs - 1) / runs : job->window; /* which is T, or 1 */
 }
 
