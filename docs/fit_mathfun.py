@@ -5,8 +5,9 @@
 
 exp(r) = 1 + r + r^2 P(r) for abs(r) <= ln2/2, and exp(2r) with the same P; tanh(a) = a + a^3 P(a^2)
 for a <= TANH_SPLIT; 2 atanh(s) = 2 s + s^3 P(s^2) for s <= 1/3; the upper tail of the normal
-distribution at a is exp(-a^2/2) P(t) / (1 + sqrt(2) a) with t = (a - 3) / (a + 3) for a <= TAIL_END.  Each P is a
-least-squares fit of the relative error at Chebyshev points, which is close to the minimax fit.
+distribution at a is exp(-a^2/2) P(t) / (1 + sqrt(2) a) with t = (a - 3) / (a + 3) for
+a <= TAIL_END.  Each P is a least-squares fit of the relative error at Chebyshev points, which is
+close to the minimax fit.
 Coefficients are rounded to the dtype one by one, lowest power first.  After each, the higher ones
 are fitted again to compensate for its rounding.
 """

@@ -278,7 +278,7 @@ def test_a_wrong_counter_is_refused_and_nothing_loaded():
     assert lstm.dropout_calls == 0
 
 
-# Of 1,024 rows of 64 units and more backward takes a part of the steps at a time, if gates are kept.
+# Of 1,024 rows of 64 units backward takes a part of the steps at a time.
 RUNS = {
     "plain": ({}, {}),
     "both ways": ({"bidirectional": True}, {"lengths": [36, 0, 9, *[30] * 26]}),
