@@ -105,7 +105,7 @@ PK_INLINE vec cell_before_projection(const real *gates, size_t n, vec c)
  * factors. */
 PK_INLINE vec tanh_of_c(vec o, cell_states at)
 {
-    return at.rare ? vec_tanh(at.c) : masked(o > 0, at.h / o);
+    return at.own_h ? masked(o > 0, at.h / o) : vec_tanh(at.c);
 }
 
 /* h_prev enters only the product with w_hh, so dh becomes 0. */
