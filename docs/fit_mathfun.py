@@ -3,10 +3,11 @@
     python docs/fit_mathfun.py | tr -d ' \\n' |
         cmp - <(sed -n '/^#if PK_D/,/^#endif/p' csrc/kernels/mathfun.h | tr -d ' \\n')
 
-exp(r) = 1 + r + r^2 P(r) for abs(r) <= ln2/2; tanh(a) = a + a^3 P(a^2) for a <= TANH_SPLIT;
-2 atanh(s) = 2 s + s^3 P(s^2) for s <= 1/3; the upper tail of the normal distribution at a is
-exp(-a^2/2) P(t) / (1 + sqrt(2) a) with t = (a - 3) / (a + 3) for a <= TAIL_END.  Each P is a
-least-squares fit of the relative error at Chebyshev points, which is close to the minimax fit.
+exp(r) = 1 + r + r^2 P(r) for abs(r) <= ln2/2, and exp(2r) with the same P; tanh(a) = a + a^3 P(a^2)
+for a <= TANH_SPLIT; 2 atanh(s) = 2 s + s^3 P(s^2) for s <= 1/3; the upper tail of the normal
+distribution at a is exp(-a^2/2) P(t) / (1 + sqrt(2) a) with t = (a - 3) / (a + 3) for
+a <= TAIL_END.  Each P is a least-squares fit of the relative error at Chebyshev points, which is
+close to the minimax fit.
 Coefficients are rounded to the dtype one by one, lowest power first.  After each, the higher ones
 are fitted again to compensate for its rounding.
 """
@@ -91,7 +92,10 @@ def print_constants(bits, top, digits, suffix, exp_terms, tanh_terms, log1p_term
     scalar("LN2_HIGH", ln2_high)
     scalar("LN2_LOW", rounded(ln(2) - ln2_high, bits))
     scalar("TO_EXPONENT", mpf(3) * 2 ** (bits - 2) + top - 1)
-    table("EXP_P", exp_coefficients(exp_terms, bits))
+    exp_p = exp_coefficients(exp_terms, bits)
+    table("EXP_P", exp_p)
+    scalar("HALF_LN2", rounded(ln(2) / 2, bits))
+    table("EXP_2R_P", [c * 2 ** (i + 2) for i, c in enumerate(exp_p)])
     scalar("TANH_SPLIT", TANH_SPLIT)
     scalar("TANH_ONE", rounded(ln(2) * (bits + 2) / 2, 5, ceil))  # from here on tanh rounds to 1
     table("TANH_P", tanh_coefficients(tanh_terms, bits))

@@ -107,6 +107,20 @@ def test_state_goes_in_and_comes_out_and_steps_are_the_same():
     assert len(state) == 1
 
 
+@pytest.mark.parametrize("cell", [pyoptk.LSTM, pyoptk.GRU])
+def test_the_gradient_of_the_last_step_is_one_of_all_steps_that_is_0_elsewhere(cell):
+    layers = [cell(3, 4, 2, batch_first=True, rng=rng()) for _ in range(2)]
+    model, x = Sequential(layers[0], Last(batch_first=True)), np.ones((2, 5, 3), np.float32)
+    model.forward(x)
+    dy = np.zeros_like(layers[1].forward(x)[0])
+    dy[:, -1] = rng().standard_normal((2, 4))
+    expected, _ = layers[1].backward(dy)
+    np.testing.assert_array_equal(model.backward(dy[:, -1]), expected)
+    np.testing.assert_array_equal(layers[0].flat_grads, layers[1].flat_grads)
+    with pytest.raises(RuntimeError):
+        model.backward(dy[:, -1])
+
+
 def test_prediction_goes_in_batches_and_keeps_nothing():
     for options in ({}, {"batch_first": True}):
         model, x = classifier(**options), X.T if options else X

@@ -279,3 +279,19 @@ def test_a_wrong_counter_is_refused_and_nothing_loaded():
             lstm.load_state_dict(state | {"dropout_calls": wrong})
     assert lstm.flat_params.any()
     assert lstm.dropout_calls == 0
+
+
+# Of 1,024 rows of 64 units backward takes a part of the steps at a time.
+RUNS = {
+    "plain": ({}, {}),
+    "both ways": ({"bidirectional": True}, {"lengths": [36, 0, 9, *[30] * 26]}),
+    "dropout": ({"recurrent_dropout": 0.3, "seed": 1}, {}),
+}
+
+
+@pytest.mark.parametrize("cell", ["LSTM", "LSTM all", "GRU before"])
+@pytest.mark.parametrize("row", RUNS)
+def test_many_rows_equal_the_twin(row, cell, dtype, threads, rng):
+    options, call = RUNS[row]
+    arguments = case(rng, (36, 29, 16, 64, 1), dtype, cell, **options)
+    assert_near(by_pyoptk(*arguments, **call), by_twin(*arguments, **call), dtype)

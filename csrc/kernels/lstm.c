@@ -101,12 +101,19 @@ PK_INLINE vec cell_before_projection(const real *gates, size_t n, vec c)
     return load(gates + O * n) * vec_tanh(c);
 }
 
+/* tanh(c), which a division by o gives in a quarter of the operations.  Where o is 0, so are its
+ * factors. */
+PK_INLINE vec tanh_of_c(vec o, cell_states at)
+{
+    return at.own_h ? masked(o > 0, at.h / o) : vec_tanh(at.c);
+}
+
 /* h_prev enters only the product with w_hh, so dh becomes 0. */
 PK_INLINE void cell_gradient(const cell_context *context, real *gates, size_t n, size_t lanes,
                              cell_states at, vec *dh, vec *dc)
 {
     const lstm_gates s = lstm_load(gates, n);
-    const vec tanh_c = vec_tanh(at.c), limit = broadcast((real)context->shape->cell_clip);
+    const vec tanh_c = tanh_of_c(s.o, at), limit = broadcast((real)context->shape->cell_clip);
     lstm_gates d = {.o = zero_tail(*dh * tanh_c * s.o * (1 - s.o), lanes)};
     vec dc_t = *dc + *dh * s.o * (1 - tanh_c * tanh_c);
     dc_t = with_peephole(context, OF_O, dc_t, d.o);

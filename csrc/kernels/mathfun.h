@@ -18,6 +18,10 @@ static const real TO_EXPONENT = 12583039.0f;
 static const real EXP_P[] = {
     4.99999881e-1f, 1.66665182e-1f, 4.16696556e-2f, 8.36896058e-3f, 1.37448008e-3f,
 };
+static const real HALF_LN2 = 3.46573591e-1f;
+static const real EXP_2R_P[] = {
+    1.99999952f, 1.33332145f, 6.66714489e-1f, 2.67806739e-1f, 8.79667252e-2f,
+};
 static const real TANH_SPLIT = 6.25e-1f;
 static const real TANH_ONE = 9.5f;
 static const real TANH_P[] = {
@@ -44,6 +48,12 @@ static const real EXP_P[] = {
     5.0000000000000133e-1, 1.6666666666666488e-1, 4.1666666666511983e-2, 8.3333333334472560e-3,
     1.3888888947724172e-3, 1.9841269607182200e-4, 2.4801489323177479e-5, 2.7557497476723263e-6,
     2.7631476452398632e-7, 2.5027990641426080e-8,
+};
+static const real HALF_LN2 = 3.4657359027997264e-1;
+static const real EXP_2R_P[] = {
+    2.0000000000000053,    1.3333333333333190,    6.6666666666419172e-1, 2.6666666667031219e-1,
+    8.8888889265434701e-2, 2.5396825097193217e-2, 6.3491812667334346e-3, 1.4109438708082311e-3,
+    2.8294631887256199e-4, 5.1257324833640611e-5,
 };
 static const real TANH_SPLIT = 6.25e-1;
 static const real TANH_ONE = 20.0;
@@ -125,14 +135,18 @@ PK_INLINE vec vec_sigmoid(vec x)
     return masked(~(x < -EXP_MAX), 1 / sum);
 }
 
-/* With a = abs(x): 1 - 2 / (1 + exp(2a)) or, near 0, where that would cancel, a + a^3 P(a^2). */
+/* With a = abs(x): 1 - 2 / (1 + exp(2a)) or, near 0, where that would cancel, a + a^3 P(a^2).
+ * 2a = 2r + k ln2, of which one constant is enough: k is small, and so is the derivative of tanh
+ * where it is not. */
 PK_INLINE vec vec_tanh(vec x)
 {
     const vec_bits sign = (vec_bits)broadcast((real)-0.0);
     const vec a = (vec)((vec_bits)x & ~sign), a2 = a * a;
     const vec near = a + a * a2 * POLYNOMIAL(TANH_P, a2);
-    const exp_parts e = exp_split(a + a);
-    const vec far = 1 - masked(a < TANH_ONE, 2 / (1 + exp_of_r(e) * e.two_to_k));
+    const vec sum = a * (2 * LOG2_E) + TO_EXPONENT, r = a - (sum - TO_EXPONENT) * HALF_LN2;
+    const vec two_to_k = (vec)((vec_bits)sum << MANTISSA_BITS);
+    const vec exp_2a = (1 + r * (2 + r * POLYNOMIAL(EXP_2R_P, r))) * two_to_k;
+    const vec far = 1 - masked(a < TANH_ONE, 2 / (1 + exp_2a));
     return (vec)((vec_bits)pick(a > TANH_SPLIT, far, near) | ((vec_bits)x & sign)); /* NaN: near */
 }
 

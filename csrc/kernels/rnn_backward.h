@@ -1,7 +1,7 @@
 /* The backward pass of a recurrent layer: goes back step by step, replaces the gates by dA and
  * carries dh and dc.  From dA, rnn_gradients.h then computes dx and the gradients of the weights.
- * If forward did not keep the gates of all steps, this is done window by window.  rnn_backward is a
- * kernel of the table (rnn_passes.h). */
+ * This is done for a run of steps at a time: a window, if forward did not keep the gates of all
+ * steps.  rnn_backward is a kernel of the table (rnn_passes.h). */
 #ifndef PK_RNN_BACKWARD_H
 #define PK_RNN_BACKWARD_H
 
@@ -153,7 +153,9 @@ PK_INLINE void rnn_cell_backward(const rnn_job *job, size_t t, size_t b, place p
         .h_prev = projected ? dh : load(h_prev + p.unit),
         .h = projected ? dh : load(h_at(job, t + 1, b) + p.unit),
         .c_prev = CELL_HAS_C ? load(c_prev + p.unit) : (vec){0},
-        .c = CELL_HAS_C ? load(c_behind(job, t, b) + p.unit) : (vec){0},
+        .c = CELL_HAS_C && (rare || job->s.cell_clip > 0) ? load(c_behind(job, t, b) + p.unit)
+                                                          : (vec){0},
+        .own_h = !rare || !(projected || noise_p(&job->s, ZONEOUT_H) > 0),
     };
     const cell_context context = rare ? noisy_context(job, t, b, p.unit) : context_of(job, p.unit);
     vec past_h = {0}, past_c = {0};
@@ -329,6 +331,17 @@ static void rnn_finish_dh0(const rnn_job *job)
     }
 }
 
+/* The steps of a run if the gates of all steps are kept: so many that dA is still in the L2 cache
+ * when products read it.  All steps, if a block of a product is too much for that. */
+static size_t steps_of_run(const rnn_job *job, size_t count)
+{
+    const size_t row = times(count * WIDTH * sizeof(real), panels_in(job->s.H));
+    const size_t fit = L2_SHARE / 2 / row;
+    const size_t block = MOST_K * (rounded(job->products) ? job->products->per : 1);
+    const size_t runs = 2 * fit < block ? 0 : job->s.T * job->s.B / (fit > block ? fit : block);
+    return runs > 1 ? (job->s.T + runs - 1) / runs : job->window; /* which is T, or 1 */
+}
+
 static void rnn_backward(const pk_rnn_layer *layers, const pk_rnn_gradients *gradients,
                          size_t count, int nthreads)
 {
@@ -336,7 +349,8 @@ static void rnn_backward(const pk_rnn_layer *layers, const pk_rnn_gradients *gra
     for (size_t i = 0; i < count; i++)
         jobs[i] = rnn_backward_job(layers + i, gradients + i);
     const int again = computes_again(&jobs->s);
-    const size_t panels = panels_in(jobs->s.H), window = jobs->window;
+    const size_t panels = panels_in(jobs->s.H);
+    const size_t steps = keeps_gates(&jobs->s) ? steps_of_run(jobs, count) : jobs->window;
     const size_t of_w_ih = jobs->dx.data ? round_up(jobs->s.I, WIDTH) / WIDTH : 0;
     size_t to = jobs->s.T;
     rnn_run run = rnn_run_of(jobs, count, nthreads);
@@ -348,7 +362,7 @@ static void rnn_backward(const pk_rnn_layer *layers, const pk_rnn_gradients *gra
     if (again)
         pk_parallel(rnn_pack_forward, &run, count * panels, run.nthreads);
     do {
-        run.steps = (range){to > window ? (to - 1) / window * window : 0, to};
+        run.steps = (range){to > steps ? (to - 1) / steps * steps : 0, to};
         if (again && rounded(jobs->products))
             pk_parallel(rnn_round_x, &run, count * length(run.steps), run.nthreads);
         if (again && jobs->before)

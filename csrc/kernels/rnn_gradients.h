@@ -120,6 +120,21 @@ __attribute__((noinline)) static void pack_element(const rnn_job *job, const rnn
     }
 }
 
+/* Whether products read rows of `right` where they are: values, without gaps, and equally far
+ * apart. */
+PK_INLINE int is_in_place(const rnn_job *job, const rnn_weight *g)
+{
+    const int as_stored = !(g->is_h && (job->s.resets || job->h_mask));
+    return as_stored && !rounded(job->products) && !job->s.lengths &&
+           g->right.t_stride == (ptrdiff_t)job->s.B * g->right.b_stride;
+}
+
+/* Element k of `right`, if that is so. */
+PK_INLINE const real *element_at(const rnn_weight *g, size_t k)
+{
+    return row_at(g->right, g->steps.from - g->first, 0) + (ptrdiff_t)k * g->right.b_stride;
+}
+
 /* How many elements of dA come before those of this weight. */
 PK_INLINE size_t elements_before(const rnn_sums *sums, const rnn_weight *g)
 {
@@ -150,17 +165,20 @@ __attribute__((noinline)) static void rnn_narrow_gradient(const rnn_sums *sums, 
     row_walk walk = walk_of(job, g);
     const size_t H = job->s.H, N = g->N, total = elements_to_come(job, &walk);
     const size_t before = elements_before(sums, g);
+    const int in_place = is_in_place(job, g);
     size_t k0 = 0;
     do { /* once even with no terms, to set the result */
         const size_t depth = smaller(total - k0, DEPTH);
-        for (size_t k = 0; k < depth; k++)
+        const operand left =
+            in_place ? strided(element_at(g, k0), 1, g->right.b_stride) : strided(packed, 1, LANES);
+        for (size_t k = 0; k < depth && !in_place; k++)
             pack_element(job, g, &walk, packed + k * LANES, 0, 0, N, LANES);
         for (size_t panel = panels.from; panel < panels.to; panel++) {
             const size_t n = units_of(panel, H);
             const real *da = gates_at(job, panel, sums->run->steps.from, 0) + g->of.first * n;
             const int is_new = k0 == 0 && !job->accumulate;
             turn(dw_t, g->dw + panel * UNITS * N, g->of, H, N, n, 0);
-            term t = {depth, strided(packed, 1, LANES),
+            term t = {depth, left,
                       rounded_panels(job->products, da + (before + k0) * WIDTH, depth)};
             product_panel(N, width_of(g->of, n), &t, 1, dw_t, WIDTH, is_new ? ZEROS : NULL);
             turn(dw_t, g->dw + panel * UNITS * N, g->of, H, N, n, 1);
@@ -178,12 +196,18 @@ __attribute__((noinline)) static void rnn_wide_gradient(const rnn_sums *sums, co
     row_walk walk = walk_of(job, g);
     const size_t H = job->s.H, N = g->N, end = smaller(column + GRADIENT_WIDTH, N);
     const size_t total = elements_to_come(job, &walk), before = elements_before(sums, g);
+    const ptrdiff_t row = g->right.b_stride;
+    const int near = row > 0 && row <= 2 * WIDTH && row % LANES == 0 && N % LANES == 0;
+    const int in_place =
+        near && is_in_place(job, g) && (uintptr_t)element_at(g, 0) % ALIGNMENT == 0;
     size_t k0 = 0;
     do { /* once even with no terms, to set the result */
         const size_t depth = smaller(total - k0, k_block);
-        const right_operand right = rounded_panels(job->products, packed, k_block);
+        right_operand right = rounded_panels(job->products, packed, k_block);
+        if (in_place)
+            right = (right_operand){element_at(g, k0) + column, (size_t)row, WIDTH, 1, 0, NULL};
         const real *begin = k0 == 0 && !job->accumulate ? ZEROS : NULL;
-        for (size_t k = 0; k < depth; k++)
+        for (size_t k = 0; k < depth && !in_place; k++)
             pack_element(job, g, &walk, packed + k * WIDTH, right.panel, column, end, WIDTH);
         for (size_t panel = panels.from; panel < panels.to; panel++)
             for (size_t j = 0; j < g->of.count; j++) {
@@ -311,14 +335,15 @@ static void rnn_gradient_task(void *arg, size_t task)
     const pk_sequence h = {job->h, (ptrdiff_t)(B * job->P_h), (ptrdiff_t)job->P_h};
     const range steps = sums->run->steps;
     const pk_sequence s = {job->s_rows, (ptrdiff_t)(B * job->P_c), (ptrdiff_t)job->P_c};
+    const size_t from_s = job->s_steps ? steps.from - steps.from % job->s_steps : 0;
     const range with_h = steps_with_h(job, steps);
     const range rows = {pk_chunk_begin(R, group, sums->groups),
                         pk_chunk_begin(R, group + 1, sums->groups)};
     const size_t from_h = with_h.from;
     const rnn_weight of_x = {OF_X, job->dw.w_ih, I, job->x, 0, 0, steps, from_h, {0, 0}};
     const rnn_weight of_h = {OF_H, job->dw.w_hh, R, h, 0, 1, with_h, from_h, {0, 0}};
-    const rnn_weight of_s = {OF_S, job->dw.w_hh, R, s, steps.from, 0, with_h, from_h, {0, 0}};
-    const rnn_weight of_m = {{0}, job->dw.w_hr, job->s.H, s, steps.from, 0, steps, from_h, rows};
+    const rnn_weight of_s = {OF_S, job->dw.w_hh, R, s, from_s, 0, with_h, from_h, {0, 0}};
+    const rnn_weight of_m = {{0}, job->dw.w_hr, job->s.H, s, from_s, 0, steps, from_h, rows};
     const size_t biases = of_w_ih + (1 + CELL_HAS_S) * of_w_hh;
     const rnn_weight *w = part < of_w_ih ? &of_x : part < of_w_ih + of_w_hh ? &of_h : &of_s;
     size_t column = (part < of_w_ih ? part : (part - of_w_ih) % of_w_hh) * width;
@@ -338,8 +363,8 @@ static void rnn_gradient_task(void *arg, size_t task)
 }
 
 /* dx and all weight gradients from the dA of the steps of a run.  Tasks own elements of the
- * results, so that one thread sums each element, in an order that does not depend on rows or
- * windows. */
+ * results, so that one thread sums each element, in an order that does not depend on how many
+ * threads there are. */
 static void rnn_gradients_of(const rnn_run *run)
 {
     const size_t threads = (size_t)run->nthreads, width = GRADIENT_WIDTH;

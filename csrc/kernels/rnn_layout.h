@@ -128,9 +128,11 @@ typedef struct {
     int wants_dh0;
 } rnn_job;
 
-/* The states before and after a step, for the gradient of a cell. */
+/* The states before and after a step, for the gradient of a cell.  own_h: whether h is what the
+ * cell has computed; then c may be 0 where the shape has no cell_clip. */
 typedef struct {
     vec h_prev, h, c_prev, c;
+    int own_h;
 } cell_states;
 
 /* What a cell knows besides its arrays.  The peepholes of a vector's units are `row` apart; NULL:

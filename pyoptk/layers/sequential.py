@@ -212,10 +212,17 @@ class Sequential(Movable):
 
     def _backward(self, dy: Any, need_dx: bool, accumulate: bool) -> Any:
         places, first = self._places, 0 if need_dx else self._first
+        dstate: Any = None
         for i in range(len(places) - 1, first - 1, -1):
             layer, recurrent, _, _, key = places[i]
-            dy = layer.backward(dy, need_dx=need_dx or i > first, accumulate=accumulate)
-            self._due[0] = False
+            if i > first and type(layer) is Last:
+                dstate = layer._to_state(dy, places[i - 1].layer)
+                if dstate is not None:
+                    self._due[0] = False
+                    continue
+            given = (dy,) if dstate is None else (None, dstate)
+            dy = layer.backward(*given, need_dx=need_dx or i > first, accumulate=accumulate)
+            self._due[0], dstate = False, None
             if recurrent:
                 dy = dy[0]
             if key is not None:

@@ -12,6 +12,8 @@ from .. import _checks
 from .._bound import Array
 from .._core import new_array
 from .._sequences import check_lengths, plain
+from ..rnn.cells import LSTM
+from ..rnn.layer import Layer as Recurrent
 from .base import FLOATS, Layer, gradient
 
 
@@ -82,6 +84,24 @@ class Last(Layer):
                 steps[steps_at] = dy[y_at]
         self._kept = None
         return dx
+
+    def _to_state(self, dy: Array, before: Any) -> Any:
+        """Instead of `backward`: dy as `dstate` of the recurrent layer before, or None.
+
+        y is a state of that layer if all sequences have their last step in common. Then nobody
+        makes and reads a gradient of all steps, zeros but for one.
+        """
+        usual = isinstance(before, Recurrent) and type(before).backward is Recurrent.backward
+        if not usual or before.bidirectional or self.bidirectional:
+            return None
+        _, _, picked, y = self._due()
+        if not picked or not isinstance(picked[0][0][0], int):
+            return None
+        dy = gradient(dy, y)
+        dh = np.zeros((before.num_layers, *dy.shape), dy.dtype)
+        dh[-1] = dy
+        self._kept = None
+        return (dh, None) if isinstance(before, LSTM) else dh
 
     def _after(self, shape: tuple[Any, ...]) -> tuple[Any, ...]:
         return ("B", shape[-1]) if shape else ()
