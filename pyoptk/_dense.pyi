@@ -8,7 +8,7 @@ _Array: TypeAlias = NDArray[np.floating[Any]]
 ACTIVATIONS: tuple[str, ...]
 NEED_Z: tuple[str, ...]
 
-def passes_of(layer: type, *texts: str) -> tuple[Any, Any]: ...
+def passes_of(layer: type, *texts: bytes) -> tuple[Any, Any]: ...
 def linear_forward(
     x: _Array,
     w: _Array,

@@ -1,13 +1,12 @@
 """The bare kernels of linear layers, and the passes of `layers.Linear`.
 
-pyoptk/kernels.py shows the kernels; pyoptk_dense.h has the formulas. Each function takes its arrays
-and its numbers, then calls a kernel.
+pyoptk/kernels.py shows the kernels; pyoptk_dense.h has the formulas.
 """
 import cython
 import numpy as _np
 
 from ._checks import NO_FORWARD as _NO_FORWARD, check_choice, check_compute
-from ._elsewhere import check_names
+from ._elsewhere import refuse_call
 
 from cpython.buffer cimport Py_buffer
 from cpython.list cimport PyList_GetItem
@@ -155,9 +154,10 @@ cdef bint meets_read(const pk_linear *l, const pk_linear_gradients *g, size_t it
 # releasing it would take longer than it can delay other threads.
 cdef enum: QUICK = 1 << 17, QUICK_ELEMENTS = 1 << 13
 
+
 @cython.final
 cdef class _Usual:
-    """What passes of few rows look up once: until the arrays move, or attributes are set or deleted.
+    """What passes of few rows look up once: until arrays move, or attributes are set or deleted.
 
     After a `forward` that trains, `_kept` of the layer is this object, too.
     """
@@ -172,7 +172,7 @@ cdef class _Usual:
     cdef const pk_dense_kernels *kernels  # whose scratch for so many rows fits
     cdef size_t rows
 
-    def __cinit__(self, dict own):
+    cdef _Usual of(self, dict own):
         params, grads = own["params"], own["grads"]
         inputs, outputs, self.results = own["inputs"], own["outputs"], [None] * 4
         self.dtype, self.activation, self.slope = own["dtype"], own["activation"], own["slope"]
@@ -189,6 +189,7 @@ cdef class _Usual:
             self.layer.O = self.layer.ldy = outputs
             self.kind = PK_F32 if self.dtype is _f32 else PK_F64
             self.itemsize = 4 if self.kind == PK_F32 else 8
+        return self
 
     def __reduce__(self):  # a copy of the attributes of a layer has none
         return type(None), ()
@@ -300,11 +301,7 @@ cdef class _Usual:
 cdef _Usual usual_of(dict own):
     usual = own.get("_usual")
     if usual is None:
-        try:
-            own["_usual"] = usual = _Usual(own)
-        except KeyError as error:
-            raise AttributeError(f"{error.args[0]}: expected an attribute of this layer, got none"
-                                 ) from None
+        own["_usual"] = usual = (<_Usual> _Usual.__new__(_Usual)).of(own)
     return usual
 
 
@@ -312,10 +309,9 @@ cdef object rows_forward(dict own, x, bint keep):
     params, outputs = own["params"], own["outputs"]
     activation, slope = own["activation"], own["slope"]
     rows = rows_of("x", x, own["dtype"], own["inputs"])
-    y, z = new_array((rows.shape[0], outputs), own["dtype"]), None
+    y = new_array((rows.shape[0], outputs), own["dtype"])
     cdef bint of_z = activation in NEED_Z
-    if keep and of_z:
-        z = new_like(y)
+    z = new_like(y) if keep and of_z else None
     linear_forward(rows, params["weight"], params.get("bias"), y, z, activation=activation,
                    slope=slope, compute=own.get("compute"))
     if rows is not x:
@@ -329,7 +325,7 @@ cdef object rows_forward(dict own, x, bint keep):
 
 cdef object rows_backward(dict own, dy, bint wanted, bint accumulate):
     params, grads, dtype, kept = own["params"], own["grads"], own["dtype"], own.get("_kept")
-    dy_rows, dx = rows_of("dy", dy, dtype, own["outputs"]), None
+    dy_rows = rows_of("dy", dy, dtype, own["outputs"])
     if type(kept) is _Usual:
         usual = <_Usual> kept
         kept = usual.x, usual.y, usual.z, usual.activation, usual.slope
@@ -339,11 +335,10 @@ cdef object rows_backward(dict own, dy, bint wanted, bint accumulate):
     if not (isinstance(rows, _ndarray) and isinstance(y, _ndarray) and rows.ndim == 2):
         raise TypeError("_kept: expected what forward of this layer has left")
     y_rows = rows_of("y", y, dtype, own["outputs"])
-    if dy_rows is not dy or y is not y_rows or dy_rows.shape[0] != rows.shape[0]:
+    if dy_rows is not dy or y is not y_rows or len(dy_rows) != len(rows):
         if _np.shape(dy) != y.shape:
             raise ValueError(f"dy: expected shape {y.shape} as y has, got {_np.shape(dy)}")
-    if wanted:
-        dx = new_like(rows)
+    dx = new_like(rows) if wanted else None
     linear_backward(dy_rows, rows, params["weight"], y_rows, z, dx=dx, dw=grads["weight"],
                     db=grads.get("bias"), activation=activation, slope=slope,
                     accumulate=accumulate, compute=own.get("compute"))
@@ -353,7 +348,7 @@ cdef object rows_backward(dict own, dy, bint wanted, bint accumulate):
 
 cdef object fast_forward(self, PyObject **args, Py_ssize_t n, PyObject *names):
     cdef bint[2] on = [True, False]
-    x = <object> taken("x", args, n, names, ("train", "train"), on)
+    x = <object> taken("x", args, n, names, "train", "train", on)
     cdef dict own = PyObject_GenericGetDict(self, NULL)
     y = usual_of(own).forward(own, x, on[0])
     return rows_forward(own, x, on[0]) if y is None else y
@@ -361,31 +356,30 @@ cdef object fast_forward(self, PyObject **args, Py_ssize_t n, PyObject *names):
 
 cdef object fast_backward(self, PyObject **args, Py_ssize_t n, PyObject *names):
     cdef bint[2] on = [True, False]
-    dy = <object> taken("dy", args, n, names, ("need_dx", "accumulate"), on)
+    dy = <object> taken("dy", args, n, names, "need_dx", "accumulate", on)
     cdef dict own = PyObject_GenericGetDict(self, NULL)
     cdef _Usual usual = usual_of(own)
     dx = usual.backward(dy, on[0], on[1]) if own.get("_kept") is usual else False
     return rows_backward(own, dy, on[0], on[1]) if dx is False else dx
 
 
-cdef PyObject *taken(str name, PyObject **args, Py_ssize_t n, PyObject *names, tuple switches,
-                     bint *on) except NULL:
+cdef PyObject *taken(str name, PyObject **args, Py_ssize_t n, PyObject *names, str switch_0,
+                     str switch_1, bint *on) except NULL:
     """The only argument by position of a call, and the switches that are given by keyword."""
     cdef PyObject *first = args[0] if n else NULL
     cdef Py_ssize_t i, count = 0 if names == NULL else PyTuple_Size(<object> names)
     for i in range(count):
-        key, value = <object> PyTuple_GetItem(<object> names, i), <object> args[n + i]
-        if key == <object> PyTuple_GetItem(switches, 0):
-            on[0] = switch(key, value)
-        elif key == <object> PyTuple_GetItem(switches, 1):
-            on[1] = switch(key, value)
+        key = <str> <object> PyTuple_GetItem(<object> names, i)
+        if key == switch_0:
+            on[0] = switch(key, <object> args[n + i])
+        elif key == switch_1:
+            on[1] = switch(key, <object> args[n + i])
         elif key == name and n == 0:
             first = args[i]
         else:
-            check_names((key,), (name, *switches))
-            raise TypeError(f"{key}: expected once, got two")
+            refuse_call(name, n, key, switch_0, switch_1)
     if n > 1 or first == NULL:
-        raise TypeError(f"{name}: expected one argument by position, got {n}")
+        refuse_call(name, n)
     return first
 
 
@@ -395,7 +389,7 @@ cdef list _texts = []  # which they point to
 
 def passes_of(layer, *texts):
     """The passes of `layers.Linear`, a class. `texts`: signatures and docstrings."""
-    _texts[:] = [text.encode() for text in texts]
+    _texts[:] = texts
     cdef int flags = METH_FASTCALL | METH_KEYWORDS
     _methods[0] = PyMethodDef("forward", <void *> fast_forward, flags, <const char *> _texts[0])
     _methods[1] = PyMethodDef("backward", <void *> fast_backward, flags, <const char *> _texts[1])

@@ -17,8 +17,8 @@ from ._arrays cimport Buffers, check_like, dtype_of, size_of, switch
 from ._core cimport dense_table, num_threads
 from .capi cimport (
     NPY_ARRAY_CARRAY_RO, PK_ABSOLUTE, PK_HUBER, PK_LOGISTIC, PK_SQUARED, PyArray_CHKFLAGS,
-    PyArray_DATA, PyArray_DESCR, PyArray_DIMS, PyArray_NDIM, PyArrayObject, pk_cross_entropy, pk_elementwise_loss, pk_layer_norm,
-    pk_layer_norm_gradients, pk_loss,
+    PyArray_DATA, PyArray_DESCR, PyArray_DIMS, PyArray_NDIM, PyArrayObject, pk_cross_entropy,
+    pk_elementwise_loss, pk_layer_norm, pk_layer_norm_gradients, pk_loss,
 )
 
 cdef object _ndarray = _np.ndarray, _i64 = _np.dtype("i8")

@@ -323,9 +323,15 @@ def test_a_layer_of_its_own_needs_two_methods():
 
 EIGHT = np.random.default_rng(0).standard_normal((8, 20)).astype(np.float32)
 CALLS = {  # arguments of forward, and the error
-    "none": (lambda: Linear(20, 20).forward(), "x: expected one argument by position, got 0"),
+    "none": (
+        lambda: Linear(20, 20).forward(),
+        "x: expected one argument by position and no more, got 0",
+    ),
     "two": (lambda: Linear(20, 20).forward(EIGHT, True), "x: expected one argument .* got 2"),
-    "twice": (lambda: Linear(20, 20).forward(EIGHT, x=EIGHT), "x: expected once, got two"),
+    "twice": (
+        lambda: Linear(20, 20).forward(EIGHT, x=EIGHT),
+        "x: expected one argument by position and no more",
+    ),
     "unknown": (lambda: Linear(20, 20).forward(EIGHT, trian=True), "trian: .* mean train"),
     "no bool": (lambda: Linear(20, 20).backward(EIGHT, need_dx=1), "need_dx: expected True or"),
 }

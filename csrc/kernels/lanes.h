@@ -109,10 +109,9 @@ PK_INLINE void lanes_product(const pk_linear *l, const real *x, size_t o, vec ro
             lanes_multiply(sums, x + k * LANE_ROWS, w + k, I);
         }
         if (k < I) {
-            real rest[4 * LANE_OUTPUTS];
-            for (size_t j = 0; j < LANE_OUTPUTS; j++)
-                for (size_t i = 0; i < 4; i++)
-                    rest[4 * j + i] = k + i < I ? w[j * I + k + i] : 0;
+            real rest[4 * LANE_OUTPUTS] = {0};
+            _Pragma("GCC unroll 1") for (size_t j = 0; j < LANE_OUTPUTS; j++)
+                memcpy(rest + 4 * j, w + j * I + k, (I - k) * sizeof *w);
             lanes_multiply(sums, x + k * LANE_ROWS, rest, 4);
         }
         for (size_t v = 0; v < 2; v++)

@@ -275,12 +275,14 @@ static void linear_few_lanes(void *arg, size_t chunk)
         real *z = linear_z(l, 0, o);
         vec rows[LANE_ROWS];
         lanes_product(l, job->x, first, rows);
-        for (size_t r = 0; r < M; r++, z += ldz) {
-            const vec v = relu ? activated(PK_RELU, rows[r], 0) : rows[r];
+        for (size_t r = 0; r < LANE_ROWS && relu; r++)
+            rows[r] = activated(PK_RELU, rows[r], 0);
+        _Pragma("GCC unroll 1") for (size_t r = 0; r < M; r++, z += ldz)
+        {
             if (n == LANES)
-                store(z, v);
+                store(z, rows[r]);
             else /* the first of them are done */
-                memcpy(z, (const real *)&v + (o - first), n * sizeof *z);
+                memcpy(z, (const real *)&rows[r] + (o - first), n * sizeof *z);
         }
     }
     if (!relu)

@@ -200,24 +200,24 @@ static void linear_groups(const linear_job *job, size_t chunk)
  * prefetcher of the processor follows. */
 static int by_rows(const linear_job *job)
 {
-    const size_t M = job->layer->M;
-    return IN_LANES && !rounded(job->products) && M > LANE_ROWS / 2 && M <= LANE_ROWS;
+    return IN_LANES && PK_VECTOR_BYTES == 64 && !rounded(job->products) &&
+           job->layer->M == LANE_ROWS && job->layer->I % LANES == 0;
 }
 
 PK_INLINE void linear_dw_vectors(const linear_job *job, const vec a[LANE_ROWS], const int vectors,
-                                 size_t n, size_t i, real *dw)
+                                 size_t i, real *dw)
 {
     const pk_linear *l = job->layer;
     vec sums[COLS];
     for (int v = 0; v < vectors; v++)
-        sums[v] = job->gradients->accumulate ? load_n(dw + i + v * LANES, n) : (vec){0};
+        sums[v] = job->gradients->accumulate ? load(dw + i + v * LANES) : (vec){0};
     for (size_t r = 0; r < LANE_ROWS; r++) {
-        const real *const x = r < l->M ? (const real *)l->x + r * l->ldx + i : ZEROS;
+        const real *const x = (const real *)l->x + r * l->ldx + i;
         for (int v = 0; v < vectors; v++)
-            sums[v] += a[r] * load_n(x + v * LANES, n);
+            sums[v] += a[r] * load(x + v * LANES);
     }
     for (int v = 0; v < vectors; v++)
-        store_n(dw + i + v * LANES, sums[v], n);
+        store(dw + i + v * LANES, sums[v]);
 }
 
 static void linear_dw_by_rows(const linear_job *job, size_t split)
@@ -228,14 +228,12 @@ static void linear_dw_by_rows(const linear_job *job, size_t split)
         real *const dw = (real *)job->gradients->dw + o * l->I;
         vec a[LANE_ROWS];
         for (size_t r = 0; r < LANE_ROWS; r++)
-            a[r] = r < l->M ? broadcast(job->dA[r * job->dA_row + o]) : (vec){0};
+            a[r] = broadcast(job->dA[r * job->dA_row + o]);
         size_t i = 0;
         for (; i + WIDTH <= l->I; i += WIDTH)
-            linear_dw_vectors(job, a, COLS, LANES, i, dw);
-        for (; i + LANES <= l->I; i += LANES)
-            linear_dw_vectors(job, a, 1, LANES, i, dw);
-        if (i < l->I)
-            linear_dw_vectors(job, a, 1, l->I - i, i, dw);
+            linear_dw_vectors(job, a, COLS, i, dw);
+        for (; i < l->I; i += LANES)
+            linear_dw_vectors(job, a, 1, i, dw);
     }
 }
 

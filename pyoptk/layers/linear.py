@@ -101,9 +101,7 @@ class Linear(Layer, quick=True):
         """
         raise NotImplementedError
 
-    def backward(
-        self, dy: Any, *, need_dx: bool = True, accumulate: bool = False
-    ) -> Array | None:
+    def backward(self, dy: Any, *, need_dx: bool = True, accumulate: bool = False) -> Array | None:
         """The gradient of x, or None; fills `grads`, or adds to them if `accumulate`."""
         raise NotImplementedError
 
@@ -114,6 +112,8 @@ class Linear(Layer, quick=True):
             self.__dict__["_usual"] = None
 
         def __delattr__(self, name):
+            if name in ("activation", "slope", "inputs", "outputs", "dtype"):
+                raise AttributeError(f"{name}: cannot be deleted, as every call needs it")
             super().__delattr__(name)
             self.__dict__["_usual"] = None
 
@@ -130,11 +130,12 @@ class Linear(Layer, quick=True):
         return f"Linear({self.inputs}, {self.outputs}{activation}{bias}{compute})"
 
 
+_BACKWARD = "backward($self, dy, *, need_dx=True, accumulate=False)\n--\n\n"
 if not TYPE_CHECKING:
     Linear.forward, Linear.backward = passes_of(
         Linear,
-        f"forward($self, x, *, train=True)\n--\n\n{Linear.forward.__doc__}",
-        f"backward($self, dy, *, need_dx=True, accumulate=False)\n--\n\n{Linear.backward.__doc__}",
+        f"forward($self, x, *, train=True)\n--\n\n{Linear.forward.__doc__}".encode(),
+        f"{_BACKWARD}{Linear.backward.__doc__}".encode(),
     )
     for _name in (
         "weight", "bias", "in_features", "out_features", "units", "use_bias", "negative_slope",
