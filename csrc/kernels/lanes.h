@@ -1,6 +1,6 @@
-/* A few rows of a linear layer in the lanes of vectors, forward: for linear.h.  A lane has a row and
- * every fourth k.  So w is read in place, four elements of a row at a time, and only x and the sums
- * are rearranged. */
+/* A few rows of a linear layer in the lanes of vectors, forward: for linear.h.  A lane has a row
+ * and every fourth k.  So w is read in place, four elements of a row at a time, and only x and the
+ * sums are rearranged. */
 #ifndef PK_LANES_H
 #define PK_LANES_H
 

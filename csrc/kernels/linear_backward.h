@@ -196,8 +196,8 @@ static void linear_groups(const linear_job *job, size_t chunk)
         linear_product(job, group, 0, group < groups ? job->x + first * most * l->M : w);
 }
 
-/* Few rows: dw in the order of memory, with x in L1.  Tiles write 256 bytes here and there, which no
- * prefetcher of the processor follows. */
+/* Few rows: dw in the order of memory, with x in L1.  Tiles write 256 bytes here and there, which
+ * no prefetcher of the processor follows. */
 static int by_rows(const linear_job *job)
 {
     return IN_LANES && PK_VECTOR_BYTES == 64 && !rounded(job->products) &&
