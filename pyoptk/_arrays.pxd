@@ -15,7 +15,8 @@ cdef extern from *:
     void lend(Py_buffer *view, object array) noexcept
 
 cdef bint borrow(array, Py_buffer *view, bint writable, bint strided) noexcept
-cdef int acquire(array, Py_buffer *view, str name, bint writable, bint strided) except -1
+cdef int acquire(array, Py_buffer *view, str name, bint writable, bint strided,
+                 str kinds=*) except -1
 cdef int acquire_narrow(array, Py_buffer *view, str name, tuple shape, str like,
                         str writer) except -1
 cdef object contiguous(array)

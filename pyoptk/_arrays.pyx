@@ -94,25 +94,27 @@ cdef bint borrow(array, Py_buffer *view, bint writable, bint strided) noexcept:
     return True
 
 
-cdef int acquire(array, Py_buffer *view, str name, bint writable, bint strided) except -1:
+cdef int acquire(array, Py_buffer *view, str name, bint writable, bint strided,
+                 str kinds="float32 or float64") except -1:
     """Take the buffer of a float32 or float64 array; release it with PyBuffer_Release.
 
-    `strided`: any strides are accepted; else the array must be C-contiguous.
+    `strided`: any strides are accepted; else the array must be C-contiguous. `kinds`: what messages
+    name, where others are taken or not taken elsewhere.
     """
     try:
         PyObject_GetBuffer(array, view, PyBUF_FORMAT | PyBUF_STRIDES)
     except (TypeError, ValueError, BufferError):
-        raise TypeError(f"{name}: expected a float32 or float64 array, "
+        raise TypeError(f"{name}: expected a {kinds} array, "
                         f"got {described(array)}{advice(array)}") from None
     if view.strides == NULL and view.ndim:  # arrays of ctypes have none, even if asked for
         PyBuffer_Release(view)
-        return acquire(_np.asarray(array), view, name, writable, strided)
+        return acquire(_np.asarray(array), view, name, writable, strided, kinds)
     try:
         if type(array) is not _ndarray and isinstance(array, _np.ma.MaskedArray):
             raise TypeError(f"{name}: expected a plain array, got a masked one, whose mask would "
                             f"have no effect")
         if not is_float(view):
-            raise TypeError(f"{name}: expected float32 or float64 in native byte order, aligned, "
+            raise TypeError(f"{name}: expected {kinds} in native byte order, aligned, "
                             f"got {described(array)}")
         if writable and view.readonly:
             raise ValueError(f"{name}: expected a writable array, got a read-only one (a copy can "

@@ -124,17 +124,26 @@ class Movable:
         return other
 
 
+def unknown(of: Any, name: str) -> Any:
+    """Raise the error for an attribute that a layer lacks."""
+    if name in of.__dict__.get("params", ()):
+        raise AttributeError(f"{name}: an array of params; expected params[{name!r}]")
+    raise no_attribute(of, name)
+
+
 class Bound(Movable):
     """Parameters and gradients of a layer, views into one buffer each."""
 
     dtype: Any
 
-    if not TYPE_CHECKING:  # where an unknown attribute is an error at once
+    def __init_subclass__(cls, *, quick: bool = False, **others: Any) -> None:
+        """Let errors for unknown attributes say what is meant.
 
-        def __getattr__(self, name):
-            if name in self.__dict__.get("params", ()):
-                raise AttributeError(f"{name}: an array of params; expected params[{name!r}]")
-            raise no_attribute(self, name)
+        `quick`: not so, because such a class makes Python slower at finding all its attributes.
+        """
+        super().__init_subclass__(**others)
+        if not quick and not hasattr(cls, "__getattr__"):
+            cls.__getattr__ = unknown  # type: ignore[attr-defined]
 
     def _shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of every parameter by name."""

@@ -8,14 +8,7 @@ _Array: TypeAlias = NDArray[np.floating[Any]]
 ACTIVATIONS: tuple[str, ...]
 NEED_Z: tuple[str, ...]
 
-def rows_of(name: str, x: Any, dtype: np.dtype[Any], columns: int) -> _Array: ...
-
-class LinearPasses:
-    def forward(self, x: Any, *, train: bool = True) -> _Array: ...
-    def backward(
-        self, dy: Any, *, need_dx: bool = True, accumulate: bool = False
-    ) -> _Array | None: ...
-
+def passes_of(layer: type, *texts: bytes) -> tuple[Any, Any]: ...
 def linear_forward(
     x: _Array,
     w: _Array,

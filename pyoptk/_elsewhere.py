@@ -68,6 +68,13 @@ class Instead:
         raise AttributeError(f"{owner.__name__} has no attribute {self.name!r}; {self.instead}")
 
 
+def refuse_call(argument: str, count: int, key: str | None = None, *switches: str) -> None:
+    """Raise for a call with another keyword, or not with one argument by position."""
+    if key is not None:
+        check_names((key,), (argument, *dict.fromkeys(switches)))
+    raise TypeError(f"{argument}: expected one argument by position and no more, got {count}")
+
+
 def check_names(names: Iterable[str], known: Sequence[str]) -> None:
     """Raise unless every name is a known keyword."""
     for name in names:

@@ -24,12 +24,13 @@ cdef class Held(Buffers):
     cdef dict seen                 # from dtype to storage in C
     cdef readonly list kinds
     cdef list descrs               # of the narrow ones
+    cdef str takes                 # the dtypes of gradients
     cdef int busy                  # a guard: see _Lock
     cdef bint averaging
 
     cdef str label(self, str what, Py_ssize_t i)
     cdef int kind_of(self, array)
-    cdef Py_buffer *hold(self, array, str name, scale=*, bint narrow=*) except NULL
+    cdef Py_buffer *hold(self, array, str name, scale=*, bint narrow=*, str kinds=*) except NULL
     cdef int add_master(self, Py_ssize_t i, pk_tensor *tensor, str master, dict states) except -1
     cdef void begin_average(self, pk_tensor *t) noexcept
     cdef int lend_like(self, Py_ssize_t i, array, int flags, Py_buffer *view) noexcept

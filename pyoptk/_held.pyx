@@ -29,6 +29,7 @@ from .capi cimport (
 cdef object _geterrobj = getattr(_np, "geterrobj", None), _seterr = _np.seterr  # NumPy 1 has them
 cdef object _seterrobj = getattr(_np, "seterrobj", None)
 cdef object _ndarray = _np.ndarray, _f32 = _np.dtype("f4"), _f64 = _np.dtype("f8")
+cdef str _ALL = "float32, float64, float16 or bfloat16"
 
 
 # ---- NumPy's warnings ---------------------------------------------------------------------------
@@ -93,8 +94,6 @@ cdef class Held(Buffers):
         Its structure, if it is nested; see `_checks.gathered`.
     narrow : dict
         The 16-bit dtypes that arrays may have besides float32: {name: storage in C}.
-
-    `kinds` has the storage of each array.
     """
 
     def __cinit__(self, keys, list arrays, given, tree, dict narrow not None):
@@ -109,12 +108,15 @@ cdef class Held(Buffers):
         self.itemsize = 4 if any(self.kinds) else 0
         for i in range(self.count):
             if narrow and not self.kinds[i] and getattr(arrays[i], "dtype", None) == "uint16":
-                raise TypeError(f"{self.label('params', i)}: expected float32, float64, float16 or "
-                                f"bfloat16, got {_checks.described(arrays[i])}; dtype='bfloat16' "
-                                f"takes it as bfloat16")
-            self.hold(arrays[i], self.label("params", i), None, self.kinds[i])
+                raise TypeError(f"{self.label('params', i)}: expected {_ALL}, got "
+                                f"{_checks.described(arrays[i])}; dtype='bfloat16' takes it as "
+                                f"bfloat16")
+            self.hold(arrays[i], self.label("params", i), None, self.kinds[i],
+                      _ALL if narrow else "float32 or float64")
         self.check_apart()
         self.dtype = PK_F32 if self.itemsize else dtype_of(self.held)
+        self.takes = ("float64" if self.dtype != PK_F32 else
+                      "float32, float16 or bfloat16" if narrow else "float32")
         self.descr = <void *> <PyObject *> (_f32 if self.dtype == PK_F32 else _f64)
         self.descrs = [array.dtype if kind else None for array, kind in zip(arrays, self.kinds)]
         if self.mapping or isinstance(given, list) or tree is not None:
@@ -145,14 +147,15 @@ cdef class Held(Buffers):
         cdef int kind = self.kind_of(array)
         return wide(array, kind) if kind else array
 
-    cdef Py_buffer *hold(self, array, str name, scale=None, bint narrow=False) except NULL:
+    cdef Py_buffer *hold(self, array, str name, scale=None, bint narrow=False,
+                         str kinds="float32 or float64") except NULL:
         """Acquire an array that a step writes, and the scales of its blocks if there are any."""
         if scale is not None:
             self.hold(scale, f"{name}_scale")
         if narrow:
             acquire_narrow(array, self.next(), name, array.shape, name, "a step")
         else:
-            acquire(array, self.next(), name, True, False)
+            acquire(array, self.next(), name, True, False, kinds)
         return self.add(name, True)
 
     cdef int add_master(self, Py_ssize_t i, pk_tensor *tensor, str master, dict states) except -1:

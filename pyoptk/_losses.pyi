@@ -5,6 +5,7 @@ from numpy.typing import ArrayLike, NDArray
 
 _Array: TypeAlias = NDArray[np.floating[Any]]
 
+def rows_of(name: str, x: Any, dtype: np.dtype[Any], columns: int) -> _Array: ...
 def softmax_cross_entropy(
     x: _Array,
     target: ArrayLike,

@@ -4,7 +4,7 @@ pyoptk/kernels.py shows them; losses.py, which takes sequences, and layers call 
 """
 import numpy as _np
 
-from ._checks import check_integer, number
+from ._checks import as_rows, check_integer, number
 from ._targets import check_labels, check_weights, is_distribution
 
 from cpython.buffer cimport Py_buffer
@@ -15,14 +15,35 @@ from libc.string cimport memset
 
 from ._arrays cimport Buffers, check_like, dtype_of, size_of, switch
 from ._core cimport dense_table, num_threads
-from ._dense cimport at_least_zero, needed
 from .capi cimport (
-    PK_ABSOLUTE, PK_HUBER, PK_LOGISTIC, PK_SQUARED, PyArray_DATA, PyArray_DESCR, PyArray_DIMS,
-    PyArray_NDIM, PyArrayObject, pk_cross_entropy, pk_elementwise_loss, pk_layer_norm,
-    pk_layer_norm_gradients, pk_loss,
+    NPY_ARRAY_CARRAY_RO, PK_ABSOLUTE, PK_HUBER, PK_LOGISTIC, PK_SQUARED, PyArray_CHKFLAGS,
+    PyArray_DATA, PyArray_DESCR, PyArray_DIMS, PyArray_NDIM, PyArrayObject, pk_cross_entropy,
+    pk_elementwise_loss, pk_layer_norm, pk_layer_norm_gradients, pk_loss,
 )
 
 cdef object _ndarray = _np.ndarray, _i64 = _np.dtype("i8")
+
+
+cdef void *needed(Buffers arrays, str name, array, bint writable, Py_ssize_t n,
+                  Py_ssize_t columns=-1) except? NULL:
+    if array is None:
+        raise TypeError(f"{name}: expected an array, got None")
+    return arrays.like(name, array, writable, n, columns)
+
+
+cdef double at_least_zero(str name, value) except? -1:
+    if type(value) is float and 0 <= <double> value < FLT_MAX:
+        return value
+    return number(name, value, 0, FLT_MAX, "a number >= 0 that float32 can hold")
+
+
+cpdef object rows_of(str name, x, dtype, Py_ssize_t columns):
+    """x [..., columns] as a contiguous matrix, of this dtype."""
+    cdef PyArrayObject *a = <PyArrayObject *> <PyObject *> x
+    if (type(x) is _ndarray and PyArray_DESCR(a) == <void *> dtype and PyArray_NDIM(a) == 2
+            and PyArray_DIMS(a)[1] == columns and PyArray_CHKFLAGS(a, NPY_ARRAY_CARRAY_RO)):
+        return x
+    return as_rows(name, x, dtype, columns)
 
 
 cdef const void *weights_of(Buffers arrays, str name, array, size_t n) except? NULL:

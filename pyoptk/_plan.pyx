@@ -262,22 +262,22 @@ cdef class Plan:
         """Take a gradient of another type or dtype, or one that is not contiguous."""
         cdef Py_buffer *view = &self.grads.held[i]
         cdef Py_buffer param = self.held.held[i]
-        cdef str param_name = <str> self.held.names[i]
         cdef int kind = self.held.take_narrow(i, grad, view, name, self.zero_grad)
         if kind:
             self.grads.n_held, self.tensors[i].stored.grad = i + 1, <unsigned char> kind
             return 0
         param.itemsize = 4 if self.dtype == PK_F32 else 8
-        if type(grad) is SparseRows:
+        cdef bint is_rows = type(grad) is SparseRows
+        if is_rows:
             self.check_takes_rows(i, grad, name)
-            if not borrow((<SparseRows> grad).values, view, False, False):
-                acquire(grad.values, view, name, False, False)
-            self.grads.n_held = i + 1
-            check_rows_like(view, name, grad, &param, param_name)
+        array = grad.values if is_rows else grad if self.zero_grad else contiguous(grad)
+        if not borrow(array, view, self.zero_grad, False):
+            acquire(array, view, name, self.zero_grad, False, self.held.takes)
+        self.grads.n_held = i + 1
+        if is_rows:
+            check_rows_like(view, name, grad, &param, <str> self.held.names[i])
         else:
-            acquire(grad if self.zero_grad else contiguous(grad), view, name, self.zero_grad, False)
-            self.grads.n_held = i + 1
-            check_like(view, name, &param, param_name, not self.zero_grad)
+            check_like(view, name, &param, <str> self.held.names[i], not self.zero_grad)
         return 0
 
     cdef int check_takes_rows(self, Py_ssize_t i, grad, str name) except -1:

@@ -288,15 +288,29 @@ cdef extern from * nogil:
     void *PyArray_DATA(PyArrayObject *array) noexcept
     void *PyArray_DESCR(PyArrayObject *array) noexcept
 
-# Of Python: the __dict__ of an object; whether the caller's reference to an array is the only one.
+# Of Python: methods; the __dict__ of an object; whether the caller's reference to an array is the
+# only one. And scratch of the calling thread, as its stack may be small.
 cdef extern from *:
     """
     #ifdef Py_GIL_DISABLED
     #define pk_is_unshared(array) 0
+    static __thread char pk_room[48 << 10];
     #else
+    static char pk_room[48 << 10]; /* for calls that keep the GIL */
     #define pk_is_unshared(array) \
         (Py_REFCNT(array) == 1 && !((PyArrayObject_fields *)(array))->weakreflist)
     #endif
     """
+    enum:
+        METH_FASTCALL, METH_KEYWORDS
+    ctypedef struct PyMethodDef:
+        const char *ml_name
+        void *ml_meth
+        int ml_flags
+        const char *ml_doc
+    ctypedef struct PyTypeObject:
+        pass
+    object PyDescr_NewMethod(PyTypeObject *, PyMethodDef *)
     object PyObject_GenericGetDict(object, void *)
     bint pk_is_unshared(void *array) noexcept
+    char[48 << 10] pk_room

@@ -37,7 +37,7 @@ BAD_PARAMS = {
     "int": (
         np.ones(3, int),
         TypeError,
-        r"^params: expected float32 or float64 in native byte order",
+        r"^params: expected float32, float64, float16 or bfloat16 in native byte order",
     ),
     "float16": (
         [ones(3), ones(3, dtype=np.float16)],
@@ -53,9 +53,14 @@ BAD_PARAMS = {
         rf"^params: .*native byte order.*got {FOREIGN.str}",
     ),
     "unaligned": (np.zeros(13, np.uint8)[1:].view(F32), TypeError, r"^params: .*aligned"),
-    "list of numbers": ([1.0, 2.0], TypeError, r"^params\[0\]: expected a float32 .*got float$"),
-    "number": (1.0, TypeError, r"^params: expected a float32 or float64 array, got float$"),
-    "None": (None, TypeError, r"^params: expected a float32 or float64 array, got NoneType$"),
+    "list of numbers": ([1.0, 2.0], TypeError, r"^params\[0\]: expected a float32, .*got float$"),
+    "number": (1.0, TypeError, r"^params: expected a float32, .* or bfloat16 array, got float$"),
+    "None": (None, TypeError, r"^params: expected a float32, .* array, got NoneType$"),
+    "int16": (
+        np.ones(3, np.int16),
+        TypeError,
+        r"^params: expected float32, float64, float16 or bfloat16 in .*got int16",
+    ),
     "two dtypes": (
         [ones(3), ones(3, dtype=F64)],
         TypeError,
@@ -103,7 +108,7 @@ BAD_GRADS = {
     "flat": ([ones(12), ones(5)], ValueError, r"^grads\[0\]: expected float32 \(3, 4\) like params\[0\], got float32 \(12,\)$"),
     "too long": ([ones(3, 4), ones(6)], ValueError, r"^grads\[1\]: expected float32 \(5,\)"),
     "float64": ([ones(3, 4), ones(5, dtype=F64)], TypeError, r"^grads\[1\]: .*got float64 \(5,\); grads\[1\]\.astype\(numpy\.float32\) has that"),
-    "int": ([ones(3, 4), np.ones(5, int)], TypeError, r"^grads\[1\]: expected float32 or float64.*int64"),
+    "int": ([ones(3, 4), np.ones(5, int)], TypeError, r"^grads\[1\]: expected float32, float16 or bfloat16.*int64"),
     "a number": ([ones(3, 4), 1.0], TypeError, r"^grads\[1\]: .*got float$"),
     "a parameter": (lambda p: [ones(3, 4), p[1]], ValueError, r"^grads\[1\]: .*overlaps params\[1\]$"),
     "part of another": (

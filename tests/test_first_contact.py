@@ -53,6 +53,9 @@ NET, LOSSES = pyoptk.layers.Sequential(pyoptk.layers.Linear(1, 1)), pyoptk.losse
             r"^Linear is not callable; did you mean forward",
         ),
         (lambda *_: pyoptk.layers.Linear(1, 1).parameters(), "^Linear .*; did you mean params"),
+        (lambda *_: pyoptk.layers.Linear(1, 1).weight, r"^weight: an array of params; .*'weight'"),
+        (lambda *_: pyoptk.layers.Linear(1, 1).units, "^Linear .*; did you mean outputs"),
+        (lambda *_: pyoptk.layers.LayerNorm(1).weight, r"^weight: an array of params"),
         (lambda *_: NET.fit(1), r"^Sequential has no attribute 'fit'; pyoptk\.fit\(model, "),
         (lambda *_: NET.eval(), r"^Sequential has no attribute 'eval'; forward\(x, train=False"),
         (lambda *_: NET.parameters(), "^Sequential has no attribute 'parameters'; see params$"),
@@ -63,7 +66,7 @@ NET, LOSSES = pyoptk.layers.Sequential(pyoptk.layers.Linear(1, 1)), pyoptk.losse
         (lambda *_: pyoptk.Linear, r"^module 'pyoptk' has .*; did you mean pyoptk\.layers\.Linear"),
         (lambda *_: pyoptk.Dense, "^module 'pyoptk' has no attribute 'Dense'$"),
     ],
-    ids=range(21),
+    ids=range(24),
 )
 def test_what_other_libraries_have_is_answered_with_its_name_here(use, message):
     with pytest.raises((AttributeError, TypeError), match=message):

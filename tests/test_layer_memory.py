@@ -337,6 +337,16 @@ def test_settings_that_do_not_fit_are_refused_by_name(name):
         layer.forward(FEW)
 
 
+@pytest.mark.parametrize("name", ["activation", "slope", "inputs", "outputs", "dtype"])
+def test_attributes_that_calls_need_cannot_be_deleted(name):
+    layer = Linear(20, 20, "relu", compute="bfloat16", rng=rng())
+    layer.note, rounded = 1, layer.forward(FEW)
+    with pytest.raises(AttributeError, match=f"^{name}: cannot be deleted"):
+        delattr(layer, name)
+    del layer.note, layer.compute
+    assert np.any(layer.forward(FEW) != rounded)
+
+
 def test_a_layer_without_what_forward_keeps_asks_for_one():
     layer = Linear(20, 20)
     layer.forward(FEW)

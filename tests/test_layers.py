@@ -319,3 +319,29 @@ def test_a_layer_of_its_own_needs_two_methods():
     layer = copy.deepcopy(Double())
     assert layer.forward(X).sum() == layer.backward(X).sum() == 12
     assert repr(layer) == "Double()"
+
+
+EIGHT = np.random.default_rng(0).standard_normal((8, 20)).astype(np.float32)
+CALLS = {  # arguments of forward, and the error
+    "none": (
+        lambda: Linear(20, 20).forward(),
+        "x: expected one argument by position and no more, got 0",
+    ),
+    "two": (lambda: Linear(20, 20).forward(EIGHT, True), "x: expected one argument .* got 2"),
+    "twice": (
+        lambda: Linear(20, 20).forward(EIGHT, x=EIGHT),
+        "x: expected one argument by position and no more",
+    ),
+    "unknown": (lambda: Linear(20, 20).forward(EIGHT, trian=True), "trian: .* mean train"),
+    "no bool": (lambda: Linear(20, 20).backward(EIGHT, need_dx=1), "need_dx: expected True or"),
+}
+
+
+@pytest.mark.parametrize("how", CALLS)
+def test_calls_with_other_arguments_are_refused(how):
+    call, message = CALLS[how]
+    with pytest.raises(TypeError, match=f"^{message}"):
+        call()
+    layer = Linear(20, 20, rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(layer.forward(x=EIGHT, train=False), layer.forward(EIGHT))
+    assert layer.backward(dy=EIGHT, need_dx=False) is None

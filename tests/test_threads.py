@@ -268,3 +268,39 @@ def test_no_step_on_a_shared_object_is_lost(make, size):
     assert (param == -len(taken)).all()
     assert all("in another thread" in error for error in others)
     assert len(taken) > 1
+
+
+SMALL_STACK = """
+import threading, numpy as np, pyoptk
+from pyoptk.layers import Linear
+pyoptk.set_num_threads(1)
+def both(layer, *shape):
+    x = np.ones(shape, np.float32)
+    y = layer.forward(x)
+    layer.backward(np.ones_like(y[0] if isinstance(y, tuple) else y))
+def step(cls, **settings):
+    cls(np.ones(5000, np.float32), **settings).step(np.ones(5000, np.float32))
+works = [
+    (40, lambda: both(Linear(64, 64, "relu"), 8, 64)), (40, lambda: both(Linear(60, 64), 3, 60)),
+    (40, lambda: both(Linear(90, 90), 99, 90)),
+    (64, lambda: both(Linear(90, 200, compute="bfloat16"), 99, 90)),
+    (64, lambda: both(pyoptk.LSTM(40, 90), 5, 70, 40)),
+    (64, lambda: both(pyoptk.LSTM(40, 90, compute="bfloat16"), 5, 70, 40)),
+    (64, lambda: both(pyoptk.GRU(3, 90), 5, 70, 3)),
+    (64, lambda: step(pyoptk.LAMB)), (64, lambda: step(pyoptk.Adam, state_dtype="8bit")),
+]
+for size, work in works:
+    work()  # imports what it needs
+    threading.stack_size(size << 10)
+    done = []
+    thread = threading.Thread(target=lambda: done.append(work()))
+    thread.start()
+    thread.join()
+    assert done
+"""
+
+
+def test_threads_with_a_small_stack_may_call_everything(isa):
+    if "libasan" in os.environ.get("LD_PRELOAD", ""):
+        pytest.skip("a sanitizer needs stack itself")
+    assert not output_of(SMALL_STACK, PYOPTK_ISA=isa)

@@ -11,7 +11,7 @@
 #define PK_LINEAR_H
 
 #include "activation.h"
-#include "pack.h"
+#include "lanes.h"
 
 enum {
     FEW_ROWS = 12, /* with fewer rows of the other operand a matrix is not packed */
@@ -21,16 +21,10 @@ enum {
     DOT_ROWS = 2, /* 8 in 16 */
 #endif
     DOT_COLS = LANES < 4 ? LANES : 4,
-    /* Whether a few rows are laid in the lanes of vectors, LANE_ROWS of them, two elements of each;
-     * elsewhere it is no faster, or would only be more code. */
-    IN_LANES = sizeof(real) == 4 && PK_VECTOR_BYTES >= 32,
-    LANE_ROWS = LANES / 2,
     LAID_ROWS = 64, /* rows of x or dA that are rounded or multiplied together */
     PANELS_TOGETHER = 4,
     PART_ROWS = LAID_ROWS / 2,
 };
-
-typedef int64_t vec_pairs __attribute__((vector_size(PK_VECTOR_BYTES)));
 
 typedef struct {
     const pk_linear *layer;
@@ -266,65 +260,40 @@ static void linear_few_rows(void *arg, size_t chunk)
     restore_denormals(mode);
 }
 
-/* Lays LANE_ROWS rows of x, the last one repeated, the same pair of elements of all together. */
-static void linear_lay_x(const pk_linear *l, real *to)
-{
-    const real *x[LANE_ROWS];
-    for (size_t r = 0; r < LANE_ROWS; r++)
-        x[r] = (const real *)l->x + smaller(r, l->M - 1) * l->ldx;
-    for (size_t k = 0; k < l->I / 2; k++)
-        for (size_t r = 0; r < LANE_ROWS; r++)
-            memcpy(to + k * LANES + 2 * r, x[r] + 2 * k, 2 * sizeof *to);
-}
-
-/* A pair of elements in all pairs of lanes. */
-PK_INLINE vec broadcast_pair(const real *w)
-{
-    int64_t pair;
-    memcpy(&pair, w, sizeof pair);
-    return (vec)((vec_pairs){0} + pair);
-}
-
-/* Up to LANE_ROWS rows, LANES outputs at a time: a lane has a row and every other k.  So w is
- * read in place, and only x and the sums are transposed. */
+/* Up to LANE_ROWS rows, LANES outputs at a time. */
 static void linear_few_lanes(void *arg, size_t chunk)
 {
     const linear_job *job = arg;
     const pk_linear *l = job->layer;
-    const size_t groups = (l->O + LANES - 1) / LANES, I = l->I;
+    const size_t groups = (l->O + LANES - 1) / LANES, ldz = z_row(l), M = l->M;
     const size_t from = pk_chunk_begin(groups, chunk, job->chunks) * LANES;
     const size_t to = smaller(pk_chunk_begin(groups, chunk + 1, job->chunks) * LANES, l->O);
+    const int relu = l->activation == PK_RELU && !l->z;
     const fp_mode mode = flush_denormals();
     for (size_t o = from; o < to; o += LANES) {
         const size_t first = smaller(o, l->O - LANES), n = smaller(to - o, LANES);
-        const real *w[LANES / 4 + 1]; /* every fourth row, so that addresses stay in registers */
-        vec sums[LANES];
-        for (size_t j = 0; j < LANES; j++) {
-            sums[j] = (vec){0};
-            w[j / 4] = (const real *)l->w + (first + j / 4 * 4) * I;
-        }
-        for (size_t k = 0; k < I / 2; k++) {
-            const vec x_k = load(job->x + k * LANES);
-            for (size_t j = 0; j < LANES; j++)
-                sums[j] += broadcast_pair(w[j / 4] + j % 4 * I + 2 * k) * x_k;
-        }
-        sums_of_pairs(sums);
-        const vec bias = l->b ? load((const real *)l->b + first) : (vec){0};
-        for (size_t r = 0; r < l->M; r++) {
-            real *const z = linear_z(l, r, o), whole[LANES];
-            store(n == LANES ? z : whole, sums[r] + bias);
-            if (n < LANES) /* the first of them are done */
-                memcpy(z, whole + (o - first), n * sizeof *z);
+        real *z = linear_z(l, 0, o);
+        vec rows[LANE_ROWS];
+        lanes_product(l, job->x, first, rows);
+        for (size_t r = 0; r < LANE_ROWS && relu; r++)
+            rows[r] = activated(PK_RELU, rows[r], 0);
+        _Pragma("GCC unroll 1") for (size_t r = 0; r < M; r++, z += ldz)
+        {
+            if (n == LANES)
+                store(z, rows[r]);
+            else /* the first of them are done */
+                memcpy(z, (const real *)&rows[r] + (o - first), n * sizeof *z);
         }
     }
-    linear_activate(l, 0, l->M, from, to - from, linear_z(l, 0, from), z_row(l));
+    if (!relu)
+        linear_activate(l, 0, M, from, to - from, linear_z(l, 0, from), ldz);
     restore_denormals(mode);
 }
 
 static int prefers_lanes(const pk_linear *l)
 {
     return IN_LANES && l->M <= LANE_ROWS && l->M > (l->I < 128 ? 1 : LANE_ROWS / 2) &&
-           l->O >= LANES && l->I % 2 == 0;
+           l->O >= LANES;
 }
 
 /* Whether dot products are faster.  Besides multiply-adds, a dot product costs some 20 times as
@@ -365,7 +334,7 @@ static void linear_forward(const pk_linear *l, int nthreads)
     if (!rounded(job.products) && (lanes || prefers_dots(l))) {
         job.x = job.w;
         if (lanes)
-            linear_lay_x(l, job.x);
+            lanes_lay(l, job.x);
         job.chunks = smaller((size_t)threads, (l->O + LANES - 1) / LANES);
         job.splits = lanes ? 1 : smaller((size_t)threads / job.chunks, l->M / DOT_ROWS + 1);
         pk_parallel(lanes ? linear_few_lanes : linear_few_rows, &job, job.chunks * job.splits,

@@ -196,9 +196,55 @@ static void linear_groups(const linear_job *job, size_t chunk)
         linear_product(job, group, 0, group < groups ? job->x + first * most * l->M : w);
 }
 
+/* Few rows: dw in the order of memory, with x in L1.  Tiles write 256 bytes here and there, which
+ * no prefetcher of the processor follows. */
+static int by_rows(const linear_job *job)
+{
+    return IN_LANES && PK_VECTOR_BYTES == 64 && !rounded(job->products) &&
+           job->layer->M == LANE_ROWS && job->layer->I % LANES == 0;
+}
+
+PK_INLINE void linear_dw_vectors(const linear_job *job, const vec a[LANE_ROWS], const int vectors,
+                                 size_t i, real *dw)
+{
+    const pk_linear *l = job->layer;
+    vec sums[COLS];
+    for (int v = 0; v < vectors; v++)
+        sums[v] = job->gradients->accumulate ? load(dw + i + v * LANES) : (vec){0};
+    for (size_t r = 0; r < LANE_ROWS; r++) {
+        const real *const x = (const real *)l->x + r * l->ldx + i;
+        for (int v = 0; v < vectors; v++)
+            sums[v] += a[r] * load(x + v * LANES);
+    }
+    for (int v = 0; v < vectors; v++)
+        store(dw + i + v * LANES, sums[v]);
+}
+
+static void linear_dw_by_rows(const linear_job *job, size_t split)
+{
+    const pk_linear *l = job->layer;
+    const size_t end = part_of(job, l->O, split + 1, job->dw_splits);
+    for (size_t o = part_of(job, l->O, split, job->dw_splits); o < end; o++) {
+        real *const dw = (real *)job->gradients->dw + o * l->I;
+        vec a[LANE_ROWS];
+        for (size_t r = 0; r < LANE_ROWS; r++)
+            a[r] = broadcast(job->dA[r * job->dA_row + o]);
+        size_t i = 0;
+        for (; i + WIDTH <= l->I; i += WIDTH)
+            linear_dw_vectors(job, a, COLS, i, dw);
+        for (; i < l->I; i += LANES)
+            linear_dw_vectors(job, a, 1, i, dw);
+    }
+}
+
+/* Tasks of dw, and of all products. */
+static size_t linear_dw_tasks(const linear_job *job)
+{
+    return job->dw_splits * (by_rows(job) ? 1 : job->groups);
+}
 static size_t linear_products_of(const linear_job *job)
 {
-    return job->at_once ? job->chunks : job->groups * (job->dw_splits + job->splits);
+    return job->at_once ? job->chunks : linear_dw_tasks(job) + job->groups * job->splits;
 }
 
 /* Tasks: products, then db */
@@ -207,7 +253,7 @@ static void linear_gradients(void *arg, size_t task)
     const linear_job *job = arg;
     const pk_linear *l = job->layer;
     const pk_linear_gradients *g = job->gradients;
-    const size_t of_dw = job->groups * job->dw_splits, products = linear_products_of(job);
+    const size_t of_dw = linear_dw_tasks(job), products = linear_products_of(job);
     const fp_mode mode = flush_denormals();
     if (task >= products) {
         const size_t o = (task - products) * WIDTH;
@@ -217,7 +263,10 @@ static void linear_gradients(void *arg, size_t task)
                    is_rounded ? job->blocks : l->M, g->accumulate);
     } else if (job->at_once)
         linear_groups(job, task);
-    else if (task < of_dw) /* all groups of a part, so that memory is written in order */
+    else if (task < of_dw && by_rows(job)) {
+        if (g->dw)
+            linear_dw_by_rows(job, task);
+    } else if (task < of_dw) /* all groups of a part, so that memory is written in order */
         linear_product(job, task % job->groups, task / job->groups, NULL);
     else
         linear_product(job, job->groups + (task - of_dw) / job->splits,
@@ -241,13 +290,13 @@ PK_INLINE void linear_columns(const linear_job *job, const real *dA, const int w
 {
     const pk_linear *l = job->layer;
     const pk_linear_gradients *g = job->gradients;
-    const size_t I = l->I, O = l->O;
+    const size_t M = l->M, I = l->I, O = l->O, ldx = l->ldx;
     const int accumulate = g->accumulate;
     const real *w = (const real *)l->w + i;
     real *dw = (real *)g->dw + i;
     vec x[LANE_ROWS], dx[LANE_ROWS];
     for (size_t r = 0; r < LANE_ROWS; r++) {
-        x[r] = r < l->M ? load((const real *)l->x + r * l->ldx + i) : (vec){0};
+        x[r] = load(r < M ? (const real *)l->x + r * ldx + i : ZEROS);
         dx[r] = (vec){0};
     }
     for (size_t o = 0; o < O; o++, w += I, dw += I) {
@@ -261,7 +310,7 @@ PK_INLINE void linear_columns(const linear_job *job, const real *dA, const int w
         }
         store(dw, sum);
     }
-    for (size_t r = 0; with_dx && r < l->M; r++)
+    for (size_t r = 0; with_dx && r < M; r++)
         store((real *)g->dx + r * g->lddx + i, dx[r]);
 }
 

@@ -5,25 +5,17 @@
 
 #include "matmul.h"
 
-/* The low (or high) halves of two vectors, interleaved; their even (or odd) elements. */
+/* The low (or high) halves of two vectors, interleaved. */
 #if PK_VECTOR_BYTES * 8 / PK_DTYPE_BITS == 16
-#define PK_EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
-#define PK_ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
 #define PK_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
 #define PK_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #elif PK_VECTOR_BYTES * 8 / PK_DTYPE_BITS == 8
-#define PK_EVEN 0, 2, 4, 6, 8, 10, 12, 14
-#define PK_ODD 1, 3, 5, 7, 9, 11, 13, 15
 #define PK_LOW 0, 8, 1, 9, 2, 10, 3, 11
 #define PK_HIGH 4, 12, 5, 13, 6, 14, 7, 15
 #elif PK_VECTOR_BYTES * 8 / PK_DTYPE_BITS == 4
-#define PK_EVEN 0, 2, 4, 6
-#define PK_ODD 1, 3, 5, 7
 #define PK_LOW 0, 4, 1, 5
 #define PK_HIGH 2, 6, 3, 7
 #else
-#define PK_EVEN 0, 2
-#define PK_ODD 1, 3
 #define PK_LOW 0, 2
 #define PK_HIGH 1, 3
 #endif
@@ -53,25 +45,6 @@ PK_INLINE vec sums_of_lanes(vec v[LANES])
                 __builtin_shufflevector(v[i], v[i + half], PK_LOW) +
                 __builtin_shufflevector(v[i], v[i + half], PK_HIGH);
     return v[0];
-}
-
-/* LANES vectors become half as many: v[r][j] = the sum of elements 2 r and 2 r + 1 of v[j].  Each
- * round separates even and odd elements of pairs of vectors. */
-PK_INLINE void sums_of_pairs(vec v[LANES])
-{
-    const int n = LANES / 2;
-    for (int i = 0; i < n; i++)
-        v[i] = __builtin_shufflevector(v[2 * i], v[2 * i + 1], PK_EVEN) +
-               __builtin_shufflevector(v[2 * i], v[2 * i + 1], PK_ODD);
-    for (int moved = 1; moved < n; moved *= 2) {
-        vec next[LANES];
-        for (int i = 0; i < n / 2; i++) {
-            next[i] = __builtin_shufflevector(v[2 * i], v[2 * i + 1], PK_EVEN);
-            next[i + n / 2] = __builtin_shufflevector(v[2 * i], v[2 * i + 1], PK_ODD);
-        }
-        for (int i = 0; i < n; i++)
-            v[i] = next[i];
-    }
 }
 
 /* to[k * ldt + r] = from[r * ldf + k] for k < depth and r < rows, 0 for the rows up to LANES. */

@@ -10,14 +10,24 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .. import _checks
-from .._bound import Array, Bound
+from .._bound import Array, Bound, unknown
 from .._elsewhere import check_names
 from .._sequences import plain
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-class Layer(Bound):
+class Elsewhere:
+    """An attribute of other libraries' layers: reading it raises an error that says ours."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, of: object, owner: type) -> Any:
+        return unknown(of or owner, self.name)
+
+
+class Layer(Bound, quick=True):
     """Base of a layer: parameters by name, copies, state dicts. A subclass writes two methods.
 
     At its end `forward` sets ``self._kept`` to what `backward` needs, if `train`.

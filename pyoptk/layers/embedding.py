@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from .. import _checks
 from .._bound import Array
 from .._core import new_array
-from .._dense import rows_of
+from .._losses import rows_of
 from .._products import put_all
 from .._sequences import plain
 from .._sparse import SparseRows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -11,15 +11,9 @@ from numpy.typing import DTypeLike
 from .. import _checks
 from .._bound import Array
 from .._core import new_array
-from .._dense import (
-    ACTIVATIONS,
-    NEED_Z,
-    LinearPasses,
-    linear_backward,
-    linear_forward,
-)
+from .._dense import ACTIVATIONS, NEED_Z, linear_backward, linear_forward, passes_of
 from ..rnn.weights import INITIALIZERS
-from .base import Layer, floats, gradient
+from .base import Elsewhere, Layer, floats, gradient
 
 
 def _check_activation(activation: Any, slope: Any, choices: tuple[Any, ...]) -> float:
@@ -27,16 +21,7 @@ def _check_activation(activation: Any, slope: Any, choices: tuple[Any, ...]) -> 
     return _checks.float32_number("slope", slope)
 
 
-class _Passes(LinearPasses):
-    __slots__ = ()
-
-    def __new__(cls, *_: Any, **__: Any) -> Self:
-        """Go on to the next class, as a compiled one does not."""
-        made: Self = super(LinearPasses, cls).__new__(cls)
-        return made
-
-
-class Linear(Layer, _Passes):
+class Linear(Layer, quick=True):
     """``y = f(x @ weight.T + bias)``, a dense layer with its activation.
 
     Parameters
@@ -108,12 +93,28 @@ class Linear(Layer, _Passes):
             limit = math.sqrt(6 / (inputs + outputs))
             self.params["weight"][...] = rng.uniform(-limit, limit, (outputs, inputs))
 
-    forward, backward = LinearPasses.forward, LinearPasses.backward
+    def forward(self, x: Any, *, train: bool = True) -> Array:  # replaced below
+        """y [..., O] for x [..., I], which is not copied: do not change it before `backward`.
+
+        With `train` and an activation whose gradient is computed from y (all but "gelu",
+        "gelu_tanh", "silu" and "softplus"), y is read-only.
+        """
+        raise NotImplementedError
+
+    def backward(self, dy: Any, *, need_dx: bool = True, accumulate: bool = False) -> Array | None:
+        """The gradient of x, or None; fills `grads`, or adds to them if `accumulate`."""
+        raise NotImplementedError
 
     if not TYPE_CHECKING:
 
         def __setattr__(self, name, value):
             super().__setattr__(name, value)
+            self.__dict__["_usual"] = None
+
+        def __delattr__(self, name):
+            if name in ("activation", "slope", "inputs", "outputs", "dtype"):
+                raise AttributeError(f"{name}: cannot be deleted, as every call needs it")
+            super().__delattr__(name)
             self.__dict__["_usual"] = None
 
     def _fresh(self) -> dict[str, Any]:
@@ -127,6 +128,20 @@ class Linear(Layer, _Passes):
         bias = "" if "bias" in self.params else ", bias=False"
         compute = f", compute={self.compute!r}" if self.compute else ""
         return f"Linear({self.inputs}, {self.outputs}{activation}{bias}{compute})"
+
+
+_BACKWARD = "backward($self, dy, *, need_dx=True, accumulate=False)\n--\n\n"
+if not TYPE_CHECKING:
+    Linear.forward, Linear.backward = passes_of(
+        Linear,
+        f"forward($self, x, *, train=True)\n--\n\n{Linear.forward.__doc__}".encode(),
+        f"{_BACKWARD}{Linear.backward.__doc__}".encode(),
+    )
+    for _name in (
+        "weight", "bias", "in_features", "out_features", "units", "use_bias", "negative_slope",
+        "parameters", "named_parameters", "weights", "get_weights", "set_weights",
+    ):  # fmt: skip
+        setattr(Linear, _name, Elsewhere(_name))
 
 
 class Activation(Layer):

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 from .. import _checks, kernels
 from .._bound import Array
 from .._core import new_like
-from .._dense import rows_of
+from .._losses import rows_of
 from .._products import finish
 from .base import Layer
 
