@@ -139,8 +139,8 @@ static void turn(real *w_t, real *w, columns of, size_t H, size_t N, size_t n, i
             }
 }
 
-/* db_ih and db_hh = the sum of `rows` rows of dA from row k on, or += unless `is_new`, for one panel
- * of units. */
+/* db_ih and db_hh = the sum of `rows` rows of dA from row k on, or += it unless `is_new`, for one
+ * panel of units. */
 __attribute__((noinline)) static void rnn_bias_gradient(const rnn_sums *sums, size_t panel,
                                                         size_t k, size_t rows, int is_new)
 {
@@ -271,10 +271,10 @@ static void rnn_peephole_gradient(const rnn_sums *sums, size_t panel)
     }
 }
 
-/* The sums of dA that are not products, for one panel; the biases are already summed if `but`. */
-static void rnn_sums_of_da(const rnn_sums *sums, size_t panel, int but_biases)
+/* The sums of dA that are not products, for one panel, but biases only if `with_biases`. */
+static void rnn_sums_of_da(const rnn_sums *sums, size_t panel, int with_biases)
 {
-    if (!but_biases)
+    if (with_biases)
         rnn_bias_gradient(sums, panel, 0, active_in(sums->job, sums->run->steps),
                           !sums->job->accumulate);
     if (CELL_N_PEEPHOLES > 0 && sums->job->dw.peepholes)
@@ -296,7 +296,7 @@ static void rnn_round_da(void *arg, size_t panel)
     real *to = of_h ? dh_row(job, steps.from, 0) : gates_at(job, panel, steps.from, 0);
     const real *from = to;
     if (!of_h)
-        rnn_sums_of_da(of, panel, 0);
+        rnn_sums_of_da(of, panel, 1);
     for (int part = 0; part < 2; part++) {
         job->products->round_rows(to, row, from, row, walk.rows[part], row);
         to += elements_of(job->products, walk.rows[part]) * row;
@@ -342,7 +342,7 @@ static void rnn_gradient_task(void *arg, size_t task)
     const fp_mode mode = flush_denormals();
     if (part == biases)
         for (size_t panel = panels.from; panel < panels.to && !rounded(job->products); panel++)
-            rnn_sums_of_da(sums, panel, sums_biases(sums, &of_x));
+            rnn_sums_of_da(sums, panel, !sums_biases(sums, &of_x));
     else if (w->dw && w->N < LANES && w != &of_m && (w == &of_x || !job->h_mask))
         rnn_narrow_gradient(sums, w, panels);
     else if (w->dw && pk_on_worker())
