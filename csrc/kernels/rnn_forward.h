@@ -328,6 +328,7 @@ static void rnn_forward_step(const rnn_job *job, range steps, size_t t, int phas
                                                        * are still cached */
             const size_t panel = t % 2 ? panels.to - 1 - i : panels.from + i;
             real *a = PHASES == 2 ? gates_at(job, panel, t, b) : local;
+            ask_for_next(job, t, block, i, length(panels));
             rnn_pre_activations(job, t, block, live, panel, a);
             if (CELL_HAS_S)
                 rnn_s(job, t, block, panel, a);

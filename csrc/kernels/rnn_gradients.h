@@ -154,6 +154,40 @@ static void turn(real *w_t, real *w, columns of, size_t H, size_t N, size_t n, i
             }
 }
 
+/* db_ih and db_hh = the sum of `rows` rows of dA from row k on, or += it unless `is_new`, for one
+ * panel of units. */
+__attribute__((noinline)) static void rnn_bias_gradient(const rnn_sums *sums, size_t panel,
+                                                        size_t k, size_t rows, int is_new)
+{
+    const rnn_job *job = sums->job;
+    const size_t H = job->s.H, units = units_of(panel, H), vectors = vectors_of(job, panel);
+    vec sum[CELL_COLUMNS][VECTORS] = {{{0}}};
+    const real *da = gates_at(job, panel, sums->run->steps.from, 0) + k * WIDTH;
+    for (; rows > 0; rows--, da += WIDTH)
+        for (size_t j = 0; j < CELL_COLUMNS; j++)
+            for (size_t v = 0; v < VECTORS; v++) /* also unused ones, which costs less than a
+                                                  * branch */
+                sum[j][v] += load(da + j * units + v * LANES);
+    real *outs[] = {job->dw.b_ih, job->dw.b_hh, job->dw.b_hh};
+    const columns of[] = {OF_X, OF_H, OF_S};
+    for (size_t i = 0; i < 3; i++)
+        for (size_t j = 0; j < of[i].count && outs[i]; j++)
+            for (size_t v = 0; v < vectors; v++) {
+                const place p = place_of(job, panel, v);
+                real *out = outs[i] + of[i].gate[j] * H + p.unit;
+                const vec s = sum[of[i].first + j][v];
+                store_part(out, is_new ? s : s + load_part(out, p.lanes), p.lanes);
+            }
+}
+
+/* Whether the gradient of this weight, at least LANES wide, sums the biases as well: it reads dA of
+ * all steps, block by block, so that it is still in a cache. */
+PK_INLINE int sums_biases(const rnn_sums *sums, const rnn_weight *g)
+{
+    return g->of.count && !g->is_h && g->dw == sums->job->dw.w_ih && g->dw && g->N >= LANES &&
+           !rounded(sums->job->products);
+}
+
 /* For N < LANES: computes dw^T with dA as the right-hand side, whose rows are whole vectors.  Not
  * inline, like the function below: the arrays of both together would be too much stack. */
 __attribute__((noinline)) static void rnn_narrow_gradient(const rnn_sums *sums, const rnn_weight *g,
@@ -209,7 +243,7 @@ __attribute__((noinline)) static void rnn_wide_gradient(const rnn_sums *sums, co
         const real *begin = k0 == 0 && !job->accumulate ? ZEROS : NULL;
         for (size_t k = 0; k < depth && !in_place; k++)
             pack_element(job, g, &walk, packed + k * WIDTH, right.panel, column, end, WIDTH);
-        for (size_t panel = panels.from; panel < panels.to; panel++)
+        for (size_t panel = panels.from; panel < panels.to; panel++) {
             for (size_t j = 0; j < g->of.count; j++) {
                 const size_t units = units_of(panel, H);
                 const real *da = gates_at(job, panel, sums->run->steps.from, 0);
@@ -217,6 +251,9 @@ __attribute__((noinline)) static void rnn_wide_gradient(const rnn_sums *sums, co
                 product(units, end - column, depth, strided(da, 1, WIDTH), right,
                         g->dw + (g->of.gate[j] * H + panel * UNITS) * N + column, N, begin);
             }
+            if (column == 0 && sums_biases(sums, g))
+                rnn_bias_gradient(sums, panel, k0, depth, begin != NULL);
+        }
         if (g->of.count)
             continue;
         const real *dh = dh_row(job, sums->run->steps.from, 0) + k0 * job->Q + g->rows.from;
@@ -231,30 +268,6 @@ rnn_wide_gradient_on_worker(const rnn_sums *sums, const rnn_weight *g, size_t co
 {
     _Alignas(ALIGNMENT) real packed[GRADIENT_WIDTH * MOST_K];
     rnn_wide_gradient(sums, g, column, panels, packed);
-}
-
-/* db_ih and db_hh = the sum of dA over steps and rows, or +=, for one panel of units. */
-static void rnn_bias_gradient(const rnn_sums *sums, size_t panel)
-{
-    const rnn_job *job = sums->job;
-    const size_t H = job->s.H, units = units_of(panel, H), vectors = vectors_of(job, panel);
-    vec sum[CELL_COLUMNS][VECTORS] = {{{0}}};
-    const real *da = gates_at(job, panel, sums->run->steps.from, 0);
-    for (size_t k = active_in(job, sums->run->steps); k > 0; k--, da += WIDTH)
-        for (size_t j = 0; j < CELL_COLUMNS; j++)
-            for (size_t v = 0; v < VECTORS; v++) /* also unused ones, which costs less than a
-                                                  * branch */
-                sum[j][v] += load(da + j * units + v * LANES);
-    real *outs[] = {job->dw.b_ih, job->dw.b_hh, job->dw.b_hh};
-    const columns of[] = {OF_X, OF_H, OF_S};
-    for (size_t i = 0; i < 3; i++)
-        for (size_t j = 0; j < of[i].count && outs[i]; j++)
-            for (size_t v = 0; v < vectors; v++) {
-                const place p = place_of(job, panel, v);
-                real *out = outs[i] + of[i].gate[j] * H + p.unit;
-                const vec s = sum[of[i].first + j][v];
-                store_part(out, job->accumulate ? s + load_part(out, p.lanes) : s, p.lanes);
-            }
 }
 
 /* The gradients of the peepholes = the sum of dA * c over steps and rows, or +=, for one panel. */
@@ -282,10 +295,12 @@ static void rnn_peephole_gradient(const rnn_sums *sums, size_t panel)
     }
 }
 
-/* The sums of dA that are not products, for one panel. */
-static void rnn_sums_of_da(const rnn_sums *sums, size_t panel)
+/* The sums of dA that are not products, for one panel, but biases only if `with_biases`. */
+static void rnn_sums_of_da(const rnn_sums *sums, size_t panel, int with_biases)
 {
-    rnn_bias_gradient(sums, panel);
+    if (with_biases)
+        rnn_bias_gradient(sums, panel, 0, active_in(sums->job, sums->run->steps),
+                          !sums->job->accumulate);
     if (CELL_N_PEEPHOLES > 0 && sums->job->dw.peepholes)
         rnn_peephole_gradient(sums, panel);
 }
@@ -305,7 +320,7 @@ static void rnn_round_da(void *arg, size_t panel)
     real *to = of_h ? dh_row(job, steps.from, 0) : gates_at(job, panel, steps.from, 0);
     const real *from = to;
     if (!of_h)
-        rnn_sums_of_da(of, panel);
+        rnn_sums_of_da(of, panel, 1);
     for (int part = 0; part < 2; part++) {
         job->products->round_rows(to, row, from, row, walk.rows[part], row);
         to += elements_of(job->products, walk.rows[part]) * row;
@@ -352,7 +367,7 @@ static void rnn_gradient_task(void *arg, size_t task)
     const fp_mode mode = flush_denormals();
     if (part == biases)
         for (size_t panel = panels.from; panel < panels.to && !rounded(job->products); panel++)
-            rnn_sums_of_da(sums, panel);
+            rnn_sums_of_da(sums, panel, !sums_biases(sums, &of_x));
     else if (w->dw && w->N < LANES && w != &of_m && (w == &of_x || !job->h_mask))
         rnn_narrow_gradient(sums, w, panels);
     else if (w->dw && pk_on_worker())
@@ -382,7 +397,7 @@ static void rnn_gradients_of(const rnn_run *run)
         const size_t of_w_hr = projects(&job->s) ? round_up(job->s.H, width) / width : 0;
         const size_t parts = round_up(job->s.I, width) / width + of_w_hh + 1 + of_w_hr;
         if (threads > 1) /* each part has as many tasks for every thread */
-            of.groups = smaller(panels, round_up(1 + 4 * threads / parts, threads));
+            of.groups = smaller(panels, threads);
         if (job->s.lengths)
             pk_parallel(rnn_close_gaps, &of, panels + projects(&job->s), run->nthreads);
         if (rounded(job->products) && !is_rounded_before_dx(job))
