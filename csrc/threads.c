@@ -63,6 +63,14 @@ size_t pk_l2_share(void)
     return bytes;
 }
 
+void pk_ask_for(const void *from, ptrdiff_t stride, size_t rows, size_t bytes, size_t i, size_t n)
+{
+    const size_t end = from ? pk_chunk_begin(rows, i + 1, n) : 0;
+    for (size_t r = pk_chunk_begin(rows, i, n); r < end; r++)
+        for (size_t at = 0; at < bytes; at += 64)
+            __builtin_prefetch((const char *)from + (ptrdiff_t)r * stride + at, 1, 2);
+}
+
 /* ---- the backends ---------------------------------------------------------------------------- */
 
 typedef void chunk_function(void *arg, size_t chunk);

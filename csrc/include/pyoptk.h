@@ -71,6 +71,10 @@ int pk_on_worker(void);
 enum { PK_L2_SHARE = 1 << 20 };
 size_t pk_l2_share(void);
 
+/* For kernels: asks the caches for the i-th of n shares of `rows` rows, `bytes` long and `stride`
+ * bytes apart, which are about to be written.  NULL: for nothing. */
+void pk_ask_for(const void *from, ptrdiff_t stride, size_t rows, size_t bytes, size_t i, size_t n);
+
 /* The first element of chunk c of n elements in `chunks` chunks; that of chunk `chunks` is n. */
 static inline size_t pk_chunk_begin(size_t n, size_t c, size_t chunks)
 {

@@ -106,6 +106,9 @@ typedef struct {
     range steps;   /* the steps of dx */
     size_t tasks;  /* that divide these steps */
     size_t groups; /* of panels; a task computes GRADIENT_WIDTH columns of a weight for one group */
+    /* Whether the gradient of w_ih, at least LANES wide, sums the biases as well: it reads dA of
+     * all steps, block by block, so that it is still in a cache. */
+    int biases_with_w_ih;
 } rnn_sums;
 
 /* Whether this is the first contribution to dx[t].  Two directions may share one dx: each first
@@ -159,7 +162,7 @@ static void rnn_dx_of(const rnn_run *run, range steps)
         if (!job->dx.data || !job->s.I)
             continue;
         const size_t rows = 1 + smaller(512, (1 << 17) / job->s.I), threads = (size_t)run->nthreads;
-        rnn_sums of = {run, job, steps, 1 + length(steps) * (job->s.B + 1) / rows, 1};
+        rnn_sums of = {run, job, steps, 1 + length(steps) * (job->s.B + 1) / rows, 1, 0};
         if (threads > 1)
             of.tasks = round_up(of.tasks, 2 * threads);
         of.tasks = smaller(of.tasks, length(steps));

@@ -180,14 +180,6 @@ __attribute__((noinline)) static void rnn_bias_gradient(const rnn_sums *sums, si
             }
 }
 
-/* Whether the gradient of this weight, at least LANES wide, sums the biases as well: it reads dA of
- * all steps, block by block, so that it is still in a cache. */
-PK_INLINE int sums_biases(const rnn_sums *sums, const rnn_weight *g)
-{
-    return g->of.count && !g->is_h && g->dw == sums->job->dw.w_ih && g->dw && g->N >= LANES &&
-           !rounded(sums->job->products);
-}
-
 /* For N < LANES: computes dw^T with dA as the right-hand side, whose rows are whole vectors.  Not
  * inline, like the function below: the arrays of both together would be too much stack. */
 __attribute__((noinline)) static void rnn_narrow_gradient(const rnn_sums *sums, const rnn_weight *g,
@@ -251,7 +243,7 @@ __attribute__((noinline)) static void rnn_wide_gradient(const rnn_sums *sums, co
                 product(units, end - column, depth, strided(da, 1, WIDTH), right,
                         g->dw + (g->of.gate[j] * H + panel * UNITS) * N + column, N, begin);
             }
-            if (column == 0 && sums_biases(sums, g))
+            if (g->dw == job->dw.w_ih && column == 0 && sums->biases_with_w_ih)
                 rnn_bias_gradient(sums, panel, k0, depth, begin != NULL);
         }
         if (g->of.count)
@@ -331,7 +323,7 @@ static void rnn_round_da(void *arg, size_t panel)
 /* The same for all panels. */
 static void rnn_round_da_of(const rnn_run *run, const rnn_job *job)
 {
-    rnn_sums of = {run, job, run->steps, 1, 1};
+    rnn_sums of = {run, job, run->steps, 1, 1, 0};
     pk_parallel(rnn_round_da, &of, panels_in(job->s.H) + projects(&job->s), run->nthreads);
 }
 
@@ -367,7 +359,7 @@ static void rnn_gradient_task(void *arg, size_t task)
     const fp_mode mode = flush_denormals();
     if (part == biases)
         for (size_t panel = panels.from; panel < panels.to && !rounded(job->products); panel++)
-            rnn_sums_of_da(sums, panel, !sums_biases(sums, &of_x));
+            rnn_sums_of_da(sums, panel, !sums->biases_with_w_ih);
     else if (w->dw && w->N < LANES && w != &of_m && (w == &of_x || !job->h_mask))
         rnn_narrow_gradient(sums, w, panels);
     else if (w->dw && pk_on_worker())
@@ -392,7 +384,8 @@ static void rnn_gradients_of(const rnn_run *run)
     for (size_t i = 0; i < run->count; i++) {
         const rnn_job *job = run->jobs + i;
         const size_t panels = panels_in(job->s.H);
-        rnn_sums of = {run, job, run->steps, 1, 1};
+        rnn_sums of = {run, job, run->steps, 1, 1, 0};
+        of.biases_with_w_ih = job->dw.w_ih && job->s.I >= LANES && !rounded(job->products);
         const size_t of_w_hh = (1 + CELL_HAS_S) * round_up(job->R, width) / width;
         const size_t of_w_hr = projects(&job->s) ? round_up(job->s.H, width) / width : 0;
         const size_t parts = round_up(job->s.I, width) / width + of_w_hh + 1 + of_w_hr;

@@ -26,26 +26,17 @@ static size_t steps_of_block(const pk_rnn_shape *s)
     return smaller(1 + 512 / (s->B + 1), s->T ? s->T : 1);
 }
 
-/* Asks for rows of n elements that are about to be written. */
-PK_INLINE void ask_for(const real *row, ptrdiff_t stride, size_t rows, size_t n)
-{
-    for (; rows > 0; rows--, row += stride)
-        for (size_t i = 0; i < n; i += LANES)
-            __builtin_prefetch(row + i, 1, 2);
-}
-
 /* Forward, before the i-th of n panels of step t: asks for the memory that the next step writes its
  * states and outputs to, that of a share of the rows.  A panel stores a cache line of every row: if
- * these come from beyond L2, the stores delay the next product. */
+ * these come from beyond L2, the stores delay the next product.  Only for float, to save code. */
 PK_INLINE void ask_for_next(const rnn_job *job, size_t t, range rows, size_t i, size_t n)
 {
-    const size_t from = pk_chunk_begin(length(rows), i, n),
-                 count = pk_chunk_begin(length(rows), i + 1, n) - from;
-    if (t + 1 >= job->s.T || times(times(job->s.T, job->s.B), job->P_h) <= L2_SHARE / sizeof(real))
+    const size_t bytes = job->R * sizeof(real), row = job->P_h * sizeof(real);
+    if (sizeof(real) != 4 || t + 1 >= job->s.T || job->s.T * job->s.B * row <= L2_SHARE)
         return;
-    ask_for(h_at(job, t + 2, rows.from + from), (ptrdiff_t)job->P_h, count, job->R);
-    if (job->y.data)
-        ask_for(row_at(job->y, t + 1, rows.from + from), job->y.b_stride, count, job->R);
+    pk_ask_for(h_at(job, t + 2, rows.from), (ptrdiff_t)row, length(rows), bytes, i, n);
+    pk_ask_for(job->y.data ? row_at(job->y, t + 1, rows.from) : NULL,
+               job->y.b_stride * (ptrdiff_t)sizeof(real), length(rows), bytes, i, n);
 }
 
 /* Whether forward keeps the gates, and whether backward must compute them again. */

@@ -14,7 +14,7 @@ foreach(symbol IN LISTS symbols)
   if(name MATCHES "^pk_(optim|products|rounded|math|dense|lstm|rnn|gru|gru_before|lstm_coupled|normed)_f(32|64)_[a-z0-9]+$")
     math(EXPR tables "${tables} + 1")
   elseif(NOT name MATCHES "^pk_(optim|math|dense|cell|bf16_products|use_isa|isa|isa_at)$"
-      AND NOT name MATCHES "^pk_(optimizers|common_fields|parallel|on_worker|l2_share|num_threads|set_num_threads|threads_backend)$")
+      AND NOT name MATCHES "^pk_(optimizers|common_fields|parallel|on_worker|l2_share|ask_for|num_threads|set_num_threads|threads_backend)$")
     list(APPEND wrong ${name})
   endif()
 endforeach()
