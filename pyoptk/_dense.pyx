@@ -257,10 +257,12 @@ cdef class _Usual:
         if keep:
             if layer.activation and z is None:  # backward reads y
                 PyArray_CLEARFLAGS(<PyArrayObject *> <PyObject *> y, NPY_ARRAY_WRITEABLE)
-            self.x, x = x, self.x  # what was there is freed at the end, which may run a program
-            self.y, self.z = y, z
             if own.get("_kept") is not self:
                 own["_kept"] = self
+            before = self.y  # what was there is freed at the end, which may run a program
+            self.x, x = x, self.x
+            self.z, z = z, self.z
+            self.y = y
         return y
 
     @cython.critical_section

@@ -20,6 +20,7 @@ from pyoptk.layers import (
     Linear,
     Sequential,
 )
+from pyoptk.layers.linear import NEEDED
 
 X = rng().standard_normal((5, 4, 3)).astype(np.float32)
 WITH_PARAMS = {
@@ -337,7 +338,7 @@ def test_settings_that_do_not_fit_are_refused_by_name(name):
         layer.forward(FEW)
 
 
-@pytest.mark.parametrize("name", ["activation", "slope", "inputs", "outputs", "dtype"])
+@pytest.mark.parametrize("name", sorted(NEEDED))
 def test_attributes_that_calls_need_cannot_be_deleted(name):
     layer = Linear(20, 20, "relu", compute="bfloat16", rng=rng())
     layer.note, rounded = 1, layer.forward(FEW)

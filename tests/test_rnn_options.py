@@ -295,3 +295,12 @@ def test_many_rows_equal_the_twin(row, cell, dtype, threads, rng):
     options, call = RUNS[row]
     arguments = case(rng, (36, 29, 16, 64, 1), dtype, cell, **options)
     assert_near(by_pyoptk(*arguments, **call), by_twin(*arguments, **call), dtype)
+
+
+@pytest.mark.parametrize("fall", [1, 5, 60])
+def test_parameters_that_change_before_backward_blow_up_no_gradient(fall, isa):
+    layer = pyoptk.LSTM(8, 16, save="minimal", rng=np.random.default_rng(0))
+    y, _ = layer.forward(np.random.default_rng(1).normal(size=(6, 5, 8)).astype(np.float32))
+    layer.params["bias_ih_l0"][48:] -= fall  # o is computed again, and h / o is no tanh
+    layer.backward(np.ones_like(y))
+    assert np.abs(layer.flat_grads).max() < 15

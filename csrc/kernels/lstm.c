@@ -102,10 +102,10 @@ PK_INLINE vec cell_before_projection(const real *gates, size_t n, vec c)
 }
 
 /* tanh(c), which a division by o gives in a quarter of the operations.  Where o is 0, so are its
- * factors. */
+ * factors.  Within 1, even if weights have changed since and o is computed again from them. */
 PK_INLINE vec tanh_of_c(vec o, cell_states at)
 {
-    return at.own_h ? masked(o > 0, at.h / o) : vec_tanh(at.c);
+    return at.own_h ? masked(o > 0, limited(at.h / o, 1)) : vec_tanh(at.c);
 }
 
 /* h_prev enters only the product with w_hh, so dh becomes 0. */

@@ -122,7 +122,7 @@ __attribute__((noinline)) static void pack_element(const rnn_job *job, const rnn
 
 /* Whether products read rows of `right` where they are: values, without gaps, and equally far
  * apart. */
-PK_INLINE int is_in_place(const rnn_job *job, const rnn_weight *g)
+__attribute__((noinline)) static int is_in_place(const rnn_job *job, const rnn_weight *g)
 {
     const int as_stored = !(g->is_h && (job->s.resets || job->h_mask));
     return as_stored && !rounded(job->products) && !job->s.lengths &&
@@ -130,7 +130,7 @@ PK_INLINE int is_in_place(const rnn_job *job, const rnn_weight *g)
 }
 
 /* Element k of `right`, if that is so. */
-PK_INLINE const real *element_at(const rnn_weight *g, size_t k)
+__attribute__((noinline)) static const real *element_at(const rnn_weight *g, size_t k)
 {
     return row_at(g->right, g->steps.from - g->first, 0) + (ptrdiff_t)k * g->right.b_stride;
 }

@@ -24,7 +24,9 @@ class Elsewhere:
         self.name = name
 
     def __get__(self, of: object, owner: type) -> Any:
-        return unknown(of or owner, self.name)
+        if of is None:
+            raise AttributeError(f"{owner.__name__} has no attribute {self.name!r}")
+        return unknown(of, self.name)
 
 
 class Layer(Bound, quick=True):

@@ -15,6 +15,8 @@ from .._dense import ACTIVATIONS, NEED_Z, linear_backward, linear_forward, passe
 from ..rnn.weights import INITIALIZERS
 from .base import Elsewhere, Layer, floats, gradient
 
+NEEDED = ("activation", "slope", "inputs", "outputs", "dtype", "params", "grads")
+
 
 def _check_activation(activation: Any, slope: Any, choices: tuple[Any, ...]) -> float:
     _checks.check_choice("activation", activation, choices)
@@ -112,7 +114,7 @@ class Linear(Layer, quick=True):
             self.__dict__["_usual"] = None
 
         def __delattr__(self, name):
-            if name in ("activation", "slope", "inputs", "outputs", "dtype"):
+            if name in NEEDED:
                 raise AttributeError(f"{name}: cannot be deleted, as every call needs it")
             super().__delattr__(name)
             self.__dict__["_usual"] = None
