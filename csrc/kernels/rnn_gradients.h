@@ -120,8 +120,7 @@ __attribute__((noinline)) static void pack_element(const rnn_job *job, const rnn
     }
 }
 
-/* Whether products read rows of `right` where they are: values, without gaps, and equally far
- * apart. */
+/* Whether products read rows of `right` where they are: values, no gaps, equally far apart. */
 __attribute__((noinline)) static int is_in_place(const rnn_job *job, const rnn_weight *g)
 {
     const int as_stored = !(g->is_h && (job->s.resets || job->h_mask));
@@ -165,8 +164,7 @@ __attribute__((noinline)) static void rnn_bias_gradient(const rnn_sums *sums, si
     const real *da = gates_at(job, panel, sums->run->steps.from, 0) + k * WIDTH;
     for (; rows > 0; rows--, da += WIDTH)
         for (size_t j = 0; j < CELL_COLUMNS; j++)
-            for (size_t v = 0; v < VECTORS; v++) /* also unused ones, which costs less than a
-                                                  * branch */
+            for (size_t v = 0; v < VECTORS; v++) /* also unused ones: no branch */
                 sum[j][v] += load(da + j * units + v * LANES);
     real *outs[] = {job->dw.b_ih, job->dw.b_hh, job->dw.b_hh};
     const columns of[] = {OF_X, OF_H, OF_S};
