@@ -6,7 +6,7 @@ As in _checks.py, an error names the argument, what was expected and what came.
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Mapping, Set, Sized, ValuesView
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ def plain(name: str, value: Any, expected: str) -> NDArray[Any]:
         raise TypeError(
             f"{name}: expected {expected}, got a masked array, whose mask would have no effect"
         )
-    if isinstance(value, dict | set):
+    if isinstance(value, Mapping | Set | ValuesView):
         raise TypeError(f"{name}: expected {expected}, got {described(value)}")
     try:
         given = np.asarray(value)
