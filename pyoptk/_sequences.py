@@ -6,7 +6,8 @@ As in _checks.py, an error names the argument, what was expected and what came.
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Mapping, Sized, ValuesView
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ def plain(name: str, value: Any, expected: str) -> NDArray[Any]:
         raise TypeError(
             f"{name}: expected {expected}, got a masked array, whose mask would have no effect"
         )
-    if isinstance(value, dict | set):
+    if isinstance(value, Mapping | AbstractSet | ValuesView):
         raise TypeError(f"{name}: expected {expected}, got {described(value)}")
     try:
         given = np.asarray(value)

@@ -106,7 +106,7 @@ def test_the_mean_is_that_of_each_tensor_and_groups_may_do_without(dtype, thread
         np.testing.assert_array_equal(p, alone[name].params, err_msg=name)
 
 
-def test_only_elements_that_agree_move_and_by_as_much_more(dtype):
+def test_only_elements_that_agree_move_and_by_as_much_more(dtype, isa):
     velocity = np.array([1, 1, 1, -1, -1, 1, 1, 1], dtype)
     g = np.array([1, -0.25, 0, 0.25, -1, -0.25, -0.5, -0.25], dtype)
     p = np.zeros(8, dtype)

@@ -147,6 +147,8 @@ ZONED = {  # the distance of rows, the offset of each from UTC in hours, what st
     "days by the clock of two zones": (DAY, [1] * 60 + [2] * 60, "2000-01-30"),
 }
 
+WITH_ZONE = ["%Y-%m-%d %H:%M {:+03}00", "%Y%m%dT%H%M%S{:+03}00", "%Y-%m-%dT%H{:+03}:00"]
+
 
 @pytest.mark.parametrize("rows", ZONED)
 def test_later_rows_have_the_clock_of_the_file_or_say_that_it_is_utc(rows):
@@ -154,9 +156,11 @@ def test_later_rows_have_the_clock_of_the_file_or_say_that_it_is_utc(rows):
     by_clock = [AT + k * step + hours * HOUR for k, hours in enumerate(offsets)]
     if "clock" in rows:
         by_clock = [AT + HOUR + k * step for k in range(120)]
-    labels = [f"{t}:00{h:+03}:00" for t, h in zip(by_clock, offsets, strict=True)]
-    data = read([("day", "x"), *zip(labels, wave(), strict=True)])
-    assert (data.notes, data.later(1)) == ([], later)
+    for way in ("%Y-%m-%dT%H:%M:%S{:+03}:00", "%Y-%m-%d %H:%M:%S {:+03}:00", *WITH_ZONE):
+        pairs = zip(by_clock, offsets, strict=True)
+        labels = [t.item().strftime(way).format(hours) for t, hours in pairs]
+        data = read([("day", "x"), *zip(labels, wave(), strict=True)])
+        assert (data.notes, data.later(1)) == ([], later), labels[0]
 
 
 def test_columns_named_year_and_month_are_dates():
@@ -181,6 +185,29 @@ def test_dates_may_stand_in_several_columns(names, every):
     data = read([(*names, "x"), *shuffled(rows)])
     assert [word for word, _ in data.notes] == ["order"]
     np.testing.assert_array_equal(data.values, [float(value) for value in wave()])
+
+
+MOMENTS = [time.replace("T", " ") for time in HOURS]
+MINUTES = [f"{day} 10:{k % 7:02}" for k, day in enumerate(DAILY)]
+COLUMNS = {  # names, cells joined by blanks, the first label, the label after the last
+    "weekdays": ("Year Month Day", dates("%Y %m %a"), "1999-10", "2009-10"),
+    "weekdays of days": ("Year Month Day", ["2000 1 Sat", "2000 1 Sun"] * 60, "2000", ""),
+    "hours": ("year month day time", [t.replace("-", " ") for t in MOMENTS], MOMENTS[0], "T00:00"),
+    "no time": ("date time", ["1999-10-01 ", *MOMENTS[1:]], "1999-10-01", "1999-10-06T00:00"),
+    "minutes": ("date time", MINUTES, DAILY[0], "2000-01-29"),
+    "minutes of numbers": ("year month day time", [t.replace("-", " ") for t in MINUTES], DAILY[0],
+        "2000-01-29"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_columns_are_joined_only_where_that_tells_rows_apart(columns):
+    names, every, first, later = COLUMNS[columns]
+    head = names.split()
+    rows = [(*row.split(" ")[: len(head)], v) for row, v in zip(every, wave(), strict=False)]
+    data = read([(*head, "x"), *rows])
+    assert (data.notes, data.labels[0]) == ([], first)
+    assert data.later(1).endswith(later)
 
 
 def test_dates_beside_the_index_of_a_data_frame_are_found():

@@ -159,6 +159,52 @@ def test_prediction_goes_in_batches_and_keeps_nothing():
         steps.predict(x, batch_size=0)
 
 
+class Counted(Layer):
+    """Calls a function; counts rows, of which it needs two."""
+
+    rows = 0
+
+    def __init__(self, call, axis):
+        super().__init__()
+        self.call, self.axis = call, axis
+
+    def forward(self, x, *, train=True, lengths=None):
+        assert x.shape[self.axis] > 1
+        self.rows += x.shape[self.axis]
+        return self.call(x)
+
+
+MOVES = {  # batch_first, what a layer makes of x
+    "time first": (True, lambda y: y.swapaxes(0, 1)),
+    "rows first": (False, lambda y: y.swapaxes(0, 1)),
+    "rows last": (True, lambda y: y.transpose(1, 2, 0)),
+    "steps as rows": (True, lambda y: y.reshape(-1, y.shape[-1])),
+    "no features": (False, lambda y: y[..., 0]),
+    "the last": (False, lambda y: y[-1]),
+    "one number": (True, lambda y: y.sum()),
+    "one shape": (False, lambda y: y.sum((0, 1))[:3]),
+    "steps as rows, time first": (False, lambda y: y.reshape(-1, y.shape[-1])),
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_prediction_finds_the_axis_of_rows_in_the_outputs_of_its_batches(move):
+    batch_first, call = MOVES[move]
+    for steps, rows, size in ((4, 8, 4), (4, 6, 4), (3, 8, 4), (5, 10, 4), (4, 5, 8)):
+        counted = Counted(call, 1 - batch_first)
+        model = Sequential(pyoptk.GRU(2, 4, batch_first=batch_first, rng=rng()), counted)
+        x = rng().standard_normal((rows, steps, 2) if batch_first else (steps, rows, 2))
+        x = x.astype(np.float32)
+        expected, counted.rows = model.forward(x, train=False), 0
+        if move in list(MOVES)[-3:] and size < rows:
+            with pytest.raises(ValueError, match=r"^output of the last layer: .*, got \("):
+                model.predict(x, batch_size=size)
+        else:
+            found = model.predict(x, batch_size=size)
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        assert counted.rows == rows
+
+
 def test_a_shared_model_runs_on_another_input_before_both_backward_calls():
     model, pair = classifier(), (X, X[:, ::-1])
     other = model.shared()

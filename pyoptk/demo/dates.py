@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 # After `_plain`: one blank between the parts, names of months in three letters.
 DAYS = ["%Y %m %d", "%d %m %Y", "%m %d %Y", "%d %m %y", "%m %d %y", "%Y %m", "%m %Y", "%Y%m"]
 DAYS += ["%YM%m", "%b %Y", "%Y %b", "%b %y", "%d %b %Y", "%d %b %y", "%b %d %Y"]
-ZONE = r":[0-9]{2}[0-9:.]*(Z|[+-][0-9]{2}(?::?[0-9]{2})?)$"
+ISO_DAY = r"^(?:[0-9]{8}|[0-9]{4}\W[0-9]{1,2}\W[0-9]{1,2})"  # before a zone stand a day and a time
+ISO_TIME = r"[T\s]\s*[0-9]{1,2}(?::?[0-9]{2}(?::?[0-9]{2}(?:[.,][0-9]+)?)?)?"
+ZONE = ISO_DAY + ISO_TIME + r"\s*(Z|[+-][0-9]{2}(?::?[0-9]{2})?)$"
 TIMES = ["", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p"]
-PARTS = (("day", "month", "year"), ("month", "year"), ("date", "time"))  # columns of a date
+PARTS = (("day", "month", "year"), ("month", "year"), ("date",))  # columns of a date
 WEEKDAY = r"^(?:[Mm]on|[Tt]ue|[Ww]ed|[Tt]hu|[Ff]ri|[Ss]at|[Ss]un)[a-z]*\W+"
 NUMBER = r"[+-]?[0-9]+(?:\.[0-9]*)?"
 YEARS = np.array(["1500", "2500"], "M8[Y]")  # four digits outside are not years
@@ -116,24 +118,62 @@ def _mixed(labels: list[str]) -> bool:
 
 
 def _dated(pandas: Any, cells: Cells, others: Sequence[int]) -> Dated | None:
-    names = [cells.header[k].lower() for k in others]
-    if len(cells.frame) and {"year", "month"} <= set(names):
-        numbers = pandas.DataFrame(
-            {name: cells.frame[k] for name, k in zip(names, others, strict=True)}
-        )
-        numbers = numbers.assign(**{"day": "1"} | {name: numbers[name] for name in names})
-        built = pandas.to_datetime(numbers[["year", "month", "day"]], errors="coerce")
-        if built.notna().all():
-            shown = built.dt.strftime("%Y-%m-%d" if "day" in names else "%Y-%m")
-            return Dated(others[names.index("year")], list(shown), built.to_numpy("M8[us]"))
-    texts = [(k, cells.frame[k], k == others[0]) for k in others]
-    for parts in PARTS:
-        if set(parts) <= set(names):
-            columns = [others[names.index(part)] for part in parts]
-            joined = cells.frame[columns].agg(" ".join, axis=1)
-            texts.insert(0, (columns[0], joined, True))
-            break
-    for k, text, first in texts:
+    """The dates of the rows; of several columns together only if those tell most rows apart."""
+    numbered = _numbered(pandas, cells, others)
+    texts = [(k, text, True, True) for k, text in _joined(cells, others, numbered)]
+    if numbered is None:
+        texts += [(k, cells.frame[k], k == others[0], False) for k in others]
+    return _first_dated(pandas, cells, texts) or numbered
+
+
+def _numbered(pandas: Any, cells: Cells, others: Sequence[int]) -> Dated | None:
+    """The dates in columns of numbers named year and month, and day where it has numbers."""
+    named = {cells.header[k].lower(): k for k in reversed(others)}
+    if not len(cells.frame) or not {"year", "month"} <= set(named):
+        return None
+    numbers = pandas.DataFrame({name: cells.frame[named[name]] for name in ("year", "month")})
+    days = [("%Y-%m-%d", cells.frame[named["day"]])] if "day" in named else []
+    for shown, day in (*days, ("%Y-%m", "1")):
+        built = pandas.to_datetime(numbers.assign(day=day), errors="coerce")
+        doubled = built.duplicated().any() and days and shown == "%Y-%m"  # days are not told apart
+        if built.notna().all() and not doubled:
+            labels = list(built.dt.strftime(shown))
+            return Dated(named["year"], labels, built.to_numpy("M8[us]"))
+    return None
+
+
+def _joined(cells: Cells, others: Sequence[int], numbered: Dated | None) -> list[tuple[int, Any]]:
+    """Columns of a date in one, first with the time, if that tells more rows apart."""
+    named = {cells.header[k].lower(): k for k in reversed(others)}
+    parts = next((some for some in PARTS if set(some) <= set(named)), None)
+    if not len(cells.frame) or parts is None or (parts == ("date",) and "time" not in named):
+        return []
+    k, columns = named[parts[0]], [cells.frame[named[part]] for part in parts]
+    if numbered is not None:
+        k, columns = numbered.at, [columns[0].copy()]
+        columns[0][:] = numbered.labels
+    found = [] if numbered else [(k, _words(columns))]
+    if "time" in named:
+        timed = _words([*columns, cells.frame[named["time"]]])
+        if timed.nunique() > _words(columns).nunique():
+            found.insert(0, (k, timed))
+    return found
+
+
+def _words(columns: Sequence[Any]) -> Any:
+    """The cells of each row in one, with a blank between those that are not empty."""
+    rows = zip(*columns, strict=True)
+    words = [" ".join(word for word in row if word) for row in rows]
+    return type(columns[0])(words, index=columns[0].index)
+
+
+def _first_dated(
+    pandas: Any, cells: Cells, texts: Sequence[tuple[int, Any, bool, bool]]
+) -> Dated | None:
+    """The first of the `texts` that are dates: column, cells, whether in any order, or joined."""
+    for k, text, first, joined in texts:
+        if joined and 2 * text.nunique() <= len(text):
+            continue
         digits = text.str.fullmatch(NUMBER).all()
         found, odd = _readings(pandas, text) if first or not digits else ([], None)
         if first and not found and odd is not None:
@@ -149,7 +189,8 @@ def _dated(pandas: Any, cells: Cells, others: Sequence[int]) -> Dated | None:
                 f" and '{text[0]}' can be read in two ways: sort the rows"
             )
         # Repeated years, with the month in another column, only tell the direction.
-        if found and (not digits or 2 * np.unique(found[0]).size > text.size):
+        repeated = 2 * np.unique(found[0]).size <= text.size if found else True
+        if found and not (repeated and (digits or joined)):
             several = np.unique(_offsets(text)).size > 1
             in_utc = several and np.array_equal(_in_utc(pandas, text, "ISO8601"), found[0])
             return Dated(k, list(text), found[0], "Z" * in_utc)

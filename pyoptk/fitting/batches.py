@@ -116,7 +116,8 @@ class Given:
 
     def __init__(self, what: str, source: Any, axis: int, epochs: int) -> None:
         self.make: Callable[[], Iterable[Any]] = source if callable(source) else lambda: source
-        if not callable(source) and not isinstance(source, Iterable):
+        one = not isinstance(source, Iterable) or getattr(source, "ndim", 1) == 0
+        if one and not callable(source):
             raise TypeError(
                 f"{what}: expected arrays, an iterable of batches or a function that returns one, "
                 f"got {_checks.described(source)}"

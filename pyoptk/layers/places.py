@@ -1,9 +1,16 @@
-"""`Place`, a layer of a `Sequential` and how it is called; checks of what is a layer."""
+"""`Place`, a layer of a `Sequential` and how it is called; checks of what is a layer.
+
+And which axis of a model's outputs counts the rows, for `predict`.
+"""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .._bound import Array
 from ..params import Fixed
@@ -89,3 +96,53 @@ def place(layer: Any, key: str) -> Place:
             isinstance(layer.grads, Fixed) and layer.flat_grads.size == layer.flat_params.size
         )
     return Place(layer, recurrent, nested, takes_lengths, key if replaced else None)
+
+
+# ---- outputs of batches --------------------------------------------------------------------------
+
+
+def told(out: Any, rows: int, batch_axis: int) -> bool:
+    """Whether only the usual axis of an output can count these rows."""
+    shape = np.shape(out)
+    could = [k for k, size in enumerate(shape) if size == rows or (rows > 1 and not size % rows)]
+    return could == [_usual(shape, batch_axis)]
+
+
+def uneven(bounds: list[int], batch_size: int) -> None:
+    """Make the last of full batches another one in size; the first has run."""
+    if len(bounds) > 2 and batch_size > 1:
+        bounds.insert(-1, bounds[-1] - batch_size // 2)
+    elif len(bounds) > 3:  # batches of one row
+        bounds.pop(-2)
+
+
+def joined(outs: Sequence[Any], rows: Sequence[int], batch_axis: int) -> NDArray[Any]:
+    """The outputs of batches of so many rows, joined along the axis that counts them."""
+    if len(outs) == 1:
+        return np.array(outs[0])
+    shapes = [np.shape(out) for out in outs]
+    found = [axis for axis in range(len(shapes[0])) if _counts(shapes, rows, axis)]
+    usual = _usual(shapes[0], batch_axis)
+    if not found and not batch_axis and shapes[0]:  # a layer may make several rows of one
+        several = shapes[0][0] // rows[0]
+        found = [0] * _counts(shapes, [several * n for n in rows], 0)
+    if not found:
+        k = next((k for k, n in enumerate(rows) if n != rows[0]), 1)
+        raise ValueError(
+            f"output of the last layer: expected an axis that counts the rows of a batch, got "
+            f"{shapes[0]} from {rows[0]} and {shapes[k]} from {rows[k]}"
+        )
+    return np.concatenate(outs, usual if usual in found else found[0])
+
+
+def _usual(shape: Sequence[int], batch_axis: int) -> int:
+    return batch_axis if len(shape) > 2 else 0
+
+
+def _counts(shapes: Sequence[Any], rows: Sequence[int], axis: int) -> bool:
+    """Whether the sizes along the axis are these, and those along the others the same."""
+    first = shapes[0]
+    return all(
+        shape == (*first[:axis], n, *first[axis + 1 :])
+        for shape, n in zip(shapes, rows, strict=True)
+    )

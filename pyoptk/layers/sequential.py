@@ -21,7 +21,7 @@ from .._products import put_all
 from .._sequences import check_lengths, plain
 from ..optim.stateful import Restoring, at_once
 from . import names
-from .places import check_layers, inside, padded, place
+from .places import check_layers, inside, joined, padded, place, told, uneven
 from .shape import Last
 
 
@@ -277,17 +277,15 @@ class Sequential(Movable):
             raise ValueError(f"x: expected {axis + 1} axes or more, got {_checks.described(x)}")
         n = x.shape[axis]
         all_lengths = None if lengths is None else check_lengths(lengths, n, 2**62)
-        parts = []
-        for start in range(0, max(n, 1), batch_size):
-            part = slice(start, start + batch_size)
+        bounds, outs = [*range(0, max(n, 1), batch_size), n], list[Any]()
+        while len(outs) < len(bounds) - 1:
+            part = slice(*bounds[len(outs) :][:2])
             some = None if all_lengths is None else all_lengths[part]
             rows = x[:, part] if axis else x[part]
-            parts.append(self.forward(rows, lengths=some, train=False))
-        if len(parts) == 1 or not axis:
-            return np.concatenate(parts)
-        # A layer may take the axis of time away or put others there: another number of rows tells.
-        other = self.forward(x[:, : 1 + (batch_size == 1)], train=False).shape
-        return np.concatenate(parts, int(np.argmax(np.not_equal(parts[0].shape, other))))
+            outs.append(self.forward(rows, lengths=some, train=False))
+            if len(outs) == 1 and not n % batch_size and not told(outs[0], batch_size, axis):
+                uneven(bounds, batch_size)
+        return joined(outs, np.diff(bounds).tolist(), axis)
 
     def __getitem__(self, index: int) -> Any:
         return self.layers[index]
