@@ -259,7 +259,7 @@ cdef class _Usual:
                 PyArray_CLEARFLAGS(<PyArrayObject *> <PyObject *> y, NPY_ARRAY_WRITEABLE)
             if own.get("_kept") is not self:
                 own["_kept"] = self
-            before = self.y  # what was there is freed at the end, which may run a program
+            _before = self.y  # what was there is freed at the end, which may run a program
             self.x, x = x, self.x
             self.z, z = z, self.z
             self.y = y
