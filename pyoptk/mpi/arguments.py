@@ -92,6 +92,8 @@ def fixed(value: Any) -> str:
     Of a function its type, its name, and arguments that cannot change: the state of an object, as a
     rank alone may keep it, does not count. Nor does the order of a dict.
     """
+    if type(value) in (float, str, bool, type(None)):  # most are, which is quick
+        return repr(value)
     if isinstance(value, Mapping):
         return f"{{{', '.join(sorted(f'{fixed(k)}: {fixed(v)}' for k, v in value.items()))}}}"
     if isinstance(value, list | tuple):

@@ -191,8 +191,8 @@ class Exchange:
             over = levels[depth - complete + 1 : depth]
             calls += [partial(level.__setitem__, i, None) for level in over]
         elif last:
-            if self.size > 1:
-                self._at[depth, i] = grad.ctypes.data
+            if self.size > 1 and (at := grad.ctypes.data) != self._apart[depth, i]:
+                self._at[depth, i] = at
                 self._check_apart(depth, slice(i, i + 1))
             calls.append(partial(levels[depth].__setitem__, i, grad))
         else:
