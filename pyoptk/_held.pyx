@@ -37,8 +37,7 @@ cdef str _ALL = "float32, float64, float16 or bfloat16"
 def quietly(function, *arguments):
     """Return function(*arguments), without NumPy's warnings and floating-point errors.
 
-    Always restores the caller's error state; `numpy.errstate` does not if an exception arrives
-    from outside while it ends.
+    Always restores the caller's error state; `numpy.errstate` does not if a signal arrives late.
     """
     if _seterrobj is None:  # the state is a context variable
         return _copy_context().run(_ignoring, function, arguments)
@@ -185,8 +184,7 @@ cdef class Held(Buffers):
             memcpy(t.ema, t.param, t.n * (4 if self.dtype == PK_F32 else 8))
 
     cdef int lend_like(self, Py_ssize_t i, array, int flags, Py_buffer *view) noexcept:
-        """Fast path for a gradient of parameter i; returns its storage, or -1 if it is unsuitable.
-        """
+        """Fast path for a gradient of parameter i; returns its storage, or -1 if unsuitable."""
         cdef PyArrayObject *a = <PyArrayObject *> <PyObject *> array
         cdef int kind = PK_NATIVE
         cdef Py_ssize_t n = size_of(&self.held[i])
@@ -301,9 +299,8 @@ cdef class Held(Buffers):
                                                model.ndim * sizeof(Py_ssize_t))))
 
     def addresses(self, list arrays not None, to, bint writable=False):
-        """Write to `to` (intp) the addresses of arrays that are like the parameters, C-contiguous
-        and, if asked for, writable; 0 for others. Returns whether all are.
-        """
+        """Write to `to` (intp) the addresses of arrays like the parameters, C-contiguous and, if
+        asked for, writable; 0 for others. Returns whether all are."""
         cdef Py_ssize_t *found = <Py_ssize_t *> data_of(to)
         cdef Py_ssize_t i
         cdef bint all_are = len(arrays) == self.count

@@ -24,8 +24,11 @@ what they need from each other in `step`. Sums of squares over blocks of 4,096
 elements are gathered and added in the order of the model, for the norm. Each rank steps its shard;
 then the parameters are gathered.
 
-Failure. When one rank raises, the others wait for it, and it waits for none. With ``mpiexec -n 4
-python -m mpi4py train.py`` an exception ends all ranks, with its message.
+Failure. A rank that raises waits for no other, except in `step` on one machine, where the others
+may still be writing to its memory. The others wait for it; with ``mpiexec -n 4 python -m mpi4py
+train.py`` an exception ends all ranks, with its message. If one rank leaves a `step`, a `save` or
+the beginning of `averaged` by an exception while ranks exchange data, and catches it, its `Sharded`
+is unusable: the next collective call raises RuntimeError.
 """
 
 from .files import save

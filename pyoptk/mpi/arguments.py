@@ -10,6 +10,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,6 +19,7 @@ import numpy as np
 from .. import _checks
 from ..optim.base import Optimizer
 from ..params import Params, listed
+from ..schedules import ReduceOnPlateau
 from .shards import Array
 
 if TYPE_CHECKING:
@@ -79,9 +81,39 @@ def refuse(name: str, value: Any) -> None:
 
 
 def digests(**arguments: Any) -> dict[str, str]:
-    """A hash of each; of a function without a representation, only its name counts."""
-    texts = {name: re.sub(ADDRESS, "", repr(value)) for name, value in arguments.items()}
+    """A hash of each; see `fixed`."""
+    texts = {name: fixed(value) for name, value in arguments.items()}
     return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+
+
+def fixed(value: Any) -> str:
+    """What of an argument has to be the same on all ranks, as text.
+
+    Of a function its type, its name, and arguments that cannot change: the state of an object, as a
+    rank alone may keep it, does not count. Nor does the order of a dict.
+    """
+    if type(value) in (float, str, bool, type(None)):  # most are, which is quick
+        return repr(value)
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(sorted(f'{fixed(k)}: {fixed(v)}' for k, v in value.items()))}}}"
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(fixed, value))})"
+    if callable(value):
+        name = getattr(value, "__qualname__", type(value).__qualname__)
+        return f"{type(value).__name__} {name}{fixed(_settings_of(value))}"
+    return re.sub(ADDRESS, "", repr(value))
+
+
+def _settings_of(function: Any) -> Any:
+    """The arguments with which a function was made, as far as they cannot change."""
+    if isinstance(function, partial):
+        return function.func, function.args, function.keywords
+    if not is_dataclass(function) or isinstance(function, type):
+        return ()
+    frozen = type(function).__dataclass_params__.frozen  # type: ignore[attr-defined]
+    if frozen or isinstance(function, ReduceOnPlateau):
+        return {f.name: getattr(function, f.name) for f in fields(function) if f.init}
+    return ()
 
 
 def label(tree: Params, i: int) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,7 +22,7 @@ from .._pieces import Pieces
 from ..optim.stateful import at_once
 from ..params import Params
 from . import shards
-from .arguments import ADDRESS, digests, label
+from .arguments import digests, fixed, label
 from .shards import GRAIN, Array
 
 
@@ -117,6 +116,11 @@ class Exchange:
         self._items = np.full(len(self._rows), self._item)  # bytes, of sums
         self._bytes = np.array([row.itemsize for row in self._rows])  # of parameters
         self._params = np.array([row.ctypes.data for row in self._rows])  # addresses
+        self._sizes = np.array([row.size for row in self._rows])
+        some = np.flatnonzero(self._sizes)
+        some = some[np.argsort(self._params[some])]
+        self._starts = self._params[some]  # of parameters in memory, in its order
+        self._ends = self._starts + (self._sizes * self._bytes)[some]
 
     def begin(self) -> None:
         """Forget all leaves."""
@@ -160,14 +164,14 @@ class Exchange:
         """Note what has to be the same on all ranks in a step; `finish` compares it."""
         if plan.settings is not self._settings:
             self._settings = plan.settings
-            text = re.sub(ADDRESS, "", repr(self._settings[:2]))
-            self._crc = zlib.crc32(text.encode())
-        self._calls, self.token = plan.calls, self._crc ^ plan.calls
+            self._crc = zlib.crc32(fixed(tuple(self._settings[:3])).encode())
+        self._calls, self.token = plan.calls, (self._crc ^ plan.calls) & 0xFFFFFFFF
 
     def compare_notes(self) -> None:
-        """Raise, on all ranks, an error that names what differs."""
-        hyper, groups = self._settings[:2]
+        """Raise, on all ranks, an error that names what differs; else `note` looks again."""
+        hyper, *groups = self._settings[:3]  # and what they come to, which depends on their order
         self.compare(digests(**hyper, groups=groups, calls=self._calls))
+        self._settings = None
 
     # ---- the sum ---------------------------------------------------------------------------------
 
@@ -187,6 +191,9 @@ class Exchange:
             over = levels[depth - complete + 1 : depth]
             calls += [partial(level.__setitem__, i, None) for level in over]
         elif last:
+            if self.size > 1 and (at := grad.ctypes.data) != self._apart[depth, i]:
+                self._at[depth, i] = at
+                self._check_apart(depth, slice(i, i + 1))
             calls.append(partial(levels[depth].__setitem__, i, grad))
         else:
             room = self._rooms[depth][i]
@@ -207,6 +214,7 @@ class Exchange:
         depth = self._depths[leaf]
         if not self._tree.held.addresses(grads, self._at[depth], zeroed):
             return []
+        self._check_apart(depth)
         return [
             partial(np.add, self.seen, 1, self.seen),
             partial(vars(self).__setitem__, "begun", True),
@@ -220,13 +228,17 @@ class Exchange:
     def __enter__(self) -> None:
         """Begin what ranks do together, if no exception of one rank has ended that before."""
         self.agreed = False
-        if self._comm is not None and not self._comm:
-            raise RuntimeError("comm: expected a communicator, got one that was freed since")
+        self.check_comm("comm: expected a communicator")
         if self.broken:
             raise RuntimeError(
                 "Sharded: expected ranks that have all done the same, got an exception before; "
                 "make a new one on all ranks, and load a checkpoint"
             )
+
+    def check_comm(self, expected: str) -> None:
+        """Raise if the communicator was freed."""
+        if self._comm is not None and not self._comm:
+            raise RuntimeError(f"{expected}, got one that was freed since")
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.broken = kind is not None and not self.agreed
@@ -241,6 +253,9 @@ class Exchange:
     def send(self) -> None:
         """Send what is complete."""
 
+    def locate(self) -> None:
+        """Before `finish`: raise if gradients that were added are not what they were."""
+
     def _together(self, call: Callable[[], Any], last: Callable[[], bool]) -> None:
         """Call what all ranks call; `last`: whether none of these calls follows before the step."""
         call()
@@ -252,25 +267,21 @@ class Exchange:
             raise ValueError("grads: expected the arrays that were added, got another shape")
         self._check_apart(t)
 
-    def _check_apart(self, t: int) -> None:
-        """Raise if one of the sums number t overlaps a parameter: it is an array of the caller."""
-        begins = self._at[t]
-        if (begins == self._apart[t]).all():
+    def _check_apart(self, t: int, some: slice = slice(None)) -> None:
+        """Raise if one of these sums number t, an array of the caller, overlaps a parameter."""
+        begins, apart, sizes = self._at[t, some], self._apart[t, some], self._sizes[some]
+        if (begins == apart).all():
             return  # they are where they were
-        sizes = np.array([row.size for row in self._rows])
-        params = np.flatnonzero(sizes)
-        params = params[np.argsort(self._params[params])]
-        ends = self._params[params] + (sizes * self._bytes)[params]
-        last = np.searchsorted(self._params[params], begins + sizes * self._item) - 1
+        last = np.searchsorted(self._starts, begins + sizes * self._item) - 1
         found = np.flatnonzero((begins > 0) & (sizes > 0) & (last >= 0))  # `last` begins before it
-        found = found[ends[last[found]] > begins[found]]
+        found = found[self._ends[last[found]] > begins[found]]
         if found.size:
-            i = int(found[0])
+            i = (some.start or 0) + int(found[0])
             raise ValueError(
                 f"{label(self._tree, i)}: expected memory of its own, got an array that overlaps "
                 "a parameter"
             )
-        self._apart[t] = begins
+        np.copyto(apart, begins, where=begins > 0)
 
     def _cut(self, pieces: Array) -> list[Array]:
         """Each piece of this rank in an array of all."""

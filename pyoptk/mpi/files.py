@@ -34,12 +34,15 @@ def save(path: str | os.PathLike[str], /, **parts: Any) -> None:
     ------
     TypeError, ValueError, OSError
         As from `pyoptk.save`, on all ranks.
+    RuntimeError
+        If the communicator of a `Sharded` was freed.
     """
     sharded = {name: part for name, part in parts.items() if isinstance(part, Sharded)}
     if not sharded:
         raise ValueError("parts: expected a Sharded among them, got none; use pyoptk.save")
     exchange = next(iter(sharded.values()))._exchange
     for name, part in sharded.items():
+        part._exchange.check_comm(f"{name}: expected a Sharded whose communicator can be used")
         if not exchange.is_like(part._exchange):
             first = next(iter(sharded))
             raise ValueError(f"{name}: expected the communicator of {first}, got another")

@@ -68,8 +68,7 @@ class Sharded(Uncopied):
     Raises
     ------
     TypeError, ValueError
-        As from the optimizer; and, on all ranks, if an argument differs between them. `step`
-        compares what was assigned since.
+        As from the optimizer; on all ranks, if an argument differs between them, also in `step`.
 
     Examples
     --------
@@ -124,16 +123,18 @@ class Sharded(Uncopied):
             arguments.refuse(name, value)
         self._factor = 1 / micro if reduction == "mean" else 1.0
         self._to_zero, self._norm, self._nothing = [], None, np.empty(0, self._exchange.dtype)
+        told = {**settings, **self._shadow.hyper}
+        told["groups"] = told.pop("groups", None), self._shadow._plan.settings.merged  # the last
         self._exchange.agree(arguments.digests(
             optimizer_class=optimizer_class.__qualname__, micro=micro, reduction=reduction,
-            bucket=bucket, **settings,
+            bucket=bucket, **told,
         ))  # fmt: skip
         if not self._alone:
             pieces = self._exchange.pieces
             parts = [(p.param, p.begin // states.BLOCK, self._rows[p.param].size) for p in pieces]
             own = settings | _OURS | self._settings(self._shadow.groups)
             cls, parts = states.of_shard(optimizer_class), [*parts, (0, 0, 0)]
-            self.optimizer = states.made_of_parts(cls, self._views(), parts, own)
+            self.optimizer = states.made_of_parts(cls, self._views(), parts, own, told | _OURS)
 
     def _views(self) -> dict[arguments.PieceName, Array]:
         """The pieces of this rank, and one without elements that every pattern finds.
@@ -236,6 +237,7 @@ class Sharded(Uncopied):
         self._check_complete(self._exchange.seen, self._exchange.given.tobytes())
         for one in (self.optimizer, self._shadow):
             one._prepare(one._plan, one._plan.settings)
+        quietly(self._exchange.locate)
         try:
             with self._exchange:
                 quietly(self._take_step)
@@ -314,16 +316,16 @@ class Sharded(Uncopied):
     def averaged(self) -> contextlib.AbstractContextManager[None]:
         """Within ``with opt.averaged():`` the parameters are their moving averages, on all ranks.
 
-        They change in place. Each rank keeps a copy, and at the end, also by an exception, restores
-        them bit for bit without the others. A step within is refused.
+        They change in place. Each rank keeps a copy; at the end, also by an exception, it restores
+        its parameters by itself, bit for bit. A step within is refused.
         """
         return self.optimizer.averaged() if self._alone else self._averaged_everywhere()
 
     @contextlib.contextmanager
     def _averaged_everywhere(self) -> Iterator[None]:
-        own, averages = self.optimizer._params.held, self.optimizer._averages()
-        with Averaged(own, averages, self._tree.held):
-            with self._exchange:
+        own, lock = self.optimizer._params.held, self._tree.held.locked("averaged", True)
+        with lock, Averaged(own, self.optimizer._averages(), self._tree.held):
+            with lock, self._exchange:  # until here
                 self._exchange.gather()
             yield
 

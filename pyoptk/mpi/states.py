@@ -23,6 +23,10 @@ Part = tuple[int, int, int]
 
 
 def _refused(optimizer: Any, name: str, value: Any) -> None:
+    if "_made" not in vars(optimizer):  # its class assigns in __init__
+        if name != "groups":  # whose patterns are not those of pieces
+            assign(optimizer, name, value)
+        return
     if name == "groups" or name in optimizer.hyper:
         raise AttributeError(
             f"{name}: expected to be assigned to the Sharded, got the optimizer of its shard"
@@ -32,7 +36,9 @@ def _refused(optimizer: Any, name: str, value: Any) -> None:
 
 def of_shard(optimizer_class: Any) -> Any:
     """The class of an optimizer of a shard: hyper-parameters are set by `assign` alone."""
-    return type(optimizer_class.__name__, (optimizer_class,), {"__setattr__": _refused})
+    kept = ("__module__", "__qualname__", "__doc__")
+    own = {name: getattr(optimizer_class, name) for name in kept}
+    return type(optimizer_class.__name__, (optimizer_class,), {**own, "__setattr__": _refused})
 
 
 def assign(optimizer: Any, name: str, value: Any) -> None:
@@ -40,11 +46,20 @@ def assign(optimizer: Any, name: str, value: Any) -> None:
     super(type(optimizer), optimizer).__setattr__(name, value)
 
 
-def made_of_parts(optimizer_class: Any, params: Any, parts: list[Part], settings: Any) -> Any:
-    """An optimizer of parts of arrays: of each the array's number, first block and elements."""
+def made_of_parts(
+    optimizer_class: Any, params: Any, parts: list[Part], settings: Any, then: Any = None
+) -> Any:
+    """An optimizer of parts of arrays: of each the array's number, first block and elements.
+
+    `then`: the hyper-parameters that it shall have, whatever its class assigns in `__init__`.
+    """
     made = optimizer_class.__new__(optimizer_class)
     vars(made)["_parts"] = parts
     made.__init__(params, **settings)
+    vars(made)["_made"] = True
+    for name, value in made.hyper.items():
+        if then is not None and then[name] is not value:
+            assign(made, name, then[name])
     return made
 
 

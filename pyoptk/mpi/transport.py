@@ -81,8 +81,14 @@ class Messages(Exchange):
                 k = self._next
                 if self.seen[self._buckets[k].params].min() < len(self.mine):
                     break
+                self.agreed = True  # nothing of this bucket was sent yet
+                for t in range(len(self._covers[self.rank])):
+                    self._locate(t, self._buckets[k].params)
+                self.agreed = False
                 self._land(_IN_FLIGHT - 1)
                 self._send(k, self._shard[self._begins[k] : self._begins[k + 1]])
+
+    locate = send
 
     def _send(self, k: int, shard: Array) -> None:
         """Begin to send bucket k, whose sums will be in `shard`."""
@@ -107,7 +113,6 @@ class Messages(Exchange):
         counts, senders = bucket.counts, [len(nodes) > t for nodes in self._covers]
         out = self._shard[:0]
         if senders[rank]:
-            self._locate(t, bucket.params)
             out = self._joined(k, t)
             found[self._covers[rank][t]] = out[bucket.starts[rank] :][: counts[rank]], False
         give = [n * (senders[rank] and r != rank) for r, n in enumerate(counts)]
@@ -233,13 +238,13 @@ class Near(Exchange):
         noted = [partial(vars(self).__setitem__, "_opened", some) for some in (bool, last)]
         at_once([noted[0], call, noted[1]])
 
-    def finish(self, whole: bool) -> list[Array]:
-        many = len(self._covers[self.rank])
-        for t in range(many):
+    def locate(self) -> None:
+        for t in range(len(self._covers[self.rank])):
             if t != self.located:
                 self._locate(t)
-            else:
-                self._check_apart(t)
+
+    def finish(self, whole: bool) -> list[Array]:
+        many = len(self._covers[self.rank])
         known = (self._told[:many] == self._at[:many]).all() and (not many or self.given.all())
         self._new[0] = 2 * self.token + (not (known and self._placed))
         exchanged = partial(self._comm.Allgather, self._new, self._news)

@@ -6,6 +6,7 @@ them, the run would hang. In the other jobs it ends the run.
 
 import os
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 from mpi4py import MPI
 
 import pyoptk
-from pyoptk import mpi
+from pyoptk import mpi, schedules
 from pyoptk.__main__ import main
 from pyoptk.demo import parallel
 
@@ -140,7 +141,22 @@ def refuse():
     assert told(partial(step, opt)).startswith("ValueError: calls: expected the same on all ranks")
     params = arrays()
     opt = made(params, micro=WORLD.size)
-    assert told(lambda: opt.step(params)).startswith("ValueError: grads['a']: expected memory of")
+    for grads in (params, {"b": params["b"]}):
+        for call in (opt.step, opt.add):
+            wrong = f"ValueError: grads[{next(iter(grads))!r}]: expected memory of"
+            assert told(partial(call, grads)).startswith(wrong)
+    step(opt)  # nothing was added
+    grads, moved = arrays(), "ValueError: grads: expected the arrays that were added, got another"
+    opt.add({"a": grads["a"]})
+    grads["a"].shape = -1
+    rest = partial(opt.add, {"b": grads["b"], "c": grads["c"]})
+    if os.environ["PYOPTK_MPI_MESSAGES"]:
+        assert told(rest).startswith(moved)
+    else:
+        rest()
+    assert told(opt.step).startswith(moved)
+    grads["a"].shape = SHAPES["a"]
+    opt.step()
     opt = made(params, micro=WORLD.size)
     params["b"].flags.writeable = False
     assert told(partial(step, opt)).startswith("ValueError: params['b']: expected a writable array")
@@ -152,11 +168,92 @@ def refuse():
     assert told(partial(mpi.save, "x.npz", opt=opt, other=alone)) == (
         "ValueError: other: expected the communicator of opt, got another"
     )
+    first = made()
     within.Free()
-    for call in (partial(step, opt), partial(mpi.save, "x.npz", opt=opt), opt.averaged().__enter__):
+    assert told(partial(mpi.save, "x.npz", a=first, b=opt)) == (
+        "RuntimeError: b: expected a Sharded whose communicator can be used, got one that was "
+        "freed since"
+    )
+    for call in (partial(step, opt), opt.averaged().__enter__):
         assert told(call).startswith("RuntimeError: comm: expected a communicator, got one that")
     for comm in (within, MPI.COMM_NULL, "world"):
         assert told(partial(made, comm=comm)).startswith("TypeError: comm: expected an mpi4py.MPI.")
+
+
+class Half(pyoptk.Adam):
+    """Assigns what a shard has no own value of, too."""
+
+    def __init__(self, params, **given):
+        super().__init__(params, **given)
+        self.lr, self.max_norm, self.groups = 0.25, 1.0, {"a": {"lr": 0.5}}
+
+
+def assign():
+    """What classes assign themselves, and what ranks may have of their own."""
+    groups = {"a": {"lr": 0.1}}
+    whole, shared = arrays(), arrays()
+    plain = Half(whole, groups=groups)
+    opt = mpi.Sharded(Half, shared, WORLD, micro=2 * WORLD.size, bucket=16384, groups=groups)
+    step(opt)
+    plain.step(arrays())
+    assert (opt.lr, opt.max_norm, opt.optimizer.max_norm) == (0.25, 1.0, None)
+    assert all(np.array_equal(whole[name], shared[name]) for name in SHAPES)
+    assert type(opt.optimizer).__doc__ == Half.__doc__
+    assert type(opt.optimizer).__module__ == Half.__module__
+    assert told(lambda: setattr(opt.optimizer, "lr", 1.0)).startswith("AttributeError: lr: expec")
+
+    keys = sorted(SHAPES, reverse=IS_LAST)
+    plateau = schedules.ReduceOnPlateau(1.0, patience=0)
+    opt = made(lr=plateau, groups={key: {"beta1": 0.5} for key in keys})
+    for loss in (1.0, 2.0, 3.0):
+        if IS_LAST:
+            plateau.update(loss)
+        plateau.value = WORLD.bcast(plateau.value, LAST)
+        opt.eps = loss * 1e-8
+        step(opt)
+    plateau.cooldown = int(IS_LAST)
+    opt.lr = plateau
+    assert told(partial(step, opt)).startswith("ValueError: lr: expected the same on all ranks")
+    plateau.cooldown = 1
+    for _ in range(2):  # the numbers that ranks compare differ, what they are of does not
+        step(opt)
+    assert len(set(WORLD.allgather(opt._exchange.token))) == 1
+    wrong = {key: {"lr": 1.0 + (key == "a")} for key in ("*", "a")}
+    wrong = dict(sorted(wrong.items(), reverse=IS_LAST))
+    assert told(partial(made, groups=wrong)).startswith("ValueError: groups: expected the same")
+
+
+def count():
+    """Counts of steps as large as a checkpoint may have."""
+    opt = made()
+    state = pyoptk.Adam(arrays(), ema_decay=0.5).state_dict()
+    opt.load_state_dict({**state, "calls": 2**62})
+    step(opt)
+    assert opt._shadow._plan.calls == 2**62 + 1
+
+
+def average_beside_a_step():
+    """A second thread is refused while ranks step."""
+    begun, done, found = threading.Event(), threading.Event(), []
+
+    def slow(steps):
+        if not done.is_set() and threading.current_thread() is not threading.main_thread():
+            begun.set()
+            done.wait(10)
+        return 1e-3
+
+    opt = made(grad_scale=slow)
+    added(opt)
+    other = threading.Thread(target=opt.step)
+    other.start()
+    begun.wait(10)
+    found.append(told(opt.averaged().__enter__))
+    done.set()
+    other.join()
+    assert found[0].startswith("RuntimeError: averaged: this optimizer is stepping in another")
+    with opt.averaged():
+        assert told(opt.averaged().__enter__).startswith("RuntimeError: averaged: expected the pa")
+    step(opt)
 
 
 def leave():
@@ -168,6 +265,9 @@ def leave():
         leave_step()
         leave_save()
         refuse()
+        assign()
+        count()
+        average_beside_a_step()
 
 
 def alone():
