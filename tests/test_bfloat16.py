@@ -230,7 +230,9 @@ def test_a_step_is_one_of_float32(rng):
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "none"])
-@pytest.mark.parametrize("shape", [(1, 3, 2), (7, 5, 33), (35, 5, 33), (60, 137, 70), (0, 4, 5)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 2), (7, 5, 33), (35, 5, 33), (60, 137, 70), (0, 4, 5)], ids=str
+)
 def test_linear_is_that_of_rounded_operands(rng, any_set, threads, shape, activation):
     """The kernel in float32, given arrays that are rounded already."""
     M, I, O = shape
