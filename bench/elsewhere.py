@@ -25,8 +25,8 @@ ROUNDED = (
     "L3 gives: together 0.22 of this roof, which takes 53, and with two threads 148"
 )
 KERNEL = (
-    "products take 85% of the time, at 182 to 230 GFLOP/s; the share is 0.76 to 0.77 while the "
-    "processor's other guests are calm, 0.63 to 0.70 while they are not; with all products at the "
+    "products take 85% of the time, at 182 to 230 GFLOP/s; the share is 0.75 to 0.79 while the "
+    "processor's other guests are calm, 0.63 to 0.71 while they are not; with all products at the "
     "0.97 that an assembly loop reaches it would be 0.82 to 0.87: decisions.md"
 )
 PAIRS = (
@@ -43,9 +43,9 @@ SMALL = (
     "would still take 0.9 of the time"
 )
 LARGE = (
-    "of 3.15 ms with one thread products take 2.27, near what the micro-kernel reaches from L1, "
-    "and cells 0.7, where this asks for 2.8 in all; with two, gradients of weights read half of dA "
-    "from the other core. Sigmoids without divisions, or workers that wait longer: no faster"
+    "with one thread products take two thirds of a step, near what the micro-kernel reaches from "
+    "L1, and cells a fifth, which take longer than their operations because of what they write; "
+    "with two, gradients of weights read half of dA from the other core: decisions.md"
 )
 CODES = "arithmetic: an element takes 0.52 ns of a core in L2, one of float32 0.32"
 THEIRS = (
