@@ -16,11 +16,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from ._elsewhere import question
 
-# What is expected, in words; a function that converts the value or raises TypeError; a function
-# that tells whether the result is allowed.
+# What is expected, in words; what converts the value or raises TypeError; whether it is allowed.
 Rule = tuple[str, Callable[[Any], Any], Callable[[Any], Any]]
-NO_FORWARD = "backward: expected a forward with train=True before it, got none since the last "
-NO_FORWARD += "backward; where two come before, run the second on .shared()"
+NO_FORWARD = (
+    "backward: expected a forward with train=True before it, got none since the last backward; "
+    "for two forwards before a backward, run the second on .shared()"
+)
 
 
 def real(value: Any) -> float:

@@ -69,10 +69,11 @@ class Instead:
 
 
 def refuse_call(argument: str, count: int, key: str | None = None, *switches: str) -> None:
-    """Raise for a call with another keyword, or not with one argument by position."""
+    """Raise for a call with an unknown keyword, or with `argument` twice, not, or not alone."""
     if key is not None:
         check_names((key,), (argument, *dict.fromkeys(switches)))
-    raise TypeError(f"{argument}: expected one argument by position and no more, got {count}")
+    got = f"{count} by position{' and one by keyword' if key else ''}"
+    raise TypeError(f"{argument}: expected once, and nothing else by position, got {got}")
 
 
 def check_names(names: Iterable[str], known: Sequence[str]) -> None:

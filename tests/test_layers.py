@@ -325,12 +325,12 @@ EIGHT = np.random.default_rng(0).standard_normal((8, 20)).astype(np.float32)
 CALLS = {  # arguments of forward, and the error
     "none": (
         lambda: Linear(20, 20).forward(),
-        "x: expected one argument by position and no more, got 0",
+        "x: expected once, and nothing else by position, got 0 by position",
     ),
-    "two": (lambda: Linear(20, 20).forward(EIGHT, True), "x: expected one argument .* got 2"),
+    "two": (lambda: Linear(20, 20).forward(EIGHT, True), "x: expected once, .* got 2 by"),
     "twice": (
         lambda: Linear(20, 20).forward(EIGHT, x=EIGHT),
-        "x: expected one argument by position and no more",
+        "x: expected once, .* got 1 by position and one by keyword",
     ),
     "unknown": (lambda: Linear(20, 20).forward(EIGHT, trian=True), "trian: .* mean train"),
     "no bool": (lambda: Linear(20, 20).backward(EIGHT, need_dx=1), "need_dx: expected True or"),
